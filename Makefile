@@ -1,0 +1,62 @@
+# Verbs for people: `make` prints them. Everything is installed into .venv with the versions of constraints.txt.
+
+# A python3.11 that runs (a pyenv shim may exist and not run), else python3; or say `make PYTHON=/path/to/python`.
+PYTHON := $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+VENV   := .venv
+BIN    := $(abspath $(VENV))/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# -qq: pip speaks up only when it fails, not with notes about its own configuration.
+
+# Two test processes with one PyTorch thread each: by itself every process would start a thread per core, and they
+# would slow one another down; the tests' models are too small to gain from threads. More cores: PYTEST_WORKERS=8.
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS    ?=
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types check clean
+
+help: ## Print these verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.installed ## Edit the embedded model with the embedded edits; the adapter lands in demo-run/edited-adapter
+	@rm -rf demo-run/edited-adapter && mkdir -p demo-run
+	@echo "Running 'hf-ftedit train' in demo-run: edits the embedded model, measures it before and after (about a minute)."
+	@cd demo-run && $(BIN)/hf-ftedit train
+
+test: $(VENV)/.installed-dev ## Run the whole test suite (PYTEST_ARGS="-k cli" for a part of it)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev ## Put the code into form (ruff)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev ## Check types (mypy)
+	$(BIN)/mypy
+
+check: lint types ## Lint and types
+
+clean: ## Delete caches, builds and the demo's output (.venv stays)
+	rm -rf demo-run build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# pip is the last thing that venv writes: a half-made .venv is made again.
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$(PYTHON) is missing or older than Python 3.11: say make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing hf-ftedit into $(VENV), with the versions of constraints.txt (a minute or two, once)."
+	@$(PIP) install -qq -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing hf-ftedit and the development tools into $(VENV), with the versions of constraints.txt (a minute or two, once)."
+	@$(PIP) install -qq -c constraints.txt -e '.[dev]'
+	@touch $(VENV)/.installed $@
