@@ -1,0 +1,152 @@
+"""The fields of one row of a user's input, read with checks: every error names the place, the edit and the field."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+
+
+class EditError(ValueError):
+    """What is wrong with a user's input, in one line: the place, the edit, the field, the value and a remedy."""
+
+
+def shown(value: object) -> str:
+    """`value` for an error message: on one line, and cut where it is long."""
+    return _REPR.repr(value)
+
+
+def kind(value: object) -> str:
+    """What `value` is, for an error message."""
+    return _KINDS.get(type(value), f"of type {type(value).__name__}")
+
+
+def is_blank(value: object) -> bool:
+    """Whether a cell holds nothing: null, blank text, or the NaN that tables have in place of null."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+@dataclass(frozen=True)
+class Fields:
+    """
+    One row's fields, read with checks.
+
+    Args:
+        values (`Mapping[str, Any]`):
+            The row.
+        where (`str`, *optional*, defaults to `""`):
+            Where it stands, for errors: `"edits.jsonl line 7"`.
+        names (`Mapping[str, str]`, *optional*):
+            What the row's source calls a field, for errors, where that is not the field's own name.
+        edit_id (`Any`, *optional*):
+            The edit that the row is about, by default its `edit_id`.
+        prefix (`str`, *optional*, defaults to `""`):
+            Where the values stand inside the row, such as `"neighborhood_prompts[2]."`.
+    """
+
+    values: Mapping[str, Any]
+    where: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    edit_id: Any = None
+    prefix: str = ""
+
+    def error(self, name: str, problem: str, remedy: str) -> EditError:
+        """An error about the field `name`, to be raised."""
+        edit_id = self.values.get("edit_id") if self.edit_id is None else self.edit_id
+        parts = [self.where, "" if edit_id is None else f"(edit_id {shown(edit_id)})"]
+        place = " ".join(part for part in parts if part)
+        name = self.prefix + name
+        return EditError(f"{place}{place and ': '}{self.names.get(name, name)} {problem}; {remedy}")
+
+    def text(self, name: str) -> str | None:
+        """The field as text without whitespace around it; numbers are written out, and blank is None."""
+        value = self.values.get(name)
+        return None if is_blank(value) else self._checked(name, value).strip()
+
+    def required(self, name: str, remedy: str) -> str:
+        """The field as `text`, of which there must be some."""
+        return self._required(name, self.values.get(name), remedy).strip()
+
+    def prompt(self, name: str = "prompt") -> str:
+        """The field as a prompt: text, its end stripped, of which there must be some."""
+        return self._prompt(name, self.values.get(name))
+
+    def statement(self, name: str = "prompt") -> str:
+        """The field as a prompt with the row's subject in the place of `{}`."""
+        return self._filled(name, self.prompt(name))
+
+    def statements(self, name: str) -> tuple[str, ...]:
+        """The field as prompts with the row's subject in the place of `{}`; a text alone is one prompt."""
+        return tuple(self._filled(item, self._prompt(item, value)) for item, value in self.items(name))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The field as one or more texts; a text alone is one."""
+        found = tuple(self._required(item, value, "leave it out").strip() for item, value in self.items(name))
+        if not found:
+            raise self.error(name, "is missing", "give at least one")
+        return found
+
+    def object(self, name: str) -> Fields:
+        """The fields of an object."""
+        return self._inside(name, self.values.get(name))
+
+    def objects(self, name: str, text: str = "") -> list[Fields]:
+        """The fields of each object in a list; if `text` is given, a text alone is an object with that field only."""
+        found = self.items(name)
+        if text:
+            found = [(item, {text: value} if isinstance(value, str) else value) for item, value in found]
+        return [self._inside(item, value) for item, value in found]
+
+    def items(self, name: str) -> list[tuple[str, Any]]:
+        """The name and value of each item of a list; null is an empty list, and anything else one item."""
+        value = self.values.get(name)
+        if isinstance(value, (list, tuple)):
+            return [(f"{name}[{position}]", item) for position, item in enumerate(value)]
+        return [] if is_blank(value) else [(name, value)]
+
+    def _inside(self, name: str, value: Any) -> Fields:
+        if not isinstance(value, Mapping):
+            raise self.error(name, f"is {kind(value)}", "give an object")
+        edit_id = self.values.get("edit_id") if self.edit_id is None else self.edit_id
+        return Fields(value, self.where, self.names, edit_id, f"{self.prefix}{name}.")
+
+    def _filled(self, name: str, prompt: str) -> str:
+        if "{}" not in prompt:
+            return prompt
+        subject = self.text("subject")
+        if subject is None:
+            remedy = "give the subject, or write it in place of {}"
+            raise self.error(name, f"is {shown(prompt)} and there is no subject", remedy)
+        if "{}" in subject:
+            raise self.error("subject", f"is {shown(subject)}", "give the subject itself, without {}")
+        return prompt.replace("{}", subject)
+
+    def _prompt(self, name: str, value: Any) -> str:
+        if isinstance(value, (int, float)) and not is_blank(value):
+            raise self.error(name, f"is {shown(value)}, a number", "give text")
+        return self._required(name, value, "give the text to complete").rstrip()
+
+    def _required(self, name: str, value: Any, remedy: str) -> str:
+        if is_blank(value):
+            raise self.error(name, "is empty" if isinstance(value, str) else "is missing", remedy)
+        return self._checked(name, value)
+
+    def _checked(self, name: str, value: Any) -> str:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # tables turn a column of years into floats where one is missing
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise self.error(name, f"is {kind(value)}", "give text")
+        text = str(value)
+        if "\x00" in text:
+            raise self.error(name, f"holds a NUL character: {shown(text)}", "remove it")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise self.error(name, f"holds half a character (a lone surrogate): {shown(text)}", "write it out in full")
+        return text
