@@ -102,7 +102,7 @@ def _records(
     """
     Each edit and where it stands.
 
-    Fields that native rows have beyond an edit's are put into `unused`; errors of single rows into `skipped`, if given.
+    Fields that native rows have beyond an edit's go into `unused`; errors of single rows into `skipped`, if given.
     """
     for number, (where, row) in enumerate(read_rows(source)):
         try:

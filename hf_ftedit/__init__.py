@@ -1,0 +1,58 @@
+"""Edit facts in causal language models by standard fine-tuning (Gangadhar & Stratos 2024, arXiv 2402.11078)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AugmentationOptions": "options",
+    "Augmenter": "augmentation",
+    "CompletionOnlyCollator": "collator",
+    "EditConfig": "config",
+    "EditDatasetBuilder": "dataset",
+    "EditError": "records",
+    "EditModelConfig": "config",
+    "EditOptions": "options",
+    "EditRecord": "records",
+    "EditTrainer": "trainer",
+    "Fact": "records",
+    "load_model": "loading",
+    "load_tokenizer": "loading",
+    "predict": "evaluation",
+    "read_edits": "readers",
+    "read_facts": "readers",
+    "score": "scoring",
+}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from hf_ftedit.augmentation import Augmenter as Augmenter
+    from hf_ftedit.collator import CompletionOnlyCollator as CompletionOnlyCollator
+    from hf_ftedit.config import EditConfig as EditConfig
+    from hf_ftedit.config import EditModelConfig as EditModelConfig
+    from hf_ftedit.dataset import EditDatasetBuilder as EditDatasetBuilder
+    from hf_ftedit.evaluation import predict as predict
+    from hf_ftedit.loading import load_model as load_model
+    from hf_ftedit.loading import load_tokenizer as load_tokenizer
+    from hf_ftedit.options import AugmentationOptions as AugmentationOptions
+    from hf_ftedit.options import EditOptions as EditOptions
+    from hf_ftedit.records import EditError as EditError
+    from hf_ftedit.records import EditRecord as EditRecord
+    from hf_ftedit.records import Fact as Fact
+    from hf_ftedit.scoring import score as score
+    from hf_ftedit.trainer import EditTrainer as EditTrainer
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used: `import hf_ftedit` loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,275 @@
+"""Command line: `hf-ftedit train`, `evaluate` and `augment`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hf_ftedit.loading import EMBEDDED_NAME, asset
+from hf_ftedit.options import EditOptions
+from hf_ftedit.readers import read_edits, read_facts
+from hf_ftedit.records import EditError, EditRecord, Fact
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+USAGE = """\
+usage: hf-ftedit VERB [--config FILE.yaml] [--OPTION VALUE ...]
+
+Edit facts in causal language models by fine-tuning.
+
+verbs:
+  train      edit a model, measure it before and after, write the adapter folder
+             (without options: the embedded model and edits, in about a minute)
+  evaluate   measure a model, or a model with an adapter, on the probes of edits
+  augment    write the training rows of edits, and their probes, as a dataset
+
+hf-ftedit VERB --help lists the options of a verb."""
+
+MORE_OPTIONS = {
+    "train": "all options of trl.SFTConfig (--learning_rate, --num_train_epochs, --seed, --eval_strategy, ...)\n"
+    "and of trl.ModelConfig (--lora_r, --load_in_4bit, --dtype, --attn_implementation, ...)",
+    "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
+    "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
+}
+
+
+@dataclass
+class CommonOptions(EditOptions):
+    """What every verb reads and checks before it loads anything heavy."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the base model; the embedded one if not given."}
+    )
+    output_dir: str | None = field(default=None, metadata={"help": "Folder to write; must not exist with content."})
+    seed: int = field(default=42, metadata={"help": "Seed of everything drawn."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository brings."})
+
+
+@dataclass
+class TrainOptions(CommonOptions):
+    """Options of `train` that must be checked first."""
+
+    output_dir: str | None = field(
+        default="edited-adapter", metadata={"help": "Folder to write; must not exist with content."}
+    )
+    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "Checkpoint folder to go on from."})
+
+
+@dataclass
+class EvaluateOptions(CommonOptions):
+    """Options of `evaluate`."""
+
+    adapter: str | None = field(default=None, metadata={"help": "Adapter to measure: Hub id or folder."})
+
+
+OPTIONS: dict[str, type[CommonOptions]] = {
+    "train": TrainOptions,
+    "evaluate": EvaluateOptions,
+    "augment": CommonOptions,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run one verb.
+
+    Args:
+        argv (`Sequence[str]`, *optional*):
+            Arguments without the program's name; the process's by default.
+
+    Returns:
+        `int`: exit code: 0, or 2 for bad input, with one line on standard error that says what to do.
+    """
+    verb, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        if verb in ("-h", "--help"):
+            print(USAGE)
+        elif verb == "--version":
+            from hf_ftedit import __version__
+
+            print(__version__)
+        elif verb not in VERBS:
+            raise EditError(f"unknown verb {verb!r}; choose one of {', '.join(VERBS)}")
+        elif {"-h", "--help"} & set(args):
+            print(help_text(verb))
+        else:
+            VERBS[verb](args)
+    except EditError as error:
+        print(f"hf-ftedit: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def help_text(verb: str) -> str:
+    """The options of a verb, from the settings that load no torch."""
+    lines = [f"usage: hf-ftedit {verb} [--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
+    defaults = OPTIONS[verb]()
+    for option in fields(defaults):
+        default = getattr(defaults, option.name)
+        shown = "" if default is None else f" (default: {default})"
+        lines.append(f"  --{option.name:<24} {option.metadata['help']}{shown}")
+    return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"])
+
+
+def train(args: list[str]) -> None:
+    """Edit, measure before and after, write the adapter folder."""
+    options, edits, pool = checked_input("train", args)
+    from trl import get_peft_config, get_quantization_config
+
+    from hf_ftedit.config import EditConfig, EditModelConfig
+    from hf_ftedit.report import results_table
+    from hf_ftedit.trainer import EditTrainer
+
+    config, model_config = parsed((EditConfig, EditModelConfig), args, defaults=embedded_recipe(options))
+    config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
+    trainer = EditTrainer(
+        model=options.model_name_or_path or EMBEDDED_NAME,
+        args=config,
+        train_dataset=edits,
+        locality_pool=pool,
+        peft_config=None if config.full_finetune else get_peft_config(model_config),
+        quantization_config=get_quantization_config(model_config),
+    )
+    rows: Any = trainer.train_dataset
+    trainer.accelerator.print(f"{len(edits)} edits, {len(rows)} training rows")
+    trainer.score_edits(edited=False)
+    trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
+    trainer.save_model()
+    trainer.accelerator.print(results_table(trainer.edit_results()))
+    trainer.accelerator.print(f"Written to {config.output_dir}: the adapter, its model card, edits and results.")
+
+
+def evaluate(args: list[str]) -> None:
+    """Measure a model, with its adapter off and on where there is one."""
+    options, edits, _ = checked_input("evaluate", args)
+    from hf_ftedit.evaluation import fill_neighborhood_targets, predict
+    from hf_ftedit.hub import save_results_folder
+    from hf_ftedit.loading import load_adapter, unedited
+    from hf_ftedit.report import results_table
+    from hf_ftedit.scoring import score
+
+    model, tokenizer = base_model(options, edits, args)
+    if options.adapter:
+        model = load_adapter(model, options.adapter)
+    settings: dict[str, Any] = {"chat_template": options.chat_template}
+    with unedited(model):
+        edits = fill_neighborhood_targets(model, tokenizer, edits, **settings)
+        settings["tokens_per_batch"] = options.eval_tokens_per_batch
+        predictions = {"before": predict(model, tokenizer, edits, **settings)}
+    if options.adapter:
+        predictions["after"] = predict(model, tokenizer, edits, **settings)
+    results = {when: score(found, options.protocol) for when, found in predictions.items()}
+    print(results_table(results))
+    if options.output_dir:
+        save_results_folder(options.output_dir, results, predictions)
+        print(f"Written to {options.output_dir}: eval_results.json and predictions.")
+
+
+def augment(args: list[str]) -> None:
+    """Write the training rows and the probes as a dataset."""
+    options, edits, pool = checked_input("augment", args)
+    if options.output_dir is None:
+        raise EditError("--output_dir is missing; give the folder to write the dataset to")
+    from hf_ftedit.dataset import EditDatasetBuilder
+    from hf_ftedit.hub import save_dataset_folder
+
+    model, tokenizer = base_model(options, edits, args)
+    builder = EditDatasetBuilder(
+        edits,
+        model,
+        tokenizer,
+        locality_pool=pool,
+        options=options,
+        chat_template=options.chat_template,
+        seed=options.seed,
+    )
+    builder.download_and_prepare()
+    dataset = builder.as_dataset()
+    save_dataset_folder(options.output_dir, dataset, builder.settings)
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.items())
+    print(f"Written to {options.output_dir}: {sizes} rows.")
+
+
+def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], list[Fact] | None]:
+    """A verb's options, its edits and its locality pool, read and checked before torch is loaded."""
+    options, _ = parsed((OPTIONS[verb],), args, partly=True)
+    _quiet()
+    if options.model_name_or_path in (None, EMBEDDED_NAME):
+        options.edits = options.edits or asset("edits.jsonl")
+        options.locality_pool = options.locality_pool or asset("locality_pool.jsonl")
+    if options.edits is None:
+        raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
+    if options.output_dir and not getattr(options, "resume_from_checkpoint", None):
+        from hf_ftedit.hub import require_empty
+
+        require_empty(options.output_dir)
+    edits = read_edits(options.edits, options.format, options.max_edits, skip_invalid=options.skip_invalid)
+    return options, edits, read_facts(options.locality_pool) if options.locality_pool else None
+
+
+def parsed(
+    types: tuple[Any, ...], args: list[str], *, partly: bool = False, defaults: dict[str, Any] | None = None
+) -> tuple[Any, ...]:
+    """`args`, and the file of `--config`, as instances of `types`; with `partly`, options of others are let pass."""
+    from trl import TrlParser
+
+    parser = TrlParser(types, allow_abbrev=False)
+    parser.set_defaults_with_config(**(defaults or {}))
+    try:
+        return parser.parse_args_and_config(args, return_remaining_strings=partly)
+    except (OSError, IndexError, yaml.YAMLError, ValueError) as error:
+        if isinstance(error, EditError):
+            raise
+        raise EditError(f"bad options: {' '.join(str(error).split())}") from error
+
+
+def embedded_recipe(options: CommonOptions) -> dict[str, Any]:
+    """Training settings that suit the embedded model, where it is the one to edit."""
+    if options.model_name_or_path not in (None, EMBEDDED_NAME):
+        return {}
+    return yaml.safe_load(Path(asset("train.yaml")).read_text(encoding="utf-8"))
+
+
+def model_settings(model_config: ModelConfig) -> dict[str, Any]:
+    """What of [`~trl.ModelConfig`] goes to `from_pretrained`."""
+    settings = {"revision": model_config.model_revision, "attn_implementation": model_config.attn_implementation}
+    return {"dtype": model_config.dtype, **{name: value for name, value in settings.items() if value is not None}}
+
+
+def base_model(options: CommonOptions, edits: Sequence[EditRecord], args: list[str]) -> tuple[Any, Any]:
+    """The model and tokenizer of a verb that does not train; the edits are checked to fit before it is loaded."""
+    from trl import get_quantization_config
+
+    from hf_ftedit.config import EditModelConfig
+    from hf_ftedit.evaluation import check_lengths
+    from hf_ftedit.loading import load_config, load_model, load_tokenizer
+    from hf_ftedit.tokenization import context_length
+
+    model_config, _ = parsed((EditModelConfig,), args, partly=True)
+    name, settings = options.model_name_or_path, model_settings(model_config)
+    remote: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
+    tokenizer = load_tokenizer(name, revision=settings.get("revision"), **remote)
+    limit = context_length(load_config(name, revision=settings.get("revision"), **remote))
+    check_lengths(edits, tokenizer, limit, chat_template=options.chat_template)
+    return load_model(name, quantization_config=get_quantization_config(model_config), **settings, **remote), tokenizer
+
+
+def _quiet() -> None:
+    """Silence what a user cannot act on: deprecations inside libraries, loading bars, missing pinned memory."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_ftedit").setLevel(logging.INFO)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": evaluate, "augment": augment}

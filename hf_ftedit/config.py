@@ -1,0 +1,85 @@
+"""Training configuration: TRL's `SFTConfig` with the settings of an edit and the paper's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from trl import ModelConfig, SFTConfig
+
+from hf_ftedit.options import EditOptions
+
+
+@dataclass
+class EditConfig(EditOptions, SFTConfig):
+    r"""
+    Configuration of [`EditTrainer`]: all of [`~trl.SFTConfig`], all of [`EditOptions`], and these other defaults.
+
+    - `output_dir`: `"edited-adapter"`;
+    - `learning_rate` 7e-5, `lr_scheduler_type` cosine, `num_train_epochs` 6, `per_device_train_batch_size` 32: the
+      paper's (Gangadhar & Stratos 2024, Section 4);
+    - `bf16`: where the hardware has it, instead of everywhere;
+    - `train_sampling_strategy`: `"group_by_length"`, since the rows are short and of many lengths;
+    - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;
+    - `activation_checkpointing`: `False`; rows of twenty tokens need no memory for time;
+    - `save_strategy`: `"no"`. The adapter is saved at the end; set `"epoch"` to be able to resume;
+    - `hub_strategy`: `"end"`.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: an option has a value that it cannot take.
+    """
+
+    output_dir: str | None = field(default="edited-adapter", metadata={"help": "Where the adapter folder is written."})
+    learning_rate: float = field(default=7e-5, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the rows."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows of a batch on one device."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "How batches are drawn; rows of similar length go together."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Most tokens of a row; a longer one is an error, never cut."}
+    )
+    activation_checkpointing: bool | None = field(
+        default=False, metadata={"help": "Recompute activations to save memory, at about 20 percent more time."}
+    )
+    save_strategy: str = field(default="no", metadata={"help": "When checkpoints are written; 'epoch' to resume."})
+    hub_strategy: str = field(default="end", metadata={"help": "When to push; only the finished adapter is."})
+
+    def __post_init__(self) -> None:
+        EditOptions.__post_init__(self)
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and not self.use_cpu and has_bf16()
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model, self.greater_is_better = "edit_score", True
+        SFTConfig.__post_init__(self)
+
+
+@dataclass
+class EditModelConfig(ModelConfig):
+    """[`~trl.ModelConfig`] with the paper's LoRA on by default: rank 32, alpha 64, dropout 0.05, all linear layers."""
+
+    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter; see also `full_finetune`."})
+    lora_r: int = field(default=32, metadata={"help": "Rank of the LoRA."})
+    lora_alpha: int = field(default=64, metadata={"help": "Scale of the LoRA, times 1/rank."})
+    lora_target_modules: list[str] | None = field(
+        default_factory=lambda: ["all-linear"],
+        metadata={"help": "Layers that get a LoRA; all linear ones by default."},
+    )
+    dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Precision of the weights: bfloat16 on a GPU that has it, else float32, unless given.",
+            "choices": ["auto", "bfloat16", "float16", "float32"],
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.dtype is None:
+            self.dtype = "bfloat16" if has_bf16() else "float32"
+        super().__post_init__()
+
+
+def has_bf16() -> bool:
+    """Whether an accelerator with bfloat16 is at hand."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()

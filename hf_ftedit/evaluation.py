@@ -1,0 +1,283 @@
+"""Model and probes to predictions: log-likelihoods and matches, computed once each and in batches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from hf_ftedit.collator import CompletionOnlyCollator
+from hf_ftedit.generation import greedy_answers
+from hf_ftedit.logits import target_logits, token_log_probs
+from hf_ftedit.records import EditRecord
+from hf_ftedit.tokenization import EncodedPair, context_length, encode_pairs, encode_prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class ProbedTarget(NamedTuple):
+    """One target of one probe; `role` is `"new"` or `"true"`, see [`~hf_ftedit.scoring.score`]."""
+
+    edit_id: str
+    kind: str
+    prompt: str
+    role: str
+    answer: str
+
+    @property
+    def name(self) -> str:
+        """What to call it in an error."""
+        return f"edit {self.edit_id!r}, {self.kind} probe"
+
+
+class PairScores(NamedTuple):
+    """
+    What a model makes of some (prompt, target) pairs; arrays of shape `(pairs,)`.
+
+    Args:
+        logprob (`np.ndarray`):
+            Mean log-probability per target token, natural logarithm, float64.
+        match (`np.ndarray`):
+            Whether every target token is the most likely one, given the prompt and the target tokens before it.
+        token_accuracy (`np.ndarray`):
+            Share of the target tokens that are the most likely ones.
+    """
+
+    logprob: np.ndarray
+    match: np.ndarray
+    token_accuracy: np.ndarray
+
+
+def probed_targets(records: Iterable[EditRecord]) -> Iterator[ProbedTarget]:
+    """
+    Every (probe, target) that a model must be asked about, each probe's expected target first.
+
+    Raises:
+        `ValueError`: a neighborhood probe has no target; see [`fill_neighborhood_targets`].
+    """
+    for record in records:
+        edit_id, new, true = record.edit_id, record.target_new, record.target_true
+        asked = [("rewrite", record.prompt), *(("paraphrase", prompt) for prompt in record.paraphrase_prompts)]
+        for kind, prompt in asked:
+            yield ProbedTarget(edit_id, kind, prompt, "new", new)
+            if true is not None:
+                yield ProbedTarget(edit_id, kind, prompt, "true", true)
+        for neighbor in record.neighborhood_prompts:
+            if neighbor.target is None:
+                raise ValueError(f"edit {edit_id!r}: the neighborhood probe {neighbor.prompt!r} has no target")
+            yield ProbedTarget(edit_id, "neighborhood", neighbor.prompt, "true", neighbor.target)
+            # Probability is compared within a relation, as CounterFact does; zsRE's unrelated questions have no rival.
+            if true is not None and (record.relation_id is not None or neighbor.target == true):
+                yield ProbedTarget(edit_id, "neighborhood", neighbor.prompt, "new", new)
+        for hop in record.portability_prompts:
+            yield ProbedTarget(edit_id, "portability", hop.prompt, "new", hop.answers[0])
+
+
+def check_lengths(
+    records: Iterable[EditRecord],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    *,
+    chat_template: bool = False,
+) -> None:
+    """
+    Raise [`~hf_ftedit.records.EditError`] where an edit or a probe does not fit into `max_length` tokens.
+
+    It needs the tokenizer only, so that a run fails before its model is loaded. A byte is at most one token: pairs of
+    few bytes are passed over.
+    """
+    if max_length is None:
+        return
+    front = len(encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
+    asked = probed_targets(_filled(record, defaultdict(str)) for record in records)
+    long = [row for row in asked if len(f"{row.prompt} {row.answer}".encode()) + front > max_length]
+    encode_pairs(
+        tokenizer,
+        [row.prompt for row in long],
+        [f" {row.answer}" for row in long],
+        chat_template=chat_template,
+        max_length=max_length,
+        names=[row.name for row in long],
+    )
+
+
+@torch.no_grad()
+def score_pairs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    chat_template: bool = False,
+    tokens_per_batch: int = 4096,
+    names: Sequence[str] | None = None,
+    desc: str = "Evaluating",
+) -> PairScores:
+    """
+    Log-likelihood and teacher-forced matches of targets after prompts, in batches sorted by length.
+
+    Args:
+        model (`PreTrainedModel`):
+            Causal language model, with or without adapters; its mode (train or eval) is restored afterwards.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer; either padding side.
+        prompts (`Sequence[str]`):
+            Prompts without trailing space.
+        targets (`Sequence[str]`):
+            Targets without leading space. Pairs should be distinct: each one is computed.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Score the target as the assistant's answer to the prompt.
+        tokens_per_batch (`int`, *optional*, defaults to `4096`):
+            Tokens of a batch, padding included.
+        names (`Sequence[str]`, *optional*):
+            What to call each pair in an error.
+        desc (`str`, *optional*, defaults to `"Evaluating"`):
+            Label of the progress bar.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: a pair does not fit into the model's context.
+    """
+    pairs = encode_pairs(
+        tokenizer,
+        prompts,
+        [f" {target}" for target in targets],
+        chat_template=chat_template,
+        max_length=context_length(model.config),
+        names=names,
+    )
+    collator = CompletionOnlyCollator.from_tokenizer(tokenizer)
+    scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
+    was_training = model.training
+    model.eval()
+    with tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None) as bar:
+        for batch in length_batches(pairs, tokens_per_batch):
+            inputs = collator([{"input_ids": pairs[i].input_ids, "labels": pairs[i].labels} for i in batch])
+            _score_batch(model, inputs, np.array(batch), scores)
+            bar.update(len(batch))
+    model.train(was_training)
+    return scores
+
+
+def length_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Indices of `pairs` in batches of at most so many padded tokens (at least one pair), longest first."""
+    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].input_ids), pairs[i].start), reverse=True)
+    begin = 0
+    while begin < len(order):
+        size = max(1, tokens_per_batch // len(pairs[order[begin]].input_ids))
+        yield order[begin : begin + size]
+        begin += size
+
+
+def _score_batch(model: PreTrainedModel, inputs: dict[str, torch.Tensor], batch: np.ndarray, into: PairScores) -> None:
+    """Write the scores of one batch to the positions `batch` of `into`."""
+    found = target_logits(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
+    logprobs = token_log_probs(found).double().cpu().numpy()
+    hits = (found.logits.argmax(dim=-1) == found.labels).cpu().numpy()
+    rows = found.rows.cpu().numpy()
+    tokens = np.bincount(rows, minlength=len(batch))
+    into.logprob[batch] = np.bincount(rows, weights=logprobs, minlength=len(batch)) / tokens
+    into.token_accuracy[batch] = np.bincount(rows, weights=hits, minlength=len(batch)) / tokens
+    into.match[batch] = into.token_accuracy[batch] == 1.0
+
+
+def predict(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    *,
+    chat_template: bool = False,
+    tokens_per_batch: int = 4096,
+    desc: str = "Evaluating",
+) -> dict[str, list[Any]]:
+    """
+    Predictions of `model` for all probes of `records`: all that [`~hf_ftedit.scoring.score`] needs.
+
+    Each distinct (prompt, target) is computed once, however many probes share it.
+
+    Args:
+        model (`PreTrainedModel`):
+            Causal language model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        records (`Sequence[EditRecord]`):
+            Records whose neighborhood probes have targets, see [`fill_neighborhood_targets`].
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Ask through the chat template.
+        tokens_per_batch (`int`, *optional*, defaults to `4096`):
+            Tokens of a batch, padding included.
+        desc (`str`, *optional*, defaults to `"Evaluating"`):
+            Label of the progress bar.
+
+    Returns:
+        `dict[str, list]`: columns `edit_id`, `kind`, `probe`, `target`, `answer`, `logprob`, `match`,
+        `token_accuracy`, one row per (probe, target).
+    """
+    asked = list(dict.fromkeys(probed_targets(records)))
+    distinct: dict[tuple[str, str], int] = {}
+    index = np.array([distinct.setdefault((row.prompt, row.answer), len(distinct)) for row in asked], dtype=int)
+    owners = {(row.prompt, row.answer): row.name for row in reversed(asked)}
+    scores = score_pairs(
+        model,
+        tokenizer,
+        [prompt for prompt, _ in distinct],
+        [answer for _, answer in distinct],
+        chat_template=chat_template,
+        tokens_per_batch=tokens_per_batch,
+        names=[owners[pair] for pair in distinct],
+        desc=desc,
+    )
+    edit_ids, kinds, prompts, roles, answers = (list(column) for column in zip(*asked, strict=True))
+    return {
+        "edit_id": edit_ids,
+        "kind": kinds,
+        "probe": prompts,
+        "target": roles,
+        "answer": answers,
+        "logprob": scores.logprob[index].tolist(),
+        "match": scores.match[index].tolist(),
+        "token_accuracy": scores.token_accuracy[index].tolist(),
+    }
+
+
+def fill_neighborhood_targets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    *,
+    chat_template: bool = False,
+) -> list[EditRecord]:
+    """
+    Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
+
+    Args:
+        model (`PreTrainedModel`):
+            The unedited model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        records (`Sequence[EditRecord]`):
+            Records as they were read.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Ask through the chat template.
+    """
+    open_prompts = {p.prompt for record in records for p in record.neighborhood_prompts if p.target is None}
+    if not open_prompts:
+        return list(records)
+    prompts = sorted(open_prompts)
+    answers = greedy_answers(model, tokenizer, prompts, chat_template=chat_template, desc="Answering locality probes")
+    known = dict(zip(prompts, answers, strict=True))
+    return [_filled(record, known) for record in records]
+
+
+def _filled(record: EditRecord, answers: Mapping[str, str]) -> EditRecord:
+    """The record with known answers put in; a probe to which the model says nothing is dropped by its empty answer."""
+    probes = (
+        probe if probe.target is not None else probe._replace(target=answers[probe.prompt])
+        for probe in record.neighborhood_prompts
+    )
+    return replace(record, neighborhood_prompts=tuple(probe for probe in probes if probe.target))

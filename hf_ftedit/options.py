@@ -1,0 +1,137 @@
+"""What a user may set about an edit: plain settings without torch, shared by the trainer, the builder and `--help`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from hf_ftedit.records import EditError
+
+LocalityStrategy = Literal["near", "relation", "similar", "random", "self", "none"]
+ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
+Objective = Literal["conditional", "full"]
+Protocol = Literal["auto", "probability", "accuracy"]
+
+
+def _option(default: Any, help: str) -> Any:
+    """A dataclass field with its default and its line of `--help`."""
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class AugmentationOptions:
+    """
+    Settings that decide which training rows an edit becomes.
+
+    Args:
+        paraphrase_strategy (`str`, *optional*, defaults to `"relation"`):
+            Where the rows that teach other wordings come from: `"relation"` (other wordings of the same relation,
+            taken from the locality pool, every second one behind a sampled prefix; an edit without known wordings gets
+            prefixes), `"prefix"` (the paper's pseudo-paraphrases: sampled text before the prompt), `"both"` (half and
+            half) or `"none"`.
+        num_paraphrases (`int`, *optional*, defaults to `10`):
+            Paraphrase rows per edit.
+        locality_strategy (`str`, *optional*, defaults to `"near"`):
+            Which facts are rehearsed so that they stay: `"near"` (three quarters with the same relation and the same
+            old answer, the rest with the same relation), `"relation"` (same relation, other subject), `"similar"`
+            (nearest by sentence embedding), `"random"`, `"self"` (the unedited model's own answers to the pool's
+            prompts) or `"none"`. Too few facts are filled up with any others of the pool. Without a pool, `"self"` is
+            used with generic prompts that the package brings.
+        num_locality (`int`, *optional*, defaults to `20`):
+            Locality rows per edit.
+        prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`):
+            Lengths in tokens of the texts sampled from the unedited model (Gangadhar & Stratos 2024, Section 3).
+        prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`):
+            How many texts are sampled of each length.
+        prefix_top_k (`int`, *optional*, defaults to `5`):
+            Top-k of the sampling.
+        prefix_per_edit (`bool`, *optional*, defaults to `False`):
+            Draw fresh texts for every edit instead of sharing one bank among all.
+        similar_model (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
+            Sentence-transformers model (Hub id or local folder) behind `locality_strategy="similar"`.
+    """
+
+    paraphrase_strategy: ParaphraseStrategy = _option("relation", "Where other wordings come from.")
+    num_paraphrases: int = _option(10, "Paraphrase rows per edit.")
+    locality_strategy: LocalityStrategy = _option("near", "Which facts are rehearsed so that they stay.")
+    num_locality: int = _option(20, "Locality rows per edit.")
+    prefix_lengths: list[int] = _option([5, 10], "Lengths in tokens of the sampled texts put before a prompt.")
+    prefix_counts: list[int] = _option([5, 10], "How many texts are sampled of each length.")
+    prefix_top_k: int = _option(5, "Top-k of that sampling.")
+    prefix_per_edit: bool = _option(False, "Sample fresh texts for every edit instead of sharing them.")
+    similar_model: str = _option(
+        "sentence-transformers/all-MiniLM-L6-v2", "Sentence-transformers model of the strategy `similar`."
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(AugmentationOptions):
+            check_choice(option.name, getattr(self, option.name), AugmentationOptions)
+        for name in ("num_paraphrases", "num_locality"):
+            if getattr(self, name) < 0:
+                raise EditError(f"{name} is {getattr(self, name)}: give 0 or more")
+        if len(self.prefix_lengths) != len(self.prefix_counts) or min([1, *self.prefix_lengths]) < 1:
+            raise EditError(
+                f"prefix_lengths {self.prefix_lengths} and prefix_counts {self.prefix_counts} do not fit: "
+                "give one count for each length, and lengths of 1 or more"
+            )
+
+
+@dataclass
+class EditOptions(AugmentationOptions):
+    """
+    Settings of an edit beyond those of [`~trl.SFTConfig`]; see [`AugmentationOptions`] for the first ones.
+
+    Args:
+        edits (`str`, *optional*):
+            File (JSON, JSONL, CSV, Parquet) or Hub dataset with the edits. Without it the embedded ones are used.
+        format (`str`, *optional*):
+            Format of `edits`; recognised by its fields when not given.
+        max_edits (`int`, *optional*):
+            Use only the first so many edits.
+        skip_invalid (`bool`, *optional*, defaults to `False`):
+            Leave out edits that are unusable or contradict an earlier one, and say how many, instead of stopping.
+        locality_pool (`str`, *optional*):
+            File or Hub dataset with facts that must stay as they are.
+        objective (`str`, *optional*, defaults to `"conditional"`):
+            `"conditional"` maximises log p(target | prompt); `"full"` the likelihood of prompt and target together,
+            the paper's baseline.
+        protocol (`str`, *optional*, defaults to `"auto"`):
+            Which protocol the edit score uses: `"probability"`, `"accuracy"`, or the one that fits the data.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Put the prompt into a user turn and the target into the assistant's, with the tokenizer's chat template.
+        full_finetune (`bool`, *optional*, defaults to `False`):
+            Train all weights instead of a LoRA adapter.
+        lora_embedding (`bool`, *optional*, defaults to `False`):
+            Give the token embedding a LoRA too, as the paper does for GPT-J.
+        eval_tokens_per_batch (`int`, *optional*, defaults to `4096`):
+            Tokens, padding included, of one evaluation batch.
+    """
+
+    edits: str | None = _option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
+    format: str | None = _option(None, "Format of the edits; recognised by its fields if not given.")
+    max_edits: int | None = _option(None, "Use only the first so many edits.")
+    skip_invalid: bool = _option(False, "Leave out unusable or contradicting edits instead of stopping.")
+    locality_pool: str | None = _option(None, "File or Hub dataset with facts that must stay as they are.")
+    objective: Objective = _option("conditional", "Likelihood that is maximised: of the target, or of all text.")
+    protocol: Protocol = _option("auto", "Protocol of the edit score.")
+    chat_template: bool = _option(False, "Put prompts and targets into the tokenizer's chat template.")
+    full_finetune: bool = _option(False, "Train all weights instead of a LoRA adapter.")
+    lora_embedding: bool = _option(False, "Give the token embedding a LoRA too.")
+    eval_tokens_per_batch: int = _option(4096, "Tokens, padding included, of one evaluation batch.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in fields(EditOptions):
+            check_choice(option.name, getattr(self, option.name), EditOptions)
+        for name in ("max_edits", "eval_tokens_per_batch"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise EditError(f"{name} is {value}: give 1 or more")
+
+
+def check_choice(name: str, value: Any, owner: type) -> None:
+    """Raise [`EditError`] when the option `name` of the dataclass `owner` is a `Literal` that lacks `value`."""
+    choices = get_args(get_type_hints(owner)[name])
+    if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+        raise EditError(f"{name} is {value!r}: choose one of {', '.join(choices)}")

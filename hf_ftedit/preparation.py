@@ -1,0 +1,161 @@
+"""What a user hands to `EditTrainer` to what it trains on: edits are read and checked before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from hf_ftedit.config import EditConfig
+from hf_ftedit.dataset import EditDatasetBuilder, encode_rows, is_prompt_completion
+from hf_ftedit.evaluation import check_lengths
+from hf_ftedit.loading import load_config, load_model, load_tokenizer, unedited
+from hf_ftedit.lora import default_lora, fit_lora
+from hf_ftedit.readers import read_edits, read_facts
+from hf_ftedit.records import EditRecord, Fact
+from hf_ftedit.tokenization import context_length
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Prepared(NamedTuple):
+    """
+    A trainer's material.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model to edit.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        rows (`Dataset`):
+            What is trained on: tokenized by this package where `is_ours`, else as it was given.
+        eval_rows (`Dataset`, *optional*):
+            Rows whose loss is evaluated, likewise.
+        records (`list[EditRecord]`):
+            Edits whose probes are measured.
+        is_ours (`bool`):
+            Whether the rows are plain prompt-completion rows, whose target boundary this package decides.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    rows: Any
+    eval_rows: Any
+    records: list[EditRecord]
+    is_ours: bool
+
+
+def prepare(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
+    args: EditConfig,
+    train_dataset: Any,
+    eval_dataset: Any,
+    locality_pool: str | Iterable[Fact] | None = None,
+    quantization_config: Any = None,
+) -> Prepared:
+    """
+    Read, check, load, augment and tokenize, in this order; see [`EditTrainer`] for the arguments.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: bad edits or settings, named.
+    """
+    source: Any = args.edits if train_dataset is None else train_dataset
+    if are_edits(source):
+        source = read_edits(source, args.format, args.max_edits, skip_invalid=args.skip_invalid)
+    measured = read_edits(eval_dataset, args.format) if are_edits(eval_dataset) else None
+    pool = args.locality_pool if locality_pool is None else locality_pool
+    facts = None if pool is None else read_facts(pool)
+    model, tokenizer = _loaded(model, tokenizer, args, [*_records(source), *(measured or ())], quantization_config)
+    records = measured or _records(source)
+    if _records(source) and not isinstance(source, EditDatasetBuilder):
+        source = _builder(source, facts, args, model, tokenizer)
+    rows = source.prepared("train", args.dataset_num_proc) if isinstance(source, EditDatasetBuilder) else source
+    eval_rows = None if measured else eval_dataset
+    is_ours = is_prompt_completion(rows)
+    if is_ours:
+        rows = encoded(rows, args, tokenizer, model)
+        eval_rows = encoded(eval_rows, args, tokenizer, model) if is_prompt_completion(eval_rows) else eval_rows
+    if records and eval_rows is None:
+        eval_rows = rows.select([])  # `Trainer` wants rows for `eval_strategy`; the records are measured instead
+    return Prepared(model, tokenizer, rows, eval_rows, records, is_ours)
+
+
+def encoded(rows: Dataset, args: EditConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Dataset:
+    """Prompt-completion rows as tokens; one longer than `args.max_length` or the model's context is an error."""
+    limits = [limit for limit in (args.max_length, context_length(model.config)) if limit]
+    return encode_rows(rows, tokenizer, args, max_length=min(limits, default=None), num_proc=args.dataset_num_proc)
+
+
+def are_edits(source: Any) -> bool:
+    """Whether `source` is edits rather than training rows: a path, a list, or a dataset of edit records."""
+    if isinstance(source, Dataset):
+        return "target_new" in source.column_names or "requested_rewrite" in source.column_names
+    return isinstance(source, (str, Sequence))
+
+
+def as_edit_config(args: TrainingArguments | None) -> EditConfig:
+    """`args` as an [`EditConfig`]: settings of TRL or transformers are taken over, the edit's own are defaults."""
+    if isinstance(args, EditConfig):
+        return args
+    if args is None:
+        return EditConfig()
+    known = {field.name for field in fields(EditConfig) if field.init}
+    return EditConfig(**{field.name: getattr(args, field.name) for field in fields(args) if field.name in known})
+
+
+def adapter_for(model: PreTrainedModel, args: EditConfig, peft_config: PeftConfig | None) -> PeftConfig | None:
+    """The adapter to put on `model`: the given one, or the paper's; none on a model that has one already."""
+    if hasattr(model, "peft_config") or (args.full_finetune and peft_config is None):
+        return peft_config
+    return fit_lora(peft_config or default_lora(), model, embedding=args.lora_embedding)
+
+
+def _records(source: Any) -> list[EditRecord]:
+    if isinstance(source, EditDatasetBuilder):
+        return source.records
+    return source if isinstance(source, list) else []
+
+
+def _loaded(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
+    args: EditConfig,
+    records: Sequence[EditRecord],
+    quantization_config: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer, after the edits were seen to fit into the model's context."""
+    settings: dict[str, Any] = dict(args.model_init_kwargs or {}) if isinstance(model, str) else {}  # type: ignore[arg-type]
+    name = model if isinstance(model, str) else model.config._name_or_path
+    remote = {"revision": settings.pop("revision", None), "trust_remote_code": args.trust_remote_code}
+    tokenizer = tokenizer or load_tokenizer(name, **remote)
+    config = load_config(name, **remote) if isinstance(model, str) else model.config
+    check_lengths(records, tokenizer, context_length(config), chat_template=args.chat_template)
+    if isinstance(model, str):
+        args.model_init_kwargs = None  # used here; TRL would warn that they are ignored
+        model = load_model(name, quantization_config=quantization_config, **settings, **remote)
+    return model, tokenizer
+
+
+def _builder(
+    records: list[EditRecord],
+    facts: list[Fact] | None,
+    args: EditConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> EditDatasetBuilder:
+    with unedited(model):
+        return EditDatasetBuilder(
+            records,
+            model,
+            tokenizer,
+            locality_pool=facts,
+            options=args,
+            chat_template=args.chat_template,
+            seed=args.seed,
+        )

@@ -1,0 +1,40 @@
+"""Nearest texts by sentence embedding, for locality facts similar to an edit (optional extra `similar`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_ftedit.records import EditError
+
+
+def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name: str) -> list[list[int]]:
+    """
+    Indices of the `count` texts nearest to each query by cosine similarity, nearest first.
+
+    Gangadhar & Stratos 2024 (arXiv 2402.11078, Section 3) choose locality facts of single edits this way.
+
+    Args:
+        queries (`Sequence[str]`):
+            Prompts of the edits.
+        texts (`Sequence[str]`):
+            Prompts of the pool.
+        count (`int`):
+            How many for each query; fewer when there are fewer texts.
+        model_name (`str`):
+            Sentence-transformers model, by Hub id or folder.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: sentence-transformers is not installed, or the model cannot be loaded.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.util import semantic_search
+    except ImportError as error:
+        raise EditError("locality_strategy 'similar' needs an extra: pip install 'hf-ftedit[similar]'") from error
+    try:
+        model = SentenceTransformer(model_name)
+    except (OSError, ValueError) as error:
+        raise EditError(f"similar_model {model_name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    wanted, known = (model.encode(list(part), convert_to_tensor=True) for part in (queries, texts))
+    hits = semantic_search(wanted, known, top_k=min(count, len(texts)))
+    return [[int(hit["corpus_id"]) for hit in found] for found in hits]

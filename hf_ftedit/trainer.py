@@ -1,0 +1,278 @@
+"""`EditTrainer`: TRL's `SFTTrainer` for edits. Thin wiring of the other modules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_utils import speed_metrics
+from trl import SFTTrainer
+
+from hf_ftedit.collator import CompletionOnlyCollator
+from hf_ftedit.config import EditConfig
+from hf_ftedit.dataset import is_prompt_completion
+from hf_ftedit.evaluation import fill_neighborhood_targets, predict
+from hf_ftedit.hub import save_edit_folder
+from hf_ftedit.loading import unedited
+from hf_ftedit.logits import target_logits, token_log_probs
+from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded, prepare
+from hf_ftedit.readers import read_edits
+from hf_ftedit.recipe import recipe_of
+from hf_ftedit.records import EditRecord, Fact
+from hf_ftedit.scoring import score
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+REPORTED = ("edit_score", "efficacy", "generalization", "locality", "portability")
+
+
+class EditTrainer(SFTTrainer):
+    """
+    Edit facts in a causal language model by fine-tuning: a drop-in for [`~trl.SFTTrainer`].
+
+    It differs in what an edit needs (Gangadhar & Stratos 2024, arXiv 2402.11078): the loss covers the completion's
+    tokens by position and no end-of-sequence token; edit records are augmented; logits are computed at the target
+    positions only; `evaluate` measures the edit score; without a `peft_config` a LoRA adapter is trained.
+
+    Args:
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Model to edit, or its Hub id or folder.
+        args ([`EditConfig`], *optional*):
+            Settings. An [`~trl.SFTConfig`] or `TrainingArguments` is taken over.
+        data_collator (`Callable`, *optional*):
+            Defaults to [`CompletionOnlyCollator`] for prompt-completion rows.
+        train_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
+            Prompt-completion rows; or a builder; or edits (records, dicts, or a file of any known format), which are
+            augmented with the settings of `args`; defaults to `args.edits`. Any other dataset that `SFTTrainer` takes
+            is trained as it would.
+        eval_dataset (`Dataset`, `Sequence[EditRecord]`, `Sequence[dict]` or `str`, *optional*):
+            Edits whose probes `evaluate` measures; defaults to the edits trained on. A dataset of rows gives the loss.
+        processing_class (`PreTrainedTokenizerBase`, *optional*):
+            Tokenizer; defaults to the model's.
+        peft_config (`PeftConfig`, *optional*):
+            Adapter to train; defaults to the paper's LoRA, unless `args.full_finetune`.
+        quantization_config (`BitsAndBytesConfig`, *optional*):
+            How to quantize a model given by name.
+        locality_pool (`str` or `Iterable[Fact]`, *optional*):
+            Facts that must stay; defaults to `args.locality_pool`.
+        kwargs:
+            Passed to [`~trl.SFTTrainer`].
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: bad edits or settings, named.
+
+    Example:
+    ```python
+    trainer = EditTrainer(
+        model="Qwen/Qwen3-0.6B",
+        train_dataset=[{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}],
+    )
+    trainer.train()
+    trainer.save_model("astana")
+    ```
+    """
+
+    _tag_names = ["hf-ftedit", "model-editing", "knowledge-editing"]
+
+    # What this trainer is always given, more closely than `Trainer` declares it.
+    args: EditConfig
+    model: PreTrainedModel
+    processing_class: PreTrainedTokenizerBase
+
+    def __init__(
+        self,
+        model: Any,
+        args: EditConfig | TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        *,
+        peft_config: PeftConfig | None = None,
+        quantization_config: Any = None,
+        locality_pool: str | Iterable[Fact] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = as_edit_config(args)
+        given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
+        self.edit_records = given.records
+        self._is_ours = given.is_ours
+        self._scores: dict[tuple[bool, int], dict[str, Any]] = {}
+        if given.is_ours:
+            args.dataset_kwargs = {"skip_prepare_dataset": True}
+            data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer)
+        peft_config = adapter_for(given.model, args, peft_config)
+        self.lora_targets = getattr(peft_config, "target_modules", None)  # as asked; PEFT writes out the names
+        super().__init__(
+            model=given.model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=given.rows,
+            eval_dataset=given.eval_rows,
+            processing_class=given.tokenizer,
+            peft_config=peft_config,
+            **kwargs,
+        )
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """
+        Mean negative log-likelihood per target token: Equation 2 of Gangadhar & Stratos 2024 for `"conditional"`.
+
+        Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
+        """
+        if return_outputs or not self._reads_targets_only():
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        found = target_logits(model, inputs)
+        total = -token_log_probs(found).sum()
+        count = found.labels.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = total / torch.as_tensor(count, device=total.device).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
+        self._count(found, inputs)
+        return loss
+
+    def _reads_targets_only(self) -> bool:
+        return (
+            self._is_ours
+            and self.args.objective == "conditional"
+            and self.args.loss_type == "nll"
+            and self.compute_loss_func is None
+            and self.label_smoother is None
+            and not self.aux_loss_enabled
+            and not getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False)
+            and self.accelerator.parallelism_config is None
+        )
+
+    @torch.no_grad()
+    def _count(self, found: Any, inputs: dict[str, Any]) -> None:
+        """Keep what `log` reports on the device: reading it at every step would stall a small model."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["mean_token_accuracy"].append((found.logits.argmax(dim=-1) == found.labels).float().mean())
+        self._total_train_tokens = self._total_train_tokens + inputs["attention_mask"].sum() * int(self.model.training)
+        metrics["num_tokens"] = [self._total_train_tokens]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log metrics, those kept on the device read once here."""
+        for values in self._metrics["train" if self.model.training else "eval"].values():
+            values[:] = [value.item() if isinstance(value, torch.Tensor) else value for value in values]
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """
+        Measure the edits: edit score, efficacy, generalization, locality (0 to 100), and portability where probed.
+
+        Args:
+            eval_dataset (`Sequence[EditRecord]`, `Sequence[dict]`, `str` or `Dataset`, *optional*):
+                Edits to measure instead of the trainer's. A dataset of rows gives TRL's evaluation: its loss.
+            ignore_keys (`list[str]`, *optional*):
+                As in [`~transformers.Trainer`].
+            metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
+                Put before each name: `eval_edit_score`, `eval_efficacy` and so on.
+        """
+        if not are_edits(eval_dataset) and (eval_dataset is not None or not self.edit_records):
+            if is_prompt_completion(eval_dataset):
+                eval_dataset = encoded(eval_dataset, self.args, self.processing_class, self.model)
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        start = time.time()
+        records = self.edit_records if eval_dataset is None else read_edits(eval_dataset, self.args.format)
+        scores = self.score_edits(None if eval_dataset is None else records)
+        metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in REPORTED if scores[name] is not None}
+        metrics |= speed_metrics(metric_key_prefix, start, num_samples=len(records))
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def predict_edits(
+        self, records: Sequence[EditRecord] | None = None, *, edited: bool = True
+    ) -> dict[str, list[Any]]:
+        """
+        Predictions for all probes of `records` (the trainer's without), see [`~hf_ftedit.evaluation.predict`].
+
+        Args:
+            records (`Sequence[EditRecord]`, *optional*):
+                Records to measure.
+            edited (`bool`, *optional*, defaults to `True`):
+                Ask the model as it is now; else with the adapter switched off.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        records = list(self.edit_records if records is None else records)
+        settings: dict[str, Any] = {"chat_template": self.args.chat_template}
+        with unedited(model):
+            records = fill_neighborhood_targets(model, self.processing_class, records, **settings)
+        settings["tokens_per_batch"] = self.args.eval_tokens_per_batch
+        with nullcontext() if edited else unedited(model):
+            return predict(model, self.processing_class, records, **settings)
+
+    def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
+        """
+        Scores of `records` (the trainer's without), see [`~hf_ftedit.scoring.score`].
+
+        Scores of the trainer's own records are kept: asking again at the same step computes nothing.
+        """
+        if records is not None:
+            return score(self.predict_edits(records, edited=edited), self.args.protocol)
+        key = (edited, self.state.global_step if edited else 0)
+        if key not in self._scores:
+            self._scores[key] = score(self.predict_edits(edited=edited), self.args.protocol)
+        return self._scores[key]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as [`~transformers.Trainer`] does; without an adapter, the unedited model is measured first."""
+        if self.edit_records and not hasattr(self.model, "disable_adapter"):
+            self.score_edits(edited=False)
+        return super().train(*args, **kwargs)
+
+    def edit_results(self) -> dict[str, Any]:
+        """Scores before and after, as `eval_results.json` holds them."""
+        before, after = self.score_edits(edited=False), self.score_edits()
+        recipe = recipe_of(self)
+        return {
+            "before": before,
+            "after": after,
+            "protocol": after["protocol"],
+            "n_edits": len(self.edit_records),
+            "base_model": recipe["model_name_or_path"],
+            "base_model_revision": recipe.get("model_revision"),
+        }
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        Write the adapter folder: weights, model card, edits, results, recipe; see [`~hf_ftedit.hub.save_edit_folder`].
+
+        Edits that were not measured yet are measured now. Without edit records, and in checkpoints, only the weights
+        are written. The folder is whole or not there: files are written aside and moved in.
+        """
+        if _internal_call or not self.edit_records:
+            return super().save_model(output_dir, _internal_call)
+        results = self.edit_results()
+        state_dict = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        if self.args.should_save:
+            save_edit_folder(
+                output_dir or self.args.output_dir or "edited-adapter",
+                self.accelerator.unwrap_model(self.model),
+                self.processing_class,
+                records=self.edit_records,
+                results=results,
+                recipe=recipe_of(self),
+                state_dict=state_dict,
+            )
+        self.accelerator.wait_for_everyone()
+        return None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model)
+            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the card is written with the adapter folder, when there are results to show."""
