@@ -35,7 +35,7 @@ class Augmenter:
     """
     Turns edit records into training rows: E (rewrites), P (paraphrases) and R (locality facts).
 
-    Follows Gangadhar & Stratos 2024 (arXiv 2402.11078, Section 3), with relation wordings and near facts beyond it.
+    Follows Gangadhar & Stratos 2024 (arXiv 2402.11078), with relation wordings and near facts beyond it.
     Rows never hold the text of a probe of `records`; what is left out for that is counted in the log. All that needs
     a model happens here; [`~Augmenter.rows_of`] then only draws.
 
@@ -206,7 +206,7 @@ def generic_prompts() -> list[str]:
 
 
 def _behind(prefix: str, prompt: str) -> str:
-    """`prompt` behind a sampled text, as in Gangadhar & Stratos 2024, Section 3."""
+    """`prompt` behind a sampled text, as in Gangadhar & Stratos 2024."""
     return f"{prefix}. {prompt}"
 
 

@@ -17,7 +17,7 @@ class EditConfig(EditOptions, SFTConfig):
 
     - `output_dir`: `"edited-adapter"`;
     - `learning_rate` 7e-5, `lr_scheduler_type` cosine, `num_train_epochs` 6, `per_device_train_batch_size` 32: the
-      paper's (Gangadhar & Stratos 2024, Section 4);
+      paper's (Gangadhar & Stratos 2024);
     - `bf16`: where the hardware has it, instead of everywhere;
     - `train_sampling_strategy`: `"group_by_length"`, since the rows are short and of many lengths;
     - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;

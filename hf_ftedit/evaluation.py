@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_ftedit.collator import CompletionOnlyCollator
-from hf_ftedit.generation import greedy_answers
+from hf_ftedit.generation import MAX_ANSWER_TOKENS, greedy_answers
 from hf_ftedit.logits import target_logits, token_log_probs
 from hf_ftedit.records import EditRecord
 from hf_ftedit.tokenization import EncodedPair, context_length, encode_pairs, encode_prompts
@@ -95,7 +95,8 @@ def check_lengths(
     if max_length is None:
         return
     front = len(encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
-    asked = probed_targets(_filled(record, defaultdict(str)) for record in records)
+    answer = " ".join("a" * MAX_ANSWER_TOKENS)  # stands for the model's own, which is not known yet
+    asked = probed_targets(_filled(record, defaultdict(lambda: answer)) for record in records)
     long = [row for row in asked if len(f"{row.prompt} {row.answer}".encode()) + front > max_length]
     encode_pairs(
         tokenizer,

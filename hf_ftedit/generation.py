@@ -17,6 +17,8 @@ from hf_ftedit.tokenization import encode_prompts
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+MAX_ANSWER_TOKENS = 8
+
 
 def sample_texts(
     model: PreTrainedModel,
@@ -75,7 +77,7 @@ def greedy_answers(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     *,
-    max_new_tokens: int = 8,
+    max_new_tokens: int = MAX_ANSWER_TOKENS,
     chat_template: bool = False,
     batch_size: int = 64,
     desc: str = "Answering",

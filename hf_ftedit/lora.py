@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def default_lora() -> PeftConfig | None:
-    """LoRA of rank 32, alpha 64, dropout 0.05 on all linear layers (Gangadhar & Stratos 2024, Section 4)."""
+    """LoRA of rank 32, alpha 64, dropout 0.05 on all linear layers (Gangadhar & Stratos 2024)."""
     from trl import get_peft_config
 
     from hf_ftedit.config import EditModelConfig

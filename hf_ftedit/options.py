@@ -42,7 +42,7 @@ class AugmentationOptions:
         num_locality (`int`, *optional*, defaults to `20`):
             Locality rows per edit.
         prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`):
-            Lengths in tokens of the texts sampled from the unedited model (Gangadhar & Stratos 2024, Section 3).
+            Lengths in tokens of the texts sampled from the unedited model (Gangadhar & Stratos 2024).
         prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`):
             How many texts are sampled of each length.
         prefix_top_k (`int`, *optional*, defaults to `5`):

@@ -10,13 +10,13 @@ import numpy as np
 from hf_ftedit.records import EditError
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "portability")
-NAMES = {"rewrite": "efficacy", "paraphrase": "generalization", "neighborhood": "locality", "portability": "portability"}
+NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "portability"), strict=True))
 SCORED = ("efficacy", "generalization", "locality")
 COLUMNS = ("edit_id", "kind", "probe", "target", "logprob", "match", "token_accuracy")
 
 
 class _Probes(NamedTuple):
-    """Arrays of shape `(probes,)`: index of the record, index of the kind, and success by protocol (NaN: undefined)."""
+    """Arrays of shape `(probes,)`: index of the record, of the kind, and success by protocol (NaN: undefined)."""
 
     record: np.ndarray
     kind: np.ndarray
@@ -103,10 +103,12 @@ def _probes(columns: dict[str, np.ndarray]) -> tuple[_Probes, int]:
     keys, owner = np.unique(np.stack([record, kind, probe]), axis=1, return_inverse=True)
     expected = (columns["target"] == "true") == (kind == KINDS.index("neighborhood"))
     logprob, accuracy = columns["logprob"].astype(float), columns["token_accuracy"].astype(float)
-    values = [_spread(owner[rows], of[rows], keys.shape[1]) for rows in (expected, ~expected) for of in (logprob, accuracy)]
-    likelier = np.where(np.isnan(values[0]) | np.isnan(values[2]), np.nan, values[0] > values[2])
-    kept = (keys[1] >= 0) & ~np.isnan(values[1])
-    return _Probes(keys[0][kept], keys[1][kept], values[1][kept], likelier[kept]), len(records)
+    size = keys.shape[1]
+    ours, others = (_spread(owner[rows], logprob[rows], size) for rows in (expected, ~expected))
+    right = _spread(owner[expected], accuracy[expected], size)
+    likelier = np.where(np.isnan(ours) | np.isnan(others), np.nan, ours > others)
+    kept = (keys[1] >= 0) & ~np.isnan(right)
+    return _Probes(keys[0][kept], keys[1][kept], right[kept], likelier[kept]), len(records)
 
 
 def _check_numbers(columns: dict[str, np.ndarray]) -> None:
@@ -147,8 +149,8 @@ def _summary(probes: _Probes, success: np.ndarray, n_records: int, weights: np.n
         found[f"{name}_ci95"] = _interval(resampled[name]) if means.size else None
     score = harmonic_mean([found[name] for name in SCORED])
     with np.errstate(divide="ignore"):
-        scores = 3 / sum(1 / resampled[name] for name in SCORED) if score is not None else np.empty(0)
-    interval = _interval(scores) if score is not None else None
+        drawn_scores = 3 / np.sum([1 / resampled[name] for name in SCORED], axis=0)
+    interval = _interval(drawn_scores) if score is not None else None
     return {"edit_score": score, "edit_score_ci95": interval, **found}
 
 

@@ -11,7 +11,7 @@ def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name
     """
     Indices of the `count` texts nearest to each query by cosine similarity, nearest first.
 
-    Gangadhar & Stratos 2024 (arXiv 2402.11078, Section 3) choose locality facts of single edits this way.
+    Gangadhar & Stratos 2024 (arXiv 2402.11078) choose locality facts of single edits this way.
 
     Args:
         queries (`Sequence[str]`):

@@ -102,6 +102,7 @@ class EditTrainer(SFTTrainer):
         given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
         self.edit_records = given.records
         self._is_ours = given.is_ours
+        self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
         self._scores: dict[tuple[bool, int], dict[str, Any]] = {}
         if given.is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
@@ -123,7 +124,7 @@ class EditTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """
-        Mean negative log-likelihood per target token: Equation 2 of Gangadhar & Stratos 2024 for `"conditional"`.
+        Mean of -log p(target token | what stands before it): the conditional likelihood of Gangadhar & Stratos 2024.
 
         Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
         """
@@ -155,7 +156,8 @@ class EditTrainer(SFTTrainer):
         """Keep what `log` reports on the device: reading it at every step would stall a small model."""
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["mean_token_accuracy"].append((found.logits.argmax(dim=-1) == found.labels).float().mean())
-        self._total_train_tokens = self._total_train_tokens + inputs["attention_mask"].sum() * int(self.model.training)
+        if self.model.training and "attention_mask" in inputs:
+            self._total_train_tokens = self._total_train_tokens + inputs["attention_mask"].sum()
         metrics["num_tokens"] = [self._total_train_tokens]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -178,7 +180,7 @@ class EditTrainer(SFTTrainer):
             metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
                 Put before each name: `eval_edit_score`, `eval_efficacy` and so on.
         """
-        if not are_edits(eval_dataset) and (eval_dataset is not None or not self.edit_records):
+        if not are_edits(eval_dataset) and (eval_dataset is not None or not self.edit_records or self._has_eval_rows):
             if is_prompt_completion(eval_dataset):
                 eval_dataset = encoded(eval_dataset, self.args, self.processing_class, self.model)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -203,14 +205,20 @@ class EditTrainer(SFTTrainer):
             edited (`bool`, *optional*, defaults to `True`):
                 Ask the model as it is now; else with the adapter switched off.
         """
-        model = self.accelerator.unwrap_model(self.model)
-        records = list(self.edit_records if records is None else records)
-        settings: dict[str, Any] = {"chat_template": self.args.chat_template}
+        model, chat_template = self.accelerator.unwrap_model(self.model), self.args.chat_template
+        asked = self.edit_records if records is None else records
         with unedited(model):
-            records = fill_neighborhood_targets(model, self.processing_class, records, **settings)
-        settings["tokens_per_batch"] = self.args.eval_tokens_per_batch
+            asked = fill_neighborhood_targets(model, self.processing_class, asked, chat_template=chat_template)
+        if records is None:
+            self.edit_records = asked  # what the unedited model answered is saved with the edits
         with nullcontext() if edited else unedited(model):
-            return predict(model, self.processing_class, records, **settings)
+            return predict(
+                model,
+                self.processing_class,
+                asked,
+                chat_template=chat_template,
+                tokens_per_batch=self.args.eval_tokens_per_batch,
+            )
 
     def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
         """
@@ -229,7 +237,10 @@ class EditTrainer(SFTTrainer):
         """Train as [`~transformers.Trainer`] does; without an adapter, the unedited model is measured first."""
         if self.edit_records and not hasattr(self.model, "disable_adapter"):
             self.score_edits(edited=False)
-        return super().train(*args, **kwargs)
+        output = super().train(*args, **kwargs)
+        if self.args.load_best_model_at_end:  # other weights than those measured at this step
+            self._scores = {key: scores for key, scores in self._scores.items() if not key[0]}
+        return output
 
     def edit_results(self) -> dict[str, Any]:
         """Scores before and after, as `eval_results.json` holds them."""
