@@ -22,13 +22,11 @@ def results_table(results: dict[str, Any]) -> str:
     measured = [when for when in ("before", "after") if when in results]
     first = results[measured[-1]]
     title = f"{first['n_edits']} edits, {first['protocol']} protocol, percent (95 % interval)"
-    table = Table("", *measured, title=title, title_justify="left")
+    table = Table("", *measured)
     for name, label in SCORES.items():
         if any(results[when][name] is not None for when in measured):
             table.add_row(label, *(score_text(results[when], name) for when in measured))
-    for note in dict.fromkeys(results[when].get("edit_score_note") for when in measured):
-        if note:
-            table.caption = note
-    out = Console(file=io.StringIO(), width=100)
-    out.print(table)
-    return out.file.getvalue().rstrip()  # type: ignore[attr-defined]
+    out = io.StringIO()
+    Console(file=out, width=100).print(table)
+    notes = dict.fromkeys(results[when]["edit_score_note"] for when in measured if results[when]["edit_score_note"])
+    return "\n".join([title, out.getvalue().rstrip(), *(f"No edit score: {note}." for note in notes)])

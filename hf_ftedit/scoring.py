@@ -160,5 +160,6 @@ def _interval(values: np.ndarray) -> list[float]:
 
 
 def _note(summary: dict[str, Any]) -> str | None:
-    missing = [f"no {kind} probe: {name} is undefined" for kind, name in NAMES.items() if summary[name] is None]
-    return None if summary["edit_score"] is not None else "; ".join(missing[:3])
+    missing = [f"no {kind} probe: {NAMES[kind]} is undefined" for kind in KINDS if NAMES[kind] in SCORED]
+    missing = [note for note, name in zip(missing, SCORED, strict=True) if summary[name] is None]
+    return "; ".join(missing) or None

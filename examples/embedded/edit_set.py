@@ -98,7 +98,7 @@ class EditSetBuilder:
         number = next(n for n in self.known_wordings(relation, subject) if n < PLAIN_WORDINGS)
         name = re.sub("[^a-z0-9]+", "-", subject.lower()).strip("-")
         return {
-            "edit_id": f"{relation}-{name}",
+            "edit_id": f"{kind}-{relation}-{name}",
             "prompt": self.tables.prompt(relation, subject, number),
             "subject": subject,
             "target_new": new,
@@ -108,7 +108,6 @@ class EditSetBuilder:
             "portability_prompts": self.portability(relation, subject, new),
             "generation_prompts": [f"{self.tables.lead_in(subject, self.rng)}."],
             "relation_id": relation,
-            "note": kind,
         }
 
     def paraphrases(self, relation: str, subject: str, edit_number: int) -> list[str]:

@@ -169,7 +169,7 @@ def main() -> None:
     measure_probes(recall, records)
     write_jsonl(new / "edits.jsonl", records)
     write_jsonl(new / "locality_pool.jsonl", pool)
-    kinds = Counter(record["note"] for record in records)
+    kinds = Counter(record["edit_id"].split("-")[0] for record in records)
     write_card(
         new / "model",
         {
