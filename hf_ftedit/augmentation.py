@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -119,13 +119,14 @@ class Augmenter:
         return behind + _spread(wordings, prefixes, count)
 
     def _wordings(self, record: EditRecord, rng: random.Random) -> list[str]:
-        """Other wordings of the record's relation with its subject put in, none of them a probe's, in random order."""
+        """Other wordings of the relation with the subject put in, drawn by their frequency, none of them a probe's."""
         if self.options.paraphrase_strategy == "prefix" or record.subject is None:
             return []
         found = self._pool.wordings(record)
         templates = sorted((t for t in found if t != record.template), key=lambda t: rng.random() ** (1 / found[t]))
         texts = (template.replace("{}", record.subject) for template in reversed(templates))
-        return [text for text in texts if text != record.prompt and not self._probes.overlaps(text)]
+        allowed = (text for text in texts if text != record.prompt and not self._probes.overlaps(text))
+        return list(islice(allowed, self.options.num_paraphrases))
 
     def _locality(self, index: int, rng: random.Random) -> list[Fact]:
         """Facts that must stay: the strategy's first, then any others of the pool to fill up."""

@@ -213,6 +213,8 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
 
         require_empty(options.output_dir)
     edits = read_edits(options.edits, options.format, options.max_edits, skip_invalid=options.skip_invalid)
+    if len(edits) < 1000:  # five bars that flash by tell nobody anything
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     return options, edits, read_facts(options.locality_pool) if options.locality_pool else None
 
 

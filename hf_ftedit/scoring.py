@@ -89,14 +89,21 @@ def harmonic_mean(values: Sequence[float | None]) -> float | None:
 
 def _columns(predictions: Any) -> dict[str, np.ndarray]:
     if not hasattr(predictions, "keys") and not hasattr(predictions, "column_names"):
-        predictions = list(predictions)
-        return {name: np.array([row[name] for row in predictions]) for name in COLUMNS}
-    return {name: np.array(predictions[name]) for name in COLUMNS}
+        rows = list(predictions)
+        predictions = {name: [row[name] for row in rows] for name in COLUMNS if all(name in row for row in rows)}
+    names = getattr(predictions, "column_names", None) or list(predictions.keys())
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise EditError(f"predictions lack the columns {', '.join(missing)}; give those that `predict` returns")
+    columns = {name: np.array(predictions[name]) for name in COLUMNS}
+    if not len(columns["edit_id"]):
+        raise EditError("there are no predictions to score")
+    return columns
 
 
 def _probes(columns: dict[str, np.ndarray]) -> tuple[_Probes, int]:
     """One entry per probe, with its expected target's values and the other's, if any."""
-    _check_numbers(columns)
+    for name in ("logprob", "token_accuracy"):
+        _reject(columns, np.isnan(columns[name].astype(float)), f"{name} is not a number; evaluate again, in float32")
     records, record = np.unique(columns["edit_id"].astype(str), return_inverse=True)
     kind = np.array([KINDS.index(name) if name in KINDS else -1 for name in columns["kind"]], dtype=int)
     _, probe = np.unique(columns["probe"].astype(str), return_inverse=True)
@@ -104,6 +111,7 @@ def _probes(columns: dict[str, np.ndarray]) -> tuple[_Probes, int]:
     expected = (columns["target"] == "true") == (kind == KINDS.index("neighborhood"))
     logprob, accuracy = columns["logprob"].astype(float), columns["token_accuracy"].astype(float)
     size = keys.shape[1]
+    _reject_contradictions(columns, owner * 2 + expected, logprob)
     ours, others = (_spread(owner[rows], logprob[rows], size) for rows in (expected, ~expected))
     right = _spread(owner[expected], accuracy[expected], size)
     likelier = np.where(np.isnan(ours) | np.isnan(others), np.nan, ours > others)
@@ -111,15 +119,17 @@ def _probes(columns: dict[str, np.ndarray]) -> tuple[_Probes, int]:
     return _Probes(keys[0][kept], keys[1][kept], right[kept], likelier[kept]), len(records)
 
 
-def _check_numbers(columns: dict[str, np.ndarray]) -> None:
-    for name in ("logprob", "token_accuracy"):
-        bad = np.flatnonzero(np.isnan(columns[name].astype(float)))
-        if bad.size:
-            row = {key: columns[key][bad[0]] for key in ("edit_id", "kind", "probe")}
-            raise EditError(
-                f"edit {str(row['edit_id'])!r}, {row['kind']} probe {str(row['probe'])!r}: {name} is not a number; "
-                "evaluate again, in float32 if the model overflows"
-            )
+def _reject(columns: dict[str, np.ndarray], bad: np.ndarray, reason: str) -> None:
+    """Raise [`~hf_ftedit.records.EditError`] about the first row that is `bad`."""
+    if bad.any():
+        edit_id, kind, probe = (str(columns[name][bad.argmax()]) for name in ("edit_id", "kind", "probe"))
+        raise EditError(f"edit {edit_id!r}, {kind} probe {probe!r}: {reason}")
+
+
+def _reject_contradictions(columns: dict[str, np.ndarray], owner: np.ndarray, logprob: np.ndarray) -> None:
+    """A probe that stands twice counts once, so both rows must say the same."""
+    _, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
+    _reject(columns, logprob != logprob[first[inverse]], "it has two different predictions; score one run at a time")
 
 
 def _spread(owner: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
