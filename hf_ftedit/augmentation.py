@@ -77,7 +77,8 @@ class Augmenter:
         self._similar = self._prepare_similar()
         self._prefixes = self._prepare_prefixes()
         self._model = self._tokenizer = None  # rows are drawn in worker processes too: carry no model there
-        logger.info("left out %d of the pool's facts that an edit changes or a probe asks", self._pool.left_out)
+        if self._pool.left_out:
+            logger.info("left out %d of the pool's facts: an edit changes them or a probe asks", self._pool.left_out)
 
     def rows(self) -> Iterator[TrainingRow]:
         """The training rows of all edits, edit by edit."""
@@ -190,6 +191,7 @@ class Augmenter:
                 count=count * len(banks),
                 top_k=options.prefix_top_k,
                 seed=self.seed + length,
+                accept=lambda text: not self._probes.overlaps(text),
             )
             for index, bank in enumerate(banks):
                 bank += texts[index * count : (index + 1) * count]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ def sample_texts(
     count: int,
     top_k: int = 5,
     seed: int = 0,
+    accept: Callable[[str], bool] = bool,
     batch_size: int = 128,
 ) -> list[str]:
     """
@@ -46,11 +47,13 @@ def sample_texts(
             Sample among this many most likely tokens.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sampling; the global random state is left as it was.
+        accept (`Callable[[str], bool]`, *optional*):
+            Tells which texts will do; others are drawn again. By default those that are not empty.
         batch_size (`int`, *optional*, defaults to `128`):
             Texts sampled at once.
 
     Raises:
-        [`EditError`]: the tokenizer has no token to begin with, or the model samples nothing but blanks.
+        [`EditError`]: the tokenizer has no token to begin with, or the model samples too few usable texts.
     """
     start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
     if start is None:
@@ -59,17 +62,15 @@ def sample_texts(
     texts: list[str] = []
     bar = tqdm(total=count, desc=f"Sampling prefixes of {length} tokens", unit="text", leave=False, disable=None)
     with _seeded(model, seed), bar:
-        for _ in range(4 + 4 * count // batch_size):  # blank samples are drawn again, but not for ever
+        for _ in range(20 + 2 * count // batch_size):  # refused samples are drawn again, but not for ever
             batch = [[start]] * min(batch_size, count - len(texts))
             found = _generate(model, tokenizer, batch, length, min_new_tokens=length, **settings)
-            found = [text for text in map(clean_text, found) if text]
+            found = [text for text in map(clean_text, found) if text and accept(text)]
             texts += found
             bar.update(len(found))
             if len(texts) == count:
                 return texts
-    raise EditError(
-        f"the model sampled only {len(texts)} readable prefixes of {count}; use paraphrase_strategy 'none'"
-    )
+    raise EditError(f"the model sampled only {len(texts)} usable prefixes of {count}; use paraphrase_strategy 'none'")
 
 
 def greedy_answers(

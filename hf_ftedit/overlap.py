@@ -17,7 +17,8 @@ class ProbeTexts:
     The texts of all probes of `records`, to ask whether a training text gives one of them away.
 
     A text overlaps where it holds a probe, or where it is the ending of one: CounterFact's paraphrase probes are an
-    unrelated sentence followed by the wording that counts. Words and punctuation are compared, not spaces or case.
+    unrelated sentence followed by the wording that counts. Words and punctuation are compared, not spaces or case;
+    a probe's last word may be the beginning of a longer one ("is a" stands in "is an").
     The rewrite probe is what the user asked to train and is not meant here. Memory and time grow linearly with the
     probes' words.
 
@@ -33,7 +34,7 @@ class ProbeTexts:
     """
 
     def __init__(self, records: Iterable[EditRecord]) -> None:
-        self._texts: set[int] = set()
+        self._texts: dict[int, set[str]] = {}  # the last words of probes, by their other words
         self._endings: set[int] = set()
         self._lengths: set[int] = set()
         for record in records:
@@ -41,7 +42,7 @@ class ProbeTexts:
                 self._add(_words(probe))
 
     def _add(self, words: list[str]) -> None:
-        self._texts.add(_digest(words))
+        self._texts.setdefault(_digest(words[:-1]), set()).add(words[-1] if words else "")
         self._lengths.add(len(words))
         self._endings.update(_digest(words[start:]) for start in range(len(words)))
 
@@ -51,7 +52,9 @@ class ProbeTexts:
         if _digest(words) in self._endings:
             return True
         return any(
-            _digest(words[start : start + length]) in self._texts
+            words[start + length - 1].startswith(
+                tuple(self._texts.get(_digest(words[start : start + length - 1]), ()))
+            )
             for length in self._lengths
             for start in range(len(words) - length + 1)
         )

@@ -29,4 +29,5 @@ def results_table(results: dict[str, Any]) -> str:
     out = io.StringIO()
     Console(file=out, width=100).print(table)
     notes = dict.fromkeys(results[when]["edit_score_note"] for when in measured if results[when]["edit_score_note"])
-    return "\n".join([title, out.getvalue().rstrip(), *(f"No edit score: {note}." for note in notes)])
+    remarks = [f"No edit score: {note}. Such probes in the edits would tell." for note in notes]
+    return "\n".join([title, out.getvalue().rstrip(), *remarks])
