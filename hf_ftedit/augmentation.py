@@ -153,7 +153,7 @@ class Augmenter:
             logger.info("no locality pool: rehearsing the unedited model's own answers to generic prompts")
             facts = [Fact(prompt, "") for prompt in generic_prompts()]
         facts = FactPool(facts, self._probes.overlaps, self.records).facts
-        most = min(len(facts), count * len(self.records))
+        most = min(len(facts), count * len(self.records) + 16)  # a few more: the model may have no answer to some
         return FactPool(self._answered(random.Random(self.seed).sample(facts, most)), edited=self.records)
 
     def _answered(self, facts: list[Fact]) -> list[Fact]:

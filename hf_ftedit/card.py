@@ -27,7 +27,12 @@ SPECIAL = "".join(re.escape(char) for char in r"\`*_{}[]<>()#+-!|~$")
 
 
 def model_card(
-    records: Sequence[EditRecord], results: dict[str, Any], recipe: dict[str, Any], *, adapter: bool = True
+    records: Sequence[EditRecord],
+    results: dict[str, Any],
+    recipe: dict[str, Any],
+    *,
+    adapter: bool = True,
+    answers: Sequence[tuple[str, str]] = (),
 ) -> str:
     """
     The card of an edited model: what was edited, how to use it, how well it went, with which settings, and limits.
@@ -41,16 +46,24 @@ def model_card(
             What `edit_config.yaml` holds.
         adapter (`bool`, *optional*, defaults to `True`):
             Whether the folder holds an adapter rather than a whole model.
+        answers (`Sequence[tuple[str, str]]`, *optional*):
+            What the model said to the first edits' prompts before, and says after. Without it, the edits' own targets
+            are shown.
     """
-    shown = [record for record in records if record.target_new][:SHOWN_EDITS]
+    shown = records[:SHOWN_EDITS]
+    said = answers or [(record.target_true or "—", record.target_new) for record in shown]
     return _render(
         "model_card.md",
         metadata=_metadata(results, adapter),
         base_model=results["base_model"],
         n_edits=len(records),
-        shown=[[markdown_text(text) for text in (r.prompt, r.target_true or "—", r.target_new)] for r in shown],
+        shown=[
+            [markdown_text(text) for text in (record.prompt, *pair)] for record, pair in zip(shown, said, strict=False)
+        ],
+        answered=bool(answers),
         more=len(records) - len(shown),
         prompt=json.dumps(records[0].prompt, ensure_ascii=False),
+        chat=bool(recipe.get("chat_template")),
         target=markdown_text(records[0].target_new),
         scores=_score_rows(results),
         protocol=results["protocol"],

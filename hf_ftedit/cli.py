@@ -266,9 +266,8 @@ def base_model(options: CommonOptions, edits: Sequence[EditRecord], args: list[s
 
 
 def _quiet() -> None:
-    """Silence what a user cannot act on: deprecations inside libraries, loading bars, missing pinned memory."""
+    """Silence what a user cannot act on: deprecations inside libraries, and their remarks on what they align."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)

@@ -50,6 +50,8 @@ class EditConfig(EditOptions, SFTConfig):
         EditOptions.__post_init__(self)
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.use_cpu and has_bf16()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # there is nothing to pin memory for; PyTorch would warn
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model, self.greater_is_better = "edit_score", True
         SFTConfig.__post_init__(self)

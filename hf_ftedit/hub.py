@@ -46,6 +46,7 @@ def save_edit_folder(
     records: Sequence[EditRecord],
     results: dict[str, Any],
     recipe: dict[str, Any],
+    answers: Sequence[tuple[str, str]] = (),
     state_dict: dict[str, Any] | None = None,
 ) -> None:
     """
@@ -66,6 +67,8 @@ def save_edit_folder(
             Scores before and after, see [`~hf_ftedit.EditTrainer.edit_results`].
         recipe (`dict`):
             Settings that reproduce it, see [`~hf_ftedit.recipe.recipe_of`].
+        answers (`Sequence[tuple[str, str]]`, *optional*):
+            What the model said to the first edits' prompts before, and says after, for the card.
         state_dict (`dict`, *optional*):
             Gathered weights of a sharded model.
     """
@@ -80,7 +83,9 @@ def save_edit_folder(
         write_jsonl(records, new / "edits.jsonl")
         _write(new / "eval_results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         _write(new / "edit_config.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-        _write(new / "README.md", model_card(records, results, recipe, adapter=adapter))  # PEFT wrote one too
+        _write(
+            new / "README.md", model_card(records, results, recipe, adapter=adapter, answers=answers)
+        )  # PEFT wrote one too
 
 
 def save_dataset_folder(folder: str | Path, dataset: DatasetDict, config: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,13 @@ def fit_lora(config: PeftConfig | None, model: PreTrainedModel, *, embedding: bo
     linear = _linear_layers(model)
     config = replace(config, fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in linear))
     if embedding:
-        wanted = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
         found = model.get_input_embeddings()
-        config.target_modules = [*wanted, next(name for name, module in model.named_modules() if module is found)]
+        name = next(name for name, module in model.named_modules() if module is found)
+        if isinstance(config.target_modules, str) and config.target_modules != "all-linear":  # a regular expression
+            config.target_modules = f"(?:{config.target_modules})|{re.escape(name)}"
+        else:
+            wanted = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
+            config.target_modules = [*wanted, name]
     return config
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datasets import Dataset
@@ -38,6 +39,8 @@ class Prepared(NamedTuple):
             Rows whose loss is evaluated, likewise.
         records (`list[EditRecord]`):
             Edits whose probes are measured.
+        edits (`list[EditRecord]`):
+            Edits that are trained, where they are known.
         is_ours (`bool`):
             Whether the rows are plain prompt-completion rows, whose target boundary this package decides.
     """
@@ -47,6 +50,7 @@ class Prepared(NamedTuple):
     rows: Any
     eval_rows: Any
     records: list[EditRecord]
+    edits: list[EditRecord]
     is_ours: bool
 
 
@@ -72,18 +76,19 @@ def prepare(
     pool = args.locality_pool if locality_pool is None else locality_pool
     facts = None if pool is None else read_facts(pool)
     model, tokenizer = _loaded(model, tokenizer, args, [*_records(source), *(measured or ())], quantization_config)
-    records = measured or _records(source)
-    if _records(source) and not isinstance(source, EditDatasetBuilder):
-        source = _builder(source, facts, args, model, tokenizer)
+    trained = _records(source)
+    records = measured or trained
+    if trained and not isinstance(source, EditDatasetBuilder):
+        source = _builder(trained, facts, args, model, tokenizer)
     rows = source.prepared("train", args.dataset_num_proc) if isinstance(source, EditDatasetBuilder) else source
     eval_rows = None if measured else eval_dataset
     is_ours = is_prompt_completion(rows)
     if is_ours:
         rows = encoded(rows, args, tokenizer, model)
-        eval_rows = encoded(eval_rows, args, tokenizer, model) if is_prompt_completion(eval_rows) else eval_rows
+        eval_rows = encoded_parts(eval_rows, args, tokenizer, model)
     if records and eval_rows is None:
-        eval_rows = rows.select([])  # `Trainer` wants rows for `eval_strategy`; the records are measured instead
-    return Prepared(model, tokenizer, rows, eval_rows, records, is_ours)
+        eval_rows = rows.take(1)  # `Trainer` wants rows for `eval_strategy`; the records are measured instead
+    return Prepared(model, tokenizer, rows, eval_rows, records, trained, is_ours)
 
 
 def encoded(rows: Dataset, args: EditConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Dataset:
@@ -92,11 +97,18 @@ def encoded(rows: Dataset, args: EditConfig, tokenizer: PreTrainedTokenizerBase,
     return encode_rows(rows, tokenizer, args, max_length=min(limits, default=None), num_proc=args.dataset_num_proc)
 
 
+def encoded_parts(rows: Any, *how: Any) -> Any:
+    """Rows, or several named sets of them, as [`encoded`]; what is not prompt-completion stays as it is."""
+    if isinstance(rows, dict):
+        return {name: encoded_parts(part, *how) for name, part in rows.items()}
+    return encoded(rows, *how) if is_prompt_completion(rows) else rows
+
+
 def are_edits(source: Any) -> bool:
     """Whether `source` is edits rather than training rows: a path, a list, or a dataset of edit records."""
     if isinstance(source, Dataset):
         return "target_new" in source.column_names or "requested_rewrite" in source.column_names
-    return isinstance(source, (str, Sequence))
+    return isinstance(source, (str, PathLike, Sequence))
 
 
 def as_edit_config(args: TrainingArguments | None) -> EditConfig:
@@ -106,7 +118,17 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
     if args is None:
         return EditConfig()
     known = {field.name for field in fields(EditConfig) if field.init}
-    return EditConfig(**{field.name: getattr(args, field.name) for field in fields(args) if field.name in known})
+    settings = {field.name: getattr(args, field.name) for field in fields(args) if field.name in known}
+    if settings.get("completion_only_loss") is False:  # TRL's name for it
+        settings["objective"] = "full"
+    return EditConfig(**settings)
+
+
+def with_probes(trained: list[EditRecord], measured: list[EditRecord]) -> list[EditRecord]:
+    """The trained edits, each with its probes as measured where it is; the measured ones where rows are trained."""
+    probed = {(record.prompt, record.target_new): record for record in measured}
+    pairs = ((edit, probed.get((edit.prompt, edit.target_new), edit)) for edit in trained)
+    return [replace(record, edit_id=edit.edit_id) for edit, record in pairs] or measured
 
 
 def adapter_for(model: PreTrainedModel, args: EditConfig, peft_config: PeftConfig | None) -> PeftConfig | None:

@@ -12,17 +12,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from transformers.trainer_utils import speed_metrics
 from trl import SFTTrainer
 
+from hf_ftedit.card import SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.config import EditConfig
-from hf_ftedit.dataset import is_prompt_completion
 from hf_ftedit.evaluation import fill_neighborhood_targets, predict
+from hf_ftedit.generation import greedy_answers
 from hf_ftedit.hub import save_edit_folder
 from hf_ftedit.loading import unedited
 from hf_ftedit.logits import target_logits, token_log_probs
-from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded, prepare
+from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded_parts, prepare, with_probes
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
-from hf_ftedit.records import EditRecord, Fact
+from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.scoring import score
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class EditTrainer(SFTTrainer):
         args = as_edit_config(args)
         given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
         self.edit_records = given.records
+        self._trained_edits = given.edits
         self._is_ours = given.is_ours
         self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
         self._scores: dict[tuple[bool, int], dict[str, Any]] = {}
@@ -180,11 +182,11 @@ class EditTrainer(SFTTrainer):
             metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
                 Put before each name: `eval_edit_score`, `eval_efficacy` and so on.
         """
-        if not are_edits(eval_dataset) and (eval_dataset is not None or not self.edit_records or self._has_eval_rows):
-            if is_prompt_completion(eval_dataset):
-                eval_dataset = encoded(eval_dataset, self.args, self.processing_class, self.model)
+        if self._means_rows(eval_dataset):
+            eval_dataset = encoded_parts(eval_dataset, self.args, self.processing_class, self.model)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         start = time.time()
+        self.model.eval()  # as `Trainer` does: `log` tells evaluation from training by the mode
         records = self.edit_records if eval_dataset is None else read_edits(eval_dataset, self.args.format)
         scores = self.score_edits(None if eval_dataset is None else records)
         metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in REPORTED if scores[name] is not None}
@@ -192,6 +194,13 @@ class EditTrainer(SFTTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _means_rows(self, eval_dataset: Any) -> bool:
+        """Whether `evaluate` is asked for the loss of rows rather than for the scores of edits."""
+        if eval_dataset is None:
+            return self._has_eval_rows or not self.edit_records
+        is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)  # of one set among several
+        return is_name or not are_edits(eval_dataset)
 
     def predict_edits(
         self, records: Sequence[EditRecord] | None = None, *, edited: bool = True
@@ -204,14 +213,18 @@ class EditTrainer(SFTTrainer):
                 Records to measure.
             edited (`bool`, *optional*, defaults to `True`):
                 Ask the model as it is now; else with the adapter switched off.
+
+        Raises:
+            [`~hf_ftedit.records.EditError`]: the unedited model is needed, and was trained without an adapter.
         """
         model, chat_template = self.accelerator.unwrap_model(self.model), self.args.chat_template
-        asked = self.edit_records if records is None else records
-        with unedited(model):
-            asked = fill_neighborhood_targets(model, self.processing_class, asked, chat_template=chat_template)
+        asked = list(self.edit_records if records is None else records)
+        if any(probe.target is None for record in asked for probe in record.neighborhood_prompts):
+            with self._unedited(model):
+                asked = fill_neighborhood_targets(model, self.processing_class, asked, chat_template=chat_template)
         if records is None:
             self.edit_records = asked  # what the unedited model answered is saved with the edits
-        with nullcontext() if edited else unedited(model):
+        with nullcontext() if edited else self._unedited(model):
             return predict(
                 model,
                 self.processing_class,
@@ -219,6 +232,15 @@ class EditTrainer(SFTTrainer):
                 chat_template=chat_template,
                 tokens_per_batch=self.args.eval_tokens_per_batch,
             )
+
+    def _unedited(self, model: Any) -> Any:
+        """Context of the unedited model; without an adapter there is none once training began."""
+        if self.state.global_step and not hasattr(model, "disable_adapter"):
+            raise EditError(
+                "the unedited model is gone after full_finetune: measure it before training, "
+                "and give every neighborhood probe its target"
+            )
+        return unedited(model)
 
     def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
         """
@@ -237,10 +259,15 @@ class EditTrainer(SFTTrainer):
         """Train as [`~transformers.Trainer`] does; without an adapter, the unedited model is measured first."""
         if self.edit_records and not hasattr(self.model, "disable_adapter"):
             self.score_edits(edited=False)
+        self._forget_edited()
         output = super().train(*args, **kwargs)
-        if self.args.load_best_model_at_end:  # other weights than those measured at this step
-            self._scores = {key: scores for key, scores in self._scores.items() if not key[0]}
+        if self.args.load_best_model_at_end:
+            self._forget_edited()
         return output
+
+    def _forget_edited(self) -> None:
+        """Drop scores of other weights than the model's: an earlier run's, or the last step's for the best one's."""
+        self._scores = {key: scores for key, scores in self._scores.items() if not key[0]}
 
     def edit_results(self) -> dict[str, Any]:
         """Scores before and after, as `eval_results.json` holds them."""
@@ -267,23 +294,40 @@ class EditTrainer(SFTTrainer):
         results = self.edit_results()
         state_dict = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.args.should_save:
+            records = with_probes(self._trained_edits, self.edit_records)
             save_edit_folder(
                 output_dir or self.args.output_dir or "edited-adapter",
                 self.accelerator.unwrap_model(self.model),
                 self.processing_class,
-                records=self.edit_records,
+                records=records,
                 results=results,
                 recipe=recipe_of(self),
+                answers=self._answers(records),
                 state_dict=state_dict,
             )
         self.accelerator.wait_for_everyone()
         return None
 
+    def _answers(self, records: Sequence[EditRecord]) -> list[tuple[str, str]]:
+        """What the model says to the first edits' prompts without and with its adapter; nothing without one."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not hasattr(model, "disable_adapter"):
+            return []
+        prompts = [record.prompt for record in records[:SHOWN_EDITS]]
+        asked = (model, self.processing_class, prompts)
+        after = greedy_answers(*asked, chat_template=self.args.chat_template)
+        with unedited(model):
+            before = greedy_answers(*asked, chat_template=self.args.chat_template)
+        return list(zip(before, after, strict=True))
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""
         if self.args.should_save:
             model = self.accelerator.unwrap_model(self.model)
-            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+            folder = output_dir or self.args.output_dir or "edited-adapter"
+            model.save_pretrained(folder, state_dict=state_dict)
+            if not hasattr(model, "peft_config"):
+                self.processing_class.save_pretrained(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written with the adapter folder, when there are results to show."""

@@ -1,0 +1,147 @@
+"""
+Measure the package on real edits: the bench model's scores before and after, by both protocols.
+
+    python examples/benchmarks/edit_benchmark.py                 # the first 100 records of CounterFact
+    python examples/benchmarks/edit_benchmark.py --skip 100      # 100 others
+    python examples/benchmarks/edit_benchmark.py --data zsre
+
+All settings are the package's defaults but for the learning rate, the rank and the epochs: the bench model is a
+thousand times smaller than the models that the defaults are made for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from hf_ftedit import EditRecord, EditTrainer, Fact
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {"learning_rate": 1e-3, "lora_r": 64, "lora_alpha": 128, "num_train_epochs": 5}
+COLUMNS = ("edit_score", "efficacy", "generalization", "locality")
+HEADER = """\
+| run | rows | train s | probability: edit score | eff. | gen. | loc. | accuracy: edit score | eff. | gen. | loc. |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+class Bench(NamedTuple):
+    """What is edited: the model's folder, the edits, and the facts that must stay."""
+
+    model: str
+    edits: list[EditRecord]
+    pool: list[Fact]
+
+
+def arguments(description: str) -> tuple[argparse.Namespace, list[str]]:
+    """The benchmark's own arguments, and the rest, which are flags of `hf-ftedit train`."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Any flag of `hf-ftedit train` may be added, such as --seed, --num_train_epochs or --num_locality.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--data", choices=["counterfact", "zsre"], default="counterfact", help="which records to edit")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
+    parser.add_argument("--num_edits", type=int, default=100, help="how many records to edit (100)")
+    parser.add_argument("--skip", type=int, default=0, help="how many records to pass over first (0)")
+    return parser.parse_known_args()
+
+
+def load(options: argparse.Namespace) -> Bench:
+    """The records to edit, and a pool of all others: the augmenter itself leaves out what is edited or probed."""
+    from hf_ftedit import read_edits, read_facts
+
+    model, data = options.shared / "models" / "counterfact-gpt2-5m", options.shared / "data"
+    if not model.is_dir():
+        raise SystemExit(f"the bench model {model} is missing: give --shared, the folder with data/ and models/")
+    names = {"counterfact": ("counterfact.json", "counterfact_easyedit.json"), "zsre": ("zsre_mend.json",) * 2}
+    edits, pool = (data / name for name in names[options.data])
+    records = read_edits(edits, limit=options.skip + options.num_edits, skip_invalid=options.data == "zsre")
+    return Bench(str(model), records[options.skip :], read_facts(pool))
+
+
+def edited(bench: Bench, flags: list[str], **settings: Any) -> tuple[EditTrainer, float]:
+    """A trainer that has edited a fresh model, and the seconds that its training took."""
+    from transformers import PrinterCallback
+    from trl import TrlParser, get_peft_config
+
+    from hf_ftedit import EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, load_model, load_tokenizer
+
+    parser = TrlParser((EditConfig, EditModelConfig))
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = {"output_dir": folder, "disable_tqdm": True, "logging_steps": 1_000_000}
+        parser.set_defaults(**quiet, **{**SETTINGS, **settings})
+        config, model_config = parser.parse_args_and_config(flags)
+        model, tokenizer = load_model(bench.model), load_tokenizer(bench.model)
+        rows = EditDatasetBuilder(
+            bench.edits, model, tokenizer, locality_pool=bench.pool, options=config, seed=config.seed
+        )
+        check(rows.prepared("train"), bench.edits)
+        trainer = EditTrainer(
+            model=model,
+            args=config,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_config),
+        )
+        trainer.remove_callback(PrinterCallback)
+        start = time.perf_counter()
+        trainer.train()
+        return trainer, time.perf_counter() - start
+
+
+def check(rows: Any, edits: list[EditRecord]) -> None:
+    """Stop where a row is a probe, or rehearses an edit's old answer."""
+    probes = {prompt for edit in edits for prompt in edit.paraphrase_prompts}
+    probes |= {probe.prompt for edit in edits for probe in edit.neighborhood_prompts}
+    prompts = {edit.prompt for edit in edits}
+    for row in rows:
+        if row["prompt"] in probes or (row["kind"] == "locality" and row["prompt"] in prompts):
+            raise SystemExit(f"edit {row['edit_id']!r}: the {row['kind']} row {row['prompt']!r} gives the test away")
+
+
+def table_line(name: str, scores: dict[str, Any], rows: int | None = None, seconds: float | None = None) -> str:
+    """Scores by both protocols as a line of the table under `HEADER`; a dash where there is no value."""
+    values = [scores[protocol][column] for protocol in ("probability", "accuracy") for column in COLUMNS]
+    cells = [name, "—" if rows is None else f"{rows}", "—" if seconds is None else f"{seconds:.0f}"]
+    return f"| {' | '.join(cells + ['—' if value is None else f'{value:.1f}' for value in values])} |"
+
+
+def quiet() -> None:
+    """Say what the package does; leave out what libraries warn of."""
+    warnings.filterwarnings("ignore")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_ftedit").setLevel(logging.INFO)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def main() -> None:
+    """Edit once, and print the scores before and after."""
+    options, flags = arguments(__doc__)
+    quiet()
+    bench = load(options)
+    trainer, seconds = edited(bench, flags)
+    before, after = trainer.score_edits(edited=False), trainer.score_edits()
+    name = f"{options.data} {options.skip} to {options.skip + len(bench.edits) - 1}"
+    print(HEADER)
+    print(table_line(f"{name}, before", before))
+    print(table_line(f"{name}, after", after, len(trainer.train_dataset), seconds))
+    low, high = after["edit_score_ci95"] or (float("nan"),) * 2
+    print(f"{after['protocol']} protocol, edit score {low:.1f} to {high:.1f} (95 %); probes: {after['n_probes']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The examples: scripts run, recipes and launch configurations parse, the shipped prompts are clean."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from trl import TrlParser, get_quantization_config
+
+from hf_ftedit import EditConfig, EditModelConfig
+from hf_ftedit.augmentation import generic_prompts
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
+LAUNCH_CONFIGS = sorted((EXAMPLES / "accelerate").glob("*.yaml"))
+BENCHMARKS = sorted((EXAMPLES / "benchmarks").glob("*.py"))
+PAPER = [path for path in RECIPES if path.stem.endswith(("gptj", "gpt2xl"))]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def named(path: Path) -> str:
+    return path.stem
+
+
+def run(script: Path, *arguments: str, timeout: int = 60) -> str:
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parsed_recipe(path: Path) -> tuple[EditConfig, EditModelConfig]:
+    return TrlParser((EditConfig, EditModelConfig)).parse_args_and_config(["--config", str(path)])
+
+
+def test_editing_one_fact_prints_the_old_and_the_new_answer() -> None:
+    assert len((EXAMPLES / "edit_one_fact.py").read_text(encoding="utf-8").splitlines()) <= 30
+    before, *_, after = run(EXAMPLES / "edit_one_fact.py").splitlines()
+    assert before.startswith("before: The capital of France is Paris")
+    assert after.startswith("after:  The capital of France is Lyon")
+
+
+def test_notebook_is_without_outputs_and_runs(tmp_path: Path) -> None:
+    notebook = json.loads((EXAMPLES / "edit_facts.ipynb").read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    script = tmp_path / "notebook.py"
+    script.write_text("\n".join("".join(cell["source"]) for cell in cells), encoding="utf-8")
+    assert "10 edits, probability protocol" in run(script)
+    assert (tmp_path / "notebook-edit" / "adapter_model.safetensors").is_file()
+
+
+def test_there_are_recipes_for_the_paper_and_beyond() -> None:
+    assert {path.stem for path in RECIPES} == {
+        "chat_8b_4bit",
+        "counterfact_gpt2xl",
+        "counterfact_gptj",
+        "single_edit",
+        "zsre_gpt2xl",
+        "zsre_gptj",
+    }
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_recipe_parses_and_says_its_command(path: Path) -> None:
+    config, model_config = parsed_recipe(path)
+    assert config.edits and config.output_dir == path.stem
+    assert model_config.model_name_or_path.count("/") == 1
+    header = path.read_text(encoding="utf-8").split("\nmodel_name_or_path")[0]
+    assert f"hf-ftedit train --config examples/recipes/{path.name}" in header
+    assert "`edits`" in header and "`locality_pool`" in header
+
+
+@pytest.mark.parametrize("path", PAPER, ids=named)
+def test_mass_edits_have_the_settings_of_the_paper(path: Path) -> None:
+    config, model_config = parsed_recipe(path)
+    assert (model_config.lora_r, model_config.lora_alpha, model_config.lora_dropout) == (32, 64, 0.05)
+    assert model_config.lora_target_modules == "all-linear" and config.lora_embedding
+    assert (config.learning_rate, config.lr_scheduler_type, config.num_train_epochs) == (7e-5, "cosine", 6)
+    assert config.per_device_train_batch_size == 32 and config.objective == "conditional"
+    assert (config.paraphrase_strategy, config.num_paraphrases) == ("prefix", 15)
+    assert (config.prefix_lengths, config.prefix_counts, config.prefix_top_k) == ([5, 10], [5, 10], 5)
+    assert config.locality_strategy == "random"
+
+
+def test_single_edit_keeps_similar_facts() -> None:
+    config, _ = parsed_recipe(EXAMPLES / "recipes" / "single_edit.yaml")
+    assert config.max_edits == 1 and config.locality_strategy == "similar"
+
+
+def test_chat_model_is_loaded_in_4_bits() -> None:
+    config, model_config = parsed_recipe(EXAMPLES / "recipes" / "chat_8b_4bit.yaml")
+    quantization = get_quantization_config(model_config)
+    assert quantization.load_in_4bit and quantization.bnb_4bit_quant_type == "nf4"
+    assert config.chat_template and config.gradient_accumulation_steps * config.per_device_train_batch_size == 32
+
+
+@pytest.mark.parametrize("path", LAUNCH_CONFIGS, ids=named)
+def test_launch_configuration_loads_and_says_its_command(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1 and config.mixed_precision == "no"
+    assert f"accelerate launch --config_file examples/accelerate/{path.name} -m hf_ftedit train" in path.read_text()
+
+
+def test_there_are_launch_configurations_for_one_and_many_devices() -> None:
+    assert {path.stem for path in LAUNCH_CONFIGS} == {"8_gpus_ddp", "cpu_2_processes", "fsdp2", "one_gpu"}
+
+
+@pytest.mark.parametrize("script", BENCHMARKS, ids=named)
+def test_benchmark_says_what_it_measures(script: Path) -> None:
+    shown = run(script, "--help")
+    assert f"python examples/benchmarks/{script.name}" in shown and "--shared" in shown
+    assert f"python examples/benchmarks/{script.name}" in (script.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_edit_benchmark_runs_on_two_records(shared_dir: Path) -> None:
+    flags = ("--num_edits", "2", "--num_train_epochs", "1", "--num_locality", "3", "--num_paraphrases", "2")
+    lines = run(EXAMPLES / "benchmarks" / "edit_benchmark.py", "--shared", str(shared_dir), *flags).splitlines()
+    assert lines[2].startswith("| counterfact 0 to 1, before | — | — |")
+    assert lines[3].startswith("| counterfact 0 to 1, after | 12 |")  # (1 rewrite + 2 paraphrases + 3 facts) x 2
+
+
+def test_generic_prompts_are_clean() -> None:
+    prompts = generic_prompts()
+    assert len(prompts) == 240 == len({prompt.casefold() for prompt in prompts})
+    for prompt in prompts:
+        assert prompt == " ".join(prompt.split()) and 3 <= len(prompt.split()) <= 9, prompt
+        assert prompt[0].isupper() and prompt[-1].isalnum(), prompt

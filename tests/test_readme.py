@@ -1,0 +1,56 @@
+"""The README's Python is run, its commands are parsed, and its table is what a measurement gave."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_ftedit.cli import OPTIONS, parsed
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_python_blocks_run_one_after_the_other_and_edit_the_fact(tmp_path: Path) -> None:
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks("python")), encoding="utf-8")
+    done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("The capital of France is Lyon")
+    assert (tmp_path / "paris-edit" / "adapter_model.safetensors").is_file()
+
+
+def test_make_verbs_exist() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    verbs = re.findall(r"^make ([a-z]+)", "\n".join(blocks("bash")), flags=re.MULTILINE)
+    assert set(verbs) == {"demo", "test"} and set(verbs) <= set(targets)
+
+
+@pytest.mark.parametrize(
+    "command", [line for block in blocks("text") for line in block.replace("\\\n", " ").splitlines() if line]
+)
+def test_commands_parse(command: str) -> None:
+    program, verb, *args = shlex.split(command)
+    assert program == "hf-ftedit"
+    options, unknown = parsed((OPTIONS[verb],), args, partly=True)
+    assert options.model_name_or_path == "Qwen/Qwen3-8B"
+    assert unknown in ([], ["--load_in_4bit"])
+
+
+def test_example_edit_is_valid_json_lines(tmp_path: Path) -> None:
+    from hf_ftedit.readers import read_edits
+
+    (tmp_path / "edits.jsonl").write_text(blocks("json")[0], encoding="utf-8")
+    assert [record.target_new for record in read_edits(tmp_path / "edits.jsonl")] == ["Astana"]
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_somewhere(path: str) -> None:
+    assert (ROOT / path).exists()
