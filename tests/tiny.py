@@ -1,0 +1,86 @@
+"""Tiny random models and tokenizers, made in memory: for tests that need an architecture, not knowledge."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+FAMILIES = ("gpt2", "gptj", "opt", "llama", "qwen3", "gemma", "mistral")
+TEXTS = [
+    "The capital of Kazakhstan is Astana",
+    "Rome is in Italy",
+    "The mother tongue of Danielle Darrieux is French English",
+    "Oslo lies between Bergen and the very old border",
+    "user assistant abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ .,?!'",
+] * 3
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def bpe_tokenizer(**special):
+    """Byte-level BPE like GPT-2's: nothing in front of a text, and by default one token for every special purpose."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # it comes in a random order
+    _train(tokenizer, ["<|endoftext|>"], initial_alphabet=alphabet)
+    names = special or dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def sentencepiece_tokenizer(bos=False):
+    """Leading-space pieces with byte fallback, like Llama 2, Mistral and Gemma; with `bos`, `<s>` in front."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    _train(tokenizer, ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))])
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def bos_tokenizer():
+    """A tokenizer that puts `<s>` in front of every text."""
+    return sentencepiece_tokenizer(bos=True)
+
+
+def eos_tokenizer():
+    """A tokenizer that puts its end-of-sequence token behind every text, as some do when asked to."""
+    tokenizer = bpe_tokenizer()
+    special = [("<|endoftext|>", tokenizer.eos_token_id)]
+    template = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=special)
+    tokenizer.backend_tokenizer.post_processor = template
+    return tokenizer
+
+
+def chat_tokenizer():
+    """Byte-level BPE with a ChatML-like template."""
+    tokenizer = bpe_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def tiny_model(family, tokenizer, context=256):
+    """A seeded random model of one of `FAMILIES`, two layers of width 32, in float32 and evaluation mode."""
+    torch.manual_seed(0)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special, **_sizes(family, context))
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def _train(tokenizer, special_tokens, **settings):
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special_tokens, show_progress=False, **settings)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+
+
+def _sizes(family, context):
+    if family in ("gpt2", "gptj"):
+        return {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": context, "rotary_dim": 8}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": context}
+    if family == "opt":
+        return sizes | {"ffn_dim": 64, "word_embed_proj_dim": 32}
+    return sizes | {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}
