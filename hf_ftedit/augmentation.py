@@ -50,6 +50,8 @@ class Augmenter:
             The unedited model, needed for sampled prefixes and its own answers.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
             Its tokenizer.
+        held_out (`Sequence[EditRecord]`, *optional*):
+            Other records that will be measured: no row holds a probe of theirs either.
         chat_template (`bool`, *optional*, defaults to `False`):
             Whether the model is asked for its own answers through its chat template.
         seed (`int`, *optional*, defaults to `42`):
@@ -67,12 +69,14 @@ class Augmenter:
         pool: Iterable[Fact] = (),
         model: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        held_out: Sequence[EditRecord] = (),
         chat_template: bool = False,
         seed: int = 42,
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
         self._model, self._tokenizer, self._chat_template = model, tokenizer, chat_template
-        self._probes = ProbeTexts(records)
+        self._held_out = held_out
+        self._probes = ProbeTexts([*records, *_as_probes(held_out, records)])
         self._pool = self._prepare_pool(list(pool))
         self._similar = self._prepare_similar()
         self._prefixes = self._prepare_prefixes()
@@ -97,7 +101,7 @@ class Augmenter:
 
     def ingredients(self) -> list[Any]:
         """All that the rows are made of, as plain data: equal ingredients give equal rows."""
-        records = [record.to_dict() for record in self.records]
+        records = [record.to_dict() for record in [*self.records, *self._held_out]]
         facts = [tuple(vars(fact).values()) for fact in self._pool.facts]
         wordings = [self._pool.wordings(record) for record in self.records]
         return [records, facts, wordings, asdict(self.options), self.seed, self._prefixes, self._similar]
@@ -206,6 +210,14 @@ class Augmenter:
 def generic_prompts() -> list[str]:
     """Prompts about everyday knowledge that the package brings, for users who have no locality pool."""
     return Path(asset("generic_prompts.txt")).read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _as_probes(held_out: Iterable[EditRecord], trained: Iterable[EditRecord]) -> Iterator[EditRecord]:
+    """Records that are measured only: their edit prompts are probes like their paraphrases."""
+    prompts = {record.prompt for record in trained}
+    for record in held_out:
+        extra = () if record.prompt in prompts else (record.prompt,)
+        yield replace(record, paraphrase_prompts=record.paraphrase_prompts + extra)
 
 
 def _behind(prefix: str, prompt: str) -> str:

@@ -75,6 +75,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             Format of `edits`; recognised when not given.
         max_edits (`int`, *optional*):
             Use only the first so many edits.
+        held_out (`Sequence[EditRecord]`, *optional*):
+            Other records that will be measured: no row holds a probe of theirs either.
         chat_template (`bool`, *optional*, defaults to `False`):
             Whether the model is asked for its own answers through its chat template.
         seed (`int`, *optional*, defaults to `42`):
@@ -106,6 +108,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         options: AugmentationOptions | None = None,
         format: str | None = None,
         max_edits: int | None = None,
+        held_out: Sequence[EditRecord] = (),
         chat_template: bool = False,
         seed: int = 42,
         cache_dir: str | None = None,
@@ -119,6 +122,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             pool=() if locality_pool is None else read_facts(locality_pool),
             model=model,
             tokenizer=tokenizer,
+            held_out=held_out,
             chat_template=chat_template,
             seed=seed,
         )
@@ -179,25 +183,25 @@ def probe_rows(record: EditRecord, kind: str) -> Iterator[TrainingRow]:
 
 def is_prompt_completion(dataset: Any) -> bool:
     """Whether `dataset` holds plain prompt-completion rows: the kind whose target boundary this package decides."""
-    if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:
+    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
         return False
-    text = datasets.Value("string")
-    return all(dataset.features.get(name) == text for name in ("prompt", "completion"))
+    first: dict[str, Any] = next(iter(dataset), {})
+    return "input_ids" not in first and all(isinstance(first.get(name), str) for name in ("prompt", "completion"))
 
 
 def encode_rows(
-    rows: datasets.Dataset,
+    rows: Any,
     tokenizer: PreTrainedTokenizerBase,
     options: EditOptions,
     *,
     max_length: int | None = None,
     num_proc: int | None = None,
-) -> datasets.Dataset:
+) -> Any:
     """
     Tokenized rows with the columns `input_ids`, `labels` (-100 outside the likelihood's tokens) and `length`.
 
     Args:
-        rows (`Dataset`):
+        rows (`Dataset` or `IterableDataset`):
             Rows with `prompt` and `completion`, and `edit_id` for naming them in errors.
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer of the model.
@@ -212,6 +216,8 @@ def encode_rows(
         [`~hf_ftedit.records.EditError`]: a row is longer than `max_length`.
     """
     encode = _row_encoder(tokenizer, options.chat_template, options.objective == "full", max_length)
+    if isinstance(rows, datasets.IterableDataset):
+        return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))
     return rows.map(encode, batched=True, remove_columns=rows.column_names, num_proc=num_proc, desc="Tokenizing rows")
 
 

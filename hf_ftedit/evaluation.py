@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.generation import MAX_ANSWER_TOKENS, greedy_answers
 from hf_ftedit.logits import target_logits, token_log_probs
-from hf_ftedit.records import EditRecord
+from hf_ftedit.records import EditError, EditRecord
 from hf_ftedit.tokenization import EncodedPair, context_length, encode_pairs, encode_prompts
 
 if TYPE_CHECKING:
@@ -220,6 +220,8 @@ def predict(
         `token_accuracy`, one row per (probe, target).
     """
     asked = list(dict.fromkeys(probed_targets(records)))
+    if not asked:
+        raise EditError("there are no edits to measure")
     distinct: dict[tuple[str, str], int] = {}
     index = np.array([distinct.setdefault((row.prompt, row.answer), len(distinct)) for row in asked], dtype=int)
     owners = {(row.prompt, row.answer): row.name for row in reversed(asked)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_ftedit.records import EditError
-from hf_ftedit.tokenization import encode_prompts
+from hf_ftedit.tokenization import context_length, encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,6 +103,9 @@ def greedy_answers(
         desc (`str`, *optional*, defaults to `"Answering"`):
             Label of the progress bar.
 
+    Raises:
+        [`EditError`]: a prompt leaves no room in the model's context.
+
     Returns:
         `list[str]`: answers in the order of the prompts, without surrounding space; empty for no answer.
     """
@@ -111,7 +115,11 @@ def greedy_answers(
     with tqdm(total=len(order), desc=desc, unit="prompt", leave=False, disable=None) as bar:
         for begin in range(0, len(order), batch_size):
             batch = order[begin : begin + batch_size]
-            found = _generate(model, tokenizer, [encoded[i] for i in batch], max_new_tokens, do_sample=False)
+            room = (context_length(model.config) or sys.maxsize) - len(encoded[batch[-1]])
+            if room < 1:
+                raise EditError(f"prompt {prompts[batch[-1]]!r} fills the model's context; give a shorter one")
+            tokens = min(max_new_tokens, room)
+            found = _generate(model, tokenizer, [encoded[i] for i in batch], tokens, do_sample=False)
             for index, text in zip(batch, found, strict=True):
                 answers[index] = first_sentence(text)
             bar.update(len(batch))

@@ -16,7 +16,7 @@ from hf_ftedit.evaluation import check_lengths
 from hf_ftedit.loading import load_config, load_model, load_tokenizer, unedited
 from hf_ftedit.lora import default_lora, fit_lora
 from hf_ftedit.readers import read_edits, read_facts
-from hf_ftedit.records import EditRecord, Fact
+from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.tokenization import context_length
 
 if TYPE_CHECKING:
@@ -79,11 +79,15 @@ def prepare(
     trained = _records(source)
     records = measured or trained
     if trained and not isinstance(source, EditDatasetBuilder):
-        source = _builder(trained, facts, args, model, tokenizer)
+        source = _builder(trained, facts, args, model, tokenizer, measured or [])
     rows = source.prepared("train", args.dataset_num_proc) if isinstance(source, EditDatasetBuilder) else source
     eval_rows = None if measured else eval_dataset
     is_ours = is_prompt_completion(rows)
     if is_ours:
+        if args.packing or args.padding_free:
+            raise EditError(
+                "packing and padding_free do not fit edits: rows of one length go together; leave them off"
+            )
         rows = encoded(rows, args, tokenizer, model)
         eval_rows = encoded_parts(eval_rows, args, tokenizer, model)
     if records and eval_rows is None:
@@ -91,7 +95,7 @@ def prepare(
     return Prepared(model, tokenizer, rows, eval_rows, records, trained, is_ours)
 
 
-def encoded(rows: Dataset, args: EditConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Dataset:
+def encoded(rows: Any, args: EditConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Any:
     """Prompt-completion rows as tokens; one longer than `args.max_length` or the model's context is an error."""
     limits = [limit for limit in (args.max_length, context_length(model.config)) if limit]
     return encode_rows(rows, tokenizer, args, max_length=min(limits, default=None), num_proc=args.dataset_num_proc)
@@ -170,6 +174,7 @@ def _builder(
     args: EditConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    held_out: list[EditRecord],
 ) -> EditDatasetBuilder:
     with unedited(model):
         return EditDatasetBuilder(
@@ -178,6 +183,7 @@ def _builder(
             tokenizer,
             locality_pool=facts,
             options=args,
+            held_out=held_out,
             chat_template=args.chat_template,
             seed=args.seed,
         )

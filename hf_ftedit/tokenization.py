@@ -143,6 +143,6 @@ def _check_pair(pair: EncodedPair, name: str, completion: str, max_length: int |
         raise EditError(f"{name}: no token stands before the target {completion.strip()!r}; give a longer prompt")
     if max_length is not None and len(pair.input_ids) > max_length:
         raise EditError(
-            f"{name}: prompt and target have {len(pair.input_ids)} tokens, the model reads {max_length}; "
-            "shorten the prompt or use a model with a longer context"
+            f"{name}: prompt and target have {len(pair.input_ids)} tokens, at most {max_length} fit "
+            "(the model's context, or max_length); shorten the prompt"
         )

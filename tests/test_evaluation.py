@@ -305,7 +305,7 @@ def test_a_model_that_says_nothing_leaves_no_probe():
 
 
 LONG = EditRecord("far", "Rome is in", "Peru", paraphrase_prompts=("very " * 600 + "far is",))
-LENGTH_ERROR = r"edit 'far', paraphrase probe: prompt and target have \d+ tokens, the model reads \d+; shorten"
+LENGTH_ERROR = r"edit 'far', paraphrase probe: prompt and target have \d+ tokens, at most \d+ fit"
 
 
 def test_a_probe_longer_than_the_context_is_named_by_its_edit():
@@ -328,7 +328,7 @@ def test_the_longest_pair_that_fits_is_let_through():
     length = len(tokenizer(f"{TONGUE.prompt} {TONGUE.target_true}", add_special_tokens=False)["input_ids"]) + 1
     longest = EditRecord("t", TONGUE.prompt, TONGUE.target_true)
     check_lengths([longest], tokenizer, length)
-    with pytest.raises(EditError, match=rf"edit 't', rewrite probe.* have {length} tokens, the model reads"):
+    with pytest.raises(EditError, match=rf"edit 't', rewrite probe.* have {length} tokens, at most"):
         check_lengths([longest], tokenizer, length - 1)
 
 

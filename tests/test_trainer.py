@@ -295,7 +295,7 @@ def test_the_full_objective_covers_the_prompt(base, tokenizer, tmp_path):
 
 
 def test_a_row_over_max_length_is_an_error_that_names_the_edit(base, tokenizer, tmp_path):
-    with pytest.raises(EditError, match=r"edit 'kazakhstan': prompt and target have \d+ tokens, the model reads 5"):
+    with pytest.raises(EditError, match=r"edit 'kazakhstan': prompt and target have \d+ tokens, at most 5 fit"):
         editor(base, tokenizer, config(tmp_path, max_length=5))
 
 
@@ -677,3 +677,35 @@ def test_rows_without_edits_save_the_weights_alone(base, tokenizer, tmp_path):
     names = {path.name for path in tmp_path.glob("*.*")}
     assert {"adapter_model.safetensors", "adapter_config.json"} <= names
     assert not {"training_args.bin", "edits.jsonl", "eval_results.json"} & names
+
+
+def test_packing_is_refused_for_edits(base, tokenizer, tmp_path):
+    with pytest.raises(EditError, match="packing and padding_free do not fit edits"):
+        editor(base, tokenizer, config(tmp_path, packing=True))
+
+
+def test_streamed_rows_are_trained_without_end_of_sequence(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), ROWS.to_iterable_dataset())
+    rows = list(trainer.train_dataset)
+    assert [row["input_ids"][-1] != tokenizer.eos_token_id for row in rows] == [True] * 4
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_no_row_holds_a_probe_of_edits_that_are_only_measured(base, tokenizer, tmp_path):
+    prompt = "The capital of Mars is"
+    measured = [{"prompt": "Mars is governed from", "target_new": "Olympus", "neighborhood_prompts": [prompt]}]
+    pool = [Fact(prompt, "Almaty"), Fact("Mars is governed from", "Almaty"), Fact("The capital of Io is", "Lima")]
+    trainer = editor(base, tokenizer, config(tmp_path, num_locality=3), EDITS, pool, eval_dataset=measured)
+    texts = {tokenizer.decode(row["input_ids"]) for row in trainer.train_dataset}
+    assert any("Io" in text for text in texts) and not any("Mars" in text for text in texts)
+
+
+def test_an_edit_that_almost_fills_the_context_is_saved(tokenizer, tmp_path):
+    model = tiny_model("gpt2", tokenizer, context=16)
+    prompt = "Rome is in Italy"
+    room = 16 - len(tokenizer(f"{prompt} x")["input_ids"])
+    assert 0 <= room < 8
+    trainer = editor(model, tokenizer, config(tmp_path, **ALONE), [{"prompt": prompt, "target_new": "x"}])
+    trainer.save_model()
+    assert (tmp_path / "README.md").is_file()
