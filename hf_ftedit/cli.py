@@ -269,6 +269,7 @@ def _quiet() -> None:
     """Silence what a user cannot act on: deprecations inside libraries, and their remarks on what they align."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks up where it is installed and not used
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)
 

@@ -1,4 +1,4 @@
-"""The README's Python is run, its commands are parsed, and its table is what a measurement gave."""
+"""The README's Python is run, its commands are parsed, its links lead somewhere."""
 
 import re
 import shlex
