@@ -76,6 +76,11 @@ class AugmentationOptions:
                 f"prefix_lengths {self.prefix_lengths} and prefix_counts {self.prefix_counts} do not fit: "
                 "give one count for each length, and lengths of 1 or more"
             )
+        if self.paraphrase_strategy != "none" and self.num_paraphrases > sum(self.prefix_counts):
+            raise EditError(
+                f"num_paraphrases is {self.num_paraphrases}, but {sum(self.prefix_counts)} prefixes are sampled: "
+                "raise prefix_counts"
+            )
 
 
 @dataclass
