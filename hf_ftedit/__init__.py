@@ -22,6 +22,7 @@ _HOMES = {
     "load_model": "loading",
     "load_tokenizer": "loading",
     "predict": "evaluation",
+    "push_dataset": "hub",
     "read_edits": "readers",
     "read_facts": "readers",
     "score": "scoring",
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
     from hf_ftedit.config import EditModelConfig as EditModelConfig
     from hf_ftedit.dataset import EditDatasetBuilder as EditDatasetBuilder
     from hf_ftedit.evaluation import predict as predict
+    from hf_ftedit.hub import push_dataset as push_dataset
     from hf_ftedit.loading import load_model as load_model
     from hf_ftedit.loading import load_tokenizer as load_tokenizer
     from hf_ftedit.options import AugmentationOptions as AugmentationOptions
     from hf_ftedit.options import EditOptions as EditOptions
+    from hf_ftedit.readers import read_edits as read_edits
+    from hf_ftedit.readers import read_facts as read_facts
     from hf_ftedit.records import EditError as EditError
     from hf_ftedit.records import EditRecord as EditRecord
     from hf_ftedit.records import Fact as Fact

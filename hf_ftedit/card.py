@@ -15,6 +15,7 @@ import yaml
 from hf_ftedit.records import EditRecord
 
 TAGS = ["hf-ftedit", "model-editing", "knowledge-editing", "lora"]
+DATASET_TAGS = ["hf-ftedit", "model-editing"]
 SCORES = {
     "edit_score": "edit score",
     "efficacy": "efficacy",
@@ -77,7 +78,7 @@ def model_card(
     )
 
 
-def dataset_card(config: dict[str, Any], sizes: dict[str, int]) -> str:
+def dataset_card(config: dict[str, Any], sizes: dict[str, int], metadata: dict[str, Any]) -> str:
     """
     The card of an augmented edit dataset.
 
@@ -86,17 +87,20 @@ def dataset_card(config: dict[str, Any], sizes: dict[str, int]) -> str:
             Settings of the augmentation.
         sizes (`dict[str, int]`):
             Rows of each split.
+        metadata (`dict`):
+            What the front matter must hold, such as `configs`; the tags of such a dataset are added.
     """
     settings = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
-    splits = [{"split": name, "path": f"{name}.parquet"} for name, rows in sizes.items() if rows]
-    metadata = {"tags": ["hf-ftedit", "model-editing"], "configs": [{"config_name": "default", "data_files": splits}]}
-    return _render("dataset_card.md", metadata=_front_matter(metadata), settings=settings, sizes=sizes)
+    tags = list(dict.fromkeys([*(metadata.get("tags") or ()), *DATASET_TAGS]))
+    return _render(
+        "dataset_card.md", metadata=_front_matter({**metadata, "tags": tags}), settings=settings, sizes=sizes
+    )
 
 
 def markdown_text(text: str) -> str:
     """`text` so that Markdown and HTML show it as it is, on one line: it can neither end a table nor start markup."""
     text = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(rf"([{SPECIAL}])(?!(?:[lg]t|amp);)", r"\\\1", text)
+    return re.sub(rf"([{SPECIAL}])", r"\\\1", text)
 
 
 def _render(name: str, **values: Any) -> str:

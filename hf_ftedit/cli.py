@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -102,11 +102,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif {"-h", "--help"} & set(args):
             print(help_text(verb))
         else:
+            check_words(args)
             VERBS[verb](args)
     except EditError as error:
         print(f"hf-ftedit: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def check_words(args: list[str]) -> None:
+    """Refuse what the parser would let pass or trip over: a word that is no option, and `--config` without a file."""
+    if args and not args[0].startswith("-"):
+        raise EditError(f"unexpected {args[0]!r}; give options as --name value, such as --edits {args[0]}")
+    if args[-1:] == ["--config"]:
+        raise EditError("--config is without its file; give a YAML file with options after it")
 
 
 def help_text(verb: str) -> str:
@@ -131,6 +140,7 @@ def train(args: list[str]) -> None:
 
     config, model_config = parsed((EditConfig, EditModelConfig), args, defaults=embedded_recipe(options))
     config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
+    config.full_finetune = config.full_finetune or not model_config.use_peft
     trainer = EditTrainer(
         model=options.model_name_or_path or EMBEDDED_NAME,
         args=config,
@@ -153,10 +163,12 @@ def evaluate(args: list[str]) -> None:
     options, edits, _ = checked_input("evaluate", args)
     from hf_ftedit.evaluation import fill_neighborhood_targets, predict
     from hf_ftedit.hub import save_results_folder
-    from hf_ftedit.loading import load_adapter, unedited
+    from hf_ftedit.loading import check_adapter, load_adapter, unedited
     from hf_ftedit.report import results_table
     from hf_ftedit.scoring import score
 
+    if options.adapter:
+        check_adapter(options.adapter)
     model, tokenizer = base_model(options, edits, args)
     if options.adapter:
         model = load_adapter(model, options.adapter)
@@ -225,13 +237,35 @@ def parsed(
     from trl import TrlParser
 
     parser = TrlParser(types, allow_abbrev=False)
+    parser.error = _bad_options  # type: ignore[method-assign] # argparse's own prints all options and ends the process
     parser.set_defaults_with_config(**(defaults or {}))
     try:
-        return parser.parse_args_and_config(args, return_remaining_strings=partly)
-    except (OSError, IndexError, yaml.YAMLError, ValueError) as error:
-        if isinstance(error, EditError):
-            raise
-        raise EditError(f"bad options: {' '.join(str(error).split())}") from error
+        *found, unknown = parser.parse_args_and_config(args, return_remaining_strings=True)
+    except EditError:
+        raise
+    except yaml.YAMLError as error:
+        raise EditError(f"--config: not valid YAML: {' '.join(str(error).split())}; correct it there") from error
+    except (OSError, ValueError, TypeError) as error:
+        _bad_options(str(error))
+    if unknown and not partly:
+        raise _unknown_options(unknown)
+    return (*found, unknown) if partly else tuple(found)
+
+
+def check_known(types: Sequence[Any], args: list[str]) -> None:
+    """Raise [`~hf_ftedit.records.EditError`] about an option, given or in the file of `--config`, that no type has."""
+    first, *others = (parsed((options,), args, partly=True)[-1] for options in types)
+    if unknown := [word for word in first if word.startswith("--") and all(word in other for other in others)]:
+        raise _unknown_options(unknown)
+
+
+def _bad_options(message: str) -> NoReturn:
+    raise EditError(f"bad options: {' '.join(message.split())}; see hf-ftedit VERB --help")
+
+
+def _unknown_options(words: Sequence[str]) -> EditError:
+    names = [word for word in words if word.startswith("--")] or words
+    return EditError(f"unknown option {', '.join(names)}; hf-ftedit VERB --help lists those there are")
 
 
 def embedded_recipe(options: CommonOptions) -> dict[str, Any]:
@@ -251,11 +285,12 @@ def base_model(options: CommonOptions, edits: Sequence[EditRecord], args: list[s
     """The model and tokenizer of a verb that does not train; the edits are checked to fit before it is loaded."""
     from trl import get_quantization_config
 
-    from hf_ftedit.config import EditModelConfig
+    from hf_ftedit.config import EditConfig, EditModelConfig
     from hf_ftedit.evaluation import check_lengths
     from hf_ftedit.loading import load_config, load_model, load_tokenizer
     from hf_ftedit.tokenization import context_length
 
+    check_known((type(options), EditModelConfig, EditConfig), args)  # a recipe of `train` serves here too
     model_config, _ = parsed((EditModelConfig,), args, partly=True)
     name, settings = options.model_name_or_path, model_settings(model_config)
     remote: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}

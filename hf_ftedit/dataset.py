@@ -58,7 +58,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
 
     `train` holds the rows that [`Augmenter`] makes. `rewrite`, `paraphrase`, `neighborhood` and `portability` hold the
     probes, each with the completion that should follow it after the edit. All splits have the columns `prompt`,
-    `completion` (with the space that separates it), `kind` and `edit_id`.
+    `completion` (with the space that separates it), `kind` and `edit_id`. Kinds without a probe make no split.
 
     Args:
         edits (`str`, `Dataset`, `Iterable[dict]` or `Iterable[EditRecord]`):
@@ -91,7 +91,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     ```python
     builder = EditDatasetBuilder("edits.jsonl", model, tokenizer, locality_pool="facts.jsonl")
     builder.download_and_prepare(num_proc=4)
-    builder.as_dataset().push_to_hub("user/my-edits")
+    push_dataset(builder.as_dataset(), "user/my-edits", builder.settings)  # with a card
     ```
     """
 
@@ -155,9 +155,11 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # A list is what `datasets` splits among the processes of `num_proc`.
         positions = list(range(len(self.records)))
+        # `datasets` writes a split without rows, and then cannot read it.
+        probed = [kind for kind in PROBE_SPLITS if any(any(probe_rows(record, kind)) for record in self.records)]
         return [
             datasets.SplitGenerator(name=name, gen_kwargs={"positions": positions, "split": name})
-            for name in ("train", *PROBE_SPLITS)
+            for name in ("train", *probed)
         ]
 
     def _generate_examples(self, positions: Sequence[int], split: str) -> Iterator[tuple[str, TrainingRow]]:

@@ -1,4 +1,4 @@
-"""The only file that writes an adapter folder; pushing one to the Hub will live here too."""
+"""The only file that writes a folder or talks to the Hub; pushing an adapter will live here too."""
 
 from __future__ import annotations
 
@@ -29,13 +29,24 @@ ADAPTER_FILES = (
     "eval_results.json",
     "edit_config.yaml",
 )
+# What to do about the statuses that the Hub answers with.
+REMEDIES = {
+    401: "log in with `hf auth login`, or give a valid token",
+    403: "give a token that may write there, or push to a namespace of your own",
+    404: "check the name, and that the token may see it",
+    412: "somebody else changed it meanwhile; push again",
+    429: "too many requests; wait a while and push again",
+}
 
 
 def require_empty(folder: str | Path) -> None:
-    """Raise [`~hf_ftedit.records.EditError`] where `folder` exists with content: nothing is overwritten."""
+    """Raise [`~hf_ftedit.records.EditError`] where `folder` exists with content, or cannot be made or written to."""
     path = Path(folder)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
+    nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise EditError(f"output_dir {str(folder)!r}: {nearest} is no folder that you may write to; give another one")
 
 
 def save_edit_folder(
@@ -52,7 +63,7 @@ def save_edit_folder(
     """
     Write an edited model: for an adapter exactly the files of `ADAPTER_FILES`.
 
-    The files are written to a temporary folder beside `folder` and moved in when all are complete.
+    The files are written to a temporary folder and moved in when all are complete.
 
     Args:
         folder (`str` or `Path`):
@@ -100,11 +111,75 @@ def save_dataset_folder(folder: str | Path, dataset: DatasetDict, config: dict[s
         config (`dict`):
             Settings of the augmentation, for the card.
     """
-    sizes = {name: len(split) for name, split in dataset.items() if len(split)}
+    splits = _filled(dataset)
+    data_files = [{"split": name, "path": f"{name}.parquet"} for name in splits]
+    metadata = {"configs": [{"config_name": "default", "data_files": data_files}]}
     with _moved_in(Path(folder)) as new:
-        for name in sizes:
-            dataset[name].to_parquet(str(new / f"{name}.parquet"))
-        _write(new / "README.md", dataset_card(config, sizes))
+        for name, split in splits.items():
+            split.to_parquet(str(new / f"{name}.parquet"))
+        _write(new / "README.md", _dataset_card(config, splits, metadata))
+
+
+def push_dataset(
+    dataset: DatasetDict,
+    repo_id: str,
+    settings: dict[str, Any],
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+) -> str:
+    """
+    Push an augmented dataset to the Hub, with its card; `load_dataset(repo_id)` reads it.
+
+    The rows go up in one commit, as [`~datasets.DatasetDict.push_to_hub`] does it, the card in a second one. The card
+    keeps the metadata that stands in the repository: that of the rows, and what somebody added, such as a license.
+
+    Args:
+        dataset (`DatasetDict`):
+            The splits; empty ones are left out.
+        repo_id (`str`):
+            Where to, such as `"user/my-edits"`; made when it is not there.
+        settings (`dict`):
+            Settings of the augmentation, for the card; see [`~hf_ftedit.EditDatasetBuilder.settings`].
+        private (`bool`, *optional*):
+            Whether only you may see the repository. By default a new one is as the namespace's own setting says.
+        token (`str`, *optional*):
+            Token of the Hub with write access; the one of `hf auth login` by default.
+
+    Returns:
+        `str`: address of the dataset's page.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: there are no rows, the Hub refuses or cannot be reached, or `private` is
+            asked for and the repository is there and public.
+
+    Example:
+    ```python
+    push_dataset(builder.as_dataset(), "user/my-edits", builder.settings)
+    ```
+    """
+    from huggingface_hub import HfApi, metadata_load
+
+    splits = _filled(dataset)
+    if not splits:
+        raise EditError(f"{repo_id}: the dataset has no rows; nothing is pushed")
+    api = HfApi(token=token)
+    with _hub_errors(repo_id):
+        page = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        name = page.repo_id
+        if private and not api.dataset_info(name).private:
+            raise EditError(f"{name}: exists and is public; make it private on the Hub first, or push elsewhere")
+        commit = splits.push_to_hub(name, token=token)
+        pushed = api.hf_hub_download(name, "README.md", repo_type="dataset", revision=commit.oid)
+        api.upload_file(
+            repo_id=name,
+            repo_type="dataset",
+            path_in_repo="README.md",
+            path_or_fileobj=_dataset_card(settings, splits, metadata_load(pushed) or {}).encode(),
+            commit_message="Write the dataset card",
+            parent_commit=commit.oid,
+        )
+    return str(page)
 
 
 def save_results_folder(
@@ -129,12 +204,44 @@ def save_results_folder(
         _write(new / "eval_results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
+def _filled(dataset: DatasetDict) -> DatasetDict:
+    """The splits that have rows."""
+    return type(dataset)({name: split for name, split in dataset.items() if len(split)})
+
+
+def _dataset_card(settings: dict[str, Any], splits: DatasetDict, metadata: dict[str, Any]) -> str:
+    public = {name: public_name(value) if isinstance(value, str) else value for name, value in settings.items()}
+    return dataset_card(public, {name: len(split) for name, split in splits.items()}, metadata)
+
+
+@contextmanager
+def _hub_errors(repo_id: str) -> Iterator[None]:
+    """Whatever the Hub refuses, or keeps from reaching it, as one line that says what to do."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        said = " ".join((error.server_message or "no reason given").split()).rstrip(".")
+        remedy = REMEDIES.get(status, "the Hub has a problem; push again later" if status >= 500 else "see the reason")
+        raise EditError(f"{repo_id}: the Hub refuses with {status} ({said}); {remedy}") from error
+    except HFValidationError as error:
+        raise EditError(f"{repo_id!r} is not a name for a repository; give one such as 'user/my-edits'") from error
+    except OfflineModeIsEnabled as error:
+        raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to push") from error
+    except HTTPError as error:
+        reason = " ".join(str(error).split())
+        raise EditError(f"{repo_id}: the Hub cannot be reached ({reason}); check the network, push again") from error
+
+
 @contextmanager
 def _moved_in(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, whose files are moved there when the block ends well."""
+    """A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # Inside a folder that exists: its parent may be another file system, or not ours to write to.
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder if folder.is_dir() else folder.parent))
     try:
         yield new
         _open_to_others(new)

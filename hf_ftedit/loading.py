@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_NAME = "hf_ftedit/embedded"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def asset(name: str) -> str:
@@ -88,6 +90,24 @@ def load_model(
     return model if "device_map" in kwargs else model.to(device)
 
 
+def check_adapter(name: str) -> None:
+    """
+    Raise [`~hf_ftedit.records.EditError`] where `name` is no adapter saved as safetensors; its weights are not read.
+
+    Args:
+        name (`str`):
+            Hub id or folder.
+    """
+    from peft import PeftConfig
+
+    if Path(name).is_dir() and not (Path(name) / "adapter_model.safetensors").is_file():
+        raise EditError(f"adapter {name!r} has no adapter_model.safetensors; give the folder of an adapter")
+    try:
+        PeftConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; give a folder or Hub id") from error
+
+
 def load_adapter(model: PreTrainedModel, name: str) -> PeftModel:
     """
     `model` with the LoRA adapter `name` (Hub id or folder); only safetensors are read.
@@ -97,12 +117,11 @@ def load_adapter(model: PreTrainedModel, name: str) -> PeftModel:
     """
     from peft import PeftModel
 
-    if Path(name).is_dir() and not (Path(name) / "adapter_model.safetensors").is_file():
-        raise EditError(f"adapter {name!r} has no adapter_model.safetensors; give the folder of an adapter")
+    check_adapter(name)
     try:
         return PeftModel.from_pretrained(model, name, use_safetensors=True).eval()
     except (OSError, ValueError) as error:
-        raise EditError(f"adapter {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}") from error
 
 
 def unedited(model: Any) -> AbstractContextManager[Any]:
@@ -111,8 +130,14 @@ def unedited(model: Any) -> AbstractContextManager[Any]:
 
 
 def _load(loader: Any, name: str | None, **kwargs: Any) -> Any:
+    source = model_source(name)
+    if not Path(source).is_dir() and not _HUB_ID.fullmatch(source):
+        raise EditError(f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id")
     try:
-        return loader.from_pretrained(model_source(name), **kwargs)
+        return loader.from_pretrained(source, **kwargs)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EditError(f"model_name_or_path {name!r} cannot be loaded: {reason}") from error
+        raise EditError(f"model_name_or_path {name!r} cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -30,7 +30,15 @@ TRAINING_KEYS = (
     "fp16",
     "seed",
 )
-LORA_KEYS = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora"}
+LORA_KEYS = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+    "lora_modules_to_save": "modules_to_save",
+    "lora_target_parameters": "target_parameters",
+}
 
 
 def recipe_of(trainer: Any) -> dict[str, Any]:
@@ -50,8 +58,7 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
     recipe |= {"edits": "edits.jsonl", "format": None, "max_edits": None}
     if recipe["locality_pool"]:
         recipe["locality_pool"] = public_name(recipe["locality_pool"])
-    if Path(recipe["similar_model"]).exists():
-        recipe["similar_model"] = Path(recipe["similar_model"]).name
+    recipe["similar_model"] = public_name(recipe["similar_model"])
     recipe |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     recipe |= _lora(trainer)
     return {key: value for key, value in recipe.items() if value is not None}
@@ -75,6 +82,9 @@ def _lora(trainer: Any) -> dict[str, Any]:
     quantized = getattr(trainer.model.config, "quantization_config", None)
     if quantized is not None:
         found |= {key: bool(getattr(quantized, key, False)) for key in ("load_in_4bit", "load_in_8bit")}
+    if found.get("load_in_4bit"):
+        found["bnb_4bit_quant_type"] = getattr(quantized, "bnb_4bit_quant_type", None)
+        found["use_bnb_nested_quant"] = getattr(quantized, "bnb_4bit_use_double_quant", None)
     return found
 
 

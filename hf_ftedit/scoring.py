@@ -158,7 +158,7 @@ def _summary(probes: _Probes, success: np.ndarray, n_records: int, weights: np.n
             resampled[name] = 100 * (drawn @ means) / drawn.sum(axis=1)
         found[f"{name}_ci95"] = _interval(resampled[name]) if means.size else None
     score = harmonic_mean([found[name] for name in SCORED])
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         drawn_scores = 3 / np.sum([1 / resampled[name] for name in SCORED], axis=0)
     interval = _interval(drawn_scores) if score is not None else None
     return {"edit_score": score, "edit_score_ci95": interval, **found}
