@@ -7,14 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, check_words, help_text, parsed
 from hf_ftedit.loading import EMBEDDED_NAME, asset
-from hf_ftedit.options import EditOptions
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
 
@@ -33,49 +32,6 @@ verbs:
   augment    write the training rows of edits, and their probes, as a dataset
 
 hf-ftedit VERB --help lists the options of a verb."""
-
-MORE_OPTIONS = {
-    "train": "all options of trl.SFTConfig (--learning_rate, --num_train_epochs, --seed, --eval_strategy, ...)\n"
-    "and of trl.ModelConfig (--lora_r, --load_in_4bit, --dtype, --attn_implementation, ...)",
-    "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
-    "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
-}
-
-
-@dataclass
-class CommonOptions(EditOptions):
-    """What every verb reads and checks before it loads anything heavy."""
-
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the base model; the embedded one if not given."}
-    )
-    output_dir: str | None = field(default=None, metadata={"help": "Folder to write; must not exist with content."})
-    seed: int = field(default=42, metadata={"help": "Seed of everything drawn."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository brings."})
-
-
-@dataclass
-class TrainOptions(CommonOptions):
-    """Options of `train` that must be checked first."""
-
-    output_dir: str | None = field(
-        default="edited-adapter", metadata={"help": "Folder to write; must not exist with content."}
-    )
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "Checkpoint folder to go on from."})
-
-
-@dataclass
-class EvaluateOptions(CommonOptions):
-    """Options of `evaluate`."""
-
-    adapter: str | None = field(default=None, metadata={"help": "Adapter to measure: Hub id or folder."})
-
-
-OPTIONS: dict[str, type[CommonOptions]] = {
-    "train": TrainOptions,
-    "evaluate": EvaluateOptions,
-    "augment": CommonOptions,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,25 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_words(args: list[str]) -> None:
-    """Refuse what the parser would let pass or trip over: a word that is no option, and `--config` without a file."""
-    if args and not args[0].startswith("-"):
-        raise EditError(f"unexpected {args[0]!r}; give options as --name value, such as --edits {args[0]}")
-    if args[-1:] == ["--config"]:
-        raise EditError("--config is without its file; give a YAML file with options after it")
-
-
-def help_text(verb: str) -> str:
-    """The options of a verb, from the settings that load no torch."""
-    lines = [f"usage: hf-ftedit {verb} [--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
-    defaults = OPTIONS[verb]()
-    for option in fields(defaults):
-        default = getattr(defaults, option.name)
-        shown = "" if default is None else f" (default: {default})"
-        lines.append(f"  --{option.name:<24} {option.metadata['help']}{shown}")
-    return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"])
-
-
 def train(args: list[str]) -> None:
     """Edit, measure before and after, write the adapter folder."""
     options, edits, pool = checked_input("train", args)
@@ -138,7 +75,8 @@ def train(args: list[str]) -> None:
     from hf_ftedit.report import results_table
     from hf_ftedit.trainer import EditTrainer
 
-    config, model_config = parsed((EditConfig, EditModelConfig), args, defaults=embedded_recipe(options))
+    defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_recipe(options)}
+    config, model_config = parsed((EditConfig, EditModelConfig), args, defaults=defaults)
     config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
     config.full_finetune = config.full_finetune or not model_config.use_peft
     trainer = EditTrainer(
@@ -230,44 +168,6 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
     return options, edits, read_facts(options.locality_pool) if options.locality_pool else None
 
 
-def parsed(
-    types: tuple[Any, ...], args: list[str], *, partly: bool = False, defaults: dict[str, Any] | None = None
-) -> tuple[Any, ...]:
-    """`args`, and the file of `--config`, as instances of `types`; with `partly`, options of others are let pass."""
-    from trl import TrlParser
-
-    parser = TrlParser(types, allow_abbrev=False)
-    parser.error = _bad_options  # type: ignore[method-assign] # argparse's own prints all options and ends the process
-    parser.set_defaults_with_config(**(defaults or {}))
-    try:
-        *found, unknown = parser.parse_args_and_config(args, return_remaining_strings=True)
-    except EditError:
-        raise
-    except yaml.YAMLError as error:
-        raise EditError(f"--config: not valid YAML: {' '.join(str(error).split())}; correct it there") from error
-    except (OSError, ValueError, TypeError) as error:
-        _bad_options(str(error))
-    if unknown and not partly:
-        raise _unknown_options(unknown)
-    return (*found, unknown) if partly else tuple(found)
-
-
-def check_known(types: Sequence[Any], args: list[str]) -> None:
-    """Raise [`~hf_ftedit.records.EditError`] about an option, given or in the file of `--config`, that no type has."""
-    first, *others = (parsed((options,), args, partly=True)[-1] for options in types)
-    if unknown := [word for word in first if word.startswith("--") and all(word in other for other in others)]:
-        raise _unknown_options(unknown)
-
-
-def _bad_options(message: str) -> NoReturn:
-    raise EditError(f"bad options: {' '.join(message.split())}; see hf-ftedit VERB --help")
-
-
-def _unknown_options(words: Sequence[str]) -> EditError:
-    names = [word for word in words if word.startswith("--")] or words
-    return EditError(f"unknown option {', '.join(names)}; hf-ftedit VERB --help lists those there are")
-
-
 def embedded_recipe(options: CommonOptions) -> dict[str, Any]:
     """Training settings that suit the embedded model, where it is the one to edit."""
     if options.model_name_or_path not in (None, EMBEDDED_NAME):
@@ -282,28 +182,30 @@ def model_settings(model_config: ModelConfig) -> dict[str, Any]:
 
 
 def base_model(options: CommonOptions, edits: Sequence[EditRecord], args: list[str]) -> tuple[Any, Any]:
-    """The model and tokenizer of a verb that does not train; the edits are checked to fit before it is loaded."""
+    """The model and tokenizer of a verb that does not train."""
     from trl import get_quantization_config
 
     from hf_ftedit.config import EditConfig, EditModelConfig
-    from hf_ftedit.evaluation import check_lengths
-    from hf_ftedit.loading import load_config, load_model, load_tokenizer
-    from hf_ftedit.tokenization import context_length
+    from hf_ftedit.evaluation import load_checked
 
     check_known((type(options), EditModelConfig, EditConfig), args)  # a recipe of `train` serves here too
     model_config, _ = parsed((EditModelConfig,), args, partly=True)
-    name, settings = options.model_name_or_path, model_settings(model_config)
-    remote: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
-    tokenizer = load_tokenizer(name, revision=settings.get("revision"), **remote)
-    limit = context_length(load_config(name, revision=settings.get("revision"), **remote))
-    check_lengths(edits, tokenizer, limit, chat_template=options.chat_template)
-    return load_model(name, quantization_config=get_quantization_config(model_config), **settings, **remote), tokenizer
+    return load_checked(
+        options.model_name_or_path,
+        edits,
+        chat_template=options.chat_template,
+        trust_remote_code=options.trust_remote_code,
+        quantization_config=get_quantization_config(model_config),
+        **model_settings(model_config),
+    )
 
 
 def _quiet() -> None:
     """Silence what a user cannot act on: deprecations inside libraries, and their remarks on what they align."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of downloads and loading fill log files
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks up where it is installed and not used
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.generation import MAX_ANSWER_TOKENS, greedy_answers
+from hf_ftedit.loading import load_config, load_model, load_tokenizer
 from hf_ftedit.logits import target_logits, token_log_probs
 from hf_ftedit.records import EditError, EditRecord
 from hf_ftedit.tokenization import EncodedPair, context_length, encode_pairs, encode_prompts
@@ -106,6 +107,44 @@ def check_lengths(
         max_length=max_length,
         names=[row.name for row in long],
     )
+
+
+def load_checked(
+    name: str | None,
+    records: Iterable[EditRecord],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    chat_template: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Model and tokenizer of `name`; the edits are checked to fit into its context before its weights are read.
+
+    Args:
+        name (`str`, *optional*):
+            Hub id or folder; the embedded model without one.
+        records (`Iterable[EditRecord]`):
+            Edits that it will be asked about.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Another tokenizer than the model's own.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Whether it will be asked through the chat template.
+        revision (`str`, *optional*):
+            Branch, tag or commit.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Run code that the repository brings.
+        kwargs:
+            Passed to [`~hf_ftedit.loading.load_model`].
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: there is no such model, or an edit does not fit.
+    """
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    tokenizer = tokenizer or load_tokenizer(name, **source)
+    check_lengths(records, tokenizer, context_length(load_config(name, **source)), chat_template=chat_template)
+    return load_model(name, **source, **kwargs), tokenizer
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_NAME = "hf_ftedit/embedded"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def asset(name: str) -> str:
@@ -116,12 +116,17 @@ def load_adapter(model: PreTrainedModel, name: str) -> PeftModel:
         [`~hf_ftedit.records.EditError`]: there is no such adapter, or it is not saved as safetensors.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     check_adapter(name)
     try:
         return PeftModel.from_pretrained(model, name, use_safetensors=True).eval()
-    except (OSError, ValueError) as error:
-        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or fetch it again") from error
+    except RuntimeError as error:  # tensors of other sizes
+        raise EditError(
+            f"adapter {name!r} does not fit this model; give the base model that it was made for"
+        ) from error
 
 
 def unedited(model: Any) -> AbstractContextManager[Any]:
@@ -130,12 +135,14 @@ def unedited(model: Any) -> AbstractContextManager[Any]:
 
 
 def _load(loader: Any, name: str | None, **kwargs: Any) -> Any:
+    from safetensors import SafetensorError
+
     source = model_source(name)
     if not Path(source).is_dir() and not _HUB_ID.fullmatch(source):
         raise EditError(f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id")
     try:
         return loader.from_pretrained(source, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise EditError(f"model_name_or_path {name!r} cannot be loaded: {_first_line(error)}") from error
 
 

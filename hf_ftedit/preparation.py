@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 
 from hf_ftedit.config import EditConfig
 from hf_ftedit.dataset import EditDatasetBuilder, encode_rows, is_prompt_completion
-from hf_ftedit.evaluation import check_lengths
-from hf_ftedit.loading import load_config, load_model, load_tokenizer, unedited
+from hf_ftedit.evaluation import check_lengths, load_checked
+from hf_ftedit.loading import load_tokenizer, unedited
 from hf_ftedit.lora import default_lora, fit_lora
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
@@ -156,16 +156,15 @@ def _loaded(
     quantization_config: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer, after the edits were seen to fit into the model's context."""
-    settings: dict[str, Any] = dict(args.model_init_kwargs or {}) if isinstance(model, str) else {}  # type: ignore[arg-type]
-    name = model if isinstance(model, str) else model.config._name_or_path
-    remote = {"revision": settings.pop("revision", None), "trust_remote_code": args.trust_remote_code}
-    tokenizer = tokenizer or load_tokenizer(name, **remote)
-    config = load_config(name, **remote) if isinstance(model, str) else model.config
-    check_lengths(records, tokenizer, context_length(config), chat_template=args.chat_template)
-    if isinstance(model, str):
-        args.model_init_kwargs = None  # used here; TRL would warn that they are ignored
-        model = load_model(name, quantization_config=quantization_config, **settings, **remote)
-    return model, tokenizer
+    how: dict[str, Any] = {"chat_template": args.chat_template}
+    if not isinstance(model, str):
+        tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, trust_remote_code=args.trust_remote_code)
+        check_lengths(records, tokenizer, context_length(model.config), **how)
+        return model, tokenizer
+    how |= {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config}
+    how |= dict(args.model_init_kwargs or {})  # type: ignore[arg-type]
+    args.model_init_kwargs = None  # used here; TRL would warn that they are ignored
+    return load_checked(model, records, tokenizer, **how)
 
 
 def _builder(

@@ -26,7 +26,7 @@ from hf_ftedit.readers import read_edits
 GOOD = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty"}
 RUN = "import sys; from hf_ftedit.cli import main; code = main(sys.argv[1:]); "
 RUN += "print('loaded:', *sorted({'torch', 'transformers', 'datasets'} & set(sys.modules))); raise SystemExit(code)"
-FEW = ["--max_edits", "3", "--num_train_epochs", "1"]
+FEW = ["--max_edits", "3", "--num_train_epochs", "1", "--per_device_train_batch_size", "4"]
 
 
 @pytest.fixture(autouse=True)

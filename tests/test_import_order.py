@@ -15,6 +15,7 @@ ORDER = [
     "formats",
     "readers",
     "options",
+    "arguments",
     "scoring",
     "loading",
     "tokenization",
