@@ -26,6 +26,7 @@ _HOMES = {
     "read_edits": "readers",
     "read_facts": "readers",
     "score": "scoring",
+    "score_pairs": "likelihood",
 }
 
 __all__ = sorted(_HOMES)
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hf_ftedit.dataset import EditDatasetBuilder as EditDatasetBuilder
     from hf_ftedit.evaluation import predict as predict
     from hf_ftedit.hub import push_dataset as push_dataset
+    from hf_ftedit.likelihood import score_pairs as score_pairs
     from hf_ftedit.loading import load_model as load_model
     from hf_ftedit.loading import load_tokenizer as load_tokenizer
     from hf_ftedit.options import AugmentationOptions as AugmentationOptions

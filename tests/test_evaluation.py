@@ -12,11 +12,10 @@ from hf_ftedit.evaluation import (
     ProbedTarget,
     check_lengths,
     fill_neighborhood_targets,
-    length_batches,
     predict,
     probed_targets,
-    score_pairs,
 )
+from hf_ftedit.likelihood import length_batches, score_pairs
 from hf_ftedit.loading import asset, load_model, load_tokenizer
 from hf_ftedit.logits import target_logits
 from hf_ftedit.readers import read_edits

@@ -21,6 +21,7 @@ ORDER = [
     "tokenization",
     "collator",
     "logits",
+    "likelihood",
     "generation",
     "overlap",
     "pool",

@@ -118,9 +118,7 @@ def test_an_adapter_of_another_model_is_told_so(folder, adapter, tmp_path):
     other = tiny_model("gpt2", bpe_tokenizer()).config
     other.n_embd = 64
     for model in (AutoModelForCausalLM.from_config(other), tiny_model("llama", bpe_tokenizer())):
-        with pytest.raises(
-            EditError, match=r"^adapter '.*' (does not fit this model; give the base|cannot be loaded)"
-        ):
+        with pytest.raises(EditError, match=r"^adapter '.*' (does not fit this model|cannot be loaded)"):
             load_adapter(model, str(adapter))
 
 

@@ -10,9 +10,21 @@ from trl import TrlParser, get_peft_config, get_quantization_config
 from hf_ftedit import EditConfig, EditModelConfig, EditTrainer
 from hf_ftedit.loading import asset
 from hf_ftedit.options import EditOptions
-from hf_ftedit.recipe import LORA_KEYS, TRAINING_KEYS, public_name, recipe_of
+from hf_ftedit.recipe import public_name, recipe_of
 
 CANARY = "hf_canary"
+LORA = ["r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "target_parameters"]
+TRAINING = [
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "optim",
+    "max_length",
+]
+TRAINING += ["train_sampling_strategy", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay"]
+TRAINING += ["adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "seed"]
 ROWS = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
 
 
@@ -80,6 +92,13 @@ def test_no_path_and_no_token(home):
                 "warmup_steps": 3,
                 "lr_scheduler_type": "linear",
                 "optim": "adamw_torch",
+                "per_device_train_batch_size": 3,
+                "gradient_accumulation_steps": 2,
+                "weight_decay": 0.125,
+                "adam_beta1": 0.8,
+                "adam_beta2": 0.95,
+                "adam_epsilon": 1e-6,
+                "max_grad_norm": 0.5,
                 "train_sampling_strategy": "random",
                 "max_length": 64,
                 "seed": 7,
@@ -92,7 +111,7 @@ def test_no_path_and_no_token(home):
 def test_fed_back_it_gives_the_same_settings(home, settings, lora):
     trainer = trainer_of(home, lora, **settings)
     config, model_config = parsed(recipe_of(trainer), home)
-    for name in TRAINING_KEYS:
+    for name in TRAINING:
         assert getattr(config, name) == getattr(trainer.args, name), name
     for name in EditOptions.__dataclass_fields__:
         if name != "edits":
@@ -100,7 +119,7 @@ def test_fed_back_it_gives_the_same_settings(home, settings, lora):
     assert config.edits == "edits.jsonl" and model_config.model_name_or_path == "base"
     assert model_config.dtype == "float32" and model_config.use_peft
     again, used = get_peft_config(model_config), get_peft_config(EditModelConfig(**{"lora_r": 4, **lora}))
-    for name in LORA_KEYS.values():
+    for name in LORA:
         assert getattr(again, name) == getattr(used, name), name
     assert again.target_modules == used.target_modules
 
