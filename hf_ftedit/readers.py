@@ -62,7 +62,10 @@ def read_edits(
         logger.warning("left out %d unusable edits; the first: %s", len(skipped), skipped[0])
     if unused:
         logger.warning("fields that are no part of an edit were not used: %s", ", ".join(map(str, unused)))
-    return edits.finished()
+    records = edits.finished()
+    if not (isinstance(source, list) and isinstance(source[0], EditRecord)):  # else it was said when they were read
+        _note_unchanged(records)
+    return records
 
 
 def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
@@ -179,10 +182,13 @@ class _Edits:
             raise EditError(f"{self._conflicts[0]}; keep one edit a prompt, or skip invalid edits{more}")
         if self._merged:
             logger.warning("merged %d duplicate edits", self._merged)
-        unchanged = [record.edit_id for record in self.records if record.target_new == record.target_true]
-        if unchanged:
-            logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
         return self.records
+
+
+def _note_unchanged(records: Iterable[EditRecord]) -> None:
+    unchanged = [record.edit_id for record in records if record.target_new == record.target_true]
+    if unchanged:
+        logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
 
 
 def _united(first: EditRecord, second: EditRecord) -> EditRecord:

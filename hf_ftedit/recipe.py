@@ -17,9 +17,11 @@ TRAINING_KEYS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "warmup_steps",
     "weight_decay",
     "optim",
+    "optim_args",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -29,6 +31,10 @@ TRAINING_KEYS = (
     "bf16",
     "fp16",
     "seed",
+    "data_seed",
+    "loss_type",
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
 )
 LORA_KEYS = {
     "lora_r": "r",

@@ -21,7 +21,8 @@ def results_table(results: dict[str, Any]) -> str:
     """
     measured = [when for when in ("before", "after") if when in results]
     first = results[measured[-1]]
-    title = f"{first['n_edits']} edits, {first['protocol']} protocol, percent (95 % interval)"
+    edits = "1 edit" if first["n_edits"] == 1 else f"{first['n_edits']} edits"
+    title = f"{edits}, {first['protocol']} protocol, percent (95 % interval)"
     table = Table("", *measured)
     for name, label in SCORES.items():
         if any(results[when][name] is not None for when in measured):

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,12 @@ def table_shapes(tokens):
     return tables
 
 
+def cell_texts(tokens):
+    """What the cells of all tables show, row by row; a table drops the cells that a row has too many."""
+    inside = [after for before, after in pairwise(tokens) if before.type in ("th_open", "td_open")]
+    return ["".join(child.content for child in token.children) for token in inside]
+
+
 def flat(tokens):
     for token in tokens:
         yield token
@@ -174,6 +181,9 @@ def test_hostile_edits_cannot_leave_their_cells(text):
         tokens, expected = PARSER.parse(body), PARSER.parse(expected_body)
         assert table_shapes(tokens) == table_shapes(expected) == [[3, 3, 3], [3, 3, 3, 3, 3]]
         assert [token.type for token in tokens] == [token.type for token in expected]
+        first = (answers and (text, text)) or (f"z {text}", f"y {text}")
+        assert cell_texts(tokens)[3:6] == [" ".join(said.split()) for said in (f"x {text}", *first)]
+        assert cell_texts(tokens)[6:] == cell_texts(expected)[6:]
         kinds = {token.type for token in flat(tokens)}
         assert not kinds & {"html_inline", "html_block", "image"}
         assert [t.type for t in flat(tokens) if t.type == "link_open"] == ["link_open"]  # the paper's

@@ -354,14 +354,14 @@ def test_a_target_that_is_the_present_answer_is_a_note(caplog, capsys):
         assert main(["evaluate", "--edits", "edits.jsonl"]) == 0
     notes = [record.getMessage() for record in caplog.records if "target_true" in record.getMessage()]
     assert notes == ["target_new is target_true in 1 edits, first in edit_id 'kz'"]
-    assert "1 edits, " in capsys.readouterr().out
+    assert "1 edit, " in capsys.readouterr().out
 
 
 def test_unusable_edits_are_left_out_when_asked(capsys, caplog):
     write("edits.jsonl", GOOD, {"edit_id": "bad", "prompt": "Rome is in", "target_new": ""})
     assert "target_new is empty" in refused(capsys, "evaluate", "--edits", "edits.jsonl")
     assert main(["evaluate", "--edits", "edits.jsonl", "--skip_invalid"]) == 0
-    assert capsys.readouterr().out.startswith("1 edits, ")
+    assert capsys.readouterr().out.startswith("1 edit, ")
     assert (
         "left out 1 unusable edits; the first: edits.jsonl line 2 (edit_id 'bad'): target_new is empty" in caplog.text
     )

@@ -233,3 +233,10 @@ def test_unusable_and_contradicting_edits_can_be_left_out(caplog: pytest.LogCapt
         records = read_edits(rows, skip_invalid=True)
     assert [record.edit_id for record in records] == ["a", "d"]
     assert "left out 2 unusable edits" in caplog.text and "target_new" in caplog.text
+
+
+def test_that_nothing_changes_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        records = read_edits([{"prompt": "Rome is in", "target_new": "Italy", "target_true": "Italy"}])
+        assert read_edits(records) == records
+    assert caplog.text.count("target_new is target_true in 1 edits") == 1
