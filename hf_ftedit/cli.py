@@ -93,7 +93,8 @@ def train(args: list[str]) -> None:
     trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
     trainer.save_model()
     trainer.accelerator.print(results_table(trainer.edit_results()))
-    trainer.accelerator.print(f"Written to {config.output_dir}: the adapter, its model card, edits and results.")
+    what = "model" if config.full_finetune else "adapter"
+    trainer.accelerator.print(f"Written to {config.output_dir}: the {what}, its model card, edits and results.")
 
 
 def evaluate(args: list[str]) -> None:
