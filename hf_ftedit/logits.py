@@ -55,6 +55,25 @@ def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogit
     return TargetLogits(logits[wanted], targets[wanted], wanted.nonzero()[:, 0])
 
 
+def last_logits(model: torch.nn.Module, count: int, **inputs: Any) -> Any:
+    """
+    Run `model` and return its output, whose `logits` are those of the last `count` positions.
+
+    Args:
+        model (`torch.nn.Module`):
+            Causal language model, wrapped or not.
+        count (`int`):
+            How many positions.
+        inputs:
+            Go to the model: `input_ids` of shape `(batch, length)`, `past_key_values`, `use_cache`.
+    """
+    if _keeps_logits(_core(model)):
+        return model(**inputs, logits_to_keep=count)
+    output = model(**inputs)
+    output.logits = output.logits[:, -count:]
+    return output
+
+
 def token_log_probs(found: TargetLogits) -> torch.Tensor:
     """Log-probability of each label in float32, shape `(targets,)`, natural logarithm."""
     return -torch.nn.functional.cross_entropy(found.logits.float(), found.labels, reduction="none")

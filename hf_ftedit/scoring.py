@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from hf_ftedit.predictions import GENERATED, KINDS, NAMES, TEXT_SCORES, EditMeans, Predictions, edit_means
 from hf_ftedit.records import EditError
+from hf_ftedit.resampling import bootstrap, interval, means, permutation_test
 
-KINDS = ("rewrite", "paraphrase", "neighborhood", "portability")
-NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "portability"), strict=True))
 SCORED = ("efficacy", "generalization", "locality")
-COLUMNS = ("edit_id", "kind", "probe", "target", "logprob", "match", "token_accuracy")
+PROTOCOLS = ("accuracy", "probability", *GENERATED)
 
-
-class _Probes(NamedTuple):
-    """Arrays of shape `(probes,)`: index of the record, of the kind, and success by protocol (NaN: undefined)."""
-
-    record: np.ndarray
-    kind: np.ndarray
-    accuracy: np.ndarray
-    probability: np.ndarray
+Key: TypeAlias = tuple[str, str]
+Intervals: TypeAlias = dict[Key, list[float] | None]
 
 
 def score(
-    predictions: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
-    protocol: str = "auto",
-    *,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    predictions: Predictions | EditMeans, protocol: str = "auto", *, n_resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """
     Score predictions: efficacy, generalization, locality, and their harmonic mean, the edit score.
@@ -37,15 +27,18 @@ def score(
     Values are averages over the probes of a record, then over records (Meng et al. 2022, Section 3.3). *probability*:
     a probe succeeds where its expected target is likelier than the other one, ties not counting; *accuracy*: share of
     the expected target's tokens that are the most likely ones (zsRE). The expected target is `"true"` for
-    neighborhood probes and `"new"` for all others.
+    neighborhood probes and `"new"` for all others; of the several answers of a portability probe, the best counts.
+    Where the model's own answers were generated, *exact_match* and *containment* are scored in the same way.
 
     Args:
-        predictions (`Mapping[str, Sequence]` or `Sequence[Mapping]`):
-            One row per (probe, target), as columns or as rows: `edit_id`, `kind`, `probe`, `target` (`"new"` or
-            `"true"`), `logprob` (mean per token), `match`, `token_accuracy`. Other columns are not read.
+        predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
+            One row per (probe, target), as columns, as rows, or as a JSONL or Parquet file: `edit_id`, `kind`,
+            `probe`, `target` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
+            they were measured, `aspect` (of portability), `exact_match`, `containment`, `fluency`, `consistency`.
+            Other columns are not read.
         protocol (`str`, *optional*, defaults to `"auto"`):
-            `"probability"`, `"accuracy"`, or `"auto"`: probability where every rewrite, paraphrase and neighborhood
-            probe has both targets.
+            `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: probability where every
+            rewrite, paraphrase and neighborhood probe has both targets, else accuracy.
         n_resamples (`int`, *optional*, defaults to `1000`):
             Bootstrap resamples of the records.
         seed (`int`, *optional*, defaults to `0`):
@@ -54,28 +47,87 @@ def score(
     Returns:
         `dict`: `protocol`; `edit_score`, `efficacy`, `generalization`, `locality`, `portability` from 0 to 100 or
         `None` where undefined; `*_ci95` as `[low, high]`; `edit_score_note` where the edit score is undefined;
-        `n_edits`; `n_probes` by kind; and the values of both protocols under `accuracy` and `probability`.
+        `n_edits`; `n_edits_scored` by score; `n_probes` by kind; `portability_aspects`; `fluency` (entropy in bits,
+        times 100) and `consistency` where texts were generated; and the values of each protocol under its name.
 
     Raises:
-        [`~hf_ftedit.records.EditError`]: a value is not a number, or a probe has two different predictions.
+        [`~hf_ftedit.records.EditError`]: a value is not a number, a probe has two different predictions or none of its
+            expected target, or the protocol cannot be computed.
     """
-    probes, n_records = _probes(_columns(predictions))
-    weights = np.random.default_rng(seed).multinomial(n_records, np.full(n_records, 1 / n_records), n_resamples)
-    both = {
-        "accuracy": _summary(probes, probes.accuracy, n_records, weights),
-        "probability": _summary(probes, probes.probability, n_records, weights),
-    }
-    chosen = _protocol(probes) if protocol == "auto" else protocol
-    portability = {name: both["accuracy"][name] for name in ("portability", "portability_ci95")}
-    counts = {kind: int((probes.kind == index).sum()) for index, kind in enumerate(KINDS)}
+    found = predictions if isinstance(predictions, EditMeans) else edit_means(predictions)
+    chosen = _chosen(found, protocol)
+    drawn = _resampled(found, n_resamples, seed)
+    scores = {name: _protocol_scores(found, name, drawn) for name in PROTOCOLS if (name, SCORED[0]) in found.values}
     return {
         "protocol": chosen,
-        **both[chosen],
-        **portability,
-        "edit_score_note": _note(both[chosen]),
-        "n_edits": n_records,
-        "n_probes": counts,
-        **{name: {key: value for key, value in found.items() if "portab" not in key} for name, found in both.items()},
+        **scores[chosen],
+        **_values(found, _reported(chosen)[len(SCORED) :], drawn),
+        "edit_score_note": _note(scores[chosen]),
+        "n_edits": len(found.edit_ids),
+        "n_edits_scored": {name: _count(found, protocol, name) for protocol, name in _reported(chosen)},
+        "n_probes": {kind: found.n_probes[kind] for kind in KINDS},
+        "portability_aspects": _aspects(found, drawn),
+        **scores,
+    }
+
+
+def compare(
+    before: Predictions | EditMeans,
+    after: Predictions | EditMeans,
+    protocol: str = "auto",
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """
+    What changed between two measurements of the same edits, and whether chance could have made it.
+
+    Args:
+        before (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
+            Predictions before, as [`score`] takes them.
+        after (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
+            Predictions after.
+        protocol (`str`, *optional*, defaults to `"auto"`):
+            As in [`score`], for both; `"auto"` is that of `after`.
+        n_resamples (`int`, *optional*, defaults to `2000`):
+            Bootstrap resamples, and permutations of the test.
+        seed (`int`, *optional*, defaults to `0`):
+            Their seed.
+
+    Returns:
+        `dict`: by score (`edit_score`, `efficacy`, ...) `difference` (after minus before, in points), its 95 %
+        bootstrap interval `difference_ci95`, `p_value` (two-sided paired permutation test over edits), and `n_edits`,
+        the edits that have it in both. Scores that no edit has in both are left out.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: the two are not about the same edits.
+    """
+    one, two = (item if isinstance(item, EditMeans) else edit_means(item) for item in (before, after))
+    if one.edit_ids != two.edit_ids:
+        raise EditError("before and after are not about the same edits; predict both with one list of edits")
+    chosen = _chosen(two, protocol)
+    keys = _reported(chosen)
+    unknown = np.full(len(two.edit_ids), np.nan)
+    tables = [[item.values.get(key, unknown) for key in keys] for item in (one, two)]
+    values = 100 * np.stack(tables).transpose(0, 2, 1)
+    values[:, np.isnan(values).any(axis=0)] = np.nan  # only what both have can be compared
+    first, second = values
+    difference = _with_edit_score(means(second)[None]) - _with_edit_score(means(first)[None])
+    drawn = [bootstrap(item, _with_edit_score, n_resamples, seed) for item in values]
+    intervals = interval(drawn[1] - drawn[0])
+    p_values = permutation_test(first, second, _with_edit_score, n_resamples, seed)
+    counts = (~np.isnan(first)).sum(axis=0)
+    counts = [int(counts[: len(SCORED)].min()), *map(int, counts)]
+    names = ["edit_score", *(name for _, name in keys)]
+    return {
+        name: {
+            "difference": float(difference[0, index]),
+            "difference_ci95": intervals[index],
+            "p_value": float(p_values[index]),
+            "n_edits": counts[index],
+        }
+        for index, name in enumerate(names)
+        if not np.isnan(difference[0, index])
     }
 
 
@@ -83,93 +135,92 @@ def harmonic_mean(values: Sequence[float | None]) -> float | None:
     """Harmonic mean: 0 where a value is 0, `None` where one is undefined."""
     if any(value is None for value in values):
         return None
-    known = [float(value) for value in values if value is not None]
-    return len(known) / sum(1 / value for value in known) if all(known) else 0.0
+    return float(_harmonic(np.array([values], dtype=float))[0])
 
 
-def _columns(predictions: Any) -> dict[str, np.ndarray]:
-    if not hasattr(predictions, "keys") and not hasattr(predictions, "column_names"):
-        rows = list(predictions)
-        predictions = {name: [row[name] for row in rows] for name in COLUMNS if all(name in row for row in rows)}
-    names = getattr(predictions, "column_names", None) or list(predictions.keys())
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise EditError(f"predictions lack the columns {', '.join(missing)}; give those that `predict` returns")
-    columns = {name: np.array(predictions[name]) for name in COLUMNS}
-    if not len(columns["edit_id"]):
-        raise EditError("there are no predictions to score")
-    return columns
+def _chosen(found: EditMeans, protocol: str) -> str:
+    chosen = found.protocol if protocol == "auto" else protocol
+    if chosen not in PROTOCOLS:
+        raise EditError(f"protocol is {protocol!r}; choose one of auto, {', '.join(PROTOCOLS)}")
+    if (chosen, SCORED[0]) not in found.values:
+        raise EditError(f"protocol {chosen!r} needs generated answers; predict with `generate=True`")
+    return chosen
 
 
-def _probes(columns: dict[str, np.ndarray]) -> tuple[_Probes, int]:
-    """One entry per probe, with its expected target's values and the other's, if any."""
-    for name in ("logprob", "token_accuracy"):
-        _reject(columns, np.isnan(columns[name].astype(float)), f"{name} is not a number; evaluate again, in float32")
-    records, record = np.unique(columns["edit_id"].astype(str), return_inverse=True)
-    kind = np.array([KINDS.index(name) if name in KINDS else -1 for name in columns["kind"]], dtype=int)
-    _, probe = np.unique(columns["probe"].astype(str), return_inverse=True)
-    keys, owner = np.unique(np.stack([record, kind, probe]), axis=1, return_inverse=True)
-    expected = (columns["target"] == "true") == (kind == KINDS.index("neighborhood"))
-    logprob, accuracy = columns["logprob"].astype(float), columns["token_accuracy"].astype(float)
-    size = keys.shape[1]
-    _reject_contradictions(columns, owner * 2 + expected, logprob)
-    ours, others = (_spread(owner[rows], logprob[rows], size) for rows in (expected, ~expected))
-    right = _spread(owner[expected], accuracy[expected], size)
-    likelier = np.where(np.isnan(ours) | np.isnan(others), np.nan, ours > others)
-    kept = (keys[1] >= 0) & ~np.isnan(right)
-    return _Probes(keys[0][kept], keys[1][kept], right[kept], likelier[kept]), len(records)
+def _reported(protocol: str) -> list[Key]:
+    """What is reported beside the edit score; the probability of portability is undefined, as it has no rival."""
+    other = "accuracy" if protocol == "probability" else protocol
+    return [*((protocol, name) for name in SCORED), (other, "portability"), *(("text", name) for name in TEXT_SCORES)]
 
 
-def _reject(columns: dict[str, np.ndarray], bad: np.ndarray, reason: str) -> None:
-    """Raise [`~hf_ftedit.records.EditError`] about the first row that is `bad`."""
-    if bad.any():
-        edit_id, kind, probe = (str(columns[name][bad.argmax()]) for name in ("edit_id", "kind", "probe"))
-        raise EditError(f"edit {edit_id!r}, {kind} probe {probe!r}: {reason}")
+def _resampled(found: EditMeans, n: int, seed: int) -> Intervals:
+    """The 95 % interval of every score, in percent; edit scores with them."""
+    keys = list(found.values)
+    places = {p: [keys.index((p, name)) for name in SCORED] for p in PROTOCOLS if (p, SCORED[0]) in keys}
+
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        return np.column_stack([drawn, *(_harmonic(drawn[:, columns]) for columns in places.values())])
+
+    values = 100 * np.stack([found.values[key] for key in keys], axis=1)
+    intervals = interval(bootstrap(values, statistic, n, seed))
+    return dict(zip([*keys, *((protocol, "edit_score") for protocol in places)], intervals, strict=True))
 
 
-def _reject_contradictions(columns: dict[str, np.ndarray], owner: np.ndarray, logprob: np.ndarray) -> None:
-    """A probe that stands twice counts once, so both rows must say the same."""
-    _, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
-    _reject(columns, logprob != logprob[first[inverse]], "it has two different predictions; score one run at a time")
+def _protocol_scores(found: EditMeans, protocol: str, drawn: Intervals) -> dict[str, Any]:
+    names = SCORED if protocol == "probability" else (*SCORED, "portability")
+    values = _values(found, [(protocol, name) for name in names], drawn)
+    total = harmonic_mean([values[name] for name in SCORED])
+    ci95 = None if total is None else drawn[protocol, "edit_score"]
+    return {"edit_score": total, "edit_score_ci95": ci95, **values}
 
 
-def _spread(owner: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-    out = np.full(size, np.nan)
-    out[owner] = values
-    return out
+def _values(found: EditMeans, keys: Iterable[Key], drawn: Intervals) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for protocol, name in keys:
+        values[name] = _percent(found, protocol, name)
+        values[f"{name}_ci95"] = drawn.get((protocol, name))
+    return values
 
 
-def _protocol(probes: _Probes) -> str:
-    scored = probes.probability[probes.kind < KINDS.index("portability")]
-    return "probability" if scored.size and not np.isnan(scored).any() else "accuracy"
+def _percent(found: EditMeans, protocol: str, name: str) -> float | None:
+    """A score's mean over the edits that have it, times 100."""
+    values = found.values.get((protocol, name))
+    known = np.array([]) if values is None else values[~np.isnan(values)]
+    return 100 * float(known.mean()) if known.size else None
 
 
-def _summary(probes: _Probes, success: np.ndarray, n_records: int, weights: np.ndarray) -> dict[str, Any]:
-    """Each kind's mean with its interval, and the edit score with its."""
-    found: dict[str, Any] = {}
-    resampled: dict[str, np.ndarray] = {}
-    for index, kind in enumerate(KINDS):
-        rows = (probes.kind == index) & ~np.isnan(success)
-        counts = np.bincount(probes.record[rows], minlength=n_records)
-        means = np.bincount(probes.record[rows], success[rows], n_records)[counts > 0] / counts[counts > 0]
-        name = NAMES[kind]
-        found[name] = 100 * float(means.mean()) if means.size else None
-        drawn = weights[:, counts > 0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            resampled[name] = 100 * (drawn @ means) / drawn.sum(axis=1)
-        found[f"{name}_ci95"] = _interval(resampled[name]) if means.size else None
-    score = harmonic_mean([found[name] for name in SCORED])
-    with np.errstate(divide="ignore", over="ignore"):
-        drawn_scores = 3 / np.sum([1 / resampled[name] for name in SCORED], axis=0)
-    interval = _interval(drawn_scores) if score is not None else None
-    return {"edit_score": score, "edit_score_ci95": interval, **found}
+def _count(found: EditMeans, protocol: str, name: str) -> int:
+    """Edits over which a score is averaged."""
+    values = found.values.get((protocol, name))
+    return 0 if values is None else int((~np.isnan(values)).sum())
 
 
-def _interval(values: np.ndarray) -> list[float]:
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return [float(low), float(high)]
+def _aspects(found: EditMeans, drawn: Intervals) -> dict[str, dict[str, Any]]:
+    """Portability by aspect: by accuracy, and by exact match and containment where answers were generated."""
+    names = [name for protocol, name in found.values if protocol == "accuracy" and "/" in name]
+    return {
+        name.partition("/")[2]: {
+            "portability": _percent(found, "accuracy", name),
+            "portability_ci95": drawn["accuracy", name],
+            **{other: _percent(found, other, name) for other in GENERATED if (other, name) in found.values},
+            "n_edits": _count(found, "accuracy", name),
+            "n_probes": found.n_probes[name],
+        }
+        for name in names
+    }
+
+
+def _with_edit_score(values: np.ndarray) -> np.ndarray:
+    """Means of shape `(n, scores)`, the edited ones first, with their harmonic mean put before them."""
+    return np.column_stack([_harmonic(values[:, : len(SCORED)]), values])
+
+
+def _harmonic(values: np.ndarray) -> np.ndarray:
+    """Harmonic mean of each row; 0 where a value is 0."""
+    with np.errstate(divide="ignore"):
+        return values.shape[1] / np.sum(1 / values, axis=1)
 
 
 def _note(summary: dict[str, Any]) -> str | None:
-    missing = [f"no {kind} probe: {NAMES[kind]} is undefined" for kind in KINDS if NAMES[kind] in SCORED]
-    missing = [note for note, name in zip(missing, SCORED, strict=True) if summary[name] is None]
+    missing = [f"no {kind} probe: {name} is undefined" for kind, name in NAMES.items() if summary.get(name, 0) is None]
     return "; ".join(missing) or None

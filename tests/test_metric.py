@@ -6,7 +6,8 @@ import pytest
 from datasets import Dataset
 from test_scoring import two_edits
 
-from hf_ftedit.scoring import COLUMNS, score
+from hf_ftedit.predictions import COLUMNS
+from hf_ftedit.scoring import score
 
 FOLDER = Path(__file__).parent.parent / "metrics" / "edit_score"
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_ftedit.predictions import COLUMNS
 from hf_ftedit.records import EditError
-from hf_ftedit.scoring import COLUMNS, harmonic_mean, score
+from hf_ftedit.scoring import harmonic_mean, score
 
 OTHER = {"new": "true", "true": "new"}
 

@@ -1,0 +1,104 @@
+"""Bootstrap intervals and paired permutation tests over edits, for many scores at once: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+BLOCK = 1 << 20  # draws held at once, so that memory does not grow with the edits
+
+
+def means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """
+    Column means of `values`, NaN left out.
+
+    Args:
+        values (`np.ndarray` of shape `(edits, scores)`):
+            NaN where an edit has no such score.
+        weights (`np.ndarray` of shape `(resamples, edits)`, *optional*):
+            How often each edit counts in each resample.
+
+    Returns:
+        `np.ndarray`: of shape `(scores,)`, or `(resamples, scores)` with weights; NaN where nothing counts.
+    """
+    known = ~np.isnan(values)
+    weights = np.ones(len(values)) if weights is None else weights
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
+
+
+def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> np.ndarray:
+    """
+    `statistic` of the column means of `n` resamples of the edits, drawn with replacement (Efron 1979).
+
+    Args:
+        values (`np.ndarray` of shape `(edits, scores)`):
+            NaN where an edit has no such score.
+        statistic (`Callable`):
+            Means of shape `(resamples, scores)` to statistics of shape `(resamples, statistics)`.
+        n (`int`):
+            Number of resamples.
+        seed (`int`):
+            Seed of the draws: scores that are resampled with one seed and as many edits are resampled together.
+
+    Returns:
+        `np.ndarray`: of shape `(n, statistics)`.
+    """
+    rng, edits = np.random.default_rng(seed), len(values)
+    found = []
+    for size in _blocks(n, edits):
+        drawn = rng.integers(edits, size=(size, edits)) + np.arange(size)[:, None] * edits
+        weights = np.bincount(drawn.ravel(), minlength=size * edits).reshape(size, edits)
+        found.append(statistic(means(values, weights.astype(float))))
+    return np.concatenate(found)
+
+
+def interval(resampled: np.ndarray) -> list[list[float] | None]:
+    """The 95 % percentile interval `[low, high]` of each column of `resampled`; `None` where a column is all NaN."""
+    found: list[list[float] | None] = []
+    for column in resampled.T:
+        known = column[~np.isnan(column)]
+        found.append([float(end) for end in np.percentile(known, [2.5, 97.5])] if known.size else None)
+    return found
+
+
+def permutation_test(
+    before: np.ndarray, after: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int
+) -> np.ndarray:
+    """
+    Two-sided p-values of a paired permutation test: before and after of each edit are exchanged at random.
+
+    Args:
+        before (`np.ndarray` of shape `(edits, scores)`):
+            Values of each edit; NaN at the same places as in `after`.
+        after (`np.ndarray` of shape `(edits, scores)`):
+            Values of the same edits.
+        statistic (`Callable`):
+            Means of shape `(permutations, scores)` to statistics of shape `(permutations, statistics)`.
+        n (`int`):
+            Number of random permutations.
+        seed (`int`):
+            Their seed.
+
+    Returns:
+        `np.ndarray`: of shape `(statistics,)`: (1 + exceedances) / (1 + n) (Phipson & Smyth 2010).
+    """
+    rng = np.random.default_rng(seed)
+    counts = (~np.isnan(before)).sum(axis=0)
+    first, second = np.nan_to_num(before), np.nan_to_num(after)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = np.abs(statistic(means(after)[None]) - statistic(means(before)[None]))[0]
+        exceeded = np.zeros(len(observed))
+        for size in _blocks(n, len(before)):
+            moved = rng.integers(2, size=(size, len(before)), dtype=np.int8).astype(float) @ (second - first)
+            lower, upper = (first.sum(axis=0) + moved) / counts, (second.sum(axis=0) - moved) / counts
+            exceeded += (np.abs(statistic(upper) - statistic(lower)) >= observed - 1e-9).sum(axis=0)
+    return (1 + exceeded) / (1 + n)
+
+
+def _blocks(n: int, edits: int) -> Iterator[int]:
+    """Sizes of blocks that make up `n` resamples."""
+    size = max(1, BLOCK // max(1, edits))
+    for begin in range(0, n, size):
+        yield min(size, n - begin)
