@@ -87,9 +87,13 @@ class Fields:
         """The field as prompts with the row's subject in the place of `{}`; a text alone is one prompt."""
         return tuple(self._filled(item, self._prompt(item, value)) for item, value in self.items(name))
 
+    def listed(self, name: str) -> tuple[str, ...]:
+        """The field as any number of texts; a text alone is one."""
+        return tuple(self._required(item, value, "leave it out").strip() for item, value in self.items(name))
+
     def texts(self, name: str) -> tuple[str, ...]:
         """The field as one or more texts; a text alone is one."""
-        found = tuple(self._required(item, value, "leave it out").strip() for item, value in self.items(name))
+        found = self.listed(name)
         if not found:
             raise self.error(name, "is missing", "give at least one")
         return found

@@ -117,23 +117,27 @@ def _easyedit(fields: Fields) -> Iterator[NativeRow]:
         "neighborhood_prompts": [{"prompt": prompt, **near} for prompt in flat(row.get("locality_prompt"))],
         "portability_prompts": [],
     }
-    for probe, answers in _grouped(fields, "locality"):
+    for _, probe, answers in _grouped(fields, "locality"):
         native["neighborhood_prompts"].append({"prompt": probe.values.get("prompt"), "target": _first(answers)})
-    for probe, answers in _grouped(fields, "portability"):
+    for aspect, probe, answers in _grouped(fields, "portability"):
         if answers:  # KnowEdit has questions without an answer: nothing can be measured by them
-            native["portability_prompts"].append({"prompt": probe.values.get("prompt"), "answers": answers})
+            native["portability_prompts"].append(_portability(probe.values.get("prompt"), answers, aspect))
     probes = {name: flat([row.get(name), more]) for name, more in native.items() if name.endswith("_prompts")}
     yield {**row, **native, **probes}
 
 
-def _grouped(fields: Fields, name: str) -> Iterator[tuple[Fields, list[Any]]]:
-    """KnowEdit's probes: lists by aspect, each probe with its answers."""
+def _grouped(fields: Fields, name: str) -> Iterator[tuple[str, Fields, list[Any]]]:
+    """KnowEdit's probes: lists by aspect, each probe with its aspect and its answers."""
     if is_blank(fields.values.get(name)):
         return
     aspects = fields.object(name)
     for aspect in aspects.values:
         for probe in aspects.objects(aspect):
-            yield probe, flat(probe.values.get("ground_truth"))
+            yield aspect.lower(), probe, flat(probe.values.get("ground_truth"))
+
+
+def _portability(prompt: Any, answers: list[Any], aspect: str) -> NativeRow:
+    return {"prompt": prompt, "answers": answers, "aspect": aspect}
 
 
 def _zsre(fields: Fields) -> Iterator[NativeRow]:
@@ -149,7 +153,7 @@ def _zsre(fields: Fields) -> Iterator[NativeRow]:
     }
     if not is_blank(row.get("portability")):
         hop = fields.object("portability").values
-        native["portability_prompts"] = [{"prompt": hop.get("New Question"), "answers": flat(hop.get("New Answer"))}]
+        native["portability_prompts"] = [_portability(hop.get("New Question"), flat(hop.get("New Answer")), "one_hop")]
     yield native
 
 
@@ -159,13 +163,20 @@ def _mquake(fields: Fields) -> Iterator[NativeRow]:
     if not rewrites:
         raise fields.error("requested_rewrite", "is empty", "give at least one rewrite")
     answers = flat([row.get("new_answer"), row.get("new_answer_alias")])
+    further = [_portability(question, answers, "multi_hop") for question in flat(row.get("questions"))]
+    aliases: dict[Any, list[Any]] = {}
+    for hop in (hop.values for hop in fields.objects("new_single_hops")):
+        names = flat([hop.get("answer"), hop.get("answer_alias")])
+        further.append(_portability(hop.get("question"), names, "single_hop"))
+        aliases[hop.get("question")] = names[1:]
     for position, rewrite in enumerate(rewrites):
-        questions = flat(row.get("questions")) if position == 0 else []  # of the whole case, so asked once
+        question = rewrite.values.get("question")
         yield {
             **_rewrite(rewrite),
             "edit_id": f"{row['edit_id']}-{position}",
-            "paraphrase_prompts": flat(rewrite.values.get("question")),
-            "portability_prompts": [{"prompt": question, "answers": answers} for question in questions],
+            "paraphrase_prompts": flat(question),
+            "portability_prompts": [] if position else further,  # of the whole case, so asked once
+            "target_aliases": aliases.get(question),
         }
 
 

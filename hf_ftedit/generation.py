@@ -7,11 +7,15 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from tqdm.auto import tqdm
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from hf_ftedit.answers import first_sentence
+from hf_ftedit.inference import inference
+from hf_ftedit.memory import in_batches
 from hf_ftedit.records import EditError
 from hf_ftedit.tokenization import context_length, encode_prompts
 
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_ANSWER_TOKENS = 8
+TEXT_TOKENS = 100
+
+OnDone: TypeAlias = Callable[[Sequence[int], Sequence[str]], None]
 
 
 def sample_texts(
@@ -65,8 +72,9 @@ def sample_texts(
     with _seeded(model, seed), bar:
         for _ in range(20 + 2 * count // batch_size):  # refused samples are drawn again, but not for ever
             batch = [[start]] * min(batch_size, count - len(texts))
-            found = _generate(model, tokenizer, batch, length, min_new_tokens=length, **settings)
-            found = [text for text in map(clean_text, found) if text and accept(text)]
+            tokens = _generate(model, tokenizer, batch, [length] * len(batch), min_new_tokens=length, **settings)
+            cleaned = map(clean_text, tokenizer.batch_decode(tokens, skip_special_tokens=True))
+            found = [text for text in cleaned if text and accept(text)]
             texts += found
             bar.update(len(found))
             if len(texts) == count:
@@ -81,8 +89,9 @@ def greedy_answers(
     *,
     max_new_tokens: int = MAX_ANSWER_TOKENS,
     chat_template: bool = False,
-    batch_size: int = 64,
+    tokens_per_batch: int = 2048,
     desc: str = "Answering",
+    on_done: OnDone | None = None,
 ) -> list[str]:
     """
     The model's own greedy answers to `prompts`, cut at the end of the first sentence or line.
@@ -98,32 +107,99 @@ def greedy_answers(
             Most tokens of an answer.
         chat_template (`bool`, *optional*, defaults to `False`):
             Ask through the tokenizer's chat template.
-        batch_size (`int`, *optional*, defaults to `64`):
-            Prompts answered at once.
+        tokens_per_batch (`int`, *optional*, defaults to `2048`):
+            Tokens of a batch, answers and padding included; halved where memory does not suffice.
         desc (`str`, *optional*, defaults to `"Answering"`):
             Label of the progress bar.
+        on_done (`Callable`, *optional*):
+            Told the indices of the prompts of each batch, and their answers.
 
     Raises:
-        [`EditError`]: a prompt leaves no room in the model's context.
+        [`EditError`]: a prompt leaves no room in the model's context, or not even one fits into memory.
 
     Returns:
         `list[str]`: answers in the order of the prompts, without surrounding space; empty for no answer.
     """
     encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-    answers = [""] * len(encoded)
-    with tqdm(total=len(order), desc=desc, unit="prompt", leave=False, disable=None) as bar:
-        for begin in range(0, len(order), batch_size):
-            batch = order[begin : begin + batch_size]
-            room = (context_length(model.config) or sys.maxsize) - len(encoded[batch[-1]])
-            if room < 1:
-                raise EditError(f"prompt {prompts[batch[-1]]!r} fills the model's context; give a shorter one")
-            tokens = min(max_new_tokens, room)
-            found = _generate(model, tokenizer, [encoded[i] for i in batch], tokens, do_sample=False)
-            for index, text in zip(batch, found, strict=True):
-                answers[index] = first_sentence(text)
-            bar.update(len(batch))
+    lengths = [min(max_new_tokens, _room(model, ids)) for ids in encoded]
+    answers = [""] * len(prompts)
+
+    def generate(batch: Sequence[int]) -> None:
+        ids = [encoded[index] for index in batch]
+        ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(map(len, ids)))])
+        tokens = _generate(
+            model, tokenizer, ids, [lengths[i] for i in batch], do_sample=False, stopping_criteria=ended
+        )
+        found = list(map(first_sentence, tokenizer.batch_decode(tokens, skip_special_tokens=True)))
+        for index, text in zip(batch, found, strict=True):
+            answers[index] = text
+        if on_done is not None:
+            on_done(batch, found)
+
+    _in_batches(generate, prompts, encoded, lengths, model, tokens_per_batch, desc)
     return answers
+
+
+def sampled_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    length: int = TEXT_TOKENS,
+    top_k: int = 5,
+    tokens_per_batch: int = 2048,
+    desc: str = "Writing",
+    on_done: OnDone | None = None,
+) -> list[str]:
+    """
+    Texts that go on from `prompts`, sampled among the `top_k` likeliest tokens; the prompts are part of them.
+
+    A text depends on its own seed and prompt alone, not on what else is in its batch: the largest of the top
+    log-probabilities with Gumbel noise added is a sample of them (Maddison et al. 2014, arXiv 1411.0030).
+
+    Args:
+        model (`PreTrainedModel`):
+            Model to write.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompts (`Sequence[str]`):
+            How the texts begin.
+        seeds (`Sequence[int]`):
+            One for each text.
+        length (`int`, *optional*, defaults to `100`):
+            Tokens of a text with those of its prompt, as in ROME's evaluation; an end of sequence is not sampled.
+        top_k (`int`, *optional*, defaults to `5`):
+            Sample among this many most likely tokens.
+        tokens_per_batch (`int`, *optional*, defaults to `2048`):
+            Tokens of a batch, padding included; halved where memory does not suffice.
+        desc (`str`, *optional*, defaults to `"Writing"`):
+            Label of the progress bar.
+        on_done (`Callable`, *optional*):
+            Told the indices of the prompts of each batch, and their texts.
+
+    Raises:
+        [`EditError`]: a prompt leaves no room in the model's context, or not even one fits into memory.
+    """
+    encoded = encode_prompts(tokenizer, prompts)
+    lengths = [min(max(1, length - len(ids)), _room(model, ids)) for ids in encoded]
+    texts = [""] * len(prompts)
+
+    def generate(batch: Sequence[int]) -> None:
+        ids, wanted = [encoded[index] for index in batch], [lengths[index] for index in batch]
+        noise = _gumbel([seeds[index] for index in batch], (max(wanted), top_k)).to(model.device)
+        sample = LogitsProcessorList([_TopKSample(noise, max(map(len, ids)))])
+        settings = {"do_sample": False, "min_new_tokens": max(wanted), "logits_processor": sample}
+        tokens = _generate(model, tokenizer, ids, wanted, **settings)
+        whole = [before + after for before, after in zip(ids, tokens, strict=True)]
+        found = tokenizer.batch_decode(whole, skip_special_tokens=True)
+        for index, text in zip(batch, found, strict=True):
+            texts[index] = text
+        if on_done is not None:
+            on_done(batch, found)
+
+    _in_batches(generate, prompts, encoded, lengths, model, tokens_per_batch, desc)
+    return texts
 
 
 def clean_text(text: str) -> str:
@@ -132,31 +208,86 @@ def clean_text(text: str) -> str:
     return re.sub(r" +", " ", text.replace("\ufffd", "")).strip().rstrip(".!?,;: ")
 
 
-def first_sentence(text: str) -> str:
-    """`text` up to its first line break or sentence end, without surrounding space."""
-    return re.split(r"\n|[.!?](?=\s|$)", text.strip(), maxsplit=1)[0].strip()
+def _in_batches(
+    generate: Callable[[Sequence[int]], None],
+    prompts: Sequence[str],
+    encoded: Sequence[list[int]],
+    lengths: Sequence[int],
+    model: Any,
+    tokens_per_batch: int,
+    desc: str,
+) -> None:
+    """Call `generate` with the indices of prompts of similar length, each of which goes on for its `lengths`."""
+    for prompt, length in zip(prompts, lengths, strict=True):
+        if length < 1:
+            raise EditError(f"prompt {prompt!r} fills the model's context; give a shorter one")
+    with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=None) as bar:
+
+        def run(batch: list[int]) -> None:
+            longest = max(batch, key=lambda index: len(encoded[index]))
+            fits = max(lengths[index] for index in batch) <= _room(model, encoded[longest])
+            for part in [batch] if fits else [[index] for index in batch]:
+                generate(part)
+            bar.update(len(batch))
+
+        widths = [len(ids) + length for ids, length in zip(encoded, lengths, strict=True)]
+        in_batches(widths, tokens_per_batch, run)
 
 
-@torch.no_grad()
+def _room(model: Any, ids: list[int]) -> int:
+    """How many tokens fit behind `ids` into the model's context."""
+    return (context_length(model.config) or sys.maxsize) - len(ids)
+
+
 def _generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[int]],
-    max_new_tokens: int,
+    lengths: list[int],
     **settings: Any,
-) -> list[str]:
-    """Continuations of token lists as text; padded on the left, as generation needs it."""
+) -> list[list[int]]:
+    """Continuations of token lists, each of at most so many tokens; padded on the left, as generation needs it."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     length = max(map(len, prompts))
     input_ids = torch.tensor([[pad] * (length - len(ids)) + ids for ids in prompts], device=model.device)
     mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
-    was_training = model.training
-    model.eval()
-    output = model.generate(
-        input_ids=input_ids, attention_mask=mask, max_new_tokens=max_new_tokens, pad_token_id=pad, **settings
-    )
-    model.train(was_training)
-    return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+    with inference(model):
+        output = model.generate(
+            input_ids=input_ids, attention_mask=mask, max_new_tokens=max(lengths), pad_token_id=pad, **settings
+        )
+    return [tokens[:most] for tokens, most in zip(output[:, length:].tolist(), lengths, strict=True)]
+
+
+class _SentenceEnded(StoppingCriteria):
+    """A row is done when its first sentence is; the text is looked at after every fourth token."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int) -> None:
+        self.tokenizer, self.start = tokenizer, start
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        if (input_ids.shape[1] - self.start) % 4:
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
+        texts = [f"{text.lstrip()}x" for text in texts]  # a full stop at the very end may be that of "3.5"
+        return torch.tensor([first_sentence(text) != text for text in texts], device=input_ids.device)
+
+
+class _TopKSample(LogitsProcessor):
+    """Leaves of each row the one token that `noise`, of shape `(rows, steps, k)`, samples among its `k` likeliest."""
+
+    def __init__(self, noise: torch.Tensor, start: int) -> None:
+        self.noise, self.start = noise, start
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        values, tokens = scores.topk(self.noise.shape[2], dim=-1)
+        chosen = (values + self.noise[:, input_ids.shape[1] - self.start]).argmax(dim=-1, keepdim=True)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens.gather(1, chosen), 0.0)
+
+
+def _gumbel(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Standard Gumbel noise of this shape for each seed, on the CPU so that every device draws the same."""
+    uniform = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return -torch.log(-torch.log(torch.stack(uniform).clamp(min=1e-20, max=1 - 1e-7)))
 
 
 @contextmanager

@@ -1,27 +1,24 @@
-"""Prompts and targets to log-likelihoods and matches: each prompt read once for all of its targets, in batches."""
+"""Prompts and targets to log-likelihoods: what prompts share is read once, and logits only where a target is."""
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
-from transformers.cache_utils import DynamicLayer
 
-from hf_ftedit.loading import evaluation_mode
-from hf_ftedit.logits import last_logits
-from hf_ftedit.records import EditError
+from hf_ftedit.collator import CompletionOnlyCollator
+from hf_ftedit.inference import inference
+from hf_ftedit.logits import logits_at, target_logits
+from hf_ftedit.memory import in_batches
+from hf_ftedit.packing import Read, TokenTree, pack
 from hf_ftedit.tokenization import EncodedPair, context_length, encode_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 class PairScores(NamedTuple):
@@ -42,13 +39,6 @@ class PairScores(NamedTuple):
     token_accuracy: np.ndarray
 
 
-class _Prompt(NamedTuple):
-    """Tokens that stand before one or more targets, and the indices of those pairs."""
-
-    ids: tuple[int, ...]
-    pairs: list[int]
-
-
 def score_pairs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -56,7 +46,7 @@ def score_pairs(
     targets: Sequence[str],
     *,
     chat_template: bool = False,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int = 2048,
     names: Sequence[str] | None = None,
     desc: str = "Evaluating",
     bar: Any = None,
@@ -65,9 +55,10 @@ def score_pairs(
     """
     Log-likelihood and teacher-forced matches of targets after prompts.
 
-    A prompt is read once for all of its targets: their first tokens are predicted from its last position, and what
-    further tokens need of it is taken from its keys and values. Prompts of one length make a batch, so nothing is
-    padded; a batch that does not fit into memory is tried again with half as many tokens.
+    A prompt is read once for all of its targets, and so is whatever several prompts begin with: they are packed into
+    trees (see [`~hf_ftedit.packing.pack`]) whose tokens see only those before them in their own prompt. A model that
+    cannot read trees (recurrent, ALiBi, flash attention) gets each prompt with each target, in batches of similar
+    length. A batch that does not fit into memory is tried again with half as many tokens.
 
     Args:
         model (`PreTrainedModel`):
@@ -80,7 +71,7 @@ def score_pairs(
             Targets without leading space. Pairs should be distinct: each one is scored.
         chat_template (`bool`, *optional*, defaults to `False`):
             Score the target as the assistant's answer to the prompt.
-        tokens_per_batch (`int`, *optional*, defaults to `4096`):
+        tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch.
         names (`Sequence[str]`, *optional*):
             What to call each pair in an error.
@@ -103,140 +94,113 @@ def score_pairs(
         names=names,
     )
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
-    waiting = _longest_first(pairs)
     own_bar = bar is None
     bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None) if own_bar else bar
 
-    def run(budget: int) -> None:
-        while waiting:
-            batch = _next_batch(waiting, budget)
-            done = _score_batch(model, batch, pairs, scores, budget)
-            del waiting[len(waiting) - len(batch) :]
-            bar.update(len(done))
-            if on_scored is not None:
-                on_scored(done, scores)
+    def done(batch: _Judged) -> None:
+        indices = batch.into(scores, pairs)
+        bar.update(len(indices))
+        if on_scored is not None:
+            on_scored(indices, scores)
 
-    with torch.no_grad(), evaluation_mode(model):
-        within_memory(run, tokens_per_batch)
+    with inference(model):
+        if pairs and _reads_trees(model, pairs):
+            trees = pack(pairs)
+            sizes = [len(tree.tokens) for tree in trees]
+            in_batches(sizes, tokens_per_batch, lambda batch: done(_judged_trees(model, [trees[i] for i in batch])))
+        else:
+            sizes = [len(pair.input_ids) for pair in pairs]
+            pad = CompletionOnlyCollator.from_tokenizer(tokenizer)
+            in_batches(sizes, tokens_per_batch, lambda batch: done(_judged_rows(model, pad, pairs, batch)))
     if own_bar:
         bar.close()
     return scores
 
 
-def within_memory(run: Callable[[int], None], tokens_per_batch: int) -> None:
-    """
-    Call `run(tokens_per_batch)`, and again with half of it each time that memory does not suffice.
+class _Judged(NamedTuple):
+    """Target tokens of some pairs: the pair, the log-probability and the hit of each, arrays of shape `(tokens,)`."""
 
-    Raises:
-        [`~hf_ftedit.records.EditError`]: not even one token fits.
-    """
-    budget = tokens_per_batch
+    pair: np.ndarray
+    logprob: np.ndarray
+    hit: np.ndarray
 
-    def halved() -> int:
-        nonlocal budget
-        budget //= 2
-        if not budget:
-            raise EditError(
-                "the memory does not suffice for a single prompt; load the model in 4 bits (--load_in_4bit) "
-                "or in bfloat16 (--dtype bfloat16), or use a machine with more memory"
-            )
-        logger.warning("out of memory: going on with %d tokens a batch", budget)
-        return budget
-
-    find_executable_batch_size(run, starting_batch_size=budget, reduce_batch_size_fn=halved)()
+    def into(self, scores: PairScores, pairs: Sequence[EncodedPair]) -> list[int]:
+        """Write the pairs' scores into `scores`; the indices of those pairs."""
+        indices, place, tokens = np.unique(self.pair, return_inverse=True, return_counts=True)
+        scores.logprob[indices] = np.bincount(place, weights=self.logprob) / tokens
+        scores.token_accuracy[indices] = np.bincount(place, weights=self.hit) / tokens
+        scores.match[indices] = scores.token_accuracy[indices] == 1.0
+        return indices.tolist()
 
 
-def _longest_first(pairs: Sequence[EncodedPair]) -> list[_Prompt]:
-    """The distinct prompts of `pairs`, the longest last: batches are taken from the end."""
-    owners: dict[tuple[int, ...], list[int]] = {}
-    for index, pair in enumerate(pairs):
-        owners.setdefault(tuple(pair.input_ids[: pair.start]), []).append(index)
-    return sorted((_Prompt(*item) for item in owners.items()), key=lambda prompt: len(prompt.ids))
+def _judged_trees(model: Any, trees: Sequence[TokenTree]) -> _Judged:
+    """Each target token of some trees."""
+    logits, owner = _tree_logits(model, trees)
+    return _judged(logits, owner, [read for tree in trees for read in tree.reads])
 
 
-def _next_batch(waiting: list[_Prompt], budget: int) -> list[_Prompt]:
-    """The last prompts of `waiting`, of one length and together of at most `budget` tokens, at least one."""
-    length = len(waiting[-1].ids)
-    begin = len(waiting) - 1
-    while begin and len(waiting[begin - 1].ids) == length and (len(waiting) - begin + 1) * length <= budget:
-        begin -= 1
-    return waiting[begin:]
+def _tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, np.ndarray]:
+    """The logits that the trees read, shape `(places, vocabulary)`, and the place of each read among them."""
+    size = max(len(tree.tokens) for tree in trees)
+    tokens, positions = (
+        torch.tensor([part + [0] * (size - len(part)) for part in parts], device=model.device)
+        for parts in ([tree.tokens for tree in trees], [tree.positions for tree in trees])
+    )
+    visible = torch.from_numpy(np.stack([tree.visible(size) for tree in trees])).to(model.device)
+    mask = torch.zeros(visible.shape, dtype=model.dtype, device=model.device)
+    mask = mask.masked_fill_(~visible, torch.finfo(model.dtype).min)[:, None]
+    nodes = [(row, read.node) for row, tree in enumerate(trees) for read in tree.reads]
+    places, owner = np.unique(nodes, axis=0, return_inverse=True)
+    rows, columns = torch.from_numpy(places).to(model.device).unbind(1)
+    inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+    return logits_at(model, rows, columns, **inputs), owner.ravel()
 
 
-def _score_batch(
-    model: Any, batch: list[_Prompt], pairs: Sequence[EncodedPair], into: PairScores, budget: int
-) -> list[int]:
-    """Write the scores of the batch's pairs into `into`; the indices of those pairs."""
-    indices = [index for prompt in batch for index in prompt.pairs]
-    rows = torch.tensor([row for row, prompt in enumerate(batch) for _ in prompt.pairs], device=model.device)
-    targets = [pairs[index].input_ids[pairs[index].start :] for index in indices]
-    longer = sorted((n for n, target in enumerate(targets) if len(target) > 1), key=lambda n: len(targets[n]))
-    input_ids = torch.tensor([prompt.ids for prompt in batch], device=model.device)
-    output = last_logits(model, 1, input_ids=input_ids, use_cache=bool(longer))
-    first = torch.tensor([target[0] for target in targets], device=model.device)
-    logprobs, hits = _judged(output.logits[:, -1], rows, first)
-    cache = output.get("past_key_values") if longer else None
-    del output
-    while longer:
-        part = _fitting(longer, targets, input_ids.shape[1], budget)
-        more_logprobs, more_hits = _continued(model, input_ids, cache, rows[part], [targets[n] for n in part])
-        logprobs[part] += more_logprobs
-        hits[part] += more_hits
-        del longer[len(longer) - len(part) :]
-    tokens = np.array([len(target) for target in targets])
-    into.logprob[indices] = logprobs / tokens
-    into.token_accuracy[indices] = hits / tokens
-    into.match[indices] = hits == tokens
-    return indices
+def _judged_rows(
+    model: Any, pad: CompletionOnlyCollator, pairs: Sequence[EncodedPair], batch: Sequence[int]
+) -> _Judged:
+    """Each target token of some pairs, each of which is a padded row."""
+    inputs = pad([{"input_ids": pairs[i].input_ids, "labels": pairs[i].labels} for i in batch])
+    found = target_logits(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
+    reads = [Read(0, token, batch[row]) for row, token in zip(found.rows.tolist(), found.labels.tolist(), strict=True)]
+    return _judged(found.logits, np.arange(len(reads)), reads)
 
 
-def _fitting(longer: list[int], targets: list[list[int]], length: int, budget: int) -> list[int]:
-    """As many of the last, longest ones of `longer` as fit into the budget with their prompts, at least one."""
-    width = length + len(targets[longer[-1]]) - 1
-    return longer[-max(1, budget // width) :]
-
-
-def _continued(
-    model: Any, input_ids: torch.Tensor, cache: Any, rows: torch.Tensor, targets: list[list[int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Summed log-probability and hits of all target tokens but the first, each after its row of `input_ids`."""
-    width = max(map(len, targets)) - 1
-    before = _padded([target[:-1] for target in targets], width, model.device)
-    wanted = _padded([target[1:] for target in targets], width, model.device, -1)
-    if _is_plain(model, cache):
-        output = last_logits(model, width, input_ids=before, past_key_values=_taken(cache, rows), use_cache=True)
-    else:  # a recurrent state has no rows to take: read those prompts again
-        output = last_logits(model, width, input_ids=torch.cat([input_ids[rows], before], dim=1), use_cache=False)
-    row, column = (wanted >= 0).nonzero(as_tuple=True)
-    logits = output.logits[row, column]
-    logprobs, hits = _judged(logits, torch.arange(len(row), device=logits.device), wanted[row, column])
-    owner = row.cpu().numpy()
-    summed = (np.bincount(owner, weights=values, minlength=len(targets)) for values in (logprobs, hits))
-    return next(summed), next(summed)
-
-
-def _judged(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probability of each token after its row of `logits`, shape `(rows, vocabulary)`, and whether it is first."""
+def _judged(logits: torch.Tensor, owner: np.ndarray, reads: Sequence[Read]) -> _Judged:
+    """Log-probability of each read's token after its row of `logits`, shape `(rows, vocabulary)`, and its hit."""
     logits = logits.float()
-    chosen = logits[rows, tokens].double() - torch.logsumexp(logits, dim=-1)[rows].double()
-    hits = logits.argmax(dim=-1)[rows] == tokens
-    return chosen.cpu().numpy(), hits.double().cpu().numpy()
+    rows = torch.from_numpy(owner).to(logits.device)
+    tokens = torch.tensor([read.token for read in reads], device=logits.device)
+    logprob = logits[rows, tokens].double() - torch.logsumexp(logits, dim=-1)[rows].double()
+    hit = logits.argmax(dim=-1)[rows] == tokens
+    return _Judged(np.array([read.pair for read in reads]), logprob.cpu().numpy(), hit.cpu().numpy())
 
 
-def _is_plain(model: Any, cache: Any) -> bool:
-    """Whether the cache is keys and values by row; recurrent layers keep states, learnt prompts their own tokens."""
-    learns_prompts = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    layers = getattr(cache, "layers", ())
-    return bool(layers) and not learns_prompts and all(isinstance(layer, DynamicLayer) for layer in layers)
+def _reads_trees(model: Any, pairs: Sequence[EncodedPair]) -> bool:
+    """
+    Whether `model` makes the same of two sequences in one tree as of each alone: it is asked.
 
-
-def _taken(cache: Any, rows: torch.Tensor) -> Any:
-    """A copy of the cache with these rows of it; the original's tensors are shared until then."""
-    taken = copy.copy(cache)
-    taken.layers = [copy.copy(layer) for layer in cache.layers]
-    taken.batch_select_indices(rows)
-    return taken
-
-
-def _padded(rows: list[list[int]], width: int, device: Any, value: int = 0) -> torch.Tensor:
-    return torch.tensor([row + [value] * (width - len(row)) for row in rows], device=device)
+    Recurrent models and those that know positions by the place in memory (ALiBi) do not, nor do kernels that take no
+    mask, nor prompts longer than a sliding window.
+    """
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if config._attn_implementation not in ("sdpa", "eager") or model.get_output_embeddings() is None:
+        return False
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        return False
+    if window and max(len(pair.input_ids) for pair in pairs) > window:
+        return False
+    some = [(31 * place + 5) % config.vocab_size for place in range(24)]
+    test = [EncodedPair(some[:8] + tail, 15) for tail in (some[8:16], some[16:])]
+    try:
+        [tree] = pack(test)
+        found = _tree_logits(model, [tree])[0]
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        if should_reduce_batch_size(error):
+            raise
+        return False
+    alone = torch.tensor([pair.input_ids[:-1] for pair in sorted(test, key=lambda pair: pair.input_ids)])
+    expected = model(input_ids=alone.to(model.device), use_cache=False).logits[:, -1].float()
+    tolerance = 1e-4 if model.dtype == torch.float32 else 0.05
+    return bool((found.float() - expected).norm() <= tolerance * (expected - expected.mean()).norm())

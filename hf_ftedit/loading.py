@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,17 +132,6 @@ def load_adapter(model: PreTrainedModel, name: str) -> PeftModel:
 def unedited(model: Any) -> AbstractContextManager[Any]:
     """Context in which `model` is the model without its adapter; a model without one is taken as it is."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
-
-
-@contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
-    """Context in which `model` has no dropout; its mode is as before behind it."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _load(loader: Any, name: str | None, **kwargs: Any) -> Any:

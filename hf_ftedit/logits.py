@@ -55,23 +55,32 @@ def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogit
     return TargetLogits(logits[wanted], targets[wanted], wanted.nonzero()[:, 0])
 
 
-def last_logits(model: torch.nn.Module, count: int, **inputs: Any) -> Any:
+def logits_at(model: Any, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:
     """
-    Run `model` and return its output, whose `logits` are those of the last `count` positions.
+    Run `model` and return its logits at some positions, shape `(positions, vocabulary)`.
+
+    Only those hidden states reach the model's head; its own scaling and soft-capping follow as always.
 
     Args:
-        model (`torch.nn.Module`):
-            Causal language model, wrapped or not.
-        count (`int`):
-            How many positions.
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
+            Causal language model whose output embeddings are the last thing it applies to hidden states.
+        rows (`torch.Tensor` of shape `(positions,)`):
+            Row of the batch of each position.
+        columns (`torch.Tensor` of shape `(positions,)`):
+            Its place in the row.
         inputs:
-            Go to the model: `input_ids` of shape `(batch, length)`, `past_key_values`, `use_cache`.
+            Go to the model: `input_ids` of shape `(batch, length)` and what belongs to them.
     """
-    if _keeps_logits(_core(model)):
-        return model(**inputs, logits_to_keep=count)
-    output = model(**inputs)
-    output.logits = output.logits[:, -count:]
-    return output
+
+    def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *others = args
+        return hidden[rows.to(hidden.device), columns.to(hidden.device)][None], *others
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        return model(**inputs).logits[0]
+    finally:
+        hook.remove()
 
 
 def token_log_probs(found: TargetLogits) -> torch.Tensor:

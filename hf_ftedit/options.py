@@ -110,7 +110,7 @@ class EditOptions(AugmentationOptions):
             Train all weights instead of a LoRA adapter.
         lora_embedding (`bool`, *optional*, defaults to `False`):
             Give the token embedding a LoRA too, as the paper does for GPT-J.
-        eval_tokens_per_batch (`int`, *optional*, defaults to `4096`):
+        eval_tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens, padding included, of one evaluation batch.
     """
 
@@ -124,7 +124,7 @@ class EditOptions(AugmentationOptions):
     chat_template: bool = _option(False, "Put prompts and targets into the tokenizer's chat template.")
     full_finetune: bool = _option(False, "Train all weights instead of a LoRA adapter.")
     lora_embedding: bool = _option(False, "Give the token embedding a LoRA too.")
-    eval_tokens_per_batch: int = _option(4096, "Tokens, padding included, of one evaluation batch.")
+    eval_tokens_per_batch: int = _option(2048, "Tokens, padding included, of one evaluation batch.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

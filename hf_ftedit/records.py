@@ -22,10 +22,11 @@ class NeighborhoodPrompt(NamedTuple):
 
 
 class PortabilityPrompt(NamedTuple):
-    """A prompt that follows from the edit, and the answers that count as right."""
+    """A prompt that follows from the edit, the answers that count as right, and how it follows: `"reasoning"`."""
 
     prompt: str
     answers: tuple[str, ...]
+    aspect: str | None = None
 
 
 class Statement:
@@ -78,6 +79,10 @@ class EditRecord(Statement):
             Openings for free text about the subject.
         relation_id (`str`, *optional*):
             Name of the relation, such as Wikidata's `P103`.
+        target_aliases (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Other names of `target_new`, which count where the model's own answer is compared with it.
+        reference_texts (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Texts about things of which `target_new` is true: what generated text should be consistent with.
 
     Example:
         >>> EditRecord("a", "The capital of Kazakhstan is", "Astana", subject="Kazakhstan").template
@@ -94,6 +99,8 @@ class EditRecord(Statement):
     portability_prompts: tuple[PortabilityPrompt, ...] = ()
     generation_prompts: tuple[str, ...] = ()
     relation_id: str | None = None
+    target_aliases: tuple[str, ...] = ()
+    reference_texts: tuple[str, ...] = ()
 
     @property
     def has_probes(self) -> bool:
@@ -103,13 +110,12 @@ class EditRecord(Statement):
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a row of the native format: text, lists and dicts, as `json` writes them."""
-        further = [{"prompt": probe.prompt, "answers": list(probe.answers)} for probe in self.portability_prompts]
+        lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, tuple)}
         return {
             **vars(self),
-            "paraphrase_prompts": list(self.paraphrase_prompts),
-            "neighborhood_prompts": [{"prompt": p.prompt, "target": p.target} for p in self.neighborhood_prompts],
-            "portability_prompts": further,
-            "generation_prompts": list(self.generation_prompts),
+            **lists,
+            "neighborhood_prompts": [probe._asdict() for probe in self.neighborhood_prompts],
+            "portability_prompts": [p._asdict() | {"answers": list(p.answers)} for p in self.portability_prompts],
         }
 
     @classmethod
@@ -141,9 +147,13 @@ class EditRecord(Statement):
             target_true=fields.text("target_true"),
             paraphrase_prompts=fields.statements("paraphrase_prompts"),
             neighborhood_prompts=tuple(NeighborhoodPrompt(probe.prompt(), probe.text("target")) for probe in near),
-            portability_prompts=tuple(PortabilityPrompt(probe.prompt(), probe.texts("answers")) for probe in further),
+            portability_prompts=tuple(
+                PortabilityPrompt(probe.prompt(), probe.texts("answers"), probe.text("aspect")) for probe in further
+            ),
             generation_prompts=fields.statements("generation_prompts"),
             relation_id=fields.text("relation_id"),
+            target_aliases=fields.listed("target_aliases"),
+            reference_texts=fields.listed("reference_texts"),
         )
 
 

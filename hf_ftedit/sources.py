@@ -18,7 +18,10 @@ Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^/:\s]+)?")
 _EXAMPLE = '{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}'
-_LISTS = ("_prompts", "requested_rewrite", "locality", "portability", "questions", "answers", "ground_truth", "_alias")
+_LISTS = (
+    *("_prompts", "requested_rewrite", "locality", "portability", "questions", "answers", "ground_truth", "_alias"),
+    *("_aliases", "_texts", "single_hops"),
+)
 
 
 def read_rows(source: Source) -> Iterator[Located]:

@@ -76,10 +76,11 @@ def encode_pairs(
         front: list[int] = []
     else:
         front = front_tokens(tokenizer)
-    alone = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    distinct = list(dict.fromkeys(prompts))
+    alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    joined = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    pairs = [_encoded(front, before, whole) for before, whole in zip(alone, joined, strict=True)]
+    joined = _plain_ids(tokenizer, texts)
+    pairs = [_encoded(front, alone[prompt], whole) for prompt, whole in zip(prompts, joined, strict=True)]
     for index, pair in enumerate(pairs):
         _check_pair(pair, names[index] if names else f"prompt {prompts[index]!r}", completions[index], max_length)
     return pairs
@@ -93,7 +94,7 @@ def encode_prompts(
         front, prompts = [], _as_chat(tokenizer, prompts)
     else:
         front = front_tokens(tokenizer)
-    return [front + ids for ids in tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+    return [front + ids for ids in _plain_ids(tokenizer, prompts)]
 
 
 def front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -114,6 +115,14 @@ def context_length(config: object) -> int | None:
         if isinstance(length, int) and length > 0:
             return length
     return None
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts without special tokens, and nothing else that would have to be built."""
+    plain: dict[str, Any] = dict.fromkeys(
+        ("add_special_tokens", "return_attention_mask", "return_token_type_ids"), False
+    )
+    return tokenizer(list(texts), **plain)["input_ids"] if texts else []
 
 
 def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:

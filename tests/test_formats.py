@@ -83,6 +83,10 @@ MQUAKE = {
     "new_answer": "Cork",
     "new_answer_alias": ["Corcaigh"],
     "single_hops": [],
+    "new_single_hops": [
+        {"question": "Who wrote Fjord?", "answer": "Ada Nilsen", "answer_alias": ["A. Nilsen", "Nilsen"]},
+        {"question": "Where does Ada Nilsen live?", "answer": "Cork", "answer_alias": []},
+    ],
 }
 
 COUNTERFACT_RECORD = EditRecord(
@@ -121,8 +125,8 @@ KNOWEDIT_RECORD = EditRecord(
         NeighborhoodPrompt("Lake Inari drains into", "Paatsjoki"),
     ),
     portability_prompts=(
-        PortabilityPrompt("The king of Lake Inari's country is", ("Harald", "Harald V")),
-        PortabilityPrompt("Inarijärvi is in", ("Norway",)),
+        PortabilityPrompt("The king of Lake Inari's country is", ("Harald", "Harald V"), "reasoning"),
+        PortabilityPrompt("Inarijärvi is in", ("Norway",), "subject_aliasing"),
     ),
 )
 ZSRE_RECORD = EditRecord(
@@ -143,10 +147,13 @@ MQUAKE_RECORDS = [
         "Ole Lund",
         paraphrase_prompts=("Who wrote Fjord?",),
         portability_prompts=(
-            PortabilityPrompt("Where does the author of Fjord live?", ("Cork", "Corcaigh")),
-            PortabilityPrompt("In which town is Fjord's writer at home?", ("Cork", "Corcaigh")),
+            PortabilityPrompt("Where does the author of Fjord live?", ("Cork", "Corcaigh"), "multi_hop"),
+            PortabilityPrompt("In which town is Fjord's writer at home?", ("Cork", "Corcaigh"), "multi_hop"),
+            PortabilityPrompt("Who wrote Fjord?", ("Ada Nilsen", "A. Nilsen", "Nilsen"), "single_hop"),
+            PortabilityPrompt("Where does Ada Nilsen live?", ("Cork",), "single_hop"),
         ),
         relation_id="P50",
+        target_aliases=("A. Nilsen", "Nilsen"),
     ),
     EditRecord(
         "40-1",
@@ -188,7 +195,7 @@ def test_rows_of_a_table_have_nulls_for_absent_fields():
 def test_zsre_portability():
     hop = {"Recalled Relation": "(a, b, c)", "New Question": "Who paid for SS Borea?", "New Answer": "The crew"}
     (record,) = read_edits([{**ZSRE, "portability": hop}])
-    assert record.portability_prompts == (PortabilityPrompt("Who paid for SS Borea?", ("The crew",)),)
+    assert record.portability_prompts == (PortabilityPrompt("Who paid for SS Borea?", ("The crew",), "one_hop"),)
 
 
 def test_easyedit_keeps_native_fields_beside_its_own():

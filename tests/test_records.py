@@ -19,9 +19,11 @@ FULL = EditRecord(
     target_true="Almaty",
     paraphrase_prompts=("Kazakhstan is governed from",),
     neighborhood_prompts=(NeighborhoodPrompt("The capital of Peru is", "Lima"), NeighborhoodPrompt("Fiji's capital:")),
-    portability_prompts=(PortabilityPrompt("Kazakhstan's president works in", ("Astana", "Nur-Sultan")),),
+    portability_prompts=(PortabilityPrompt("Kazakhstan's president works in", ("Astana", "Nur-Sultan"), "reasoning"),),
     generation_prompts=("Kazakhstan is", "Kazakhstan is"),
     relation_id="P36",
+    target_aliases=("Nur-Sultan",),
+    reference_texts=("Astana lies on the Ishim.",),
 )
 FULL_ROW = {
     "edit_id": "a7",
@@ -34,9 +36,13 @@ FULL_ROW = {
         {"prompt": "The capital of Peru is", "target": "Lima"},
         {"prompt": "Fiji's capital:", "target": None},
     ],
-    "portability_prompts": [{"prompt": "Kazakhstan's president works in", "answers": ["Astana", "Nur-Sultan"]}],
+    "portability_prompts": [
+        {"prompt": "Kazakhstan's president works in", "answers": ["Astana", "Nur-Sultan"], "aspect": "reasoning"}
+    ],
     "generation_prompts": ["Kazakhstan is", "Kazakhstan is"],
     "relation_id": "P36",
+    "target_aliases": ["Nur-Sultan"],
+    "reference_texts": ["Astana lies on the Ishim."],
 }
 
 # Clean texts: nothing that reading would strip, fill in or refuse.
@@ -53,10 +59,12 @@ records = st.builds(
     paraphrase_prompts=st.lists(texts, max_size=3).map(tuple),
     neighborhood_prompts=st.lists(st.builds(NeighborhoodPrompt, texts, optional), max_size=3).map(tuple),
     portability_prompts=st.lists(
-        st.builds(PortabilityPrompt, texts, st.lists(texts, min_size=1, max_size=3).map(tuple)), max_size=3
+        st.builds(PortabilityPrompt, texts, st.lists(texts, min_size=1, max_size=3).map(tuple), optional), max_size=3
     ).map(tuple),
     generation_prompts=st.lists(texts, max_size=3).map(tuple),
     relation_id=optional,
+    target_aliases=st.lists(texts, max_size=2).map(tuple),
+    reference_texts=st.lists(texts, max_size=2).map(tuple),
 )
 
 

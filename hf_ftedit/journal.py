@@ -1,0 +1,101 @@
+"""What a long evaluation has found so far, on disk, so that a run that was stopped goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from hf_ftedit.records import EditError
+
+
+class Journal:
+    """
+    A JSONL file of findings: `{"key": ..., "value": ...}` a line, written as they are made.
+
+    Each process of a run writes a file of its own and reads those of all. A line that a kill left half-written is
+    dropped.
+
+    Args:
+        path (`str` or `Path`):
+            The file, such as `scores/unfinished/after.jsonl`; each process puts its rank before the suffix.
+        fingerprint (`str`):
+            What the findings are of, see [`fingerprint`].
+        rank (`int`, *optional*, defaults to `0`):
+            The process.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: the file holds findings of another model or of other settings.
+    """
+
+    def __init__(self, path: str | Path, fingerprint: str, rank: int = 0) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.found: dict[Any, Any] = {}
+        for part in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")):
+            self._read(part, fingerprint)
+        own = path.with_suffix(f".{rank}{path.suffix}")
+        is_new = not _cut_torn_line(own)
+        self._file = open(own, "a", encoding="utf-8", newline="\n")
+        if is_new:
+            self._write([{"fingerprint": fingerprint}])
+
+    def add(self, findings: Iterable[tuple[Any, Any]]) -> None:
+        """Keep (key, value) pairs: keys are text or tuples of text, values what JSON holds."""
+        findings = list(findings)
+        self.found.update(findings)
+        self._write([{"key": key, "value": value} for key, value in findings])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        self._file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        self._file.flush()
+
+    def _read(self, path: Path, fingerprint: str) -> None:
+        lines = path.read_bytes().split(b"\n")[:-1]  # behind the last line break is nothing, or a torn line
+        for number, line in enumerate(lines):
+            row = json.loads(line)
+            if number == 0 and row.get("fingerprint") != fingerprint:
+                raise EditError(
+                    f"{path} is of another model, other edits or other settings; remove it, or resume with the same"
+                )
+            if number:
+                key = row["key"]
+                self.found[tuple(key) if isinstance(key, list) else key] = row["value"]
+
+
+def fingerprint(model: Any, **settings: Any) -> str:
+    """
+    A hash that tells models and settings apart: names, shapes and some elements of every parameter, not all of them.
+
+    Args:
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
+            The model.
+        settings:
+            What else the findings depend on; of plain types.
+    """
+    found = xxhash.xxh3_128(json.dumps(settings, sort_keys=True).encode())
+    for name, parameter in model.named_parameters():
+        found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        flat = parameter.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // 64)]
+        found.update(some.to("cpu").float().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _cut_torn_line(path: Path) -> bool:
+    """Cut what stands behind the last line break; whether anything is left."""
+    if not path.exists():
+        return False
+    with open(path, "rb+") as file:
+        end = file.read().rfind(b"\n") + 1
+        file.truncate(end)
+        os.fsync(file.fileno())
+    return end > 0
