@@ -46,6 +46,13 @@ class EvaluateOptions(CommonOptions):
     """Options of `evaluate`."""
 
     adapter: str | None = field(default=None, metadata={"help": "Adapter to measure: Hub id or folder."})
+    resume: bool = field(default=False, metadata={"help": "Go on with the evaluation that was stopped in output_dir."})
+    tasks: list[str] | None = field(
+        default=None, metadata={"help": "Tasks of lm-evaluation-harness to run, without and with the adapter."}
+    )
+    tasks_path: str | None = field(default=None, metadata={"help": "Folder with task files of your own."})
+    tasks_limit: int | None = field(default=None, metadata={"help": "Use only the first so many samples of a task."})
+    num_fewshot: int | None = field(default=None, metadata={"help": "Examples before each sample of a task."})
 
 
 OPTIONS: dict[str, type[CommonOptions]] = {

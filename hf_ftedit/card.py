@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +22,9 @@ SCORES = {
     "generalization": "generalization",
     "locality": "locality",
     "portability": "portability",
+    "fluency": "fluency",
+    "consistency": "consistency",
+    "perplexity": "perplexity",
 }
 SHOWN_EDITS = 20
 SPECIAL = "".join(re.escape(char) for char in r"\`*_{}[]<>()#+-!|~$")
@@ -120,7 +123,7 @@ def _metadata(results: dict[str, Any], adapter: bool) -> str:
     measured = [
         {"type": name, "name": label, "value": round(results["after"][name], 2)}
         for name, label in SCORES.items()
-        if results["after"][name] is not None
+        if results["after"].get(name) is not None
     ]
     task = {"type": "text-generation", "name": "Model editing"}
     dataset = {"type": "edits", "name": f"edits.jsonl ({results['n_edits']} edits)"}
@@ -138,13 +141,13 @@ def _score_rows(results: dict[str, Any]) -> list[list[str]]:
     return [
         [label, *(score_text(results[when], name) for when in ("before", "after"))]
         for name, label in SCORES.items()
-        if results["before"][name] is not None or results["after"][name] is not None
+        if any(results[when].get(name) is not None for when in ("before", "after"))
     ]
 
 
-def score_text(scores: dict[str, Any], name: str) -> str:
+def score_text(scores: Mapping[str, Any], name: str) -> str:
     """A score with its 95 % interval, as `"93.1 (90.2 to 95.4)"`, or a dash where it is undefined."""
-    if scores[name] is None:
+    if scores.get(name) is None:
         return "—"
     interval = scores.get(f"{name}_ci95")
     return f"{scores[name]:.1f}" + (f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else "")

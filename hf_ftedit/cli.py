@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def train(args: list[str]) -> None:
     from trl import get_peft_config, get_quantization_config
 
     from hf_ftedit.config import EditConfig, EditModelConfig
+    from hf_ftedit.recipe import recipe_of
     from hf_ftedit.report import results_table
     from hf_ftedit.trainer import EditTrainer
 
@@ -92,7 +94,7 @@ def train(args: list[str]) -> None:
     trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
     trainer.save_model()
-    trainer.accelerator.print(results_table(trainer.edit_results()))
+    trainer.accelerator.print(results_table(trainer.edit_results(), recipe_of(trainer)))
     what = "model" if config.full_finetune else "adapter"
     trainer.accelerator.print(f"Written to {config.output_dir}: the {what}, its model card, edits and results.")
 
@@ -100,29 +102,87 @@ def train(args: list[str]) -> None:
 def evaluate(args: list[str]) -> None:
     """Measure a model, with its adapter off and on where there is one."""
     options, edits, _ = checked_input("evaluate", args)
-    from hf_ftedit.evaluation import fill_neighborhood_targets, predict
-    from hf_ftedit.hub import save_results_folder
+    from hf_ftedit.perplexity import read_texts
+
+    texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
+    from accelerate import PartialState
+
+    from hf_ftedit.evaluation import fill_neighborhood_targets, measure, results_of
+    from hf_ftedit.harness import check_tasks
+    from hf_ftedit.hub import UNFINISHED, save_results_folder
     from hf_ftedit.loading import check_adapter, load_adapter, unedited
     from hf_ftedit.report import results_table
-    from hf_ftedit.scoring import score
 
+    if options.tasks:
+        check_tasks(options.tasks, options.tasks_path)
     if options.adapter:
         check_adapter(options.adapter)
     model, tokenizer = base_model(options, edits, args)
     if options.adapter:
         model = load_adapter(model, options.adapter)
-    settings: dict[str, Any] = {"chat_template": options.chat_template}
-    with unedited(model):
-        edits = fill_neighborhood_targets(model, tokenizer, edits, **settings)
-        settings["tokens_per_batch"] = options.eval_tokens_per_batch
-        predictions = {"before": predict(model, tokenizer, edits, **settings)}
-    if options.adapter:
-        predictions["after"] = predict(model, tokenizer, edits, **settings)
-    results = {when: score(found, options.protocol) for when, found in predictions.items()}
-    print(results_table(results))
+    how: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": options.eval_tokens_per_batch}
+    contexts: dict[str, Any] = {"before": unedited(model), **({"after": nullcontext()} if options.adapter else {})}
+    measured, tasks = {}, {}
+    for when, context in contexts.items():
+        with context:
+            if when == "before":
+                edits = fill_neighborhood_targets(model, tokenizer, edits, **how)
+            journal = Path(options.output_dir) / UNFINISHED / f"{when}.jsonl" if options.output_dir else None
+            found = measure(
+                model,
+                tokenizer,
+                edits,
+                options,
+                texts=texts,
+                seed=options.seed,
+                journal=journal,
+                desc=f"Measuring {when}",
+            )
+            measured[when], tasks[when] = found, _task_scores(model, tokenizer, options)
+    results = {**results_of(measured), **_task_results(tasks)}
+    process = PartialState()
+    process.wait_for_everyone()  # before the journals of all are removed
+    if not process.is_main_process:
+        return
+    print(results_table(results, recipe_beside(options.adapter)))
     if options.output_dir:
-        save_results_folder(options.output_dir, results, predictions)
+        save_results_folder(options.output_dir, results, {when: found.predictions for when, found in measured.items()})
         print(f"Written to {options.output_dir}: eval_results.json and predictions.")
+
+
+def _task_scores(model: Any, tokenizer: Any, options: Any) -> dict[str, Any]:
+    """Scores of the tasks that are asked for, computed by one process."""
+    from accelerate import PartialState
+
+    from hf_ftedit.harness import run_tasks
+
+    if not options.tasks or not PartialState().is_main_process:
+        return {}
+    return run_tasks(
+        model,
+        tokenizer,
+        options.tasks,
+        include_path=options.tasks_path,
+        limit=options.tasks_limit,
+        num_fewshot=options.num_fewshot,
+        chat_template=options.chat_template,
+        seed=options.seed,
+    )
+
+
+def _task_results(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    from hf_ftedit.harness import task_changes
+
+    rows = task_changes(scores["before"], scores.get("after", scores["before"]))
+    if "after" not in scores:
+        rows = [{**row, "after": None, "difference": None, "difference_stderr": None} for row in rows]
+    return {"tasks": rows} if rows else {}
+
+
+def recipe_beside(adapter: str | None) -> dict[str, Any]:
+    """The settings that an adapter folder holds, for the diagnosis; nothing where there is none."""
+    path = Path(adapter or "") / "edit_config.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if adapter and path.is_file() else {}
 
 
 def augment(args: list[str]) -> None:
@@ -162,7 +222,7 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
     if options.output_dir and not getattr(options, "resume_from_checkpoint", None):
         from hf_ftedit.hub import require_empty
 
-        require_empty(options.output_dir)
+        require_empty(options.output_dir, resume=getattr(options, "resume", False))
     edits = read_edits(options.edits, options.format, options.max_edits, skip_invalid=options.skip_invalid)
     if len(edits) < 1000:  # five bars that flash by tell nobody anything
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

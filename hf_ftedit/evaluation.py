@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import xxhash
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.answers import containment, exact_match
+from hf_ftedit.asking import Asker
 from hf_ftedit.fluency import consistency, ngram_entropy
-from hf_ftedit.generation import greedy_answers, sampled_texts
-from hf_ftedit.journal import Journal, fingerprint
-from hf_ftedit.likelihood import PairScores, score_pairs
+from hf_ftedit.generation import greedy_answers
 from hf_ftedit.loading import load_config, load_model, load_tokenizer
-from hf_ftedit.probes import ProbedTarget, check_lengths, filled, probed_targets
+from hf_ftedit.options import EditOptions
+from hf_ftedit.perplexity import perplexity
+from hf_ftedit.predictions import EditMeans, edit_means
+from hf_ftedit.probes import check_lengths, filled, probed_targets
 from hf_ftedit.records import EditError, EditRecord
+from hf_ftedit.scoring import compare, score
 from hf_ftedit.tokenization import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-GENERATED_TOKENS = 32
-PROMPTS_AT_ONCE = 8192  # tokenized at once, so that memory does not grow with the edits
 
 
 def load_checked(
@@ -124,8 +118,9 @@ def predict(
     asked = list(dict.fromkeys(probed_targets(records)))
     if not asked:
         raise EditError("there are no edits to measure")
-    work = _Work(model, tokenizer, chat_template, tokens_per_batch, desc, journal, seed)
-    index, values = work.scores(asked)
+    how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
+    asker = Asker(model, tokenizer, seed=seed, journal=journal, desc=desc, **how)
+    index, values = asker.scores(asked)
     logprob, match, token_accuracy = values.T
     columns: dict[str, list[Any]] = {
         "edit_id": [row.edit_id for row in asked],
@@ -139,15 +134,103 @@ def predict(
         "token_accuracy": token_accuracy[index].tolist(),
     }
     if generate:
-        said = work.answers([row.prompt for row in asked])
+        said = asker.answers([row.prompt for row in asked])
         names = [(row.answer, *row.aliases) for row in asked]
         columns["generated"] = said
         columns["exact_match"] = list(map(exact_match, said, names))
         columns["containment"] = list(map(containment, said, names))
     if fluency:
-        columns = _joined(columns, work.texts(records))
-    work.close()
+        columns = _joined(columns, _written(asker, records))
+    asker.close()
     return columns
+
+
+class Measurement(NamedTuple):
+    """
+    What a model makes of some edits.
+
+    Args:
+        predictions (`dict[str, list]`):
+            Columns of predictions, see [`predict`].
+        means (`EditMeans`):
+            Each edit's own scores.
+        scores (`dict`):
+            See [`~hf_ftedit.scoring.score`]; with texts, and [`~hf_ftedit.perplexity.perplexity`].
+    """
+
+    predictions: dict[str, list[Any]]
+    means: EditMeans
+    scores: dict[str, Any]
+
+
+def measure(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    options: EditOptions,
+    *,
+    texts: Sequence[str] = (),
+    seed: int = 0,
+    journal: str | Path | None = None,
+    desc: str = "Evaluating",
+) -> Measurement:
+    """
+    Predict and score, as the options say.
+
+    Args:
+        model (`PreTrainedModel`):
+            Causal language model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        records (`Sequence[EditRecord]`):
+            Records whose neighborhood probes have targets, see [`fill_neighborhood_targets`].
+        options ([`~hf_ftedit.EditOptions`]):
+            `protocol`, `chat_template`, `eval_tokens_per_batch`, `predict_with_generate` and `measure_fluency`.
+        texts (`Sequence[str]`, *optional*):
+            Texts for perplexity.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of sampled texts.
+        journal (`str` or `Path`, *optional*):
+            As in [`predict`].
+        desc (`str`, *optional*, defaults to `"Evaluating"`):
+            Label of the progress bar.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: as [`predict`].
+    """
+    predictions = predict(
+        model,
+        tokenizer,
+        records,
+        chat_template=options.chat_template,
+        tokens_per_batch=options.eval_tokens_per_batch,
+        generate=options.predict_with_generate,
+        fluency=options.measure_fluency,
+        seed=seed,
+        journal=journal,
+        desc=desc,
+    )
+    means = edit_means(predictions)
+    scores = score(means, options.protocol)
+    if texts:
+        scores |= perplexity(model, tokenizer, texts, tokens_per_batch=options.eval_tokens_per_batch)
+    return Measurement(predictions, means, scores)
+
+
+def results_of(measured: Mapping[str, Measurement]) -> dict[str, Any]:
+    """
+    Measurements as `eval_results.json` holds them.
+
+    Args:
+        measured (`Mapping[str, Measurement]`):
+            Those `"before"` and, where there is an edited model, `"after"`.
+    """
+    scores = {when: found.scores for when, found in measured.items()}
+    *_, last = scores.values()
+    results = {**scores, "protocol": last["protocol"], "n_edits": last["n_edits"]}
+    if "after" in measured:
+        results["change"] = compare(measured["before"].means, measured["after"].means, last["protocol"])
+    return results
 
 
 def fill_neighborhood_targets(
@@ -183,142 +266,27 @@ def fill_neighborhood_targets(
     return [filled(record, known) for record in records]
 
 
-class _Work:
-    """Asks a model, each process its share, and keeps what it says in a journal where there is one."""
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        chat_template: bool,
-        tokens_per_batch: int,
-        desc: str,
-        journal: Any,
-        seed: int,
-    ) -> None:
-        self.model, self.tokenizer, self.desc, self.seed = model, tokenizer, desc, seed
-        self.how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
-        self.state = PartialState()
-        self.rank, self.processes = self.state.process_index, self.state.num_processes
-        if any(hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in model.parameters()):
-            self.rank, self.processes = 0, 1  # of a sharded model every process must run every batch
-        self.journal = None
-        if journal is not None:
-            told = fingerprint(model, chat_template=chat_template, seed=seed)
-            self.journal = Journal(journal, told, self.state.process_index)
-
-    def close(self) -> None:
-        if self.journal is not None:
-            self.journal.close()
-
-    def scores(self, asked: Sequence[ProbedTarget]) -> tuple[np.ndarray, np.ndarray]:
-        """Index of each row's (prompt, target) among the distinct ones, and their scores, shape `(pairs, 3)`."""
-        distinct: dict[tuple[str, str], int] = {}
-        index = np.array([distinct.setdefault((row.prompt, row.answer), len(distinct)) for row in asked])
-        owners = dict(zip(reversed(index), reversed(asked), strict=True))
-        pairs = list(distinct)
-        values = np.full((len(pairs), 3), np.nan)
-        for pair, value in self._known(distinct):
-            values[distinct[pair]] = value
-        by_prompt: dict[str, list[int]] = {}
-        for (prompt, _), number in distinct.items():
-            by_prompt.setdefault(prompt, []).append(number)
-        mine = self._share(list(by_prompt))
-        open_pairs = [n for prompt in mine for n in by_prompt[prompt] if np.isnan(values[n, 0])]
-        with tqdm(total=len(open_pairs), desc=self.desc, unit="pair", leave=False, disable=self._hides_bar()) as bar:
-            for begin in range(0, len(mine), PROMPTS_AT_ONCE):
-                chunk = [n for prompt in mine[begin : begin + PROMPTS_AT_ONCE] for n in by_prompt[prompt]]
-                part = np.array([n for n in chunk if np.isnan(values[n, 0])], dtype=int)
-
-                def keep(done: Sequence[int], scores: PairScores, part: np.ndarray = part) -> None:
-                    values[part[done]] = np.stack([column[done] for column in scores], axis=1)
-                    self._note((pairs[n], values[n].tolist()) for n in part[done])
-
-                prompts, targets = ([pairs[n][side] for n in part] for side in (0, 1))
-                names = [owners[n].name for n in part]
-                score_pairs(
-                    self.model, self.tokenizer, prompts, targets, names=names, bar=bar, on_scored=keep, **self.how
-                )
-        self._gather(((n, values[n]) for prompt in mine for n in by_prompt[prompt]), values)
-        return index, values
-
-    def answers(self, prompts: Sequence[str]) -> list[str]:
-        """What the model says to each prompt."""
-        distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-
-        def ask(mine: list[str], keep: Callable[[Sequence[int], Sequence[str]], None]) -> None:
-            how = {"max_new_tokens": GENERATED_TOKENS, "on_done": keep, "desc": "Answering", **self.how}
-            greedy_answers(self.model, self.tokenizer, mine, **how)
-
-        said = self._texts(distinct, ask)
-        return [said[distinct[prompt]] for prompt in prompts]
-
-    def texts(self, records: Sequence[EditRecord]) -> dict[str, list[Any]]:
-        """Rows of generated text, with fluency and consistency."""
-        rows = [(r.edit_id, prompt, n) for r in records for n, prompt in enumerate(r.generation_prompts)]
-        if not rows:
-            raise EditError("fluency is asked for, but no edit has generation_prompts; give some, or leave it off")
-        # Numbered in the key: a prompt that stands twice is sampled twice.
-        keys = {(edit_id, str(n), prompt): number for number, (edit_id, prompt, n) in enumerate(rows)}
-
-        def ask(mine: list[Any], keep: Callable[[Sequence[int], Sequence[str]], None]) -> None:
-            seeds = [xxhash.xxh3_64_intdigest("\x00".join(key).encode(), seed=self.seed) >> 1 for key in mine]
-            prompts, budget = [prompt for _, _, prompt in mine], self.how["tokens_per_batch"]
-            sampled_texts(self.model, self.tokenizer, prompts, seeds, tokens_per_batch=budget, on_done=keep)
-
-        texts = self._texts(keys, ask)
-        written: dict[str, list[str]] = {record.edit_id: [] for record in records}
-        for (edit_id, _, _), text in zip(rows, texts, strict=True):
-            written[edit_id].append(text)
-        similar = consistency(list(written.values()), [record.reference_texts for record in records])
-        agrees = dict(zip(written, similar, strict=True))
-        return {
-            "edit_id": [edit_id for edit_id, _, _ in rows],
-            "kind": ["generation"] * len(rows),
-            "probe": [prompt for _, prompt, _ in rows],
-            "text": texts,
-            "fluency": [ngram_entropy(text) for text in texts],
-            "consistency": [agrees[edit_id] for edit_id, _, _ in rows],
-        }
-
-    def _texts(self, keys: dict[Any, int], ask: Callable[..., None]) -> list[str]:
-        """The text of each key: known, or asked for by the process whose share it is."""
-        found: list[Any] = [None] * len(keys)
-        for key, text in self._known(keys):
-            found[keys[key]] = text
-        mine = self._share(list(keys))
-        missing = [key for key in mine if found[keys[key]] is None]
-
-        def keep(done: Sequence[int], texts: Sequence[str]) -> None:
-            for position, text in zip(done, texts, strict=True):
-                found[keys[missing[position]]] = text
-            self._note((missing[position], text) for position, text in zip(done, texts, strict=True))
-
-        if missing or self.processes == 1:
-            ask(missing, keep)
-        self._gather(((keys[key], found[keys[key]]) for key in mine), found)
-        return found
-
-    def _share(self, keys: list[Any]) -> list[Any]:
-        """This process's part, similar in length to every other's."""
-        return sorted(keys, key=lambda key: len(key if isinstance(key, str) else key[-1]))[self.rank :: self.processes]
-
-    def _known(self, keys: dict[Any, int]) -> Iterable[tuple[Any, Any]]:
-        found = {} if self.journal is None else self.journal.found
-        return [(key, value) for key, value in found.items() if key in keys]
-
-    def _note(self, findings: Iterable[tuple[Any, Any]]) -> None:
-        if self.journal is not None:
-            self.journal.add(findings)
-
-    def _gather(self, mine: Iterable[tuple[int, Any]], into: Any) -> None:
-        """Put what every process found into `into`."""
-        if self.processes > 1:
-            for position, value in gather_object(list(mine)):
-                into[position] = value
-
-    def _hides_bar(self) -> bool | None:
-        return None if self.state.is_main_process else True
+def _written(asker: Asker, records: Sequence[EditRecord]) -> dict[str, list[Any]]:
+    """Rows of generated text, with fluency and consistency."""
+    openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
+    if not openings:
+        raise EditError("fluency is asked for, but no edit has generation_prompts; give some, or leave it off")
+    texts = asker.texts(openings)
+    by_edit: dict[str, list[str]] = {record.edit_id: [] for record in records}
+    for (edit_id, _), text in zip(openings, texts, strict=True):
+        by_edit[edit_id].append(text)
+    agreement: dict[str, float | None] = {}
+    if any(record.reference_texts for record in records):
+        references = [record.reference_texts for record in records]
+        agreement = dict(zip(by_edit, consistency(list(by_edit.values()), references), strict=True))
+    return {
+        "edit_id": [edit_id for edit_id, _ in openings],
+        "kind": ["generation"] * len(openings),
+        "probe": [prompt for _, prompt in openings],
+        "text": texts,
+        "fluency": [ngram_entropy(text) for text in texts],
+        "consistency": [agreement.get(edit_id) for edit_id, _ in openings],
+    }
 
 
 def _joined(columns: dict[str, list[Any]], texts: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -58,7 +58,7 @@ def consistency(generated: Sequence[Sequence[str]], references: Sequence[Sequenc
 
     Returns:
         `list[float | None]`: a value from 0 to 1 for each record; `None` where its reference texts hold no word, or
-        its generated texts none that stands in any record's reference texts.
+        nothing was generated.
 
     Raises:
         [`~hf_ftedit.records.EditError`]: scikit-learn is not installed, or the two are not of one length.
@@ -77,7 +77,8 @@ def consistency(generated: Sequence[Sequence[str]], references: Sequence[Sequenc
     vectorizer.fit(texts)
     first, second = (vectorizer.transform(map(" ".join, part)) for part in (generated, references))
     cosines = np.asarray(first.multiply(second).sum(axis=1)).ravel()  # rows are of length 1, or zero
-    known = (first.getnnz(axis=1) > 0) & (second.getnnz(axis=1) > 0)
+    written = np.array([any(text.strip() for text in record) for record in generated], dtype=bool)
+    known = written & (second.getnnz(axis=1) > 0)
     return [min(float(value), 1.0) if is_known else None for value, is_known in zip(cosines, known, strict=True)]
 
 

@@ -29,6 +29,7 @@ ADAPTER_FILES = (
     "eval_results.json",
     "edit_config.yaml",
 )
+UNFINISHED = "unfinished"  # folder of an evaluation's journals, until its results are written
 # What to do about the statuses that the Hub answers with.
 REMEDIES = {
     401: "log in with `hf auth login`, or give a valid token",
@@ -39,9 +40,24 @@ REMEDIES = {
 }
 
 
-def require_empty(folder: str | Path) -> None:
-    """Raise [`~hf_ftedit.records.EditError`] where `folder` exists with content, or cannot be made or written to."""
+def require_empty(folder: str | Path, *, resume: bool = False) -> None:
+    """
+    Raise [`~hf_ftedit.records.EditError`] where `folder` exists with content, or cannot be made or written to.
+
+    Args:
+        folder (`str` or `Path`):
+            Where something is to be written.
+        resume (`bool`, *optional*, defaults to `False`):
+            Whether an unfinished evaluation may be there, and nothing else.
+    """
     path = Path(folder)
+    if path.is_dir() and [item.name for item in path.iterdir()] == [UNFINISHED]:
+        if resume:
+            return
+        raise EditError(
+            f"output_dir {str(folder)!r} holds an evaluation that was stopped; add --resume to go on with it, "
+            "or remove the folder"
+        )
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
     nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
@@ -202,6 +218,7 @@ def save_results_folder(
         for when, columns in predictions.items():
             Dataset.from_dict(columns).to_parquet(str(new / f"predictions-{when}.parquet"))
         _write(new / "eval_results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    shutil.rmtree(Path(folder) / UNFINISHED, ignore_errors=True)
 
 
 def _filled(dataset: DatasetDict) -> DatasetDict:

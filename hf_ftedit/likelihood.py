@@ -97,7 +97,7 @@ def score_pairs(
     own_bar = bar is None
     bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None) if own_bar else bar
 
-    def done(batch: _Judged) -> None:
+    def done(batch: JudgedTokens) -> None:
         indices = batch.into(scores, pairs)
         bar.update(len(indices))
         if on_scored is not None:
@@ -111,13 +111,13 @@ def score_pairs(
         else:
             sizes = [len(pair.input_ids) for pair in pairs]
             pad = CompletionOnlyCollator.from_tokenizer(tokenizer)
-            in_batches(sizes, tokens_per_batch, lambda batch: done(_judged_rows(model, pad, pairs, batch)))
+            in_batches(sizes, tokens_per_batch, lambda batch: done(judged_rows(model, pad, pairs, batch)))
     if own_bar:
         bar.close()
     return scores
 
 
-class _Judged(NamedTuple):
+class JudgedTokens(NamedTuple):
     """Target tokens of some pairs: the pair, the log-probability and the hit of each, arrays of shape `(tokens,)`."""
 
     pair: np.ndarray
@@ -133,7 +133,7 @@ class _Judged(NamedTuple):
         return indices.tolist()
 
 
-def _judged_trees(model: Any, trees: Sequence[TokenTree]) -> _Judged:
+def _judged_trees(model: Any, trees: Sequence[TokenTree]) -> JudgedTokens:
     """Each target token of some trees."""
     logits, owner = _tree_logits(model, trees)
     return _judged(logits, owner, [read for tree in trees for read in tree.reads])
@@ -156,9 +156,9 @@ def _tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, 
     return logits_at(model, rows, columns, **inputs), owner.ravel()
 
 
-def _judged_rows(
+def judged_rows(
     model: Any, pad: CompletionOnlyCollator, pairs: Sequence[EncodedPair], batch: Sequence[int]
-) -> _Judged:
+) -> JudgedTokens:
     """Each target token of some pairs, each of which is a padded row."""
     inputs = pad([{"input_ids": pairs[i].input_ids, "labels": pairs[i].labels} for i in batch])
     found = target_logits(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
@@ -166,14 +166,14 @@ def _judged_rows(
     return _judged(found.logits, np.arange(len(reads)), reads)
 
 
-def _judged(logits: torch.Tensor, owner: np.ndarray, reads: Sequence[Read]) -> _Judged:
+def _judged(logits: torch.Tensor, owner: np.ndarray, reads: Sequence[Read]) -> JudgedTokens:
     """Log-probability of each read's token after its row of `logits`, shape `(rows, vocabulary)`, and its hit."""
     logits = logits.float()
     rows = torch.from_numpy(owner).to(logits.device)
     tokens = torch.tensor([read.token for read in reads], device=logits.device)
     logprob = logits[rows, tokens].double() - torch.logsumexp(logits, dim=-1)[rows].double()
     hit = logits.argmax(dim=-1)[rows] == tokens
-    return _Judged(np.array([read.pair for read in reads]), logprob.cpu().numpy(), hit.cpu().numpy())
+    return JudgedTokens(np.array([read.pair for read in reads]), logprob.cpu().numpy(), hit.cpu().numpy())
 
 
 def _reads_trees(model: Any, pairs: Sequence[EncodedPair]) -> bool:

@@ -111,7 +111,13 @@ class EditOptions(AugmentationOptions):
         lora_embedding (`bool`, *optional*, defaults to `False`):
             Give the token embedding a LoRA too, as the paper does for GPT-J.
         eval_tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens, padding included, of one evaluation batch.
+            Tokens, padding included, of one evaluation batch; halved where memory does not suffice.
+        predict_with_generate (`bool`, *optional*, defaults to `False`):
+            Let the model answer each probe by itself too, and score exact match and containment of the targets.
+        measure_fluency (`bool`, *optional*, defaults to `False`):
+            Let the model go on from the edits' `generation_prompts`, and measure fluency and consistency.
+        perplexity_texts (`str`, *optional*):
+            File or Hub dataset with texts on which to measure perplexity, before and after.
     """
 
     edits: str | None = _option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
@@ -125,6 +131,9 @@ class EditOptions(AugmentationOptions):
     full_finetune: bool = _option(False, "Train all weights instead of a LoRA adapter.")
     lora_embedding: bool = _option(False, "Give the token embedding a LoRA too.")
     eval_tokens_per_batch: int = _option(2048, "Tokens, padding included, of one evaluation batch.")
+    predict_with_generate: bool = _option(False, "Let the model answer each probe by itself too, and score that.")
+    measure_fluency: bool = _option(False, "Measure fluency and consistency of text after the generation_prompts.")
+    perplexity_texts: str | None = _option(None, "File or Hub dataset with texts to measure perplexity on.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

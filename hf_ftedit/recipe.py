@@ -62,8 +62,8 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
     recipe["dtype"] = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     recipe |= {option.name: getattr(args, option.name) for option in fields(EditOptions)}
     recipe |= {"edits": "edits.jsonl", "format": None, "max_edits": None}
-    if recipe["locality_pool"]:
-        recipe["locality_pool"] = public_name(recipe["locality_pool"])
+    for name in ("locality_pool", "perplexity_texts"):
+        recipe[name] = public_name(recipe[name]) if recipe[name] else None
     recipe["similar_model"] = public_name(recipe["similar_model"])
     recipe |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     recipe |= _lora(trainer)

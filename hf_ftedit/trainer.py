@@ -15,16 +15,16 @@ from trl import SFTTrainer
 from hf_ftedit.card import SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.config import EditConfig
-from hf_ftedit.evaluation import fill_neighborhood_targets, predict
+from hf_ftedit.evaluation import Measurement, fill_neighborhood_targets, measure, results_of
 from hf_ftedit.generation import greedy_answers
 from hf_ftedit.hub import save_edit_folder
 from hf_ftedit.loading import unedited
 from hf_ftedit.logits import target_logits, token_log_probs
+from hf_ftedit.perplexity import read_texts
 from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded_parts, prepare, with_probes
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError, EditRecord, Fact
-from hf_ftedit.scoring import score
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -100,12 +100,13 @@ class EditTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         args = as_edit_config(args)
+        self._texts = read_texts(args.perplexity_texts) if args.perplexity_texts else []
         given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
         self.edit_records = given.records
         self._trained_edits = given.edits
         self._is_ours = given.is_ours
         self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
-        self._scores: dict[tuple[bool, int], dict[str, Any]] = {}
+        self._measured: dict[tuple[bool, int], Measurement] = {}
         if given.is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer)
@@ -217,21 +218,33 @@ class EditTrainer(SFTTrainer):
         Raises:
             [`~hf_ftedit.records.EditError`]: the unedited model is needed, and was trained without an adapter.
         """
-        model, chat_template = self.accelerator.unwrap_model(self.model), self.args.chat_template
-        asked = list(self.edit_records if records is None else records)
-        if any(probe.target is None for record in asked for probe in record.neighborhood_prompts):
-            with self._unedited(model):
-                asked = fill_neighborhood_targets(model, self.processing_class, asked, chat_template=chat_template)
-        if records is None:
-            self.edit_records = asked  # what the unedited model answered is saved with the edits
-        with nullcontext() if edited else self._unedited(model):
-            return predict(
-                model,
-                self.processing_class,
-                asked,
-                chat_template=chat_template,
-                tokens_per_batch=self.args.eval_tokens_per_batch,
-            )
+        return self._measure(records, edited=edited).predictions
+
+    def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
+        """
+        Scores of `records` (the trainer's without), see [`~hf_ftedit.scoring.score`]; arguments as `predict_edits`.
+
+        What was measured of the trainer's own records is kept: asking again at the same step computes nothing.
+        """
+        return self._measure(records, edited=edited).scores
+
+    def _measure(self, records: Sequence[EditRecord] | None, *, edited: bool) -> Measurement:
+        key = (edited, self.state.global_step if edited else 0)
+        if records is not None:
+            return self._measure_now(records, edited)[0]
+        if key not in self._measured:
+            # What the unedited model answered is saved with the edits.
+            self._measured[key], self.edit_records = self._measure_now(self.edit_records, edited)
+        return self._measured[key]
+
+    def _measure_now(self, records: Sequence[EditRecord], edited: bool) -> tuple[Measurement, list[EditRecord]]:
+        asked = (self.accelerator.unwrap_model(self.model), self.processing_class)
+        filled = list(records)
+        if any(probe.target is None for record in records for probe in record.neighborhood_prompts):
+            with self._unedited(asked[0]):
+                filled = fill_neighborhood_targets(*asked, records, chat_template=self.args.chat_template)
+        with nullcontext() if edited else self._unedited(asked[0]):
+            return measure(*asked, filled, self.args, texts=self._texts, seed=self.args.seed), filled
 
     def _unedited(self, model: Any) -> Any:
         """Context of the unedited model; without an adapter there is none once training began."""
@@ -241,19 +254,6 @@ class EditTrainer(SFTTrainer):
                 "and give every neighborhood probe its target"
             )
         return unedited(model)
-
-    def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
-        """
-        Scores of `records` (the trainer's without), see [`~hf_ftedit.scoring.score`].
-
-        Scores of the trainer's own records are kept: asking again at the same step computes nothing.
-        """
-        if records is not None:
-            return score(self.predict_edits(records, edited=edited), self.args.protocol)
-        key = (edited, self.state.global_step if edited else 0)
-        if key not in self._scores:
-            self._scores[key] = score(self.predict_edits(edited=edited), self.args.protocol)
-        return self._scores[key]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as [`~transformers.Trainer`] does; without an adapter, the unedited model is measured first."""
@@ -267,17 +267,14 @@ class EditTrainer(SFTTrainer):
 
     def _forget_edited(self) -> None:
         """Drop scores of other weights than the model's: an earlier run's, or the last step's for the best one's."""
-        self._scores = {key: scores for key, scores in self._scores.items() if not key[0]}
+        self._measured = {key: found for key, found in self._measured.items() if not key[0]}
 
     def edit_results(self) -> dict[str, Any]:
         """Scores before and after, as `eval_results.json` holds them."""
-        before, after = self.score_edits(edited=False), self.score_edits()
+        measured = {"before": self._measure(None, edited=False), "after": self._measure(None, edited=True)}
         recipe = recipe_of(self)
         return {
-            "before": before,
-            "after": after,
-            "protocol": after["protocol"],
-            "n_edits": len(self.edit_records),
+            **results_of(measured),
             "base_model": recipe["model_name_or_path"],
             "base_model_revision": recipe.get("model_revision"),
         }
