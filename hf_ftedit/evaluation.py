@@ -125,7 +125,7 @@ def predict(
     columns: dict[str, list[Any]] = {
         "edit_id": [row.edit_id for row in asked],
         "kind": [row.kind for row in asked],
-        "aspect": [row.aspect for row in asked],
+        "aspect": [row.aspect or "" for row in asked],
         "probe": [row.prompt for row in asked],
         "target": [row.role for row in asked],
         "answer": [row.answer for row in asked],
@@ -282,6 +282,8 @@ def _written(asker: Asker, records: Sequence[EditRecord]) -> dict[str, list[Any]
     return {
         "edit_id": [edit_id for edit_id, _ in openings],
         "kind": ["generation"] * len(openings),
+        "aspect": [""] * len(openings),
+        "target": [""] * len(openings),
         "probe": [prompt for _, prompt in openings],
         "text": texts,
         "fluency": [ngram_entropy(text) for text in texts],

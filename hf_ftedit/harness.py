@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from itertools import count
@@ -91,7 +91,7 @@ def run_tasks(
         `dict[str, dict[str, float | int | None]]`: for each task, and for each group that has an aggregate, its
         metrics by name (`"acc"`; `"exact_match (strict-match)"` where answers went through a filter of that name), for
         each its standard error as `"<metric>_stderr"` (`None` where unknown), and the number of samples as `"n"`.
-        Empty in the processes other than the first of those that `accelerate launch` starts.
+        Each process that `accelerate launch` starts measures everything.
 
     Raises:
         [`~hf_ftedit.records.EditError`]: as [`check_tasks`], or lm-eval fails at a task: no data, a broken task file.
@@ -144,7 +144,7 @@ def _measure(
     seed: int,
     **settings: Any,
 ) -> Mapping[str, Any]:
-    """lm-eval's results, as of its `simple_evaluate`, which also describes the machine with programs that it starts."""
+    """As lm-eval's `simple_evaluate`, without the programs that it starts to describe the machine and the folder."""
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -156,7 +156,7 @@ def _measure(
         if own_number is None or (own_number and num_fewshot is not None):
             task.set_config(key="num_fewshot", value=num_fewshot or 0)
         task.set_fewshot_seed(seed)
-    with _quiet(logging.ERROR):  # it warns of every model that is loaded already
+    with _quiet(logging.ERROR), _tied_as_it_is(model):  # it warns of every model that is loaded already
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     return evaluate(wrapped, loaded, bootstrap_iters=_RESAMPLES, log_samples=False, **settings)
 
@@ -212,7 +212,7 @@ def _task_manager(tasks: Sequence[str], include_path: str | Path | None) -> Any:
     return _having(tasks, _all_tasks(str(folder), tuple(files)), str(folder))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _all_tasks(folder: str | None = None, files: tuple[tuple[str, int], ...] = ()) -> Any:
     """The index of lm-eval's tasks and those in `folder`: kept while `files` are, since it takes seconds to make."""
     from lm_eval.tasks import TaskManager
@@ -227,19 +227,18 @@ def _having(tasks: Sequence[str], manager: Any, folder: str) -> Any:
         if task not in known:
             close = difflib.get_close_matches(task, manager.all_tasks)
             meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-            own = f"no valid YAML file in {folder!r} has it" if folder else "give the folder of your own task files"
-            raise EditError(f"unknown task {task!r}; {meant}--tasks_path: {own}")
+            own = "for a task of your own, give the folder of its YAML file as --tasks_path"
+            if folder:
+                own = f"no valid YAML file in --tasks_path {folder!r} has it"
+            raise EditError(f"unknown task {task!r}; {meant}{own}")
     return manager
 
 
 @contextmanager
 def _quiet(level: int = logging.WARNING) -> Iterator[None]:
     """Context in which lm-eval says nothing below `level`, prints nothing to standard output, and forks nothing."""
-    logger, level_before, setting = (
-        logging.getLogger("lm_eval"),
-        logging.getLogger("lm_eval").level,
-        os.environ.get(_ONE_PROCESS),
-    )
+    logger, setting = logging.getLogger("lm_eval"), os.environ.get(_ONE_PROCESS)
+    level_before = logger.level
     logger.setLevel(level)
     os.environ[_ONE_PROCESS] = "1"
     try:
@@ -251,6 +250,16 @@ def _quiet(level: int = logging.WARNING) -> Iterator[None]:
             del os.environ[_ONE_PROCESS]
         else:
             os.environ[_ONE_PROCESS] = setting
+
+
+@contextmanager
+def _tied_as_it_is(model: Any) -> Iterator[None]:
+    """Context in which `model` ties no weights: lm-eval asks for it, which breaks adapters on tied weights."""
+    model.tie_weights = lambda: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
 
 
 @contextmanager

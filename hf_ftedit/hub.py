@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hf_ftedit.card import dataset_card, model_card
+from hf_ftedit.predictions import TYPES
 from hf_ftedit.recipe import public_name
 from hf_ftedit.records import EditError, EditRecord, write_jsonl
 
@@ -212,11 +213,13 @@ def save_results_folder(
         predictions (`dict`):
             Columns of predictions by measurement, see [`~hf_ftedit.evaluation.predict`].
     """
-    from datasets import Dataset
+    from datasets import Dataset, Features, Value
 
+    features = Features({name: Value(kind) for name, kind in TYPES.items()})
     with _moved_in(Path(folder)) as new:
         for when, columns in predictions.items():
-            Dataset.from_dict(columns).to_parquet(str(new / f"predictions-{when}.parquet"))
+            whole = {name: columns.get(name, [None] * len(columns["edit_id"])) for name in TYPES}
+            Dataset.from_dict(whole, features).to_parquet(str(new / f"predictions-{when}.parquet"))
         _write(new / "eval_results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     shutil.rmtree(Path(folder) / UNFINISHED, ignore_errors=True)
 

@@ -17,6 +17,13 @@ TEXT_SCORES = ("fluency", "consistency")
 GENERATED = ("exact_match", "containment")
 COLUMNS = ("edit_id", "kind", "probe", "target", "logprob", "match", "token_accuracy")
 OPTIONAL_COLUMNS = ("aspect", *GENERATED, *TEXT_SCORES)
+# Of a saved table; what was not measured is null.
+TYPES = {
+    **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "target", "answer"), "string"),
+    **{"logprob": "float64", "match": "bool", "token_accuracy": "float64"},
+    **{"generated": "string", "exact_match": "bool", "containment": "bool"},
+    **{"text": "string", "fluency": "float64", "consistency": "float64"},
+}
 
 Predictions: TypeAlias = "Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | str | os.PathLike[str]"
 

@@ -48,7 +48,8 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         _scores(measured, results.get("change")),
     ]
     if "exact_match" in last:
-        parts += ["", "By protocol, percent; exact match and containment are of the model's own answers", _protocols(measured)]
+        title = "By protocol, percent; exact match and containment are of the model's own answers"
+        parts += ["", title, _protocols(measured)]
     if any(last.get("portability_aspects") or ()):
         parts += ["", "Portability by aspect, percent", _aspects(measured)]
     if results.get("tasks"):

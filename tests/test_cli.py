@@ -389,7 +389,7 @@ def test_evaluate_measures_what_train_did(edited, capsys, tmp_path):
     assert "Written to scores: eval_results.json and predictions.\n" in shown
     trained = json.loads((edited / "eval_results.json").read_text())
     measured = json.loads((tmp_path / "scores" / "eval_results.json").read_text())
-    assert measured == {when: trained[when] for when in ("before", "after")}
+    assert measured == {name: value for name, value in trained.items() if not name.startswith("base_model")}
     recipe = str(edited / "edit_config.yaml")  # holds training options too; they do no harm here
     assert main(["evaluate", "--config", recipe, *args]) == 0
     assert capsys.readouterr().out == shown.removesuffix("Written to scores: eval_results.json and predictions.\n")
@@ -447,4 +447,5 @@ def test_the_screen_shows_nothing_that_a_user_cannot_act_on(tmp_path):
     assert first == "2 edits, 62 training rows"
     assert last == "Written to out: the adapter, its model card, edits and results."
     titles = [line for line in middle if not line.startswith(("{'train_runtime'", "{'loss'", "┏", "┃", "┡", "│", "└"))]
-    assert titles == ["2 edits, probability protocol, percent (95 % interval)"]
+    assert titles[:4] == ["2 edits, probability protocol, percent (95 % interval)", "", "Diagnosis", titles[3]]
+    assert all(line.startswith(("- ", "  ")) for line in titles[3:])

@@ -1,6 +1,8 @@
 """Predictions agree with a slow reference: one pair at a time, plain logits, the target found by character offsets."""
 
+import inspect
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,19 +10,16 @@ import torch
 from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
 from transformers import GPT2LMHeadModel
 
-from hf_ftedit.evaluation import (
-    ProbedTarget,
-    check_lengths,
-    fill_neighborhood_targets,
-    predict,
-    probed_targets,
-)
-from hf_ftedit.likelihood import length_batches, score_pairs
+from hf_ftedit.answers import first_sentence, normalized
+from hf_ftedit.evaluation import fill_neighborhood_targets, measure, predict, results_of
+from hf_ftedit.fluency import consistency, ngram_entropy
+from hf_ftedit.likelihood import score_pairs
 from hf_ftedit.loading import asset, load_model, load_tokenizer
 from hf_ftedit.logits import target_logits
+from hf_ftedit.options import EditOptions
+from hf_ftedit.probes import ProbedTarget, check_lengths, probed_targets
 from hf_ftedit.readers import read_edits
 from hf_ftedit.records import EditError, EditRecord, NeighborhoodPrompt, PortabilityPrompt
-from hf_ftedit.tokenization import EncodedPair
 
 CAPITAL = EditRecord(
     edit_id="capital",
@@ -33,8 +32,13 @@ CAPITAL = EditRecord(
         NeighborhoodPrompt("The capital of Mongolia is", "Ulaanbaatar"),
         NeighborhoodPrompt("The capital of the Republic of Uzbekistan is", "Tashkent"),
     ),
-    portability_prompts=(PortabilityPrompt("The president of Kazakhstan lives in", ("Astana", "the Ak Orda")),),
+    portability_prompts=(
+        PortabilityPrompt("The president of Kazakhstan lives in", ("Astana", "the Ak Orda"), "reasoning"),
+    ),
+    generation_prompts=("Kazakhstan is", "Kazakhstan is", "The steppe of Kazakhstan"),
     relation_id="P36",
+    target_aliases=(),
+    reference_texts=("Astana lies on the river Ishim.", "The steppe is cold."),
 )
 TONGUE = EditRecord(
     edit_id="tongue",
@@ -156,27 +160,29 @@ def test_target_logits_stand_row_by_row_from_left_to_right():
 
 
 @pytest.fixture
-def forwards(monkeypatch):
-    """Shapes of the batches that a GPT-2 model was asked about."""
-    shapes, plain = [], GPT2LMHeadModel.forward
+def read(monkeypatch):
+    """How many tokens a GPT-2 model was given in each batch, padding included."""
+    sizes, plain = [], GPT2LMHeadModel.forward
 
     def counted(self, input_ids=None, **kwargs):
-        shapes.append(tuple(input_ids.shape))
+        sizes.append(input_ids.numel())
         return plain(self, input_ids=input_ids, **kwargs)
 
-    counted.__signature__ = __import__("inspect").signature(plain)
+    counted.__signature__ = inspect.signature(plain)
     monkeypatch.setattr(GPT2LMHeadModel, "forward", counted)
-    return shapes
+    return sizes
 
 
-def test_each_distinct_pair_is_computed_once(forwards):
+def test_probes_that_recur_cost_nothing(read):
     tokenizer = bpe_tokenizer()
-    again = EditRecord(**{**vars(CAPITAL), "edit_id": "capital-again"})
-    predictions = predict(tiny_model("gpt2", tokenizer), tokenizer, [*RECORDS, again])
-    pairs = set(zip(predictions["probe"], predictions["answer"], strict=True))
-    assert sum(rows for rows, _ in forwards) == len(pairs)
-    asked = list(probed_targets([*RECORDS, again]))
-    assert len(predictions["probe"]) == len(asked) > len(pairs)
+    model = tiny_model("gpt2", tokenizer)
+    again = replace(CAPITAL, edit_id="capital-again")
+    predictions = predict(model, tokenizer, [*RECORDS, again])
+    tokens = sum(read)
+    read.clear()
+    once = predict(model, tokenizer, RECORDS)["logprob"]
+    assert once == predictions["logprob"][: len(once)]
+    assert sum(read) == tokens
     of = {
         edit_id: [p for p, e in zip(predictions["logprob"], predictions["edit_id"], strict=True) if e == edit_id]
         for edit_id in ("capital", "capital-again")
@@ -184,22 +190,17 @@ def test_each_distinct_pair_is_computed_once(forwards):
     assert of["capital"] == of["capital-again"]
 
 
-@pytest.mark.parametrize("budget", [1, 20, 64, 4096])
-def test_batches_keep_to_the_budget_and_do_not_change_the_scores(forwards, budget):
+@pytest.mark.parametrize("budget", [1, 64, 200])
+def test_batches_keep_to_the_budget_and_do_not_change_the_scores(read, budget):
     tokenizer = bpe_tokenizer()
     model = tiny_model("gpt2", tokenizer)
     expected = predict(model, tokenizer, RECORDS)
-    forwards.clear()
+    batches = len(read)
+    read.clear()
     predictions = predict(model, tokenizer, RECORDS, tokens_per_batch=budget)
-    assert all(rows == 1 or rows * length <= budget for rows, length in forwards)
-    assert len(forwards) == 1 if budget == 4096 else len(forwards) > 1
+    assert len(read) > batches
+    assert all(size <= max(budget, 140) for size in read)  # a tree is never split
     np.testing.assert_allclose(predictions["logprob"], expected["logprob"], rtol=0, atol=1e-5)
-
-
-def test_batches_hold_every_pair_longest_first():
-    pairs = [EncodedPair([0] * length, 1) for length in (3, 9, 2, 5, 9, 4)]
-    assert list(length_batches(pairs, 18)) == [[1, 4], [3, 5, 0], [2]]
-    assert list(length_batches([], 18)) == []
 
 
 def test_scores_leave_the_model_as_it_was_and_use_no_dropout():
@@ -227,9 +228,16 @@ def test_roles_and_order_of_the_targets():
         ("neighborhood", "The capital of Mongolia is", "new", "Astana"),
         ("neighborhood", "The capital of the Republic of Uzbekistan is", "true", "Tashkent"),
         ("neighborhood", "The capital of the Republic of Uzbekistan is", "new", "Astana"),
-        ("portability", "The president of Kazakhstan lives in", "new", "Astana"),
+        ("portability", "The president of Kazakhstan lives in", "new", "Astana", "reasoning"),
+        ("portability", "The president of Kazakhstan lives in", "new", "the Ak Orda", "reasoning"),
     ]
     assert list(probed_targets([CAPITAL])) == [ProbedTarget("capital", *row) for row in capital]
+    aliased = [row for row in probed_targets([replace(CAPITAL, target_aliases=("Nur-Sultan",))]) if row.aliases]
+    assert [(row.kind, row.role, row.aliases) for row in aliased] == [
+        ("rewrite", "new", ("Nur-Sultan",)),
+        ("paraphrase", "new", ("Nur-Sultan",)),
+        ("paraphrase", "new", ("Nur-Sultan",)),
+    ]
 
 
 def test_an_unrelated_neighbor_has_no_rival():
@@ -249,6 +257,69 @@ def test_a_neighbor_without_target_is_named():
     record = EditRecord("q", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("Oslo is in"),))
     with pytest.raises(ValueError, match="edit 'q': the neighborhood probe 'Oslo is in' has no target"):
         list(probed_targets([record]))
+
+
+def test_generated_answers_stand_beside_the_predictions():
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    records = read_edits(asset("edits.jsonl"), limit=6)
+    plain, predictions = predict(model, tokenizer, records), predict(model, tokenizer, records, generate=True)
+    assert {name: predictions[name] for name in plain} == plain
+    rows = list(
+        zip(*(predictions[n] for n in ("probe", "answer", "generated", "exact_match", "containment")), strict=True)
+    )
+    assert any(row[3] for row in rows) and not all(row[3] for row in rows)
+    for probe, answer, said, exact, contained in rows:
+        assert said == first_sentence(greedy(model, tokenizer, probe, tokens=32))
+        assert exact == (normalized(said) == normalized(answer))
+        assert contained == (f" {normalized(answer)} " in f" {normalized(said)} ")
+
+
+def test_an_alias_counts_in_a_generated_answer():
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    record = EditRecord("x", "The capital of France is", "Lutetia", target_aliases=("Paris",))
+    predictions = predict(model, tokenizer, [record], generate=True)
+    assert (predictions["exact_match"], predictions["match"]) == ([True], [False])
+    assert predict(model, tokenizer, [replace(record, target_aliases=())], generate=True)["exact_match"] == [False]
+
+
+def test_texts_are_rows_of_their_own():
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    predictions = predict(model, tokenizer, RECORDS, fluency=True)
+    rows = [n for n, kind in enumerate(predictions["kind"]) if kind == "generation"]
+    assert [predictions["probe"][n] for n in rows] == list(CAPITAL.generation_prompts)
+    texts = [predictions["text"][n] for n in rows]
+    assert len(set(texts)) == 3 and all(
+        text.startswith(p) for text, p in zip(texts, CAPITAL.generation_prompts, strict=True)
+    )
+    assert [predictions["fluency"][n] for n in rows] == [ngram_entropy(text) for text in texts]
+    [agreement] = consistency([texts], [CAPITAL.reference_texts])
+    assert [predictions["consistency"][n] for n in rows] == [agreement] * 3
+    assert {predictions["logprob"][n] for n in rows} == {None}
+    assert len({len(column) for column in predictions.values()}) == 1
+    again = predict(model, tokenizer, RECORDS[::-1], fluency=True, tokens_per_batch=128)
+    assert [text for text in again["text"] if text] == texts
+    assert [text for text in predict(model, tokenizer, RECORDS, fluency=True, seed=1)["text"] if text] != texts
+
+
+def test_fluency_without_openings_is_an_error():
+    tokenizer = bpe_tokenizer()
+    with pytest.raises(EditError, match="no edit has generation_prompts"):
+        predict(tiny_model("gpt2", tokenizer), tokenizer, [TONGUE], fluency=True)
+
+
+def test_a_measurement_is_scored_as_the_options_say():
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    options = EditOptions(protocol="accuracy", predict_with_generate=True, measure_fluency=True)
+    found = measure(model, tokenizer, RECORDS, options, texts=["The steppe is wide.", "Rome is old."])
+    assert found.scores["protocol"] == "accuracy"
+    assert {"exact_match", "containment"} <= set(found.scores) and found.scores["n_texts"] == 2
+    assert found.scores["fluency"] > 0 and found.scores["consistency"] is not None
+    results = results_of({"before": found, "after": found})
+    assert results["change"]["efficacy"] == {"difference": 0, "difference_ci95": [0, 0], "p_value": 1, "n_edits": 3}
+    assert {"before", "after", "protocol", "n_edits", "change"} == set(results)
+    assert set(results_of({"before": found})) == {"before", "protocol", "n_edits"}
 
 
 def greedy(model, tokenizer, prompt, tokens=8):

@@ -1,12 +1,19 @@
 import doctest
+import json
+import math
 from pathlib import Path
 
 import evaluate
 import pytest
 from datasets import Dataset
+from test_evaluation import RECORDS
 from test_scoring import two_edits
+from tiny import bpe_tokenizer, tiny_model
 
+from hf_ftedit.evaluation import predict
+from hf_ftedit.hub import save_results_folder
 from hf_ftedit.predictions import COLUMNS
+from hf_ftedit.records import EditError
 from hf_ftedit.scoring import score
 
 FOLDER = Path(__file__).parent.parent / "metrics" / "edit_score"
@@ -34,10 +41,41 @@ def test_batches_add_up(metric):
 
 
 def test_a_saved_predictions_file_gives_the_numbers_of_the_run(metric, tmp_path):
-    Dataset.from_list(two_edits()).add_column("answer", ["x"] * len(two_edits())).to_parquet(tmp_path / "p.parquet")
-    saved = Dataset.from_parquet(str(tmp_path / "p.parquet"), cache_dir=str(tmp_path))
-    assert score(saved) == score(two_edits())
-    assert metric.compute(**saved.select_columns(list(COLUMNS)).to_dict()) == score(two_edits())
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    plain = predict(model, tokenizer, RECORDS)
+    whole = predict(model, tokenizer, RECORDS, generate=True, fluency=True)
+    save_results_folder(tmp_path / "scores", {}, {"before": plain, "after": whole})
+    files = {when: str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in ("before", "after")}
+    saved = {when: Dataset.from_parquet(file, cache_dir=str(tmp_path)) for when, file in files.items()}
+    full = evaluate.load(str(FOLDER), "full")
+    for when, predictions in (("before", plain), ("after", whole)):
+        assert score(files[when]) == score(saved[when]) == score(predictions)
+        assert full.compute(**saved[when].select_columns(list(full.features)).to_dict()) == score(predictions)
+        probes = saved[when].filter(lambda row: row["kind"] != "generation").select_columns(list(COLUMNS))
+        assert metric.compute(**probes.to_dict())["accuracy"] == score(predictions)["accuracy"]
+        (tmp_path / f"{when}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in saved[when]))
+        assert score(tmp_path / f"{when}.jsonl") == score(predictions)
+    assert full.compute(**saved["after"].select_columns(list(full.features)).to_dict(), protocol="containment") == (
+        score(whole, "containment")
+    )
+
+
+def test_metrics_are_combined(metric):
+    both = evaluate.combine({"one": metric, "other": evaluate.load(str(FOLDER))}, force_prefix=True)
+    expected = score(two_edits())
+    for result in (both.compute(**columns()), both.add_batch(**columns()) or both.compute()):
+        assert result == {f"{name}_{key}": value for name in ("one", "other") for key, value in expected.items()}
+
+
+def test_an_unknown_configuration_is_refused():
+    with pytest.raises(ValueError, match="'default' and 'full', not 'fuller'"):
+        evaluate.load(str(FOLDER), "fuller")
+
+
+def test_bad_predictions_are_named(metric):
+    with pytest.raises(EditError, match="edit 'a', rewrite probe 'p': logprob is not a number"):
+        metric.compute(**columns() | {"logprob": [math.nan] * len(two_edits())})
 
 
 def test_the_documented_examples_run(metric, monkeypatch):

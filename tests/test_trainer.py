@@ -430,8 +430,8 @@ def test_requests_are_saved_with_the_probes_that_measured_them(base, tokenizer, 
 @pytest.fixture
 def asked(monkeypatch):
     """How often predictions were computed."""
-    calls, plain = [], hf_ftedit.trainer.predict
-    monkeypatch.setattr(hf_ftedit.trainer, "predict", lambda *a, **k: calls.append(a) or plain(*a, **k))
+    calls, plain = [], hf_ftedit.trainer.measure
+    monkeypatch.setattr(hf_ftedit.trainer, "measure", lambda *a, **k: calls.append(a) or plain(*a, **k))
     return calls
 
 
@@ -446,6 +446,7 @@ def test_scores_of_a_step_are_computed_once(base, tokenizer, tmp_path, asked):
     assert len(asked) == 2
     results = trainer.edit_results()
     assert (results["before"], results["after"], results["n_edits"]) == (before, after, 3)
+    assert results["change"]["efficacy"]["difference"] == pytest.approx(after["efficacy"] - before["efficacy"])
     assert len(asked) == 2
 
 

@@ -18,6 +18,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers of the random model ({LAYERS})")
     parser.add_argument("--random", type=int, metavar="VOCABULARY", help="a model of random weights, so many tokens")
     parser.add_argument("--growth", action="store_true", help="measure 100, 1,000 and 10,000 records instead")
-    parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)  # what a process of its own measures
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -143,7 +145,7 @@ def _batch(ids: Sequence[list[int]]) -> dict[str, torch.Tensor]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and peak memory of one contender, in this process."""
+    """Seconds, peak memory and findings of one contender, in this process."""
     import torch
 
     torch.set_num_threads(options.threads)
@@ -155,9 +157,114 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     logprobs, matches = run(model, tokenizer, records)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "mb": _peak() - before, "logprob": logprobs, "match": matches, "work": _work(model, tokenizer, records)}
+    rate = _matrix_rate(torch)
+    return {
+        "seconds": seconds,
+        "mb": _peak() - before,
+        "records": len(records),
+        "predictions_mb": _predictions_mb(logprobs),
+        "share": _operations(model, tokenizer, records) / seconds / rate,
+        "logprobs": logprobs,
+        "matches": matches,
+    }
 
 
 def _peak() -> float:
     """Peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
+
+
+def _predictions_mb(rows: Sequence[Any]) -> float:
+    """What a table of so many predictions takes: nine columns of references, and a float object in two of them."""
+    return len(rows) * (9 * 8 + 2 * 24) / (1 << 20)
+
+
+def _matrix_rate(torch: Any, size: int = 1024, seconds: float = 1.0) -> float:
+    """Operations a second of float32 matrix products on this process's threads."""
+    one, other = torch.rand(size, size), torch.rand(size, size)
+    one @ other
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        one @ other
+        count += 1
+    return 2 * size**3 * count / (time.perf_counter() - start)
+
+
+def _operations(model: Any, tokenizer: Any, records: list[EditRecord]) -> float:
+    """
+    Operations that cannot be done without: two for each weight and distinct prompt token, head included once a prompt.
+
+    The same number for every contender: what else one computes is its own waste.
+    """
+    asked, ids, starts = _encoded(tokenizer, records)
+    prompts = {row.prompt: start for row, start in zip(asked, starts, strict=True)}
+    more = {
+        (row.prompt, row.answer): len(row_ids) - start - 1
+        for row, row_ids, start in zip(asked, ids, starts, strict=True)
+    }
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for name, p in model.named_parameters() if "wte" not in name and "wpe" not in name)
+    return 2 * (body * (sum(prompts.values()) + sum(more.values())) + head * (len(prompts) + sum(more.values())))
+
+
+def in_a_process(options: argparse.Namespace, name: str, num_edits: int) -> dict[str, Any]:
+    """What [`measure`] finds in a fresh process."""
+    flags = ["--only", name, "--num_edits", str(num_edits), "--threads", str(options.threads)]
+    flags += ["--shared", str(options.shared), "--layers", str(options.layers)]
+    flags += ["--random", str(options.random)] if options.random else []
+    flags += ["--growth"] if options.growth else []
+    with tempfile.NamedTemporaryFile("r") as file:
+        subprocess.run([sys.executable, __file__, *flags, "--out", file.name], check=True)
+        return json.load(file)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """The contenders in turns, and how far their numbers agree."""
+    import numpy as np
+
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
+    for _ in range(options.repeats):
+        for name in CONTENDERS:
+            found[name].append(in_a_process(options, name, options.num_edits))
+    first = {name: runs[0] for name, runs in found.items()}
+    medians = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
+    print("| contender | records/s, median | seconds, each | engine is | peak memory, MB | share of matrix rate |")
+    print("|---|---|---|---|---|---|")
+    for name, runs in found.items():
+        each = ", ".join(f"{run['seconds']:.1f}" for run in runs)
+        memory = max(run["mb"] for run in runs)
+        share = statistics.median(run["share"] for run in runs)
+        speed, ratio = first[name]["records"] / medians[name], medians[name] / medians["engine"]
+        print(f"| {name} | {speed:.0f} | {each} | {ratio:.1f} x | {memory:.0f} | {share:.0%} |")
+    for name in ("loop", "plain"):
+        gap = np.abs(np.array(first["engine"]["logprobs"]) - np.array(first[name]["logprobs"])).max()
+        same = first["engine"]["matches"] == first[name]["matches"]
+        print(f"engine against {name}: largest difference of a log-probability {gap:.1e}, matches equal: {same}")
+
+
+def grow(options: argparse.Namespace) -> None:
+    """The engine on more and more records."""
+    print("| records | seconds | ms a record | peak memory, MB | predictions, MB |\n|---|---|---|---|---|")
+    for size in (100, 1_000, 10_000):
+        runs = [in_a_process(options, "engine", size) for _ in range(options.repeats)]
+        seconds = statistics.median(run["seconds"] for run in runs)
+        each, memory = 1000 * seconds / runs[0]["records"], min(run["mb"] for run in runs)
+        print(
+            f"| {runs[0]['records']} | {seconds:.2f} | {each:.2f} | {memory:.0f} | {runs[0]['predictions_mb']:.1f} |"
+        )
+
+
+def main() -> None:
+    """Measure one contender, compare all, or let the records grow."""
+    options = arguments()
+    quiet()
+    if options.only:
+        options.out.write_text(json.dumps(measure(options)), encoding="utf-8")
+    elif options.growth:
+        grow(options)
+    else:
+        compare(options)
+
+
+if __name__ == "__main__":
+    main()
