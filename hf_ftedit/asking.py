@@ -13,14 +13,14 @@ from tqdm.auto import tqdm
 from hf_ftedit.generation import greedy_answers, sampled_texts
 from hf_ftedit.journal import Journal, fingerprint
 from hf_ftedit.likelihood import PairScores, score_pairs
-from hf_ftedit.probes import ProbedTarget
+from hf_ftedit.predictions import codes
 from hf_ftedit.processes import Processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GENERATED_TOKENS = 32
-PROMPTS_AT_ONCE = 8192  # tokenized at once, so that memory does not grow with the edits
+PROMPTS_AT_ONCE = 2048  # tokenized at once, so that memory does not grow with the edits
 
 Keep: TypeAlias = Callable[[Sequence[int], Sequence[str]], None]
 
@@ -65,46 +65,61 @@ class Asker:
             settings = fingerprint(model, chat_template=chat_template, seed=seed)
             self.journal = Journal(journal, settings, self.processes.rank)
 
-    def scores(self, asked: Sequence[ProbedTarget]) -> tuple[np.ndarray, np.ndarray]:
+    def scores(
+        self, prompts: Sequence[str], targets: Sequence[str], name: Callable[[int], str]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """
-        Score targets, each distinct (prompt, target) once.
+        Score targets after prompts, each distinct pair once.
+
+        Args:
+            prompts (`Sequence[str]`):
+                Prompts.
+            targets (`Sequence[str]`):
+                One for each prompt.
+            name (`Callable[[int], str]`):
+                What to call the pair at a position, for errors.
 
         Returns:
-            `tuple[np.ndarray, np.ndarray]`: of shape `(asked,)`, the index of each one's distinct pair; and of shape
+            `tuple[np.ndarray, np.ndarray]`: of shape `(prompts,)`, the index of each one's distinct pair; and of shape
             `(pairs, 3)` their mean log-probability, match and token accuracy.
         """
-        distinct: dict[tuple[str, str], int] = {}
-        index = np.array([distinct.setdefault((row.prompt, row.answer), len(distinct)) for row in asked])
-        owners = dict(zip(reversed(index), reversed(asked), strict=True))
-        pairs = list(distinct)
+        # Arrays of numbers for distinct texts: tuples of them in dictionaries would take more than the predictions.
+        prompt_texts, prompt = codes(prompts)
+        target_texts, target = codes(targets)
+        pairs, first, index = np.unique(
+            prompt * len(target_texts) + target, return_index=True, return_inverse=True
+        )  # in the order of the prompts
+        begins = np.searchsorted(pairs, np.arange(len(prompt_texts) + 1) * len(target_texts))
         values = np.full((len(pairs), 3), np.nan)
-        for pair, value in self._known(distinct):
-            values[distinct[pair]] = value
-        by_prompt: dict[str, list[int]] = {}
-        for (prompt, _), number in distinct.items():
-            by_prompt.setdefault(prompt, []).append(number)
-        mine = self.processes.share(sorted(by_prompt, key=len))
-        with tqdm(
-            total=sum(len(by_prompt[prompt]) for prompt in mine),
-            desc=self.desc,
-            unit="pair",
-            leave=False,
-            disable=self.processes.hides_bar,
-        ) as bar:
-            for begin in range(0, len(mine), PROMPTS_AT_ONCE):
-                chunk = np.array([n for prompt in mine[begin : begin + PROMPTS_AT_ONCE] for n in by_prompt[prompt]])
+
+        def pair(n: int) -> tuple[str, str]:
+            return prompt_texts[pairs[n] // len(target_texts)], target_texts[pairs[n] % len(target_texts)]
+
+        if self.journal is not None:
+            for n in range(len(pairs)):
+                values[n] = self.journal.found.get(pair(n), np.nan)
+        mine = [_ranges(begins, part) for part in self._parts(prompt_texts)]
+        total = sum(map(len, mine))
+        with tqdm(total=total, desc=self.desc, unit="pair", leave=False, disable=self.processes.hides_bar) as bar:
+            for chunk in mine:
                 part = chunk[np.isnan(values[chunk, 0])]
                 bar.update(len(chunk) - len(part))
 
                 def keep(done: Sequence[int], scores: PairScores, part: np.ndarray = part) -> None:
                     values[part[done]] = np.stack([column[done] for column in scores], axis=1)
-                    self._note((pairs[n], values[n].tolist()) for n in part[done])
+                    self._note((pair(n), values[n].tolist()) for n in part[done])
 
-                prompts, targets = ([pairs[n][side] for n in part] for side in (0, 1))
-                names = [owners[n].name for n in part]
-                score_pairs(*self.asked, prompts, targets, names=names, bar=bar, on_scored=keep, **self.how)
-        self.processes.gather(((n, values[n]) for prompt in mine for n in by_prompt[prompt]), values)
+                asked, answers = [pair(n)[0] for n in part], [pair(n)[1] for n in part]
+                names = [name(int(first[n])) for n in part]
+                score_pairs(*self.asked, asked, answers, names=names, bar=bar, on_scored=keep, **self.how)
+        self.processes.gather(((int(n), values[n]) for chunk in mine for n in chunk), values)
         return index, values
+
+    def _parts(self, prompts: Sequence[str]) -> list[list[int]]:
+        """This process's prompts, in parts in which those stand together that begin alike."""
+        order = sorted(range(len(prompts)), key=prompts.__getitem__)
+        size = min(PROMPTS_AT_ONCE, -(-len(order) // self.processes.count))
+        return self.processes.share([order[begin : begin + size] for begin in range(0, len(order), size)])
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
         """What the model says to each prompt, greedily and by itself; asked once for each distinct one."""
@@ -158,3 +173,9 @@ class Asker:
     def _note(self, findings: Iterable[tuple[Any, Any]]) -> None:
         if self.journal is not None:
             self.journal.add(findings)
+
+
+def _ranges(begins: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """All indices from `begins[number]` up to `begins[number + 1]`, for each of `numbers`."""
+    parts = [np.arange(begins[number], begins[number + 1]) for number in numbers]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=int)

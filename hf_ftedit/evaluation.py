@@ -14,7 +14,7 @@ from hf_ftedit.loading import load_config, load_model, load_tokenizer
 from hf_ftedit.options import EditOptions
 from hf_ftedit.perplexity import perplexity
 from hf_ftedit.predictions import EditMeans, edit_means
-from hf_ftedit.probes import check_lengths, filled, probed_targets
+from hf_ftedit.probes import ProbedTargets, check_lengths, filled
 from hf_ftedit.records import EditError, EditRecord
 from hf_ftedit.scoring import compare, score
 from hf_ftedit.tokenization import context_length
@@ -115,27 +115,23 @@ def predict(
         [`~hf_ftedit.records.EditError`]: there are no edits, one does not fit into the model's context, or the journal
             is of another model or of other settings.
     """
-    asked = list(dict.fromkeys(probed_targets(records)))
-    if not asked:
+    asked = ProbedTargets(records)
+    if not asked.columns["edit_id"]:
         raise EditError("there are no edits to measure")
     how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
     asker = Asker(model, tokenizer, seed=seed, journal=journal, desc=desc, **how)
-    index, values = asker.scores(asked)
+    prompts, answers = asked.columns["probe"], asked.columns["answer"]
+    index, values = asker.scores(prompts, answers, asked.name)
     logprob, match, token_accuracy = values.T
     columns: dict[str, list[Any]] = {
-        "edit_id": [row.edit_id for row in asked],
-        "kind": [row.kind for row in asked],
-        "aspect": [row.aspect or "" for row in asked],
-        "probe": [row.prompt for row in asked],
-        "target": [row.role for row in asked],
-        "answer": [row.answer for row in asked],
+        **asked.columns,
         "logprob": logprob[index].tolist(),
         "match": (match[index] == 1).tolist(),
         "token_accuracy": token_accuracy[index].tolist(),
     }
     if generate:
-        said = asker.answers([row.prompt for row in asked])
-        names = [(row.answer, *row.aliases) for row in asked]
+        said = asker.answers(prompts)
+        names = [(answer, *aliases) for answer, aliases in zip(answers, asked.aliases, strict=True)]
         columns["generated"] = said
         columns["exact_match"] = list(map(exact_match, said, names))
         columns["containment"] = list(map(containment, said, names))

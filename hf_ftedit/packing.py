@@ -50,6 +50,8 @@ class TokenTree:
 
     def grow(self, before: list[int], tokens: Sequence[int]) -> list[int]:
         """Put `tokens` behind those at the positions `before`; the positions of the whole sequence."""
+        if not tokens:
+            return before
         first = len(self.tokens)
         self._branches.append(_Branch(before, first, first + len(tokens)))
         self.tokens += tokens
@@ -58,16 +60,16 @@ class TokenTree:
 
     def visible(self, size: int) -> np.ndarray:
         """Which token sees which, shape `(size, size)`; what fills up to `size` sees itself."""
-        seen = np.eye(size, dtype=bool)
+        seen, below = np.eye(size, dtype=bool), np.tri(size, dtype=bool)
         for before, first, end in self._branches:
             seen[first:end, before] = True
-            seen[first:end, first:end] = np.tri(end - first, dtype=bool)
+            seen[first:end, first:end] = below[: end - first, : end - first]
         return seen
 
 
 def pack(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
     """
-    Pairs as trees of about `width` tokens, the largest first; a longer sequence is a tree of its own.
+    Pairs as trees of about `width` tokens, the largest first; a longer prompt is a tree with all of its targets.
 
     The last token of a pair is only ever predicted, so it is not in the tree.
 
@@ -86,7 +88,7 @@ def pack(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
     for index in order:
         ids = pairs[index].input_ids[:-1]
         common = _shared(last, ids)
-        if not trees or len(trees[-1].tokens) + len(ids) - common > width:
+        if not trees or _is_full(trees[-1], common, len(ids) - common, width):
             trees.append(TokenTree())
             common = 0
         nodes = trees[-1].grow(nodes[:common], ids[common:])
@@ -94,6 +96,12 @@ def pack(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
         trees[-1].reads += [Read(nodes[position - 1], token, index) for position, token in targets]
         last = ids
     return sorted(trees, key=lambda tree: len(tree.tokens), reverse=True)
+
+
+def _is_full(tree: TokenTree, common: int, new: int, width: int) -> bool:
+    """Whether a sequence should begin another tree; one that shares more than it adds may stay for longer."""
+    size = len(tree.tokens) + new
+    return size > width and (new >= common or size > 4 * width)
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:

@@ -60,7 +60,7 @@ def edit_means(predictions: Predictions) -> EditMeans:
     """
     columns = _columns(predictions)
     _reject_unscorable(columns)
-    edit_ids, edit = _codes(columns["edit_id"])
+    edit_ids, edit = codes(columns["edit_id"])
     order = np.argsort(np.array(edit_ids))
     edit = np.argsort(order)[edit]
     kind = np.array([KINDS.index(name) if name in KINDS else -1 for name in columns["kind"]], dtype=int)
@@ -110,11 +110,11 @@ def _array(name: str, values: Iterable[Any]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def _codes(values: np.ndarray) -> tuple[list[str], np.ndarray]:
+def codes(values: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
     """Distinct values in order of appearance, and the index of each value among them."""
     index: dict[str, int] = {}
-    codes = np.array([index.setdefault(value, len(index)) for value in values], dtype=int)
-    return list(index), codes
+    found = np.fromiter((index.setdefault(value, len(index)) for value in values), dtype=int, count=len(values))
+    return list(index), found
 
 
 def _reject_unscorable(columns: dict[str, np.ndarray]) -> None:
@@ -138,8 +138,8 @@ def _probes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The probe of each row (-1 for generated text), and each probe's edit, kind and aspect."""
     aspects = columns.get("aspect", np.full(len(edit), "", dtype=object))
-    _, probe = _codes(columns["probe"])
-    names, aspect = _codes(np.where(kind == 3, aspects, ""))
+    _, probe = codes(columns["probe"])
+    names, aspect = codes(np.where(kind == 3, aspects, ""))
     rows = np.flatnonzero(kind >= 0)
     keys, found = np.unique(np.stack([edit, kind, aspect, probe])[:, rows], axis=1, return_inverse=True)
     owner = np.full(len(edit), -1)

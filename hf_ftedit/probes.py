@@ -76,6 +76,36 @@ def probed_targets(records: Iterable[EditRecord]) -> Iterator[ProbedTarget]:
                 yield ProbedTarget(edit_id, "portability", hop.prompt, "new", answer, hop.aspect)
 
 
+class ProbedTargets:
+    """
+    What is asked about `records`, as columns; a target that a record asks for twice stands once.
+
+    Args:
+        records (`Iterable[EditRecord]`):
+            Records whose neighborhood probes have targets.
+    """
+
+    def __init__(self, records: Iterable[EditRecord]) -> None:
+        self.columns: dict[str, list[str]] = {
+            name: [] for name in ("edit_id", "kind", "aspect", "probe", "target", "answer")
+        }
+        self.aliases: list[tuple[str, ...]] = []
+        edit_ids, kinds, aspects, probes, roles, answers = self.columns.values()
+        for record in records:
+            for row in dict.fromkeys(probed_targets([record])):
+                edit_ids.append(row.edit_id)
+                kinds.append(row.kind)
+                aspects.append(row.aspect or "")
+                probes.append(row.prompt)
+                roles.append(row.role)
+                answers.append(row.answer)
+                self.aliases.append(row.aliases)
+
+    def name(self, position: int) -> str:
+        """What to call a row in an error."""
+        return f"edit {self.columns['edit_id'][position]!r}, {self.columns['kind'][position]} probe"
+
+
 def check_lengths(
     records: Iterable[EditRecord],
     tokenizer: PreTrainedTokenizerBase,

@@ -25,7 +25,7 @@ class Processes:
         self.is_main, self.rank = state.is_main_process, state.process_index
         sharded = any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in model.parameters())
         self._first: int = 0 if sharded else state.process_index
-        self._count: int = 1 if sharded else state.num_processes
+        self.count: int = 1 if sharded else state.num_processes
 
     @property
     def hides_bar(self) -> bool | None:
@@ -34,10 +34,10 @@ class Processes:
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """This process's part of `items`, which stand in an order that every process knows."""
-        return list(items[self._first :: self._count])
+        return list(items[self._first :: self.count])
 
     def gather(self, mine: Iterable[tuple[int, Any]], into: Any) -> None:
         """Put the (position, value) pairs of all processes into `into`."""
-        if self._count > 1:
+        if self.count > 1:
             for position, value in gather_object(list(mine)):
                 into[position] = value

@@ -5,9 +5,10 @@ Compare the evaluation engine with a per-record loop and with plain batches, bot
     python examples/benchmarks/evaluation.py --threads 2 --random 50304     # random weights, width 768, 4 layers
     python examples/benchmarks/evaluation.py --threads 2 --growth           # cost from 100 to 10,000 records
 
-(a) *loop*: one record at a time, its prompts with both targets as one padded batch, full logits, a log-softmax for each
-target token: how the evaluators of ROME and MEMIT work. (b) *plain*: all prompts with their targets in the order of the
-records, padded batches of 32, full logits and log-softmax. Each measurement has a process of its own; they take turns.
+(a) *loop*: one record at a time, its prompts with both targets as one padded batch, full logits, a log-softmax for
+each target token: how the evaluators of ROME and MEMIT work. (b) *plain*: all prompts with their targets in the order
+of the records, padded batches of 32, full logits and log-softmax. Each measurement has a process of its own; the
+contenders take turns.
 """
 
 from __future__ import annotations
