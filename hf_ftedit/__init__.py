@@ -19,8 +19,11 @@ _HOMES = {
     "EditRecord": "records",
     "EditTrainer": "trainer",
     "Fact": "records",
+    "compare": "scoring",
+    "diagnose": "diagnosis",
     "load_model": "loading",
     "load_tokenizer": "loading",
+    "measure": "evaluation",
     "predict": "evaluation",
     "push_dataset": "hub",
     "read_edits": "readers",
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from hf_ftedit.config import EditConfig as EditConfig
     from hf_ftedit.config import EditModelConfig as EditModelConfig
     from hf_ftedit.dataset import EditDatasetBuilder as EditDatasetBuilder
+    from hf_ftedit.diagnosis import diagnose as diagnose
+    from hf_ftedit.evaluation import measure as measure
     from hf_ftedit.evaluation import predict as predict
     from hf_ftedit.hub import push_dataset as push_dataset
     from hf_ftedit.likelihood import score_pairs as score_pairs
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from hf_ftedit.records import EditError as EditError
     from hf_ftedit.records import EditRecord as EditRecord
     from hf_ftedit.records import Fact as Fact
+    from hf_ftedit.scoring import compare as compare
     from hf_ftedit.scoring import score as score
     from hf_ftedit.trainer import EditTrainer as EditTrainer
 

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 
 # What ends with a full stop and ends no sentence: initials, and what often stands before a name.
-_ABBREVIATION = r"(?<!\b\w)(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
+_ABBREVIATION = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
 _END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？]")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 
@@ -34,10 +35,7 @@ def normalized(text: str) -> str:
         >>> normalized("The U.S. Senate!")
         'us senate'
     """
-    text = unicodedata.normalize("NFKC", text).casefold().strip()
-    bare = "".join(char for char in text if not unicodedata.category(char).startswith(("P", "C")))
-    found = (" ".join(kept.split()) for kept in (_ARTICLE.sub(" ", bare), bare, text))
-    return next(filter(None, found), "")
+    return _forms(text)[0]
 
 
 def exact_match(text: str, answers: Iterable[str]) -> bool:
@@ -49,16 +47,27 @@ def containment(text: str, answers: Iterable[str]) -> bool:
     """
     Whether one of `answers` stands in `text` as whole words, both normalized.
 
-    Scripts that put no spaces between words, such as Chinese, are searched character by character.
+    Scripts that put no spaces between words, such as Chinese or Thai, are searched character by character.
 
     Example:
         >>> containment("It is in the city of York", ["York"]), containment("It is in Yorkshire", ["York"])
         (True, False)
     """
-    return any(_stands_in(answer, normalized(text)) for answer in map(normalized, answers) if answer)
+    found = _forms(text)
+    return any(any(map(_stands_in, _forms(answer), found)) for answer in answers)
+
+
+def _forms(text: str) -> tuple[str, str]:
+    """`text` normalized, and the same with its articles."""
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    bare = "".join(char for char in text if not unicodedata.category(char).startswith(("P", "C")))
+    forms = [unicodedata.normalize("NFKC", " ".join(kept.split())) for kept in (_ARTICLE.sub(" ", bare), bare, text)]
+    return next(filter(None, forms), ""), next(filter(None, forms[1:]), "")
 
 
 def _stands_in(answer: str, text: str) -> bool:
-    if any(unicodedata.east_asian_width(char) in "WF" for char in answer):
+    if not answer:
+        return False
+    if _UNSPACED.search(answer) or any(unicodedata.east_asian_width(char) in "WF" for char in answer):
         return answer in text
     return f" {answer} " in f" {text} "

@@ -12,6 +12,8 @@ from typing import Any
 import jinja2
 import yaml
 
+from hf_ftedit.diagnosis import diagnose
+from hf_ftedit.predictions import GENERATED
 from hf_ftedit.records import EditRecord
 
 TAGS = ["hf-ftedit", "model-editing", "knowledge-editing", "lora"]
@@ -73,6 +75,10 @@ def model_card(
         protocol=results["protocol"],
         probes=results["after"]["n_probes"],
         note=results["after"].get("edit_score_note"),
+        generated=_generated_rows(results),
+        aspects=_aspect_rows(results),
+        texts=results["after"].get("n_texts"),
+        diagnosis=diagnose(results, recipe),
         counterfactual=any(record.target_true for record in records),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip(),
         recipe_pool=recipe.get("locality_pool"),
@@ -142,6 +148,28 @@ def _score_rows(results: dict[str, Any]) -> list[list[str]]:
         [label, *(score_text(results[when], name) for when in ("before", "after"))]
         for name, label in SCORES.items()
         if any(results[when].get(name) is not None for when in ("before", "after"))
+    ]
+
+
+def _generated_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Scores of the model's own answers, where they were generated: exact match before and after, then containment."""
+    if "exact_match" not in results["after"]:
+        return []
+    columns = [results[when][protocol] for protocol in GENERATED for when in ("before", "after")]
+    names = [name for name in SCORES if any(column.get(name) is not None for column in columns)]
+    return [[SCORES[name], *(score_text(column, name) for column in columns)] for name in names]
+
+
+def _aspect_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Portability by aspect, before and after, with the number of probes."""
+    aspects = results["after"].get("portability_aspects") or {}
+    return [
+        [
+            markdown_text(aspect),
+            *(score_text(results[when]["portability_aspects"][aspect], "portability") for when in ("before", "after")),
+            str(found["n_probes"]),
+        ]
+        for aspect, found in aspects.items()
     ]
 
 

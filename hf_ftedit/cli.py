@@ -90,7 +90,7 @@ def train(args: list[str]) -> None:
         quantization_config=get_quantization_config(model_config),
     )
     rows: Any = trainer.train_dataset
-    trainer.accelerator.print(f"{len(edits)} edits, {len(rows)} training rows")
+    trainer.accelerator.print(f"{len(edits)} edit{'s'[: len(edits) != 1]}, {len(rows)} training rows")
     trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
     trainer.save_model()

@@ -45,7 +45,7 @@ def _scores(after: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
         )
     elif _is_low(after["generalization"]):
         found.append(
-            f"Generalization is low ({after['generalization']:.1f}) while efficacy is {after['efficacy']:.1f}: the "
+            f"Generalization is low ({after['generalization']:.1f}){_while(after['efficacy'])}: the "
             f"wording was learnt rather than the fact. Give more paraphrases ({_now('num_paraphrases', known)}) or "
             f"more varied ones ({_now('paraphrase_strategy', known)}; `relation` needs subjects and a locality pool)."
         )
@@ -84,7 +84,7 @@ def _damage(before: Mapping[str, Any], after: Mapping[str, Any], known: Mapping[
             f"{_now('learning_rate', known)}, the {_now('lora_r', known)} or the {_now('num_train_epochs', known)}."
         )
     first, second = before.get("fluency"), after.get("fluency")
-    if first and second and second < 0.9 * first:
+    if first and second is not None and second < 0.9 * first:
         found.append(
             f"Fluency fell from {first:.0f} to {second:.0f}: generated text repeats itself. Lower the "
             f"{_now('learning_rate', known)} or the {_now('num_train_epochs', known)}."
@@ -104,14 +104,19 @@ def _doubts(results: Mapping[str, Any]) -> list[str]:
     if p_value is not None and p_value > 0.05:
         found.append(f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits.")
     if after["n_edits"] < FEW:
-        found.append(f"Only {after['n_edits']} edits were measured: the intervals are wide, and rough at that.")
+        edits = "1 edit was" if after["n_edits"] == 1 else f"{after['n_edits']} edits were"
+        found.append(f"Only {edits} measured: the intervals are wide, and rough at that.")
     if after["edit_score_note"]:
-        found.append(f"There is no edit score: {after['edit_score_note']}. Give such probes to learn it.")
+        found.append(f"There is no edit score ({after['edit_score_note']}): give such probes to learn it.")
     return found
 
 
 def _is_low(value: float | None) -> bool:
     return value is not None and value < LOW
+
+
+def _while(efficacy: float | None) -> str:
+    return "" if efficacy is None else f" while efficacy is {efficacy:.1f}"
 
 
 def _gap(high: float | None, low: float | None) -> bool:

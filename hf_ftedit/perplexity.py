@@ -34,13 +34,15 @@ def read_texts(source: str | os.PathLike[str] | Iterable[Any]) -> list[str]:
     Raises:
         [`~hf_ftedit.records.EditError`]: there is no such source, or a row holds no text.
     """
+    if isinstance(source, Sequence) and not len(source):
+        raise EditError("there are no texts; give at least one")
     return [_text(row, where) for where, row in read_rows(source)]
 
 
 def _text(row: Any, where: str) -> str:
     if isinstance(row, Mapping):
-        texts = {name: value for name, value in row.items() if isinstance(value, str)}
-        named = [value for name, value in texts.items() if name.lower() == "text"] or list(texts.values())
+        texts = [value for value in row.values() if isinstance(value, str)]
+        named = [value for name, value in row.items() if str(name).lower() == "text"] or texts
         row = named[0] if len(named) == 1 else None
     if not isinstance(row, str) or not row.strip():
         raise EditError(f"{where}: holds no text; give it in a column named text")
@@ -84,7 +86,7 @@ def perplexity(
         `dict`: `perplexity`, `perplexity_ci95`, `n_texts` and `n_tokens` that were counted.
 
     Raises:
-        [`~hf_ftedit.records.EditError`]: no text has two tokens.
+        [`~hf_ftedit.records.EditError`]: no text has two tokens, or the model's numbers are none.
     """
     windows = [
         (number, window)
@@ -95,6 +97,8 @@ def perplexity(
         raise EditError("no text has two tokens to measure perplexity on; give longer ones")
     sums = np.zeros((len(windows), 2))  # negative log-likelihood, tokens
     _sum_up(model, tokenizer, [pair for _, pair in windows], sums, tokens_per_batch, desc)
+    if np.isnan(sums).any():
+        raise EditError("the perplexity is not a number; load the model in float32 (--dtype float32)")
     owner = np.array([number for number, _ in windows])
     _, owner = np.unique(owner, return_inverse=True)
     by_text = np.stack([np.bincount(owner, weights=column) for column in sums.T], axis=1)

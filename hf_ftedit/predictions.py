@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from hf_ftedit.fields import is_blank
 from hf_ftedit.records import EditError
 from hf_ftedit.sources import read_rows
 
@@ -40,7 +41,7 @@ class EditMeans(NamedTuple):
             efficacy, generalization, locality, portability, `portability/<aspect>`, and, under the protocol `"text"`,
             fluency (in bits) and consistency.
         n_probes (`dict[str, int]`):
-            Probes by kind, and of portability by `portability/<aspect>`.
+            Probes by kind (of `generation`: texts), and of portability by `portability/<aspect>`.
         protocol (`str`):
             The one that fits the data: probability where every probe has both targets, else accuracy.
     """
@@ -69,6 +70,7 @@ def edit_means(predictions: Predictions) -> EditMeans:
     successes = _successes(columns, owner, len(edit))
     _reject_unexpected(columns, owner, successes["accuracy"])
     n_probes = {name: int((kind == index).sum()) for index, name in enumerate(KINDS)}
+    n_probes["generation"] = int((columns["kind"] == "generation").sum())
     for protocol, success in successes.items():
         for index, name in enumerate(KINDS):
             values[protocol, NAMES[name]] = _edit_mean(edit, success, kind == index, len(edit_ids))
@@ -106,8 +108,11 @@ def _transposed(rows: list[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _array(name: str, values: Iterable[Any]) -> np.ndarray:
     """A column: texts as objects (an array of fixed width would be as wide as the longest), others as numbers."""
     if name in ("edit_id", "kind", "probe", "target", "aspect"):
-        return np.array(["" if value is None else str(value) for value in values], dtype=object)
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
+        return np.array(["" if is_blank(value) else str(value) for value in values], dtype=object)
+    try:
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise EditError(f"the column {name} holds what is no number ({error}); give numbers, or null") from error
 
 
 def codes(values: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -184,7 +189,8 @@ def _reject_contradictions(
 
 
 def _reject_unexpected(columns: dict[str, np.ndarray], owner: np.ndarray, accuracy: np.ndarray) -> None:
-    lacking = (owner >= 0) & np.isnan(accuracy)[owner]
+    lacking = owner >= 0
+    lacking[lacking] = np.isnan(accuracy[owner[lacking]])
     _reject(columns, lacking, "there is no prediction of its expected target; predict both targets of a probe")
 
 

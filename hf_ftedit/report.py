@@ -12,14 +12,10 @@ from rich.table import Table
 
 from hf_ftedit.card import SCORES, score_text
 from hf_ftedit.diagnosis import diagnose
+from hf_ftedit.predictions import NAMES
 
 WIDTH = 110
-KINDS = {
-    "efficacy": "rewrite",
-    "generalization": "paraphrase",
-    "locality": "neighborhood",
-    "portability": "portability",
-}
+KINDS = {**{name: kind for kind, name in NAMES.items()}, "fluency": "generation", "consistency": "generation"}
 PROTOCOLS = {
     "probability": "probability",
     "accuracy": "accuracy",
@@ -54,9 +50,10 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         parts += ["", "Portability by aspect, percent", _aspects(measured)]
     if results.get("tasks"):
         parts += ["", "Tasks of lm-evaluation-harness", _tasks(results["tasks"])]
-    notes = dict.fromkeys(found["edit_score_note"] for found in measured.values() if found["edit_score_note"])
-    parts += [f"No edit score: {note}. Such probes in the edits would tell." for note in notes]
-    if sentences := diagnose(results, settings):
+    sentences = diagnose(results, settings)
+    if not sentences and last["edit_score_note"]:
+        parts += ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. Such probes would tell.", 100)]
+    if sentences:
         wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
         parts += ["", "Diagnosis", *wrapped]
     return "\n".join(parts)
@@ -80,8 +77,8 @@ def _counts(scores: Mapping[str, Any], name: str) -> tuple[str, str]:
     if name == "perplexity":
         return "", f"{scores['n_texts']} texts"
     edits = scores["n_edits"] if name == "edit_score" else scores["n_edits_scored"][name]
-    probes = sum(scores["n_probes"][kind] for kind in list(KINDS.values())[:3]) if name == "edit_score" else ""
-    return str(edits), str(scores["n_probes"][KINDS[name]] if name in KINDS else probes)
+    kinds = [KINDS[name]] if name in KINDS else ["rewrite", "paraphrase", "neighborhood"]
+    return str(edits), str(sum(scores["n_probes"][kind] for kind in kinds))
 
 
 def _change(found: Mapping[str, Any] | None) -> str:
@@ -95,9 +92,11 @@ def _protocols(measured: Mapping[str, Mapping[str, Any]]) -> str:
     names = [name for name in SCORES if name not in ("fluency", "consistency", "perplexity")]
     table = Table("", "", *(SCORES[name] for name in names))
     for protocol, label in PROTOCOLS.items():
-        for when, found in measured.items():
-            values = [found.get(protocol, {}).get(name) for name in names]
-            table.add_row(label, when, *("—" if value is None else f"{value:.1f}" for value in values))
+        rows = {when: [found.get(protocol, {}).get(name) for name in names] for when, found in measured.items()}
+        if all(value is None for row in rows.values() for value in row):
+            continue
+        for when, row in rows.items():
+            table.add_row(label, when, *("—" if value is None else f"{value:.1f}" for value in row))
     return _drawn(table)
 
 
@@ -125,5 +124,5 @@ def _tasks(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _drawn(table: Table) -> str:
     out = io.StringIO()
-    Console(file=out, width=WIDTH).print(table)
+    Console(file=out, width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None).print(table)
     return out.getvalue().rstrip()

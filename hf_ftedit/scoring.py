@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hf_ftedit.predictions import GENERATED, KINDS, NAMES, TEXT_SCORES, EditMeans, Predictions, edit_means
+from hf_ftedit.predictions import GENERATED, NAMES, TEXT_SCORES, EditMeans, Predictions, edit_means
 from hf_ftedit.records import EditError
 from hf_ftedit.resampling import bootstrap, interval, means, permutation_test
 
@@ -65,7 +65,7 @@ def score(
         "edit_score_note": _note(scores[chosen]),
         "n_edits": len(found.edit_ids),
         "n_edits_scored": {name: _count(found, protocol, name) for protocol, name in _reported(chosen)},
-        "n_probes": {kind: found.n_probes[kind] for kind in KINDS},
+        "n_probes": {kind: n for kind, n in found.n_probes.items() if "/" not in kind},
         "portability_aspects": _aspects(found, drawn),
         **scores,
     }
@@ -222,5 +222,6 @@ def _harmonic(values: np.ndarray) -> np.ndarray:
 
 
 def _note(summary: dict[str, Any]) -> str | None:
-    missing = [f"no {kind} probe: {name} is undefined" for kind, name in NAMES.items() if summary.get(name, 0) is None]
+    kinds = {name: kind for kind, name in NAMES.items()}
+    missing = [f"no {kinds[name]} probe: {name} is undefined" for name in SCORED if summary[name] is None]
     return "; ".join(missing) or None

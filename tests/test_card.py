@@ -18,6 +18,8 @@ RECORDS = [
     EditRecord("emma", "Who wrote Emma? It was", "Virginia Woolf"),
 ]
 BEFORE = {
+    "protocol": "probability",
+    "n_edits": 2,
     "edit_score": 0.0,
     "edit_score_ci95": [0.0, 0.0],
     "efficacy": 0.0,
@@ -63,6 +65,22 @@ WHOLE_MODEL["after"] = {
     "edit_score_note": "no neighborhood probe: locality is undefined",
     "n_probes": {"rewrite": 2, "paraphrase": 4, "neighborhood": 0, "portability": 2},
 }
+GENERATED = {
+    "edit_score": None,
+    "efficacy": 50.0,
+    "efficacy_ci95": [0.0, 100.0],
+    "generalization": 25.0,
+    "locality": None,
+}
+ASPECTS = {"a_b": {"portability": 50.0, "portability_ci95": [0.0, 100.0], "n_probes": 2}}
+for scores in (WHOLE_MODEL["before"], WHOLE_MODEL["after"]):
+    measured = {"exact_match": GENERATED, "containment": GENERATED, "portability_aspects": ASPECTS, "n_texts": 400}
+    WHOLE_MODEL["before" if scores is BEFORE else "after"] = {
+        **scores,
+        **measured,
+        "perplexity": 21.25,
+        "perplexity_ci95": [20.0, 22.5],
+    }
 SPLITS = [{"split": "train", "path": "train.parquet"}, {"split": "rewrite", "path": "rewrite.parquet"}]
 CARDS = {
     "model_card.md": lambda: model_card(RECORDS, RESULTS, RECIPE, answers=ANSWERS),
@@ -158,7 +176,12 @@ def test_metadata_of_a_whole_model():
     assert list(metadata) == ["library_name", "pipeline_tag", "tags", "model-index"]  # a folder's name is no Hub id
     assert metadata["library_name"] == "transformers" and "lora" not in metadata["tags"]
     (result,) = metadata["model-index"][0]["results"]
-    assert [metric["type"] for metric in result["metrics"]] == ["efficacy", "generalization", "portability"]
+    assert [metric["type"] for metric in result["metrics"]] == [
+        "efficacy",
+        "generalization",
+        "portability",
+        "perplexity",
+    ]
 
 
 def test_metadata_of_a_dataset():

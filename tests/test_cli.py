@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,7 @@ from hf_ftedit.cli import OPTIONS, USAGE, main
 from hf_ftedit.hub import ADAPTER_FILES
 from hf_ftedit.loading import asset
 from hf_ftedit.readers import read_edits
+from hf_ftedit.scoring import score
 
 GOOD = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty"}
 RUN = "import sys; from hf_ftedit.cli import main; code = main(sys.argv[1:]); "
@@ -342,7 +344,8 @@ def test_edits_without_probes_are_trained_and_the_missing_scores_named(capsys, t
     write("edits.jsonl", GOOD)
     assert main(["train", "--edits", "edits.jsonl", "--output_dir", "out", "--num_train_epochs", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "No edit score: no paraphrase probe: generalization is undefined; no neighborhood probe: locality" in shown
+    note = "There is no edit score (no paraphrase probe: generalization is undefined; no neighborhood probe: locality"
+    assert note in " ".join(shown.split())
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert results["after"]["edit_score"] is None and results["after"]["efficacy"] is not None
     assert "no neighborhood probe: locality is undefined" in (tmp_path / "out" / "README.md").read_text()
@@ -393,6 +396,101 @@ def test_evaluate_measures_what_train_did(edited, capsys, tmp_path):
     recipe = str(edited / "edit_config.yaml")  # holds training options too; they do no harm here
     assert main(["evaluate", "--config", recipe, *args]) == 0
     assert capsys.readouterr().out == shown.removesuffix("Written to scores: eval_results.json and predictions.\n")
+
+
+def test_evaluate_measures_all_that_is_asked_for(edited, capsys, tmp_path):
+    edits = [
+        {**record.to_dict(), "generation_prompts": ["The capital of"]} for record in read_edits(edited / "edits.jsonl")
+    ]
+    write("edits.jsonl", *edits)
+    write("texts.jsonl", {"text": "The harbour was full of ships."}, {"text": "Rome is the capital of Italy."})
+    args = ["evaluate", "--adapter", str(edited), "--edits", "edits.jsonl", "--output_dir", "scores"]
+    flags = ["--predict_with_generate", "--measure_fluency", "--perplexity_texts", "texts.jsonl"]
+    assert main([*args, *flags]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"fluency .*│ 3 +│ 3 +│", shown) and re.search(r"perplexity .*│ 2 texts", shown)
+    assert "│ containment │ after" in shown and "\nDiagnosis\n- " in shown
+    results = json.loads((tmp_path / "scores" / "eval_results.json").read_text())
+    assert results["after"]["containment"]["efficacy"] is not None and results["after"]["n_texts"] == 2
+    assert score(tmp_path / "scores" / "predictions-after.parquet")["fluency"] == results["after"]["fluency"]
+
+
+TASK = """
+task: colours
+dataset_path: json
+dataset_kwargs: {data_files: {validation: DATA}}
+validation_split: validation
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_tasks_of_the_harness_are_run_without_and_with_the_adapter(edited, capsys, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "tasks").mkdir()
+    write(
+        "data.jsonl", *({"question": f"{word} is", "choices": ["blue", "red"], "answer": 0} for word in ("Sky", "Sea"))
+    )
+    write("tasks/colours.yaml", TASK.replace("DATA", str(tmp_path / "data.jsonl")))
+    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--output_dir", "scores"]
+    assert main([*args, "--tasks", "colours", "--tasks_path", "tasks", "--tasks_limit", "1"]) == 0
+    assert re.search(r"│ colours │ acc +│ [01] +│ [01] +│ [+-][01].* │ 1 │", capsys.readouterr().out)
+    (row,) = json.loads((tmp_path / "scores" / "eval_results.json").read_text())["tasks"]
+    assert (row["task"], row["metric"], row["n"]) == ("colours", "acc", 1)
+    assert row["difference"] == row["after"] - row["before"]
+
+
+def test_an_unknown_task_is_told_before_a_model_is_loaded(edited, capsys, no_model, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "tasks").mkdir()
+    line = refused(capsys, "evaluate", "--max_edits", "1", "--tasks", "colours", "--tasks_path", "tasks")
+    assert "unknown task 'colours'" in line
+
+
+def test_a_stopped_evaluation_goes_on(edited, capsys, tmp_path):
+    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
+    assert main([*args, "--output_dir", "whole"]) == 0
+    stop = [
+        "import os, signal",
+        "from hf_ftedit.cli import main",
+        "from hf_ftedit.journal import Journal",
+        "add, calls = Journal.add, []",
+        "kill = lambda: len(calls) == 3 and os.kill(os.getpid(), signal.SIGKILL)",
+        "Journal.add = lambda *args: (add(*args), calls.append(1), kill())",
+        "main()",
+    ]
+    killed = process(*args, "--output_dir", "part", program=("-c", "\n".join(stop)))
+    assert killed.returncode == -signal.SIGKILL
+    assert os.listdir("part") == ["unfinished"] and os.listdir("part/unfinished")
+    capsys.readouterr()
+    again = [*args, "--output_dir", "part"]
+    expected = (
+        "output_dir 'part' holds an evaluation that was stopped; add --resume to go on with it, or remove the folder"
+    )
+    assert refused(capsys, *again) == f"hf-ftedit: {expected}"
+    assert main([*again, "--resume"]) == 0
+    assert sorted(os.listdir("part")) == sorted(os.listdir("whole"))
+    assert (tmp_path / "part" / "eval_results.json").read_text() == (
+        tmp_path / "whole" / "eval_results.json"
+    ).read_text()
+
+
+def test_many_processes_measure_as_one(edited, capsys, tmp_path):
+    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
+    assert main([*args, "--output_dir", "one"]) == 0
+    shown = capsys.readouterr().out
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "hf_ftedit"]
+    done = process(*args, "--output_dir", "two", program=launch)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == shown.replace("Written to one", "Written to two")
+    files = [tmp_path / name / "predictions-after.parquet" for name in ("one", "two")]
+    one, two = (datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path)).to_dict() for file in files)
+    assert one.pop("logprob") == pytest.approx(two.pop("logprob"), abs=1e-5)
+    assert one == two
 
 
 def test_evaluate_without_an_adapter_measures_the_base(edited, capsys):

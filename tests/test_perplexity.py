@@ -250,7 +250,7 @@ def test_a_blank_cell_is_an_error_that_names_the_place(tmp_path, suffix, place, 
     [
         ("missing.jsonl", r"'missing.jsonl': no such file"),
         ("texts.txt", r"'texts.txt': no such file"),
-        ([], "holds no rows"),
+        ([], "there are no texts"),
         ({"text": ["x"]}, "the source is an object"),
         (7, "the source is"),
     ],

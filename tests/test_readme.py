@@ -23,7 +23,7 @@ def test_python_blocks_run_one_after_the_other_and_edit_the_fact(tmp_path: Path)
     script.write_text("\n".join(blocks("python")), encoding="utf-8")
     done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("The capital of France is Lyon")
+    assert done.stdout.rstrip().endswith("The capital of France is Lyon\n100.0\nTrue")
     assert (tmp_path / "paris-edit" / "adapter_model.safetensors").is_file()
 
 

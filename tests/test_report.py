@@ -103,7 +103,7 @@ EVERYTHING = """\
 │ generalization │ 0.0 (0.0 to 0.0)       │ 100.0 (100.0 to 100.0) │ +100.0 (p < 0.001) │ 20    │ 20       │
 │ locality       │ 100.0 (100.0 to 100.0) │ 95.0 (85.0 to 100.0)   │ -5.0 (p = 1.000)   │ 20    │ 20       │
 │ portability    │ 0.0 (0.0 to 0.0)       │ 50.0 (50.0 to 50.0)    │ +50.0 (p < 0.001)  │ 20    │ 40       │
-│ fluency        │ 600.0 (600.0 to 600.0) │ 450.0 (450.0 to 450.0) │ -150.0 (p < 0.001) │ 20    │          │
+│ fluency        │ 600.0 (600.0 to 600.0) │ 450.0 (450.0 to 450.0) │ -150.0 (p < 0.001) │ 20    │ 20       │
 │ perplexity     │ 20.0 (19.0 to 21.0)    │ 20.5 (19.5 to 21.5)    │                    │       │ 12 texts │
 └────────────────┴────────────────────────┴────────────────────────┴────────────────────┴───────┴──────────┘
 
@@ -111,8 +111,6 @@ By protocol, percent; exact match and containment are of the model's own answers
 ┏━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━┓
 ┃             ┃        ┃ edit score ┃ efficacy ┃ generalization ┃ locality ┃ portability ┃
 ┡━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━┩
-│ probability │ before │ —          │ —        │ —              │ —        │ —           │
-│ probability │ after  │ —          │ —        │ —              │ —        │ —           │
 │ accuracy    │ before │ 0.0        │ 0.0      │ 0.0            │ 100.0    │ 0.0         │
 │ accuracy    │ after  │ 98.3       │ 100.0    │ 100.0          │ 95.0     │ 50.0        │
 │ exact match │ before │ 0.0        │ 0.0      │ 0.0            │ 50.0     │ 0.0         │
@@ -189,10 +187,15 @@ def cells(shown, label):
 def test_a_score_that_nothing_has_is_left_out_and_its_reason_said_once():
     before, after = ([found for found in rows if found["kind"] != "neighborhood"] for rows in (BEFORE, AFTER))
     shown = results_table(measured(before, after))
-    table, _, rest = shown.partition("\n└")
+    table = shown.partition("\n└")[0]
     assert "locality" not in table and "edit score" not in table
-    assert rest.count(f"\nNo edit score: {NOTE}. Such probes in the edits would tell.") == 1
+    assert shown.count(NOTE) == 1 and NOTE in shown.partition("\nDiagnosis\n")[2]
     assert cells(shown, "efficacy") == ["50.0 (0.0 to 100.0)", "100.0 (100.0 to 100.0)", "+50.0 (p = 1.000)", "2", "2"]
+
+
+def test_without_a_diagnosis_the_reason_stands_below_the_table():
+    shown = results_table({"before": score([found for found in BEFORE if found["kind"] != "neighborhood"])})
+    assert shown.endswith(f"┘\n\nNo edit score: {NOTE}. Such probes would tell.")
 
 
 def test_a_score_that_one_measurement_has_is_a_dash_in_the_other():
@@ -207,6 +210,15 @@ def test_answers_that_were_generated_after_training_only_are_a_dash_before():
     shown = results_table(measured([found | {"containment": None} for found in many(0.0)], many(1.0)))
     assert cells(shown, "exact match") == ["before", *"—————"]
     assert cells(shown, "alias") == ["before", "0.0 (0.0 to 0.0)", "—", "—", "20", "20"]
+
+
+@pytest.mark.parametrize(
+    "p_value, shown", [(0.0005, "p < 0.001"), (0.001, "p = 0.001"), (0.0049, "p = 0.005"), (0.5, "p = 0.500")]
+)
+def test_a_p_value_is_shown_to_a_thousandth(p_value, shown):
+    results = measured(BEFORE, AFTER)
+    results["change"]["efficacy"] |= {"p_value": p_value, "difference": -1.25}
+    assert cells(results_table(results), "efficacy")[2] == f"-1.2 ({shown})"
 
 
 def test_one_edit_is_singular():
@@ -244,10 +256,15 @@ def huge(results):
 
 @pytest.mark.parametrize(
     "results",
-    [measured_in_every_way(), huge(measured_in_every_way()), measured(BEFORE, AFTER), {"before": score(BEFORE)}],
+    [
+        measured_in_every_way,
+        lambda: huge(measured_in_every_way()),
+        lambda: measured(BEFORE, AFTER),
+        lambda: {"before": score(BEFORE)},
+    ],
 )
 def test_no_line_is_wider_than_a_screen(results):
-    assert widest(results_table(results)) <= WIDTH == 110
+    assert widest(results_table(results())) <= WIDTH == 110
 
 
 @pytest.mark.parametrize("kind", KINDS)
