@@ -17,6 +17,7 @@ from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, check_words
 from hf_ftedit.loading import EMBEDDED_NAME, asset
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
+from hf_ftedit.sources import read_texts
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -102,8 +103,6 @@ def train(args: list[str]) -> None:
 def evaluate(args: list[str]) -> None:
     """Measure a model, with its adapter off and on where there is one."""
     options, edits, _ = checked_input("evaluate", args)
-    from hf_ftedit.perplexity import read_texts
-
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
     from accelerate import PartialState
 
@@ -117,28 +116,18 @@ def evaluate(args: list[str]) -> None:
         check_tasks(options.tasks, options.tasks_path)
     if options.adapter:
         check_adapter(options.adapter)
-    model, tokenizer = base_model(options, edits, args)
+    asked = base_model(options, edits, args)
     if options.adapter:
-        model = load_adapter(model, options.adapter)
+        asked = load_adapter(asked[0], options.adapter), asked[1]
     how: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": options.eval_tokens_per_batch}
-    contexts: dict[str, Any] = {"before": unedited(model), **({"after": nullcontext()} if options.adapter else {})}
     measured, tasks = {}, {}
-    for when, context in contexts.items():
-        with context:
-            if when == "before":
-                edits = fill_neighborhood_targets(model, tokenizer, edits, **how)
-            journal = Path(options.output_dir) / UNFINISHED / f"{when}.jsonl" if options.output_dir else None
-            found = measure(
-                model,
-                tokenizer,
-                edits,
-                options,
-                texts=texts,
-                seed=options.seed,
-                journal=journal,
-                desc=f"Measuring {when}",
-            )
-            measured[when], tasks[when] = found, _task_scores(model, tokenizer, options)
+    for when in ("before", "after") if options.adapter else ("before",):
+        journal = Path(options.output_dir) / UNFINISHED / f"{when}.jsonl" if options.output_dir else None
+        settings: dict[str, Any] = {"seed": options.seed, "journal": journal, "desc": f"Measuring {when}"}
+        with unedited(asked[0]) if when == "before" else nullcontext():
+            edits = fill_neighborhood_targets(*asked, edits, **how)
+            measured[when] = measure(*asked, edits, options, texts=texts, **settings)
+            tasks[when] = _task_scores(*asked, options)
     results = {**results_of(measured), **_task_results(tasks)}
     process = PartialState()
     process.wait_for_everyone()  # before the journals of all are removed
@@ -224,6 +213,10 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
 
         require_empty(options.output_dir, resume=getattr(options, "resume", False))
     edits = read_edits(options.edits, options.format, options.max_edits, skip_invalid=options.skip_invalid)
+    if options.measure_fluency:
+        from hf_ftedit.fluency import check_fluency
+
+        check_fluency(edits)
     if len(edits) < 1000:  # five bars that flash by tell nobody anything
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     return options, edits, read_facts(options.locality_pool) if options.locality_pool else None

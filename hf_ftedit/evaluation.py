@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.answers import containment, exact_match
 from hf_ftedit.asking import Asker
-from hf_ftedit.fluency import consistency, ngram_entropy
+from hf_ftedit.fluency import check_fluency, consistency, ngram_entropy
 from hf_ftedit.generation import greedy_answers
 from hf_ftedit.loading import load_config, load_model, load_tokenizer
 from hf_ftedit.options import EditOptions
@@ -115,6 +115,8 @@ def predict(
         [`~hf_ftedit.records.EditError`]: there are no edits, one does not fit into the model's context, or the journal
             is of another model or of other settings.
     """
+    if fluency:
+        check_fluency(records)
     asked = ProbedTargets(records)
     if not asked.columns["edit_id"]:
         raise EditError("there are no edits to measure")
@@ -265,8 +267,6 @@ def fill_neighborhood_targets(
 def _written(asker: Asker, records: Sequence[EditRecord]) -> dict[str, list[Any]]:
     """Rows of generated text, with fluency and consistency."""
     openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
-    if not openings:
-        raise EditError("fluency is asked for, but no edit has generation_prompts; give some, or leave it off")
     texts = asker.texts(openings)
     by_edit: dict[str, list[str]] = {record.edit_id: [] for record in records}
     for (edit_id, _), text in zip(openings, texts, strict=True):

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import log2
+from typing import Any
 
 import numpy as np
 
-from hf_ftedit.records import EditError
+from hf_ftedit.records import EditError, EditRecord
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def check_fluency(records: Iterable[EditRecord]) -> None:
+    """Raise [`~hf_ftedit.records.EditError`] where fluency and consistency of `records` cannot be measured."""
+    records = list(records)
+    if not any(record.generation_prompts for record in records):
+        raise EditError("fluency is asked for, but no edit has generation_prompts; give some, or leave it off")
+    if any(record.reference_texts for record in records):
+        _vectorizer()
 
 
 def ngram_entropy(text: str) -> float | None:
@@ -63,14 +73,9 @@ def consistency(generated: Sequence[Sequence[str]], references: Sequence[Sequenc
     Raises:
         [`~hf_ftedit.records.EditError`]: scikit-learn is not installed, or the two are not of one length.
     """
-    try:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as error:
-        message = "consistency needs scikit-learn; install it with pip install 'hf-ftedit[consistency]'"
-        raise EditError(message) from error
+    vectorizer = _vectorizer()
     if len(generated) != len(references):
         raise EditError(f"{len(generated)} lists of generated and {len(references)} of reference texts; give one each")
-    vectorizer = TfidfVectorizer()
     texts = list(dict.fromkeys(text for record in references for text in record))
     if not any(map(vectorizer.build_analyzer(), texts)):  # `fit` refuses texts without a word
         return [None] * len(generated)
@@ -87,3 +92,12 @@ def _entropy(words: Sequence[str], n: int) -> float:
     counts = Counter(zip(*(words[start:] for start in range(n)), strict=False)).values()
     total = sum(counts)
     return sum(count * log2(total / count) for count in counts) / total
+
+
+def _vectorizer() -> Any:
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        message = "consistency needs scikit-learn; install it with pip install 'hf-ftedit[consistency]'"
+        raise EditError(message) from error
+    return TfidfVectorizer()

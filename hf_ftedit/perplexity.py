@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,37 +15,10 @@ from hf_ftedit.memory import in_batches
 from hf_ftedit.processes import Processes
 from hf_ftedit.records import EditError
 from hf_ftedit.resampling import bootstrap, interval
-from hf_ftedit.sources import read_rows
 from hf_ftedit.tokenization import EncodedPair, context_length, encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def read_texts(source: str | os.PathLike[str] | Iterable[Any]) -> list[str]:
-    """
-    The texts of a file (JSON, JSONL, CSV, Parquet), a Hub dataset, a dataset, or an iterable of texts.
-
-    Args:
-        source (`str`, `PathLike` or `Iterable`):
-            Rows with a column `text` (in any case), or with one column of text only.
-
-    Raises:
-        [`~hf_ftedit.records.EditError`]: there is no such source, or a row holds no text.
-    """
-    if isinstance(source, Sequence) and not len(source):
-        raise EditError("there are no texts; give at least one")
-    return [_text(row, where) for where, row in read_rows(source)]
-
-
-def _text(row: Any, where: str) -> str:
-    if isinstance(row, Mapping):
-        texts = [value for value in row.values() if isinstance(value, str)]
-        named = [value for name, value in row.items() if str(name).lower() == "text"] or texts
-        row = named[0] if len(named) == 1 else None
-    if not isinstance(row, str) or not row.strip():
-        raise EditError(f"{where}: holds no text; give it in a column named text")
-    return row
 
 
 def perplexity(

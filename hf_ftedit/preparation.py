@@ -12,9 +12,11 @@ from transformers import TrainingArguments
 
 from hf_ftedit.config import EditConfig
 from hf_ftedit.dataset import EditDatasetBuilder, encode_rows, is_prompt_completion
-from hf_ftedit.evaluation import check_lengths, load_checked
+from hf_ftedit.evaluation import load_checked
+from hf_ftedit.fluency import check_fluency
 from hf_ftedit.loading import load_tokenizer, unedited
 from hf_ftedit.lora import default_lora, fit_lora
+from hf_ftedit.probes import check_lengths
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.tokenization import context_length
@@ -73,6 +75,8 @@ def prepare(
     if are_edits(source):
         source = read_edits(source, args.format, args.max_edits, skip_invalid=args.skip_invalid)
     measured = read_edits(eval_dataset, args.format) if are_edits(eval_dataset) else None
+    if args.measure_fluency:
+        check_fluency(measured or _records(source))
     pool = args.locality_pool if locality_pool is None else locality_pool
     facts = None if pool is None else read_facts(pool)
     model, tokenizer = _loaded(model, tokenizer, args, [*_records(source), *(measured or ())], quantization_config)

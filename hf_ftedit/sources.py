@@ -1,4 +1,4 @@
-"""Files, datasets and iterables to rows, each with the place where it stands."""
+"""Files, datasets and iterables to rows, each with the place where it stands, or to plain texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from hf_ftedit.fields import EditError, is_blank, kind, shown
@@ -48,6 +48,32 @@ def read_rows(source: Source) -> Iterator[Located]:
     if first is None:
         raise EditError(f"{name}: holds no rows; give at least one such as {_EXAMPLE}")
     yield from itertools.chain([first], rows)
+
+
+def read_texts(source: Source) -> list[str]:
+    """
+    The texts of a file (JSON, JSONL, CSV, Parquet), a Hub dataset, a dataset, or an iterable of texts.
+
+    Args:
+        source (`str`, `PathLike` or `Iterable`):
+            Rows with a column `text` (in any case), or with one column of text only.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: there is no such source, or a row holds no text.
+    """
+    if isinstance(source, Sequence) and not len(source):
+        raise EditError("there are no texts; give at least one")
+    return [_text(row, where) for where, row in read_rows(source)]
+
+
+def _text(row: Any, where: str) -> str:
+    if isinstance(row, Mapping):
+        texts = [value for value in row.values() if isinstance(value, str)]
+        named = [value for name, value in row.items() if str(name).lower() == "text"] or texts
+        row = named[0] if len(named) == 1 else None
+    if not isinstance(row, str) or not row.strip():
+        raise EditError(f"{where}: holds no text; give it in a column named text")
+    return row
 
 
 def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from transformers.trainer_utils import speed_metrics
 from trl import SFTTrainer
 
-from hf_ftedit.card import SHOWN_EDITS
+from hf_ftedit.card import SCORES, SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.config import EditConfig
 from hf_ftedit.evaluation import Measurement, fill_neighborhood_targets, measure, results_of
@@ -20,16 +20,16 @@ from hf_ftedit.generation import greedy_answers
 from hf_ftedit.hub import save_edit_folder
 from hf_ftedit.loading import unedited
 from hf_ftedit.logits import target_logits, token_log_probs
-from hf_ftedit.perplexity import read_texts
 from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded_parts, prepare, with_probes
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError, EditRecord, Fact
+from hf_ftedit.sources import read_texts
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-REPORTED = ("edit_score", "efficacy", "generalization", "locality", "portability")
+REPORTED = tuple(SCORES)
 
 
 class EditTrainer(SFTTrainer):
@@ -190,7 +190,7 @@ class EditTrainer(SFTTrainer):
         self.model.eval()  # as `Trainer` does: `log` tells evaluation from training by the mode
         records = self.edit_records if eval_dataset is None else read_edits(eval_dataset, self.args.format)
         scores = self.score_edits(None if eval_dataset is None else records)
-        metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in REPORTED if scores[name] is not None}
+        metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in REPORTED if scores.get(name) is not None}
         metrics |= speed_metrics(metric_key_prefix, start, num_samples=len(records))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny import TEXTS, bos_tokenizer, bpe_tokenizer, eos_tokenizer, sentencepiece_tokenizer, tiny_model
 
-from hf_ftedit.perplexity import perplexity, read_texts
+from hf_ftedit.perplexity import perplexity
 from hf_ftedit.records import EditError
+from hf_ftedit.sources import read_texts
 
 LONG = " ".join(TEXTS)
 CASES = {
