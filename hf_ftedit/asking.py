@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from hf_ftedit.generation import greedy_answers, sampled_texts
 from hf_ftedit.journal import Journal, fingerprint
 from hf_ftedit.likelihood import PairScores, score_pairs
+from hf_ftedit.memory import old_objects_apart
 from hf_ftedit.predictions import codes
 from hf_ftedit.processes import Processes
 
@@ -111,7 +112,8 @@ class Asker:
 
                 asked, answers = [pair(n)[0] for n in part], [pair(n)[1] for n in part]
                 names = [name(int(first[n])) for n in part]
-                score_pairs(*self.asked, asked, answers, names=names, bar=bar, on_scored=keep, **self.how)
+                with old_objects_apart():
+                    score_pairs(*self.asked, asked, answers, names=names, bar=bar, on_scored=keep, **self.how)
         self.processes.gather(((int(n), values[n]) for chunk in mine for n in chunk), values)
         return index, values
 

@@ -1,9 +1,11 @@
-"""Batches that fit: similar lengths together, and half as many tokens a batch where memory does not suffice."""
+"""Batches that fit into memory, halved where they do not; and a collector that leaves old objects alone."""
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import should_reduce_batch_size
@@ -59,3 +61,21 @@ def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[lis
             raise
         # Not from the start: it collects garbage first, which takes longer than many an evaluation.
         find_executable_batch_size(work, starting_batch_size=halved(), reduce_batch_size_fn=halved)()
+
+
+@contextmanager
+def old_objects_apart() -> Iterator[None]:
+    """
+    Context in which the garbage collector looks at new objects only.
+
+    Making many small ones has it walk through all there are, again and again: the model's modules and the libraries
+    are a million, and that took an eighth of an evaluation.
+    """
+    ours = not gc.get_freeze_count()
+    if ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()

@@ -14,7 +14,8 @@ from hf_ftedit.evaluation import predict
 from hf_ftedit.hub import save_results_folder
 from hf_ftedit.predictions import COLUMNS
 from hf_ftedit.records import EditError
-from hf_ftedit.scoring import score
+from hf_ftedit.report import results_table
+from hf_ftedit.scoring import compare, score
 
 FOLDER = Path(__file__).parent.parent / "metrics" / "edit_score"
 
@@ -58,6 +59,27 @@ def test_a_saved_predictions_file_gives_the_numbers_of_the_run(metric, tmp_path)
         assert score(tmp_path / f"{when}.jsonl") == score(predictions)
     assert full.compute(**saved["after"].select_columns(list(full.features)).to_dict(), protocol="containment") == (
         score(whole, "containment")
+    )
+
+
+def test_the_page_of_the_metric_shows_the_report_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from app import report
+
+    tokenizer = bpe_tokenizer()
+    before, after = (predict(tiny_model("gpt2", tokenizer), tokenizer, RECORDS[:n]) for n in (3, 3))
+    after["logprob"] = [
+        value + 9 * (role == "new") for value, role in zip(after["logprob"], after["target"], strict=True)
+    ]
+    save_results_folder(tmp_path / "scores", {}, {"before": before, "after": after})
+    files = [str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in ("before", "after")]
+    scores = {"before": score(before), "after": score(after), "change": compare(before, after)}
+    assert report(*files) == (results_table(scores), scores)
+    assert report(None, files[1]) == (results_table({"before": score(after)}), {"before": score(after)})
+    assert report(None, None)[1] == {} and "Upload" in report(None, None)[0]
+    assert report(*files, "containment") == (
+        "protocol 'containment' needs generated answers; predict with `generate=True`",
+        {},
     )
 
 
