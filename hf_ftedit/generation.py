@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
+from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
@@ -221,7 +222,8 @@ def _in_batches(
     for prompt, length in zip(prompts, lengths, strict=True):
         if length < 1:
             raise EditError(f"prompt {prompt!r} fills the model's context; give a shorter one")
-    with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=None) as bar:
+    hides = None if PartialState().is_main_process else True
+    with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=hides) as bar:
 
         def run(batch: list[int]) -> None:
             longest = max(batch, key=lambda index: len(encoded[index]))
