@@ -168,10 +168,11 @@ def judged_rows(
 
 def _judged(logits: torch.Tensor, owner: np.ndarray, reads: Sequence[Read]) -> JudgedTokens:
     """Log-probability of each read's token after its row of `logits`, shape `(rows, vocabulary)`, and its hit."""
-    logits = logits.float()
     rows = torch.from_numpy(owner).to(logits.device)
     tokens = torch.tensor([read.token for read in reads], device=logits.device)
-    logprob = logits[rows, tokens].double() - torch.logsumexp(logits, dim=-1)[rows].double()
+    # In parts: float32 copies of all logits of a batch would be what takes the most memory.
+    normalizer = torch.cat([part.float().logsumexp(dim=-1) for part in logits.split(256)])
+    logprob = logits[rows, tokens].double() - normalizer[rows].double()
     hit = logits.argmax(dim=-1)[rows] == tokens
     return JudgedTokens(np.array([read.pair for read in reads]), logprob.cpu().numpy(), hit.cpu().numpy())
 

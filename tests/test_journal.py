@@ -178,9 +178,9 @@ def test_the_fingerprint_tells_whether_the_adapter_is_on():
 
 RECORDS = [  # no two begin with the same token, so that nothing is shared between them
     EditRecord(letter, f"{letter}{letter} lies in the far north of", "Peru, by the sea", target_true="Rome")
-    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ]
-RECORDS[1:3] = [replace(record, generation_prompts=("Oslo lies", "Peru was", "Oslo lies")) for record in RECORDS[1:3]]
+RECORDS[1] = replace(RECORDS[1], generation_prompts=("Oslo lies", "Peru was", "Oslo lies"))
 
 
 def asked(model, **settings):
@@ -189,12 +189,15 @@ def asked(model, **settings):
 
 @contextmanager
 def watched(model, interrupt_at=None):
-    """How many tokens, without fillers, each pass was given: those of trees, of prompts, and one at a time."""
-    passes = {"trees": [], "prompts": [], "steps": []}
+    """The tokens, without fillers, of each pass of `model` over trees, over prompts, and over one token a row."""
+    passes = {"question": [], "trees": [], "prompts": [], "steps": []}
 
     def hook(module, args, inputs, output):
-        ids, mask = inputs["input_ids"], inputs.get("attention_mask", torch.ones(0))
-        kind = "trees" if mask.dim() == 4 else "prompts" if ids.shape[1] > 1 else "steps"
+        ids = inputs["input_ids"]
+        if inputs["use_cache"] is False:  # a tree and two rows ask whether the model reads trees
+            kind = "trees" if len(passes["question"]) == 2 else "question"
+        else:
+            kind = "prompts" if ids.shape[1] > 1 else "steps"
         passes[kind].append(int((ids != TOKENIZER.pad_token_id).sum()))
         if sum(map(len, passes.values())) == interrupt_at:
             raise KeyboardInterrupt
@@ -208,25 +211,31 @@ def keys(path):
     return [json.dumps(json.loads(line)["key"]) for line in path.read_text().splitlines()[1:]]
 
 
-@pytest.mark.parametrize("interrupt_at", [1, 2, 3, 4, 5, 20, 150, 400])
-def test_an_interrupted_evaluation_goes_on_from_there(tmp_path, interrupt_at):
+@pytest.fixture(scope="module")
+def uninterrupted():
+    model = tiny_model("gpt2", TOKENIZER)
+    with watched(model) as passes:
+        return asked(model), passes
+
+
+@pytest.mark.parametrize(("interrupt_at", "lost"), [(4, "trees"), (60, "prompts"), (350, "prompts")])
+def test_an_interrupted_evaluation_goes_on_from_there(tmp_path, uninterrupted, interrupt_at, lost):
     model, path = tiny_model("gpt2", TOKENIZER), tmp_path / "after.jsonl"
-    with watched(model) as whole:
-        expected = asked(model)
+    expected, whole = uninterrupted
     with watched(model, interrupt_at) as first, pytest.raises(KeyboardInterrupt):
         asked(model, journal=path)
     known = keys(tmp_path / "after.0.jsonl")
     with watched(model) as second:
         predictions = asked(model, journal=path)
-    logprobs = [[value or 0 for value in columns.pop("logprob")] for columns in (predictions, expected)]
-    np.testing.assert_allclose(*logprobs, rtol=0, atol=1e-5)
-    assert predictions == expected
-    print({k: len(v) for k, v in whole.items()}, len(known))
-    for kind in ("trees", "prompts"):
-        both, once = sum(first[kind]) + sum(second[kind]), sum(whole[kind])
-        print(kind, both, once, first[kind][-3:], whole[kind][:3])
+    assert predictions.keys() == expected.keys()
+    for name, column in predictions.items():
+        assert column == pytest.approx(expected[name], abs=1e-5)  # numbers only; all else is equal
+    for kind in ("trees", "prompts"):  # the batch that was interrupted is read twice, and nothing else
+        again = first[kind][-1] if kind == lost else 0
+        assert sum(first[kind]) + sum(second[kind]) == sum(whole[kind]) + again
     after = keys(tmp_path / "after.0.jsonl")
-    assert len(after) == len(set(after)) == 3 * len(RECORDS) + 6
+    assert after[: len(known)] == known and 0 < len(known) < len(after)
+    assert len(after) == len(set(after)) == 3 * len(RECORDS) + 3
 
 
 def test_a_finished_evaluation_is_read_from_its_journal(tmp_path):
