@@ -104,9 +104,16 @@ def parsed(
 
 
 def check_known(types: Sequence[Any], args: list[str]) -> None:
-    """Raise [`~hf_ftedit.records.EditError`] about an option, given or in the file of `--config`, that no type has."""
-    first, *others = (parsed((options,), args, partly=True)[-1] for options in types)
-    if unknown := [word for word in first if word.startswith("--") and all(word in other for other in others)]:
+    """
+    Raise [`~hf_ftedit.records.EditError`] about an option, given or in the file of `--config`, that no type has.
+
+    Only the first type is made: training arguments would set up the process as if it were to train.
+    """
+    first, *others = types
+    known = {option.name for other in others for option in fields(other)}
+    words = [word for word in parsed((first,), args, partly=True)[-1] if word.startswith("--")]
+    names = {word: word.removeprefix("--").partition("=")[0].removeprefix("no_") for word in words}
+    if unknown := [word for word, name in names.items() if name not in known]:
         raise _unknown_options(unknown)
 
 

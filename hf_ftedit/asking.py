@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 from tqdm.auto import tqdm
 
+from hf_ftedit import __version__
 from hf_ftedit.generation import greedy_answers, sampled_texts
 from hf_ftedit.journal import Journal, fingerprint
 from hf_ftedit.likelihood import PairScores, score_pairs
@@ -63,8 +64,9 @@ class Asker:
         self.processes = Processes(model)
         self.journal = None
         if journal is not None:
-            settings = fingerprint(model, chat_template=chat_template, seed=seed)
-            self.journal = Journal(journal, settings, self.processes.rank)
+            settings = {"seed": seed, "vocabulary": len(tokenizer), "version": __version__}
+            settings["chat_template"] = tokenizer.chat_template if chat_template else None
+            self.journal = Journal(journal, fingerprint(model, **settings), self.processes.rank)
 
     def scores(
         self, prompts: Sequence[str], targets: Sequence[str], name: Callable[[int], str]

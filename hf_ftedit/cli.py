@@ -104,12 +104,11 @@ def evaluate(args: list[str]) -> None:
     """Measure a model, with its adapter off and on where there is one."""
     options, edits, _ = checked_input("evaluate", args)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
-    from accelerate import PartialState
-
     from hf_ftedit.evaluation import fill_neighborhood_targets, measure, results_of
     from hf_ftedit.harness import check_tasks
     from hf_ftedit.hub import UNFINISHED, save_results_folder
     from hf_ftedit.loading import check_adapter, load_adapter, unedited
+    from hf_ftedit.processes import process_state
     from hf_ftedit.report import results_table
 
     if options.tasks:
@@ -129,7 +128,7 @@ def evaluate(args: list[str]) -> None:
             measured[when] = measure(*asked, edits, options, texts=texts, **settings)
             tasks[when] = _task_scores(*asked, options)
     results = {**results_of(measured), **_task_results(tasks)}
-    process = PartialState()
+    process = process_state()
     process.wait_for_everyone()  # before the journals of all are removed
     if not process.is_main_process:
         return
@@ -141,11 +140,10 @@ def evaluate(args: list[str]) -> None:
 
 def _task_scores(model: Any, tokenizer: Any, options: Any) -> dict[str, Any]:
     """Scores of the tasks that are asked for, computed by one process."""
-    from accelerate import PartialState
-
     from hf_ftedit.harness import run_tasks
+    from hf_ftedit.processes import process_state
 
-    if not options.tasks or not PartialState().is_main_process:
+    if not options.tasks or not process_state().is_main_process:
         return {}
     return run_tasks(
         model,

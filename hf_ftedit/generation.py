@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from hf_ftedit.answers import first_sentence
 from hf_ftedit.inference import inference
 from hf_ftedit.memory import in_batches
+from hf_ftedit.processes import process_state
 from hf_ftedit.records import EditError
 from hf_ftedit.tokenization import context_length, encode_prompts
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_TOKENS = 8
 TEXT_TOKENS = 100
+# A chat model's habits, such as a penalty on repetition, are not what it knows.
+NO_HABITS: dict[str, Any] = {
+    **{"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0},
+    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
+}
 
 OnDone: TypeAlias = Callable[[Sequence[int], Sequence[str]], None]
 
@@ -222,7 +228,7 @@ def _in_batches(
     for prompt, length in zip(prompts, lengths, strict=True):
         if length < 1:
             raise EditError(f"prompt {prompt!r} fills the model's context; give a shorter one")
-    hides = None if PartialState().is_main_process else True
+    hides = None if process_state().is_main_process else True
     with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=hides) as bar:
 
         def run(batch: list[int]) -> None:
@@ -255,7 +261,12 @@ def _generate(
     mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
     with inference(model):
         output = model.generate(
-            input_ids=input_ids, attention_mask=mask, max_new_tokens=max(lengths), pad_token_id=pad, **settings
+            input_ids=input_ids,
+            attention_mask=mask,
+            max_new_tokens=max(lengths),
+            pad_token_id=pad,
+            **NO_HABITS,
+            **settings,
         )
     return [tokens[:most] for tokens, most in zip(output[:, length:].tolist(), lengths, strict=True)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,10 @@ class Journal:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.found: dict[Any, Any] = {}
-        for part in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")):
-            self._read(part, fingerprint)
+        ours = re.compile(rf"{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+        for part in sorted(path.parent.iterdir()):
+            if ours.fullmatch(part.name):
+                self._read(part, fingerprint)
         own = path.with_suffix(f".{rank}{path.suffix}")
         is_new = not _cut_torn_line(own)
         self._file = open(own, "a", encoding="utf-8", newline="\n")
@@ -60,15 +63,15 @@ class Journal:
 
     def _read(self, path: Path, fingerprint: str) -> None:
         lines = path.read_bytes().split(b"\n")[:-1]  # behind the last line break is nothing, or a torn line
-        for number, line in enumerate(lines):
-            row = json.loads(line)
-            if number == 0 and row.get("fingerprint") != fingerprint:
-                raise EditError(
-                    f"{path} is of another model, other edits or other settings; remove it, or resume with the same"
-                )
-            if number:
-                key = row["key"]
-                self.found[tuple(key) if isinstance(key, list) else key] = row["value"]
+        try:
+            head, *rows = [json.loads(line) for line in lines] or [{"fingerprint": fingerprint}]
+            told = head["fingerprint"]
+            pairs = [(tuple(row["key"]) if isinstance(row["key"], list) else row["key"], row["value"]) for row in rows]
+        except (ValueError, TypeError, KeyError) as error:
+            raise EditError(f"{path} is damaged ({error}); remove it, and measure again") from error
+        if told != fingerprint:
+            raise EditError(f"{path} is of another model or of other settings; remove it, or resume with the same")
+        self.found.update(pairs)
 
 
 def fingerprint(model: Any, **settings: Any) -> str:
@@ -81,7 +84,9 @@ def fingerprint(model: Any, **settings: Any) -> str:
         settings:
             What else the findings depend on; of plain types.
     """
-    found = xxhash.xxh3_128(json.dumps(settings, sort_keys=True).encode())
+    # PEFT's `disable_adapter` sets this on every layer that has an adapter.
+    off = sorted(name for name, module in model.named_modules() if getattr(module, "disable_adapters", False))
+    found = xxhash.xxh3_128(json.dumps([settings, off], sort_keys=True).encode())
     for name, parameter in model.named_parameters():
         found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
         flat = parameter.detach().reshape(-1)

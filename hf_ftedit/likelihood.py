@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
 
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.inference import inference
-from hf_ftedit.logits import logits_at, target_logits
+from hf_ftedit.logits import learns_prompts, logits_at, target_logits
 from hf_ftedit.memory import in_batches
 from hf_ftedit.packing import Read, TokenTree, pack
 from hf_ftedit.tokenization import EncodedPair, context_length, encode_pairs
@@ -94,26 +94,23 @@ def score_pairs(
         names=names,
     )
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
-    own_bar = bar is None
-    bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None) if own_bar else bar
+    own = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 
     def done(batch: JudgedTokens) -> None:
         indices = batch.into(scores, pairs)
-        bar.update(len(indices))
+        (own if bar is None else bar).update(len(indices))
         if on_scored is not None:
             on_scored(indices, scores)
 
-    with inference(model):
-        if pairs and _reads_trees(model, pairs):
-            trees = pack(pairs)
+    with own, inference(model):
+        trees = pack(pairs)
+        if trees and _reads_trees(model, trees, max(len(pair.input_ids) for pair in pairs)):
             sizes = [len(tree.tokens) for tree in trees]
             in_batches(sizes, tokens_per_batch, lambda batch: done(_judged_trees(model, [trees[i] for i in batch])))
         else:
             sizes = [len(pair.input_ids) for pair in pairs]
             pad = CompletionOnlyCollator.from_tokenizer(tokenizer)
             in_batches(sizes, tokens_per_batch, lambda batch: done(judged_rows(model, pad, pairs, batch)))
-    if own_bar:
-        bar.close()
     return scores
 
 
@@ -177,31 +174,38 @@ def _judged(logits: torch.Tensor, owner: np.ndarray, reads: Sequence[Read]) -> J
     return JudgedTokens(np.array([read.pair for read in reads]), logprob.cpu().numpy(), hit.cpu().numpy())
 
 
-def _reads_trees(model: Any, pairs: Sequence[EncodedPair]) -> bool:
+def _reads_trees(model: Any, trees: Sequence[TokenTree], longest: int) -> bool:
     """
-    Whether `model` makes the same of two sequences in one tree as of each alone: it is asked.
+    Whether `model` makes the same of two sequences in one tree as of each alone: it is asked, at the size of `trees`.
 
     Recurrent models and those that know positions by the place in memory (ALiBi) do not, nor do kernels that take no
-    mask, nor prompts longer than a sliding window.
+    mask, nor windows that are shorter than the longest prompt or, where they count places in memory, than the tree.
     """
     config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
+    largest = len(trees[0].tokens)
+    windows = {"sliding_window": longest, "attention_chunk_size": longest, "window_size": largest}
     if config._attn_implementation not in ("sdpa", "eager") or model.get_output_embeddings() is None:
         return False
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+    if learns_prompts(model) or any((getattr(config, name, None) or size) < size for name, size in windows.items()):
         return False
-    if window and max(len(pair.input_ids) for pair in pairs) > window:
-        return False
-    some = [(31 * place + 5) % config.vocab_size for place in range(24)]
-    test = [EncodedPair(some[:8] + tail, 15) for tail in (some[8:16], some[16:])]
     try:
-        [tree] = pack(test)
+        [tree] = pack(test := _branches(longest, largest, config.vocab_size), 4 * (longest + largest))
         found = _tree_logits(model, [tree])[0]
-    except (ValueError, TypeError, IndexError, RuntimeError) as error:
-        if should_reduce_batch_size(error):
-            raise
+        alone = torch.tensor([pair.input_ids[:-1] for pair in test])
+        expected = model(input_ids=alone.to(model.device), use_cache=False).logits[:, -1].float()
+    except (ValueError, TypeError, IndexError, RuntimeError, AssertionError):
         return False
-    alone = torch.tensor([pair.input_ids[:-1] for pair in sorted(test, key=lambda pair: pair.input_ids)])
-    expected = model(input_ids=alone.to(model.device), use_cache=False).logits[:, -1].float()
-    tolerance = 1e-4 if model.dtype == torch.float32 else 0.05
+    tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.05
     return bool((found.float() - expected).norm() <= tolerance * (expected - expected.mean()).norm())
+
+
+def _branches(length: int, size: int, vocabulary: int) -> list[EncodedPair]:
+    """Pairs of `length` tokens that begin alike, together a tree of at least `size` tokens; in its order."""
+    rng = random.Random(0)
+    half = max(1, length // 2)
+    count = max(2, -(-size // half))
+    front = rng.choices(range(vocabulary), k=half)
+    seconds = sorted(rng.sample(range(vocabulary), min(count, vocabulary)))
+    rest = max(1, length - half - 1)
+    rows = [[*front, second, *rng.choices(range(vocabulary), k=rest)] for second in seconds]
+    return [EncodedPair(row, len(row) - 1) for row in rows]

@@ -72,10 +72,11 @@ def load_model(
     Raises:
         [`~hf_ftedit.records.EditError`]: there is no such model, or it has no safetensors weights.
     """
-    from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
-    device = PartialState().device  # of this process, also under `accelerate launch`
+    from hf_ftedit.processes import process_state
+
+    device = process_state().device  # of this process, also under `accelerate launch`
     if kwargs.get("quantization_config") is not None:
         kwargs["device_map"] = {"": device}
     model = _load(

@@ -47,10 +47,10 @@ def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogit
     wanted = targets != IGNORE_INDEX
     columns = wanted.any(dim=0).nonzero().squeeze(1)
     inputs = {name: value for name, value in inputs.items() if name != "labels"}
-    if _keeps_logits(_core(model)):
+    if _keeps_logits(_core(model)) and not learns_prompts(model):
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, columns]
+    else:  # what stands in front of the rows' own places are virtual tokens
+        logits = model(**inputs, use_cache=False).logits[:, -targets.shape[1] - 1 :][:, columns]
     wanted, targets = wanted[:, columns], targets[:, columns]
     return TargetLogits(logits[wanted], targets[wanted], wanted.nonzero()[:, 0])
 
@@ -81,6 +81,11 @@ def logits_at(model: Any, rows: torch.Tensor, columns: torch.Tensor, **inputs: A
         return model(**inputs).logits[0]
     finally:
         hook.remove()
+
+
+def learns_prompts(model: Any) -> bool:
+    """Whether an adapter puts virtual tokens before each row (prompt tuning and its kin)."""
+    return getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
 
 
 def token_log_probs(found: TargetLogits) -> torch.Tensor:

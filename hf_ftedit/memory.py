@@ -34,10 +34,10 @@ def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[lis
         [`~hf_ftedit.records.EditError`]: not even a single item fits into memory.
     """
     waiting = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
-    begin, budget = 0, tokens_per_batch
+    begin, size, budget = 0, 0, tokens_per_batch
 
     def work(tokens: int) -> None:
-        nonlocal begin
+        nonlocal begin, size
         while begin < len(waiting):
             size = max(1, tokens // lengths[waiting[begin]])
             run(waiting[begin : begin + size])
@@ -45,8 +45,8 @@ def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[lis
 
     def halved() -> int:
         nonlocal budget
-        budget //= 2
-        if not budget:
+        budget = min(budget, size * lengths[waiting[begin]]) // 2
+        if size == 1 or not budget:
             raise EditError(
                 "the memory does not suffice for a single prompt; load the model in 4 bits (--load_in_4bit) "
                 "or in bfloat16 (--dtype bfloat16), or use a machine with more memory"
@@ -55,12 +55,13 @@ def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[lis
         return budget
 
     try:
-        work(budget)
+        return work(budget)
     except RuntimeError as error:
         if not should_reduce_batch_size(error):
             raise
-        # Not from the start: it collects garbage first, which takes longer than many an evaluation.
-        find_executable_batch_size(work, starting_batch_size=halved(), reduce_batch_size_fn=halved)()
+    # Not from the start: it collects garbage first, which takes longer than many an evaluation. And not inside
+    # `except`: the error holds the frames, and so the tensors, of the batch that failed.
+    find_executable_batch_size(work, starting_batch_size=halved(), reduce_batch_size_fn=halved)()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_ftedit.tokenization import EncodedPair
 
-WIDTH = 128  # tokens of a tree: more share more, but each attends to all of them
+WIDTH = 96  # tokens of a tree: more share more, but each attends to all of them
 
 
 class Read(NamedTuple):
@@ -76,19 +76,18 @@ def pack(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
     Args:
         pairs (`Sequence[EncodedPair]`):
             Prompts with their targets.
-        width (`int`, *optional*, defaults to `128`):
+        width (`int`, *optional*, defaults to `96`):
             Tokens of a tree beyond what all pairs begin with, such as a chat template's.
     """
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].input_ids)
-    if order:
-        width += _shared(pairs[order[0]].input_ids[:-1], pairs[order[-1]].input_ids[:-1])
+    front = _shared(pairs[order[0]].input_ids[:-1], pairs[order[-1]].input_ids[:-1]) if order else 0
     trees: list[TokenTree] = []
     last: list[int] = []
     nodes: list[int] = []
     for index in order:
         ids = pairs[index].input_ids[:-1]
         common = _shared(last, ids)
-        if not trees or _is_full(trees[-1], common, len(ids) - common, width):
+        if not trees or _is_full(trees[-1], common - front, len(ids) - common, front + width):
             trees.append(TokenTree())
             common = 0
         nodes = trees[-1].grow(nodes[:common], ids[common:])
@@ -101,7 +100,7 @@ def pack(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
 def _is_full(tree: TokenTree, common: int, new: int, width: int) -> bool:
     """Whether a sequence should begin another tree; one that shares more than it adds may stay for longer."""
     size = len(tree.tokens) + new
-    return size > width and (new >= common or size > 4 * width)
+    return size > width and (new >= common or size > max(4 * width, 2 * (common + new)))
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
 Item = TypeVar("Item")
+
+
+def process_state() -> PartialState:
+    """This process among those of `accelerate launch`; without an accelerator they talk over gloo."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 class Processes:
@@ -21,7 +27,7 @@ class Processes:
     """
 
     def __init__(self, model: Any) -> None:
-        state = PartialState()
+        state = process_state()
         self.is_main, self.rank = state.is_main_process, state.process_index
         sharded = any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in model.parameters())
         self._first: int = 0 if sharded else state.process_index

@@ -19,7 +19,7 @@ from hf_ftedit.evaluation import Measurement, fill_neighborhood_targets, measure
 from hf_ftedit.generation import greedy_answers
 from hf_ftedit.hub import save_edit_folder
 from hf_ftedit.loading import unedited
-from hf_ftedit.logits import target_logits, token_log_probs
+from hf_ftedit.logits import learns_prompts, target_logits, token_log_probs
 from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded_parts, prepare, with_probes
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
@@ -150,7 +150,7 @@ class EditTrainer(SFTTrainer):
             and self.compute_loss_func is None
             and self.label_smoother is None
             and not self.aux_loss_enabled
-            and not getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False)
+            and not learns_prompts(self.model)
             and self.accelerator.parallelism_config is None
         )
 

@@ -103,7 +103,7 @@ def test_the_findings_of_other_processes_are_read(tmp_path):
 def test_findings_of_another_model_are_an_error_that_names_the_file(tmp_path, rank):
     written(tmp_path / "after.jsonl", rank=rank)
     before = (tmp_path / f"after.{rank}.jsonl").read_bytes()
-    with pytest.raises(EditError, match=rf"after\.{rank}\.jsonl is of another model, other edits or other settings"):
+    with pytest.raises(EditError, match=rf"after\.{rank}\.jsonl is of another model or of other settings"):
         Journal(tmp_path / "after.jsonl", "other")
     assert (tmp_path / f"after.{rank}.jsonl").read_bytes() == before
 

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hf_ftedit.likelihood import _reads_trees, score_pairs
+from hf_ftedit.packing import pack
 from hf_ftedit.records import EditError
 from hf_ftedit.tokenization import encode_pairs
 
@@ -54,9 +55,10 @@ SIZES = {
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 256},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "causal": True, "n_langs": 1, "max_position_embeddings": 256},
 }
 TREES = ["gpt2", "gptj", "llama", "opt", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "gpt_oss", "gpt_neo"]
-ROWS = ["bloom", "mpt", "mamba"]
+ROWS = ["bloom", "mpt", "mamba", "xlm"]
 
 
 def wide(model):
@@ -106,7 +108,8 @@ def encoded(prompts=PROMPTS, targets=TARGETS, tokenizer=TOKENIZER):
 
 @torch.no_grad()
 def reads_trees(model, *texts):
-    return _reads_trees(model.eval(), encoded(*texts))
+    pairs = encoded(*texts)
+    return _reads_trees(model.eval(), pack(pairs), max(len(pair.input_ids) for pair in pairs))
 
 
 @pytest.mark.parametrize("family", [*TREES, "llama4_text", *ROWS])

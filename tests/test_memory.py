@@ -11,7 +11,7 @@ from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.generation import greedy_answers, sampled_texts
 from hf_ftedit.likelihood import score_pairs
-from hf_ftedit.memory import in_batches
+from hf_ftedit.memory import in_batches, old_objects_apart
 from hf_ftedit.records import EditError
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB."
@@ -204,6 +204,24 @@ def test_texts_do_not_depend_on_the_memory():
 def test_a_model_that_never_fits_says_what_to_do():
     tokenizer = bpe_tokenizer()
     model = tiny_model("gpt2", tokenizer)
-    crowd(model, 40)  # enough for the question whether it reads trees
+    crowd(model, 4)
     with pytest.raises(EditError, match="or in bfloat16 .--dtype bfloat16."):
         score_pairs(model, tokenizer, PROMPTS, TARGETS)
+
+
+def test_old_objects_are_left_alone_in_the_context_only():
+    gc.unfreeze()
+    with old_objects_apart():
+        inside = gc.get_freeze_count()
+        with old_objects_apart():
+            assert gc.get_freeze_count() > inside / 2 > 0  # some may die meanwhile
+        assert gc.get_freeze_count() > inside / 2  # the outer one still holds
+    assert gc.get_freeze_count() == 0
+
+
+def test_objects_that_others_set_apart_stay_so():
+    gc.freeze()
+    count = gc.get_freeze_count()
+    with pytest.raises(KeyboardInterrupt), old_objects_apart():
+        raise KeyboardInterrupt
+    assert gc.get_freeze_count() == count
