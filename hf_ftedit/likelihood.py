@@ -97,7 +97,7 @@ def score_pairs(
     own = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 
     def done(batch: JudgedTokens) -> None:
-        indices = batch.into(scores, pairs)
+        indices = batch.into(scores)
         (own if bar is None else bar).update(len(indices))
         if on_scored is not None:
             on_scored(indices, scores)
@@ -121,7 +121,7 @@ class JudgedTokens(NamedTuple):
     logprob: np.ndarray
     hit: np.ndarray
 
-    def into(self, scores: PairScores, pairs: Sequence[EncodedPair]) -> list[int]:
+    def into(self, scores: PairScores) -> list[int]:
         """Write the pairs' scores into `scores`; the indices of those pairs."""
         indices, place, tokens = np.unique(self.pair, return_inverse=True, return_counts=True)
         scores.logprob[indices] = np.bincount(place, weights=self.logprob) / tokens
@@ -183,10 +183,11 @@ def _reads_trees(model: Any, trees: Sequence[TokenTree], longest: int) -> bool:
     """
     config = model.config.get_text_config()
     largest = len(trees[0].tokens)
-    windows = {"sliding_window": longest, "attention_chunk_size": longest, "window_size": largest}
+    needed = {"sliding_window": longest, "attention_chunk_size": longest, "window_size": largest}
+    windows = {name: getattr(config, name, None) for name in needed}
     if config._attn_implementation not in ("sdpa", "eager") or model.get_output_embeddings() is None:
         return False
-    if learns_prompts(model) or any((getattr(config, name, None) or size) < size for name, size in windows.items()):
+    if learns_prompts(model) or any(isinstance(w, int) and 0 < w < needed[name] for name, w in windows.items()):
         return False
     try:
         [tree] = pack(test := _branches(longest, largest, config.vocab_size), 4 * (longest + largest))
