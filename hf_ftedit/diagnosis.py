@@ -101,7 +101,7 @@ def _doubts(results: Mapping[str, Any]) -> list[str]:
             "that target_new is what the model does not say yet."
         )
     p_value = results.get("change", {}).get("edit_score", {}).get("p_value")
-    if p_value is not None and p_value > 0.05:
+    if p_value is not None and p_value > 0.05 and after["n_edits"] > 5:  # five edits cannot reach it
         found.append(f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits.")
     if after["n_edits"] < FEW:
         edits = "1 edit was" if after["n_edits"] == 1 else f"{after['n_edits']} edits were"

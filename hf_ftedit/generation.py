@@ -129,22 +129,15 @@ def greedy_answers(
     """
     encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
     lengths = [min(max_new_tokens, _room(model, ids)) for ids in encoded]
-    answers = [""] * len(prompts)
 
-    def generate(batch: Sequence[int]) -> None:
+    def answer(batch: Sequence[int]) -> list[str]:
         ids = [encoded[index] for index in batch]
         ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(map(len, ids)))])
-        tokens = _generate(
-            model, tokenizer, ids, [lengths[i] for i in batch], do_sample=False, stopping_criteria=ended
-        )
-        found = list(map(first_sentence, tokenizer.batch_decode(tokens, skip_special_tokens=True)))
-        for index, text in zip(batch, found, strict=True):
-            answers[index] = text
-        if on_done is not None:
-            on_done(batch, found)
+        settings = {"do_sample": False, "stopping_criteria": ended}
+        tokens = _generate(model, tokenizer, ids, [lengths[index] for index in batch], **settings)
+        return list(map(first_sentence, tokenizer.batch_decode(tokens, skip_special_tokens=True)))
 
-    _in_batches(generate, prompts, encoded, lengths, model, tokens_per_batch, desc)
-    return answers
+    return _in_batches(answer, prompts, encoded, lengths, model, tokens_per_batch, desc, on_done)
 
 
 def sampled_texts(
@@ -190,23 +183,17 @@ def sampled_texts(
     """
     encoded = encode_prompts(tokenizer, prompts)
     lengths = [min(max(1, length - len(ids)), _room(model, ids)) for ids in encoded]
-    texts = [""] * len(prompts)
 
-    def generate(batch: Sequence[int]) -> None:
+    def write(batch: Sequence[int]) -> list[str]:
         ids, wanted = [encoded[index] for index in batch], [lengths[index] for index in batch]
         noise = _gumbel([seeds[index] for index in batch], (max(wanted), top_k)).to(model.device)
         sample = LogitsProcessorList([_TopKSample(noise, max(map(len, ids)))])
         settings = {"do_sample": False, "min_new_tokens": max(wanted), "logits_processor": sample}
         tokens = _generate(model, tokenizer, ids, wanted, **settings)
         whole = [before + after for before, after in zip(ids, tokens, strict=True)]
-        found = tokenizer.batch_decode(whole, skip_special_tokens=True)
-        for index, text in zip(batch, found, strict=True):
-            texts[index] = text
-        if on_done is not None:
-            on_done(batch, found)
+        return tokenizer.batch_decode(whole, skip_special_tokens=True)
 
-    _in_batches(generate, prompts, encoded, lengths, model, tokens_per_batch, desc)
-    return texts
+    return _in_batches(write, prompts, encoded, lengths, model, tokens_per_batch, desc, on_done)
 
 
 def clean_text(text: str) -> str:
@@ -216,18 +203,20 @@ def clean_text(text: str) -> str:
 
 
 def _in_batches(
-    generate: Callable[[Sequence[int]], None],
+    generate: Callable[[Sequence[int]], list[str]],
     prompts: Sequence[str],
     encoded: Sequence[list[int]],
     lengths: Sequence[int],
     model: Any,
     tokens_per_batch: int,
     desc: str,
-) -> None:
-    """Call `generate` with the indices of prompts of similar length, each of which goes on for its `lengths`."""
+    on_done: OnDone | None,
+) -> list[str]:
+    """What `generate` makes of the indices of prompts of similar length, each of which goes on for its `lengths`."""
     for prompt, length in zip(prompts, lengths, strict=True):
         if length < 1:
             raise EditError(f"prompt {prompt!r} fills the model's context; give a shorter one")
+    texts = [""] * len(prompts)
     hides = None if process_state().is_main_process else True
     with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=hides) as bar:
 
@@ -235,11 +224,16 @@ def _in_batches(
             longest = max(batch, key=lambda index: len(encoded[index]))
             fits = max(lengths[index] for index in batch) <= _room(model, encoded[longest])
             for part in [batch] if fits else [[index] for index in batch]:
-                generate(part)
+                found = generate(part)
+                for index, text in zip(part, found, strict=True):
+                    texts[index] = text
+                if on_done is not None:
+                    on_done(part, found)
             bar.update(len(batch))
 
         widths = [len(ids) + length for ids, length in zip(encoded, lengths, strict=True)]
         in_batches(widths, tokens_per_batch, run)
+    return texts
 
 
 def _room(model: Any, ids: list[int]) -> int:

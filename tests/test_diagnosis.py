@@ -98,6 +98,12 @@ def test_a_change_that_could_be_chance(p_value, expected):
     assert names(diagnose(results(p_value=p_value))) == [expected]
 
 
+def test_of_five_edits_no_change_can_be_more_than_chance():
+    """All flips but two of thirty-two are less extreme at best: p is 0.06, and that is no reproach."""
+    assert names(diagnose(results(after={"n_edits": 5}, p_value=0.06))) == ["few"]
+    assert names(diagnose(results(after={"n_edits": 6}, p_value=0.06))) == ["chance", "few"]
+
+
 @pytest.mark.parametrize("change", [{}, {"efficacy": {"p_value": 1.0}}])
 def test_a_change_of_no_edit_score_is_no_chance(change):
     assert names(diagnose(results() | {"change": change})) == ["good"]
@@ -112,7 +118,7 @@ def test_results_of_older_runs_lack_what_was_not_measured():
 
 
 def test_several_sentences_keep_their_order():
-    bad = {"efficacy": 50.0, "locality": 80.0, "accuracy": {"efficacy": 60.0, "locality": 40.0}, "n_edits": 5}
+    bad = {"efficacy": 50.0, "locality": 80.0, "accuracy": {"efficacy": 60.0, "locality": 40.0}, "n_edits": 6}
     bad |= {"containment": {"efficacy": 20.0}, "perplexity": 400.0, "fluency": 100.0, "edit_score_note": "x"}
     found = names(diagnose(results({"efficacy": 50.6}, bad, p_value=0.5)))
     others = ["locality", "said", "first choice", "perplexity", "fluency", "held before", "chance", "few", "undefined"]

@@ -91,7 +91,6 @@ Diagnosis
 - Generalization is low (50.0) while efficacy is 100.0: the wording was learnt rather than the fact.
   Give more paraphrases (`num_paraphrases`) or more varied ones (`paraphrase_strategy`; `relation`
   needs subjects and a locality pool).
-- The change of the edit score could be chance (p = 1.00): measure more edits.
 - Only 2 edits were measured: the intervals are wide, and rough at that."""
 EVERYTHING = """\
 20 edits, accuracy protocol, percent (95 % interval)
