@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from hf_ftedit.options import EditOptions
+from hf_ftedit.options import RECORD, EditOptions
 from hf_ftedit.records import EditError
 
 MORE_OPTIONS = {
@@ -17,6 +17,8 @@ MORE_OPTIONS = {
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
+# Words that may stand before the options, and the option that they are then given to.
+WORDS = {"push": "--folder", "verify": "--name", "merge": "--adapters"}
 
 
 @dataclass
@@ -45,7 +47,6 @@ class TrainOptions(CommonOptions):
 class EvaluateOptions(CommonOptions):
     """Options of `evaluate`."""
 
-    adapter: str | None = field(default=None, metadata={"help": "Adapter to measure: Hub id or folder."})
     resume: bool = field(default=False, metadata={"help": "Go on with the evaluation that was stopped in output_dir."})
     tasks: list[str] | None = field(
         default=None, metadata={"help": "Tasks of lm-evaluation-harness to run, without and with the adapter."}
@@ -55,30 +56,94 @@ class EvaluateOptions(CommonOptions):
     num_fewshot: int | None = field(default=None, metadata={"help": "Examples before each sample of a task."})
 
 
-OPTIONS: dict[str, type[CommonOptions]] = {
+@dataclass
+class PushOptions:
+    """Options of `push`."""
+
+    folder: str | None = field(default=None, metadata={"help": "Folder that `train` or `merge` wrote."})
+    repo_id: str | None = field(default=None, metadata={"help": "Repository to push to, such as user/my-edits."})
+    private: bool = field(default=False, metadata={"help": "Let only you see it; by default as your account says."})
+    revision: str | None = field(default=None, metadata={"help": "Branch to push to; main by default."})
+    commit_message: str = field(default="Push edits with hf_ftedit", metadata={"help": "Title of the commit."})
+
+
+@dataclass
+class SharedOptions:
+    """What the verbs that load somebody's edits have in common."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Base model, where it is not the recorded one, such as a copy on your disk."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository brings."})
+
+
+@dataclass
+class VerifyOptions(SharedOptions):
+    """Options of `verify`."""
+
+    name: str | None = field(default=None, metadata={"help": "Hub id or folder of the edits to verify."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of them."})
+    tolerance: float = field(
+        default=1.0, metadata={"help": "Most that a score may differ, in points: other hardware rounds otherwise."}
+    )
+
+
+@dataclass
+class MergeOptions(SharedOptions):
+    """Options of `merge`."""
+
+    adapters: list[str] = field(default_factory=list, metadata={"help": "Hub ids or folders of the adapters."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder to write; must not exist with content."})
+    combination_type: str = field(
+        default="cat", metadata={"help": "How PEFT combines them: cat (exact), ties, dare_ties, dare_linear, svd, ..."}
+    )
+    weights: list[float] | None = field(default=None, metadata={"help": "Weight of each adapter; 1 by default."})
+    density: float = field(default=0.5, metadata={"help": "Share of the weights that ties and dare keep."})
+    prefer: str | None = field(default=None, metadata={"help": "The adapter whose edits win where some conflict."})
+    locality_pool: str | None = field(
+        default=None, metadata={"help": "Facts that must stay, for training on where edits conflict."}
+    )
+    merge_into_base: bool = field(
+        default=False, metadata={"help": "Save a whole model with the edits in its weights; one adapter may do."}
+    )
+
+
+OPTIONS: dict[str, type[Any]] = {
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
     "augment": CommonOptions,
+    "push": PushOptions,
+    "verify": VerifyOptions,
+    "merge": MergeOptions,
 }
 
 
-def check_words(args: list[str]) -> None:
-    """Refuse what the parser would let pass or trip over: a word that is no option, and `--config` without a file."""
-    if args and not args[0].startswith("-"):
+def with_words(verb: str, args: list[str]) -> list[str]:
+    """
+    The arguments of a verb, words before the options given to their option.
+
+    Refuses what the parser would let pass or trip over: a word that is no option, and `--config` without a file.
+    """
+    first = next((place for place, word in enumerate(args) if word.startswith("-")), len(args))
+    if first and verb not in WORDS:
         raise EditError(f"unexpected {args[0]!r}; give options as --name value, such as --edits {args[0]}")
+    if first > 1 and verb != "merge":
+        raise EditError(f"unexpected {args[1]!r}; {verb} takes one folder or Hub id")
     if args[-1:] == ["--config"]:
         raise EditError("--config is without its file; give a YAML file with options after it")
+    return [WORDS[verb], *args] if first else args
 
 
 def help_text(verb: str) -> str:
     """The options of a verb, from the settings that load no torch."""
-    lines = [f"usage: hf-ftedit {verb} [--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
+    words = {"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... "}.get(verb, "")
+    lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
     for option in fields(defaults):
         default = getattr(defaults, option.name)
         shown = "" if default is None else f" (default: {default})"
         lines.append(f"  --{option.name:<24} {option.metadata['help']}{shown}")
-    return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"])
+    return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"] if verb in MORE_OPTIONS else lines)
 
 
 def parsed(
@@ -92,6 +157,7 @@ def parsed(
     parser.set_defaults_with_config(**(defaults or {}))
     try:
         *found, unknown = parser.parse_args_and_config(args, return_remaining_strings=True)
+        unknown = _without_record(unknown)
     except EditError:
         raise
     except yaml.YAMLError as error:
@@ -101,6 +167,12 @@ def parsed(
     if unknown and not partly:
         raise _unknown_options(unknown)
     return (*found, unknown) if partly else tuple(found)
+
+
+def _without_record(words: list[str]) -> list[str]:
+    """Words without those that stand for what an `edit_config.yaml` tells beside its settings."""
+    place = words.index(f"--{RECORD}") if f"--{RECORD}" in words else len(words)
+    return words[:place] + words[place + 2 :]
 
 
 def check_known(types: Sequence[Any], args: list[str]) -> None:

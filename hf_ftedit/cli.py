@@ -1,4 +1,4 @@
-"""Command line: `hf-ftedit train`, `evaluate` and `augment`."""
+"""Command line: `hf-ftedit train`, `evaluate` and `augment`; `push`, `verify` and `merge` are in `sharing`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, check_words, help_text, parsed
+from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, help_text, parsed, with_words
 from hf_ftedit.loading import EMBEDDED_NAME, asset
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
-from hf_ftedit.sources import read_texts
+from hf_ftedit.sharing import merge, push, verify, without_home
+from hf_ftedit.sources import is_hub_dataset, read_texts
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -32,6 +33,9 @@ verbs:
              (without options: the embedded model and edits, in about a minute)
   evaluate   measure a model, or a model with an adapter, on the probes of edits
   augment    write the training rows of edits, and their probes, as a dataset
+  push       push an adapter folder to the Hub, with its card
+  verify     measure published edits again and compare with what they claim
+  merge      combine several edit adapters, or put one into its base model
 
 hf-ftedit VERB --help lists the options of a verb."""
 
@@ -45,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             Arguments without the program's name; the process's by default.
 
     Returns:
-        `int`: exit code: 0, or 2 for bad input, with one line on standard error that says what to do.
+        `int`: exit code: 0; 1 where `verify` finds a claim that does not hold; 2 for bad input, with one line on
+        standard error that says what to do.
     """
     verb, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
@@ -60,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif {"-h", "--help"} & set(args):
             print(help_text(verb))
         else:
-            check_words(args)
-            VERBS[verb](args)
+            args = with_words(verb, args)
+            _quiet()
+            return VERBS[verb](args) or 0
     except EditError as error:
-        print(f"hf-ftedit: {error}", file=sys.stderr)
+        print(f"hf-ftedit: {without_home(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -78,26 +84,31 @@ def train(args: list[str]) -> None:
     from hf_ftedit.report import results_table
     from hf_ftedit.trainer import EditTrainer
 
-    defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_recipe(options)}
+    defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_recipe(options), **adapter_recipe(options)}
     config, model_config = parsed((EditConfig, EditModelConfig), args, defaults=defaults)
     config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
     config.full_finetune = config.full_finetune or not model_config.use_peft
     trainer = EditTrainer(
         model=options.model_name_or_path or EMBEDDED_NAME,
         args=config,
-        train_dataset=edits,
+        train_dataset=edits or None,
         locality_pool=pool,
         peft_config=None if config.full_finetune else get_peft_config(model_config),
         quantization_config=get_quantization_config(model_config),
     )
     rows: Any = trainer.train_dataset
-    trainer.accelerator.print(f"{len(edits)} edit{'s'[: len(edits) != 1]}, {len(rows)} training rows")
+    n_edits = len(trainer.edit_records)
+    trainer.accelerator.print(f"{n_edits} edit{'s'[: n_edits != 1]}, {len(rows)} training rows")
     trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
+    push, config.push_to_hub = config.push_to_hub, False  # what is on disk is told before what may fail
     trainer.save_model()
     trainer.accelerator.print(results_table(trainer.edit_results(), recipe_of(trainer)))
-    what = "model" if config.full_finetune else "adapter"
-    trainer.accelerator.print(f"Written to {config.output_dir}: the {what}, its model card, edits and results.")
+    what = "model" if config.full_finetune or config.merge_into_base else "adapter"
+    folder = without_home(str(config.output_dir))
+    trainer.accelerator.print(f"Written to {folder}: the {what}, its model card, edits and results.")
+    if push:
+        trainer.push_to_hub()
 
 
 def evaluate(args: list[str]) -> None:
@@ -105,19 +116,19 @@ def evaluate(args: list[str]) -> None:
     options, edits, _ = checked_input("evaluate", args)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
     from hf_ftedit.evaluation import fill_neighborhood_targets, measure, results_of
+    from hf_ftedit.folders import UNFINISHED, save_results_folder
     from hf_ftedit.harness import check_tasks
-    from hf_ftedit.hub import UNFINISHED, save_results_folder
-    from hf_ftedit.loading import check_adapter, load_adapter, unedited
+    from hf_ftedit.loading import load_adapter, unedited
     from hf_ftedit.processes import process_state
+    from hf_ftedit.published import fetch_adapter
     from hf_ftedit.report import results_table
 
     if options.tasks:
         check_tasks(options.tasks, options.tasks_path)
-    if options.adapter:
-        check_adapter(options.adapter)
+    folder = fetch_adapter(options.adapter) if options.adapter else None
     asked = base_model(options, edits, args)
-    if options.adapter:
-        asked = load_adapter(asked[0], options.adapter), asked[1]
+    if folder:
+        asked = load_adapter(asked[0], folder), asked[1]
     how: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": options.eval_tokens_per_batch}
     measured, tasks = {}, {}
     for when in ("before", "after") if options.adapter else ("before",):
@@ -132,10 +143,10 @@ def evaluate(args: list[str]) -> None:
     process.wait_for_everyone()  # before the journals of all are removed
     if not process.is_main_process:
         return
-    print(results_table(results, recipe_beside(options.adapter)))
+    print(results_table(results, recipe_beside(folder)))
     if options.output_dir:
         save_results_folder(options.output_dir, results, {when: found.predictions for when, found in measured.items()})
-        print(f"Written to {options.output_dir}: eval_results.json and predictions.")
+        print(f"Written to {without_home(options.output_dir)}: eval_results.json and predictions.")
 
 
 def _task_scores(model: Any, tokenizer: Any, options: Any) -> dict[str, Any]:
@@ -166,10 +177,10 @@ def _task_results(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"tasks": rows} if rows else {}
 
 
-def recipe_beside(adapter: str | None) -> dict[str, Any]:
-    """The settings that an adapter folder holds, for the diagnosis; nothing where there is none."""
-    path = Path(adapter or "") / "edit_config.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if adapter and path.is_file() else {}
+def recipe_beside(folder: Path | None) -> dict[str, Any]:
+    """The settings that an adapter folder holds, for the diagnosis; nothing where there are none."""
+    path = folder / "edit_config.yaml" if folder else None
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
 
 
 def augment(args: list[str]) -> None:
@@ -178,7 +189,7 @@ def augment(args: list[str]) -> None:
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the dataset to")
     from hf_ftedit.dataset import EditDatasetBuilder
-    from hf_ftedit.hub import save_dataset_folder
+    from hf_ftedit.folders import save_dataset_folder
 
     model, tokenizer = base_model(options, edits, args)
     builder = EditDatasetBuilder(
@@ -194,30 +205,52 @@ def augment(args: list[str]) -> None:
     dataset = builder.as_dataset()
     save_dataset_folder(options.output_dir, dataset, builder.settings)
     sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.items())
-    print(f"Written to {options.output_dir}: {sizes} rows.")
+    print(f"Written to {without_home(options.output_dir)}: {sizes} rows.")
 
 
 def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], list[Fact] | None]:
     """A verb's options, its edits and its locality pool, read and checked before torch is loaded."""
     options, _ = parsed((OPTIONS[verb],), args, partly=True)
-    _quiet()
+    if is_continued := verb == "train" and options.adapter is not None:
+        options, _ = parsed((OPTIONS[verb],), args, partly=True, defaults=adapter_recipe(options))
     if options.model_name_or_path in (None, EMBEDDED_NAME):
-        options.edits = options.edits or asset("edits.jsonl")
+        options.edits = options.edits or (None if is_continued else asset("edits.jsonl"))
         options.locality_pool = options.locality_pool or asset("locality_pool.jsonl")
-    if options.edits is None:
+    if options.edits is None and not is_continued:
         raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
     if options.output_dir and not getattr(options, "resume_from_checkpoint", None):
-        from hf_ftedit.hub import require_empty
+        from hf_ftedit.folders import require_empty
 
         require_empty(options.output_dir, resume=getattr(options, "resume", False))
-    edits = read_edits(options.edits, options.format, options.max_edits, skip_invalid=options.skip_invalid)
-    if options.measure_fluency:
+    edits = []
+    if options.edits:
+        edits = read_edits(options.edits, options.format, options.max_edits, skip_invalid=options.skip_invalid)
+    if options.measure_fluency and edits:
         from hf_ftedit.fluency import check_fluency
 
         check_fluency(edits)
     if len(edits) < 1000:  # five bars that flash by tell nobody anything
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     return options, edits, read_facts(options.locality_pool) if options.locality_pool else None
+
+
+def adapter_recipe(options: Any) -> dict[str, Any]:
+    """Settings of the adapter that `train` goes on from; its pool of facts must be here, or be one of the Hub."""
+    if options.adapter is None:
+        return {}
+    from hf_ftedit.published import open_edits
+    from hf_ftedit.recipe import inherited
+
+    settings = inherited(open_edits(options.adapter).recipe)
+    pool = settings.get("locality_pool")
+    if settings.get("model_name_or_path") == EMBEDDED_NAME and pool == Path(asset("locality_pool.jsonl")).name:
+        del settings["locality_pool"]
+    elif pool and not options.locality_pool and not Path(pool).exists() and not is_hub_dataset(pool):
+        raise EditError(
+            f"adapter {options.adapter!r} was trained with the locality pool {pool!r}, which is not here; "
+            "give it with --locality_pool, or another one"
+        )
+    return settings
 
 
 def embedded_recipe(options: CommonOptions) -> dict[str, Any]:
@@ -263,4 +296,11 @@ def _quiet() -> None:
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": evaluate, "augment": augment}
+VERBS: dict[str, Callable[[list[str]], int | None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "augment": augment,
+    "push": push,
+    "verify": verify,
+    "merge": merge,
+}

@@ -8,6 +8,7 @@ import torch
 from trl import ModelConfig, SFTConfig
 
 from hf_ftedit.options import EditOptions
+from hf_ftedit.records import EditError
 
 
 @dataclass
@@ -54,6 +55,10 @@ class EditConfig(EditOptions, SFTConfig):
             self.dataloader_pin_memory = False  # there is nothing to pin memory for; PyTorch would warn
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model, self.greater_is_better = "edit_score", True
+        if self.push_to_hub and self.hub_strategy != "end":
+            raise EditError(
+                f"hub_strategy is {str(self.hub_strategy)!r}: only what is finished is pushed; leave it at 'end'"
+            )
         SFTConfig.__post_init__(self)
 
 

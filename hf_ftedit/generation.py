@@ -196,6 +196,42 @@ def sampled_texts(
     return _in_batches(write, prompts, encoded, lengths, model, tokens_per_batch, desc, on_done)
 
 
+def continued_text(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    chat_template: bool = False,
+    max_new_tokens: int = MAX_ANSWER_TOKENS,
+) -> str | None:
+    """
+    The prompt and what follows it, as the snippet of a model card prints it; `None` where the context has no room.
+
+    Args:
+        model (`PreTrainedModel`):
+            Model to ask, with the habits of its own generation settings.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompt (`str`):
+            What to go on from.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Ask through the tokenizer's chat template.
+        max_new_tokens (`int`, *optional*, defaults to `8`):
+            Most tokens that follow.
+    """
+    encoded = encode_prompts(tokenizer, [prompt], chat_template=chat_template)
+    if _room(model, encoded[0]) < max_new_tokens:
+        return None
+    ids = torch.tensor(encoded, device=model.device)
+    was_training = model.training
+    model.eval()
+    output = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
+    )
+    model.train(was_training)
+    return tokenizer.decode(output[0], skip_special_tokens=True)
+
+
 def clean_text(text: str) -> str:
     """`text` on one line without control characters, doubled spaces, or sentence ends at its end."""
     text = "".join(" " if unicodedata.category(char).startswith(("C", "Z")) else char for char in text)

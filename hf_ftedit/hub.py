@@ -1,140 +1,160 @@
-"""The only file that writes a folder or talks to the Hub; pushing an adapter will live here too."""
+"""The only file that talks to the Hub: folders and datasets pushed in one commit, folders fetched."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
-from hf_ftedit.card import dataset_card, model_card
-from hf_ftedit.predictions import TYPES
-from hf_ftedit.recipe import public_name
-from hf_ftedit.records import EditError, EditRecord, write_jsonl
+from hf_ftedit.edit_folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, sha256
+from hf_ftedit.fields import shown
+from hf_ftedit.folders import card_of_dataset, filled
+from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from transformers import PreTrainedTokenizerBase
+    from huggingface_hub import HfApi
 
-ADAPTER_FILES = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "README.md",
-    "edits.jsonl",
-    "eval_results.json",
-    "edit_config.yaml",
-)
-UNFINISHED = "unfinished"  # folder of an evaluation's journals, until its results are written
+Result = TypeVar("Result")
+
 # What to do about the statuses that the Hub answers with.
 REMEDIES = {
-    401: "log in with `hf auth login`, or give a valid token",
-    403: "give a token that may write there, or push to a namespace of your own",
+    401: "check the name, and log in with `hf auth login` or give a valid token",
+    403: "give a token that may do this, or use a namespace of your own",
     404: "check the name, and that the token may see it",
-    412: "somebody else changed it meanwhile; push again",
-    429: "too many requests; wait a while and push again",
+    412: "somebody else changed it meanwhile; try again",
+    429: "too many requests; wait a while and try again",
 }
+WAITS = (1, 2, 4, 8)  # seconds before another try
+UNOWNED = (".gitattributes", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # of a repository that is still free
 
 
-def require_empty(folder: str | Path, *, resume: bool = False) -> None:
-    """
-    Raise [`~hf_ftedit.records.EditError`] where `folder` exists with content, or cannot be made or written to.
-
-    Args:
-        folder (`str` or `Path`):
-            Where something is to be written.
-        resume (`bool`, *optional*, defaults to `False`):
-            Whether an unfinished evaluation may be there, and nothing else.
-    """
-    path = Path(folder)
-    if path.is_dir() and [item.name for item in path.iterdir()] == [UNFINISHED]:
-        if resume:
-            return
-        raise EditError(
-            f"output_dir {str(folder)!r} holds an evaluation that was stopped; add --resume to go on with it, "
-            "or remove the folder"
-        )
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
-    nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise EditError(f"output_dir {str(folder)!r}: {nearest} is no folder that you may write to; give another one")
-
-
-def save_edit_folder(
+def push_folder(
     folder: str | Path,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    repo_id: str,
     *,
-    records: Sequence[EditRecord],
-    results: dict[str, Any],
-    recipe: dict[str, Any],
-    answers: Sequence[tuple[str, str]] = (),
-    state_dict: dict[str, Any] | None = None,
-) -> None:
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str = "Push edits with hf_ftedit",
+) -> str:
     """
-    Write an edited model: for an adapter exactly the files of `ADAPTER_FILES`.
+    Push an adapter folder to the Hub, in one commit: the files that its `edit_config.yaml` names, and nothing else.
 
-    The files are written to a temporary folder and moved in when all are complete.
+    The card is first made for the repository: its name stands in the commands and snippets. A card that was edited by
+    hand stays as it is. What is on the Hub is then byte for byte what is in the folder. A push that fails leaves the
+    repository as it was, and can be repeated; busy answers (429, 5xx) and broken connections are tried again.
 
     Args:
         folder (`str` or `Path`):
-            Where to; files of the same names are replaced.
-        model ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
-            The edited model; a whole model is saved with its tokenizer.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        records (`Sequence[EditRecord]`):
-            The edits.
-        results (`dict`):
-            Scores before and after, see [`~hf_ftedit.EditTrainer.edit_results`].
-        recipe (`dict`):
-            Settings that reproduce it, see [`~hf_ftedit.recipe.recipe_of`].
-        answers (`Sequence[tuple[str, str]]`, *optional*):
-            What the model said to the first edits' prompts before, and says after, for the card.
-        state_dict (`dict`, *optional*):
-            Gathered weights of a sharded model.
+            What [`EditTrainer.save_model`] or a verb of the command line wrote.
+        repo_id (`str`):
+            Where to, such as `"user/my-edits"`; made when it is not there.
+        private (`bool`, *optional*):
+            Whether only you may see the repository. By default a new one is as the namespace's own setting says.
+        token (`str`, *optional*):
+            Token of the Hub with write access; the one of `hf auth login` by default.
+        revision (`str`, *optional*):
+            Branch to push to, which must be there; `main` by default.
+        commit_message (`str`, *optional*):
+            Title of the commit.
+
+    Returns:
+        `str`: address of the model's page.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: the folder is not complete or was changed, the Hub refuses or cannot be
+            reached, the repository holds something else, or `private` is asked for and it is public.
+
+    Example:
+    ```python
+    push_folder("edited-adapter", "user/my-edits", private=True)
+    ```
     """
-    adapter = hasattr(model, "peft_config")
-    with _moved_in(Path(folder)) as new:
-        if adapter:
-            model.save_pretrained(new, state_dict=state_dict, save_embedding_layers=False)
-            _hide_local_base(new / "adapter_config.json")
-        else:
-            model.save_pretrained(new, state_dict=state_dict)
-            tokenizer.save_pretrained(new)
-        write_jsonl(records, new / "edits.jsonl")
-        _write(new / "eval_results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        _write(new / "edit_config.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-        _write(
-            new / "README.md", model_card(records, results, recipe, adapter=adapter, answers=answers)
-        )  # PEFT wrote one too
+    from huggingface_hub import HfApi
+
+    published_files(folder)  # complete, before anything is made on the Hub
+    api = HfApi(token=token)
+    with hub_errors(repo_id):
+        page, is_new = _repository(api, repo_id, private)
+        name = page.repo_id
+        head = _patiently(lambda: api.model_info(name, revision=revision))
+        there = {file.rfilename for file in head.siblings or ()}
+        try:
+            if RECIPE_FILE not in there and (other := sorted(there - set(UNOWNED))):
+                raise EditError(f"{name}: exists and holds something else ({shown(other[0])}); push to another name")
+            finish_folder(folder, name)
+            files = {path.name: path for path in published_files(folder)}
+            stale = sorted(there & set(ADAPTER_FILES) - set(files))
+            _commit(api, name, files, stale, head.sha or "", revision, commit_message)
+        except BaseException:
+            if is_new:
+                _delete_untouched(api, name, head.sha or "")
+            raise
+    return str(page)
 
 
-def save_dataset_folder(folder: str | Path, dataset: DatasetDict, config: dict[str, Any]) -> None:
+def check_pushable(repo_id: str, token: str | None = None) -> None:
     """
-    Write an augmented dataset as one Parquet file a split, with its card; `load_dataset(folder)` reads it.
+    Raise [`~hf_ftedit.records.EditError`] where nobody is logged in, or `repo_id` is no name; nothing is made yet.
 
     Args:
-        folder (`str` or `Path`):
-            Where to.
-        dataset (`DatasetDict`):
-            The splits; empty ones are left out.
-        config (`dict`):
-            Settings of the augmentation, for the card.
+        repo_id (`str`):
+            Where to push later.
+        token (`str`, *optional*):
+            Token of the Hub; the one of `hf auth login` by default.
     """
-    splits = _filled(dataset)
-    data_files = [{"split": name, "path": f"{name}.parquet"} for name in splits]
-    metadata = {"configs": [{"config_name": "default", "data_files": data_files}]}
-    with _moved_in(Path(folder)) as new:
-        for name, split in splits.items():
-            split.to_parquet(str(new / f"{name}.parquet"))
-        _write(new / "README.md", _dataset_card(config, splits, metadata))
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
+
+    with hub_errors(repo_id):
+        validate_repo_id(repo_id)
+        _patiently(lambda: HfApi(token=token).whoami())
+
+
+def fetch_folder(
+    name: str, patterns: tuple[str, ...], *, revision: str | None = None, token: str | None = None
+) -> Path:
+    """
+    The files of a folder, or of a repository of the Hub, in its cache.
+
+    Args:
+        name (`str`):
+            Folder, or Hub id.
+        patterns (`tuple[str, ...]`):
+            Names of the files to fetch from the Hub, with `*` for any text; no others are.
+        revision (`str`, *optional*):
+            Branch, tag or commit; `main` by default.
+        token (`str`, *optional*):
+            Token of the Hub; the one of `hf auth login` by default.
+
+    Returns:
+        `Path`: the folder. Of one from the Hub, its name is the commit.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: there is no such folder or repository, or it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    if Path(name).is_dir():
+        if revision is not None:
+            raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")
+        return Path(name)
+    with hub_errors(name):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), token=token))
+
+
+def listed_files(name: str, *, revision: str | None = None, token: str | None = None) -> list[str]:
+    """Names of the files in a folder or in a repository of the Hub; raises as [`fetch_folder`]."""
+    from huggingface_hub import HfApi
+
+    if Path(name).is_dir():
+        return sorted(path.name for path in Path(name).iterdir())
+    with hub_errors(name):
+        return sorted(_patiently(lambda: HfApi(token=token).list_repo_files(name, revision=revision)))
 
 
 def push_dataset(
@@ -177,118 +197,131 @@ def push_dataset(
     """
     from huggingface_hub import HfApi, metadata_load
 
-    splits = _filled(dataset)
+    splits = filled(dataset)
     if not splits:
         raise EditError(f"{repo_id}: the dataset has no rows; nothing is pushed")
     api = HfApi(token=token)
-    with _hub_errors(repo_id):
-        page = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    with hub_errors(repo_id):
+        page, _ = _repository(api, repo_id, private, "dataset")
         name = page.repo_id
-        if private and not api.dataset_info(name).private:
-            raise EditError(f"{name}: exists and is public; make it private on the Hub first, or push elsewhere")
         commit = splits.push_to_hub(name, token=token)
         pushed = api.hf_hub_download(name, "README.md", repo_type="dataset", revision=commit.oid)
         api.upload_file(
             repo_id=name,
             repo_type="dataset",
             path_in_repo="README.md",
-            path_or_fileobj=_dataset_card(settings, splits, metadata_load(pushed) or {}).encode(),
+            path_or_fileobj=card_of_dataset(settings, splits, metadata_load(pushed) or {}).encode(),
             commit_message="Write the dataset card",
             parent_commit=commit.oid,
         )
     return str(page)
 
 
-def save_results_folder(
-    folder: str | Path, results: dict[str, Any], predictions: dict[str, dict[str, list[Any]]]
-) -> None:
-    """
-    Write scores as `eval_results.json`, and the predictions they come from as one Parquet file for each measurement.
-
-    Args:
-        folder (`str` or `Path`):
-            Where to.
-        results (`dict`):
-            Scores by measurement, such as `"before"`.
-        predictions (`dict`):
-            Columns of predictions by measurement, see [`~hf_ftedit.evaluation.predict`].
-    """
-    from datasets import Dataset, Features, Value
-
-    features = Features({name: Value(kind) for name, kind in TYPES.items()})
-    with _moved_in(Path(folder)) as new:
-        for when, columns in predictions.items():
-            whole = {name: columns.get(name, [None] * len(columns["edit_id"])) for name in TYPES}
-            Dataset.from_dict(whole, features).to_parquet(str(new / f"predictions-{when}.parquet"))
-        _write(new / "eval_results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    shutil.rmtree(Path(folder) / UNFINISHED, ignore_errors=True)
-
-
-def _filled(dataset: DatasetDict) -> DatasetDict:
-    """The splits that have rows."""
-    return type(dataset)({name: split for name, split in dataset.items() if len(split)})
-
-
-def _dataset_card(settings: dict[str, Any], splits: DatasetDict, metadata: dict[str, Any]) -> str:
-    public = {name: public_name(value) if isinstance(value, str) else value for name, value in settings.items()}
-    return dataset_card(public, {name: len(split) for name, split in splits.items()}, metadata)
-
-
 @contextmanager
-def _hub_errors(repo_id: str) -> Iterator[None]:
+def hub_errors(repo_id: str) -> Iterator[None]:
     """Whatever the Hub refuses, or keeps from reaching it, as one line that says what to do."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+    from huggingface_hub import errors
 
     try:
         yield
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         status = error.response.status_code
         said = " ".join((error.server_message or "no reason given").split()).rstrip(".")
-        remedy = REMEDIES.get(status, "the Hub has a problem; push again later" if status >= 500 else "see the reason")
+        remedy = REMEDIES.get(status, "the Hub has a problem; try again later" if status >= 500 else "see the reason")
         raise EditError(f"{repo_id}: the Hub refuses with {status} ({said}); {remedy}") from error
-    except HFValidationError as error:
-        raise EditError(f"{repo_id!r} is not a name for a repository; give one such as 'user/my-edits'") from error
-    except OfflineModeIsEnabled as error:
-        raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to push") from error
-    except HTTPError as error:
+    except errors.HFValidationError as error:
+        raise EditError(f"{repo_id!r}: no such folder, nor a name of a repository such as 'user/my-edits'") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
+    except errors.LocalEntryNotFoundError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise EditError(f"{repo_id}: is not in the cache, and the Hub cannot be reached ({cause})") from error
+    except errors.HTTPError as error:
         reason = " ".join(str(error).split())
-        raise EditError(f"{repo_id}: the Hub cannot be reached ({reason}); check the network, push again") from error
+        raise EditError(f"{repo_id}: the Hub cannot be reached ({reason}); check the network, try again") from error
+    except ValueError as error:
+        if "README.md" not in str(error):
+            raise
+        raise EditError(f"{repo_id}: {' '.join(str(error).split())}; correct README.md in the folder") from error
 
 
-@contextmanager
-def _moved_in(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well."""
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Inside a folder that exists: its parent may be another file system, or not ours to write to.
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder if folder.is_dir() else folder.parent))
+def _repository(api: HfApi, repo_id: str, private: bool | None, repo_type: str | None = None) -> tuple[Any, bool]:
+    """The page of the repository, made where it is not there, and whether it was made."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    how: dict[str, Any] = {"repo_type": repo_type, "private": private}
     try:
-        yield new
-        _open_to_others(new)
-        if not folder.exists():
-            new.rename(folder)
-            return
-        for file in sorted(new.iterdir()):
-            os.replace(file, folder / file.name)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        return _patiently(lambda: api.create_repo(repo_id, **how)), True
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (403, 409):  # 403: no right to make one, but maybe it is there
+            raise
+    page = _patiently(lambda: api.create_repo(repo_id, exist_ok=True, **how))
+    if private and not _patiently(lambda: api.repo_info(page.repo_id, repo_type=repo_type)).private:
+        raise EditError(f"{page.repo_id}: exists and is public; make it private on the Hub first, or push elsewhere")
+    return page, False
 
 
-def _open_to_others(folder: Path) -> None:
-    """The usual permissions for what was made private as temporary files are."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
+def _commit(
+    api: HfApi,
+    name: str,
+    files: Mapping[str, Path],
+    stale: list[str],
+    parent: str,
+    revision: str | None,
+    message: str,
+) -> None:
+    """All files in one commit; one that was made although its answer was lost is found, not made again."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.errors import HfHubHTTPError
+
+    operations = [
+        *(CommitOperationAdd(path_in_repo, path) for path_in_repo, path in files.items()),
+        *(CommitOperationDelete(path_in_repo) for path_in_repo in stale),
+    ]
+    try:
+        # It tries again by itself where the Hub is busy, but only if the parent is still the head.
+        api.create_commit(name, operations, commit_message=message, revision=revision, parent_commit=parent)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 412 or not _are_there(api, name, files, revision):
+            raise
 
 
-def _hide_local_base(path: Path) -> None:
-    """PEFT records where the base model was loaded from; a folder of this machine is nobody else's business."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
-    _write(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+def _are_there(api: HfApi, name: str, files: Mapping[str, Path], revision: str | None) -> bool:
+    """Whether the repository holds exactly these contents under these names."""
+    found = {
+        entry.path: entry for entry in _patiently(lambda: api.get_paths_info(name, list(files), revision=revision))
+    }
+    return all(path in found and _holds(found[path], file) for path, file in files.items())
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+def _holds(entry: Any, file: Path) -> bool:
+    """Whether an entry of a repository is this file: LFS names it by its SHA-256, git by its SHA-1 as a blob."""
+    if entry.lfs:
+        return entry.lfs.sha256 == sha256(file)
+    data = file.read_bytes()
+    return entry.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _delete_untouched(api: HfApi, name: str, head: str) -> None:
+    """Take back a repository that this push made, unless something was committed to it."""
+    from huggingface_hub.errors import HTTPError
+
+    with suppress(HTTPError):
+        if api.model_info(name).sha == head:
+            api.delete_repo(name)
+
+
+def _patiently(call: Callable[[], Result]) -> Result:
+    """`call`, again after a while where the Hub is busy or the connection broke; uploads do so by themselves."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for wait in WAITS:
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            if status != 429 and status < 500:
+                raise
+            asked = error.response.headers.get("Retry-After", "")
+            time.sleep(max(wait, min(int(asked), 60)) if asked.isdecimal() else wait)
+    return call()

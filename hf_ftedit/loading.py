@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import xxhash
 
 from hf_ftedit.records import EditError
 
@@ -30,13 +33,20 @@ def model_source(name: str | None) -> str:
     return asset("model") if name in (None, EMBEDDED_NAME) else name
 
 
+def public_name(source: str) -> str:
+    """A model or data source as others may know it: a Hub id as it is, a file or folder by its own name alone."""
+    if Path(source) == Path(asset("model")):
+        return EMBEDDED_NAME
+    return Path(source).resolve().name if Path(source).exists() or Path(source).is_absolute() else source
+
+
 def load_tokenizer(
-    name: str | None, *, revision: str | None = None, trust_remote_code: bool = False
+    name: str | None, *, revision: str | None = None, trust_remote_code: bool = False, token: str | None = None
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of `name` (Hub id, folder, or `None` for the embedded model)."""
     from transformers import AutoTokenizer
 
-    return _load(AutoTokenizer, name, revision=revision, trust_remote_code=trust_remote_code)
+    return _load(AutoTokenizer, name, revision=revision, trust_remote_code=trust_remote_code, token=token)
 
 
 def load_config(name: str | None, *, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -91,27 +101,42 @@ def load_model(
     return model if "device_map" in kwargs else model.to(device)
 
 
-def check_adapter(name: str) -> None:
+def check_adapter(folder: str | Path, name: str | None = None) -> None:
     """
-    Raise [`~hf_ftedit.records.EditError`] where `name` is no adapter saved as safetensors; its weights are not read.
+    Raise [`~hf_ftedit.records.EditError`] where `folder` is no adapter saved as safetensors; its weights are not read.
 
     Args:
-        name (`str`):
-            Hub id or folder.
+        folder (`str` or `Path`):
+            Folder of an adapter.
+        name (`str`, *optional*):
+            What to call it in errors.
     """
     from peft import PeftConfig
 
-    if Path(name).is_dir() and not (Path(name) / "adapter_model.safetensors").is_file():
+    folder, name = Path(folder), name or str(folder)
+    if not (folder / "adapter_model.safetensors").is_file():
         raise EditError(f"adapter {name!r} has no adapter_model.safetensors; give the folder of an adapter")
     try:
-        PeftConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; give a folder or Hub id") from error
+        PeftConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or fetch it again") from error
 
 
-def load_adapter(model: PreTrainedModel, name: str) -> PeftModel:
+def load_adapter(
+    model: Any, folder: str | Path, *, is_trainable: bool = False, adapter_name: str = "default"
+) -> PeftModel:
     """
-    `model` with the LoRA adapter `name` (Hub id or folder); only safetensors are read.
+    `model` with the LoRA adapter in `folder`; only safetensors are read.
+
+    Args:
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
+            The base model, maybe with other adapters; the adapter is put into it.
+        folder (`str` or `Path`):
+            Folder of the adapter.
+        is_trainable (`bool`, *optional*, defaults to `False`):
+            Whether it will be trained on.
+        adapter_name (`str`, *optional*, defaults to `"default"`):
+            What PEFT calls it.
 
     Raises:
         [`~hf_ftedit.records.EditError`]: there is no such adapter, or it is not saved as safetensors.
@@ -119,15 +144,63 @@ def load_adapter(model: PreTrainedModel, name: str) -> PeftModel:
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    check_adapter(name)
+    check_adapter(folder)
+    name = str(folder)
     try:
-        return PeftModel.from_pretrained(model, name, use_safetensors=True).eval()
+        if hasattr(model, "peft_config"):
+            model.load_adapter(folder, adapter_name, is_trainable=is_trainable)
+            return model.eval()
+        how: dict[str, Any] = {"is_trainable": is_trainable, "use_safetensors": True}
+        return PeftModel.from_pretrained(model, folder, adapter_name, **how).eval()
     except (OSError, ValueError, SafetensorError) as error:
         raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or fetch it again") from error
     except RuntimeError as error:  # tensors of other sizes
         raise EditError(
             f"adapter {name!r} does not fit this model; give the base model that it was made for"
         ) from error
+
+
+def weights_fingerprint(model: Any) -> str | None:
+    """
+    A hash of some elements of every weight of the unedited model, the same in float32, bfloat16 and with an adapter.
+
+    Args:
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
+            The model.
+
+    Returns:
+        `str`: 32 hexadecimal digits; `None` for a model whose weights are quantized or sharded.
+    """
+    import torch
+
+    found = xxhash.xxh3_128()
+    for name, weight in sorted(_own_weights(model)):
+        if not weight.is_floating_point() or hasattr(weight, "full_tensor") or hasattr(weight, "ds_id"):
+            return None
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // 64)][:64]
+        found.update(f"{name} {tuple(weight.shape)}".encode())
+        found.update(some.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
+    """Names and weights of the base model, without those of adapters and the names that PEFT puts around them."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name, weight in model.named_parameters():
+        if not re.search(r"\.(lora_\w+|modules_to_save)\.", name):
+            yield re.sub(r"\.(base_layer|original_module)\b", "", name), weight
+
+
+def check_mergeable(model: Any) -> None:
+    """Raise [`~hf_ftedit.records.EditError`] where an adapter cannot go into the weights without being rounded."""
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise EditError(
+            "merge_into_base would round the edits to the few bits of the base model; save the adapter, then "
+            "`hf-ftedit merge ADAPTER --merge_into_base --output_dir FOLDER`, which loads the base model in full"
+        )
+    if any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in model.parameters()):
+        raise EditError("merge_into_base needs the whole model in one process; save the adapter, then merge it")
 
 
 def unedited(model: Any) -> AbstractContextManager[Any]:

@@ -12,6 +12,8 @@ ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
 Objective = Literal["conditional", "full"]
 Protocol = Literal["auto", "probability", "accuracy"]
 
+RECORD = "record"  # key of edit_config.yaml under which stands what is no setting: versions, SHA-256 of files
+
 
 def _option(default: Any, help: str) -> Any:
     """A dataclass field with its default and its line of `--help`."""
@@ -118,6 +120,13 @@ class EditOptions(AugmentationOptions):
             Let the model go on from the edits' `generation_prompts`, and measure fluency and consistency.
         perplexity_texts (`str`, *optional*):
             File or Hub dataset with texts on which to measure perplexity, before and after.
+        adapter (`str`, *optional*):
+            Folder or Hub id of an adapter. Training goes on from it: its own edits are trained again with the new
+            ones, so that they stay, and how well they did is reported.
+        revoke (`list[str]`, *optional*):
+            Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained from the others.
+        merge_into_base (`bool`, *optional*, defaults to `False`):
+            Save a whole model with the edits in its weights, instead of an adapter.
     """
 
     edits: str | None = _option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
@@ -134,6 +143,9 @@ class EditOptions(AugmentationOptions):
     predict_with_generate: bool = _option(False, "Let the model answer each probe by itself too, and score that.")
     measure_fluency: bool = _option(False, "Measure fluency and consistency of text after the generation_prompts.")
     perplexity_texts: str | None = _option(None, "File or Hub dataset with texts to measure perplexity on.")
+    adapter: str | None = _option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
+    revoke: list[str] | None = _option(None, "Names (edit_id) of edits of the adapter to take back.")
+    merge_into_base: bool = _option(False, "Save a whole model with the edits in its weights, not an adapter.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,6 +154,8 @@ class EditOptions(AugmentationOptions):
         for name in ("max_edits", "eval_tokens_per_batch"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise EditError(f"{name} is {value}: give 1 or more")
+        if self.revoke and not self.adapter:
+            raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
 
 
 def check_choice(name: str, value: Any, owner: type) -> None:

@@ -11,12 +11,14 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_ftedit.config import EditConfig
+from hf_ftedit.continuing import Continued, continued
 from hf_ftedit.dataset import EditDatasetBuilder, encode_rows, is_prompt_completion
 from hf_ftedit.evaluation import load_checked
 from hf_ftedit.fluency import check_fluency
-from hf_ftedit.loading import load_tokenizer, unedited
+from hf_ftedit.loading import load_adapter, load_tokenizer, unedited
 from hf_ftedit.lora import default_lora, fit_lora
 from hf_ftedit.probes import check_lengths
+from hf_ftedit.published import base_of, check_base, fetch_adapter, open_edits
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.tokenization import context_length
@@ -45,6 +47,8 @@ class Prepared(NamedTuple):
             Edits that are trained, where they are known.
         is_ours (`bool`):
             Whether the rows are plain prompt-completion rows, whose target boundary this package decides.
+        prior ([`~hf_ftedit.continuing.Continued`], *optional*):
+            What is trained after the adapter `args.adapter`.
     """
 
     model: PreTrainedModel
@@ -54,6 +58,7 @@ class Prepared(NamedTuple):
     records: list[EditRecord]
     edits: list[EditRecord]
     is_ours: bool
+    prior: Continued | None
 
 
 def prepare(
@@ -74,12 +79,16 @@ def prepare(
     source: Any = args.edits if train_dataset is None else train_dataset
     if are_edits(source):
         source = read_edits(source, args.format, args.max_edits, skip_invalid=args.skip_invalid)
+    prior = _prior(args, source)
+    if prior:
+        source = prior.edits
     measured = read_edits(eval_dataset, args.format) if are_edits(eval_dataset) else None
     if args.measure_fluency:
         check_fluency(measured or _records(source))
     pool = args.locality_pool if locality_pool is None else locality_pool
     facts = None if pool is None else read_facts(pool)
-    model, tokenizer = _loaded(model, tokenizer, args, [*_records(source), *(measured or ())], quantization_config)
+    asked = [*_records(source), *(measured or ()), *(prior.revoked if prior else ())]
+    model, tokenizer = _loaded(model, tokenizer, args, asked, quantization_config, prior)
     trained = _records(source)
     records = measured or trained
     if trained and not isinstance(source, EditDatasetBuilder):
@@ -96,7 +105,7 @@ def prepare(
         eval_rows = encoded_parts(eval_rows, args, tokenizer, model)
     if records and eval_rows is None:
         eval_rows = rows.take(1)  # `Trainer` wants rows for `eval_strategy`; the records are measured instead
-    return Prepared(model, tokenizer, rows, eval_rows, records, trained, is_ours)
+    return Prepared(model, tokenizer, rows, eval_rows, records, trained, is_ours, prior)
 
 
 def encoded(rows: Any, args: EditConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Any:
@@ -141,9 +150,27 @@ def with_probes(trained: list[EditRecord], measured: list[EditRecord]) -> list[E
 
 def adapter_for(model: PreTrainedModel, args: EditConfig, peft_config: PeftConfig | None) -> PeftConfig | None:
     """The adapter to put on `model`: the given one, or the paper's; none on a model that has one already."""
+    if hasattr(model, "peft_config") and args.adapter:
+        return None  # the adapter that training goes on from is as it is
     if hasattr(model, "peft_config") or (args.full_finetune and peft_config is None):
         return peft_config
     return fit_lora(peft_config or default_lora(), model, embedding=args.lora_embedding)
+
+
+def _prior(args: EditConfig, source: Any) -> Continued | None:
+    """What is trained after `args.adapter`, where there is one."""
+    if args.adapter is None:
+        return None
+    if source is not None and not isinstance(source, list):
+        raise EditError("adapter goes on from edits: give new edits (records, dicts, or a file), not training rows")
+    if args.full_finetune:
+        raise EditError("adapter and full_finetune do not go together; use merge_into_base to get a whole model")
+    folder = open_edits(args.adapter)
+    if folder.is_adapter:
+        fetch_adapter(args.adapter)
+    else:
+        raise EditError(f"adapter {args.adapter!r} holds a whole model; edit it as any other, by its name")
+    return continued(args.adapter, folder, source or [], args.revoke or [])
 
 
 def _records(source: Any) -> list[EditRecord]:
@@ -158,8 +185,30 @@ def _loaded(
     args: EditConfig,
     records: Sequence[EditRecord],
     quantization_config: Any,
+    prior: Continued | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer, after the edits were seen to fit into the model's context."""
+    """Model, with an adapter to go on from, and tokenizer, after the edits were seen to fit into its context."""
+    if prior:
+        if hasattr(model, "peft_config"):
+            raise EditError("adapter is given, and the model has an adapter already; give the base model")
+        own = base_of(prior.folder.path, prior.folder)
+        if model is None or (model == own[0] and own[1]):
+            args.model_init_kwargs = {"revision": own[1], **(args.model_init_kwargs or {})}  # type: ignore[dict-item]
+        base, tokenizer = _base(own[0] if model is None else model, tokenizer, args, records, quantization_config)
+        check_base(base, prior.folder.record, prior.name)
+        return (base if prior.revoked else load_adapter(base, prior.folder.path, is_trainable=True)), tokenizer
+    if model is None:
+        raise EditError("model is missing; give the model to edit, or its Hub id or folder")
+    return _base(model, tokenizer, args, records, quantization_config)
+
+
+def _base(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
+    args: EditConfig,
+    records: Sequence[EditRecord],
+    quantization_config: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     how: dict[str, Any] = {"chat_template": args.chat_template}
     if not isinstance(model, str):
         tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, trust_remote_code=args.trust_remote_code)

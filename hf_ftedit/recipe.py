@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields
+from importlib.metadata import version
 from typing import Any
 
-from hf_ftedit.loading import EMBEDDED_NAME, asset
-from hf_ftedit.options import EditOptions
+from hf_ftedit import __version__
+from hf_ftedit.config import EditConfig, EditModelConfig
+from hf_ftedit.loading import public_name, weights_fingerprint
+from hf_ftedit.options import RECORD, EditOptions
+from hf_ftedit.sources import is_hub_dataset
 
 # What of the training arguments decides the weights. An allow-list: arguments also hold tokens and paths.
 TRAINING_KEYS = (
@@ -36,6 +40,7 @@ TRAINING_KEYS = (
     "label_smoothing_factor",
     "neftune_noise_alpha",
 )
+LIBRARIES = ("transformers", "trl", "peft", "torch")
 LORA_KEYS = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
@@ -45,6 +50,7 @@ LORA_KEYS = {
     "lora_modules_to_save": "modules_to_save",
     "lora_target_parameters": "target_parameters",
 }
+QUANTIZATION_KEYS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 
 
 def recipe_of(trainer: Any) -> dict[str, Any]:
@@ -56,25 +62,75 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
             The trainer.
     """
     args, config = trainer.args, trainer.model.config
+    sources = [args.edits, args.locality_pool]
     recipe: dict[str, Any] = {"model_name_or_path": public_name(getattr(config, "_name_or_path", "") or "unknown")}
     if revision := getattr(config, "_commit_hash", None):
         recipe["model_revision"] = revision
     recipe["dtype"] = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     recipe |= {option.name: getattr(args, option.name) for option in fields(EditOptions)}
     recipe |= {"edits": "edits.jsonl", "format": None, "max_edits": None}
-    for name in ("locality_pool", "perplexity_texts"):
+    for name in ("locality_pool", "perplexity_texts", "similar_model", "adapter"):
         recipe[name] = public_name(recipe[name]) if recipe[name] else None
-    recipe["similar_model"] = public_name(recipe["similar_model"])
     recipe |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     recipe |= _lora(trainer)
-    return {key: value for key, value in recipe.items() if value is not None}
+    recipe = {key: value for key, value in recipe.items() if value is not None}
+    return {**recipe, RECORD: record_of(recipe, trainer.model, sources)}
 
 
-def public_name(source: str) -> str:
-    """A model or data source as others may know it: a Hub id as it is, a file or folder by its own name alone."""
-    if Path(source) == Path(asset("model")):
-        return EMBEDDED_NAME
-    return Path(source).resolve().name if Path(source).exists() or Path(source).is_absolute() else source
+def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    What of somebody's `edit_config.yaml` another training may take over: the settings that [`recipe_of`] writes.
+
+    It may come from anywhere, so nothing else of it is used: no folder, token, code, or settings of the run.
+
+    Args:
+        recipe (`Mapping`):
+            The settings.
+    """
+    own = {"edits", "format", "max_edits", "adapter", "revoke", "merge_into_base", "full_finetune"}
+    names = {option.name for option in fields(EditOptions)} - own
+    names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules", "model_name_or_path", "dtype"}
+    return {name: value for name, value in recipe.items() if name in names}
+
+
+def record_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any]) -> dict[str, Any]:
+    """
+    What `edit_config.yaml` holds under `record`: what is no setting of `hf-ftedit train`.
+
+    Args:
+        recipe (`Mapping`):
+            The settings.
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
+            The edited model.
+        sources (`Iterable`):
+            Where edits and facts came from: those that are datasets of the Hub are named.
+
+    Returns:
+        `dict`: `made_with` (versions), `changed` (settings that are not the defaults), `datasets`, and, of an adapter,
+        its `rank` and `base_fingerprint`, see [`~hf_ftedit.loading.weights_fingerprint`].
+    """
+    defaults = _defaults()
+    record: dict[str, Any] = {
+        "made_with": {"hf_ftedit": __version__, **{name: version(name) for name in LIBRARIES}},
+        "changed": [name for name, value in recipe.items() if name in defaults and value != defaults[name]],
+    }
+    if datasets := [name for name in sources if is_hub_dataset(name)]:
+        record["datasets"] = datasets
+    if hasattr(model, "peft_config"):
+        record["rank"] = getattr(model.peft_config[model.active_adapter], "r", None)
+        record["base_fingerprint"] = weights_fingerprint(model)
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _defaults() -> dict[str, Any]:
+    """Defaults of the settings that a user may choose to change; what follows the hardware is not among them."""
+    known = {field.name: field for owner in (EditConfig, EditModelConfig) for field in fields(owner) if field.init}
+    given = ("edits", "locality_pool", "perplexity_texts", "adapter", "revoke", "bf16", "dtype")
+    return {name: _plain(_default(field)) for name, field in known.items() if name not in given}
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def _lora(trainer: Any) -> dict[str, Any]:
@@ -83,7 +139,7 @@ def _lora(trainer: Any) -> dict[str, Any]:
     if config is None:
         return {"use_peft": False}
     found = {key: getattr(config, name, None) for key, name in LORA_KEYS.items()}
-    if (targets := trainer.lora_targets) is not None:
+    if (targets := trainer.lora_targets or config.target_modules) is not None:
         found["lora_target_modules"] = [targets] if isinstance(targets, str) else sorted(targets)
     quantized = getattr(trainer.model.config, "quantization_config", None)
     if quantized is not None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from hf_ftedit.card import SCORES, score_text
+from hf_ftedit.card import SCORES, change_text, counts, score_text
 from hf_ftedit.diagnosis import diagnose
-from hf_ftedit.predictions import NAMES
 
 WIDTH = 110
-KINDS = {**{name: kind for kind, name in NAMES.items()}, "fluency": "generation", "consistency": "generation"}
 PROTOCOLS = {
     "probability": "probability",
     "accuracy": "accuracy",
@@ -50,6 +48,7 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         parts += ["", "Portability by aspect, percent", _aspects(measured)]
     if results.get("tasks"):
         parts += ["", "Tasks of lm-evaluation-harness", _tasks(results["tasks"])]
+    parts += _earlier(results)
     sentences = diagnose(results, settings)
     if not sentences and last["edit_score_note"]:
         parts += ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. Such probes would tell.", 100)]
@@ -57,6 +56,41 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
         parts += ["", "Diagnosis", *wrapped]
     return "\n".join(parts)
+
+
+def checks_table(checks: Iterable[Sequence[str]]) -> str:
+    """Claims with what was found, one a line; see [`~hf_ftedit.verification.Check`]."""
+    table = Table("", "claim", "found", "verdict")
+    for check in checks:
+        table.add_row(*check)
+    return _drawn(table)
+
+
+def parts_table(parts: Iterable[Mapping[str, Any]]) -> str:
+    """What was merged, as `edit_config.yaml` records it."""
+    table = Table("part", "edits", "weight", "efficacy alone", "here")
+    for part in parts:
+        scores = ("—" if part[name] is None else f"{part[name]:.1f}" for name in ("efficacy_alone", "efficacy"))
+        table.add_row(part["name"], str(part["n_edits"]), f"{part['weight']:g}", *scores)
+    return _drawn(table)
+
+
+def _earlier(results: Mapping[str, Any]) -> list[str]:
+    """What became of the edits of the adapter before this one."""
+    if found := results.get("revoked"):
+        back = f"{score_text(found, 'back')} percent of {found['n_probes']} prompts are answered as before the edits"
+        return ["", f"{found['n_edits']} edits of {found['adapter']} revoked: {back}"]
+    if not (found := results.get("retention")):
+        return []
+    table = Table("", "before", "after")
+    for name, label in SCORES.items():
+        if found["after"].get(name) is not None:
+            table.add_row(label, *(score_text(found[when], name) for when in ("before", "after")))
+    return [
+        "",
+        f"The {found['n_edits']} earlier edits of {found['adapter']}, before and after this training",
+        _drawn(table),
+    ]
 
 
 def _scores(measured: Mapping[str, Mapping[str, Any]], change: Mapping[str, Any] | None) -> str:
@@ -67,25 +101,10 @@ def _scores(measured: Mapping[str, Mapping[str, Any]], change: Mapping[str, Any]
             continue
         cells = [label, *(score_text(found, name) for found in measured.values())]
         if change:
-            cells.append(_change(change.get(name)))
-        table.add_row(*cells, *_counts(last, name))
+            cells.append(change_text(change.get(name)))
+        edits, probes = counts(last, name)
+        table.add_row(*cells, *(("", f"{probes} texts") if edits is None else (str(edits), str(probes))))
     return _drawn(table)
-
-
-def _counts(scores: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """Edits and probes behind a score; of perplexity, texts."""
-    if name == "perplexity":
-        return "", f"{scores['n_texts']} texts"
-    edits = scores["n_edits"] if name == "edit_score" else scores["n_edits_scored"][name]
-    kinds = [KINDS[name]] if name in KINDS else ["rewrite", "paraphrase", "neighborhood"]
-    return str(edits), str(sum(scores["n_probes"][kind] for kind in kinds))
-
-
-def _change(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    p_value = "p < 0.001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
-    return f"{found['difference']:+.1f} ({p_value})"
 
 
 def _protocols(measured: Mapping[str, Mapping[str, Any]]) -> str:

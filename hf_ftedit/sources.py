@@ -66,6 +66,13 @@ def read_texts(source: Source) -> list[str]:
     return [_text(row, where) for where, row in read_rows(source)]
 
 
+def is_hub_dataset(source: Any) -> bool:
+    """Whether `source` is the id of a Hub dataset, `"user/name"` or `"user/name:split"`, rather than a file."""
+    if not isinstance(source, str) or os.path.exists(source):
+        return False
+    return os.path.splitext(source)[1].lower() not in SUFFIXES and _HUB_ID.fullmatch(source) is not None
+
+
 def _text(row: Any, where: str) -> str:
     if isinstance(row, Mapping):
         texts = [value for value in row.values() if isinstance(value, str)]
@@ -81,7 +88,7 @@ def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
     if os.path.isdir(path):
         raise EditError(f"{path}: is a directory; give a file in it ({', '.join(SUFFIXES)})")
     if not os.path.exists(path):
-        if may_be_hub and suffix not in SUFFIXES and _HUB_ID.fullmatch(path):
+        if may_be_hub and is_hub_dataset(path):
             return _hub_rows(path)
         raise EditError(f"{shown(path)}: no such file; check the path, or give a Hub dataset id such as 'user/name'")
     readers = dict(zip(SUFFIXES, (_json_rows, _jsonl_rows, _csv_rows, _parquet_rows), strict=True))

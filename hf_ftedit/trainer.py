@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from itertools import islice
+from operator import eq
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +19,13 @@ from trl import SFTTrainer
 from hf_ftedit.card import SCORES, SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.config import EditConfig
+from hf_ftedit.continuing import retention, revocation, scores_of
+from hf_ftedit.edit_folder import save_edit_folder, save_weights
 from hf_ftedit.evaluation import Measurement, fill_neighborhood_targets, measure, results_of
+from hf_ftedit.examples import examples
 from hf_ftedit.generation import greedy_answers
-from hf_ftedit.hub import save_edit_folder
-from hf_ftedit.loading import unedited
+from hf_ftedit.hub import check_pushable, push_folder
+from hf_ftedit.loading import check_mergeable, unedited
 from hf_ftedit.logits import learns_prompts, target_logits, token_log_probs
 from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded_parts, prepare, with_probes
 from hf_ftedit.readers import read_edits
@@ -28,6 +35,8 @@ from hf_ftedit.sources import read_texts
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+
+logger = logging.getLogger(__name__)
 
 REPORTED = tuple(SCORES)
 
@@ -42,7 +51,7 @@ class EditTrainer(SFTTrainer):
 
     Args:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Model to edit, or its Hub id or folder.
+            Model to edit, or its Hub id or folder. With `args.adapter`, defaults to that adapter's base model.
         args ([`EditConfig`], *optional*):
             Settings. An [`~trl.SFTConfig`] or `TrainingArguments` is taken over.
         data_collator (`Callable`, *optional*):
@@ -65,7 +74,8 @@ class EditTrainer(SFTTrainer):
             Passed to [`~trl.SFTTrainer`].
 
     Raises:
-        [`~hf_ftedit.records.EditError`]: bad edits or settings, named.
+        [`~hf_ftedit.records.EditError`]: bad edits or settings, named; with `args.push_to_hub`, a repository that
+            cannot be pushed to.
 
     Example:
     ```python
@@ -87,7 +97,7 @@ class EditTrainer(SFTTrainer):
 
     def __init__(
         self,
-        model: Any,
+        model: Any = None,
         args: EditConfig | TrainingArguments | None = None,
         data_collator: Any = None,
         train_dataset: Any = None,
@@ -104,6 +114,10 @@ class EditTrainer(SFTTrainer):
         given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
         self.edit_records = given.records
         self._trained_edits = given.edits
+        self._prior = given.prior
+        self._earlier: dict[str, Any] = {}  # scores of the earlier adapter's edits before training
+        self._said_before: list[str] | None = None
+        self._folder: str | None = None  # where the finished adapter was written
         self._is_ours = given.is_ours
         self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
         self._measured: dict[tuple[bool, int], Measurement] = {}
@@ -111,6 +125,8 @@ class EditTrainer(SFTTrainer):
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer)
         peft_config = adapter_for(given.model, args, peft_config)
+        if args.merge_into_base:
+            check_mergeable(given.model)
         self.lora_targets = getattr(peft_config, "target_modules", None)  # as asked; PEFT writes out the names
         super().__init__(
             model=given.model,
@@ -256,9 +272,12 @@ class EditTrainer(SFTTrainer):
         return unedited(model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as [`~transformers.Trainer`] does; without an adapter, the unedited model is measured first."""
+        """Train as [`~transformers.Trainer`] does; what training makes impossible to measure is measured first."""
         if self.edit_records and not hasattr(self.model, "disable_adapter"):
             self.score_edits(edited=False)
+        if self._prior and not self._prior.revoked and not self._earlier:
+            earlier = [edit for edit in self.edit_records if edit.edit_id in set(self._prior.earlier)]
+            self._earlier = self.score_edits(earlier) if earlier else {}
         self._forget_edited()
         output = super().train(*args, **kwargs)
         if self.args.load_best_model_at_end:
@@ -270,61 +289,153 @@ class EditTrainer(SFTTrainer):
         self._measured = {key: found for key, found in self._measured.items() if not key[0]}
 
     def edit_results(self) -> dict[str, Any]:
-        """Scores before and after, as `eval_results.json` holds them."""
+        """
+        Scores before and after, as `eval_results.json` holds them.
+
+        After an adapter (`args.adapter`), also what became of its edits: see [`~hf_ftedit.continuing.retention`] and
+        [`~hf_ftedit.continuing.revocation`].
+        """
         measured = {"before": self._measure(None, edited=False), "after": self._measure(None, edited=True)}
         recipe = recipe_of(self)
-        return {
+        results = {
             **results_of(measured),
             "base_model": recipe["model_name_or_path"],
             "base_model_revision": recipe.get("model_revision"),
         }
+        if self._prior and self._prior.revoked:
+            results["revoked"] = self._revocation(self._prior.revoked, self._prior.name)
+        elif self._prior and self._earlier:
+            after = scores_of(measured["after"].predictions, self._prior.earlier, results["protocol"])
+            results["retention"] = retention(self._earlier, after, self._prior.name)
+        return results
+
+    def _revocation(self, revoked: Sequence[EditRecord], name: str) -> dict[str, Any]:
+        """Whether the model says what it says without its adapter."""
+        prompts = [[edit.prompt, *edit.paraphrase_prompts] for edit in revoked]
+        asked = [prompt for several in prompts for prompt in several]
+        same = iter(map(eq, self._said(asked, edited=False), self._said(asked, edited=True)))
+        efficacy = self.score_edits(revoked)["efficacy"]
+        return revocation([list(islice(same, len(several))) for several in prompts], efficacy, name)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """
-        Write the adapter folder: weights, model card, edits, results, recipe; see [`~hf_ftedit.hub.save_edit_folder`].
+        Write the adapter folder: weights, model card, edits, results, recipe; with `args.push_to_hub`, push it too.
 
-        Edits that were not measured yet are measured now. Without edit records, and in checkpoints, only the weights
-        are written. The folder is whole or not there: files are written aside and moved in.
+        See [`~hf_ftedit.edit_folder.save_edit_folder`]. Edits that were not measured yet are measured now. Without
+        edit records, and in checkpoints, only the weights are written. The folder is whole or not there: files are
+        written aside and moved in.
         """
         if _internal_call or not self.edit_records:
             return super().save_model(output_dir, _internal_call)
-        results = self.edit_results()
+        folder = output_dir or self.args.output_dir or "edited-adapter"
+        records = with_probes(self._trained_edits, self.edit_records)
+        asked = [record.prompt for record in records[:SHOWN_EDITS]]
+        if hasattr(self.model, "disable_adapter"):
+            self._said_before = self._said(asked, edited=False)
+            if self.args.merge_into_base:
+                self.merge_into_base()
+        model = (self.accelerator.unwrap_model(self.model), self.processing_class)
+        said = examples(*model, asked, self._said_before, chat_template=self.args.chat_template)
+        results = {**self.edit_results(), **said}
         state_dict = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.args.should_save:
-            records = with_probes(self._trained_edits, self.edit_records)
             save_edit_folder(
-                output_dir or self.args.output_dir or "edited-adapter",
+                folder,
                 self.accelerator.unwrap_model(self.model),
                 self.processing_class,
                 records=records,
                 results=results,
                 recipe=recipe_of(self),
-                answers=self._answers(records),
                 state_dict=state_dict,
             )
         self.accelerator.wait_for_everyone()
+        self._folder = folder
+        if self.args.push_to_hub:
+            self.push_to_hub()
         return None
 
-    def _answers(self, records: Sequence[EditRecord]) -> list[tuple[str, str]]:
-        """What the model says to the first edits' prompts without and with its adapter; nothing without one."""
+    def _said(self, prompts: list[str], *, edited: bool) -> list[str]:
+        """The model's greedy answers, with or without its adapter."""
         model = self.accelerator.unwrap_model(self.model)
-        if not hasattr(model, "disable_adapter"):
-            return []
-        prompts = [record.prompt for record in records[:SHOWN_EDITS]]
-        asked = (model, self.processing_class, prompts)
-        after = greedy_answers(*asked, chat_template=self.args.chat_template)
-        with unedited(model):
-            before = greedy_answers(*asked, chat_template=self.args.chat_template)
-        return list(zip(before, after, strict=True))
+        with nullcontext() if edited else self._unedited(model):
+            return greedy_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
+
+    def merge_into_base(self) -> None:
+        """Put the adapter into the weights of the base model, which is measured without it first."""
+        if self.edit_records:
+            self.score_edits(edited=False)
+        self.model = self.accelerator.unwrap_model(self.model).merge_and_unload()
+        self.model_wrapped = self.model
+        self._forget_edited()
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "Push edits with hf_ftedit",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """
+        Push the adapter folder to `args.hub_model_id`, in one commit; see [`~hf_ftedit.push_folder`].
+
+        Args:
+            commit_message (`str`, *optional*):
+                Title of the commit.
+            blocking (`bool`, *optional*, defaults to `True`):
+                As in [`~transformers.Trainer`]; a push is always waited for.
+            token (`str`, *optional*):
+                Token with write access; `args.hub_token` by default.
+            revision (`str`, *optional*):
+                Branch; `args.hub_revision` by default.
+            private (`bool`, *optional*):
+                Whether only you may see the repository; `args.hub_private_repo` by default.
+            kwargs:
+                What [`~transformers.Trainer`] takes for its card, such as `dataset_name`; this card has all it needs.
+
+        Returns:
+            `str`: address of the model's page; `None` on other processes than the first.
+
+        Raises:
+            [`~hf_ftedit.records.EditError`]: the Hub refuses or cannot be reached. What was written on disk is
+                complete, and `hf-ftedit push` pushes it.
+        """
+        if not self.edit_records:
+            raise EditError("there are no edit records to push; train on edits, or give them as eval_dataset")
+        if self._folder is None:
+            push, self.args.push_to_hub = self.args.push_to_hub, False
+            self.save_model()
+            self.args.push_to_hub = push
+        url = None
+        if self.is_world_process_zero():
+            url = push_folder(
+                str(self._folder),
+                self.args.hub_model_id or Path(str(self._folder)).absolute().name,
+                private=self.args.hub_private_repo if private is None else private,
+                token=token or self.args.hub_token,
+                revision=revision or self.args.hub_revision,
+                commit_message=commit_message or "Push edits with hf_ftedit",
+            )
+            logger.info("Pushed to %s", url)
+        self.accelerator.wait_for_everyone()
+        return url
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Nothing is made on the Hub before there is something to push: what can be checked is checked."""
+        self.hub_model_id = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
+        self.push_in_progress = None
+        if self.is_world_process_zero():
+            check_pushable(self.hub_model_id, token or self.args.hub_token)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""
         if self.args.should_save:
-            model = self.accelerator.unwrap_model(self.model)
-            folder = output_dir or self.args.output_dir or "edited-adapter"
-            model.save_pretrained(folder, state_dict=state_dict)
-            if not hasattr(model, "peft_config"):
-                self.processing_class.save_pretrained(folder)
+            folder = Path(output_dir or self.args.output_dir or "edited-adapter")
+            save_weights(folder, self.accelerator.unwrap_model(self.model), self.processing_class, state_dict)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: only what is finished and measured is pushed."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written with the adapter folder, when there are results to show."""

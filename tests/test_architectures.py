@@ -12,7 +12,7 @@ from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tok
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ftedit import EditConfig, EditTrainer, Fact
-from hf_ftedit.hub import ADAPTER_FILES
+from hf_ftedit.edit_folder import ADAPTER_FILES
 from hf_ftedit.readers import read_edits
 
 FITTING = [

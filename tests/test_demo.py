@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hf_ftedit.cli import main
-from hf_ftedit.hub import ADAPTER_FILES
+from hf_ftedit.edit_folder import ADAPTER_FILES
 from hf_ftedit.readers import read_edits
 
 

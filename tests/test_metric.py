@@ -11,7 +11,7 @@ from test_scoring import two_edits
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.evaluation import predict
-from hf_ftedit.hub import save_results_folder
+from hf_ftedit.folders import save_results_folder
 from hf_ftedit.predictions import COLUMNS
 from hf_ftedit.records import EditError
 from hf_ftedit.report import results_table

@@ -10,7 +10,8 @@ from trl import TrlParser, get_peft_config, get_quantization_config
 from hf_ftedit import EditConfig, EditModelConfig, EditTrainer
 from hf_ftedit.loading import asset
 from hf_ftedit.options import EditOptions
-from hf_ftedit.recipe import public_name, recipe_of
+from hf_ftedit.loading import public_name
+from hf_ftedit.recipe import recipe_of
 
 CANARY = "hf_canary"
 LORA = ["r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "target_parameters"]

@@ -15,8 +15,14 @@ from test_card import ANSWERS, RECIPE, RECORDS, RESULTS
 from tiny import bpe_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import hf_ftedit.hub
-from hf_ftedit.hub import ADAPTER_FILES, require_empty, save_dataset_folder, save_edit_folder, save_results_folder
+import hf_ftedit.folders
+from hf_ftedit.edit_folder import (
+    ADAPTER_FILES,
+    require_empty,
+    save_dataset_folder,
+    save_edit_folder,
+    save_results_folder,
+)
 from hf_ftedit.readers import read_edits
 from hf_ftedit.records import EditError
 from hf_ftedit.scoring import score
@@ -133,8 +139,8 @@ def test_saving_again_replaces_its_own_files_only(adapter, tokenizer, tmp_path):
 def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter, tokenizer, tmp_path, monkeypatch):
     """A mounted folder: what stands beside it is another file system, from which nothing can be moved in."""
     made = []
-    mkdtemp = hf_ftedit.hub.tempfile.mkdtemp
-    monkeypatch.setattr(hf_ftedit.hub.tempfile, "mkdtemp", lambda **how: made.append(how["dir"]) or mkdtemp(**how))
+    mkdtemp = hf_ftedit.folders.tempfile.mkdtemp
+    monkeypatch.setattr(hf_ftedit.folders.tempfile, "mkdtemp", lambda **how: made.append(how["dir"]) or mkdtemp(**how))
     folder = tmp_path / "mounted"
     folder.mkdir()
     save(folder, adapter, tokenizer)

@@ -1,0 +1,248 @@
+"""The folder of an edited model: what it holds, how it is written and read, and the SHA-256 of each of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from hf_ftedit.card import model_card
+from hf_ftedit.fields import shown
+from hf_ftedit.folders import CARD_FILE, RESULTS_FILE, moved_in, write_text
+from hf_ftedit.loading import public_name
+from hf_ftedit.options import RECORD
+from hf_ftedit.plot import scores_plot
+from hf_ftedit.readers import read_edits
+from hf_ftedit.records import EditError, EditRecord, write_jsonl
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RECIPE_FILE = "edit_config.yaml"
+EDITS_FILE = "edits.jsonl"
+PLOT_FILE = "scores.png"
+ADAPTER_FILES = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    CARD_FILE,
+    EDITS_FILE,
+    RESULTS_FILE,
+    RECIPE_FILE,
+    PLOT_FILE,
+)
+# What a folder may hold to be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled.
+_PUBLISHABLE = re.compile(r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)")
+
+
+class EditFolder(NamedTuple):
+    """
+    What an adapter folder says of itself.
+
+    Args:
+        path (`Path`):
+            The folder.
+        records (`list[EditRecord]`):
+            Its edits.
+        results (`dict`):
+            Its scores before and after.
+        recipe (`dict`):
+            The settings that reproduce it.
+        record (`dict`):
+            What else is known of its making: versions, the files' SHA-256, parts that it was merged from.
+    """
+
+    path: Path
+    records: list[EditRecord]
+    results: dict[str, Any]
+    recipe: dict[str, Any]
+    record: dict[str, Any]
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it holds an adapter rather than a whole model."""
+        return (self.path / "adapter_config.json").is_file()
+
+
+def save_edit_folder(
+    folder: str | Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    records: Sequence[EditRecord],
+    results: dict[str, Any],
+    recipe: dict[str, Any],
+    state_dict: dict[str, Any] | None = None,
+) -> None:
+    """
+    Write an edited model: for an adapter exactly the files of `ADAPTER_FILES`.
+
+    The files are written to a temporary folder and moved in when all are complete.
+
+    Args:
+        folder (`str` or `Path`):
+            Where to; files of the same names are replaced.
+        model ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
+            The edited model; a whole model is saved with its tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        records (`Sequence[EditRecord]`):
+            The edits.
+        results (`dict`):
+            Scores before and after, see [`~hf_ftedit.EditTrainer.edit_results`].
+        recipe (`dict`):
+            Settings that reproduce it, see [`~hf_ftedit.recipe.recipe_of`].
+        state_dict (`dict`, *optional*):
+            Gathered weights of a sharded model.
+    """
+    with moved_in(Path(folder)) as new:
+        save_weights(new, model, tokenizer, state_dict)
+        write_jsonl(records, new / EDITS_FILE)
+        write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        (new / PLOT_FILE).write_bytes(scores_plot(results))
+        settings = {name: value for name, value in recipe.items() if name != RECORD}
+        _write_account(new, EditFolder(new, list(records), results, settings, recipe.get(RECORD, {})))
+
+
+def save_weights(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, state_dict: dict[str, Any] | None = None
+) -> None:
+    """The weights of an adapter, or a whole model with its tokenizer, without what tells of this machine."""
+    if not hasattr(model, "peft_config"):
+        model.save_pretrained(folder, state_dict=state_dict)
+        tokenizer.save_pretrained(folder)
+        return
+    active = model.active_adapter
+    model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False, selected_adapters=[active])
+    if active != "default":  # PEFT puts any other one into a folder of its name
+        for file in (folder / active).iterdir():
+            file.rename(folder / file.name)
+        (folder / active).rmdir()
+    (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT's; it names the folder of the base model
+    _name_base(folder / "adapter_config.json", getattr(model.config, "_commit_hash", None))
+
+
+def read_edit_folder(folder: str | Path, name: str | None = None) -> EditFolder:
+    """
+    What a folder says of itself, without its weights.
+
+    Args:
+        folder (`str` or `Path`):
+            An adapter folder.
+        name (`str`, *optional*):
+            What to call it in errors.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: it was not written by this package, or what it holds cannot be read.
+    """
+    folder, name = Path(folder), name or Path(folder).name
+    recipe = read_recipe(folder, name)
+    record = recipe.pop(RECORD)
+    results = _loaded(folder / RESULTS_FILE, name, json.loads)
+    if not {"before", "after", "protocol", "base_model"} <= set(results):
+        raise EditError(f"{shown(name)}: {RESULTS_FILE} lacks scores; write or fetch it again")
+    if not (folder / EDITS_FILE).is_file():
+        raise EditError(f"{shown(name)} has no {EDITS_FILE}; give a folder that hf-ftedit wrote")
+    return EditFolder(folder, read_edits(folder / EDITS_FILE), results, recipe, record)
+
+
+def read_recipe(folder: Path, name: str) -> dict[str, Any]:
+    """What `edit_config.yaml` holds; `record.files` is there in any case. Raises as [`read_edit_folder`]."""
+    recipe = _loaded(folder / RECIPE_FILE, name, yaml.safe_load)
+    record = recipe.get(RECORD) or {}
+    files = record.get("files") if isinstance(record, dict) else None
+    recipe[RECORD] = {**(record if isinstance(record, dict) else {}), "files": files or {}}
+    names = recipe[RECORD]["files"]
+    if not isinstance(names, dict) or not all(_PUBLISHABLE.fullmatch(str(file)) for file in names):
+        raise EditError(f"{shown(name)}: {RECIPE_FILE} names what is no file to publish; write or fetch it again")
+    return recipe
+
+
+def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]:
+    if not file.is_file():
+        raise EditError(f"{shown(name)} has no {file.name}; give a folder that hf-ftedit wrote")
+    try:
+        found = load(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise EditError(f"{shown(name)}: {file.name} cannot be read ({reason}); write or fetch it again") from error
+    if not isinstance(found, dict):
+        raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or fetch it again")
+    return found
+
+
+def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | None]:
+    """Files whose SHA-256 is not the stated one: what it is, or None where one is missing."""
+    paths = {name: folder / name for name in files}
+    digests = {name: sha256(path) if path.is_file() else None for name, path in paths.items()}
+    return {name: digest for name, digest in digests.items() if digest != files[name]}
+
+
+def published_files(folder: str | Path) -> list[Path]:
+    """
+    The files of a folder that are pushed: those that `edit_config.yaml` names, and it.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: a file is missing, was changed (the card may be), or is none to publish.
+    """
+    given = read_edit_folder(folder)
+    for name, digest in changed_files(given.path, given.record["files"]).items():
+        if name == CARD_FILE and digest:  # edited by hand
+            continue
+        what = "is missing" if digest is None else "was changed after it was written"
+        raise EditError(f"{shown(given.path.name)}: {name} {what}; write the folder again, then push it")
+    names = [*given.record["files"], RECIPE_FILE]
+    needed = ADAPTER_FILES if given.is_adapter else (CARD_FILE, EDITS_FILE, RESULTS_FILE)
+    if missing := [name for name in needed if name not in names]:
+        raise EditError(f"{shown(given.path.name)}: {RECIPE_FILE} does not name {missing[0]}; write the folder again")
+    return [given.path / name for name in names]
+
+
+def finish_folder(folder: str | Path, repo_id: str) -> None:
+    """
+    Make the card for the repository `repo_id`, whose name stands in its commands; one edited by hand stays as it is.
+
+    Args:
+        folder (`str` or `Path`):
+            An adapter folder, complete.
+        repo_id (`str`):
+            The repository that it is pushed to.
+    """
+    given = read_edit_folder(folder)
+    by_hand = CARD_FILE in changed_files(given.path, given.record["files"])
+    if given.record.get("repo_id") == repo_id and not by_hand:
+        return
+    with moved_in(given.path) as new:
+        if by_hand:
+            shutil.copy(given.path / CARD_FILE, new)
+        _write_account(new, given._replace(record={**given.record, "repo_id": repo_id}), write_card=not by_hand)
+
+
+def _write_account(new: Path, told: EditFolder, *, write_card: bool = True) -> None:
+    """The card, then `edit_config.yaml` with the SHA-256 of every other file, of which some may be known already."""
+    if write_card:
+        card = model_card(told.records, told.results, told.recipe, told.record, adapter=told.is_adapter)
+        write_text(new / CARD_FILE, card)
+    digests = {path.name: sha256(path) for path in sorted(new.iterdir())}
+    record = {**told.record, "files": {**told.record.get("files", {}), **digests}}
+    settings = yaml.safe_dump({**told.recipe, RECORD: record}, sort_keys=False, allow_unicode=True)
+    write_text(new / RECIPE_FILE, settings)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name_base(path: Path, revision: str | None) -> None:
+    """PEFT records where the base model was loaded from, which may be a folder of this machine, but not the commit."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
+    config["revision"] = revision or config.get("revision")
+    write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,84 @@
+"""The verbs `push`, `verify` and `merge`: options to calls, and what they print."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hf_ftedit.arguments import OPTIONS, parsed
+from hf_ftedit.records import EditError
+
+
+def push(args: list[str]) -> None:
+    """Push a folder to the Hub."""
+    options: Any = parsed((OPTIONS["push"],), args)[0]
+    if options.folder is None or options.repo_id is None:
+        raise EditError("push needs a folder and --repo_id, such as hf-ftedit push edited-adapter --repo_id user/name")
+    from hf_ftedit.hub import push_folder
+
+    url = push_folder(
+        options.folder,
+        options.repo_id,
+        private=options.private or None,
+        revision=options.revision,
+        commit_message=options.commit_message,
+    )
+    print(f"Pushed to {url}")
+
+
+def verify(args: list[str]) -> int:
+    """Measure published edits again; 1 where a claim does not hold."""
+    options: Any = parsed((OPTIONS["verify"],), args)[0]
+    if options.name is None:
+        raise EditError("verify needs a folder or Hub id, such as hf-ftedit verify user/name")
+    from hf_ftedit.report import checks_table
+    from hf_ftedit.verification import BAD
+    from hf_ftedit.verification import verify as verified
+
+    found = verified(
+        options.name,
+        revision=options.revision,
+        base_model=options.model_name_or_path,
+        tolerance=options.tolerance,
+        trust_remote_code=options.trust_remote_code,
+    )
+    print(checks_table(found.checks))
+    at = f" at commit {found.revision}" if found.revision else ""
+    bad = sum(check.verdict == BAD for check in found.checks)
+    verdict = "every claim holds" if found.passed else f"{bad} of {len(found.checks)} claims do not hold"
+    print(f"{options.name}{at}: {verdict}.")
+    return 0 if found.passed else 1
+
+
+def merge(args: list[str]) -> None:
+    """Combine adapters, or put one into its base model."""
+    options: Any = parsed((OPTIONS["merge"],), args)[0]
+    if options.output_dir is None:
+        raise EditError("--output_dir is missing; give the folder to write the merged adapter to")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # they flash by where edits conflict
+    from hf_ftedit.composition import merge as merged
+    from hf_ftedit.report import parts_table, results_table
+
+    told = merged(
+        options.adapters,
+        options.output_dir,
+        combination_type=options.combination_type,
+        weights=options.weights,
+        density=options.density,
+        prefer=options.prefer,
+        base_model=options.model_name_or_path,
+        locality_pool=options.locality_pool,
+        merge_into_base=options.merge_into_base,
+        trust_remote_code=options.trust_remote_code,
+    )
+    print(results_table(told.results))
+    print(parts_table(told.record["parts"]))
+    what = "model" if options.merge_into_base else "adapter"
+    print(f"Written to {without_home(options.output_dir)}: the {what}, its model card, edits and results.")
+
+
+def without_home(text: str) -> str:
+    """`text` with `~` for the user's folder: what is printed may be posted."""
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
