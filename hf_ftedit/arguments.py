@@ -139,7 +139,7 @@ def help_text(verb: str) -> str:
     words = {"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... "}.get(verb, "")
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
-    for option in fields(defaults):
+    for option in (option for option in fields(defaults) if option.name != RECORD):
         default = getattr(defaults, option.name)
         shown = "" if default is None else f" (default: {default})"
         lines.append(f"  --{option.name:<24} {option.metadata['help']}{shown}")
@@ -157,7 +157,6 @@ def parsed(
     parser.set_defaults_with_config(**(defaults or {}))
     try:
         *found, unknown = parser.parse_args_and_config(args, return_remaining_strings=True)
-        unknown = _without_record(unknown)
     except EditError:
         raise
     except yaml.YAMLError as error:
@@ -167,12 +166,6 @@ def parsed(
     if unknown and not partly:
         raise _unknown_options(unknown)
     return (*found, unknown) if partly else tuple(found)
-
-
-def _without_record(words: list[str]) -> list[str]:
-    """Words without those that stand for what an `edit_config.yaml` tells beside its settings."""
-    place = words.index(f"--{RECORD}") if f"--{RECORD}" in words else len(words)
-    return words[:place] + words[place + 2 :]
 
 
 def check_known(types: Sequence[Any], args: list[str]) -> None:

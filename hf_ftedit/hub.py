@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 # What to do about the statuses that the Hub answers with.
 REMEDIES = {
-    401: "check the name, and log in with `hf auth login` or give a valid token",
+    401: "log in with `hf auth login`, or give a valid token, and check the name",
     403: "give a token that may do this, or use a namespace of your own",
     404: "check the name, and that the token may see it",
     412: "somebody else changed it meanwhile; try again",
@@ -235,7 +235,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
     except errors.LocalEntryNotFoundError as error:
         cause = " ".join(str(error.__cause__ or error).split())
-        raise EditError(f"{repo_id}: is not in the cache, and the Hub cannot be reached ({cause})") from error
+        raise EditError(f"{repo_id!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})") from error
     except errors.HTTPError as error:
         reason = " ".join(str(error).split())
         raise EditError(f"{repo_id}: the Hub cannot be reached ({reason}); check the network, try again") from error

@@ -12,7 +12,7 @@ ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
 Objective = Literal["conditional", "full"]
 Protocol = Literal["auto", "probability", "accuracy"]
 
-RECORD = "record"  # key of edit_config.yaml under which stands what is no setting: versions, SHA-256 of files
+RECORD = "record"  # key of edit_config.yaml for what is no setting: versions, SHA-256 of files
 
 
 def _option(default: Any, help: str) -> Any:
@@ -127,6 +127,8 @@ class EditOptions(AugmentationOptions):
             Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained from the others.
         merge_into_base (`bool`, *optional*, defaults to `False`):
             Save a whole model with the edits in its weights, instead of an adapter.
+        record (`dict`, *optional*):
+            What an `edit_config.yaml` tells beside its settings; it stands here so that the file can be a `--config`.
     """
 
     edits: str | None = _option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
@@ -146,6 +148,7 @@ class EditOptions(AugmentationOptions):
     adapter: str | None = _option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
     revoke: list[str] | None = _option(None, "Names (edit_id) of edits of the adapter to take back.")
     merge_into_base: bool = _option(False, "Save a whole model with the edits in its weights, not an adapter.")
+    record: dict[str, Any] | None = _option(None, "What edit_config.yaml tells beside its settings; not used.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -68,7 +68,7 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
         recipe["model_revision"] = revision
     recipe["dtype"] = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     recipe |= {option.name: getattr(args, option.name) for option in fields(EditOptions)}
-    recipe |= {"edits": "edits.jsonl", "format": None, "max_edits": None}
+    recipe |= {"edits": "edits.jsonl", "format": None, "max_edits": None, RECORD: None}
     for name in ("locality_pool", "perplexity_texts", "similar_model", "adapter"):
         recipe[name] = public_name(recipe[name]) if recipe[name] else None
     recipe |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
@@ -87,7 +87,7 @@ def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
         recipe (`Mapping`):
             The settings.
     """
-    own = {"edits", "format", "max_edits", "adapter", "revoke", "merge_into_base", "full_finetune"}
+    own = {"edits", "format", "max_edits", "adapter", "revoke", "merge_into_base", "full_finetune", RECORD}
     names = {option.name for option in fields(EditOptions)} - own
     names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules", "model_name_or_path", "dtype"}
     return {name: value for name, value in recipe.items() if name in names}

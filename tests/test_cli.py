@@ -25,6 +25,7 @@ from hf_ftedit.loading import asset
 from hf_ftedit.readers import read_edits
 from hf_ftedit.scoring import score
 
+EDITING = ("train", "evaluate", "augment")
 GOOD = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty"}
 RUN = "import sys; from hf_ftedit.cli import main; code = main(sys.argv[1:]); "
 RUN += "print('loaded:', *sorted({'torch', 'transformers', 'datasets'} & set(sys.modules))); raise SystemExit(code)"
@@ -107,14 +108,14 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
+@pytest.mark.parametrize("verb", EDITING)
 def test_help_of_a_verb_lists_its_options(verb, capsys):
     assert main([verb, "--edits", "missing.jsonl", "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: hf-ftedit {verb} ")
     for option in ("--edits", "--model_name_or_path", "--num_locality", "--output_dir", "--seed"):
         assert re.search(rf"^  {option} +[A-Z]\w+ .*\.", shown, flags=re.MULTILINE), option
-    assert ("--adapter" in shown) == (verb == "evaluate")
+    assert "--record" not in shown
     assert ("trl.SFTConfig" in shown) == (verb == "train") and "trl.ModelConfig" in shown
 
 
@@ -138,7 +139,7 @@ def test_module_and_command_are_one_program():
     done = process("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
     done = process("edit")
-    expected = "hf-ftedit: unknown verb 'edit'; choose one of train, evaluate, augment\n"
+    expected = "hf-ftedit: unknown verb 'edit'; choose one of train, evaluate, augment, push, verify, merge\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
@@ -178,7 +179,7 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
+@pytest.mark.parametrize("verb", EDITING)
 @pytest.mark.parametrize(("name", "content", "expected"), BAD_FILES.values(), ids=BAD_FILES)
 def test_bad_edits(capsys, tmp_path, verb, name, content, expected):
     if content is not None:
@@ -209,7 +210,7 @@ def test_a_bad_pool_is_refused(capsys):
     assert line.startswith("hf-ftedit: 'gone.jsonl': no such file; check the path")
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
+@pytest.mark.parametrize("verb", EDITING)
 def test_an_output_folder_with_content_is_left_alone(capsys, tmp_path, verb):
     write("edits.jsonl", GOOD)
     (tmp_path / "out").mkdir()
@@ -245,7 +246,7 @@ BAD_WORDS = {
 }
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
+@pytest.mark.parametrize("verb", EDITING)
 @pytest.mark.parametrize(("args", "expected"), BAD_WORDS.values(), ids=BAD_WORDS)
 def test_bad_options(capsys, verb, args, expected):
     write("bad.yaml", "edits: [1\n")
@@ -269,7 +270,7 @@ def test_nowhere_to_write_the_dataset(capsys):
 # What it refuses before a model is loaded
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
+@pytest.mark.parametrize("verb", EDITING)
 def test_unknown_options(capsys, no_model, tmp_path, verb):
     write("edits.jsonl", GOOD)
     write("config.yaml", "edit: edits.jsonl\n")
@@ -280,11 +281,58 @@ def test_unknown_options(capsys, no_model, tmp_path, verb):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapter_is_no_option_of_train(capsys, no_model):
-    assert "unknown option --adapter" in refused(capsys, "train", "--adapter", "a")
+SHARING = {
+    "push without a folder": (
+        ["push", "--repo_id", "user/a"],
+        "push needs a folder and --repo_id, such as hf-ftedit pu",
+    ),
+    "push without a name": (
+        ["push", "folder"],
+        "push needs a folder and --repo_id, such as hf-ftedit push edited-adap",
+    ),
+    "push of two": (["push", "a", "b"], "unexpected 'b'; push takes one folder or Hub id"),
+    "push of what is no folder": (
+        ["push", "gone", "--repo_id", "user/a"],
+        "'gone' has no edit_config.yaml; give a fol",
+    ),
+    "verify of nothing": (["verify"], "verify needs a folder or Hub id, such as hf-ftedit verify user/name"),
+    "verify of a path": (
+        ["verify", "./gone"],
+        "'./gone': no such folder, nor a name of a repository such as 'user/my",
+    ),
+    "verify a word later": (["verify", "--tolerance", "x"], "argument --tolerance: invalid float value: 'x'"),
+    "merge without output": (["merge", "a", "b"], "--output_dir is missing; give the folder to write the merged adap"),
+    "merge of one": (["merge", "folder", "--output_dir", "out"], "merge got 1 adapters and needs 2 or more; name the"),
+    "merge of what is none": (
+        ["merge", "folder", "folder", "--output_dir", "out"],
+        "'folder' has no edit_config.yaml",
+    ),
+    "weights": (
+        ["merge", "a", "b", "--weights", "1", "--output_dir", "out"],
+        "weights are 1 and the adapters 2; give ",
+    ),
+    "unknown": (["merge", "a", "b", "--output_dir", "out", "--bogus", "1"], "unknown option --bogus"),
+    "train on from nothing": (["train", "--adapter", "folder", "--revoke", "a"], "'folder' has no edit_config.yaml"),
+    "revoke of nothing": (["train", "--revoke", "a"], "revoke is given without adapter: give the adapter whose edits"),
+}
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
+@pytest.mark.parametrize(("args", "expected"), SHARING.values(), ids=SHARING)
+def test_bad_options_of_sharing(capsys, no_model, tmp_path, args, expected):
+    (tmp_path / "folder").mkdir()
+    assert expected in refused(capsys, *args)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
+
+
+@pytest.mark.parametrize("verb", sorted(set(OPTIONS) - {"train", "evaluate", "augment"}))
+def test_help_of_a_verb_of_sharing(verb, capsys):
+    assert main([verb, "user/name", "--help"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"usage: hf-ftedit {verb} {'FOLDER' if verb == 'push' else ''}")
+    assert re.match(r"  --\w+ +[A-Z]\w+ .*\.", last)
+
+
+@pytest.mark.parametrize("verb", EDITING)
 @pytest.mark.parametrize("name", ["gone/", "./gone", "/gone/since", "a/b/c"])
 def test_a_missing_model_folder(capsys, no_model, tmp_path, verb, name):
     write("edits.jsonl", GOOD)
@@ -311,7 +359,7 @@ def weightless(tmp_path):
     return "weightless"
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
+@pytest.mark.parametrize("verb", EDITING)
 def test_an_edit_longer_than_the_context(capsys, weightless, tmp_path, verb):
     long = {"edit_id": "long-one", "prompt": "Oslo lies between " * 20 + "Rome and", "target_new": "Bergen"}
     args = ["--model_name_or_path", weightless, *(() if verb == "evaluate" else ("--output_dir", "out"))]
@@ -330,10 +378,9 @@ def test_a_missing_adapter(capsys, no_model, tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("gone", "./gone", "user/gone"):
         line = refused(capsys, "evaluate", "--max_edits", "1", "--adapter", name)
-        assert line.startswith(f"hf-ftedit: adapter {name!r} cannot be loaded: ")
-        assert line.endswith("; give a folder or Hub id")
+        assert line.startswith(f"hf-ftedit: {name!r}: no such folder, nor ")
     line = refused(capsys, "evaluate", "--max_edits", "1", "--adapter", "folder")
-    expected = "adapter 'folder' has no adapter_model.safetensors; give the folder of an adapter"
+    expected = "'folder' has no adapter_model.safetensors; give a folder or Hub id of an adapter"
     assert line == f"hf-ftedit: {expected}"
 
 
@@ -392,7 +439,8 @@ def test_evaluate_measures_what_train_did(edited, capsys, tmp_path):
     assert "Written to scores: eval_results.json and predictions.\n" in shown
     trained = json.loads((edited / "eval_results.json").read_text())
     measured = json.loads((tmp_path / "scores" / "eval_results.json").read_text())
-    assert measured == {name: value for name, value in trained.items() if not name.startswith("base_model")}
+    of_training = ("base_model", "base_model_revision", "answers", "example")
+    assert measured == {name: value for name, value in trained.items() if name not in of_training}
     recipe = str(edited / "edit_config.yaml")  # holds training options too; they do no harm here
     assert main(["evaluate", "--config", recipe, *args]) == 0
     assert capsys.readouterr().out == shown.removesuffix("Written to scores: eval_results.json and predictions.\n")

@@ -11,23 +11,18 @@ import torch
 import yaml
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig, PeftModel, get_peft_model
-from test_card import ANSWERS, RECIPE, RECORDS, RESULTS
+from test_card import RECIPE, RECORDS, RESULTS
 from tiny import bpe_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_ftedit.folders
-from hf_ftedit.edit_folder import (
-    ADAPTER_FILES,
-    require_empty,
-    save_dataset_folder,
-    save_edit_folder,
-    save_results_folder,
-)
+from hf_ftedit.edit_folder import ADAPTER_FILES, save_edit_folder
+from hf_ftedit.folders import require_empty, save_dataset_folder, save_results_folder
 from hf_ftedit.readers import read_edits
 from hf_ftedit.records import EditError
 from hf_ftedit.scoring import score
 
-TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith(".safetensors")]
+TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith((".safetensors", ".png"))]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +47,7 @@ def adapter(base_folder):
 
 
 def save(folder, model, tokenizer, **given):
-    given = {"records": RECORDS, "results": RESULTS, "recipe": RECIPE, "answers": ANSWERS, **given}
+    given = {"records": RECORDS, "results": RESULTS, "recipe": RECIPE, **given}
     save_edit_folder(folder, model, tokenizer, **given)
 
 
@@ -72,8 +67,9 @@ def test_exactly_the_files_of_an_adapter_are_written(adapter, tokenizer, tmp_pat
     assert names(folder.parent) == ["adapter"]
     assert read_edits(folder / "edits.jsonl") == RECORDS
     assert json.loads((folder / "eval_results.json").read_text()) == RESULTS
-    assert yaml.safe_load((folder / "edit_config.yaml").read_text()) == RECIPE
-    assert "# 2 edited facts in user/tiny-gpt2" in (folder / "README.md").read_text(encoding="utf-8")
+    recipe = yaml.safe_load((folder / "edit_config.yaml").read_text())
+    assert {name: value for name, value in recipe.items() if name != "record"} == RECIPE
+    assert "# 2 edited facts in `user/tiny-gpt2`" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_folder_gives_the_edited_model(adapter, base_folder, tokenizer, tmp_path):
@@ -97,7 +93,7 @@ def test_no_file_tells_where_the_base_model_was(adapter, base_folder, tokenizer,
 def test_a_whole_model_is_saved_with_its_tokenizer_and_without_its_old_place(base_folder, tokenizer, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(base_folder).eval()
     folder = tmp_path / "whole"
-    save(folder, model, AutoTokenizer.from_pretrained(base_folder), answers=())
+    save(folder, model, AutoTokenizer.from_pretrained(base_folder))
     assert set(names(folder)) >= {"model.safetensors", "config.json", "tokenizer.json", "edits.jsonl", "README.md"}
     assert not [name for name in names(folder) if name.endswith((".bin", ".pt", ".pkl"))]
     for file in folder.iterdir():
@@ -161,7 +157,7 @@ def test_permissions_are_those_of_the_umask(adapter, tokenizer, tmp_path, mask, 
 
 def test_text_files_are_utf8_with_plain_line_ends(adapter, tokenizer, tmp_path):
     edit = [*read_edits([{"prompt": "Zürich liegt in der", "target_new": "日本"}])]
-    save(tmp_path / "adapter", adapter, tokenizer, records=edit, answers=())
+    save(tmp_path / "adapter", adapter, tokenizer, records=edit)
     for name in TEXT_FILES:
         content = (tmp_path / "adapter" / name).read_bytes()
         assert content.endswith(b"\n") and b"\r" not in content, name

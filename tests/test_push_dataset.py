@@ -161,7 +161,7 @@ CASES = {
         "user/old: the Hub refuses with 403 (you don't have the r",
     ),
     "not one's own": (("other/new", {"token": "hf_write"}), "other/new: the Hub refuses with 403 (you don't have"),
-    "a path": (("user/new/edits", {"token": "hf_write"}), "'user/new/edits' is not a name for a repository; give one"),
+    "a path": (("user/new/edits", {"token": "hf_write"}), "'user/new/edits': no such folder, nor a name of a repository such"),
     "public": (
         ("user/old", {"token": "hf_write", "private": True}),
         "user/old: exists and is public; make it private",
@@ -212,7 +212,7 @@ def test_a_refused_push_leaves_the_repository_as_it_was(refused):
     ("environment", "message"),
     [
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "user/new: the Hub cannot be reached ("),
-        ({"HF_HUB_OFFLINE": "1"}, "user/new: HF_HUB_OFFLINE is set; unset it to push"),
+        ({"HF_HUB_OFFLINE": "1"}, "user/new: HF_HUB_OFFLINE is set; unset it to reach the Hub"),
     ],
 )
 def test_without_a_network(tmp_path, environment, message):
