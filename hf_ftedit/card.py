@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import html
-import json
 import re
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,6 +11,7 @@ import jinja2
 import yaml
 
 from hf_ftedit.diagnosis import diagnose
+from hf_ftedit.markdown import code_block, code_span, literal, markdown_text
 from hf_ftedit.predictions import GENERATED, NAMES
 from hf_ftedit.records import EditRecord
 
@@ -32,8 +30,9 @@ SCORES = {
 }
 KINDS = {**{name: kind for kind, name in NAMES.items()}, "fluency": "generation", "consistency": "generation"}
 SHOWN_EDITS = 20
-SHOWN_CHARACTERS = 300  # of a text in a table
-SPECIAL = "".join(re.escape(char) for char in r"\`*_{}[]<>()#+-!|~$")
+SHOWN_ROWS = 2  # of each kind, of a dataset
+# What a command line or an address may hold as it is: a name on the Hub, of a folder, of an edit.
+PLAIN = re.compile(r"\w[\w.:-]{0,95}(/[\w.:-]{1,96})?", re.ASCII)
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that `vllm serve --max-lora-rank` accepts
 
 
@@ -62,21 +61,18 @@ def model_card(
             Whether the folder holds an adapter rather than a whole model.
     """
     record = record or {}
-    after = results["after"]
-    shown = records[:SHOWN_EDITS]
-    answers = [(said["before"], said["after"]) for said in results.get("answers") or ()]
-    said = answers or [(edit.target_true or "—", edit.target_new) for edit in shown]
+    after, shown = results["after"], records[:SHOWN_EDITS]
+    said = [(said["before"], said["after"]) for said in results.get("answers") or ()]
+    asked_for = [(edit.target_true or "—", edit.target_new) for edit in shown]
     example = results.get("example") or {}
     return _render(
         "model_card.md",
         metadata=_metadata(results, recipe, record, adapter),
         base_model=results["base_model"],
         n_edits=len(records),
-        shown=[
-            [markdown_text(text) for text in (edit.prompt, *pair)] for edit, pair in zip(shown, said, strict=False)
-        ],
-        answered=bool(answers),
-        more=len(records) - len(shown),
+        headline=_headline(results),
+        shown=[(edit.prompt, *pair) for edit, pair in zip(shown, said or asked_for, strict=False)],
+        answered=bool(said),
         parts=_part_rows(record),
         combination=record.get("combination"),
         retention=_retention(results.get("retention")),
@@ -92,17 +88,24 @@ def model_card(
         probes=after["n_probes"],
         generated=_generated_rows(results),
         aspects=_aspect_rows(results),
+        fluency=after.get("fluency"),
         texts=after.get("n_texts"),
         diagnosis=diagnose(results, recipe),
+        edit_id=next((edit.edit_id for edit in records if _is_plain(edit.edit_id)), "EDIT_ID"),
         changed=_yaml({name: recipe[name] for name in record.get("changed", recipe) if name in recipe}),
-        made_with=", ".join(f"{name} {version}" for name, version in record.get("made_with", {}).items()),
-        recipe_pool=recipe.get("locality_pool"),
+        made_with=[f"{name} {version}" for name, version in record.get("made_with", {}).items()],
+        datasets=_datasets(record),
         adapter=adapter,
         **_limits(records, results),
     )
 
 
-def dataset_card(config: dict[str, Any], sizes: dict[str, int], metadata: dict[str, Any]) -> str:
+def dataset_card(
+    config: dict[str, Any],
+    sizes: dict[str, int],
+    metadata: dict[str, Any],
+    rows: Iterable[Mapping[str, str]] = (),
+) -> str:
     """
     The card of an augmented edit dataset.
 
@@ -113,11 +116,19 @@ def dataset_card(config: dict[str, Any], sizes: dict[str, int], metadata: dict[s
             Rows of each split.
         metadata (`dict`):
             What the front matter must hold, such as `configs`; the tags of such a dataset are added.
+        rows (`Iterable[Mapping[str, str]]`, *optional*):
+            Some training rows; the first ones of each kind are shown.
     """
-    settings = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
     tags = list(dict.fromkeys([*(metadata.get("tags") or ()), *DATASET_TAGS]))
+    kinds: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], []).append(row)
     return _render(
-        "dataset_card.md", metadata=_front_matter({**metadata, "tags": tags}), settings=settings, sizes=sizes
+        "dataset_card.md",
+        metadata=_front_matter({**metadata, "tags": tags}),
+        settings=_yaml(config),
+        sizes=sizes,
+        shown=[row for found in kinds.values() for row in found[:SHOWN_ROWS]],
     )
 
 
@@ -135,57 +146,10 @@ def metadata_of(card: str) -> dict[str, Any]:
     return metadata
 
 
-def markdown_text(text: str) -> str:
-    """
-    `text` so that Markdown and HTML show it as it is, on one line: it can neither end a table nor start markup.
-
-    A long text is cut to its first part, and what cannot be seen or turns the direction of writing is named: `U+202E`.
-    """
-    text = " ".join(text.split())
-    if len(text) > SHOWN_CHARACTERS:
-        text = f"{text[:SHOWN_CHARACTERS].rstrip()}…"
-    text = html.escape(visible(text), quote=False)
-    text = re.sub(rf"([{SPECIAL}])", r"\\\1", text)
-    return re.sub(r":(?=//)|@|(?<=\bwww)\.", lambda mark: f"&#{ord(mark[0])};", text)  # no link by itself
-
-
-def visible(text: str, name: Callable[[str], str] = lambda char: f"[U+{ord(char):04X}]") -> str:
-    """`text` with a name for each character that cannot be seen, turns the direction of writing, or piles up."""
-    shown, marks = [], 0
-    for char in text:
-        marks = marks + 1 if unicodedata.combining(char) else 0
-        hidden = unicodedata.category(char) in ("Cc", "Cf", "Co", "Cn") and char not in "\n\u200c\u200d"
-        shown.append(name(char) if hidden or marks > 4 else char)  # the two are needed in Persian and in emoji
-    return "".join(shown)
-
-
-def code_span(text: str) -> str:
-    """`text` as a code span, on one line, with as many backticks around it as it takes."""
-    text = visible(" ".join(text.split()))
-    fence = "`" * (_longest_run(text) + 1)
-    pad = " " if text[:1] == "`" or text[-1:] == "`" else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
-
-
-def code_block(text: str, language: str = "") -> str:
-    """`text` as a fenced block, with as many backticks around it as it takes."""
-    fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{visible(text)}\n{fence}"
-
-
-def literal(text: str) -> str:
-    """`text` as a Python and JSON literal in which everything can be seen."""
-    return visible(json.dumps(text, ensure_ascii=False), lambda char: json.dumps(char)[1:-1])
-
-
-def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
-
-
 def _render(name: str, **values: Any) -> str:
     source = (files("hf_ftedit") / "templates" / name).read_text(encoding="utf-8")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"code": code_span, "block": code_block, "literal": literal}
+    environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
     return environment.from_string(source).render(**values).rstrip() + "\n"
 
 
@@ -197,24 +161,28 @@ def _metadata(results: dict[str, Any], recipe: dict[str, Any], record: Mapping[s
         metadata |= {"base_model": base, "base_model_relation": relation}
         tags = [*tags, f"base_model:{relation}:{base}"]
     metadata["library_name"] = "peft" if adapter else "transformers"
-    if datasets := record.get("datasets"):
-        metadata["datasets"] = [name.partition(":")[0] for name in datasets]
+    if datasets := _datasets(record):
+        metadata["datasets"] = datasets
     metadata |= {"pipeline_tag": "text-generation", "tags": tags}
     measured = [
         {
             "type": name,
             "name": label,
             "value": round(results["after"][name], 2),
-            "args": dict(zip(("n_edits", "n_probes"), counts(results["after"], name), strict=True)),
+            "args": _sizes(results["after"], name),
         }
         for name, label in SCORES.items()
         if results["after"].get(name) is not None
     ]
     task = {"type": "text-generation", "name": "Model editing"}
-    dataset = {"type": "edits", "name": f"edits.jsonl ({results['n_edits']} edits)"}
+    dataset = {"type": "edits", "name": f"edits.jsonl ({_edits(results['n_edits'])})"}
     name = (record.get("repo_id") or "edited model").rpartition("/")[2]
     metadata["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": measured}]}]
     return _front_matter(metadata)
+
+
+def _edits(number: int) -> str:
+    return "1 edit" if number == 1 else f"{number} edits"
 
 
 def _front_matter(metadata: dict[str, Any]) -> str:
@@ -222,30 +190,66 @@ def _front_matter(metadata: dict[str, Any]) -> str:
 
 
 def _yaml(settings: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip() if settings else ""
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).rstrip() if settings else ""
+
+
+def _datasets(record: Mapping[str, Any]) -> list[str]:
+    """Datasets of the Hub that edits and facts came from, without the split."""
+    names = (name.partition(":")[0] for name in record.get("datasets") or ())
+    return list(dict.fromkeys(name for name in names if _has_namespace(name)))
+
+
+def _headline(results: Mapping[str, Any]) -> str:
+    """The result in a sentence."""
+    before, after = results["before"], results["after"]
+    name = "efficacy" if after.get("edit_score") is None else "edit_score"
+    if after.get(name) is None:
+        return "How well the edits hold was not measured."
+    _, probes = counts(after, name)
+    was = "—" if before.get(name) is None else f"{before[name]:.1f}"
+    return f"{SCORES[name].capitalize()} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
 
 
 def _on_hub(results: Mapping[str, Any]) -> bool:
     """Whether the base model is one of the Hub: it has a namespace, or was loaded at a commit."""
     base = results["base_model"]
-    return base != EMBEDDED and bool("/" in base or results.get("base_model_revision"))
+    return base != EMBEDDED and (_has_namespace(base) or bool(_is_plain(base) and results.get("base_model_revision")))
+
+
+def _has_namespace(name: str) -> bool:
+    return "/" in name and _is_plain(name)
+
+
+def _is_plain(name: str) -> bool:
+    return bool(PLAIN.fullmatch(name))
 
 
 def _loading(results: dict[str, Any], recipe: dict[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the snippets need to load the base model as it was."""
+    """What the snippets need to load the base model as it was, and the files that the recipe needs beside it."""
     revision, repo_id = results.get("base_model_revision"), record.get("repo_id")
     wanted = {name: recipe[name] for name in ("load_in_4bit", "load_in_8bit") if recipe.get(name)}
     if wanted and recipe.get("bnb_4bit_quant_type"):
         wanted["bnb_4bit_quant_type"] = recipe["bnb_4bit_quant_type"]
     settings = ", ".join(f"{name}={value!r}" for name, value in wanted.items())
+    embedded, on_hub = results["base_model"] == EMBEDDED, _on_hub(results)
+    needed = {
+        "the base model": None if embedded or on_hub else results["base_model"],
+        "the adapter": recipe.get("adapter"),
+        "the locality pool": recipe.get("locality_pool"),
+    }
     return {
-        "embedded": results["base_model"] == EMBEDDED,
-        "on_hub": _on_hub(results),
-        "pinned": f", revision={literal(revision)}" if revision else "",
+        "embedded": embedded,
+        "on_hub": on_hub,
+        "revision": revision,
         "dtype": recipe.get("dtype", "float32"),
-        "bits": f", quantization_config=BitsAndBytesConfig({settings})" if settings else "",
+        "bits": f"BitsAndBytesConfig({settings})" if settings else "",
         "repo_id": repo_id,
         "here": repo_id or ".",
+        "needed": [
+            f"{what} {code_span(name)}"
+            for what, name in needed.items()
+            if name and not ("/" in name and _is_plain(name))
+        ],
     }
 
 
@@ -260,17 +264,18 @@ def _serving(recipe: dict[str, Any], record: Mapping[str, Any], results: dict[st
     }
     return {
         "rank": rank,
-        "vllm_rank": next((allowed for allowed in VLLM_RANKS if allowed >= rank), rank),
+        "vllm_rank": next((allowed for allowed in VLLM_RANKS if allowed >= rank), None),
+        "most_rank": VLLM_RANKS[-1],
+        "served": results["base_model"] if _is_plain(results["base_model"]) else "BASE_MODEL",
         "unusual": [name for name, used in unusual.items() if used],
-        "served_base": results["base_model"] if _on_hub(results) else "BASE_MODEL_FOLDER",
     }
 
 
 def _part_rows(record: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
-            code_span(part["name"]),
-            (part.get("revision") or "—")[:7],
+            markdown_text(part["name"]),
+            markdown_text(part.get("revision") or "—")[:7],
             str(part["n_edits"]),
             f"{part['weight']:g}",
             *("—" if part[name] is None else f"{part[name]:.1f}" for name in ("efficacy_alone", "efficacy")),
@@ -296,17 +301,21 @@ def _limits(records: Sequence[EditRecord], results: dict[str, Any]) -> dict[str,
     """What is known of the limits, in sentences."""
     before, after = results["before"], results["after"]
     probes, changed = after["n_probes"], sum(edit.target_true is not None for edit in records)
-    counterfactual = f"{changed} of the {len(records)} edits replace an answer that their list gives as the old one."
+    counterfactual = "The edit list gives no old answers."
+    if changed:
+        counterfactual = f"The edit list gives an old answer for {changed} of {_edits(len(records))}, to be replaced."
+    was = {
+        name: "" if before.get(name) is None else f" (before the edits: {before[name]:.1f})"
+        for name in ("portability", "locality")
+    }
     ripple = "Consequences were not measured here."
     if after.get("portability") is not None:
-        was = "" if before.get("portability") is None else f" (before the edits: {before['portability']:.1f})"
-        ripple = f"Of {probes['portability']} probed consequences {after['portability']:.1f} percent are right{was}."
+        probed = f"On {probes['portability']} probed consequences"
+        ripple = f"{probed} portability is {after['portability']:.1f} percent{was['portability']}."
     neighbors = "Neighboring facts were not measured here."
     if after.get("locality") is not None:
-        lost = 100 - after["locality"]
-        neighbors = f"Of {probes['neighborhood']} probed neighboring facts {lost:.1f} percent are not answered rightly"
-        was = before.get("locality")
-        neighbors += "." if was is None else f" (before the edits: {100 - was:.1f})."
+        probed = f"On {probes['neighborhood']} probed neighboring facts"
+        neighbors = f"{probed} locality is {after['locality']:.1f} percent{was['locality']}."
     abilities = "They were not measured here."
     if after.get("perplexity") is not None and before.get("perplexity") is not None:
         change = f"{before['perplexity']:.2f} to {after['perplexity']:.2f}"
@@ -333,6 +342,11 @@ def counts(scores: Mapping[str, Any], name: str) -> tuple[int | None, int]:
     kinds = [KINDS[name]] if name in KINDS else ["rewrite", "paraphrase", "neighborhood"]
     scored = scores.get("n_edits_scored", {}).get(name, scores["n_edits"])
     return scored, sum(scores["n_probes"].get(kind, 0) for kind in kinds)
+
+
+def _sizes(scores: Mapping[str, Any], name: str) -> dict[str, int]:
+    edits, probes = counts(scores, name)
+    return {"n_texts": probes} if edits is None else {"n_edits": edits, "n_probes": probes}
 
 
 def change_text(found: Mapping[str, Any] | None) -> str:

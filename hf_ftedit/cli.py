@@ -15,6 +15,7 @@ import yaml
 
 from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, help_text, parsed, with_words
 from hf_ftedit.loading import EMBEDDED_NAME, asset
+from hf_ftedit.options import RECORD
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.sharing import merge, push, verify, without_home
@@ -120,7 +121,7 @@ def evaluate(args: list[str]) -> None:
     from hf_ftedit.harness import check_tasks
     from hf_ftedit.loading import load_adapter, unedited
     from hf_ftedit.processes import process_state
-    from hf_ftedit.published import fetch_adapter
+    from hf_ftedit.published import check_base, fetch_adapter
     from hf_ftedit.report import results_table
 
     if options.tasks:
@@ -128,6 +129,7 @@ def evaluate(args: list[str]) -> None:
     folder = fetch_adapter(options.adapter) if options.adapter else None
     asked = base_model(options, edits, args)
     if folder:
+        check_base(asked[0], recipe_beside(folder).get(RECORD) or {}, options.adapter)
         asked = load_adapter(asked[0], folder), asked[1]
     how: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": options.eval_tokens_per_batch}
     measured, tasks = {}, {}
@@ -288,6 +290,7 @@ def base_model(options: CommonOptions, edits: Sequence[EditRecord], args: list[s
 def _quiet() -> None:
     """Silence what a user cannot act on: deprecations inside libraries, and their remarks on what they align."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", "Cannot enable progress bars")  # `Trainer`, when it is to push
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of downloads and loading fill log files

@@ -31,6 +31,7 @@ def load_checked(
     chat_template: bool = False,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    token: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
@@ -49,13 +50,15 @@ def load_checked(
             Branch, tag or commit.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Run code that the repository brings.
+        token (`str`, *optional*):
+            Token of the Hub; the one of `hf auth login` by default.
         kwargs:
             Passed to [`~hf_ftedit.loading.load_model`].
 
     Raises:
         [`~hf_ftedit.records.EditError`]: there is no such model, or an edit does not fit.
     """
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
     tokenizer = tokenizer or load_tokenizer(name, **source)
     check_lengths(records, tokenizer, context_length(load_config(name, **source)), chat_template=chat_template)
     return load_model(name, **source, **kwargs), tokenizer

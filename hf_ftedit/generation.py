@@ -197,7 +197,7 @@ def sampled_texts(
 
 
 def continued_text(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     *,
@@ -229,7 +229,7 @@ def continued_text(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
     )
     model.train(was_training)
-    return tokenizer.decode(output[0], skip_special_tokens=True)
+    return str(tokenizer.decode(output[0], skip_special_tokens=True))
 
 
 def clean_text(text: str) -> str:

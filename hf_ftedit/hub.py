@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_ftedit.edit_folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, sha256
+from hf_ftedit.edit_folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, read_recipe, sha256
 from hf_ftedit.fields import shown
 from hf_ftedit.folders import card_of_dataset, filled
+from hf_ftedit.options import RECORD
 from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
@@ -81,25 +82,26 @@ def push_folder(
     with hub_errors(repo_id):
         page, is_new = _repository(api, repo_id, private)
         name = page.repo_id
-        head = _patiently(lambda: api.model_info(name, revision=revision))
-        there = {file.rfilename for file in head.siblings or ()}
         try:
+            head = _patiently(lambda: api.model_info(name, revision=revision))
+            there = {file.rfilename for file in head.siblings or ()}
             if RECIPE_FILE not in there and (other := sorted(there - set(UNOWNED))):
                 raise EditError(f"{name}: exists and holds something else ({shown(other[0])}); push to another name")
+            earlier = _earlier_files(api, name, head.sha or "") if RECIPE_FILE in there else set()
             finish_folder(folder, name)
             files = {path.name: path for path in published_files(folder)}
-            stale = sorted(there & set(ADAPTER_FILES) - set(files))
+            stale = sorted(there & earlier - set(files))
             _commit(api, name, files, stale, head.sha or "", revision, commit_message)
         except BaseException:
             if is_new:
-                _delete_untouched(api, name, head.sha or "")
+                _delete_untouched(api, name)
             raise
     return str(page)
 
 
 def check_pushable(repo_id: str, token: str | None = None) -> None:
     """
-    Raise [`~hf_ftedit.records.EditError`] where nobody is logged in, or `repo_id` is no name; nothing is made yet.
+    Raise [`~hf_ftedit.records.EditError`] where the token may not write, or `repo_id` is no name; nothing is made yet.
 
     Args:
         repo_id (`str`):
@@ -112,7 +114,9 @@ def check_pushable(repo_id: str, token: str | None = None) -> None:
 
     with hub_errors(repo_id):
         validate_repo_id(repo_id)
-        _patiently(lambda: HfApi(token=token).whoami())
+        user = _patiently(lambda: HfApi(token=token).whoami())
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise EditError(f"{repo_id}: the token may only read; give one with write access")
 
 
 def fetch_folder(
@@ -138,13 +142,23 @@ def fetch_folder(
         [`~hf_ftedit.records.EditError`]: there is no such folder or repository, or it cannot be reached.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     if Path(name).is_dir():
         if revision is not None:
             raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")
         return Path(name)
+
+    def fetch() -> Path:
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), token=token))
+        except LocalEntryNotFoundError as error:  # nor in the cache
+            if error.__cause__ and _may_pass(error.__cause__):
+                raise error.__cause__ from None
+            raise
+
     with hub_errors(name):
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), token=token))
+        return _patiently(fetch)
 
 
 def listed_files(name: str, *, revision: str | None = None, token: str | None = None) -> list[str]:
@@ -229,13 +243,17 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         said = " ".join((error.server_message or "no reason given").split()).rstrip(".")
         remedy = REMEDIES.get(status, "the Hub has a problem; try again later" if status >= 500 else "see the reason")
         raise EditError(f"{repo_id}: the Hub refuses with {status} ({said}); {remedy}") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise EditError(f"{repo_id}: there is no token of the Hub; {REMEDIES[401]}") from error
     except errors.HFValidationError as error:
         raise EditError(f"{repo_id!r}: no such folder, nor a name of a repository such as 'user/my-edits'") from error
     except errors.OfflineModeIsEnabled as error:
         raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
     except errors.LocalEntryNotFoundError as error:
         cause = " ".join(str(error.__cause__ or error).split())
-        raise EditError(f"{repo_id!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})") from error
+        raise EditError(
+            f"{repo_id!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})"
+        ) from error
     except errors.HTTPError as error:
         reason = " ".join(str(error).split())
         raise EditError(f"{repo_id}: the Hub cannot be reached ({reason}); check the network, try again") from error
@@ -261,6 +279,14 @@ def _repository(api: HfApi, repo_id: str, private: bool | None, repo_type: str |
     return page, False
 
 
+def _earlier_files(api: HfApi, name: str, commit: str) -> set[str]:
+    """The files that an earlier push put there."""
+    recipe = Path(_patiently(lambda: api.hf_hub_download(name, RECIPE_FILE, revision=commit)))
+    with suppress(EditError):  # somebody broke it there, and it is written again
+        return {*ADAPTER_FILES, *read_recipe(recipe.parent, name)[RECORD]["files"]}
+    return set(ADAPTER_FILES)
+
+
 def _commit(
     api: HfApi,
     name: str,
@@ -272,26 +298,36 @@ def _commit(
 ) -> None:
     """All files in one commit; one that was made although its answer was lost is found, not made again."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError
 
-    operations = [
-        *(CommitOperationAdd(path_in_repo, path) for path_in_repo, path in files.items()),
-        *(CommitOperationDelete(path_in_repo) for path_in_repo in stale),
-    ]
+    added = [CommitOperationAdd(path_in_repo, path) for path_in_repo, path in files.items()]
+    deleted = [CommitOperationDelete(path_in_repo) for path_in_repo in stale]
     try:
-        # It tries again by itself where the Hub is busy, but only if the parent is still the head.
-        api.create_commit(name, operations, commit_message=message, revision=revision, parent_commit=parent)
-    except HfHubHTTPError as error:
-        if error.response.status_code != 412 or not _are_there(api, name, files, revision):
-            raise
+        api.preupload_lfs_files(name, added, revision=revision)  # by itself it tries again
+    except HTTPError:
+        raise
+    except (RuntimeError, OSError) as error:  # of one large file
+        if isinstance(error.__cause__, HTTPError):
+            raise error.__cause__ from None
+        raise EditError(f"{name}: an upload failed ({' '.join(str(error).split())}); try again") from error
+
+    def commit() -> None:
+        try:
+            how: dict[str, Any] = {"commit_message": message, "revision": revision}
+            api.create_commit(name, [*added, *deleted], parent_commit=parent, **how)
+        except HTTPError as error:
+            # 412 is the answer when the branch went on: maybe by this very commit.
+            if not (_may_pass(error) or _status(error) == 412) or not _are_there(api, name, files, stale, revision):
+                raise
+
+    _patiently(commit)
 
 
-def _are_there(api: HfApi, name: str, files: Mapping[str, Path], revision: str | None) -> bool:
-    """Whether the repository holds exactly these contents under these names."""
-    found = {
-        entry.path: entry for entry in _patiently(lambda: api.get_paths_info(name, list(files), revision=revision))
-    }
-    return all(path in found and _holds(found[path], file) for path, file in files.items())
+def _are_there(api: HfApi, name: str, files: Mapping[str, Path], stale: list[str], revision: str | None) -> bool:
+    """Whether the repository holds exactly these contents under these names, and none of the stale ones."""
+    listed = api.get_paths_info(name, [*files, *stale], revision=revision)
+    found = {entry.path: entry for entry in listed}
+    return set(found) == set(files) and all(_holds(found[path], file) for path, file in files.items())
 
 
 def _holds(entry: Any, file: Path) -> bool:
@@ -302,26 +338,42 @@ def _holds(entry: Any, file: Path) -> bool:
     return entry.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _delete_untouched(api: HfApi, name: str, head: str) -> None:
+def _delete_untouched(api: HfApi, name: str) -> None:
     """Take back a repository that this push made, unless something was committed to it."""
     from huggingface_hub.errors import HTTPError
 
     with suppress(HTTPError):
-        if api.model_info(name).sha == head:
-            api.delete_repo(name)
+        there = _patiently(lambda: api.list_repo_files(name))
+        if set(there) <= {".gitattributes"}:
+            _patiently(lambda: api.delete_repo(name, missing_ok=True))
 
 
 def _patiently(call: Callable[[], Result]) -> Result:
     """`call`, again after a while where the Hub is busy or the connection broke; uploads do so by themselves."""
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError
 
     for wait in WAITS:
         try:
             return call()
-        except HfHubHTTPError as error:
-            status = error.response.status_code
-            if status != 429 and status < 500:
+        except HTTPError as error:
+            if not _may_pass(error):
                 raise
-            asked = error.response.headers.get("Retry-After", "")
+            answer: Any = getattr(error, "response", None)
+            asked = "" if answer is None else answer.headers.get("Retry-After", "")
             time.sleep(max(wait, min(int(asked), 60)) if asked.isdecimal() else wait)
     return call()
+
+
+def _may_pass(error: Any) -> bool:
+    """Whether trying again may help; where nothing answers at all, there is no network."""
+    from huggingface_hub.errors import HTTPError
+
+    status = _status(error)
+    is_broken = status == 0 and isinstance(error, HTTPError) and "Connect" not in type(error).__name__
+    return status in (408, 429) or status >= 500 or is_broken
+
+
+def _status(error: Any) -> int:
+    """The status of an answer, 0 where none came."""
+    response = getattr(error, "response", None)
+    return 0 if response is None else response.status_code

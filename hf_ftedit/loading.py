@@ -49,11 +49,13 @@ def load_tokenizer(
     return _load(AutoTokenizer, name, revision=revision, trust_remote_code=trust_remote_code, token=token)
 
 
-def load_config(name: str | None, *, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
+def load_config(
+    name: str | None, *, revision: str | None = None, trust_remote_code: bool = False, token: str | None = None
+) -> PretrainedConfig:
     """The configuration of `name`, without its weights."""
     from transformers import AutoConfig
 
-    return _load(AutoConfig, name, revision=revision, trust_remote_code=trust_remote_code)
+    return _load(AutoConfig, name, revision=revision, trust_remote_code=trust_remote_code, token=token)
 
 
 def load_model(
@@ -87,17 +89,19 @@ def load_model(
     from hf_ftedit.processes import process_state
 
     device = process_state().device  # of this process, also under `accelerate launch`
+    commit = _commit_of(name, revision, kwargs.get("token"))
     if kwargs.get("quantization_config") is not None:
         kwargs["device_map"] = {"": device}
     model = _load(
         AutoModelForCausalLM,
         name,
-        revision=revision,
+        revision=commit or revision,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         use_safetensors=True,
         **kwargs,
     )
+    model.config._commit_hash = commit  # transformers does not keep it
     return model if "device_map" in kwargs else model.to(device)
 
 
@@ -117,7 +121,7 @@ def check_adapter(folder: str | Path, name: str | None = None) -> None:
     if not (folder / "adapter_model.safetensors").is_file():
         raise EditError(f"adapter {name!r} has no adapter_model.safetensors; give the folder of an adapter")
     try:
-        PeftConfig.from_pretrained(folder)
+        PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or fetch it again") from error
 
@@ -206,6 +210,20 @@ def check_mergeable(model: Any) -> None:
 def unedited(model: Any) -> AbstractContextManager[Any]:
     """Context in which `model` is the model without its adapter; a model without one is taken as it is."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+
+
+def _commit_of(name: str | None, revision: str | None, token: str | None) -> str | None:
+    """The commit that a revision of a Hub id stands for now; none of a folder, or where loading will say why not."""
+    from huggingface_hub import resolve_revision
+    from huggingface_hub.errors import RevisionResolutionError
+
+    source = model_source(name)
+    if Path(source).is_dir() or not _HUB_ID.fullmatch(source):
+        return None
+    try:
+        return resolve_revision(source, revision=revision, token=token).resolved
+    except (OSError, ValueError, RevisionResolutionError):
+        return None
 
 
 def _load(loader: Any, name: str | None, **kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datasets import Dataset
@@ -141,6 +142,11 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
     return EditConfig(**settings)
 
 
+def repo_name(args: EditConfig) -> str:
+    """The repository to push to: `hub_model_id`, or the name of the folder that is written."""
+    return args.hub_model_id or Path(args.output_dir or "edited-adapter").absolute().name
+
+
 def with_probes(trained: list[EditRecord], measured: list[EditRecord]) -> list[EditRecord]:
     """The trained edits, each with its probes as measured where it is; the measured ones where rows are trained."""
     probed = {(record.prompt, record.target_new): record for record in measured}
@@ -193,10 +199,11 @@ def _loaded(
             raise EditError("adapter is given, and the model has an adapter already; give the base model")
         own = base_of(prior.folder.path, prior.folder)
         if model is None or (model == own[0] and own[1]):
-            args.model_init_kwargs = {"revision": own[1], **(args.model_init_kwargs or {})}  # type: ignore[dict-item]
+            args.model_init_kwargs = {**(args.model_init_kwargs or {}), "revision": own[1]}  # type: ignore[dict-item]
         base, tokenizer = _base(own[0] if model is None else model, tokenizer, args, records, quantization_config)
         check_base(base, prior.folder.record, prior.name)
-        return (base if prior.revoked else load_adapter(base, prior.folder.path, is_trainable=True)), tokenizer
+        adapted: Any = base if prior.revoked else load_adapter(base, prior.folder.path, is_trainable=True)
+        return adapted, tokenizer
     if model is None:
         raise EditError("model is missing; give the model to edit, or its Hub id or folder")
     return _base(model, tokenizer, args, records, quantization_config)

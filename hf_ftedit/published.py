@@ -120,7 +120,7 @@ def load_edited_model(
     model = load_model(source, dtype=dtype, **how, **kwargs)
     if told:
         check_base(model, told.record, name)
-    adapted = load_adapter(model, folder)
+    adapted: Any = load_adapter(model, folder)
     return (adapted.merge_and_unload() if merge else adapted), tokenizer
 
 
@@ -145,7 +145,7 @@ def base_of(folder: Path, told: EditFolder | None, given: str | None = None) -> 
         return given, None
     if told:
         return told.recipe.get("model_name_or_path", ""), told.recipe.get("model_revision")
-    config = PeftConfig.from_pretrained(folder)
+    config = PeftConfig.from_pretrained(str(folder))
     if not config.base_model_name_or_path:
         raise EditError(f"{shown(folder.name)} does not say what its base model is; give it as base_model")
     return config.base_model_name_or_path, config.revision

@@ -47,7 +47,7 @@ def verify(args: list[str]) -> int:
     at = f" at commit {found.revision}" if found.revision else ""
     bad = sum(check.verdict == BAD for check in found.checks)
     verdict = "every claim holds" if found.passed else f"{bad} of {len(found.checks)} claims do not hold"
-    print(f"{options.name}{at}: {verdict}.")
+    print(f"{without_home(options.name)}{at}: {verdict}.")
     return 0 if found.passed else 1
 
 

@@ -27,7 +27,16 @@ from hf_ftedit.generation import greedy_answers
 from hf_ftedit.hub import check_pushable, push_folder
 from hf_ftedit.loading import check_mergeable, unedited
 from hf_ftedit.logits import learns_prompts, target_logits, token_log_probs
-from hf_ftedit.preparation import adapter_for, are_edits, as_edit_config, encoded_parts, prepare, with_probes
+from hf_ftedit.preparation import (
+    adapter_for,
+    are_edits,
+    as_edit_config,
+    encoded_parts,
+    prepare,
+    repo_name,
+    with_probes,
+)
+from hf_ftedit.processes import process_state
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError, EditRecord, Fact
@@ -110,6 +119,8 @@ class EditTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         args = as_edit_config(args)
+        if args.push_to_hub and process_state().is_main_process:
+            check_pushable(repo_name(args), args.hub_token)
         self._texts = read_texts(args.perplexity_texts) if args.perplexity_texts else []
         given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
         self.edit_records = given.records
@@ -285,7 +296,8 @@ class EditTrainer(SFTTrainer):
         return output
 
     def _forget_edited(self) -> None:
-        """Drop scores of other weights than the model's: an earlier run's, or the last step's for the best one's."""
+        """Drop what is of other weights than the model's: an earlier run's, or the last step's for the best one's."""
+        self._folder = None
         self._measured = {key: found for key, found in self._measured.items() if not key[0]}
 
     def edit_results(self) -> dict[str, Any]:
@@ -368,7 +380,7 @@ class EditTrainer(SFTTrainer):
         self.model_wrapped = self.model
         self._forget_edited()
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override] # it gives the page's address, and `Trainer` a commit's
         self,
         commit_message: str | None = "Push edits with hf_ftedit",
         blocking: bool = True,
@@ -409,24 +421,26 @@ class EditTrainer(SFTTrainer):
             self.args.push_to_hub = push
         url = None
         if self.is_world_process_zero():
-            url = push_folder(
-                str(self._folder),
-                self.args.hub_model_id or Path(str(self._folder)).absolute().name,
-                private=self.args.hub_private_repo if private is None else private,
-                token=token or self.args.hub_token,
-                revision=revision or self.args.hub_revision,
-                commit_message=commit_message or "Push edits with hf_ftedit",
-            )
+            folder, name = str(self._folder), repo_name(self.args)
+            settings = {"private": self.args.hub_private_repo if private is None else private}
+            try:
+                url = push_folder(
+                    folder,
+                    name,
+                    **settings,
+                    token=token or self.args.hub_token,
+                    revision=revision or self.args.hub_revision,
+                    commit_message=commit_message or "Push edits with hf_ftedit",
+                )
+            except EditError as error:
+                again = f"hf-ftedit push {folder} --repo_id {name}"
+                raise EditError(f"{error}; {folder} is complete, to push it later: {again}") from error
             logger.info("Pushed to %s", url)
         self.accelerator.wait_for_everyone()
         return url
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Nothing is made on the Hub before there is something to push: what can be checked is checked."""
-        self.hub_model_id = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
-        self.push_in_progress = None
-        if self.is_world_process_zero():
-            check_pushable(self.hub_model_id, token or self.args.hub_token)
+        """Nothing: a repository is made when there is something to push."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""

@@ -111,7 +111,8 @@ def verify(
     try:
         told = read_edit_folder(folder, name)
         checks += _card_checks(told)
-        found, is_hidden = _measured(told, name, base_model, trust_remote_code)
+        how = {"trust_remote_code": trust_remote_code, "token": token}
+        found, is_hidden = _measured(told, name, base_model, how)
         checks += _score_checks(told.results, found, tolerance, is_hidden)
     except EditError as error:
         if all(check.verdict != BAD for check in checks):
@@ -120,19 +121,21 @@ def verify(
     return Verification(checks, None if Path(name).is_dir() else folder.name)
 
 
-def _measured(told: EditFolder, name: str, base_model: str | None, trust_remote_code: bool) -> tuple[Any, bool]:
+def _measured(
+    told: EditFolder, name: str, base_model: str | None, loading: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
     """Scores without and with the edits, and whether there are texts that only their author has."""
     options = options_of(told)
     texts, is_hidden = _texts(options)
     how: dict[str, Any] = {"texts": texts, "seed": told.recipe.get("seed", 42)}
     found = {}
-    for when, *asked in _models(told, name, base_model, options, trust_remote_code):
-        found[when] = measure(*asked, told.records, options, desc=f"Measuring {when}", **how)
+    for when, model, tokenizer in _models(told, name, base_model, options, loading):
+        found[when] = measure(model, tokenizer, told.records, options, desc=f"Measuring {when}", **how)
     return results_of(found), is_hidden
 
 
 def _models(
-    told: EditFolder, name: str, base_model: str | None, options: EditOptions, trust_remote_code: bool
+    told: EditFolder, name: str, base_model: str | None, options: EditOptions, loading: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """The unedited model, then the edited one, each with its tokenizer; of whole models one at a time."""
     source, revision = base_of(told.path, told, base_model)
@@ -140,7 +143,7 @@ def _models(
         "chat_template": options.chat_template,
         "dtype": told.recipe.get("dtype", "float32"),
         "quantization_config": quantization_of(told.recipe),
-        "trust_remote_code": trust_remote_code,
+        **loading,
     }
     if told.is_adapter:
         check_adapter(told.path, name)

@@ -1,26 +1,37 @@
-"""What the loopback Hub stores: tokens, repositories as lists of commits, files in git or LFS. No HTTP here."""
+"""What the loopback Hub stores: tokens, repositories as branches of commits, files in git or LFS. No HTTP here."""
 
 import base64
 import fnmatch
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
-LFS_PATTERNS = ("*.parquet", "*.safetensors", "*.bin", "*.png")  # of the Hub's own first .gitattributes, in short
+import yaml
+
+LFS_PATTERNS = ("*.parquet", "*.safetensors", "*.bin", "*.pt", "*.png")  # of the Hub's own .gitattributes, in short
+LFS_SIZE = 10 * 1024 * 1024  # a file above this goes to LFS whatever its name
 ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS)
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n"
 
 
 class Refusal(Exception):
-    """An answer that is an error: status, message, the code that the clients look at, more fields of the body."""
+    """An answer that is an error: status, message, headers beside the code that the clients look at, more fields."""
 
 
-def refuse(status, message, code=None, **more):
-    raise Refusal(status, message, code, more)
+def refuse(status, message, code=None, headers=None, **more):
+    raise Refusal(status, message, ({"X-Error-Code": code} if code else {}) | (headers or {}), more)
 
 
 def git_oid(data):
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def card_metadata(text):
+    """The metadata at the top of a card; raises `yaml.YAMLError` where they are broken."""
+    parts = text.split("---\n", 2)
+    return yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else {}
 
 
 class User(NamedTuple):
@@ -30,6 +41,14 @@ class User(NamedTuple):
     may_write: bool
 
 
+class Commit(NamedTuple):
+    """A commit's hash, its title, and all files by path."""
+
+    oid: str
+    title: str
+    files: dict
+
+
 @dataclass(frozen=True)
 class File:
     """A file's content; LFS names it by its SHA-256, git by its SHA-1 as a blob."""
@@ -37,81 +56,143 @@ class File:
     data: bytes
     lfs: bool = False
 
-    @property
+    @cached_property
     def oid(self):
         return hashlib.sha256(self.data).hexdigest() if self.lfs else git_oid(self.data)
 
+    @property
+    def blob(self):
+        """What git itself stores: of an LFS file, the pointer."""
+        return POINTER.format(oid=self.oid, size=len(self.data)).encode() if self.lfs else self.data
+
     def entry(self, path):
         """The file in a tree listing."""
-        entry = {"type": "file", "path": path, "size": len(self.data), "oid": git_oid(self.data)}
-        large = {"lfs": {"oid": self.oid, "size": len(self.data), "pointerSize": 130}} if self.lfs else {}
+        entry = {"type": "file", "path": path, "size": len(self.data), "oid": git_oid(self.blob)}
+        large = {"lfs": {"oid": self.oid, "size": len(self.data), "pointerSize": len(self.blob)}} if self.lfs else {}
         return entry | large
+
+    def sibling(self, path):
+        """The file in the metadata of its repository."""
+        entry = self.entry(path)
+        large = {"lfs": {**entry["lfs"], "sha256": self.oid}} if self.lfs else {}
+        return {"rfilename": path, "size": entry["size"], "blobId": entry["oid"], **large}
 
 
 @dataclass
 class Repository:
-    """The commits of a repository, oldest first: each a hash, a title and all its files by path."""
+    """The commits of each branch, oldest first; the hashes that tags stand for; the descriptions by hash."""
 
     private: bool = False
-    commits: list = field(default_factory=list)
+    gated: bool = False  # its files are for the owner only
+    read_only: bool = False
+    branches: dict = field(default_factory=lambda: {"main": []})
+    tags: dict = field(default_factory=dict)
+    descriptions: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.add("initial commit", {".gitattributes": File(ATTRIBUTES.encode())})
 
     @property
+    def commits(self):
+        return self.branches["main"]
+
+    @property
     def head(self):
-        return self.commits[-1][0]
+        return self.commits[-1].oid
 
     @property
     def files(self):
-        return self.commits[-1][2]
+        return self.commits[-1].files
 
-    def add(self, title, files):
-        text = json.dumps([len(self.commits), title, {path: file.oid for path, file in files.items()}])
-        self.commits.append((git_oid(text.encode()), title, files))
+    def add(self, title, files, branch="main", description=""):
+        """Add a commit after which the branch has exactly `files`; the hash depends on all before it, as in git."""
+        commits = self.branches[branch]
+        parent = commits[-1].oid if commits else None
+        text = json.dumps([parent, title, description, {path: file.oid for path, file in files.items()}])
+        commits.append(Commit(git_oid(text.encode()), title, files))
+        self.descriptions[commits[-1].oid] = description
+
+    def history(self, revision):
+        """The commits up to the one that a branch, a tag or a (shortened) hash stands for, oldest first."""
+        if revision in self.branches:
+            return self.branches[revision]
+        oid = self.tags.get(revision, revision)
+        for commits in self.branches.values():
+            for place, commit in enumerate(commits, start=1):
+                if commit.oid.startswith(oid) and len(oid) >= 7:
+                    return commits[:place]
+        return refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
     def at(self, revision):
-        """The hash and the files that a branch or a hash stands for."""
-        found = [(oid, files) for oid, _, files in self.commits if revision in (oid, "main")]
-        return found[-1] if found else refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        """The hash and the files that a branch, a tag or a hash stands for."""
+        oid, _, files = self.history(revision)[-1]
+        return oid, files
 
-    def commit(self, header, operations, large):
-        """Add the commit of a client's operations; contents of LFS files come from `large`, by SHA-256."""
-        if header.get("parentCommit", self.head) != self.head:
+    def add_branch(self, name, revision):
+        if name in self.branches:
+            refuse(409, f"Reference already exists: refs/heads/{name}")
+        self.branches[name] = list(self.history(revision))
+
+    def add_tag(self, name, revision):
+        if name in self.tags:
+            refuse(409, f"Tag reference exists already: refs/tags/{name}")
+        self.tags[name] = self.at(revision)[0]
+
+    def commit(self, header, operations, large, branch="main"):
+        """Add the commit of a client's operations, return its hash; LFS contents come from `large`, by SHA-256."""
+        if branch not in self.branches:
+            refuse(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+        head, files = self.at(branch)
+        if not head.startswith(header.get("parentCommit", head)):
             refuse(412, "A commit has happened since. Please refresh and try again.")
-        files = dict(self.files)
+        files = dict(files)
         for kind, value in operations:
             path = value["path"]
             if kind == "file":
                 files[path] = File(base64.b64decode(value["content"]))
             elif kind == "lfsFile":
                 files[path] = File(large.get(value["oid"]) or refuse(400, f"{path} was not uploaded"), lfs=True)
-            elif kind == "deletedFile":
-                files.pop(path, None) or refuse(404, f"{path} is not there", "EntryNotFound")
+            elif kind in ("deletedFile", "deletedFolder"):
+                inside = path.rstrip("/") + "/"
+                gone = [name for name in files if name == path or (name.startswith(inside) and kind != "deletedFile")]
+                for name in gone or refuse(404, f"A file with this name doesn't exist: {path}", "EntryNotFound"):
+                    del files[name]
             else:
                 refuse(501, f"the loopback Hub has no operation {kind}")
-        self.add(header["summary"], files)
+        self.add(header["summary"], files, branch, header.get("description", ""))
+        return self.branches[branch][-1].oid
 
-    def info(self, revision):
+    def info(self, revision, blobs=False):
         oid, files = self.at(revision)
-        listed = [{"rfilename": path} for path in sorted(files)]
-        return {"sha": oid, "private": self.private, "siblings": listed, "tags": []}
+        listed = [file.sibling(path) if blobs else {"rfilename": path} for path, file in sorted(files.items())]
+        try:
+            card = card_metadata(files["README.md"].data.decode()) if "README.md" in files else {}
+        except yaml.YAMLError:
+            card = {}
+        state = {"private": self.private, "gated": "manual" if self.gated else False, "disabled": False}
+        derived = {name: card[name] for name in ("library_name", "pipeline_tag") if name in card}
+        return {"sha": oid, **state, "siblings": listed, "cardData": card, "tags": card.get("tags") or [], **derived}
 
-    def upload_mode(self, path, revision):
+    def upload_mode(self, path, revision, size=0):
         """How a client is to send a file, and which content is there: it does not commit the same one again."""
         _, files = self.at(revision)
-        mode = "lfs" if any(fnmatch.fnmatch(path, pattern) for pattern in LFS_PATTERNS) else "regular"
+        large = size > LFS_SIZE or any(fnmatch.fnmatch(path, pattern) for pattern in LFS_PATTERNS)
         known = {"oid": files[path].oid} if path in files else {}
-        return {"path": path, "uploadMode": mode, "shouldIgnore": False, **known}
+        return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **known}
 
     def tree(self, revision, folder="", recursive=False):
         """A tree listing: the folders, then the files, of `folder` alone or of all below it."""
         _, files = self.at(revision)
         prefix = f"{folder}/" if folder else ""
         inside = [path for path in sorted(files) if path.startswith(prefix)]
-        if not inside:
+        if folder and not inside:
             refuse(404, f"{folder} does not exist", "EntryNotFound")
         folders = {path[:end] for path in inside for end in range(len(prefix), len(path)) if path[end] == "/"}
         listed = [{"type": "directory", "path": path, "oid": git_oid(path.encode())} for path in sorted(folders)]
         listed += [files[path].entry(path) for path in inside]
         return [entry for entry in listed if recursive or "/" not in entry["path"][len(prefix) :]]
+
+    def paths_info(self, revision, paths):
+        """The entries of `paths` in the tree; those that are not there are left out."""
+        wanted = {path.strip("/") for path in paths}
+        return [entry for entry in self.tree(revision, recursive=True) if entry["path"] in wanted]

@@ -3,29 +3,52 @@ A small Hugging Face Hub on loopback, for tests with the real clients: repositor
 
 ```python
 with LoopbackHub() as hub:
-    hub.fail("POST .*/commit/", 500)
+    hub.fail("POST .*/commit/", 500)  # refused; nothing is stored
+    hub.fail("POST .*/commit/", DROP, at="answer")  # stored, but the answer is lost
+    hub.fail("PUT /lfs/", DROP, at="upload")  # the connection ends in the middle of the request
+    hub.fail("GET /lfs/", DROP, at="download")  # ... of the answer
+    hub.fail("GET /api/models/", 429, times=2, headers={"Retry-After": "1"})
+    hub.fail("HEAD .*/resolve/", OK, delay=3)  # no failure but a late answer; without a delay: let one pass
     subprocess.run([sys.executable, "client.py"], env=hub.environment(tmp_path, token="hf_write"))
     hub.repositories["dataset", "user/name"].files["README.md"].data
 ```
 
-The clients read `HF_ENDPOINT` when they are imported: run them in a fresh process. Large files go by LFS, not by Xet.
+The clients read `HF_ENDPOINT` when they are imported: run them in a fresh process. Large files go by LFS, not by Xet;
+their contents are on a second port, as the real Hub's are on another host, which no token may reach.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
-from hub_storage import Refusal, Repository, User, refuse
+from hub_storage import Refusal, Repository, User, card_metadata, refuse
 
-REPOSITORY = r"(?P<kind>model|dataset|space)s/(?P<name>[^/]+/[^/]+)"
-PAGE = r"/(?:(?P<kind>dataset|space)s/)?(?P<name>[^/]+/[^/]+)"
+NAME = r"(?P<name>[^/]+(?:/[^/]+)?)"
+REPOSITORY = rf"(?P<kind>model|dataset|space)s/{NAME}"
+PAGE = rf"/(?:(?P<kind>dataset|space)s/)?{NAME}"
 REVISION = r"(?P<revision>[^/]+)"
+DATE = "2026-01-01T00:00:00.000Z"  # of every commit
 DROP = 0  # a failure that answers nothing: the connection is closed
+OK = 200
+STAGES = ("start", "upload", "answer", "download")
+
+
+class Failure(NamedTuple):
+    """What is to happen to one request; `LoopbackHub.fail` says more."""
+
+    pattern: str = ""
+    status: int = OK
+    at: str = "start"
+    delay: float = 0
+    headers: dict | None = None
 
 
 class LoopbackHub:
@@ -34,28 +57,42 @@ class LoopbackHub:
     def __init__(self):
         self.tokens = {"hf_write": User("user", may_write=True), "hf_read": User("user", may_write=False)}
         self.repositories, self.large, self.requests, self.failures = {}, {}, [], []
+        self.lock = threading.RLock()  # one request at a time is looked at and stored
 
     def __enter__(self):
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.servers = [self.serve(ROUTES), self.serve(STORAGE_ROUTES)]
+        self.url, self.storage_url = [f"http://127.0.0.1:{server.server_port}" for server in self.servers]
         return self
 
-    def __exit__(self, *exception):
-        self.server.shutdown()
-        self.server.server_close()
+    def serve(self, routes):
+        handler = type("BoundHandler", (Handler,), {"hub": self, "routes": routes})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return server
 
-    def fail(self, pattern, status, times=1):
-        """Answer the next requests whose `"METHOD /path"` matches `pattern` with `status`, or `DROP` them."""
-        self.failures += [(pattern, status)] * times
+    def __exit__(self, *exception):
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+    def fail(self, pattern, status, times=1, at="start", delay=0, headers=None):
+        """
+        Answer the next requests whose `"METHOD /path"` matches `pattern` with `status`, or `DROP` them, after `delay`
+        seconds. `at` is where they fail: at the "start"; in the middle of their "upload"; before the "answer", when
+        all is done and stored; or in the middle of the "download" of the answer (to `DROP` only).
+        """
+        if at not in STAGES:
+            raise ValueError(f"at={at!r}: give one of {', '.join(STAGES)}")
+        self.failures += [Failure(pattern, status, at, delay, headers)] * times
 
     def failure_of(self, request):
-        for failure in self.failures:
-            if re.match(failure[0], request):
-                self.failures.remove(failure)
-                return failure[1]
-        return None
+        with self.lock:
+            for failure in self.failures:
+                if re.match(failure.pattern, request):
+                    self.failures.remove(failure)
+                    return failure
+        return Failure()
 
     def environment(self, home, token=None):
         """Variables for a process whose clients know this Hub only, with their caches under `home`."""
@@ -69,64 +106,97 @@ class LoopbackHub:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request, answered by the method that `ROUTES` names; it returns JSON, or bytes and headers."""
+    """One request, answered by the method that `routes` names; it returns JSON, or a status, bytes and headers."""
 
     hub: LoopbackHub
+    routes: dict
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def handle(self):
+        with contextlib.suppress(ConnectionError):  # a client that gave up, as the failures let it
+            super().handle()
 
     def answer(self):
-        url, self.body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        url = urlsplit(self.path)
         self.query, request = parse_qs(url.query), f"{self.command} {url.path}"
         self.hub.requests.append(f"{self.command} {self.path}")
+        failure, self.unread = self.hub.failure_of(request), int(self.headers.get("Content-Length", 0))
+        self.body = self.read(self.unread // 2 if failure.at == "upload" else self.unread)
         try:
-            if (failure := self.hub.failure_of(request)) == DROP:
+            if failure.status == OK or failure.at in ("answer", "download"):
+                with self.hub.lock:
+                    found = self.routed(request)
+            time.sleep(failure.delay)
+            if failure.status == OK or failure.at == "download":
+                self.send(*found, whole=failure.status == OK)
+            elif failure.status == DROP:
                 self.close_connection = True
-                return
-            self.send(200, *(refuse(failure, "told to fail") if failure else self.routed(request)))
+            else:
+                refuse(failure.status, "told to fail", headers=failure.headers)
         except Refusal as refusal:
-            status, message, code, more = refusal.args
-            headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+            status, message, headers, more = refusal.args
+            headers = {"X-Error-Message": message.encode("ascii", "replace").decode(), **headers}
             self.send(status, {"error": message, **more}, headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
+    def read(self, size):
+        data = self.rfile.read(size)
+        self.unread -= size
+        return data
+
     def routed(self, request):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         self.user = self.hub.tokens.get(token)
+        if token and self.routes is STORAGE_ROUTES:
+            refuse(400, "Only one auth mechanism allowed")
         if token and not self.user:
             refuse(401, "Invalid credentials in Authorization header")
-        for pattern, route in ROUTES.items():
+        for pattern, route in self.routes.items():
             if match := re.fullmatch(pattern, request):
                 found = route(self, **{name: unquote(value or "") for name, value in match.groupdict().items()})
-                return found if isinstance(found, tuple) else (found,)
+                return found if isinstance(found, tuple) else (OK, found)
         return refuse(501, f"the loopback Hub has no {request}")
 
-    def send(self, status, content, headers=None):
+    def send(self, status, content, headers=None, whole=True):
+        """Send an answer, or half of it; after an upload that was not read to its end the connection is of no use."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {"Content-Length": len(data), **(headers or {})}.items():
             self.send_header(name, value)
+        if self.unread:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.wfile.write(data if whole else data[: len(data) // 2])
+        self.read(self.unread)  # closing before the client has sent all could take the answer away from it
+        self.close_connection |= not whole
 
     def log_message(self, *args):
         """Nothing on the screen."""
 
     def repository(self, kind, name, write=False):
         found = self.hub.repositories.get((kind or "model", name))
-        own = self.user is not None and self.user.name == name.split("/")[0]
-        if found is None or (found.private and not own):
+        self.own = self.user is not None and self.user.name == name.split("/")[0]
+        if found is None or (found.private and not self.own):
             refuse(404 if self.user else 401, "Repository not found", "RepoNotFound")
-        if write and not (own and self.user.may_write):
+        if write and not (self.known_user().may_write and self.own):
             refuse(403, "you don't have the rights to write to this repository")
+        if write and found.read_only:
+            refuse(403, "this repository is archived and read-only")
         return found
 
+    def known_user(self):
+        return self.user or refuse(401, "Invalid username or password.")
+
     def whoami(self):
-        return {"type": "user", "name": self.user.name} if self.user else refuse(401, "Invalid username or password.")
+        user = self.known_user()
+        token = {"displayName": "test", "role": "write" if user.may_write else "read"}
+        return {"type": "user", "name": user.name, "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
 
     def create(self):
-        wanted, user = json.loads(self.body), self.user or refuse(401, "Invalid username or password.")
+        wanted, user = json.loads(self.body), self.known_user()
         kind, namespace = wanted.get("type") or "model", wanted["organization"] or user.name
         if not user.may_write or user.name != namespace:
             refuse(403, f"you don't have the rights to create a {kind} under the namespace {namespace!r}")
@@ -136,29 +206,64 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.repositories[kind, name] = Repository(wanted.get("visibility") == "private")
         return {"url": self.hub.page(kind, name)}
 
+    def delete(self):
+        wanted, user = json.loads(self.body), self.known_user()
+        kind, name = wanted.get("type") or "model", f"{wanted['organization'] or user.name}/{wanted['name']}"
+        self.repository(kind, name, write=True)
+        del self.hub.repositories[kind, name]
+        return {}
+
+    def settings(self, kind, name):
+        repository, wanted = self.repository(kind, name, write=True), json.loads(self.body)
+        repository.private = wanted.get("visibility", "private" if repository.private else "public") == "private"
+        repository.gated = bool(wanted.get("gated", repository.gated))
+        return wanted
+
     def validate_yaml(self):
         try:
-            yaml.safe_load(json.loads(self.body)["content"].split("---\n", 2)[1])
+            card_metadata(json.loads(self.body)["content"])
         except yaml.YAMLError as error:
             refuse(400, "invalid metadata", errors=[{"message": str(error)}])
         return {"errors": [], "warnings": []}
 
     def info(self, kind, name, revision="main"):
-        return {"id": name, **self.repository(kind, name).info(revision)}
+        found = self.repository(kind, name).info(revision, blobs="blobs" in self.query)
+        return {"id": name, "author": name.split("/")[0], "lastModified": DATE, "createdAt": DATE, **found}
 
     def refs(self, kind, name):
-        branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": self.repository(kind, name).head}
-        return {"branches": [branch], "tags": [], "converts": []}
+        repository = self.repository(kind, name)
+        heads = {branch: commits[-1].oid for branch, commits in repository.branches.items()}
+        branches, tags = (
+            [{"name": ref, "ref": f"refs/{folder}/{ref}", "targetCommit": oid} for ref, oid in found.items()]
+            for folder, found in (("heads", heads), ("tags", repository.tags))
+        )
+        return {"branches": branches, "tags": tags, "converts": [], "pullRequests": []}
+
+    def add_branch(self, kind, name, revision):
+        start = json.loads(self.body or "{}").get("startingPoint", "main")
+        self.repository(kind, name, write=True).add_branch(revision, start)
+        return {}
+
+    def add_tag(self, kind, name, revision):
+        self.repository(kind, name, write=True).add_tag(json.loads(self.body)["tag"], revision)
+        return {}
+
+    def commits(self, kind, name, revision):
+        repository, author = self.repository(kind, name), {"user": name.split("/")[0]}
+        return [
+            {"id": oid, "title": title, "message": repository.descriptions[oid], "authors": [author], "date": DATE}
+            for oid, title, _ in reversed(repository.history(revision))
+        ]
 
     def preupload(self, kind, name, revision):
-        repository = self.repository(kind, name, write=True)
-        return {"files": [repository.upload_mode(file["path"], revision) for file in json.loads(self.body)["files"]]}
+        repository, files = self.repository(kind, name, write=True), json.loads(self.body)["files"]
+        return {"files": [repository.upload_mode(file["path"], revision, file["size"]) for file in files]}
 
     def lfs_batch(self, kind, name):
         self.repository(kind, name, write=True)
         objects = [{key: wanted[key] for key in ("oid", "size")} for wanted in json.loads(self.body)["objects"]]
         for missing in (found for found in objects if found["oid"] not in self.hub.large):
-            missing["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{missing['oid']}"}}
+            missing["actions"] = {"upload": {"href": f"{self.hub.storage_url}/lfs/{missing['oid']}"}}
         return {"transfer": "basic", "objects": objects}
 
     def lfs_upload(self, oid):
@@ -167,32 +272,68 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.large[oid] = self.body
         return {}
 
+    def lfs_download(self, oid):
+        return self.content(self.hub.large.get(oid) or refuse(404, "NoSuchKey"), {"ETag": f'"{oid}"'})
+
     def commit(self, kind, name, revision):
         repository = self.repository(kind, name, write=True)
+        if "create_pr" in self.query:
+            refuse(501, "the loopback Hub has no pull requests")
         (_, header), *operations = [tuple(json.loads(line).values()) for line in self.body.splitlines()]
-        repository.commit(header, operations, self.hub.large)
-        return {"commitOid": repository.head, "commitUrl": f"{self.hub.page(kind, name)}/commit/{repository.head}"}
+        oid = repository.commit(header, operations, self.hub.large, revision)
+        return {"commitOid": oid, "commitUrl": f"{self.hub.page(kind, name)}/commit/{oid}"}
 
     def tree(self, kind, name, revision, folder):
         return self.repository(kind, name).tree(revision, folder, self.query.get("recursive") == ["true"])
 
+    def paths_info(self, kind, name, revision):
+        return self.repository(kind, name).paths_info(revision, parse_qs(self.body.decode()).get("paths", []))
+
     def resolve(self, kind, name, revision, path):
-        oid, files = self.repository(kind, name).at(revision)
-        file = files.get(path) or refuse(404, "Entry not found", "EntryNotFound")
-        return file.data, {"ETag": f'"{file.oid}"', "X-Repo-Commit": oid}
+        repository = self.repository(kind, name)
+        if repository.gated and not self.own:
+            refuse(403 if self.user else 401, f"Access to {kind or 'model'} {name} is restricted", "GatedRepo")
+        oid, files = repository.at(revision)
+        commit = {"X-Repo-Commit": oid}
+        file = files.get(path) or refuse(404, "Entry not found", "EntryNotFound", commit)
+        if not file.lfs:
+            return self.content(file.data, {"ETag": f'"{file.oid}"', **commit})
+        self.hub.large[file.oid] = file.data  # of a repository that a test has filled by hand
+        linked = {"X-Linked-Etag": f'"{file.oid}"', "X-Linked-Size": len(file.data), **commit}
+        return 302, b"", {"Location": f"{self.hub.storage_url}/lfs/{file.oid}", **linked}
+
+    def content(self, data, headers):
+        """A file's content, or the range of it that is asked for."""
+        headers = {"Accept-Ranges": "bytes", **headers}
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not asked:
+            return OK, data, headers
+        start, stop = int(asked[1]), min(int(asked[2] or len(data)) + 1, len(data))
+        if start >= len(data):
+            refuse(416, "Requested Range Not Satisfiable", headers={"Content-Range": f"bytes */{len(data)}"})
+        return 206, data[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}", **headers}
 
 
 ROUTES = {
     "GET /api/whoami-v2": Handler.whoami,
     "POST /api/repos/create": Handler.create,
+    "DELETE /api/repos/delete": Handler.delete,
     "POST /api/validate-yaml": Handler.validate_yaml,
+    f"GET /api/{REPOSITORY}/refs": Handler.refs,
     f"GET /api/{REPOSITORY}": Handler.info,
     f"GET /api/{REPOSITORY}/revision/{REVISION}": Handler.info,
-    f"GET /api/{REPOSITORY}/refs": Handler.refs,
+    f"GET /api/{REPOSITORY}/commits/{REVISION}": Handler.commits,
     f"GET /api/{REPOSITORY}/tree/{REVISION}/?(?P<folder>.*)": Handler.tree,
+    f"PUT /api/{REPOSITORY}/settings": Handler.settings,
+    f"POST /api/{REPOSITORY}/paths-info/{REVISION}": Handler.paths_info,
+    f"POST /api/{REPOSITORY}/branch/{REVISION}": Handler.add_branch,
+    f"POST /api/{REPOSITORY}/tag/{REVISION}": Handler.add_tag,
     f"POST /api/{REPOSITORY}/preupload/{REVISION}": Handler.preupload,
-    f"POST {PAGE}.git/info/lfs/objects/batch": Handler.lfs_batch,
-    "PUT /lfs/(?P<oid>[0-9a-f]{64})": Handler.lfs_upload,
     f"POST /api/{REPOSITORY}/commit/{REVISION}": Handler.commit,
+    f"POST {PAGE}.git/info/lfs/objects/batch": Handler.lfs_batch,
     f"(?:GET|HEAD) {PAGE}/resolve/{REVISION}/(?P<path>.+)": Handler.resolve,
+}
+STORAGE_ROUTES = {
+    "PUT /lfs/(?P<oid>[0-9a-f]{64})": Handler.lfs_upload,
+    "(?:GET|HEAD) /lfs/(?P<oid>[0-9a-f]{64})": Handler.lfs_download,
 }

@@ -47,6 +47,7 @@ ORDER = [
     "lora",
     "recipe",
     "examples",
+    "markdown",
     "card",
     "plot",
     "report",

@@ -161,7 +161,7 @@ CASES = {
         "user/old: the Hub refuses with 403 (you don't have the r",
     ),
     "not one's own": (("other/new", {"token": "hf_write"}), "other/new: the Hub refuses with 403 (you don't have"),
-    "a path": (("user/new/edits", {"token": "hf_write"}), "'user/new/edits': no such folder, nor a name of a repository such"),
+    "a path": (("user/new/edits", {"token": "hf_write"}), "'user/new/edits': no such folder, nor a name of a "),
     "public": (
         ("user/old", {"token": "hf_write", "private": True}),
         "user/old: exists and is public; make it private",

@@ -17,8 +17,8 @@ from trl import SFTConfig, SFTTrainer
 
 import hf_ftedit.trainer
 from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditTrainer, Fact, read_edits
-from hf_ftedit.evaluation import fill_neighborhood_targets, predict
 from hf_ftedit.edit_folder import ADAPTER_FILES
+from hf_ftedit.evaluation import fill_neighborhood_targets, predict
 from hf_ftedit.loading import load_model, load_tokenizer
 from hf_ftedit.scoring import score
 
