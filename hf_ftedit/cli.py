@@ -215,6 +215,8 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
     options, _ = parsed((OPTIONS[verb],), args, partly=True)
     if is_continued := verb == "train" and options.adapter is not None:
         options, _ = parsed((OPTIONS[verb],), args, partly=True, defaults=adapter_recipe(options))
+    if verb == "evaluate" and options.adapter is not None:
+        options, _ = parsed((OPTIONS[verb],), args, partly=True, defaults=measured_recipe(options.adapter))
     if options.model_name_or_path in (None, EMBEDDED_NAME):
         options.edits = options.edits or (None if is_continued else asset("edits.jsonl"))
         options.locality_pool = options.locality_pool or asset("locality_pool.jsonl")
@@ -255,6 +257,18 @@ def adapter_recipe(options: Any) -> dict[str, Any]:
     return settings
 
 
+def measured_recipe(adapter: str) -> dict[str, Any]:
+    """How the edits of an adapter were measured: on which model, in which precision, through which template."""
+    from hf_ftedit.edit_folder import RECIPE_FILE, read_recipe
+    from hf_ftedit.published import fetch_adapter
+    from hf_ftedit.recipe import QUANTIZATION_KEYS
+
+    folder = fetch_adapter(adapter)
+    recipe = read_recipe(folder, adapter) if (folder / RECIPE_FILE).is_file() else {}
+    names = ("model_name_or_path", "model_revision", "chat_template", "dtype", *QUANTIZATION_KEYS)
+    return {name: recipe[name] for name in names if name in recipe}
+
+
 def embedded_recipe(options: CommonOptions) -> dict[str, Any]:
     """Training settings that suit the embedded model, where it is the one to edit."""
     if options.model_name_or_path not in (None, EMBEDDED_NAME):
@@ -276,7 +290,10 @@ def base_model(options: CommonOptions, edits: Sequence[EditRecord], args: list[s
     from hf_ftedit.evaluation import load_checked
 
     check_known((type(options), EditModelConfig, EditConfig), args)  # a recipe of `train` serves here too
-    model_config, _ = parsed((EditModelConfig,), args, partly=True)
+    recipe = measured_recipe(options.adapter) if options.adapter else {}
+    if options.model_name_or_path != recipe.get("model_name_or_path"):  # another base model has other commits
+        recipe.pop("model_revision", None)
+    model_config, _ = parsed((EditModelConfig,), args, partly=True, defaults=recipe)
     return load_checked(
         options.model_name_or_path,
         edits,

@@ -103,7 +103,9 @@ def filled(dataset: DatasetDict) -> DatasetDict:
 def card_of_dataset(settings: Mapping[str, Any], splits: DatasetDict, metadata: dict[str, Any]) -> str:
     """The card of an augmented dataset; files among the settings are called by their own names alone."""
     public = {name: public_name(value) if isinstance(value, str) else value for name, value in settings.items()}
-    return dataset_card(public, {name: len(split) for name, split in splits.items()}, metadata)
+    rows = splits["train"].take(min(100, len(splits["train"]))).to_list() if "train" in splits else []
+    shown = rows if rows and {"prompt", "completion", "kind"} <= set(rows[0]) else []
+    return dataset_card(public, {name: len(split) for name, split in splits.items()}, metadata, shown)
 
 
 @contextmanager
