@@ -230,7 +230,9 @@ def _loading(results: dict[str, Any], recipe: dict[str, Any], record: Mapping[st
     wanted = {name: recipe[name] for name in ("load_in_4bit", "load_in_8bit") if recipe.get(name)}
     if wanted and recipe.get("bnb_4bit_quant_type"):
         wanted["bnb_4bit_quant_type"] = recipe["bnb_4bit_quant_type"]
-    settings = ", ".join(f"{name}={value!r}" for name, value in wanted.items())
+    settings = ", ".join(
+        f"{name}={literal(value) if isinstance(value, str) else value}" for name, value in wanted.items()
+    )
     embedded, on_hub = results["base_model"] == EMBEDDED, _on_hub(results)
     needed = {
         "the base model": None if embedded or on_hub else results["base_model"],
