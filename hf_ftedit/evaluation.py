@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,8 @@ from hf_ftedit.probes import ProbedTargets, check_lengths, filled
 from hf_ftedit.records import EditError, EditRecord
 from hf_ftedit.scoring import compare, score
 from hf_ftedit.tokenization import context_length
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -264,6 +267,8 @@ def fill_neighborhood_targets(
     how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
     answers = greedy_answers(model, tokenizer, prompts, desc="Answering locality probes", **how)
     known = dict(zip(prompts, answers, strict=True))
+    if silent := [prompt for prompt in prompts if not known[prompt]]:
+        logger.warning("left out %d neighborhood probes that the model does not answer: %r", len(silent), silent[0])
     return [filled(record, known) for record in records]
 
 

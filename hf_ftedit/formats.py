@@ -110,11 +110,11 @@ def _rewrite(fields: Fields) -> NativeRow:
 
 def _easyedit(fields: Fields) -> Iterator[NativeRow]:
     row = fields.values
-    near = {"target": _first(row.get("locality_ground_truth")), "relation_id": row.get("relation_id")}
+    near = _answered(fields, "locality_prompt", "locality_ground_truth")
     native = {
         "target_true": row.get("target_true") or _first(row.get("ground_truth")),
         "paraphrase_prompts": [row.get("rephrase_prompt"), row.get("rephrase")],
-        "neighborhood_prompts": [{"prompt": prompt, **near} for prompt in flat(row.get("locality_prompt"))],
+        "neighborhood_prompts": [{**probe, "relation_id": row.get("relation_id")} for probe in near],
         "portability_prompts": [],
     }
     for _, probe, answers in _grouped(fields, "locality"):
@@ -124,6 +124,18 @@ def _easyedit(fields: Fields) -> Iterator[NativeRow]:
             native["portability_prompts"].append(_portability(probe.values.get("prompt"), answers, aspect))
     probes = {name: flat([row.get(name), more]) for name, more in native.items() if name.endswith("_prompts")}
     yield {**row, **native, **probes}
+
+
+def _answered(fields: Fields, prompts: str, answers: str) -> list[NativeRow]:
+    """Prompts with their targets: one for each, or one for all; several for one prompt are names of one thing."""
+    asked, known = flat(fields.values.get(prompts)), flat(fields.values.get(answers))
+    if len(asked) == 1 or not known:
+        known = known[:1] or [None]
+    if len(known) == 1:
+        known *= len(asked)
+    if len(known) != len(asked):
+        raise fields.error(answers, f"has {len(known)} answers for {len(asked)} prompts", "give one for each prompt")
+    return [{"prompt": prompt, "target": target} for prompt, target in zip(asked, known, strict=True)]
 
 
 def _grouped(fields: Fields, name: str) -> Iterator[tuple[str, Fields, list[Any]]]:
@@ -142,14 +154,13 @@ def _portability(prompt: Any, answers: list[Any], aspect: str) -> NativeRow:
 
 def _zsre(fields: Fields) -> Iterator[NativeRow]:
     row = fields.values
-    unrelated = _first(row.get("loc_ans"))
     native = {
         "prompt": row.get("src"),
         "subject": row.get("subject"),
         "target_new": row.get("alt"),
         "target_true": _first(row.get("answers")),
         "paraphrase_prompts": flat(row.get("rephrase")),
-        "neighborhood_prompts": [{"prompt": one, "target": unrelated} for one in flat(row.get("loc"))],
+        "neighborhood_prompts": _answered(fields, "loc", "loc_ans"),
     }
     if not is_blank(row.get("portability")):
         hop = fields.object("portability").values

@@ -135,7 +135,8 @@ def greedy_answers(
         ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(map(len, ids)))])
         settings = {"do_sample": False, "stopping_criteria": ended}
         tokens = _generate(model, tokenizer, ids, [lengths[index] for index in batch], **settings)
-        return list(map(first_sentence, tokenizer.batch_decode(tokens, skip_special_tokens=True)))
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [first_sentence(text.rstrip("\ufffd")) for text in texts]  # the last token may be part of a character
 
     return _in_batches(answer, prompts, encoded, lengths, model, tokens_per_batch, desc, on_done)
 

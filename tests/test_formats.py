@@ -265,3 +265,20 @@ def test_flat():
     assert flat(deep) == ["x"]
     assert flat([["a", None], [[["b"], " "], 3], ()]) == ["a", "b", 3]
     assert flat(None) == []
+
+
+def test_lists_of_locality_prompts_have_their_own_answers():
+    common = {"prompt": "The capital of France is", "target_new": "Lyon", "ground_truth": "Paris"}
+    near = ["The capital of Italy is", "The capital of Spain is"]
+
+    def probes(answers):
+        row = {**common, "locality_prompt": near, "locality_ground_truth": answers}
+        return [(probe.prompt, probe.target) for probe in read_edits([row])[0].neighborhood_prompts]
+
+    assert probes(["Rome", "Madrid"]) == [(near[0], "Rome"), (near[1], "Madrid")]
+    assert probes("unknown") == [(near[0], "unknown"), (near[1], "unknown")]
+    with pytest.raises(EditError, match="locality_ground_truth has 3 answers for 2 prompts; give one for each prompt"):
+        probes(["Rome", "Madrid", "Oslo"])
+    zsre = {"src": "Who?", "subject": "x", "alt": "a", "answers": ["b"], "rephrase": "Who else?"}
+    (record,) = read_edits([{**zsre, "loc": ["q1", "q2"], "loc_ans": ["a1", "a2"]}])
+    assert [(probe.prompt, probe.target) for probe in record.neighborhood_prompts] == [("q1", "a1"), ("q2", "a2")]

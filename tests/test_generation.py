@@ -56,7 +56,7 @@ def answer(model, tokenizer, prompt, tokens):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         if ids[-1] == tokenizer.eos_token_id:
             break
-    return first_sentence(tokenizer.decode(ids[start:], skip_special_tokens=True))
+    return first_sentence(tokenizer.decode(ids[start:], skip_special_tokens=True).rstrip("\ufffd"))
 
 
 TOKENIZER = bpe_tokenizer()
@@ -260,3 +260,13 @@ def test_texts_are_cleaned():
     assert first_sentence(" Paris. It is") == "Paris"
     assert first_sentence("Washington, D.C. is\nmore") == "Washington, D.C. is"
     assert first_sentence("3.5 million! Yes") == "3.5 million"
+
+
+def test_an_answer_does_not_end_within_a_character(monkeypatch):
+    tokenizer = bpe_tokenizer()
+    part = tokenizer("青藏", add_special_tokens=False).input_ids[:-1]  # the last byte is missing
+    assert tokenizer.decode(part).endswith("\ufffd")
+    monkeypatch.setattr(
+        "hf_ftedit.generation._generate", lambda model, tokenizer, ids, *rest, **how: [part] * len(ids)
+    )
+    assert greedy_answers(tiny_model("gpt2", tokenizer), tokenizer, ["a"]) == ["青"]
