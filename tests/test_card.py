@@ -320,7 +320,7 @@ def test_snippets_load_what_the_folder_is():
     assert 'base = "."  # this folder' in whole and "peft" not in whole.casefold()
     further = code_block(CARDS["further_model_card.md"]())
     assert f'revision = "{COMMIT}"  #' in further and further.count("from_pretrained(base, revision=revision") == 2
-    assert "bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4')" in further
+    assert 'bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")' in further
     assert ', dtype="bfloat16", quantization_config=bits)' in further
     embedded = code_block(model_card(RECORDS, {**RESULTS, "base_model": "hf_ftedit/embedded"}, RECIPE))
     assert 'base = asset("model")' in embedded

@@ -430,7 +430,7 @@ def hostile(world):
             *("--report_to", "none"),
         ],
         "verify on code": ["verify", "user/on-code"],
-        "evaluate on another base": ["evaluate", "--adapter", "user/a", *some, "--model_name_or_path", "user/base"],
+        "evaluate on a later base": ["evaluate", "--adapter", "user/a", *some, "--model_revision", "main"],
     }
 
 
@@ -449,7 +449,7 @@ REFUSED = {
     "evaluate of pickled": PICKLED,
     "train on pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
     "train of code": "model_name_or_path 'user/code' cannot be loaded: ",
-    "evaluate on another base": "'user/a' was made for a base model with other weights than these; give the right one",
+    "evaluate on a later base": "'user/a' was made for a base model with other weights than these; give the right one",
 }
 
 
