@@ -37,7 +37,8 @@ class Augmenter:
 
     Follows Gangadhar & Stratos 2024 (arXiv 2402.11078), with relation wordings and near facts beyond it.
     Rows never hold the text of a probe of `records`; what is left out for that is counted in the log. All that needs
-    a model happens here; [`~Augmenter.rows_of`] then only draws.
+    a model happens here; [`~Augmenter.rows_of`] then only draws. Under `accelerate launch` every process must make
+    one: what the model is asked is shared out among them, and all get the same rows.
 
     Args:
         records (`Sequence[EditRecord]`):
@@ -162,11 +163,11 @@ class Augmenter:
 
     def _answered(self, facts: list[Fact]) -> list[Fact]:
         """The facts with the unedited model's own answers in place of theirs."""
-        from hf_ftedit.generation import greedy_answers
+        from hf_ftedit.generation import shared_answers
 
         model, tokenizer = self._need_model("locality_strategy 'self'")
         prompts = [fact.prompt for fact in facts]
-        answers = greedy_answers(model, tokenizer, prompts, chat_template=self._chat_template, desc="Own answers")
+        answers = shared_answers(model, tokenizer, prompts, chat_template=self._chat_template, desc="Own answers")
         return [replace(fact, target=answer) for fact, answer in zip(facts, answers, strict=True) if answer]
 
     def _prepare_similar(self) -> list[list[int]]:

@@ -15,8 +15,9 @@ import hf_ftedit.overlap
 import hf_ftedit.pool
 from hf_ftedit.augmentation import Augmenter, TrainingRow
 from hf_ftedit.options import AugmentationOptions
+from hf_ftedit.processes import Processes
 from hf_ftedit.readers import read_edits, read_facts
-from hf_ftedit.records import EditRecord, Fact
+from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.tokenization import encode_pairs
 
 if TYPE_CHECKING:
@@ -140,6 +141,20 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     def settings(self) -> dict[str, Any]:
         """The settings that the rows were made with."""
         return {**asdict(self.config.options), "seed": self.config.seed}
+
+    def check_same(self) -> None:
+        """
+        Raise [`~hf_ftedit.records.EditError`] where the processes of `accelerate launch` have different rows.
+
+        Every process must call this.
+        """
+        found = [""] * (processes := Processes()).count
+        processes.gather([(processes.rank, self.config.fingerprint)], found)
+        if len(set(found)) > 1:
+            raise EditError(
+                "the processes have different rows to train on; give every machine the same edits, locality pool, "
+                "settings and versions"
+            )
 
     def prepared(self, split: str, num_proc: int | None = None) -> datasets.Dataset:
         """The split `split`, made when it is not in the cache."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hf_ftedit.answers import containment, exact_match
 from hf_ftedit.asking import Asker
 from hf_ftedit.fluency import check_fluency, consistency, ngram_entropy
-from hf_ftedit.generation import greedy_answers
+from hf_ftedit.generation import shared_answers
 from hf_ftedit.loading import load_config, load_model, load_tokenizer
 from hf_ftedit.options import EditOptions
 from hf_ftedit.perplexity import perplexity
@@ -248,6 +248,8 @@ def fill_neighborhood_targets(
     """
     Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
 
+    Under `accelerate launch` every process must call this: each asks about its share, and all return everything.
+
     Args:
         model (`PreTrainedModel`):
             The unedited model.
@@ -265,7 +267,7 @@ def fill_neighborhood_targets(
         return list(records)
     prompts = sorted(open_prompts)
     how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
-    answers = greedy_answers(model, tokenizer, prompts, desc="Answering locality probes", **how)
+    answers = shared_answers(model, tokenizer, prompts, desc="Answering locality probes", **how)
     known = dict(zip(prompts, answers, strict=True))
     if silent := [prompt for prompt in prompts if not known[prompt]]:
         logger.warning("left out %d neighborhood probes that the model does not answer: %r", len(silent), silent[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 import unicodedata
@@ -16,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from hf_ftedit.answers import first_sentence
 from hf_ftedit.inference import inference
 from hf_ftedit.memory import in_batches
-from hf_ftedit.processes import process_state
+from hf_ftedit.processes import Processes, is_sharded, process_state
 from hf_ftedit.records import EditError
 from hf_ftedit.tokenization import context_length, encode_prompts
 
@@ -49,6 +50,9 @@ def sample_texts(
     """
     Sample `count` texts of `length` tokens from the empty context, cleaned to one line without special tokens.
 
+    Under `accelerate launch` every process must call this: the batches are shared out, and all return all texts, which
+    are the same on any number of processes.
+
     Args:
         model (`PreTrainedModel`):
             The unedited model.
@@ -73,17 +77,43 @@ def sample_texts(
     start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
     if start is None:
         raise EditError("the tokenizer has neither a beginning- nor an end-of-sequence token to sample from; set one")
+    how: dict[str, Any] = {"length": length, "top_k": top_k, "accept": accept}
+    sizes = [min(batch_size, count - begin) for begin in range(0, count, batch_size)]
+    processes = Processes(model)
+    what, hides = f"Sampling prefixes of {length} tokens", processes.hides_bar
+    with tqdm(total=len(processes.share(sizes)), desc=what, unit="batch", leave=False, disable=hides) as bar:
+
+        def sample(mine: list[int]) -> Iterator[list[str]]:
+            for number in mine:
+                # Of its own seed, so that it does not matter who samples it; the first one's is the seed itself.
+                own = random.Random(f"{seed}/{number}").getrandbits(63) if number else seed
+                yield _sampled_batch(model, tokenizer, start, sizes[number], seed=own, **how)
+                bar.update()
+
+        batches = processes.each_once(range(len(sizes)), lambda mine: list(sample(mine)))
+    return [text for batch in batches for text in batch]
+
+
+def _sampled_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    start: int,
+    count: int,
+    *,
+    length: int,
+    top_k: int,
+    seed: int,
+    accept: Callable[[str], bool],
+) -> list[str]:
+    """`count` usable texts that begin with the token `start`."""
     settings = {"do_sample": True, "top_k": top_k, "top_p": 1.0, "temperature": 1.0}
     texts: list[str] = []
-    bar = tqdm(total=count, desc=f"Sampling prefixes of {length} tokens", unit="text", leave=False, disable=None)
-    with _seeded(model, seed), bar:
-        for _ in range(20 + 2 * count // batch_size):  # refused samples are drawn again, but not for ever
-            batch = [[start]] * min(batch_size, count - len(texts))
+    with _seeded(model, seed):
+        for _ in range(22):  # refused samples are drawn again, but not for ever
+            batch = [[start]] * (count - len(texts))
             tokens = _generate(model, tokenizer, batch, [length] * len(batch), min_new_tokens=length, **settings)
             cleaned = map(clean_text, tokenizer.batch_decode(tokens, skip_special_tokens=True))
-            found = [text for text in cleaned if text and accept(text)]
-            texts += found
-            bar.update(len(found))
+            texts += [text for text in cleaned if text and accept(text)]
             if len(texts) == count:
                 return texts
     raise EditError(f"the model sampled only {len(texts)} usable prefixes of {count}; use paraphrase_strategy 'none'")
@@ -139,6 +169,36 @@ def greedy_answers(
         return [first_sentence(text.rstrip("\ufffd")) for text in texts]  # the last token may be part of a character
 
     return _in_batches(answer, prompts, encoded, lengths, model, tokens_per_batch, desc, on_done)
+
+
+def shared_answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **how: Any
+) -> list[str]:
+    """
+    [`greedy_answers`] under `accelerate launch`: every process must call this; each prompt is asked by one of them.
+
+    Args:
+        model (`PreTrainedModel`):
+            Model to ask.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompts (`Sequence[str]`):
+            Prompts.
+        how:
+            Passed to [`greedy_answers`].
+
+    Raises:
+        [`EditError`]: as [`greedy_answers`], in any of the processes.
+    """
+    processes = Processes(model)
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    said = processes.each_once(
+        order, lambda mine: greedy_answers(model, tokenizer, [prompts[place] for place in mine], **how)
+    )
+    answers = [""] * len(prompts)
+    for place, answer in zip(order, said, strict=True):
+        answers[place] = answer
+    return answers
 
 
 def sampled_texts(
@@ -227,7 +287,11 @@ def continued_text(
     was_training = model.training
     model.eval()
     output = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        synced_gpus=is_sharded(model),
     )
     model.train(was_training)
     return str(tokenizer.decode(output[0], skip_special_tokens=True))
@@ -296,6 +360,7 @@ def _generate(
             attention_mask=mask,
             max_new_tokens=max(lengths),
             pad_token_id=pad,
+            synced_gpus=is_sharded(model),  # else each process asks about prompts of its own
             **NO_HABITS,
             **settings,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,23 +86,48 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    from hf_ftedit.processes import process_state
+    from hf_ftedit.processes import loads_on_one, process_state
 
     device = process_state().device  # of this process, also under `accelerate launch`
     commit = _commit_of(name, revision, kwargs.get("token"))
     if kwargs.get("quantization_config") is not None:
         kwargs["device_map"] = {"": device}
-    model = _load(
-        AutoModelForCausalLM,
-        name,
-        revision=commit or revision,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        use_safetensors=True,
-        **kwargs,
-    )
+    with _whole():
+        model = _load(
+            AutoModelForCausalLM,
+            name,
+            revision=commit or revision,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            **kwargs,
+        )
     model.config._commit_hash = commit  # transformers does not keep it
+    if loads_on_one() and not _has_room(model, device):
+        return model  # until FSDP spreads it over the devices
     return model if "device_map" in kwargs else model.to(device)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Under ZeRO-3, load whole weights: the unedited model is asked before DeepSpeed spreads them."""
+    from transformers.integrations import deepspeed
+
+    kept = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = kept
+
+
+def _has_room(model: Any, device: Any) -> bool:
+    """Whether `device` can hold all weights, and this process has read them."""
+    import torch
+
+    if any(weight.is_meta for weight in model.parameters()):
+        return False
+    return device.type != "cuda" or model.get_memory_footprint() < 0.8 * torch.cuda.mem_get_info(device)[0]
 
 
 def check_adapter(folder: str | Path, name: str | None = None) -> None:
@@ -173,13 +198,15 @@ def weights_fingerprint(model: Any) -> str | None:
             The model.
 
     Returns:
-        `str`: 32 hexadecimal digits; `None` for a model whose weights are quantized or sharded.
+        `str`: 32 hexadecimal digits; `None` for a model whose weights are quantized, sharded or not read.
     """
     import torch
 
     found = xxhash.xxh3_128()
     for name, weight in sorted(_own_weights(model)):
         if not weight.is_floating_point() or hasattr(weight, "full_tensor") or hasattr(weight, "ds_id"):
+            return None
+        if weight.is_meta:  # of a process that has not read them
             return None
         flat = weight.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // 64)][:64]

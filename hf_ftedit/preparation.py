@@ -19,6 +19,7 @@ from hf_ftedit.fluency import check_fluency
 from hf_ftedit.loading import load_adapter, load_tokenizer, unedited
 from hf_ftedit.lora import default_lora, fit_lora
 from hf_ftedit.probes import check_lengths
+from hf_ftedit.processes import in_turns
 from hf_ftedit.published import base_of, check_base, fetch_adapter, open_edits
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
@@ -94,7 +95,11 @@ def prepare(
     records = measured or trained
     if trained and not isinstance(source, EditDatasetBuilder):
         source = _builder(trained, facts, args, model, tokenizer, measured or [])
-    rows = source.prepared("train", args.dataset_num_proc) if isinstance(source, EditDatasetBuilder) else source
+    if isinstance(source, EditDatasetBuilder):
+        source.check_same()
+        rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
+    else:
+        rows = source
     eval_rows = None if measured else eval_dataset
     is_ours = is_prompt_completion(rows)
     if is_ours:
@@ -112,7 +117,8 @@ def prepare(
 def encoded(rows: Any, args: EditConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Any:
     """Prompt-completion rows as tokens; one longer than `args.max_length` or the model's context is an error."""
     limits = [limit for limit in (args.max_length, context_length(model.config)) if limit]
-    return encode_rows(rows, tokenizer, args, max_length=min(limits, default=None), num_proc=args.dataset_num_proc)
+    how: dict[str, Any] = {"max_length": min(limits, default=None), "num_proc": args.dataset_num_proc}
+    return in_turns(lambda: encode_rows(rows, tokenizer, args, **how))
 
 
 def encoded_parts(rows: Any, *how: Any) -> Any:

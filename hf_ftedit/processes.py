@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from hf_ftedit.records import EditError
+
 Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 def process_state() -> PartialState:
@@ -17,21 +22,41 @@ def process_state() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
+def is_sharded(model: Any) -> bool:
+    """Whether the weights of `model` are spread over the processes (FSDP, ZeRO-3)."""
+    return any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in model.parameters())
+
+
+def loads_on_one() -> bool:
+    """Whether FSDP's `cpu_ram_efficient_loading` is on: only the first process of a machine reads the weights."""
+    return all(os.environ.get(name, "").lower() in ("1", "true") for name in _LOADS_ON_ONE)
+
+
+_LOADS_ON_ONE = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
+
+
 class Processes:
     """
     The processes that ask one model; of a model that is itself sharded over them, each asks everything.
 
+    An [`~hf_ftedit.records.EditError`] in one process is raised by all. On any other error a process ends, and
+    `accelerate launch` ends those that wait for it.
+
     Args:
-        model (`PreTrainedModel`):
-            The model: with its weights sharded (FSDP, ZeRO-3), every process must run every batch.
+        model (`PreTrainedModel`, *optional*):
+            The model: with its weights sharded (FSDP, ZeRO-3), every process must run every batch; where only the
+            first process has weights as yet, that one asks everything. Without one, the work needs no model.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any = None) -> None:
         state = process_state()
         self.is_main, self.rank = state.is_main_process, state.process_index
-        sharded = any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in model.parameters())
-        self._first: int = 0 if sharded else state.process_index
+        sharded = model is not None and is_sharded(model)
         self.count: int = 1 if sharded else state.num_processes
+        self._first: int = 0 if sharded else state.process_index
+        self._step = self.count
+        if self.count > 1 and model is not None and loads_on_one():
+            self._first, self._step = (0, 1) if self.is_main else (0, 0)
 
     @property
     def hides_bar(self) -> bool | None:
@@ -40,10 +65,69 @@ class Processes:
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """This process's part of `items`, which stand in an order that every process knows."""
-        return list(items[self._first :: self.count])
+        return list(items[self._first :: self._step]) if self._step else []
 
     def gather(self, mine: Iterable[tuple[int, Any]], into: Any) -> None:
         """Put the (position, value) pairs of all processes into `into`."""
         if self.count > 1:
             for position, value in gather_object(list(mine)):
                 into[position] = value
+
+    def each_once(self, items: Sequence[Item], ask: Callable[[list[Item]], Sequence[Value]]) -> list[Value]:
+        """
+        What `ask` makes of each item, asked by one process and known to all.
+
+        Args:
+            items (`Sequence`):
+                The same ones, in the same order, in every process.
+            ask (`Callable[[list], Sequence]`):
+                Told some of the items, gives a value for each; not called without items.
+
+        Raises:
+            [`~hf_ftedit.records.EditError`]: `ask` raises it, in any of the processes.
+        """
+        mine = self.share(range(len(items)))
+        with self.failing_together():
+            values = list(ask([items[place] for place in mine])) if mine else []
+        found: list[Any] = [None] * len(items)
+        for place, value in zip(mine, values, strict=True):
+            found[place] = value
+        self.gather(zip(mine, values, strict=True), found)
+        return found
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Context after which an [`~hf_ftedit.records.EditError`] of one process is one of all: none waits in vain."""
+        error = None
+        try:
+            yield
+        except EditError as raised:
+            error = raised
+        told = [error and str(error)] if self.count == 1 else gather_object([error and str(error)])
+        if error is not None:
+            raise error
+        if others := [text for text in told if text]:
+            raise EditError(others[0])
+
+
+def in_turns(make: Callable[[], Value]) -> Value:
+    """
+    What `make` returns, called by the main process first, then by the first one of each other machine, then the rest.
+
+    So the files of a cache are written once, whether or not the machines share it, and then read by all.
+
+    Args:
+        make (`Callable`):
+            What to call, once in each process.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: `make` raises it, in any of the processes.
+    """
+    state, processes = process_state(), Processes()
+    turn = 0 if state.is_main_process else 1 if state.is_local_main_process else 2
+    made: list[Value] = []
+    for now in range(3 if processes.count > 1 else 1):
+        with processes.failing_together():
+            if now == turn:
+                made.append(make())
+    return made[0]

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import torch
+
+from hf_ftedit.processes import Processes
 from hf_ftedit.records import EditError
 
 
@@ -11,7 +16,8 @@ def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name
     """
     Indices of the `count` texts nearest to each query by cosine similarity, nearest first.
 
-    Gangadhar & Stratos 2024 (arXiv 2402.11078) choose locality facts of single edits this way.
+    Gangadhar & Stratos 2024 (arXiv 2402.11078) choose locality facts of single edits this way. Under
+    `accelerate launch` every process must call this, and embeds its share.
 
     Args:
         queries (`Sequence[str]`):
@@ -35,6 +41,7 @@ def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name
         model = SentenceTransformer(model_name)
     except (OSError, ValueError) as error:
         raise EditError(f"similar_model {model_name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    wanted, known = (model.encode(list(part), convert_to_tensor=True) for part in (queries, texts))
+    embedded: list[Any] = Processes().each_once([*queries, *texts], lambda mine: list(model.encode(mine)))
+    wanted, known = (torch.tensor(np.array(part)) for part in (embedded[: len(queries)], embedded[len(queries) :]))
     hits = semantic_search(wanted, known, top_k=min(count, len(texts)))
     return [[int(hit["corpus_id"]) for hit in found] for found in hits]
