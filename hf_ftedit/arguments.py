@@ -19,6 +19,7 @@ MORE_OPTIONS = {
 }
 # Words that may stand before the options, and the option that they are then given to.
 WORDS = {"push": "--folder", "verify": "--name", "merge": "--adapters"}
+RESUME = "--resume_from_checkpoint"  # an option that may stand alone
 
 
 @dataclass
@@ -40,7 +41,10 @@ class TrainOptions(CommonOptions):
     output_dir: str | None = field(
         default="edited-adapter", metadata={"help": "Folder to write; must not exist with content."}
     )
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "Checkpoint folder to go on from."})
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "Go on with a run that was stopped; alone, or with the checkpoint folder to go on from."},
+    )
 
 
 @dataclass
@@ -122,7 +126,8 @@ def with_words(verb: str, args: list[str]) -> list[str]:
     """
     The arguments of a verb, words before the options given to their option.
 
-    Refuses what the parser would let pass or trip over: a word that is no option, and `--config` without a file.
+    Refuses what the parser would let pass or trip over: a word that is no option, and `--config` without a file. An
+    option that may stand alone gets the value that this means.
     """
     first = next((place for place, word in enumerate(args) if word.startswith("-")), len(args))
     if first and verb not in WORDS:
@@ -131,7 +136,18 @@ def with_words(verb: str, args: list[str]) -> list[str]:
         raise EditError(f"unexpected {args[1]!r}; {verb} takes one folder or Hub id")
     if args[-1:] == ["--config"]:
         raise EditError("--config is without its file; give a YAML file with options after it")
-    return [WORDS[verb], *args] if first else args
+    given = [WORDS[verb], *args] if first else args
+    if verb != "train":
+        return given
+    behind = [*given[1:], "--"]
+    is_alone = [word == RESUME and behind[place].startswith("--") for place, word in enumerate(given)]
+    return [f"{word}=True" if alone else word for word, alone in zip(given, is_alone, strict=True)]
+
+
+def resume_wish(value: Any) -> bool | str:
+    """What `resume_from_checkpoint` asks for, as given on the command line or in YAML: whether to, or the folder."""
+    plain = {"true": True, "false": False, "none": False, "": False}
+    return plain.get(str("" if value is None else value).lower(), value)
 
 
 def help_text(verb: str) -> str:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, help_text, parsed, with_words
+from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, help_text, parsed, resume_wish, with_words
+from hf_ftedit.disk import disk_trouble
 from hf_ftedit.loading import EMBEDDED_NAME, asset
 from hf_ftedit.options import RECORD
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.sharing import merge, push, verify, without_home
 from hf_ftedit.sources import is_hub_dataset, read_texts
+from hf_ftedit.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             Arguments without the program's name; the process's by default.
 
     Returns:
-        `int`: exit code: 0; 1 where `verify` finds a claim that does not hold; 2 for bad input, with one line on
-        standard error that says what to do.
+        `int`: exit code: 0; 1 where `verify` finds a claim that does not hold; 2 for bad input, or a disk that is
+        full, with one line on standard error that says what to do; 130 or 143 after Ctrl-C or SIGTERM.
     """
     verb, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
@@ -68,16 +70,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             args = with_words(verb, args)
             _quiet()
-            return VERBS[verb](args) or 0
+            with stoppable():
+                return VERBS[verb](args) or 0
     except EditError as error:
-        print(f"hf-ftedit: {without_home(str(error))}", file=sys.stderr)
-        return 2
+        return _told(str(error), 2)
+    except Stopped as stopped:
+        go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.done else ""
+        return _told(f"{stopped}{go_on}", stopped.exit_code) if _is_first_process() else stopped.exit_code
+    except Exception as error:
+        if reason := disk_trouble(error):
+            name = getattr(error, "filename", None) or "a file of the run"
+            return _told(f"{name} cannot be written or read ({reason}); free some space, or see whose it is", 2)
+        raise
     return 0
+
+
+def _is_first_process() -> bool:
+    """Whether this is the first process of `accelerate launch`, as the launcher says: torch may not be loaded."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _told(line: str, code: int) -> int:
+    print(f"hf-ftedit: {without_home(line)}", file=sys.stderr)
+    return code
 
 
 def train(args: list[str]) -> None:
     """Edit, measure before and after, write the adapter folder."""
+    from hf_ftedit.checkpoints import check_finished_with, is_finished
+
     options, edits, pool = checked_input("train", args)
+    resume = resume_wish(options.resume_from_checkpoint)
+    if resume and is_finished(options.output_dir):
+        check_finished_with(options.output_dir, edits)
+        if _is_first_process():
+            print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
+        return
     from trl import get_peft_config, get_quantization_config
 
     from hf_ftedit.config import EditConfig, EditModelConfig
@@ -89,6 +117,7 @@ def train(args: list[str]) -> None:
     config, model_config = parsed((EditConfig, EditModelConfig), args, defaults=defaults)
     config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
     config.full_finetune = config.full_finetune or not model_config.use_peft
+    config.enable_jit_checkpoint = False  # SIGTERM saves in any case, and then ends the process
     trainer = EditTrainer(
         model=options.model_name_or_path or EMBEDDED_NAME,
         args=config,
@@ -101,7 +130,7 @@ def train(args: list[str]) -> None:
     n_edits = len(trainer.edit_records)
     trainer.accelerator.print(f"{n_edits} edit{'s'[: n_edits != 1]}, {len(rows)} training rows")
     trainer.score_edits(edited=False)
-    trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume)
     push, config.push_to_hub = config.push_to_hub, False  # what is on disk is told before what may fail
     trainer.save_model()
     trainer.accelerator.print(results_table(trainer.edit_results(), recipe_of(trainer)))
@@ -222,9 +251,12 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
         options.locality_pool = options.locality_pool or asset("locality_pool.jsonl")
     if options.edits is None and not is_continued:
         raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
-    if options.output_dir and not getattr(options, "resume_from_checkpoint", None):
-        from hf_ftedit.folders import require_empty
+    from hf_ftedit.checkpoints import require_place
+    from hf_ftedit.folders import require_empty
 
+    if options.output_dir and verb == "train":
+        require_place(options.output_dir, resume_wish(options.resume_from_checkpoint))
+    elif options.output_dir:
         require_empty(options.output_dir, resume=getattr(options, "resume", False))
     edits = []
     if options.edits:

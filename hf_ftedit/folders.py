@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.card import dataset_card
+from hf_ftedit.disk import disk_errors, require_writable
 from hf_ftedit.loading import public_name
 from hf_ftedit.predictions import TYPES
 from hf_ftedit.records import EditError
@@ -44,9 +45,7 @@ def require_empty(folder: str | Path, *, resume: bool = False) -> None:
         )
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
-    nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise EditError(f"output_dir {str(folder)!r}: {nearest} is no folder that you may write to; give another one")
+    require_writable(folder)
 
 
 def save_dataset_folder(folder: str | Path, dataset: DatasetDict, config: dict[str, Any]) -> None:
@@ -111,20 +110,21 @@ def card_of_dataset(settings: Mapping[str, Any], splits: DatasetDict, metadata: 
 @contextmanager
 def moved_in(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well."""
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Inside a folder that exists: its parent may be another file system, or not ours to write to.
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder if folder.is_dir() else folder.parent))
-    try:
-        yield new
-        _open_to_others(new)
-        if not folder.exists():
-            new.rename(folder)
-            return
-        for file in sorted(new.iterdir()):
-            os.replace(file, folder / file.name)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    with disk_errors(f"output_dir {str(folder)!r}"):
+        folder = folder.absolute()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Inside a folder that exists: its parent may be another file system, or not ours to write to.
+        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder if folder.is_dir() else folder.parent))
+        try:
+            yield new
+            _open_to_others(new)
+            if not folder.exists():
+                new.rename(folder)
+                return
+            for file in sorted(new.iterdir()):
+                os.replace(file, folder / file.name)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def _open_to_others(folder: Path) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
-from trl import SFTTrainer
 
 from hf_ftedit.card import SCORES, SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
@@ -40,6 +39,7 @@ from hf_ftedit.processes import process_state
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError, EditRecord, Fact
+from hf_ftedit.resumable import ResumableTrainer
 from hf_ftedit.sources import read_texts
 
 if TYPE_CHECKING:
@@ -50,13 +50,14 @@ logger = logging.getLogger(__name__)
 REPORTED = tuple(SCORES)
 
 
-class EditTrainer(SFTTrainer):
+class EditTrainer(ResumableTrainer):
     """
     Edit facts in a causal language model by fine-tuning: a drop-in for [`~trl.SFTTrainer`].
 
     It differs in what an edit needs (Gangadhar & Stratos 2024, arXiv 2402.11078): the loss covers the completion's
     tokens by position and no end-of-sequence token; edit records are augmented; logits are computed at the target
-    positions only; `evaluate` measures the edit score; without a `peft_config` a LoRA adapter is trained.
+    positions only; `evaluate` measures the edit score; without a `peft_config` a LoRA adapter is trained. A killed
+    run goes on exactly where its newest checkpoint is, see [`~hf_ftedit.resumable.ResumableTrainer`].
 
     Args:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):

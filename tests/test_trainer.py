@@ -82,7 +82,7 @@ def outspoken(model):
 
 
 PLAIN = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "bf16": False}
-LONG = {"num_train_epochs": 20}  # enough to memorise the edits
+LONG = {"num_train_epochs": 20, "learning_rate": 5e-3}  # enough to memorise the edits, with any seed
 ALONE = {"paraphrase_strategy": "none", "locality_strategy": "none"}  # rewrites only
 
 

@@ -1,0 +1,335 @@
+"""`ResumableTrainer`: an `SFTTrainer` that can be killed, stopped or run out of disk, and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import SFTTrainer
+
+from hf_ftedit.checkpoints import (
+    ASIDE,
+    RUN_FILE,
+    STATE_FILE,
+    check_checkpoint,
+    check_run,
+    move_in,
+    newest_checkpoint,
+    remove_leftovers,
+    rotate,
+    written_aside,
+)
+from hf_ftedit.options import RECORD
+from hf_ftedit.recipe import recipe_of
+from hf_ftedit.records import EditError
+from hf_ftedit.stopping import Stopped, deferred, wished
+
+logger = logging.getLogger(__name__)
+
+# Settings of a recipe that change nothing about the weights: a run may be gone on from with others.
+MEASURING = (
+    "protocol",
+    "eval_tokens_per_batch",
+    "predict_with_generate",
+    "measure_fluency",
+    "perplexity_texts",
+    "merge_into_base",
+    "skip_invalid",
+)
+STATE = "edit_state.pt"
+GO_ON = "free some space, then add --resume_from_checkpoint to go on from the last one that is whole"
+_NOT_FINITE = 1000  # beyond the numbers of signals
+
+
+class ResumableTrainer(SFTTrainer):
+    """
+    An [`~trl.SFTTrainer`] whose runs can be gone on from exactly, and that stops in good order.
+
+    - A checkpoint is whole or not there: it is written aside, checked, and moved to its place.
+    - `train(resume_from_checkpoint=True)` goes on from the newest complete one, and from the beginning where there is
+      none; a checkpoint of another run (other rows, base model or settings) is an error.
+    - The order of the rows is the same after going on, with `train_sampling_strategy="group_by_length"` too.
+    - A loss or a gradient that is no number stops training before the weights take it in.
+    - Within [`~hf_ftedit.stopping.stoppable`], SIGTERM and Ctrl-C save a checkpoint at the end of the step.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._writes_aside = False
+        self._run: dict[str, Any] = {}
+        self._guard = StepGuard(self._agreed, self.accelerator.num_processes)
+        self.add_callback(self._guard)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """
+        Train as [`~transformers.Trainer`] does.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint folder to go on from; `True` for the newest complete one in `output_dir`, or the beginning
+                where there is none.
+            args:
+                Passed to [`~transformers.Trainer`].
+            kwargs:
+                Passed to [`~transformers.Trainer`].
+
+        Raises:
+            [`~hf_ftedit.records.EditError`]: the checkpoint is incomplete or of another run; the loss became no
+                number; the disk is full.
+            [`~hf_ftedit.stopping.Stopped`]: a signal asked for it, and a checkpoint was saved.
+        """
+        if resume_from_checkpoint or self.args.save_strategy != "no":
+            self._run = run_of(self)  # before the weights are sharded
+        checkpoint = self._checkpoint(resume_from_checkpoint)
+        with deferred():
+            output = super().train(checkpoint, *args, **kwargs)
+            # A signal that came after the last step, as in the evaluation behind it.
+            if number := self._agreed(wished()):
+                folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+                if not folder.is_dir() and not self.args.load_best_model_at_end:
+                    self._save_checkpoint(self.model, None)
+                raise stopped_at(number, self.state.global_step, folder)
+        return output
+
+    def training_state(self) -> dict[str, Any]:
+        """
+        What else a checkpoint must hold to go on exactly, such as what a sampler learned; nothing here.
+
+        Tensors, numbers, text, and lists and dicts of them, as the main process knows them; not pickled objects.
+        """
+        return {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Take up what [`~ResumableTrainer.training_state`] gave, before the first step after going on."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As [`~trl.SFTTrainer`]'s; the losses of a step are kept until they are seen to be numbers."""
+        loss = super().training_step(*args, **kwargs)
+        self._guard.losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # With a gradient scaler (fp16) infinite gradients are usual: it skips such a step by itself.
+        self._guard.norm = None if getattr(self.accelerator, "scaler", None) else norm
+        return norm
+
+    def _agreed(self, number: int) -> int:
+        """The greatest of all processes' numbers: what one of them found, all act on at the same step."""
+        if self.accelerator.num_processes == 1:
+            return number
+        return int(self.accelerator.gather(torch.tensor([number], device=self.args.device)).max())
+
+    def _checkpoint(self, asked: str | bool | None) -> str | None:
+        """The folder to go on from, the same one on every process."""
+        if isinstance(asked, str):
+            check_checkpoint(asked)
+        found: Path | None = Path(asked) if isinstance(asked, str) else None
+        output_dir = self.args.output_dir or "."
+        if asked and self.is_world_process_zero():
+            remove_leftovers(output_dir)
+        if asked is True:
+            found, passed = newest_checkpoint(output_dir)
+            for name, problem in passed.items() if self.is_world_process_zero() else ():
+                logger.warning("%s is passed over: %s", name, problem)
+        chosen = [found]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(chosen)
+        if asked and self.is_world_process_zero():
+            logger.info(
+                "Going on from %s" if found else "%s holds no complete checkpoint: training starts from the beginning",
+                found or output_dir,
+            )
+        if chosen[0] is None:
+            return None
+        if not check_run(chosen[0], self._run) and self.is_world_process_zero():
+            logger.warning("%s does not tell which run it is of: taken as this one's", chosen[0])
+        return str(chosen[0])
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            sampler = self._guard.sampler = EpochSampler(sampler, seed)
+        return sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # `Trainer` asks whether it is at its end behind each step only, and would take one more.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / ASIDE) if self._writes_aside else folder
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A whole checkpoint, or none; then the oldest beyond `save_total_limit` go."""
+        self._run = self._run or run_of(self)
+        folder = Path(self._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        self._writes_aside = True
+        try:
+            with written_aside(folder, name, is_main=self.args.should_save, remedy=GO_ON) as aside:
+                super()._save_checkpoint(model, trial)
+                self._name_best(folder)
+                if self.args.should_save:
+                    self.state.save_to_json(str(aside / name / STATE_FILE))
+                    (aside / name / RUN_FILE).write_text(json.dumps(self._run, indent=2) + "\n", encoding="utf-8")
+                self.accelerator.wait_for_everyone()  # each writes the state of its random numbers
+                if self.args.should_save:
+                    move_in(folder, name)
+                    rotate(folder, self.args.save_total_limit, folder / name, self.state.best_model_checkpoint)
+        finally:
+            self._writes_aside = False
+        self.accelerator.wait_for_everyone()
+
+    def _name_best(self, folder: Path) -> None:
+        """The best checkpoint by the name that it will have, not by where it is written."""
+        best = self.state.best_global_step
+        if best and self.args.save_strategy != "no":
+            path = folder / f"checkpoint-{best}"
+            if best == self.state.global_step or path.is_dir():
+                self.state.best_model_checkpoint = str(path)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and (state := self.training_state()):
+            torch.save(state, Path(output_dir) / STATE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and (file := Path(checkpoint) / STATE).is_file():
+            self.load_training_state(torch.load(file, map_location="cpu", weights_only=True))
+
+
+@dataclass(eq=False)
+class StepGuard(TrainerCallback):
+    """
+    What is looked at in every step: whether all is still a number, and whether somebody wants to stop.
+
+    Args:
+        agree (`Callable`):
+            Gives the greatest of all processes' numbers.
+        n_processes (`int`):
+            How many there are.
+    """
+
+    agree: Callable[[int], int]
+    n_processes: int
+    losses: list[torch.Tensor] = field(default_factory=list)
+    norm: Any = None
+    sampler: EpochSampler | None = None
+    stop: int = 0  # the signal that all processes agreed on
+    epoch_ends: bool = False  # whether what belongs to the end of the epoch comes behind this step
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the sampler which epoch it is."""
+        if self.sampler is not None:
+            self.sampler.epoch = int(state.epoch or 0)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop on what is no number, before the weights take it in."""
+        losses, self.losses = self.losses, []
+        found = self.agree(wished() if _all_finite([*losses, self.norm]) else _NOT_FINITE)
+        if found == _NOT_FINITE:
+            raise not_finite(state.global_step + 1, losses, self.norm)
+        self.stop = found
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint; behind an epoch's last step it is saved after what belongs to the epoch's end."""
+        self.stop = self.stop or (wished() if self.n_processes == 1 else 0)
+        self.epoch_ends = float(state.epoch or 0).is_integer()
+        control.should_save |= bool(self.stop) and not self.epoch_ends
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint."""
+        self.epoch_ends = False
+        control.should_save |= bool(self.stop)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop, now that it is saved."""
+        if self.stop and not self.epoch_ends:
+            raise stopped_at(self.stop, state.global_step, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class EpochSampler(Sampler[int]):
+    """
+    A sampler of transformers whose order depends on the seed and the epoch alone.
+
+    By itself it draws from the process's random numbers, and a run that goes on in the middle of a later epoch would
+    see its rows in another order.
+
+    Args:
+        sampler ([`~transformers.trainer_pt_utils.LengthGroupedSampler`]):
+            The sampler.
+        seed (`int`):
+            The seed.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
+        self._sampler, self._seed, self.epoch = sampler, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        self._sampler.generator = torch.Generator().manual_seed(self._seed + self.epoch)
+        return iter(self._sampler)
+
+
+def run_of(trainer: Any) -> dict[str, Any]:
+    """What decides the weights that a trainer comes to: settings by name, and hashes of rows and base model."""
+    recipe = recipe_of(trainer)
+    record = recipe.pop(RECORD)
+    settings = {name: value for name, value in recipe.items() if name not in MEASURING}
+    return {
+        **settings,
+        "base_fingerprint": record.get("base_fingerprint"),
+        "rows": rows_hash(trainer.train_dataset),
+        "number of processes": trainer.accelerator.num_processes,
+    }
+
+
+def rows_hash(rows: Any) -> str | None:
+    """A hash of all training rows; `None` of those that come one by one."""
+    if not isinstance(rows, Dataset):
+        return None
+    found = xxhash.xxh3_128(json.dumps(rows.column_names).encode())
+    for batch in rows.with_format("arrow").iter(1000):
+        found.update(json.dumps(batch.to_pydict(), default=str).encode())
+    return found.hexdigest()
+
+
+def stopped_at(number: int, step: int, checkpoint: Path) -> Stopped:
+    """What to say of a run that a signal stopped."""
+    saved = f"saved in {checkpoint}; add --resume_from_checkpoint to go on"
+    return Stopped(number, f"at step {step}; {saved}")
+
+
+def not_finite(step: int, losses: list[torch.Tensor], norm: Any) -> EditError:
+    """What to say of a loss or a gradient that is no number."""
+    found = ", ".join(f"{float(loss):g}" for loss in losses[:4])
+    gradient = "" if norm is None else f", the norm of its gradient {float(norm):g}"
+    return EditError(
+        f"step {step}: the loss is {found}{gradient}, and no weights can be learned from that; lower --learning_rate, "
+        "use --dtype float32 or bfloat16 instead of float16, or --fp16 false; checkpoints of earlier steps are kept"
+    )
+
+
+def _all_finite(values: list[Any]) -> bool:
+    # Under FSDP the norm is spread over the processes.
+    whole = (value.full_tensor() if hasattr(value, "full_tensor") else value for value in values if value is not None)
+    tensors = [torch.as_tensor(value).detach().float().reshape(()) for value in whole]
+    device = tensors[0].device if tensors else None
+    return not tensors or bool(torch.stack([value.to(device) for value in tensors]).isfinite().all())
