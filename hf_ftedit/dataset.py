@@ -14,6 +14,7 @@ import hf_ftedit.augmentation
 import hf_ftedit.overlap
 import hf_ftedit.pool
 from hf_ftedit.augmentation import Augmenter, TrainingRow
+from hf_ftedit.disk import disk_errors
 from hf_ftedit.options import AugmentationOptions
 from hf_ftedit.processes import Processes
 from hf_ftedit.readers import read_edits, read_facts
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hf_ftedit.options import EditOptions
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
+CACHE_REMEDY = "free some space, or name a folder that has some in HF_DATASETS_CACHE"
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
 
 
@@ -158,8 +160,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
 
     def prepared(self, split: str, num_proc: int | None = None) -> datasets.Dataset:
         """The split `split`, made when it is not in the cache."""
-        self.download_and_prepare(num_proc=num_proc)
-        return self.as_dataset(split=split)
+        with disk_errors(f"the cache of datasets, {self._cache_dir_root},", CACHE_REMEDY):
+            self.download_and_prepare(num_proc=num_proc)
+            return self.as_dataset(split=split)
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
@@ -235,7 +238,9 @@ def encode_rows(
     encode = _row_encoder(tokenizer, options.chat_template, options.objective == "full", max_length)
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))
-    return rows.map(encode, batched=True, remove_columns=rows.column_names, num_proc=num_proc, desc="Tokenizing rows")
+    how = {"remove_columns": rows.column_names, "num_proc": num_proc, "desc": "Tokenizing rows"}
+    with disk_errors(f"the cache of datasets, {datasets.config.HF_DATASETS_CACHE},", CACHE_REMEDY):
+        return rows.map(encode, batched=True, **how)
 
 
 def _row_encoder(

@@ -245,4 +245,6 @@ def _name_base(path: Path, revision: str | None) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
     config["revision"] = revision or config.get("revision")
+    if isinstance(config.get("target_modules"), list):  # a set of PEFT's, in another order in every process
+        config["target_modules"].sort()
     write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -146,16 +146,13 @@ class ResumableTrainer(SFTTrainer):
         chosen = [found]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(chosen)
+        tells = chosen[0] is None or check_run(chosen[0], self._run)
         if asked and self.is_world_process_zero():
-            logger.info(
-                "Going on from %s" if found else "%s holds no complete checkpoint: training starts from the beginning",
-                found or output_dir,
-            )
-        if chosen[0] is None:
-            return None
-        if not check_run(chosen[0], self._run) and self.is_world_process_zero():
-            logger.warning("%s does not tell which run it is of: taken as this one's", chosen[0])
-        return str(chosen[0])
+            at_start = "%s holds no complete checkpoint: training starts from the beginning"
+            logger.info("Going on from %s" if found else at_start, found or output_dir)
+            if not tells:
+                logger.warning("%s does not tell which run it is of: taken as this one's", found)
+        return None if chosen[0] is None else str(chosen[0])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
