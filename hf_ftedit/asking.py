@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -103,7 +104,8 @@ class Asker:
                 values[n] = self.journal.found.get(pair(n), np.nan)
         mine = [_ranges(begins, part) for part in self._parts(prompt_texts)]
         total = sum(map(len, mine))
-        with tqdm(total=total, desc=self.desc, unit="pair", leave=False, disable=self.processes.hides_bar) as bar:
+        bar = tqdm(total=total, desc=self.desc, unit="pair", leave=False, disable=self.processes.hides_bar)
+        with bar, self._together():
             for chunk in mine:
                 part = chunk[np.isnan(values[chunk, 0])]
                 bar.update(len(chunk) - len(part))
@@ -165,10 +167,17 @@ class Asker:
                 found[places[missing[position]]] = text
             self._note((missing[position], text) for position, text in zip(done, texts, strict=True))
 
-        if missing:
-            ask(missing, keep)
+        with self._together():
+            if missing:
+                ask(missing, keep)
         self.processes.gather(((places[key], found[places[key]]) for key in mine), found)
         return found
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Context in which each process asks its share; an error of one is one of all."""
+        with self.processes.failing_together(), self.processes.lockstep():
+            yield
 
     def _known(self, keys: dict[Any, int]) -> list[tuple[Any, Any]]:
         found = {} if self.journal is None else self.journal.found

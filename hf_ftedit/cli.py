@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from hf_ftedit.loading import EMBEDDED_NAME, asset
 from hf_ftedit.options import RECORD
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
-from hf_ftedit.sharing import merge, push, verify, without_home
+from hf_ftedit.sharing import is_first_process, merge, push, verify, without_home
 from hf_ftedit.sources import is_hub_dataset, read_texts
 from hf_ftedit.stopping import Stopped, stoppable
 
@@ -73,21 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             with stoppable():
                 return VERBS[verb](args) or 0
     except EditError as error:
+        if not is_first_process():
+            time.sleep(5)  # where the first one tells the same, the launcher ends this one meanwhile
         return _told(str(error), 2)
     except Stopped as stopped:
         go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.done else ""
-        return _told(f"{stopped}{go_on}", stopped.exit_code) if _is_first_process() else stopped.exit_code
+        return _told(f"{stopped}{go_on}", stopped.exit_code) if is_first_process() else stopped.exit_code
     except Exception as error:
         if reason := disk_trouble(error):
             name = getattr(error, "filename", None) or "a file of the run"
             return _told(f"{name} cannot be written or read ({reason}); free some space, or see whose it is", 2)
         raise
     return 0
-
-
-def _is_first_process() -> bool:
-    """Whether this is the first process of `accelerate launch`, as the launcher says: torch may not be loaded."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _told(line: str, code: int) -> int:
@@ -103,7 +101,7 @@ def train(args: list[str]) -> None:
     resume = resume_wish(options.resume_from_checkpoint)
     if resume and is_finished(options.output_dir):
         check_finished_with(options.output_dir, edits)
-        if _is_first_process():
+        if is_first_process():
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
         return
     from trl import get_peft_config, get_quantization_config
@@ -129,7 +127,8 @@ def train(args: list[str]) -> None:
     rows: Any = trainer.train_dataset
     n_edits = len(trainer.edit_records)
     trainer.accelerator.print(f"{n_edits} edit{'s'[: n_edits != 1]}, {len(rows)} training rows")
-    trainer.score_edits(edited=False)
+    if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
+        trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=resume)
     push, config.push_to_hub = config.push_to_hub, False  # what is on disk is told before what may fail
     trainer.save_model()
@@ -221,6 +220,7 @@ def augment(args: list[str]) -> None:
         raise EditError("--output_dir is missing; give the folder to write the dataset to")
     from hf_ftedit.dataset import EditDatasetBuilder
     from hf_ftedit.folders import save_dataset_folder
+    from hf_ftedit.processes import in_turns
 
     model, tokenizer = base_model(options, edits, args)
     builder = EditDatasetBuilder(
@@ -232,7 +232,10 @@ def augment(args: list[str]) -> None:
         chat_template=options.chat_template,
         seed=options.seed,
     )
-    builder.download_and_prepare()
+    builder.check_same()
+    in_turns(builder.download_and_prepare)
+    if not is_first_process():
+        return
     dataset = builder.as_dataset()
     save_dataset_folder(options.output_dir, dataset, builder.settings)
     sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.items())

@@ -20,9 +20,10 @@ from hf_ftedit.evaluation import load_checked, measure, results_of
 from hf_ftedit.examples import examples
 from hf_ftedit.fields import shown
 from hf_ftedit.folders import require_empty
-from hf_ftedit.generation import greedy_answers
+from hf_ftedit.generation import shared_answers
 from hf_ftedit.loading import EMBEDDED_NAME, asset, load_adapter, public_name, unedited
 from hf_ftedit.options import RECORD
+from hf_ftedit.processes import process_state
 from hf_ftedit.published import base_of, check_base, fetch_adapter, open_edits
 from hf_ftedit.readers import read_facts
 from hf_ftedit.recipe import inherited, record_of
@@ -119,6 +120,8 @@ def merge(
     """
     Combine edit adapters of one base model, measure all their edits, and write the folder.
 
+    Under `accelerate launch` every process must call this: they share the measuring, and the first one writes.
+
     Args:
         names (`Sequence[str]`):
             Hub ids or folders.
@@ -182,7 +185,7 @@ def merge(
     asked, how = [edit.prompt for edit in edits[:SHOWN_EDITS]], {"seed": first.recipe.get("seed", 42)}
     with unedited(model):
         measured = {"before": measure(model, tokenizer, edits, options, desc="Measuring before", **how)}
-        said = greedy_answers(model, tokenizer, asked, chat_template=chat)
+        said = shared_answers(model, tokenizer, asked, chat_template=chat)
     record = record_of(first.recipe, model, [])
     if merge_into_base:
         model = model.merge_and_unload()
@@ -196,7 +199,10 @@ def merge(
     }
     recipe = {name: value for name, value in first.recipe.items() if name not in ("adapter", "revoke")}
     recipe |= {"merge_into_base": merge_into_base, RECORD: record}
-    save_edit_folder(output_dir, model, tokenizer, records=edits, results=results, recipe=recipe)
+    process = process_state()
+    if process.is_main_process:
+        save_edit_folder(output_dir, model, tokenizer, records=edits, results=results, recipe=recipe)
+    process.wait_for_everyone()
     return read_edit_folder(output_dir)
 
 

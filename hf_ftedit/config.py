@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,8 @@ from trl import ModelConfig, SFTConfig
 
 from hf_ftedit.options import EditOptions
 from hf_ftedit.records import EditError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -24,7 +27,11 @@ class EditConfig(EditOptions, SFTConfig):
     - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;
     - `activation_checkpointing`: `False`; rows of twenty tokens need no memory for time;
     - `save_strategy`: `"no"`. The adapter is saved at the end; set `"epoch"` to be able to resume;
-    - `hub_strategy`: `"end"`.
+    - `hub_strategy`: `"end"`;
+    - `ddp_find_unused_parameters`: `False`; every trained weight has a part in every batch. Set it where some have
+      not, such as experts that no row is sent to.
+
+    Several GPUs are used through `accelerate launch`, one process each; without it, one of them is.
 
     Raises:
         [`~hf_ftedit.records.EditError`]: an option has a value that it cannot take.
@@ -46,6 +53,9 @@ class EditConfig(EditOptions, SFTConfig):
     )
     save_strategy: str = field(default="no", metadata={"help": "When checkpoints are written; 'epoch' to resume."})
     hub_strategy: str = field(default="end", metadata={"help": "When to push; only the finished adapter is."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for trained weights that have no part in a batch, at a cost (DDP)."}
+    )
 
     def __post_init__(self) -> None:
         EditOptions.__post_init__(self)
@@ -60,6 +70,13 @@ class EditConfig(EditOptions, SFTConfig):
                 f"hub_strategy is {str(self.hub_strategy)!r}: only what is finished is pushed; leave it at 'end'"
             )
         SFTConfig.__post_init__(self)
+        self._use_one_gpu()
+
+    def _use_one_gpu(self) -> None:
+        """Without `accelerate launch`, `Trainer` would wrap the model in `DataParallel`, which tears our batches."""
+        if self.n_gpu > 1:
+            logger.warning("one of %d GPUs is used; to use all: accelerate launch -m hf_ftedit train", self.n_gpu)
+            self._n_gpu = 1
 
 
 @dataclass

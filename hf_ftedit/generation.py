@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from hf_ftedit.answers import first_sentence
 from hf_ftedit.inference import inference
 from hf_ftedit.memory import in_batches
-from hf_ftedit.processes import Processes, is_sharded, process_state
+from hf_ftedit.processes import Processes, process_state
 from hf_ftedit.records import EditError
 from hf_ftedit.tokenization import context_length, encode_prompts
 
@@ -291,7 +291,7 @@ def continued_text(
         attention_mask=torch.ones_like(ids),
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        synced_gpus=is_sharded(model),
+        synced_gpus=False,  # all processes ask the same
     )
     model.train(was_training)
     return str(tokenizer.decode(output[0], skip_special_tokens=True))
@@ -360,7 +360,7 @@ def _generate(
             attention_mask=mask,
             max_new_tokens=max(lengths),
             pad_token_id=pad,
-            synced_gpus=is_sharded(model),  # else each process asks about prompts of its own
+            synced_gpus=False,  # each process asks about prompts of its own; see `Processes.lockstep`
             **NO_HABITS,
             **settings,
         )

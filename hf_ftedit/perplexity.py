@@ -98,7 +98,8 @@ def _sum_up(
     """Fill `sums`, of shape `(windows, 2)`, with the negative log-likelihood and the tokens of each window."""
     processes, pad = Processes(model), CompletionOnlyCollator.from_tokenizer(tokenizer)
     mine = processes.share(sorted(range(len(windows)), key=lambda number: len(windows[number].input_ids)))
-    with inference(model), tqdm(total=len(mine), desc=desc, leave=False, disable=processes.hides_bar) as bar:
+    bar = tqdm(total=len(mine), desc=desc, leave=False, disable=processes.hides_bar)
+    with inference(model), bar, processes.failing_together(), processes.lockstep():
 
         def run(batch: list[int]) -> None:
             found = judged_rows(model, pad, windows, [mine[place] for place in batch])

@@ -24,7 +24,11 @@ def process_state() -> PartialState:
 
 def is_sharded(model: Any) -> bool:
     """Whether the weights of `model` are spread over the processes (FSDP, ZeRO-3)."""
-    return any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in model.parameters())
+    return _is_zero3(model) or any(hasattr(weight, "full_tensor") for weight in model.parameters())
+
+
+def _is_zero3(model: Any) -> bool:
+    return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
 def loads_on_one() -> bool:
@@ -37,25 +41,26 @@ _LOADS_ON_ONE = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
 
 class Processes:
     """
-    The processes that ask one model; of a model that is itself sharded over them, each asks everything.
+    The processes that ask one model, each about its share.
 
     An [`~hf_ftedit.records.EditError`] in one process is raised by all. On any other error a process ends, and
     `accelerate launch` ends those that wait for it.
 
     Args:
         model (`PreTrainedModel`, *optional*):
-            The model: with its weights sharded (FSDP, ZeRO-3), every process must run every batch; where only the
-            first process has weights as yet, that one asks everything. Without one, the work needs no model.
+            The model. Where its weights are spread by FSDP, ask it in a [`~Processes.lockstep`]; spread by ZeRO-3,
+            each process asks everything; where only the first process has weights as yet, that one does. Without a
+            model, the work needs none.
     """
 
     def __init__(self, model: Any = None) -> None:
         state = process_state()
         self.is_main, self.rank = state.is_main_process, state.process_index
-        sharded = model is not None and is_sharded(model)
-        self.count: int = 1 if sharded else state.num_processes
-        self._first: int = 0 if sharded else state.process_index
+        self.count: int = 1 if model is not None and _is_zero3(model) else state.num_processes
+        self._first: int = 0 if self.count == 1 else state.process_index
         self._step = self.count
-        if self.count > 1 and model is not None and loads_on_one():
+        self._spread = model if self.count > 1 and model is not None and is_sharded(model) else None
+        if self.count > 1 and model is not None and self._spread is None and loads_on_one():
             self._first, self._step = (0, 1) if self.is_main else (0, 0)
 
     @property
@@ -87,13 +92,49 @@ class Processes:
             [`~hf_ftedit.records.EditError`]: `ask` raises it, in any of the processes.
         """
         mine = self.share(range(len(items)))
-        with self.failing_together():
+        with self.failing_together(), self.lockstep():
             values = list(ask([items[place] for place in mine])) if mine else []
         found: list[Any] = [None] * len(items)
         for place, value in zip(mine, values, strict=True):
             found[place] = value
         self.gather(zip(mine, values, strict=True), found)
         return found
+
+    @contextmanager
+    def lockstep(self) -> Iterator[None]:
+        """
+        Context in which a model whose weights FSDP spreads may be asked different things by each process.
+
+        All of them run its layers together, as they fetch the weights of each from one another. So a process says
+        before each forward pass that it does one; those that are done run empty ones until all are.
+        """
+        model = self._spread
+        if model is None:
+            yield
+            return
+        device = process_state().device
+        token = torch.zeros((1, 1), dtype=torch.long, device=device)
+
+        def asking(count: int) -> bool:
+            """Whether any process does a forward pass now; this one does `count`."""
+            wanted = torch.tensor(count, device=device)
+            torch.distributed.all_reduce(wanted)
+            return bool(wanted.item())
+
+        def empty_pass() -> None:
+            with torch.no_grad():
+                model(input_ids=token, attention_mask=torch.ones_like(token), use_cache=False)
+
+        empty_pass()  # what FSDP fetches once and then keeps, so that later passes fetch the same
+        # The embedding is what runs first, and once, whether the model is called or generates.
+        embedding = model.get_input_embeddings()
+        hook = embedding.register_forward_pre_hook(lambda *given: asking(1) and None, prepend=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+            while asking(0):
+                empty_pass()
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:

@@ -15,6 +15,8 @@ def push(args: list[str]) -> None:
     options: Any = parsed((OPTIONS["push"],), args)[0]
     if options.folder is None or options.repo_id is None:
         raise EditError("push needs a folder and --repo_id, such as hf-ftedit push edited-adapter --repo_id user/name")
+    if not is_first_process():
+        return
     from hf_ftedit.hub import push_folder
 
     url = push_folder(
@@ -43,6 +45,8 @@ def verify(args: list[str]) -> int:
         tolerance=options.tolerance,
         trust_remote_code=options.trust_remote_code,
     )
+    if not is_first_process():
+        return 0 if found.passed else 1
     print(checks_table(found.checks))
     at = f" at commit {found.revision}" if found.revision else ""
     bad = sum(check.verdict == BAD for check in found.checks)
@@ -72,10 +76,17 @@ def merge(args: list[str]) -> None:
         merge_into_base=options.merge_into_base,
         trust_remote_code=options.trust_remote_code,
     )
+    if not is_first_process():
+        return
     print(results_table(told.results))
     print(parts_table(told.record["parts"]))
     what = "model" if options.merge_into_base else "adapter"
     print(f"Written to {without_home(options.output_dir)}: the {what}, its model card, edits and results.")
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of `accelerate launch`, as the launcher says: torch may not be loaded."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def without_home(text: str) -> str:

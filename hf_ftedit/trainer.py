@@ -22,7 +22,7 @@ from hf_ftedit.continuing import retention, revocation, scores_of
 from hf_ftedit.edit_folder import save_edit_folder, save_weights
 from hf_ftedit.evaluation import Measurement, fill_neighborhood_targets, measure, results_of
 from hf_ftedit.examples import examples
-from hf_ftedit.generation import greedy_answers
+from hf_ftedit.generation import shared_answers
 from hf_ftedit.hub import check_pushable, push_folder
 from hf_ftedit.loading import check_mergeable, unedited
 from hf_ftedit.logits import learns_prompts, target_logits, token_log_probs
@@ -192,9 +192,11 @@ class EditTrainer(ResumableTrainer):
         metrics["num_tokens"] = [self._total_train_tokens]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log metrics, those kept on the device read once here."""
-        for values in self._metrics["train" if self.model.training else "eval"].values():
-            values[:] = [value.item() if isinstance(value, torch.Tensor) else value for value in values]
+        """Log metrics; those kept on the device are read once here, and put together over the processes."""
+        for name, values in self._metrics["train" if self.model.training else "eval"].items():
+            if kept := [value for value in values if isinstance(value, torch.Tensor)]:
+                how = "sum" if name == "num_tokens" else "mean"
+                values[:] = self.accelerator.reduce(torch.stack(kept), reduction=how).tolist()
         super().log(logs, start_time)
 
     def evaluate(
@@ -371,7 +373,7 @@ class EditTrainer(ResumableTrainer):
         """The model's greedy answers, with or without its adapter."""
         model = self.accelerator.unwrap_model(self.model)
         with nullcontext() if edited else self._unedited(model):
-            return greedy_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
+            return shared_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
 
     def merge_into_base(self) -> None:
         """Put the adapter into the weights of the base model, which is measured without it first."""
