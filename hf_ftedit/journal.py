@@ -89,7 +89,8 @@ def fingerprint(model: Any, **settings: Any) -> str:
     found = xxhash.xxh3_128(json.dumps([settings, off], sort_keys=True).encode())
     for name, parameter in model.named_parameters():
         found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        flat = parameter.detach().reshape(-1)
+        whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # FSDP has it in parts
+        flat = whole.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // 64)]
         found.update(some.to("cpu").float().numpy().tobytes())
     return found.hexdigest()

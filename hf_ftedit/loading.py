@@ -86,8 +86,9 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    from hf_ftedit.processes import loads_on_one, process_state
+    from hf_ftedit.processes import check_launch, loads_on_one, process_state
 
+    check_launch()
     device = process_state().device  # of this process, also under `accelerate launch`
     commit = _commit_of(name, revision, kwargs.get("token"))
     if kwargs.get("quantization_config") is not None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 
 from hf_ftedit.records import EditError
 
@@ -34,6 +34,19 @@ def _is_zero3(model: Any) -> bool:
 def loads_on_one() -> bool:
     """Whether FSDP's `cpu_ram_efficient_loading` is on: only the first process of a machine reads the weights."""
     return all(os.environ.get(name, "").lower() in ("1", "true") for name in _LOADS_ON_ONE)
+
+
+def check_launch() -> None:
+    """Raise [`~hf_ftedit.records.EditError`] where `accelerate launch` is to spread weights in a way it cannot here."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() not in ("1", "true"):
+        return
+    if os.environ.get("FSDP_VERSION", "2") != "2":
+        raise EditError("FSDP 1 is not supported; set fsdp_version: 2, as in examples/accelerate/fsdp2.yaml")
+    if process_state().distributed_type == DistributedType.MULTI_CPU:
+        raise EditError(
+            "accelerate has FSDP on accelerators only, and would leave the weights whole on the CPU; launch with "
+            "examples/accelerate/cpu_2_processes.yaml"
+        )
 
 
 _LOADS_ON_ONE = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")

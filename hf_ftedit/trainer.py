@@ -352,7 +352,8 @@ class EditTrainer(ResumableTrainer):
         model = (self.accelerator.unwrap_model(self.model), self.processing_class)
         said = examples(*model, asked, self._said_before, chat_template=self.args.chat_template)
         results = {**self.edit_results(), **said}
-        state_dict = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
+        state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
         if self.args.should_save:
             save_edit_folder(
                 folder,

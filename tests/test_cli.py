@@ -7,9 +7,11 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import datasets
 import pytest
@@ -530,8 +532,12 @@ def test_many_processes_measure_as_one(edited, capsys, tmp_path):
     args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
     assert main([*args, "--output_dir", "one"]) == 0
     shown = capsys.readouterr().out
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "hf_ftedit"]
+    config = Path(__file__).parents[1] / "examples" / "accelerate" / "cpu_2_processes.yaml"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", port]
+    launch += ["-m", "hf_ftedit"]
     done = process(*args, "--output_dir", "two", program=launch)
     assert done.returncode == 0, done.stderr
     assert done.stdout == shown.replace("Written to one", "Written to two")

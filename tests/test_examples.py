@@ -1,15 +1,20 @@
 """The examples: scripts run, recipes and launch configurations parse, the shipped prompts are clean."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from trl import TrlParser, get_quantization_config
 
 from hf_ftedit import EditConfig, EditModelConfig
+from hf_ftedit.arguments import OPTIONS, parsed, resume_wish, with_words
 from hf_ftedit.augmentation import generic_prompts
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -110,7 +115,76 @@ def test_launch_configuration_loads_and_says_its_command(path: Path) -> None:
 
 
 def test_there_are_launch_configurations_for_one_and_many_devices() -> None:
-    assert {path.stem for path in LAUNCH_CONFIGS} == {"8_gpus_ddp", "cpu_2_processes", "fsdp2", "one_gpu"}
+    named_so = {"2_nodes", "8_gpus_ddp", "cpu_2_processes", "fsdp2", "one_gpu", "zero3"}
+    assert {path.stem for path in LAUNCH_CONFIGS} == named_so
+
+
+def test_weights_are_spread_as_the_package_can_take_it() -> None:
+    fsdp, zero3 = (load_config_from_file(str(EXAMPLES / "accelerate" / f"{name}.yaml")) for name in ("fsdp2", "zero3"))
+    assert fsdp.fsdp_config["fsdp_version"] == 2 and fsdp.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+    assert zero3.deepspeed_config["zero_stage"] == 3 and zero3.deepspeed_config["zero3_save_16bit_model"]
+
+
+def checked_train_options(command: str) -> None:
+    """Parse what follows `hf_ftedit train` in a job's command as the program does; a recipe stands in for its own."""
+    words = command.split("-m hf_ftedit train ")[1].split()
+    recipe = str(EXAMPLES / "recipes" / "single_edit.yaml")
+    words[words.index("--config") + 1] = recipe
+    options = parsed((OPTIONS["train"],), with_words("train", words), partly=True)[0]
+    assert resume_wish(options.resume_from_checkpoint) and options.output_dir
+    config = parsed((EditConfig, EditModelConfig), with_words("train", words))[0]
+    assert (config.save_strategy, config.save_steps, config.save_total_limit) == ("steps", 100, 2)
+
+
+SRUN = """#!/bin/bash
+echo "$*" > asked
+trap 'echo saved > saved; exit 143' TERM
+touch running
+while :; do sleep 0.05; done
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = show ]; then printf 'node7\nnode8\n'; else echo "$*" > requeued; fi
+"""
+
+
+def test_slurm_job_saves_and_is_queued_again(tmp_path: Path) -> None:
+    script = EXAMPLES / "jobs" / "slurm.sbatch"
+    assert f"sbatch examples/jobs/{script.name} recipe.yaml my-edits" in script.read_text(encoding="utf-8")
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]"}
+    env |= {"SLURM_JOB_ID": "12", "SLURM_NNODES": "2"}
+    with subprocess.Popen(["bash", str(script), "recipe.yaml", "my-edits"], env=env, cwd=tmp_path) as job:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "running").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        job.send_signal(signal.SIGTERM)
+        job.wait(timeout=20)
+    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "requeued").read_text() == "requeue 12\n"
+    asked = (tmp_path / "asked").read_text()
+    assert asked.rstrip().endswith("recipe.yaml my-edits")
+    command = asked.replace("\\\n", " ").split("'")[0].replace('"$0"', "recipe.yaml").replace('"$1"', "my-edits")
+    checked_train_options(command.rsplit(" recipe.yaml my-edits", 1)[0])
+
+
+def test_kubernetes_job_has_a_pod_for_each_machine() -> None:
+    text = (EXAMPLES / "jobs" / "kubernetes.yaml").read_text(encoding="utf-8")
+    service, job = yaml.safe_load_all(text)
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert spec["completionMode"] == "Indexed" and spec["completions"] == spec["parallelism"] == 2
+    assert pod["restartPolicy"] == "Never"  # what podFailurePolicy wants
+    assert service["spec"]["clusterIP"] == "None" and pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    (container,) = pod["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    (command,) = container["args"]
+    assert f"--num_processes {2 * container['resources']['limits']['nvidia.com/gpu']} " in command
+    assert f"--main_process_ip {job['metadata']['name']}-0.{pod['subdomain']} " in command
+    checked_train_options(command)
 
 
 @pytest.mark.parametrize("script", BENCHMARKS, ids=named)

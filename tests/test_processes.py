@@ -6,15 +6,19 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from tiny import TEXTS, bpe_tokenizer, tiny_model
+from trl import SFTConfig
 
+from hf_ftedit import EditConfig
 from hf_ftedit.evaluation import predict
 from hf_ftedit.perplexity import perplexity
-from hf_ftedit.processes import Processes
-from hf_ftedit.records import EditRecord
+from hf_ftedit.processes import Processes, check_launch
+from hf_ftedit.records import EditError, EditRecord
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["Kazakhstan", "Peru", "Rome", "Oslo", "Norway", "Mongolia", "Bergen", "Mars", "Narnia"]
@@ -158,6 +162,34 @@ def test_one_process_does_everything():
     into = [None]
     processes.gather([(0, "mine")], into)
     assert into == [None]  # it knows
+
+
+def test_an_item_is_asked_once_and_errors_are_raised():
+    processes = Processes()
+    assert processes.each_once("abc", lambda items: [item.upper() for item in items]) == ["A", "B", "C"]
+    assert processes.each_once([], lambda items: pytest.fail("nothing to ask")) == []
+    with pytest.raises(EditError, match="too long"), processes.failing_together(), processes.lockstep():
+        raise EditError("too long")
+
+
+def test_what_cannot_be_spread_is_refused(monkeypatch):
+    check_launch()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(EditError, match="FSDP 1 is not supported; set fsdp_version: 2"):
+        check_launch()
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    state = SimpleNamespace(distributed_type=DistributedType.MULTI_CPU)
+    monkeypatch.setattr("hf_ftedit.processes.process_state", lambda: state)
+    with pytest.raises(EditError, match="accelerate has FSDP on accelerators only"):
+        check_launch()
+
+
+def test_one_gpu_is_used_without_a_launcher(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(EditConfig, "n_gpu", property(lambda self: self._n_gpu))
+    monkeypatch.setattr(SFTConfig, "__post_init__", lambda self: setattr(self, "_n_gpu", 4))
+    assert EditConfig(output_dir=str(tmp_path)).n_gpu == 1
+    assert "one of 4 GPUs is used; to use all: accelerate launch -m hf_ftedit train" in caplog.text
 
 
 def test_two_processes_evaluate_once_from_the_command_line(tmp_path):
