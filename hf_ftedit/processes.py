@@ -37,7 +37,7 @@ def loads_on_one() -> bool:
 
 
 def check_launch() -> None:
-    """Raise [`~hf_ftedit.records.EditError`] where `accelerate launch` is to spread weights in a way it cannot here."""
+    """Raise [`~hf_ftedit.records.EditError`] where `accelerate launch` is to spread weights as it cannot here."""
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() not in ("1", "true"):
         return
     if os.environ.get("FSDP_VERSION", "2") != "2":
