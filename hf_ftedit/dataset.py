@@ -160,9 +160,13 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
 
     def prepared(self, split: str, num_proc: int | None = None) -> datasets.Dataset:
         """The split `split`, made when it is not in the cache."""
+        self.download_and_prepare(num_proc=num_proc)
+        return self.as_dataset(split=split)
+
+    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Make the splits, as [`~datasets.DatasetBuilder`] does; a full disk is told with its remedy."""
         with disk_errors(f"the cache of datasets, {self._cache_dir_root},", CACHE_REMEDY):
-            self.download_and_prepare(num_proc=num_proc)
-            return self.as_dataset(split=split)
+            super().download_and_prepare(*args, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(

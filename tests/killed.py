@@ -1,0 +1,87 @@
+"""
+Runs of the command line that end badly, each in a fork of this process: imports are paid once.
+
+    python tests/killed.py CHAINS.json
+
+CHAINS.json names lists of runs, made one after the other; two lists are worked on at a time. A run has `args` of the
+command line, and, optionally, `at` (a function), `call` (which call of it), `signal` (sent to itself just before that
+call) or `code` (run at that call), and `setup` (code that is run first). Prints, for each run, `code` (negative after
+a signal), `out` and `err`.
+"""
+
+import json
+import os
+import pydoc
+import sys
+import tempfile
+
+
+def patch(at: str, call: int, act: str) -> None:
+    owner, name = at.rsplit(".", 1)
+    owner = pydoc.locate(owner)
+    real, calls = getattr(owner, name), []
+
+    def patched(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            exec(act, {"os": os})  # noqa: S102
+        return real(*args, **kwargs)
+
+    setattr(owner, name, patched)
+
+
+def child(run: dict) -> int:
+    from hf_ftedit.cli import main
+
+    exec(run.get("setup", ""), {"os": os})  # noqa: S102
+    if "at" in run:
+        act = f"os.kill(os.getpid(), {run['signal']})" if "signal" in run else run["code"]
+        patch(run["at"], run.get("call", 1), act)
+    return main(run["args"])
+
+
+def ended(run: dict) -> dict:
+    """One run in a fork, with what it printed."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        if not (pid := os.fork()):
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            code = 1
+            try:
+                code = child(run)
+            except BaseException:  # a traceback is what the tests look for
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        texts = {}
+        for name, file in (("out", out), ("err", err)):
+            file.seek(0)
+            texts[name] = file.read()
+    return {"code": code, **texts}
+
+
+def work_off(chains: dict, at_once: int = 2) -> dict:
+    """All chains, by as many forks at once, which leave what came of them in files."""
+    names, pids = list(chains), []
+    for start in range(at_once):
+        if not (pid := os.fork()):
+            for name in names[start::at_once]:
+                with open(f"{name}.ended.json", "w") as file:
+                    json.dump([ended(run) for run in chains[name]], file)
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    return {name: json.loads(open(f"{name}.ended.json").read()) for name in names}
+
+
+if __name__ == "__main__":
+    import matplotlib.figure  # noqa: F401
+
+    import hf_ftedit.report
+    import hf_ftedit.trainer  # noqa: F401
+
+    print(json.dumps(work_off(json.loads(open(sys.argv[1]).read()))))
