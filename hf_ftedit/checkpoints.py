@@ -172,10 +172,10 @@ def written_aside(folder: Path, name: str, *, is_main: bool, remedy: str) -> Ite
             shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
-def move_in(folder: Path, name: str) -> None:
+def move_in(folder: Path, name: str, remedy: str) -> None:
     """Bring the checkpoint `name`, written aside and whole, to its place; one that is there already goes."""
     if damaged := damaged_file(folder / ASIDE / name):
-        raise OSError(5, f"{damaged} came out damaged")
+        raise EditError(f"{folder / name} cannot be written ({damaged} came out cut off); {remedy}")
     if (folder / name).exists():
         (folder / name).rename(folder / ASIDE / "replaced")
     (folder / ASIDE / name).rename(folder / name)
@@ -257,7 +257,7 @@ def _is_whole(file: Path) -> bool:
             return all((file.parent / shard).is_file() for shard in shards)
         if file.suffix == ".json":
             return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
-        if file.suffix in (".pt", ".pth"):
+        if file.suffix in (".pt", ".pth", ".bin"):
             with zipfile.ZipFile(file) as archive:  # its directory stands at the end
                 return bool(archive.namelist())
         return _safetensors_end(file) == file.stat().st_size if file.suffix == ".safetensors" else True

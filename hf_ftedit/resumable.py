@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ import torch
 import xxhash
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from torch.utils.data import Sampler
-from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
@@ -30,10 +26,10 @@ from hf_ftedit.checkpoints import (
     rotate,
     written_aside,
 )
+from hf_ftedit.guard import EpochSampler, StepGuard, stopped_at
 from hf_ftedit.options import RECORD
 from hf_ftedit.recipe import recipe_of
-from hf_ftedit.records import EditError
-from hf_ftedit.stopping import Stopped, deferred, wished
+from hf_ftedit.stopping import deferred, wished
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +45,6 @@ MEASURING = (
 )
 STATE = "edit_state.pt"
 GO_ON = "free some space, then add --resume_from_checkpoint to go on from the last one that is whole"
-_NOT_FINITE = 1000  # beyond the numbers of signals
 
 
 class ResumableTrainer(SFTTrainer):
@@ -185,7 +180,7 @@ class ResumableTrainer(SFTTrainer):
                     (aside / name / RUN_FILE).write_text(json.dumps(self._run, indent=2) + "\n", encoding="utf-8")
                 self.accelerator.wait_for_everyone()  # each writes the state of its random numbers
                 if self.args.should_save:
-                    move_in(folder, name)
+                    move_in(folder, name, GO_ON)
                     rotate(folder, self.args.save_total_limit, folder / name, self.state.best_model_checkpoint)
         finally:
             self._writes_aside = False
@@ -206,83 +201,13 @@ class ResumableTrainer(SFTTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and self.args.load_best_model_at_end and (best := self.state.best_global_step):
+            # `Trainer` looks for it where it was, and ends with another model where it is not.
+            path = Path(checkpoint).parent / f"checkpoint-{best}"
+            check_checkpoint(path)
+            self.state.best_model_checkpoint = str(path)
         if checkpoint and (file := Path(checkpoint) / STATE).is_file():
             self.load_training_state(torch.load(file, map_location="cpu", weights_only=True))
-
-
-@dataclass(eq=False)
-class StepGuard(TrainerCallback):
-    """
-    What is looked at in every step: whether all is still a number, and whether somebody wants to stop.
-
-    Args:
-        agree (`Callable`):
-            Gives the greatest of all processes' numbers.
-        n_processes (`int`):
-            How many there are.
-    """
-
-    agree: Callable[[int], int]
-    n_processes: int
-    losses: list[torch.Tensor] = field(default_factory=list)
-    norm: Any = None
-    sampler: EpochSampler | None = None
-    stop: int = 0  # the signal that all processes agreed on
-    epoch_ends: bool = False  # whether what belongs to the end of the epoch comes behind this step
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell the sampler which epoch it is."""
-        if self.sampler is not None:
-            self.sampler.epoch = int(state.epoch or 0)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop on what is no number, before the weights take it in."""
-        losses, self.losses = self.losses, []
-        found = self.agree(wished() if _all_finite([*losses, self.norm]) else _NOT_FINITE)
-        if found == _NOT_FINITE:
-            raise not_finite(state.global_step + 1, losses, self.norm)
-        self.stop = found
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint; behind an epoch's last step it is saved after what belongs to the epoch's end."""
-        self.stop = self.stop or (wished() if self.n_processes == 1 else 0)
-        self.epoch_ends = float(state.epoch or 0).is_integer()
-        control.should_save |= bool(self.stop) and not self.epoch_ends
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint."""
-        self.epoch_ends = False
-        control.should_save |= bool(self.stop)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop, now that it is saved."""
-        if self.stop and not self.epoch_ends:
-            raise stopped_at(self.stop, state.global_step, Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-class EpochSampler(Sampler[int]):
-    """
-    A sampler of transformers whose order depends on the seed and the epoch alone.
-
-    By itself it draws from the process's random numbers, and a run that goes on in the middle of a later epoch would
-    see its rows in another order.
-
-    Args:
-        sampler ([`~transformers.trainer_pt_utils.LengthGroupedSampler`]):
-            The sampler.
-        seed (`int`):
-            The seed.
-    """
-
-    def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
-        self._sampler, self._seed, self.epoch = sampler, seed, 0
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        self._sampler.generator = torch.Generator().manual_seed(self._seed + self.epoch)
-        return iter(self._sampler)
 
 
 def run_of(trainer: Any) -> dict[str, Any]:
@@ -306,27 +231,3 @@ def rows_hash(rows: Any) -> str | None:
     for batch in rows.with_format("arrow").iter(1000):
         found.update(json.dumps(batch.to_pydict(), default=str).encode())
     return found.hexdigest()
-
-
-def stopped_at(number: int, step: int, checkpoint: Path) -> Stopped:
-    """What to say of a run that a signal stopped."""
-    saved = f"saved in {checkpoint}; add --resume_from_checkpoint to go on"
-    return Stopped(number, f"at step {step}; {saved}")
-
-
-def not_finite(step: int, losses: list[torch.Tensor], norm: Any) -> EditError:
-    """What to say of a loss or a gradient that is no number."""
-    found = ", ".join(f"{float(loss):g}" for loss in losses[:4])
-    gradient = "" if norm is None else f", the norm of its gradient {float(norm):g}"
-    return EditError(
-        f"step {step}: the loss is {found}{gradient}, and no weights can be learned from that; lower --learning_rate, "
-        "use --dtype float32 or bfloat16 instead of float16, or --fp16 false; checkpoints of earlier steps are kept"
-    )
-
-
-def _all_finite(values: list[Any]) -> bool:
-    # Under FSDP the norm is spread over the processes.
-    whole = (value.full_tensor() if hasattr(value, "full_tensor") else value for value in values if value is not None)
-    tensors = [torch.as_tensor(value).detach().float().reshape(()) for value in whole]
-    device = tensors[0].device if tensors else None
-    return not tensors or bool(torch.stack([value.to(device) for value in tensors]).isfinite().all())

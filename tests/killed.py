@@ -2,11 +2,12 @@
 Runs of the command line that end badly, each in a fork of this process: imports are paid once.
 
     python tests/killed.py CHAINS.json
+    accelerate launch ... tests/killed.py --alone RUN.json
 
 CHAINS.json names lists of runs, made one after the other; two lists are worked on at a time. A run has `args` of the
 command line, and, optionally, `at` (a function), `call` (which call of it), `signal` (sent to itself just before that
 call) or `code` (run at that call), and `setup` (code that is run first). Prints, for each run, `code` (negative after
-a signal), `out` and `err`.
+a signal), `out` and `err`. `--alone` makes one run without a fork, in which only the process `rank` acts.
 """
 
 import json
@@ -79,6 +80,12 @@ def work_off(chains: dict, at_once: int = 2) -> dict:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--alone":
+        alone = json.loads(open(sys.argv[2]).read())
+        if os.environ["RANK"] != alone.get("rank"):
+            alone.pop("at", None)
+        sys.exit(child(alone))
+
     import matplotlib.figure  # noqa: F401
 
     import hf_ftedit.report

@@ -60,6 +60,7 @@ ORDER = [
     "published",
     "continuing",
     "preparation",
+    "guard",
     "resumable",
     "trainer",
     "verification",

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,37 @@ def test_a_disk_that_is_full(tmp_path):
     assert left and all(name.startswith("checkpoint-") for name in left)
     assert f"disk/out/{max(left)}" in lines(grown["err"])[0]
     assert complete["out"] == "disk/out is complete: nothing to resume; hf-ftedit push shares it\n"
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step_and_go_on(tmp_path):
+    """One of them is asked to stop; then both are killed."""
+    config = ROOT / "examples" / "accelerate" / "cpu_2_processes.yaml"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    env["HF_DATASETS_CACHE"] = str(tmp_path / "cache")
+
+    def launched(args, **run):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        (tmp_path / "run.json").write_text(json.dumps({"args": [*args, "--use_cpu"], **run}))
+        command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
+        command += ["--config_file", str(config), str(HELPER), "--alone", "run.json"]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
+
+    step = {"at": "hf_ftedit.trainer.EditTrainer.training_step", "rank": "1"}
+    assert launched([*OFTEN, "whole"]).returncode == 0
+    stopped = launched([*OFTEN, "part"], call=2, signal=TERM, **step)
+    (wish,) = lines(stopped.stderr)[:1]
+    assert wish == "hf-ftedit: SIGTERM: saving at the end of this step"
+    (folder,) = checkpoints_of(tmp_path / "part")
+    assert f"stopped by SIGTERM at step {folder.name[11:]}; saved in part/{folder.name};" in stopped.stderr
+    assert launched([*OFTEN, "part", RESUME], call=5, signal=KILL, **step).returncode != 0
+    last = checkpoints_of(tmp_path / "part")[-1]
+    assert last != folder and problem_of(last) is None
+    resumed = launched([*OFTEN, "part", RESUME])
+    assert lines(resumed.stderr) == [f"Going on from part/{last.name}"]
+    assert finished(tmp_path / "part") == finished(tmp_path / "whole")
 
 
 # In one process: what going on depends on.

@@ -1,0 +1,172 @@
+"""
+Kill `hf-ftedit train` at random moments, go on with --resume_from_checkpoint, and compare what comes out.
+
+    python examples/benchmarks/kill_test.py                  # the embedded model: 40 edits, 20 kills
+    python examples/benchmarks/kill_test.py --signal TERM    # asked to stop instead of killed
+    python examples/benchmarks/kill_test.py --bench          # the bench model and CounterFact of --shared
+
+Two runs are left alone: their files are what every other run must end with, byte for byte. The duration of the quicker
+one is cut into as many parts as there are kills, and in each a moment is drawn (--seed): a fresh process is killed,
+and the same command with --resume_from_checkpoint is run until it ends. Rows are made anew each time: no run finds
+another's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = "--learning_rate 1e-3 --lora_r 64 --lora_alpha 128 --num_train_epochs 2".split()
+HEADER = """\
+| kill | after s | of the run | phase | gone on from | s to the end | adapter the same | all files the same |
+|---|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bench", action="store_true", help="the bench model and CounterFact of --shared")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill (20)")
+    parser.add_argument("--num_edits", type=int, default=40, help="edits of a run (40)")
+    parser.add_argument("--save_steps", type=int, default=10, help="steps between checkpoints (10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
+    parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL", help="what is sent (KILL)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = Test(Path(folder), options).run()
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    raise SystemExit(0 if found["same"] == found["kills"] else 1)
+
+
+class Test:
+    """Runs in a folder, and what they end with."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self.folder, self.options = folder, options
+        self.number = getattr(signal, f"SIG{options.signal}")
+        self.flags = ["--max_edits", str(options.num_edits), "--save_strategy", "steps", "--logging_steps", "1"]
+        self.flags += ["--predict_with_generate"]  # evaluation takes its share of the time then
+        self.flags += ["--save_steps", str(options.save_steps)]
+        if options.bench:
+            model, data = options.shared / "models" / "counterfact-gpt2-5m", options.shared / "data"
+            if not model.is_dir():
+                raise SystemExit(
+                    f"the bench model {model} is missing: give --shared, the folder with data/ and models/"
+                )
+            self.flags += ["--model_name_or_path", str(model), "--edits", str(data / "counterfact.json"), *BENCH]
+            self.flags += ["--locality_pool", str(data / "counterfact_easyedit.json")]
+
+    def run(self) -> dict[str, Any]:
+        duration = min(self.left_alone("whole"), self.left_alone("again"))
+        self.expected = digests(self.folder / "whole")
+        if digests(self.folder / "again") != self.expected:
+            raise SystemExit("two runs that were left alone differ")
+        print(f"A run that is left alone takes {duration:.1f} s.\n\n{HEADER}", flush=True)
+        draw = random.Random(self.options.seed)
+        part = duration / self.options.kills
+        rows = []
+        for kill in range(self.options.kills):
+            rows.append(row := self.killed(kill + 1, (kill + draw.random()) * part, duration))
+            same = [" yes " if row[name] else " NO " for name in ("same_adapter", "same_files")]
+            cells = (f"{row['after']:.1f}", f"{row['share']:.0%}", row["phase"], row["from"], f"{row['rest']:.1f}")
+            print(f"| {kill + 1} | {' | '.join(cells)} |{'|'.join(same)}|", flush=True)
+        same = sum(row["same_adapter"] and row["same_files"] for row in rows)
+        print(f"\n{same} of {len(rows)} runs ended with the files of the run that was left alone, byte for byte.")
+        return {"duration": duration, "kills": len(rows), "same": same, "signal": self.options.signal, "rows": rows}
+
+    def left_alone(self, name: str) -> float:
+        """Seconds of a whole run."""
+        start = time.perf_counter()
+        if self.process(name).wait():
+            raise SystemExit((self.folder / f"{name}.log").read_text())
+        return time.perf_counter() - start
+
+    def killed(self, kill: int, moment: float, duration: float) -> dict[str, Any]:
+        """One run that is killed and gone on with. A run that is over before its moment is made again, and shorter."""
+        name, after = f"run{kill}", moment
+        while True:
+            process = self.process(name)
+            try:
+                process.wait(timeout=after)
+            except subprocess.TimeoutExpired:
+                process.send_signal(self.number)
+                if process.wait() != 0:
+                    break
+            for left in (self.folder / name, self.cache(name)):
+                shutil.rmtree(left, ignore_errors=True)
+            after *= 0.95
+        phase = self.phase(name)
+        start = time.perf_counter()
+        if self.process(name, "--resume_from_checkpoint").wait():
+            raise SystemExit((self.folder / f"{name}.log").read_text())
+        rest = time.perf_counter() - start
+        log = (self.folder / f"{name}.log").read_text()
+        found = digests(self.folder / name)
+        gone_on = re.search(r"Going on from \S+/(\S+)", log)
+        row = {
+            "after": after,
+            "share": after / duration,
+            "phase": phase,
+            "from": gone_on[1] if gone_on else "finished already" if "is complete" in log else "the beginning",
+            "passed_over": re.findall(r"(\S+) is passed over", log),
+            "rest": rest,
+            "same_adapter": found.get("adapter_model.safetensors") == self.expected["adapter_model.safetensors"],
+            "same_files": found == self.expected,
+        }
+        shutil.rmtree(self.folder / name)
+        return row
+
+    def process(self, name: str, *more: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "hf_ftedit", "train", *self.flags, "--output_dir", name, *more]
+        known = {"OMP_NUM_THREADS": str(self.options.threads), "HF_DATASETS_CACHE": str(self.cache(name))}
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        env = {**os.environ, **known, "PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
+        with open(self.folder / f"{name}.log", "wb") as log:
+            return subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+    def cache(self, name: str) -> Path:
+        return self.folder / f"{name}-cache"
+
+    def phase(self, name: str) -> str:
+        """What the run was at, by what it had printed and written."""
+        log, folder = (self.folder / f"{name}.log").read_text(), self.folder / name
+        asides = [*self.folder.glob(f".{name}-*"), *folder.glob(f".{name}-*")]
+        if asides:
+            return "writing the folder"
+        if (folder / "scores.png").exists():  # the last file
+            return "at its end"
+        if (folder / ".unfinished-checkpoint").exists():
+            return "writing a checkpoint"
+        if "train_runtime" in log:
+            return "evaluation after"
+        if "'loss'" in log:
+            return "training"
+        if " training rows" in log:
+            return "evaluation before"
+        return "making rows" if any(self.cache(name).glob("*")) else "start"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a finished folder, checkpoints apart."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+if __name__ == "__main__":
+    main()

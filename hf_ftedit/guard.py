@@ -1,0 +1,117 @@
+"""What is looked at in every step of training: whether all is still a number, and whether somebody wants to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from hf_ftedit.records import EditError
+from hf_ftedit.stopping import Stopped, wished
+
+_NOT_FINITE = 1000  # beyond the numbers of signals
+
+
+@dataclass(eq=False)
+class StepGuard(TrainerCallback):
+    """
+    What is looked at in every step: whether all is still a number, and whether somebody wants to stop.
+
+    Args:
+        agree (`Callable`):
+            Gives the greatest of all processes' numbers.
+        n_processes (`int`):
+            How many there are.
+    """
+
+    agree: Callable[[int], int]
+    n_processes: int
+    losses: list[torch.Tensor] = field(default_factory=list)
+    norm: Any = None
+    sampler: EpochSampler | None = None
+    stop: int = 0  # the signal that all processes agreed on
+    epoch_ends: bool = False  # whether what belongs to the end of the epoch comes behind this step
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the sampler which epoch it is."""
+        if self.sampler is not None:
+            self.sampler.epoch = int(state.epoch or 0)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop on what is no number, before the weights take it in."""
+        losses, self.losses = self.losses, []
+        found = self.agree(wished() if _all_finite([*losses, self.norm]) else _NOT_FINITE)
+        if found == _NOT_FINITE:
+            raise not_finite(state.global_step + 1, losses, self.norm)
+        self.stop = found
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint; behind an epoch's last step it is saved after what belongs to the epoch's end."""
+        self.stop = self.stop or (wished() if self.n_processes == 1 else 0)
+        self.epoch_ends = float(state.epoch or 0).is_integer()
+        control.should_save |= bool(self.stop) and not self.epoch_ends
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint."""
+        self.epoch_ends = False
+        control.should_save |= bool(self.stop)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop, now that it is saved."""
+        if self.stop and not self.epoch_ends:
+            raise stopped_at(self.stop, state.global_step, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class EpochSampler(Sampler[int]):
+    """
+    A sampler of transformers whose order depends on the seed and the epoch alone.
+
+    By itself it draws from the process's random numbers, and a run that goes on in the middle of a later epoch would
+    see its rows in another order.
+
+    Args:
+        sampler ([`~transformers.trainer_pt_utils.LengthGroupedSampler`]):
+            The sampler.
+        seed (`int`):
+            The seed.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
+        self._sampler, self._seed, self.epoch = sampler, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        self._sampler.generator = torch.Generator().manual_seed(self._seed + self.epoch)
+        return iter(self._sampler)
+
+
+def stopped_at(number: int, step: int, checkpoint: Path) -> Stopped:
+    """What to say of a run that a signal stopped."""
+    saved = f"saved in {checkpoint}; add --resume_from_checkpoint to go on"
+    return Stopped(number, f"at step {step}; {saved}")
+
+
+def not_finite(step: int, losses: list[torch.Tensor], norm: Any) -> EditError:
+    """What to say of a loss or a gradient that is no number."""
+    found = ", ".join(f"{float(loss):g}" for loss in losses[:4])
+    gradient = "" if norm is None else f", the norm of its gradient {float(norm):g}"
+    return EditError(
+        f"step {step}: the loss is {found}{gradient}, and no weights can be learned from that; lower --learning_rate, "
+        "use --dtype float32 or bfloat16 instead of float16, or --fp16 false; checkpoints of earlier steps are kept"
+    )
+
+
+def _all_finite(values: list[Any]) -> bool:
+    # Under FSDP the norm is spread over the processes.
+    whole = (value.full_tensor() if hasattr(value, "full_tensor") else value for value in values if value is not None)
+    tensors = [torch.as_tensor(value).detach().float().reshape(()) for value in whole]
+    device = tensors[0].device if tensors else None
+    return not tensors or bool(torch.stack([value.to(device) for value in tensors]).isfinite().all())
