@@ -22,6 +22,7 @@ from hf_ftedit.checkpoints import (
     check_run,
     move_in,
     newest_checkpoint,
+    problem_of,
     remove_leftovers,
     rotate,
     written_aside,
@@ -29,6 +30,7 @@ from hf_ftedit.checkpoints import (
 from hf_ftedit.guard import EpochSampler, StepGuard, stopped_at
 from hf_ftedit.options import RECORD
 from hf_ftedit.recipe import recipe_of
+from hf_ftedit.records import EditError
 from hf_ftedit.stopping import deferred, wished
 
 logger = logging.getLogger(__name__)
@@ -204,7 +206,9 @@ class ResumableTrainer(SFTTrainer):
         if checkpoint and self.args.load_best_model_at_end and (best := self.state.best_global_step):
             # `Trainer` looks for it where it was, and ends with another model where it is not.
             path = Path(checkpoint).parent / f"checkpoint-{best}"
-            check_checkpoint(path)
+            if problem := problem_of(path):
+                remedy = "put it back, or begin again in another --output_dir"
+                raise EditError(f"{path}, the best checkpoint so far, cannot be used: {problem}; {remedy}")
             self.state.best_model_checkpoint = str(path)
         if checkpoint and (file := Path(checkpoint) / STATE).is_file():
             self.load_training_state(torch.load(file, map_location="cpu", weights_only=True))

@@ -115,6 +115,11 @@ def ends(tmp_path_factory):
         own = OTHER_CACHE.format(1) if moment == "augmentation" else ""
         chains[moment] = [{"args": args, "setup": own, **at}, {"args": [*args, RESUME], "setup": own}]
     chains["rows"] = [{"args": [*OFTEN, "rows"], "setup": OTHER_CACHE.format(2), **FULL_CACHE}]
+    augment = ["augment", *TRAIN[1:7], "--output_dir"]
+    chains["augment"] = [
+        {"args": [*augment, "stopped"], "at": "datasets.Dataset.to_parquet", "call": 2, "signal": TERM},
+        {"args": [*augment, "full"], "at": "datasets.Dataset.to_parquet", "call": 2, "code": FULL_CACHE["code"]},
+    ]
     steep = ["--learning_rate", "1e30", "--max_grad_norm", "0"]
     chains["no number"] = [{"args": [*OFTEN, "no-number", *steep]}]
     return folder, ran(folder, chains)
@@ -183,6 +188,18 @@ def test_a_disk_that_fills_up_costs_a_line(ends, case, kept):
     assert lines(resumed["err"]) == [f"Going on from {case}/checkpoint-{kept}"]
     assert finished(folder / case) == finished(folder / "whole")
     assert not [name for name in names(folder / case) if name.startswith(".")]
+
+
+def test_a_dataset_is_written_whole_or_not_at_all(ends):
+    folder, ended = ends
+    stopped, full = ended["augment"]
+    assert (stopped["code"], full["code"]) == (128 + TERM, 2)
+    assert lines(stopped["err"]) == ["hf-ftedit: stopped by SIGTERM"]
+    told = (
+        "output_dir 'full' cannot be written (No space left on device); free some space, or give another --output_dir"
+    )
+    assert lines(full["err"]) == [f"hf-ftedit: {told}"]
+    assert not [name for name in names(folder) if name.startswith(("stopped", "full", ".stopped", ".full"))]
 
 
 def test_a_cache_on_a_full_disk_costs_a_line(ends):
@@ -409,6 +426,20 @@ def test_old_checkpoints_go_but_never_the_best_one(base, tokenizer, tmp_path, li
     for path in checkpoints_of(tmp_path / "out"):
         state = json.loads((path / "trainer_state.json").read_text())
         assert state["best_model_checkpoint"] == str(tmp_path / "out" / "checkpoint-1")
+
+
+def test_a_best_checkpoint_that_is_gone_is_told(base, tokenizer, tmp_path):  # noqa: F811
+    how = settings(max_steps=3, learning_rate=0.0, **RUNS["best"] | {"metric_for_best_model": "efficacy"})
+    editor(base, tokenizer, config(tmp_path / "out", **how)).train()
+    (tmp_path / "out").rename(tmp_path / "moved")
+    again = editor(base, tokenizer, config(tmp_path / "moved", **how))
+    again.train(resume_from_checkpoint=True)
+    assert again.state.best_model_checkpoint == str(tmp_path / "moved" / "checkpoint-1")
+    shutil.rmtree(tmp_path / "moved" / "checkpoint-1")
+    with pytest.raises(
+        EditError, match="checkpoint-1, the best checkpoint so far, cannot be used: there is no such folder; put it"
+    ):
+        editor(base, tokenizer, config(tmp_path / "moved", **how)).train(resume_from_checkpoint=True)
 
 
 def test_more_state_is_kept_for_going_on(base, tokenizer, tmp_path, monkeypatch):  # noqa: F811
