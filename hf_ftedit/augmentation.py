@@ -53,6 +53,8 @@ class Augmenter:
             Its tokenizer.
         held_out (`Sequence[EditRecord]`, *optional*):
             Other records that will be measured: no row holds a probe of theirs either.
+        revoked (`Sequence[EditRecord]`, *optional*):
+            Edits that are taken back: what the unedited model answers to their prompts and other wordings is rehearsed.
         chat_template (`bool`, *optional*, defaults to `False`):
             Whether the model is asked for its own answers through its chat template.
         seed (`int`, *optional*, defaults to `42`):
@@ -71,14 +73,16 @@ class Augmenter:
         model: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         held_out: Sequence[EditRecord] = (),
+        revoked: Sequence[EditRecord] = (),
         chat_template: bool = False,
         seed: int = 42,
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
         self._model, self._tokenizer, self._chat_template = model, tokenizer, chat_template
         self._held_out = held_out
-        self._probes = ProbeTexts([*records, *_as_probes(held_out, records)])
+        self._probes = ProbeTexts([*records, *revoked, *_as_probes(held_out, records)])
         self._pool = self._prepare_pool(list(pool))
+        self._restored = self._prepare_restored(revoked)
         self._similar = self._prepare_similar()
         self._prefixes = self._prepare_prefixes()
         self._model = self._tokenizer = None  # rows are drawn in worker processes too: carry no model there
@@ -97,7 +101,7 @@ class Augmenter:
         yield _row(record, "rewrite", record.prompt, record.target_new)
         for prompt in self._paraphrases(index, rng):
             yield _row(record, "paraphrase", prompt, record.target_new)
-        for fact in self._locality(index, rng):
+        for fact in [*self._locality(index, rng), *self._restored[index :: len(self.records)]]:
             yield _row(record, "locality", fact.prompt, fact.target)
 
     def ingredients(self) -> list[Any]:
@@ -105,7 +109,16 @@ class Augmenter:
         records = [record.to_dict() for record in [*self.records, *self._held_out]]
         facts = [tuple(vars(fact).values()) for fact in self._pool.facts]
         wordings = [self._pool.wordings(record) for record in self.records]
-        return [records, facts, wordings, asdict(self.options), self.seed, self._prefixes, self._similar]
+        return [
+            records,
+            facts,
+            wordings,
+            asdict(self.options),
+            self.seed,
+            self._prefixes,
+            self._similar,
+            self._restored,
+        ]
 
     def _paraphrases(self, index: int, rng: random.Random) -> list[str]:
         """Prompts that ask for the edit's fact in other wordings or behind other text."""
@@ -165,10 +178,18 @@ class Augmenter:
         """The facts with the unedited model's own answers in place of theirs."""
         from hf_ftedit.generation import shared_answers
 
-        model, tokenizer = self._need_model("locality_strategy 'self'")
+        model, tokenizer = self._need_model("rehearsing own answers")
         prompts = [fact.prompt for fact in facts]
         answers = shared_answers(model, tokenizer, prompts, chat_template=self._chat_template, desc="Own answers")
         return [replace(fact, target=answer) for fact, answer in zip(facts, answers, strict=True) if answer]
+
+    def _prepare_restored(self, revoked: Sequence[EditRecord]) -> list[Fact]:
+        """What the unedited model says of revoked edits, dealt out among the edits that stay."""
+        if not revoked:
+            return []
+        rng = random.Random(self.seed)
+        asked = [Fact(prompt, "") for edit in revoked for prompt in (edit.prompt, *self._wordings(edit, rng))]
+        return self._answered(asked)
 
     def _prepare_similar(self) -> list[list[int]]:
         if self.options.locality_strategy != "similar" or not self.options.num_locality:

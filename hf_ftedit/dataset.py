@@ -80,6 +80,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             Use only the first so many edits.
         held_out (`Sequence[EditRecord]`, *optional*):
             Other records that will be measured: no row holds a probe of theirs either.
+        revoked (`Sequence[EditRecord]`, *optional*):
+            Edits that are taken back, see [`Augmenter`].
         chat_template (`bool`, *optional*, defaults to `False`):
             Whether the model is asked for its own answers through its chat template.
         seed (`int`, *optional*, defaults to `42`):
@@ -112,6 +114,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         format: str | None = None,
         max_edits: int | None = None,
         held_out: Sequence[EditRecord] = (),
+        revoked: Sequence[EditRecord] = (),
         chat_template: bool = False,
         seed: int = 42,
         cache_dir: str | None = None,
@@ -126,6 +129,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             model=model,
             tokenizer=tokenizer,
             held_out=held_out,
+            revoked=revoked,
             chat_template=chat_template,
             seed=seed,
         )

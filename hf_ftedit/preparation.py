@@ -94,7 +94,8 @@ def prepare(
     trained = _records(source)
     records = measured or trained
     if trained and not isinstance(source, EditDatasetBuilder):
-        source = _builder(trained, facts, args, model, tokenizer, measured or [])
+        revoked = prior.revoked if prior else []
+        source = _builder(trained, facts, args, model, tokenizer, measured or [], revoked)
     if isinstance(source, EditDatasetBuilder):
         source.check_same()
         rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
@@ -240,6 +241,7 @@ def _builder(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     held_out: list[EditRecord],
+    revoked: list[EditRecord],
 ) -> EditDatasetBuilder:
     with unedited(model):
         return EditDatasetBuilder(
@@ -249,6 +251,7 @@ def _builder(
             locality_pool=facts,
             options=args,
             held_out=held_out,
+            revoked=revoked,
             chat_template=args.chat_template,
             seed=args.seed,
         )

@@ -146,3 +146,18 @@ def test_few_wordings_come_again_behind_other_prefixes(asked):
     found = prompts(rows, "paraphrase")
     assert found[0] == "Paris lies in" and len(set(found)) == len(found) == 10
     assert all(prompt.endswith(". Paris lies in") for prompt in found[1:])
+
+
+def test_revoked_edits_are_rehearsed_as_the_unedited_model_answers_them(asked):
+    kept, revoked = EDITS[:9], EDITS[9:]
+    options = AugmentationOptions()
+    plain, restoring = (
+        list(Augmenter(kept, options, pool=POOL, **more, **asked).rows()) for more in ({}, {"revoked": revoked})
+    )
+    extra = [row for row in restoring if row not in plain]
+    assert {edit.prompt for edit in revoked} <= {row["prompt"] for row in extra}
+    assert all(row["kind"] == "locality" for row in extra) and len(extra) > len(revoked)
+    answers = greedy_answers(*asked.values(), [row["prompt"] for row in extra])
+    assert [row["completion"] for row in extra] == [f" {answer}" for answer in answers]
+    probes = {prompt for edit in revoked for prompt in edit.paraphrase_prompts}
+    assert not probes & {row["prompt"] for row in restoring}
