@@ -54,7 +54,7 @@ class Augmenter:
         held_out (`Sequence[EditRecord]`, *optional*):
             Other records that will be measured: no row holds a probe of theirs either.
         revoked (`Sequence[EditRecord]`, *optional*):
-            Edits that are taken back: what the unedited model answers to their prompts and other wordings is rehearsed.
+            Edits that are taken back: the unedited model's answers to their prompts and other wordings are rehearsed.
         chat_template (`bool`, *optional*, defaults to `False`):
             Whether the model is asked for its own answers through its chat template.
         seed (`int`, *optional*, defaults to `42`):

@@ -103,6 +103,7 @@ def load_model(
             use_safetensors=True,
             **kwargs,
         )
+    keep_gradients(model)
     model.config._commit_hash = commit  # transformers does not keep it
     if loads_on_one() and not _has_room(model, device):
         return model  # until FSDP spreads it over the devices
@@ -222,6 +223,26 @@ def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
     for name, weight in model.named_parameters():
         if not re.search(r"\.(lora_\w+|modules_to_save)\.", name):
             yield re.sub(r"\.(base_layer|original_module)\b", "", name), weight
+
+
+def keep_gradients(model: Any) -> None:
+    """
+    Keep 4-bit weights in the order that gradients go through.
+
+    On some CPUs bitsandbytes 0.50 packs them anew at the first pass in evaluation mode, for a kernel without gradient
+    that is then used in training too: all layers below would learn nothing, silently.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: they are packed already.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+                raise EditError(
+                    "the model was run in 4 bits on this CPU before, and bitsandbytes has packed it for inference; "
+                    "give its name, or load it again"
+                )
+            module.support_avx512bf16_for_cpu = False
 
 
 def check_mergeable(model: Any) -> None:

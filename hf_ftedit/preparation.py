@@ -16,7 +16,7 @@ from hf_ftedit.continuing import Continued, continued
 from hf_ftedit.dataset import EditDatasetBuilder, encode_rows, is_prompt_completion
 from hf_ftedit.evaluation import load_checked
 from hf_ftedit.fluency import check_fluency
-from hf_ftedit.loading import load_adapter, load_tokenizer, unedited
+from hf_ftedit.loading import keep_gradients, load_adapter, load_tokenizer, unedited
 from hf_ftedit.lora import default_lora, fit_lora
 from hf_ftedit.probes import check_lengths
 from hf_ftedit.processes import in_turns
@@ -91,6 +91,7 @@ def prepare(
     facts = None if pool is None else read_facts(pool)
     asked = [*_records(source), *(measured or ()), *(prior.revoked if prior else ())]
     model, tokenizer = _loaded(model, tokenizer, args, asked, quantization_config, prior)
+    keep_gradients(model)
     trained = _records(source)
     records = measured or trained
     if trained and not isinstance(source, EditDatasetBuilder):

@@ -151,9 +151,8 @@ def test_few_wordings_come_again_behind_other_prefixes(asked):
 def test_revoked_edits_are_rehearsed_as_the_unedited_model_answers_them(asked):
     kept, revoked = EDITS[:9], EDITS[9:]
     options = AugmentationOptions()
-    plain, restoring = (
-        list(Augmenter(kept, options, pool=POOL, **more, **asked).rows()) for more in ({}, {"revoked": revoked})
-    )
+    plain = list(Augmenter(kept, options, pool=POOL, **asked).rows())
+    restoring = list(Augmenter(kept, options, pool=POOL, revoked=revoked, **asked).rows())
     extra = [row for row in restoring if row not in plain]
     assert {edit.prompt for edit in revoked} <= {row["prompt"] for row in extra}
     assert all(row["kind"] == "locality" for row in extra) and len(extra) > len(revoked)

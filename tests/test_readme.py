@@ -38,10 +38,13 @@ def test_make_verbs_exist() -> None:
 )
 def test_commands_parse(command: str) -> None:
     program, verb, *args = shlex.split(command)
-    assert program == "hf-ftedit"
+    if program == "accelerate":
+        verb, *args = args[args.index("hf_ftedit") + 1 :]
+    else:
+        assert program == "hf-ftedit"
     options, unknown = parsed((OPTIONS[verb],), with_words(verb, args), partly=True)
     assert verb in ("push", "verify", "merge") or options.adapter or options.model_name_or_path == "Qwen/Qwen3-8B"
-    assert unknown in ([], ["--load_in_4bit"])
+    assert unknown in ([], ["--load_in_4bit"], ["--save_strategy", "steps", "--save_steps", "100"])
 
 
 def test_example_edit_is_valid_json_lines(tmp_path: Path) -> None:
