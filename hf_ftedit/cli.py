@@ -155,9 +155,10 @@ def evaluate(args: list[str]) -> None:
     if options.tasks:
         check_tasks(options.tasks, options.tasks_path)
     folder = fetch_adapter(options.adapter) if options.adapter else None
+    recipe = recipe_beside(folder, options.adapter) if folder else {}
     asked = base_model(options, edits, args)
     if folder:
-        check_base(asked[0], recipe_beside(folder).get(RECORD) or {}, options.adapter)
+        check_base(asked[0], recipe.get(RECORD) or {}, options.adapter)
         asked = load_adapter(asked[0], folder), asked[1]
     how: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": options.eval_tokens_per_batch}
     measured, tasks = {}, {}
@@ -173,7 +174,7 @@ def evaluate(args: list[str]) -> None:
     process.wait_for_everyone()  # before the journals of all are removed
     if not process.is_main_process:
         return
-    print(results_table(results, recipe_beside(folder)))
+    print(results_table(results, recipe))
     if options.output_dir:
         save_results_folder(options.output_dir, results, {when: found.predictions for when, found in measured.items()})
         print(f"Written to {without_home(options.output_dir)}: eval_results.json and predictions.")
@@ -207,10 +208,11 @@ def _task_results(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"tasks": rows} if rows else {}
 
 
-def recipe_beside(folder: Path | None) -> dict[str, Any]:
-    """The settings that an adapter folder holds, for the diagnosis; nothing where there are none."""
-    path = folder / "edit_config.yaml" if folder else None
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+def recipe_beside(folder: Path, name: str) -> dict[str, Any]:
+    """The settings that an adapter folder holds; nothing where there are none. Raises as `read_recipe`."""
+    from hf_ftedit.edit_folder import RECIPE_FILE, read_recipe
+
+    return read_recipe(folder, name) if (folder / RECIPE_FILE).is_file() else {}
 
 
 def augment(args: list[str]) -> None:
@@ -294,12 +296,10 @@ def adapter_recipe(options: Any) -> dict[str, Any]:
 
 def measured_recipe(adapter: str) -> dict[str, Any]:
     """How the edits of an adapter were measured: on which model, in which precision, through which template."""
-    from hf_ftedit.edit_folder import RECIPE_FILE, read_recipe
     from hf_ftedit.published import fetch_adapter
     from hf_ftedit.recipe import QUANTIZATION_KEYS
 
-    folder = fetch_adapter(adapter)
-    recipe = read_recipe(folder, adapter) if (folder / RECIPE_FILE).is_file() else {}
+    recipe = recipe_beside(fetch_adapter(adapter), adapter)
     names = ("model_name_or_path", "model_revision", "chat_template", "dtype", *QUANTIZATION_KEYS)
     return {name: recipe[name] for name in names if name in recipe}
 

@@ -33,7 +33,7 @@ builder.download_and_prepare()
 print(push_dataset(builder.as_dataset(), "user/rows", builder.settings, token="hf_canary_argument"))
 
 config = EditConfig(
-    output_dir=f"{home}/work/python", num_train_epochs=1, num_locality=2, num_paraphrases=0, max_edits=2,
+    output_dir=f"{home}/runs/python", num_train_epochs=1, num_locality=2, num_paraphrases=0, max_edits=2,
     save_strategy="epoch", push_to_hub=True, hub_model_id="user/python", hub_token="hf_canary_argument",
     model_init_kwargs={"token": "hf_canary_init"}, edits=edits, locality_pool=pool, disable_tqdm=True,
 )
@@ -47,7 +47,7 @@ trainer.save_model()
 def used(tmp_path_factory):
     """A home folder in which everything was used once, the Hub, what was printed, and the exit codes."""
     home = tmp_path_factory.mktemp("home") / "canaryuser"
-    for folder in ("data", "models", "work"):
+    for folder in ("data", "models", "runs"):
         (home / folder).mkdir(parents=True)
     rows = Path(asset("edits.jsonl")).read_text(encoding="utf-8").splitlines(keepends=True)
     (home / "data" / "edits.jsonl").write_text("".join(rows[:4]), encoding="utf-8")
@@ -65,7 +65,7 @@ def used(tmp_path_factory):
 def use(world):
     """Every verb, its paths given absolutely; those that do not wait for one another two at a time."""
     home = world.home
-    adapter, base = f"{home}/work/adapter", ["--model_name_or_path", f"{home}/models/base"]
+    adapter, base = f"{home}/runs/adapter", ["--model_name_or_path", f"{home}/models/base"]
     data = ["--edits", f"{home}/data/edits.jsonl", "--locality_pool", f"{home}/data/pool.jsonl"]
     few = ["--num_locality", "2", "--num_paraphrases", "1", "--num_train_epochs", "2", "--learning_rate", "5e-3"]
     tokens = ["--hub_token", "hf_canary_argument", "--model_init_kwargs", '{"token": "hf_canary_init"}']
@@ -73,35 +73,35 @@ def use(world):
     more = ["--save_strategy", "epoch", "--perplexity_texts", f"{home}/data/texts.jsonl", "--report_to", "none"]
     commands(world, "train", [["train", *base, *data, *few, *push, *more, "--output_dir", adapter]])
     (first, *_) = (json.loads(row)["edit_id"] for row in open(home / "data" / "edits.jsonl", encoding="utf-8"))
-    revoke = ["--adapter", adapter, "--revoke", first, "--output_dir", f"{home}/work/fewer", *tokens]
+    revoke = ["--adapter", adapter, "--revoke", first, "--output_dir", f"{home}/runs/fewer", *tokens]
     later = [
         ["train", *base, *revoke, *data[2:], "--report_to", "none", "--perplexity_texts", f"{home}/data/texts.jsonl"],
-        ["merge", adapter, f"{home}/work/fewer", "--output_dir", f"{home}/work/both", *base],
-        ["merge", adapter, "--merge_into_base", "--output_dir", f"{home}/work/whole", *base],
-        ["push", f"{home}/work/both", "--repo_id", "user/both", "--private"],
-        ["push", f"{home}/work/whole", "--repo_id", "user/whole"],
+        ["merge", adapter, f"{home}/runs/fewer", "--output_dir", f"{home}/runs/both", *base],
+        ["merge", adapter, "--merge_into_base", "--output_dir", f"{home}/runs/whole", *base],
+        ["push", f"{home}/runs/both", "--repo_id", "user/both", "--private"],
+        ["push", f"{home}/runs/whole", "--repo_id", "user/whole"],
     ]
     shared = [
         ["push", adapter, "--repo_id", "user/pushed"],
         ["verify", adapter, *base],
         ["verify", "user/pushed", *base],
-        ["evaluate", "--adapter", "user/pushed", *base, *data, *more[2:4], "--output_dir", f"{home}/work/scores"],
-        ["augment", *base, *data, *few[:4], "--output_dir", f"{home}/work/rows"],
+        ["evaluate", "--adapter", "user/pushed", *base, *data, *more[2:4], "--output_dir", f"{home}/runs/scores"],
+        ["augment", *base, *data, *few[:4], "--output_dir", f"{home}/runs/rows"],
     ]
     refused = [
-        ["push", f"{home}/work/gone", "--repo_id", "user/gone"],
-        ["push", adapter, "--repo_id", f"{home}/work/adapter"],
+        ["push", f"{home}/runs/gone", "--repo_id", "user/gone"],
+        ["push", adapter, "--repo_id", f"{home}/runs/adapter"],
         ["push", adapter, "--repo_id", "other/a"],
-        ["verify", f"{home}/work/gone"],
+        ["verify", f"{home}/runs/gone"],
         ["verify", adapter],
-        ["merge", adapter, f"{home}/work/gone", "--output_dir", f"{home}/work/x"],
+        ["merge", adapter, f"{home}/runs/gone", "--output_dir", f"{home}/runs/x"],
         ["evaluate", *base, "--edits", f"{home}/data/gone.jsonl"],
-        ["evaluate", "--adapter", f"{home}/work/gone", *base, *data],
+        ["evaluate", "--adapter", f"{home}/runs/gone", *base, *data],
         ["evaluate", "--model_name_or_path", f"{home}/models/gone", *data],
-        ["augment", *base, *data, "--output_dir", f"{home}/work/adapter"],
-        ["train", *base, *data, "--output_dir", f"{home}/work/x", "--push_to_hub", "--hub_token", "hf_canary_wrong"],
-        ["train", "--adapter", f"{home}/work/gone", "--revoke", "a", "--output_dir", f"{home}/work/x"],
-        ["train", "--config", f"{home}/work/gone.yaml"],
+        ["augment", *base, *data, "--output_dir", f"{home}/runs/adapter"],
+        ["train", *base, *data, "--output_dir", f"{home}/runs/x", "--push_to_hub", "--hub_token", "hf_canary_wrong"],
+        ["train", "--adapter", f"{home}/runs/gone", "--revoke", "a", "--output_dir", f"{home}/runs/x"],
+        ["train", "--config", f"{home}/runs/gone.yaml"],
     ]
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(commands, world, "later", later), pool.submit(commands, world, "shared", shared)]
@@ -137,9 +137,9 @@ def test_everything_was_used(used):
     assert used.codes["refused"] == [2] * 13, used.shown["refused"]
     names = {name for _, name in used.hub.repositories}
     assert names == {"user/a", "user/pushed", "user/both", "user/whole", "user/rows", "user/python"}
-    work = {path.name for path in (used.home / "work").iterdir()}
-    assert work == {"adapter", "fewer", "both", "whole", "scores", "rows", "python"}
-    assert any(path.name.startswith("checkpoint-") for path in (used.home / "work" / "adapter").iterdir())
+    runs = {path.name for path in (used.home / "runs").iterdir()}
+    assert runs == {"adapter", "fewer", "both", "whole", "scores", "rows", "python"}
+    assert any(path.name.startswith("checkpoint-") for path in (used.home / "runs" / "adapter").iterdir())
     assert any((used.home / ".cache" / "huggingface").rglob("*.arrow"))
 
 
