@@ -104,6 +104,9 @@ class EditOptions(AugmentationOptions):
         objective (`str`, *optional*, defaults to `"conditional"`):
             `"conditional"` maximises log p(target | prompt); `"full"` the likelihood of prompt and target together,
             the paper's baseline.
+        mastered_probability (`float`, *optional*):
+            Let a row rest once the model gives its completion this probability, such as 0.9, but for every fourth
+            epoch: less time for the same scores, see [`~hf_ftedit.mastery.Mastery`].
         protocol (`str`, *optional*, defaults to `"auto"`):
             Which protocol the edit score uses: `"probability"`, `"accuracy"`, or the one that fits the data.
         chat_template (`bool`, *optional*, defaults to `False`):
@@ -137,6 +140,7 @@ class EditOptions(AugmentationOptions):
     skip_invalid: bool = _option(False, "Leave out unusable or contradicting edits instead of stopping.")
     locality_pool: str | None = _option(None, "File or Hub dataset with facts that must stay as they are.")
     objective: Objective = _option("conditional", "Likelihood that is maximised: of the target, or of all text.")
+    mastered_probability: float | None = _option(None, "Let rows rest that the model knows this surely.")
     protocol: Protocol = _option("auto", "Protocol of the edit score.")
     chat_template: bool = _option(False, "Put prompts and targets into the tokenizer's chat template.")
     full_finetune: bool = _option(False, "Train all weights instead of a LoRA adapter.")
@@ -157,6 +161,8 @@ class EditOptions(AugmentationOptions):
         for name in ("max_edits", "eval_tokens_per_batch"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise EditError(f"{name} is {value}: give 1 or more")
+        if self.mastered_probability is not None and not 0 < self.mastered_probability < 1:
+            raise EditError(f"mastered_probability is {self.mastered_probability}: give a number between 0 and 1")
         if self.revoke and not self.adapter:
             raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
 

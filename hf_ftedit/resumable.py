@@ -103,7 +103,8 @@ class ResumableTrainer(SFTTrainer):
         """
         What else a checkpoint must hold to go on exactly, such as what a sampler learned; nothing here.
 
-        Tensors, numbers, text, and lists and dicts of them, as the main process knows them; not pickled objects.
+        Tensors, numbers, text, and lists and dicts of them, not pickled objects. All processes ask for it, and the
+        main one's is saved.
         """
         return {}
 
@@ -124,9 +125,11 @@ class ResumableTrainer(SFTTrainer):
 
     def _agreed(self, number: int) -> int:
         """The greatest of all processes' numbers: what one of them found, all act on at the same step."""
-        if self.accelerator.num_processes == 1:
-            return number
-        return int(self.accelerator.gather(torch.tensor([number], device=self.args.device)).max())
+        return number if self.accelerator.num_processes == 1 else int(self._most(torch.tensor(number)))
+
+    def _most(self, values: torch.Tensor) -> torch.Tensor:
+        """The greatest of all processes' values, element by element."""
+        return self.accelerator.gather(values[None].to(self.args.device)).amax(dim=0)
 
     def _checkpoint(self, asked: str | bool | None) -> str | None:
         """The folder to go on from, the same one on every process."""
@@ -198,7 +201,8 @@ class ResumableTrainer(SFTTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save and (state := self.training_state()):
+        state = self.training_state()
+        if self.args.should_save and state:
             torch.save(state, Path(output_dir) / STATE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
@@ -26,6 +27,7 @@ from hf_ftedit.generation import shared_answers
 from hf_ftedit.hub import check_pushable, push_folder
 from hf_ftedit.loading import check_mergeable, unedited
 from hf_ftedit.logits import learns_prompts, target_logits, token_log_probs
+from hf_ftedit.mastery import ROW, Mastery, numbered
 from hf_ftedit.preparation import (
     adapter_for,
     are_edits,
@@ -136,6 +138,10 @@ class EditTrainer(ResumableTrainer):
         if given.is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer)
+        rows, self._mastery = given.rows, None
+        if args.mastered_probability is not None and given.is_ours and isinstance(rows, Dataset):
+            rows = numbered(rows)
+            self._mastery = data_collator = Mastery(data_collator, len(rows), args.mastered_probability, self._most)
         peft_config = adapter_for(given.model, args, peft_config)
         if args.merge_into_base:
             check_mergeable(given.model)
@@ -144,12 +150,19 @@ class EditTrainer(ResumableTrainer):
             model=given.model,
             args=args,
             data_collator=data_collator,
-            train_dataset=given.rows,
+            train_dataset=rows,
             eval_dataset=given.eval_rows,
             processing_class=given.tokenizer,
             peft_config=peft_config,
             **kwargs,
         )
+        if self._mastery and self._reads_targets_only():
+            self.add_callback(self._mastery)
+        elif args.mastered_probability is not None:
+            raise EditError(
+                "mastered_probability needs edits or plain prompt-completion rows, no stream of them, and the plain "
+                "conditional loss; leave it out, or what changes the loss"
+            )
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -159,10 +172,14 @@ class EditTrainer(ResumableTrainer):
 
         Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
         """
+        numbers = inputs.pop(ROW, None)
         if return_outputs or not self._reads_targets_only():
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         found = target_logits(model, inputs)
-        total = -token_log_probs(found).sum()
+        log_probs = token_log_probs(found)
+        total = -log_probs.sum()
+        if self._mastery and numbers is not None:
+            self._mastery.note(numbers, log_probs, found.rows)
         count = found.labels.numel() if num_items_in_batch is None else num_items_in_batch
         loss = total / torch.as_tensor(count, device=total.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -181,6 +198,20 @@ class EditTrainer(ResumableTrainer):
             and not learns_prompts(self.model)
             and self.accelerator.parallelism_config is None
         )
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns  # declared as None in `Trainer`
+        self._signature_columns = [*dict.fromkeys([*columns, ROW])]  # type: ignore[assignment]
+
+    def training_state(self) -> dict[str, Any]:
+        """Which rows are mastered."""
+        return {"mastery": self._mastery.state()} if self._mastery else {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Take up which rows are mastered."""
+        if self._mastery and "mastery" in state:
+            self._mastery.load_state(state["mastery"])
 
     @torch.no_grad()
     def _count(self, found: Any, inputs: dict[str, Any]) -> None:

@@ -61,6 +61,7 @@ ORDER = [
     "continuing",
     "preparation",
     "guard",
+    "mastery",
     "resumable",
     "trainer",
     "verification",

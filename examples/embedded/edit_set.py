@@ -34,10 +34,10 @@ class EditSetBuilder:
         self.edited: set[str] = set()
         self.neighbors: set[str] = set()
 
-    def build(self, updates_file: Path) -> tuple[list[dict], list[dict]]:
-        """Returns the edit records and the rows of the locality pool."""
-        edits = self.choose_updates(updates_file, EDITS // 2)
-        edits += self.choose_counterfactuals(EDITS - len(edits), Counter(relation for relation, *_ in edits))
+    def build(self, updates_file: Path, count: int = EDITS) -> tuple[list[dict], list[dict]]:
+        """Returns `count` edit records and the rows of the locality pool."""
+        edits = self.choose_updates(updates_file, count // 2)
+        edits += self.choose_counterfactuals(count - len(edits), Counter(relation for relation, *_ in edits))
         return [self.edit_record(*edit) for edit in sorted(edits)], self.locality_pool()
 
     def choose_updates(self, path: Path, count: int) -> list[Edit]:
