@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from hf_ftedit.records import EditError
+
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import LoraConfig, PeftConfig
     from transformers import PreTrainedModel
 
 
@@ -23,7 +25,9 @@ def default_lora() -> PeftConfig | None:
     return get_peft_config(EditModelConfig())
 
 
-def fit_lora(config: PeftConfig | None, model: PreTrainedModel, *, embedding: bool = False) -> PeftConfig | None:
+def fit_lora(
+    config: PeftConfig | None, model: PreTrainedModel, *, embedding: bool = False, layers: list[int] | None = None
+) -> PeftConfig | None:
     """
     `config` fitted to `model`: GPT-2's transposed layers, and the token embedding when asked.
 
@@ -34,6 +38,11 @@ def fit_lora(config: PeftConfig | None, model: PreTrainedModel, *, embedding: bo
             Model that gets the adapter.
         embedding (`bool`, *optional*, defaults to `False`):
             Adapt the token embedding too. Serving engines may not support that.
+        layers (`list[int]`, *optional*):
+            Numbers of the only transformer layers that get a LoRA, from 0: no gradient is computed below the first.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: the model has no such layer, or the LoRA names its layers otherwise.
     """
     from peft import LoraConfig
 
@@ -41,6 +50,11 @@ def fit_lora(config: PeftConfig | None, model: PreTrainedModel, *, embedding: bo
         return config
     linear = _linear_layers(model)
     config = replace(config, fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in linear))
+    if layers is not None:
+        _check_layers(layers, model, config)
+        if config.target_modules in (None, "all-linear"):  # PEFT takes no pattern beside numbers of layers
+            config.target_modules = sorted({name.rpartition(".")[2] for name in linear})
+        config.layers_to_transform = layers
     if embedding:
         found = model.get_input_embeddings()
         name = next(name for name, module in model.named_modules() if module is found)
@@ -50,6 +64,14 @@ def fit_lora(config: PeftConfig | None, model: PreTrainedModel, *, embedding: bo
             wanted = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
             config.target_modules = [*wanted, name]
     return config
+
+
+def _check_layers(layers: list[int], model: PreTrainedModel, config: LoraConfig) -> None:
+    count = model.config.get_text_config().num_hidden_layers
+    if not layers or min(layers) < 0 or max(layers) >= count:
+        raise EditError(f"lora_layers is {layers}: give numbers from 0 to {count - 1}, the model's layers")
+    if isinstance(config.target_modules, str) and config.target_modules != "all-linear":
+        raise EditError("lora_layers and a pattern as target_modules do not go together; put the layers into it")
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

@@ -115,6 +115,9 @@ class EditOptions(AugmentationOptions):
             Train all weights instead of a LoRA adapter.
         lora_embedding (`bool`, *optional*, defaults to `False`):
             Give the token embedding a LoRA too, as the paper does for GPT-J.
+        lora_layers (`list[int]`, *optional*):
+            Numbers of the only transformer layers that get a LoRA, from 0, such as the upper half's: below the first of
+            them no gradient is computed.
         eval_tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens, padding included, of one evaluation batch; halved where memory does not suffice.
         predict_with_generate (`bool`, *optional*, defaults to `False`):
@@ -145,6 +148,7 @@ class EditOptions(AugmentationOptions):
     chat_template: bool = _option(False, "Put prompts and targets into the tokenizer's chat template.")
     full_finetune: bool = _option(False, "Train all weights instead of a LoRA adapter.")
     lora_embedding: bool = _option(False, "Give the token embedding a LoRA too.")
+    lora_layers: list[int] | None = _option(None, "The only layers that get a LoRA, from 0; all if not given.")
     eval_tokens_per_batch: int = _option(2048, "Tokens, padding included, of one evaluation batch.")
     predict_with_generate: bool = _option(False, "Let the model answer each probe by itself too, and score that.")
     measure_fluency: bool = _option(False, "Measure fluency and consistency of text after the generation_prompts.")
@@ -163,6 +167,8 @@ class EditOptions(AugmentationOptions):
                 raise EditError(f"{name} is {value}: give 1 or more")
         if self.mastered_probability is not None and not 0 < self.mastered_probability < 1:
             raise EditError(f"mastered_probability is {self.mastered_probability}: give a number between 0 and 1")
+        if self.lora_layers and self.lora_embedding:
+            raise EditError("lora_layers and lora_embedding do not go together: the embedding stands in no layer")
         if self.revoke and not self.adapter:
             raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
 

@@ -168,7 +168,7 @@ def adapter_for(model: PreTrainedModel, args: EditConfig, peft_config: PeftConfi
         return None  # the adapter that training goes on from is as it is
     if hasattr(model, "peft_config") or (args.full_finetune and peft_config is None):
         return peft_config
-    return fit_lora(peft_config or default_lora(), model, embedding=args.lora_embedding)
+    return fit_lora(peft_config or default_lora(), model, embedding=args.lora_embedding, layers=args.lora_layers)
 
 
 def _prior(args: EditConfig, source: Any) -> Continued | None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_ftedit import EditConfig, EditTrainer, Fact
+from hf_ftedit import EditConfig, EditError, EditTrainer, Fact
 from hf_ftedit.edit_folder import ADAPTER_FILES
 from hf_ftedit.readers import read_edits
 
@@ -157,6 +157,32 @@ def test_the_token_embedding_is_added_to_the_users_targets(targets, tmp_path):
     assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == {"q_proj", "embed_tokens"}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_only_the_layers_that_were_asked_get_a_lora(family, tmp_path):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model(family, tokenizer)
+    trainer = edited(base, tokenizer, tmp_path / "adapter", lora_layers=[1])
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert names and all(".1." in name and ".0." not in name for name in names)
+    assert "lora_layers:\n- 1\n" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"lora_layers": [7]}, r"lora_layers is \[7\]: give numbers from 0 to 1"),
+        ({"lora_layers": [-1]}, "give numbers from 0"),
+        ({"lora_layers": []}, "give numbers from 0"),
+        ({"lora_layers": [0], "lora_embedding": True}, "do not go together"),
+    ],
+)
+def test_layers_that_cannot_be_are_told(settings, message, tmp_path):
+    tokenizer = bpe_tokenizer()
+    with pytest.raises(EditError, match=message):
+        edited(tiny_model("llama", tokenizer), tokenizer, tmp_path / "adapter", **settings)
 
 
 def test_all_weights_are_trained_when_asked(tmp_path):
