@@ -88,6 +88,7 @@ class Augmenter:
         self._model = self._tokenizer = None  # rows are drawn in worker processes too: carry no model there
         if self._pool.left_out:
             logger.info("left out %d of the pool's facts: an edit changes them or a probe asks", self._pool.left_out)
+        self._warn_of_a_dry_pool()
 
     def rows(self) -> Iterator[TrainingRow]:
         """The training rows of all edits, edit by edit."""
@@ -173,6 +174,16 @@ class Augmenter:
         facts = FactPool(facts, self._probes.overlaps, self.records).facts
         most = min(len(facts), count * len(self.records) + 16)  # a few more: the model may have no answer to some
         return FactPool(self._answered(random.Random(self.seed).sample(facts, most)), edited=self.records)
+
+    def _warn_of_a_dry_pool(self) -> None:
+        wanted = 0 if self.options.locality_strategy == "none" else self.options.num_locality
+        usable = len({fact.prompt for fact in self._pool.facts})
+        if usable < wanted:
+            logger.warning(
+                "only %d facts of the locality pool can be rehearsed, where num_locality is %d; "
+                "give a larger --locality_pool, or more of what is not edited may change too",
+                *(usable, wanted),
+            )
 
     def _answered(self, facts: list[Fact]) -> list[Fact]:
         """The facts with the unedited model's own answers in place of theirs."""

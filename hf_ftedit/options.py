@@ -116,8 +116,8 @@ class EditOptions(AugmentationOptions):
         lora_embedding (`bool`, *optional*, defaults to `False`):
             Give the token embedding a LoRA too, as the paper does for GPT-J.
         lora_layers (`list[int]`, *optional*):
-            Numbers of the only transformer layers that get a LoRA, from 0, such as the upper half's: below the first of
-            them no gradient is computed.
+            Numbers of the only transformer layers that get a LoRA, from 0: below the first of them no gradient is
+            computed. All layers by default.
         eval_tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens, padding included, of one evaluation batch; halved where memory does not suffice.
         predict_with_generate (`bool`, *optional*, defaults to `False`):

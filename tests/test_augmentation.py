@@ -160,3 +160,17 @@ def test_revoked_edits_are_rehearsed_as_the_unedited_model_answers_them(asked):
     assert [row["completion"] for row in extra] == [f" {answer}" for answer in answers]
     probes = {prompt for edit in revoked for prompt in edit.paraphrase_prompts}
     assert not probes & {row["prompt"] for row in restoring}
+
+
+def test_a_pool_that_runs_dry_is_told_once(asked, caplog):
+    few = [Fact(f"The river number {number} flows through", "Ruritania") for number in range(3)]
+    rows = rows_by_edit(asked, pool=[*few, *few], num_paraphrases=0)
+    assert all(len(prompts(row, "locality")) == 3 for row in rows.values())
+    (told,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert "only 3 facts" in told and "num_locality is 20" in told and "--locality_pool" in told
+
+
+def test_a_pool_that_suffices_is_not_warned_of(asked, caplog):
+    rows_by_edit(asked, num_paraphrases=0)
+    rows_by_edit(asked, pool=(), num_paraphrases=0, locality_strategy="none")
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
