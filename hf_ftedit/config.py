@@ -101,6 +101,8 @@ class EditModelConfig(ModelConfig):
     def __post_init__(self) -> None:
         if self.dtype is None:
             self.dtype = "bfloat16" if has_bf16() else "float32"
+        if self.use_peft and self.lora_r < 1:
+            raise EditError(f"lora_r is {self.lora_r}: give 1 or more")
         super().__post_init__()
 
 

@@ -283,7 +283,7 @@ def _load(loader: Any, name: str | None, **kwargs: Any) -> Any:
         raise EditError(f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id")
     try:
         return loader.from_pretrained(source, **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:  # or an attention that is not installed
         raise EditError(f"model_name_or_path {name!r} cannot be loaded: {_first_line(error)}") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -42,14 +42,16 @@ def fit_lora(
             Numbers of the only transformer layers that get a LoRA, from 0: no gradient is computed below the first.
 
     Raises:
-        [`~hf_ftedit.records.EditError`]: the model has no such layer, or the LoRA names its layers otherwise.
+        [`~hf_ftedit.records.EditError`]: the model has no such module or layer, or a pattern names the LoRA's layers.
     """
     from peft import LoraConfig
 
     if not isinstance(config, LoraConfig):
         return config
     linear = _linear_layers(model)
-    config = replace(config, fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in linear))
+    transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in linear)
+    targets = _checked_targets(config.target_modules, model, linear)
+    config = replace(config, fan_in_fan_out=transposed, target_modules=targets)
     if layers is not None:
         _check_layers(layers, model, config)
         if config.target_modules in (None, "all-linear"):  # PEFT takes no pattern beside numbers of layers
@@ -64,6 +66,22 @@ def fit_lora(
             wanted = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
             config.target_modules = [*wanted, name]
     return config
+
+
+def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str]) -> Any:
+    """Modules to adapt, each of which the model has: PEFT passes over one that it has not, where it has another."""
+    names = [name for name, _ in model.named_modules()]
+    if targets is None or targets == "all-linear":
+        return targets
+    if isinstance(targets, str):
+        if any(re.fullmatch(targets, name) for name in names):
+            return targets
+        targets = [targets]  # TRL makes a word of a list of one
+    for wanted in sorted(targets):
+        if not any(f".{name}".endswith(f".{wanted}") for name in names):
+            some = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise EditError(f"lora_target_modules: the model has no module {wanted!r}; its linear ones are {some}")
+    return targets
 
 
 def _check_layers(layers: list[int], model: PreTrainedModel, config: LoraConfig) -> None:

@@ -148,7 +148,7 @@ def test_the_token_embedding_gets_a_lora_when_asked(family, tmp_path):
     assert len(weights) > 2
 
 
-@pytest.mark.parametrize("targets", [["q_proj"], r".*\.q_proj"], ids=["names", "regular expression"])
+@pytest.mark.parametrize("targets", [["q_proj"], "q_proj", r".*\.q_proj"], ids=["names", "a word", "pattern"])
 def test_the_token_embedding_is_added_to_the_users_targets(targets, tmp_path):
     tokenizer = bpe_tokenizer()
     base = tiny_model("llama", tokenizer)
@@ -183,6 +183,14 @@ def test_layers_that_cannot_be_are_told(settings, message, tmp_path):
     tokenizer = bpe_tokenizer()
     with pytest.raises(EditError, match=message):
         edited(tiny_model("llama", tokenizer), tokenizer, tmp_path / "adapter", **settings)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "c_attn"], "c_attn"])
+def test_a_module_that_the_model_lacks_is_told(targets, tmp_path):
+    tokenizer = bpe_tokenizer()
+    config = LoraConfig(target_modules=targets)
+    with pytest.raises(EditError, match="the model has no module 'c_attn'; its linear ones are down_proj, .*q_proj"):
+        edited(tiny_model("llama", tokenizer), tokenizer, tmp_path / "adapter", config)
 
 
 def test_all_weights_are_trained_when_asked(tmp_path):

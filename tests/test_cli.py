@@ -236,6 +236,7 @@ BAD_WORDS = {
     "too few": (["--max_edits", "0"], "max_edits is 0: give 1 or more"),
     "no choice": (["--objective", "ful"], "argument --objective: invalid choice: 'ful' (choose from 'conditional', "),
     "negative": (["--num_locality", "-1"], "num_locality is -1: give 0 or more"),
+    "probability": (["--mastered_probability", "1"], "mastered_probability is 1.0: give a number between 0 and 1"),
     "lengths and counts": (["--prefix_counts", "5"], "prefix_lengths [5, 10] and prefix_counts [5] do not fit: "),
     "a word first": (["edits.jsonl"], "unexpected 'edits.jsonl'; give options as --name value, such as --edits edits"),
     "no value": (["--edits"], "argument --edits: expected one argument"),
