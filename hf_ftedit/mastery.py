@@ -55,7 +55,7 @@ class Mastery(TrainerCallback):
             return self._collator(rows)
         awake = [row for row in rows if not self.rests(row[ROW])]
         rows = awake or [max(rows, key=lambda row: float(self._losses[row[ROW]]))]
-        batch = self._collator(rows)
+        batch = self._collator([{name: value for name, value in row.items() if name != ROW} for row in rows])
         return {**batch, ROW: torch.tensor([row[ROW] for row in rows])}
 
     def rests(self, row: int) -> bool:

@@ -87,6 +87,8 @@ def prepare(
     measured = read_edits(eval_dataset, args.format) if are_edits(eval_dataset) else None
     if args.measure_fluency:
         check_fluency(measured or _records(source))
+    if args.load_best_model_at_end:
+        _check_best(args, measured or _records(source), measures_rows=eval_dataset is not None and not measured)
     pool = args.locality_pool if locality_pool is None else locality_pool
     facts = None if pool is None else read_facts(pool)
     asked = [*_records(source), *(measured or ()), *(prior.revoked if prior else ())]
@@ -185,6 +187,21 @@ def _prior(args: EditConfig, source: Any) -> Continued | None:
     else:
         raise EditError(f"adapter {args.adapter!r} holds a whole model; edit it as any other, by its name")
     return continued(args.adapter, folder, source or [], args.revoke or [])
+
+
+def _check_best(args: EditConfig, records: Sequence[EditRecord], *, measures_rows: bool) -> None:
+    """Stop where the best checkpoint is to be chosen by a score that cannot be measured."""
+    metric = (args.metric_for_best_model or "").removeprefix("eval_")
+    kinds = {"generalization": "paraphrase_prompts", "locality": "neighborhood_prompts"}
+    if metric not in ("edit_score", "efficacy", *kinds):
+        return
+    if measures_rows or not records:
+        raise EditError(f"metric_for_best_model {metric!r} needs edits to evaluate; for rows, choose 'loss'")
+    for score, kind in kinds.items():
+        if metric in (score, "edit_score") and not any(getattr(record, kind) for record in records):
+            raise EditError(
+                f"metric_for_best_model {metric!r} is undefined: no edit has {kind}; add some, or choose 'efficacy'"
+            )
 
 
 def _records(source: Any) -> list[EditRecord]:

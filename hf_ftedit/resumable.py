@@ -157,6 +157,7 @@ class ResumableTrainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
+            sampler.lengths = list(sampler.lengths[:])  # a column that stays on the disk is slow to ask one by one
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             sampler = self._guard.sampler = EpochSampler(sampler, seed)
         return sampler

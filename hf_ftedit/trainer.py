@@ -138,6 +138,7 @@ class EditTrainer(ResumableTrainer):
         if given.is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer)
+        self._pads = isinstance(data_collator, CompletionOnlyCollator)  # another one may not know a row's length
         rows, self._mastery = given.rows, None
         if args.mastered_probability is not None and given.is_ours and isinstance(rows, Dataset):
             rows = numbered(rows)
@@ -201,8 +202,9 @@ class EditTrainer(ResumableTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        columns: Any = self._signature_columns  # declared as None in `Trainer`
-        self._signature_columns = [*dict.fromkeys([*columns, ROW])]  # type: ignore[assignment]
+        if self._is_ours:
+            kept = [name for name, used in (("length", self._pads), (ROW, self._mastery)) if used]
+            self._signature_columns = ["input_ids", "labels", *kept]  # type: ignore[assignment]
 
     def training_state(self) -> dict[str, Any]:
         """Which rows are mastered."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from test_trainer import EDITS, base, config, editor, own_cache, tokenizer  # noqa: F401
+from transformers import DataCollatorForSeq2Seq
 
 from hf_ftedit import EditError
 from hf_ftedit.edit_folder import sha256
@@ -172,3 +173,25 @@ def test_what_it_does_not_fit_is_told(base, tokenizer, tmp_path):  # noqa: F811
 def test_a_value_that_is_no_probability_is_told(tmp_path, value):
     with pytest.raises(EditError, match=f"mastered_probability is {value}: give a number between 0 and 1"):
         config(tmp_path, mastered_probability=value)
+
+
+@pytest.mark.parametrize("settings", [REST, {"num_train_epochs": 2}], ids=["rests", "plain"])
+def test_a_collator_of_ones_own_sees_no_more_than_a_models_inputs(base, tokenizer, tmp_path, settings):  # noqa: F811
+    seen, pads = set(), DataCollatorForSeq2Seq(tokenizer)
+
+    def collator(rows):
+        seen.update(*rows)
+        return pads(rows)
+
+    trainer = editor(base, tokenizer, config(tmp_path, **settings), data_collator=collator)
+    trainer.train()
+    assert seen == {"input_ids", "labels"}
+    assert (trainer._mastery is not None) == (settings is REST)
+
+
+def test_rows_are_sorted_by_the_lengths_that_tokenizing_found(base, tokenizer, tmp_path):  # noqa: F811
+    trainer = editor(base, tokenizer, config(tmp_path))
+    sampler = trainer._get_train_sampler(trainer._remove_unused_columns(trainer.train_dataset))
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    assert trainer._guard.sampler is sampler and len(sampler) == len(lengths)
+    assert sampler._sampler.lengths == lengths and type(sampler._sampler.lengths) is list

@@ -12,7 +12,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 import hf_ftedit.trainer
@@ -710,3 +710,27 @@ def test_an_edit_that_almost_fills_the_context_is_saved(tokenizer, tmp_path):
     trainer = editor(model, tokenizer, config(tmp_path, **ALONE), [{"prompt": prompt, "target_new": "x"}])
     trainer.save_model()
     assert (tmp_path / "README.md").is_file()
+
+
+@pytest.mark.parametrize("kind", ["paraphrase_prompts", "neighborhood_prompts"])
+def test_a_best_model_by_a_score_without_probes_is_told_before_loading(kind, tmp_path):
+    bare = [{name: value for name, value in edit.items() if name != kind} for edit in EDITS]
+    args = config(tmp_path, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
+    with pytest.raises(EditError, match=f"'edit_score' is undefined: no edit has {kind}; add some, or choose"):
+        EditTrainer("no/such-model", args, train_dataset=bare)
+
+
+def test_a_best_model_by_a_score_of_rows_is_told(tmp_path):
+    args = config(tmp_path, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
+    with pytest.raises(EditError, match="'edit_score' needs edits to evaluate; for rows, choose 'loss'"):
+        EditTrainer("no/such-model", args, train_dataset=EDITS, eval_dataset=ROWS)
+
+
+def test_training_stops_early_where_the_score_no_longer_rises(base, tokenizer, tmp_path):
+    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = config(tmp_path, **{**LONG, "num_train_epochs": 30}, **often, save_total_limit=1)
+    trainer = editor(base, tokenizer, args, callbacks=[EarlyStoppingCallback(early_stopping_patience=2)])
+    trainer.train()
+    seen = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
+    assert len(seen) < 30 and seen.index(max(seen)) == len(seen) - 3  # two epochs without a better one
+    assert trainer.evaluate()["eval_edit_score"] == max(seen)
