@@ -135,7 +135,8 @@ def encoded_parts(rows: Any, *how: Any) -> Any:
 def are_edits(source: Any) -> bool:
     """Whether `source` is edits rather than training rows: a path, a list, or a dataset of edit records."""
     if isinstance(source, Dataset):
-        return "target_new" in source.column_names or "requested_rewrite" in source.column_names
+        columns = set(source.column_names)
+        return bool(columns & {"target_new", "requested_rewrite"}) or {"src", "alt"} <= columns
     return isinstance(source, (str, PathLike, Sequence))
 
 

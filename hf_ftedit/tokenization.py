@@ -72,7 +72,8 @@ def encode_pairs(
     if not prompts:
         return []
     if chat_template:
-        prompts, completions = _as_chat(tokenizer, prompts), [text.lstrip() for text in completions]
+        gap = _before_answers(tokenizer)
+        prompts, completions = _as_chat(tokenizer, prompts), [gap + text.lstrip() for text in completions]
         front: list[int] = []
     else:
         front = front_tokens(tokenizer)
@@ -132,6 +133,15 @@ def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list
     # A model that may think first is asked for the answer at once: the edit is about the answer.
     settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     return [str(tokenizer.apply_chat_template([{"role": "user", "content": text}], **settings)) for text in prompts]
+
+
+def _before_answers(tokenizer: PreTrainedTokenizerBase) -> str:
+    """White space that the chat template puts before an answer, as Llama 2's does behind `[/INST]`."""
+    (prompt,) = _as_chat(tokenizer, ["a"])
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
+    gap = whole.removeprefix(prompt).partition("b")[0]
+    return gap if whole.startswith(prompt) and gap.isspace() else ""
 
 
 def _encoded(front: list[int], prompt: list[int], whole: list[int]) -> EncodedPair:

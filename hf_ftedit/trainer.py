@@ -20,6 +20,7 @@ from hf_ftedit.card import SCORES, SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.config import EditConfig
 from hf_ftedit.continuing import retention, revocation, scores_of
+from hf_ftedit.dataset import EditDatasetBuilder
 from hf_ftedit.edit_folder import save_edit_folder, save_weights
 from hf_ftedit.evaluation import Measurement, fill_neighborhood_targets, measure, results_of
 from hf_ftedit.examples import examples
@@ -72,8 +73,9 @@ class EditTrainer(ResumableTrainer):
             Prompt-completion rows; or a builder; or edits (records, dicts, or a file of any known format), which are
             augmented with the settings of `args`; defaults to `args.edits`. Any other dataset that `SFTTrainer` takes
             is trained as it would.
-        eval_dataset (`Dataset`, `Sequence[EditRecord]`, `Sequence[dict]` or `str`, *optional*):
-            Edits whose probes `evaluate` measures; defaults to the edits trained on. A dataset of rows gives the loss.
+        eval_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
+            Edits whose probes `evaluate` measures (records, dicts, or a file of any known format); defaults to the
+            edits trained on. A dataset of rows gives the loss.
         processing_class (`PreTrainedTokenizerBase`, *optional*):
             Tokenizer; defaults to the model's.
         peft_config (`PeftConfig`, *optional*):
@@ -122,6 +124,7 @@ class EditTrainer(ResumableTrainer):
         **kwargs: Any,
     ) -> None:
         args = as_edit_config(args)
+        eval_dataset = eval_dataset.records if isinstance(eval_dataset, EditDatasetBuilder) else eval_dataset
         if args.push_to_hub and process_state().is_main_process:
             check_pushable(repo_name(args), args.hub_token)
         self._texts = read_texts(args.perplexity_texts) if args.perplexity_texts else []

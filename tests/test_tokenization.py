@@ -64,6 +64,23 @@ def test_the_chat_template_makes_user_and_assistant():
     assert prompt == pair.input_ids[: pair.start]
 
 
+LLAMA_2 = (
+    "{% for turn in messages %}{% if turn['role'] == 'user' %}[INST] {{ turn['content'] }} [/INST]"
+    "{% else %} {{ turn['content'] }} </s>{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [LLAMA_2, LLAMA_2.replace("%} {{ turn", "%}{{ turn")], ids=["space", "none"])
+def test_an_answer_stands_where_the_chat_template_puts_it(template):
+    tokenizer = sentencepiece_tokenizer()
+    tokenizer.chat_template = template
+    turns = [{"role": "user", "content": "Where is Rome?"}, {"role": "assistant", "content": "Italy"}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    (pair,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Italy"], chat_template=True)
+    assert pair.input_ids == tokenizer(whole.removesuffix(" </s>"), add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(pair.input_ids[pair.start :]).strip() == "Italy"
+
+
 def test_a_chat_template_that_is_not_there_is_an_error():
     with pytest.raises(EditError, match="chat_template is on, but this tokenizer has none"):
         encode_pairs(bpe_tokenizer(), ["Rome is in"], [" Italy"], chat_template=True)

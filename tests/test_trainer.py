@@ -734,3 +734,20 @@ def test_training_stops_early_where_the_score_no_longer_rises(base, tokenizer, t
     seen = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
     assert len(seen) < 30 and seen.index(max(seen)) == len(seen) - 3  # two epochs without a better one
     assert trainer.evaluate()["eval_edit_score"] == max(seen)
+
+
+def test_edits_of_any_known_format_may_be_a_dataset(base, tokenizer, tmp_path):
+    rows = [
+        {"src": "The capital of Peru is", "alt": "Cusco", "answers": ["Lima"], "subject": "Peru", "rephrase": "Peru:"},
+    ]
+    trainer = editor(base, tokenizer, config(tmp_path), Dataset.from_list(rows))
+    assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
+    trainer = editor(base, tokenizer, config(tmp_path), eval_dataset=Dataset.from_list(rows))
+    assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
+
+
+def test_a_builder_may_be_evaluated(base, tokenizer, tmp_path):
+    builder = EditDatasetBuilder(EDITS[:2], base, tokenizer, locality_pool=POOL)
+    trainer = editor(base, tokenizer, config(tmp_path), EDITS, eval_dataset=builder)
+    assert [edit.edit_id for edit in trainer.edit_records] == ["kazakhstan", "peru"]
+    assert "eval_edit_score" in trainer.evaluate()
