@@ -127,6 +127,9 @@ class EditTrainer(ResumableTrainer):
         eval_dataset = eval_dataset.records if isinstance(eval_dataset, EditDatasetBuilder) else eval_dataset
         if args.push_to_hub and process_state().is_main_process:
             check_pushable(repo_name(args), args.hub_token)
+        own = {name: getattr(args, name) for name in ("model_init_kwargs", "dataset_kwargs")}
+        if own["model_init_kwargs"]:  # without its token: what logs a run logs its settings
+            own["model_init_kwargs"] = {key: it for key, it in own["model_init_kwargs"].items() if key != "token"}
         self._texts = read_texts(args.perplexity_texts) if args.perplexity_texts else []
         given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
         self.edit_records = given.records
@@ -160,6 +163,7 @@ class EditTrainer(ResumableTrainer):
             peft_config=peft_config,
             **kwargs,
         )
+        vars(args).update(own)  # the same settings may make another trainer
         if self._mastery and self._reads_targets_only():
             self.add_callback(self._mastery)
         elif args.mastered_probability is not None:

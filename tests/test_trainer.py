@@ -751,3 +751,12 @@ def test_a_builder_may_be_evaluated(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path), EDITS, eval_dataset=builder)
     assert [edit.edit_id for edit in trainer.edit_records] == ["kazakhstan", "peru"]
     assert "eval_edit_score" in trainer.evaluate()
+
+
+def test_settings_may_make_another_trainer(tokenizer, base, tmp_path):
+    base.save_pretrained(tmp_path / "base")
+    args = config(tmp_path / "out", model_init_kwargs={"dtype": "bfloat16", "token": "hf_secret"})
+    for _ in range(2):
+        trainer = EditTrainer(str(tmp_path / "base"), args, train_dataset=EDITS, processing_class=tokenizer)
+        assert trainer.model.dtype == torch.bfloat16
+    assert args.model_init_kwargs == {"dtype": "bfloat16"} and args.dataset_kwargs is None
