@@ -124,6 +124,7 @@ def train(args: list[str]) -> None:
         peft_config=None if config.full_finetune else get_peft_config(model_config),
         quantization_config=get_quantization_config(model_config),
     )
+    trainer.given_in_python.clear()  # the options tell where everything came from
     rows: Any = trainer.train_dataset
     n_edits = len(trainer.edit_records)
     trainer.accelerator.print(f"{n_edits} edit{'s'[: n_edits != 1]}, {len(rows)} training rows")

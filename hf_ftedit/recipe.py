@@ -73,8 +73,16 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
         recipe[name] = public_name(recipe[name]) if recipe[name] else None
     recipe |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     recipe |= _lora(trainer)
+    recipe |= {name: value for name, value in trainer.row_settings.items() if name != "seed"}
     recipe = {key: value for key, value in recipe.items() if value is not None}
-    return {**recipe, RECORD: record_of(recipe, trainer.model, sources)}
+    record = record_of(recipe, trainer.model, sources)
+    if (seed := trainer.row_settings.get("seed", args.seed)) != args.seed:
+        record["seed_of_rows"] = seed
+    if trainer.given_in_python:
+        record["given_in_python"] = trainer.given_in_python
+    if (count := trainer.accelerator.num_processes) > 1:
+        record["processes"] = count
+    return {**recipe, RECORD: record}
 
 
 def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:

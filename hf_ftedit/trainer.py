@@ -127,6 +127,12 @@ class EditTrainer(ResumableTrainer):
         eval_dataset = eval_dataset.records if isinstance(eval_dataset, EditDatasetBuilder) else eval_dataset
         if args.push_to_hub and process_state().is_main_process:
             check_pushable(repo_name(args), args.hub_token)
+        # What the recipe of the adapter cannot take from `args`.
+        is_built = isinstance(train_dataset, EditDatasetBuilder)
+        self.row_settings: dict[str, Any] = train_dataset.settings if is_built else {}
+        has_facts = not args.locality_pool and not isinstance(locality_pool, (str, type(None)))
+        objects = {"train_dataset": is_built, "locality_pool": has_facts}
+        self.given_in_python = [name for name, is_object in objects.items() if is_object]
         own = {name: getattr(args, name) for name in ("model_init_kwargs", "dataset_kwargs")}
         if own["model_init_kwargs"]:  # without its token: what logs a run logs its settings
             own["model_init_kwargs"] = {key: it for key, it in own["model_init_kwargs"].items() if key != "token"}

@@ -7,7 +7,7 @@ from datasets import Dataset
 from tiny import bpe_tokenizer, tiny_model
 from trl import TrlParser, get_peft_config, get_quantization_config
 
-from hf_ftedit import EditConfig, EditModelConfig, EditTrainer
+from hf_ftedit import AugmentationOptions, EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, Fact
 from hf_ftedit.loading import asset, public_name
 from hf_ftedit.options import EditOptions
 from hf_ftedit.recipe import recipe_of
@@ -171,3 +171,25 @@ def test_public_names(tmp_path, monkeypatch):
     assert public_name("/gone/since/model") == "model"
     assert public_name(".") == tmp_path.name
     assert public_name(asset("model")) == "hf_ftedit/embedded"
+
+
+def test_a_builders_settings_are_the_recipes(tmp_path):
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    options = AugmentationOptions(paraphrase_strategy="none", locality_strategy="random", num_locality=1)
+    edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
+    builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, options=options, seed=5)
+    args = EditConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none")
+    recipe = recipe_of(EditTrainer(model, args, train_dataset=builder, processing_class=tokenizer))
+    found = [recipe[name] for name in ("paraphrase_strategy", "locality_strategy", "num_locality", "seed")]
+    assert found == ["none", "random", 1, 42]
+    assert recipe["record"]["seed_of_rows"] == 5 and recipe["record"]["given_in_python"] == ["train_dataset"]
+
+
+def test_a_pool_of_ones_own_is_noted(tmp_path):
+    tokenizer = bpe_tokenizer()
+    args = EditConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none", num_paraphrases=0)
+    edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
+    given = {"train_dataset": edits, "processing_class": tokenizer, "locality_pool": pool}
+    recipe = recipe_of(EditTrainer(tiny_model("gpt2", tokenizer), args, **given))
+    assert recipe["record"]["given_in_python"] == ["locality_pool"] and "seed_of_rows" not in recipe["record"]
