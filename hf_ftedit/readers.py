@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_ftedit.fields import EditError, Fields, is_blank, kind, shown
 from hf_ftedit.formats import FORMATS, recognise, to_native
-from hf_ftedit.records import EditRecord, Fact
+from hf_ftedit.records import EditRecord, Fact, NeighborhoodPrompt
 from hf_ftedit.sources import Source, read_rows
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,9 @@ class _Edits:
         self._conflicts: list[str] = []
 
     def add(self, where: str, record: EditRecord) -> None:
+        if clash := _two_answers(record.neighborhood_prompts):
+            self._conflicts.append(f"{where} (edit_id {shown(record.edit_id)}): neighborhood_prompts gives {clash}")
+            return
         if record.prompt in self._places:
             self._add_again(where, record)
             return
@@ -161,6 +164,11 @@ class _Edits:
     def _add_again(self, where: str, record: EditRecord) -> None:
         index, place = self._places[record.prompt]
         earlier = self.records[index]
+        if clash := _two_answers(earlier.neighborhood_prompts + record.neighborhood_prompts):
+            other = f"those of the same edit (edit_id {shown(earlier.edit_id)}, {place})"
+            ours = f"{where} (edit_id {shown(record.edit_id)}): neighborhood_prompts and {other}"
+            self._conflicts.append(f"{ours} give {clash}")
+            return
         if earlier.target_new == record.target_new:
             self._merged += 1
             self.records[index] = _united(earlier, record)
@@ -179,7 +187,7 @@ class _Edits:
         if self._conflicts:
             others = len(self._conflicts) - 1
             more = f" ({others} more such conflicts follow)" if others else ""
-            raise EditError(f"{self._conflicts[0]}; keep one edit a prompt, or skip invalid edits{more}")
+            raise EditError(f"{self._conflicts[0]}; keep one answer a prompt, or skip invalid edits{more}")
         if self._merged:
             logger.warning("merged %d duplicate edits", self._merged)
         return self.records
@@ -191,6 +199,15 @@ def _note_unchanged(records: Iterable[EditRecord]) -> None:
         logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
 
 
+def _two_answers(probes: Iterable[NeighborhoodPrompt]) -> str | None:
+    """The first prompt with two answers, and these."""
+    answers: dict[str, str] = {}
+    for probe in probes:
+        if probe.target is not None and answers.setdefault(probe.prompt, probe.target) != probe.target:
+            return f"the prompt {shown(probe.prompt)} both {shown(answers[probe.prompt])} and {shown(probe.target)}"
+    return None
+
+
 def _united(first: EditRecord, second: EditRecord) -> EditRecord:
     """`first`, with what only `second` has."""
     changes: dict[str, Any] = {}
@@ -199,6 +216,10 @@ def _united(first: EditRecord, second: EditRecord) -> EditRecord:
         if isinstance(value, tuple):
             known = set(value)
             changes[name] = value + tuple(item for item in other if item not in known)
+            if name == "neighborhood_prompts":  # a probe with an answer says more than the same without
+                answered = {probe.prompt for probe in changes[name] if probe.target is not None}
+                kept = (probe for probe in changes[name] if probe.target is not None or probe.prompt not in answered)
+                changes[name] = tuple(kept)
         elif value is None:
             changes[name] = other
     return replace(first, **changes)

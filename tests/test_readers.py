@@ -68,7 +68,7 @@ def test_conflicts_are_refused():
         read_edits(rows)
     assert str(raised.value) == (
         "row 2 (edit_id 'b'): target_new gives the prompt 'A is' both 'x' (edit_id 'a', row 1) and 'y'; "
-        "keep one edit a prompt, or skip invalid edits (1 more such conflicts follow)"
+        "keep one answer a prompt, or skip invalid edits (1 more such conflicts follow)"
     )
     assert read_edits(rows, limit=1) == [EditRecord("a", "A is", "x")]
 
@@ -240,3 +240,26 @@ def test_that_nothing_changes_is_said_once(caplog: pytest.LogCaptureFixture) -> 
         records = read_edits([{"prompt": "Rome is in", "target_new": "Italy", "target_true": "Italy"}])
         assert read_edits(records) == records
     assert caplog.text.count("target_new is target_true in 1 edits") == 1
+
+
+def near(*answers, edit_id="a", target="Peru"):
+    probes = [{"prompt": "Oslo is in", "target": answer} for answer in answers]
+    return {"edit_id": edit_id, "prompt": "Rome is in", "target_new": target, "neighborhood_prompts": probes}
+
+
+def test_a_neighborhood_prompt_has_one_answer():
+    expected = r"neighborhood_prompts gives the prompt 'Oslo is in' both 'Norway' and 'Sweden'; keep one answer"
+    with pytest.raises(EditError, match=expected):
+        read_edits([near("Norway", "Sweden")])
+    with pytest.raises(EditError, match="give the prompt 'Oslo is in' both 'Norway' and 'Sweden'; keep one answer a"):
+        read_edits([near("Norway"), near("Sweden", edit_id="b")])
+    (edit,) = read_edits([near("Norway"), near("Sweden", edit_id="b")], skip_invalid=True)
+    assert [probe.target for probe in edit.neighborhood_prompts] == ["Norway"]
+    (edit,) = read_edits([near("Norway", "Sweden"), near("Chile", edit_id="b")], skip_invalid=True)
+    assert edit.edit_id == "b"
+
+
+def test_of_a_probe_with_an_answer_and_without_the_answer_is_kept():
+    for first, second in ((None, "Norway"), ("Norway", None)):
+        (edit,) = read_edits([near(first), near(second, edit_id="b")])
+        assert [probe.target for probe in edit.neighborhood_prompts] == ["Norway"]
