@@ -89,6 +89,7 @@ class Augmenter:
         if self._pool.left_out:
             logger.info("left out %d of the pool's facts: an edit changes them or a probe asks", self._pool.left_out)
         self._warn_of_a_dry_pool()
+        self._warn_of_edited_probes()
 
     def rows(self) -> Iterator[TrainingRow]:
         """The training rows of all edits, edit by edit."""
@@ -183,6 +184,20 @@ class Augmenter:
                 "only %d facts of the locality pool can be rehearsed, where num_locality is %d; "
                 "give a larger --locality_pool, or more of what is not edited may change too",
                 *(usable, wanted),
+            )
+
+    def _warn_of_edited_probes(self) -> None:
+        targets = {record.prompt: record.target_new for record in self.records}
+        broken = [
+            record.edit_id
+            for record in self.records
+            for probe in record.neighborhood_prompts
+            if targets.get(probe.prompt, probe.target) != probe.target
+        ]
+        if broken:
+            logger.warning(
+                "%d neighborhood probes ask for what an edit changes, first in edit_id %r: they will count as harm",
+                *(len(broken), broken[0]),
             )
 
     def _answered(self, facts: list[Fact]) -> list[Fact]:

@@ -8,7 +8,7 @@ from hf_ftedit.generation import greedy_answers
 from hf_ftedit.loading import asset, load_model, load_tokenizer
 from hf_ftedit.options import AugmentationOptions
 from hf_ftedit.readers import read_edits, read_facts
-from hf_ftedit.records import EditError, EditRecord, Fact
+from hf_ftedit.records import EditError, EditRecord, Fact, NeighborhoodPrompt
 
 EDITS = read_edits(asset("edits.jsonl"), limit=12)
 POOL = read_facts(asset("locality_pool.jsonl"))
@@ -174,3 +174,14 @@ def test_a_pool_that_suffices_is_not_warned_of(asked, caplog):
     rows_by_edit(asked, num_paraphrases=0)
     rows_by_edit(asked, pool=(), num_paraphrases=0, locality_strategy="none")
     assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+
+
+def test_probes_of_what_is_edited_are_told(asked, caplog):
+    changed = NeighborhoodPrompt(EDITS[0].prompt, EDITS[0].target_true)
+    same = NeighborhoodPrompt(EDITS[0].prompt, EDITS[0].target_new)
+    broken = [EDITS[0], replace(EDITS[1], neighborhood_prompts=(changed, same))]
+    rows_by_edit(asked, records=broken, num_paraphrases=0)
+    (told,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert told.startswith(
+        f"1 neighborhood probes ask for what an edit changes, first in edit_id '{EDITS[1].edit_id}'"
+    )
