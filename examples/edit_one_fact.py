@@ -21,8 +21,8 @@ def completed(prompt: str) -> str:
 
 
 print("before:", completed(FACT["prompt"]))
-# A small model needs a higher learning rate than the default, and less rehearsal.
-config = EditConfig(learning_rate=2e-3, num_train_epochs=5, num_paraphrases=5, num_locality=10, disable_tqdm=True)
+config = EditConfig(num_paraphrases=5, num_locality=10, disable_tqdm=True)
 trainer = EditTrainer(model=model, args=config, train_dataset=[FACT], processing_class=tokenizer)
 trainer.train()
+model.eval()
 print("after: ", completed(FACT["prompt"]))  # `trainer.save_model("lyon")` writes the adapter

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edit_benchmark import ROOT, Path, quiet
+from edit_benchmark import ROOT, Path, matrix_rate, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +158,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     logprobs, matches = run(model, tokenizer, records)
     seconds = time.perf_counter() - start
-    rate = _matrix_rate(torch)
+    rate = matrix_rate()
     return {
         "seconds": seconds,
         "mb": _peak() - before,
@@ -178,17 +178,6 @@ def _peak() -> float:
 def _predictions_mb(rows: Sequence[Any]) -> float:
     """What a table of so many predictions takes: nine columns of references, and a float object in two of them."""
     return len(rows) * (9 * 8 + 2 * 24) / (1 << 20)
-
-
-def _matrix_rate(torch: Any, size: int = 1024, seconds: float = 1.0) -> float:
-    """Operations a second of float32 matrix products on this process's threads."""
-    one, other = torch.rand(size, size), torch.rand(size, size)
-    one @ other
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        one @ other
-        count += 1
-    return 2 * size**3 * count / (time.perf_counter() - start)
 
 
 def _operations(model: Any, tokenizer: Any, records: list[EditRecord]) -> float:

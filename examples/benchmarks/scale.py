@@ -1,17 +1,22 @@
 """
 Cost of editing stage by stage, as the number of edits grows.
 
-    python examples/benchmarks/scale.py --plot scale.png
+    python examples/benchmarks/scale.py --plot scale.png --json scale.json
+    python examples/benchmarks/scale.py --sizes 100 1000 --steps 50
 
 CounterFact in EasyEdit's form, the bench model, the package's default augmentation; the pool is the same 10,000 facts
 at each size. Training stops after `--steps` batches of 32 rows, so that it shows what a step costs among so many rows;
-evaluating asks all probes of all edits. Each size runs in a process of its own with an empty cache. Memory is the
-process's peak above what it had after the libraries and the model were loaded.
+what comes before the first step, such as making the trainer and putting the rows in order, is counted apart as
+`set up`. Evaluating asks all probes of all edits. Each size runs in a process of its own with an empty cache. Memory
+is the peak while rows are made, trained and evaluated, above what the process had after the libraries and the model
+were loaded (elsewhere than on Linux, the peak until then).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import resource
 import subprocess
@@ -23,7 +28,7 @@ from typing import Any
 
 import edit_benchmark
 
-STAGES = ("read", "augment", "build", "tokenize", "train", "evaluate")
+STAGES = ("read", "augment", "build", "tokenize", "set up", "train", "evaluate")
 MAKING = STAGES[:4]  # what makes rows; its time an edit must not grow
 
 
@@ -34,18 +39,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10000], help="numbers of edits")
     parser.add_argument("--steps", type=int, default=50, help="steps to train (50)")
     parser.add_argument("--plot", type=Path, help="PNG file for the curves")
+    parser.add_argument("--json", type=Path, help="file for all numbers of all sizes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def megabytes() -> float:
-    """The process's peak memory so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The process's peak memory since this was last asked."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
+    with contextlib.suppress(OSError, AttributeError):  # Linux with glibc: count again from what is in use now
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return peak
 
 
 def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
-    """Seconds of each stage, numbers of edits, rows and probes, and memory when rows are made, trained, evaluated."""
-    from transformers import PrinterCallback
+    """Seconds of each stage, numbers of edits, rows and probes, and memory while rows are made, trained, evaluated."""
+    from transformers import PrinterCallback, TrainerCallback
 
     from hf_ftedit import (
         EditConfig,
@@ -66,6 +76,11 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
     def passed() -> None:
         moments.append(time.perf_counter())
 
+    class FirstStep(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 0:
+                passed()
+
     edits, pool = read_edits(file, limit=size, skip_invalid=True), read_facts(file)
     passed()
     builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, cache_dir=cache)
@@ -77,7 +92,7 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
     encoded(rows, config, tokenizer, model)  # the trainer finds them in the cache
     passed()
     memory = [megabytes() - before]
-    trainer = EditTrainer(model, config, train_dataset=rows, processing_class=tokenizer)
+    trainer = EditTrainer(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[FirstStep()])
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     passed()
@@ -85,30 +100,41 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
     found = measure(trainer.model, tokenizer, edits, config)
     passed()
     took = [end - start for start, end in zip(moments, moments[1:], strict=False)]
-    counts = {"edits": len(edits), "rows": len(rows), "probes": sum(found.scores["n_probes"].values())}
+    epochs, batches = divmod(steps, -(-len(rows) // config.per_device_train_batch_size))
+    counts = {
+        "edits": len(edits),
+        "rows": len(rows),
+        "trained": epochs * len(rows) + batches * config.per_device_train_batch_size,  # an epoch's last batch is short
+        "probes": sum(found.scores["n_probes"].values()),
+    }
     memory.append(megabytes() - before)
-    return {**counts, **dict(zip(STAGES, took, strict=True)), "memory": memory}
+    return {**counts, **dict(zip(STAGES, took, strict=True)), "memory": memory}  # in megabytes, as in the table
 
 
 def line(found: dict[str, Any]) -> str:
     """A line of the table."""
-    each = 1000 * sum(found[stage] for stage in MAKING) / found["edits"]
-    seconds = " | ".join(f"{found[stage]:.2f}" for stage in STAGES)
-    memory = " | ".join(f"{peak:.0f}" for peak in found["memory"])
-    return f"| {found['edits']} | {found['rows']} | {found['probes']} | {seconds} | {each:.2f} | {memory} |"
+    cells = [f"{found[count]:,}" for count in ("edits", "rows", "probes")]
+    cells += [f"{found[stage]:.2f}" for stage in STAGES]
+    cells += [f"{1000 * sum(found[stage] for stage in MAKING) / found['edits']:.2f}"]
+    cells += [f"{1000 * found['train'] / found['trained']:.2f}", f"{found['trained'] / found['train']:.0f}"]
+    cells += [f"{1000 * found['evaluate'] / found['edits']:.2f}", *(f"{peak:.0f}" for peak in found["memory"])]
+    return f"| {' | '.join(cells)} |"
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Seconds of each stage over the number of edits, on logarithmic scales."""
+    """Seconds of each stage over the number of edits, on logarithmic scales; the legend in the lines' order."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(7.2, 4.4), dpi=110, layout="constrained")
     axes = figure.subplots()
     edits = [found["edits"] for found in results]
-    for stage, marker in zip(STAGES, "os^vDP", strict=True):
+    for stage, marker in sorted(zip(STAGES, "os^vDPX", strict=True), key=lambda it: -results[-1][it[0]]):
         axes.loglog(edits, [found[stage] for found in results], marker=marker, label=stage)
     axes.set(xlabel="edits", ylabel="seconds")
     axes.set_xticks(edits, [f"{count:,}" for count in edits], minor=False)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e5e7eb", linewidth=0.8)
@@ -124,15 +150,18 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as cache:
             print(json.dumps(measured(options.shared, options.one, options.steps, cache)))
         return
-    seconds = " | ".join(f"{stage} s" for stage in STAGES)
-    print(f"| edits | rows | probes | {seconds} | ms an edit to make rows | MB then | MB trained | MB evaluated |")
-    print(f"|{'---|' * (len(STAGES) + 7)}")
+    each = "ms an edit to make rows | ms a row to train | rows/s trained | ms an edit to evaluate"
+    memory = "MB, rows made | MB, trained | MB, evaluated"
+    head = f"| edits | rows | probes | {' | '.join(f'{stage} s' for stage in STAGES)} | {each} | {memory} |"
+    print(f"{head}\n|{'---|' * (head.count('|') - 1)}")
     results = []
     for size in options.sizes:
         command = [sys.executable, __file__, "--shared", str(options.shared), "--one", str(size)]
         done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True)
         results.append(json.loads(done.stdout.splitlines()[-1]))
         print(line(results[-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         plot(results, options.plot)
 
