@@ -8,15 +8,17 @@ from typing import Any, NoReturn
 
 import yaml
 
-from hf_ftedit.options import RECORD, EditOptions
+from hf_ftedit.options import RECORD, EditOptions, choices_of
 from hf_ftedit.records import EditError
 
 MORE_OPTIONS = {
-    "train": "all options of trl.SFTConfig (--learning_rate, --num_train_epochs, --seed, --eval_strategy, ...)\n"
-    "and of trl.ModelConfig (--lora_r, --load_in_4bit, --dtype, --attn_implementation, ...)",
+    "train": "all options of trl.SFTConfig (--learning_rate, by default 0.287 / the model's hidden size;\n"
+    "--num_train_epochs, 6; --per_device_train_batch_size, 32; --save_strategy, --eval_strategy, ...)\n"
+    "and of trl.ModelConfig (--lora_r, by default 32; --load_in_4bit, --dtype, --attn_implementation, ...)",
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
+FIRST = ("model_name_or_path", "edits", "locality_pool", "adapter", "output_dir")  # what nearly every call gives
 # Words that may stand before the options, and the option that they are then given to.
 WORDS = {"push": "--folder", "verify": "--name", "merge": "--adapters"}
 RESUME = "--resume_from_checkpoint"  # an option that may stand alone
@@ -155,10 +157,12 @@ def help_text(verb: str) -> str:
     words = {"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... "}.get(verb, "")
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
-    for option in (option for option in fields(defaults) if option.name != RECORD):
-        default = getattr(defaults, option.name)
-        shown = "" if default is None else f" (default: {default})"
-        lines.append(f"  --{option.name:<24} {option.metadata['help']}{shown}")
+    by_name = {option.name: option for option in fields(defaults) if option.name != RECORD}
+    for name in dict.fromkeys([*filter(by_name.get, FIRST), *by_name]):
+        default = getattr(defaults, name)
+        notes = [", ".join(choices_of(name, OPTIONS[verb])), "" if default is None else f"default: {default}"]
+        shown = "; ".join(filter(None, notes))
+        lines.append(f"  --{name:<24} {by_name[name].metadata['help']}{shown and f' ({shown})'}")
     return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"] if verb in MORE_OPTIONS else lines)
 
 

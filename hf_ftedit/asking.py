@@ -44,7 +44,7 @@ class Asker:
         seed (`int`):
             Seed of sampled texts.
         journal (`str` or `Path`, *optional*):
-            File that keeps what is found.
+            File that keeps what is found, or a folder for one file of each state of the model.
         desc (`str`):
             Label of the progress bar.
     """
@@ -67,7 +67,9 @@ class Asker:
         if journal is not None:
             settings = {"seed": seed, "vocabulary": len(tokenizer), "version": __version__}
             settings["chat_template"] = tokenizer.chat_template if chat_template else None
-            self.journal = Journal(journal, fingerprint(model, **settings), self.processes.rank)
+            state = fingerprint(model, **settings)
+            path = Path(journal) if Path(journal).suffix else Path(journal) / f"{state}.jsonl"
+            self.journal = Journal(path, state, self.processes.rank)
 
     def scores(
         self, prompts: Sequence[str], targets: Sequence[str], name: Callable[[int], str]

@@ -87,7 +87,10 @@ class Augmenter:
         self._prefixes = self._prepare_prefixes()
         self._model = self._tokenizer = None  # rows are drawn in worker processes too: carry no model there
         if self._pool.left_out:
-            logger.info("left out %d of the pool's facts: an edit changes them or a probe asks", self._pool.left_out)
+            logger.info(
+                "left out %d facts of the locality pool: an edit changes them, or a probe asks for them",
+                self._pool.left_out,
+            )
         self._warn_of_a_dry_pool()
         self._warn_of_edited_probes()
 
@@ -181,8 +184,8 @@ class Augmenter:
         usable = len({fact.prompt for fact in self._pool.facts})
         if usable < wanted:
             logger.warning(
-                "only %d facts of the locality pool can be rehearsed, where num_locality is %d; "
-                "give a larger --locality_pool, or more of what is not edited may change too",
+                "the locality pool has only %d usable facts, fewer than num_locality (%d): more of what is not edited "
+                "may change; give a larger --locality_pool",
                 *(usable, wanted),
             )
 
@@ -196,7 +199,7 @@ class Augmenter:
         ]
         if broken:
             logger.warning(
-                "%d neighborhood probes ask for what an edit changes, first in edit_id %r: they will count as harm",
+                "%d neighborhood probes ask for a fact that an edit changes (first: edit_id %r): they lower locality",
                 *(len(broken), broken[0]),
             )
 

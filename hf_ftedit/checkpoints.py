@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hf_ftedit.disk import disk_errors, require_writable
+from hf_ftedit.disk import require_writable
 from hf_ftedit.edit_folder import ADAPTER_FILES, EDITS_FILE, read_recipe
-from hf_ftedit.folders import require_empty
+from hf_ftedit.folders import UNFINISHED, moving_prefix, require_empty
 from hf_ftedit.options import RECORD
 from hf_ftedit.readers import read_edits
 from hf_ftedit.records import EditError, EditRecord
@@ -117,13 +117,14 @@ def require_place(folder: str | Path, resume: bool | str | None) -> None:
             f"output_dir {str(folder)!r} holds checkpoints of a run that was stopped; add --resume_from_checkpoint to "
             "go on with it, or remove the folder"
         )
-    if not resume:
-        return require_empty(folder)
     path = Path(folder)
-    foreign = [item.name for item in path.iterdir() if not _is_ours(item.name, path)] if path.is_dir() else []
+    names = [item.name for item in path.iterdir()] if path.is_dir() else []
+    if not resume and names != [UNFINISHED]:  # what was measured tells of which model: it serves any run
+        return require_empty(folder)
+    foreign = [name for name in names if not _is_ours(name, path)]
     if path.is_file() or (foreign and not checkpoints_of(path)):
-        holds = f"holds {min(foreign)!r}, which is of no run" if foreign else "is a file"
-        raise EditError(f"output_dir {str(folder)!r} {holds} to go on with; give another --output_dir or remove it")
+        holds = f"holds {min(foreign)!r}, but no checkpoint to go on from" if foreign else "is a file"
+        raise EditError(f"output_dir {str(folder)!r} {holds}; give another --output_dir or remove it")
     return require_writable(folder)
 
 
@@ -137,36 +138,51 @@ def is_finished(folder: str | Path) -> bool:
     return bool(files) and all((path / name).is_file() for name in files)
 
 
-def check_finished_with(folder: str | Path, edits: list[EditRecord]) -> None:
-    """Raise [`~hf_ftedit.records.EditError`] where the finished `folder` is not of these edits."""
-    there = {(edit.prompt, edit.target_new) for edit in read_edits(Path(folder) / EDITS_FILE)}
-    if other := [edit for edit in edits if (edit.prompt, edit.target_new) not in there]:
+def check_finished_with(folder: str | Path, edits: list[EditRecord], settings: Mapping[str, Any]) -> None:
+    """
+    Raise [`~hf_ftedit.records.EditError`] where a finished folder is of another run.
+
+    Args:
+        folder (`str` or `Path`):
+            The `output_dir`.
+        edits (`list[EditRecord]`):
+            The edits of this run, without those of an adapter that it goes on from.
+        settings (`Mapping`):
+            Its settings by name; one that is `None` follows the model or the hardware.
+    """
+    recipe = read_recipe(Path(folder), str(folder))
+    there = {(edit.prompt, edit.target_new): edit.edit_id for edit in read_edits(Path(folder) / EDITS_FILE)}
+    here = {(edit.prompt, edit.target_new): edit.edit_id for edit in edits}
+    others = [here[key] for key in here.keys() - there.keys()]
+    if not settings.get("adapter"):
+        others += [there[key] for key in there.keys() - here.keys()]
+    different = [f"{min(others)!r} is in one of them only"] if others else []
+    for name, now in settings.items():
+        if now is not None and name in recipe and recipe[name] != now:
+            different.append(f"{name} was {recipe[name]!r}, and is {now!r} here")
+    if different:
+        what = "edits" if others else "settings"
         raise EditError(
-            f"output_dir {str(folder)!r} holds the finished run of other edits, without {other[0].edit_id!r}; "
+            f"output_dir {str(folder)!r} holds the finished run of other {what}: {different[0]}; "
             "give another --output_dir"
         )
 
 
 @contextmanager
-def written_aside(folder: Path, name: str, *, is_main: bool, remedy: str) -> Iterator[Path]:
+def written_aside(folder: Path, *, is_main: bool) -> Iterator[Path]:
     """
-    A folder in which the checkpoint `name` of `folder` is written; [`move_in`] brings it to its place.
+    A folder in which a checkpoint of `folder` is written; [`move_in`] brings it to its place.
 
     A block that fails leaves nothing of it.
 
     Args:
         folder (`Path`):
             The `output_dir`.
-        name (`str`):
-            Name of the checkpoint.
         is_main (`bool`):
             Whether this process is the one that tidies up.
-        remedy (`str`):
-            What to do where the disk refuses.
     """
     try:
-        with disk_errors(f"{folder / name}", remedy):
-            yield folder / ASIDE
+        yield folder / ASIDE
     finally:
         if is_main:
             shutil.rmtree(folder / ASIDE, ignore_errors=True)
@@ -241,8 +257,8 @@ def check_run(checkpoint: Path, run: Mapping[str, Any]) -> bool:
         if then != now and not (name in HASHES and None in (then, now)):
             what = HASHES.get(name) or f"{name} was {then!r}, and is {now!r} here"
             raise EditError(
-                f"checkpoint {str(checkpoint)!r} is of another run: {what}; go on with the same command, or give "
-                "another --output_dir"
+                f"checkpoint {str(checkpoint)!r} was made with other settings: {what}; resume with the original "
+                "command, or give another --output_dir"
             )
     return True
 
@@ -279,7 +295,7 @@ def _safetensors_end(file: Path) -> int:
 def _is_ours(name: str, folder: Path) -> bool:
     """Whether a run that was stopped can have left this in its `output_dir`."""
     return (
-        name in (*ADAPTER_FILES, ASIDE, "runs")
+        name in (*ADAPTER_FILES, ASIDE, UNFINISHED, "runs")
         or _NAME.fullmatch(name) is not None
         or _is_moved_in(name, folder)
         or name.endswith((".safetensors", ".json", ".jinja", ".model"))  # of a whole model
@@ -288,4 +304,4 @@ def _is_ours(name: str, folder: Path) -> bool:
 
 def _is_moved_in(name: str, folder: Path) -> bool:
     """Whether it is a temporary folder of `folders.moved_in` for `folder`."""
-    return re.fullmatch(rf"\.{re.escape(folder.absolute().name)}-[a-z0-9_]{{8}}", name) is not None
+    return re.fullmatch(rf"{re.escape(moving_prefix(folder))}[a-z0-9_]{{8}}", name) is not None

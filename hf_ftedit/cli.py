@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -96,18 +97,15 @@ def _told(line: str, code: int) -> int:
 def train(args: list[str]) -> None:
     """Edit, measure before and after, write the adapter folder."""
     from hf_ftedit.checkpoints import check_finished_with, is_finished
+    from hf_ftedit.folders import UNFINISHED
 
     options, edits, pool = checked_input("train", args)
     resume = resume_wish(options.resume_from_checkpoint)
-    if resume and is_finished(options.output_dir):
-        check_finished_with(options.output_dir, edits)
-        if is_first_process():
-            print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
-        return
+    journal = Path(options.output_dir) / UNFINISHED
     from trl import get_peft_config, get_quantization_config
 
     from hf_ftedit.config import EditConfig, EditModelConfig
-    from hf_ftedit.recipe import recipe_of
+    from hf_ftedit.recipe import asked_settings, recipe_of
     from hf_ftedit.report import results_table
     from hf_ftedit.trainer import EditTrainer
 
@@ -116,6 +114,12 @@ def train(args: list[str]) -> None:
     config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
     config.full_finetune = config.full_finetune or not model_config.use_peft
     config.enable_jit_checkpoint = False  # SIGTERM saves in any case, and then ends the process
+    if resume and is_finished(options.output_dir):
+        check_finished_with(options.output_dir, edits, asked_settings(config, model_config))
+        if is_first_process():
+            shutil.rmtree(journal, ignore_errors=True)
+            print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
+        return
     trainer = EditTrainer(
         model=options.model_name_or_path or EMBEDDED_NAME,
         args=config,
@@ -125,19 +129,22 @@ def train(args: list[str]) -> None:
         quantization_config=get_quantization_config(model_config),
     )
     trainer.given_in_python.clear()  # the options tell where everything came from
+    trainer.journal = journal
     rows: Any = trainer.train_dataset
     n_edits = len(trainer.edit_records)
     trainer.accelerator.print(f"{n_edits} edit{'s'[: n_edits != 1]}, {len(rows)} training rows")
     if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
         trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=resume)
-    push, config.push_to_hub = config.push_to_hub, False  # what is on disk is told before what may fail
-    trainer.save_model()
+    with nullcontext() if config.merge_into_base else trainer.saving_when_stopped():
+        trainer.write_folder()
+    if is_first_process():
+        shutil.rmtree(journal, ignore_errors=True)
     trainer.accelerator.print(results_table(trainer.edit_results(), recipe_of(trainer)))
     what = "model" if config.full_finetune or config.merge_into_base else "adapter"
     folder = without_home(str(config.output_dir))
     trainer.accelerator.print(f"Written to {folder}: the {what}, its model card, edits and results.")
-    if push:
+    if config.push_to_hub:  # what is on disk was told before what may fail
         trainer.push_to_hub()
 
 

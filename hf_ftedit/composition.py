@@ -280,7 +280,7 @@ def _decided(
     lost = {(clash.second, clash.other.edit_id) for clash in clashes if clash.first == preferred}
     lost |= {(clash.first, clash.edit.edit_id) for clash in clashes if clash.second == preferred}
     for name, edit_id in sorted(lost):
-        logger.info("edit %s of %s gives way to %s", shown(edit_id), name, preferred)
+        logger.info("left out edit %s of %s: %s has another answer, and is preferred", shown(edit_id), name, preferred)
     return [
         part._replace(edits=[edit for edit in part.edits if (part.name, edit.edit_id) not in lost]) for part in parts
     ]
@@ -304,7 +304,10 @@ def _settle(
             model, EditConfig(**settings | run), train_dataset=edits, processing_class=tokenizer, locality_pool=facts
         )
         trainer.remove_callback(PrinterCallback)
-        logger.info("training an epoch on %d edits, as the weights hold both sides of a conflict", len(edits))
+        logger.info(
+            "training one epoch on the %d edits that remain: the merged weights hold both sides of a conflict",
+            len(edits),
+        )
         trainer.train()
     model.eval()
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from trl import ModelConfig, SFTConfig
 
 from hf_ftedit.options import EditOptions
 from hf_ftedit.records import EditError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +24,15 @@ class EditConfig(EditOptions, SFTConfig):
     Configuration of [`EditTrainer`]: all of [`~trl.SFTConfig`], all of [`EditOptions`], and these other defaults.
 
     - `output_dir`: `"edited-adapter"`;
-    - `learning_rate` 7e-5, `lr_scheduler_type` cosine, `num_train_epochs` 6, `per_device_train_batch_size` 32: the
-      paper's (Gangadhar & Stratos 2024);
+    - `lr_scheduler_type` cosine, `num_train_epochs` 6, `per_device_train_batch_size` 32: the paper's (Gangadhar &
+      Stratos 2024);
+    - `learning_rate`: by the model's width, see [`learning_rate_for`]: the paper's 7e-5 for a LoRA on a model as wide
+      as GPT-J or an 8B Llama, more for a narrower one;
     - `bf16`: where the hardware has it, instead of everywhere;
     - `train_sampling_strategy`: `"group_by_length"`, since the rows are short and of many lengths;
     - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;
     - `activation_checkpointing`: `False`; rows of twenty tokens need no memory for time;
-    - `save_strategy`: `"no"`. The adapter is saved at the end; set `"epoch"` to be able to resume;
+    - `save_strategy`: `"no"`. The adapter is saved at the end; set `"steps"` or `"epoch"` to be able to resume;
     - `hub_strategy`: `"end"`;
     - `ddp_find_unused_parameters`: `False`; every trained weight has a part in every batch. Set it where some have
       not, such as experts that no row is sent to.
@@ -38,7 +44,9 @@ class EditConfig(EditOptions, SFTConfig):
     """
 
     output_dir: str | None = field(default="edited-adapter", metadata={"help": "Where the adapter folder is written."})
-    learning_rate: float = field(default=7e-5, metadata={"help": "Peak learning rate."})
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak learning rate; 0.287 / the model's hidden size if not given."}
+    )
     num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the rows."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows of a batch on one device."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
@@ -51,7 +59,9 @@ class EditConfig(EditOptions, SFTConfig):
     activation_checkpointing: bool | None = field(
         default=False, metadata={"help": "Recompute activations to save memory, at about 20 percent more time."}
     )
-    save_strategy: str = field(default="no", metadata={"help": "When checkpoints are written; 'epoch' to resume."})
+    save_strategy: str = field(
+        default="no", metadata={"help": "When checkpoints are written; 'steps' or 'epoch' to resume."}
+    )
     hub_strategy: str = field(default="end", metadata={"help": "When to push; only the finished adapter is."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Look for trained weights that have no part in a batch, at a cost (DDP)."}
@@ -69,6 +79,8 @@ class EditConfig(EditOptions, SFTConfig):
             raise EditError(
                 f"hub_strategy is {str(self.hub_strategy)!r}: only what is finished is pushed; leave it at 'end'"
             )
+        if self.completion_only_loss is False:  # TRL's name for it
+            self.objective = "full"
         SFTConfig.__post_init__(self)
         self._use_one_gpu()
 
@@ -104,6 +116,24 @@ class EditModelConfig(ModelConfig):
         if self.use_peft and self.lora_r < 1:
             raise EditError(f"lora_r is {self.lora_r}: give 1 or more")
         super().__post_init__()
+
+
+def learning_rate_for(config: PretrainedConfig, *, full_finetune: bool = False) -> float:
+    """
+    Peak learning rate for a model: 7e-5 at a hidden size of 4096, and in inverse proportion to it at others.
+
+    7e-5 is what Gangadhar & Stratos (2024) train a LoRA on GPT-J with. That Adam's best learning rate is inversely
+    proportional to the width is from Yang et al. (2022, arXiv 2203.03466, table 3). At a hidden size of 256 half and
+    twice the rate were worse, and so was more than a tenth of it for all weights: see examples/benchmarks/README.md.
+
+    Args:
+        config ([`~transformers.PretrainedConfig`]):
+            The model's configuration.
+        full_finetune (`bool`, *optional*, defaults to `False`):
+            All weights are trained: a tenth of a LoRA's rate.
+    """
+    width = getattr(config.get_text_config(), "hidden_size", 4096)
+    return float(f"{7e-5 * 4096 / width / (10 if full_finetune else 1):.2g}")
 
 
 def has_bf16() -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 LOW = 90.0  # a score below it is worth a change of settings
 GAP = 15.0  # points by which one way of measuring may flatter
 FEW = 30  # edits below which an interval says little
+MEASURABLE = "Give the edits `paraphrase_prompts` and `neighborhood_prompts` to measure it."
 
 
 def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> list[str]:
@@ -107,7 +108,7 @@ def _doubts(results: Mapping[str, Any]) -> list[str]:
         edits = "1 edit was" if after["n_edits"] == 1 else f"{after['n_edits']} edits were"
         found.append(f"Only {edits} measured: the intervals are wide, and rough at that.")
     if after["edit_score_note"]:
-        found.append(f"There is no edit score ({after['edit_score_note']}): give such probes to learn it.")
+        found.append(f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}")
     return found
 
 

@@ -49,7 +49,8 @@ def disk_trouble(error: BaseException) -> str | None:
     while seen is not None:
         if reason := _reason(seen):
             return reason
-        seen = seen.__cause__ or seen.__context__
+        # Libraries raise errors of their own behind one of the disk, and do not always say so.
+        seen = seen.__cause__ or (seen.__context__ if isinstance(seen, (OSError, RuntimeError)) else None)
     return None
 
 
@@ -58,7 +59,9 @@ def require_writable(folder: str | Path) -> None:
     path = Path(folder)
     nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK) and _takes_files(nearest)):
-        raise EditError(f"output_dir {str(folder)!r}: {nearest} is no folder that you may write to; give another one")
+        raise EditError(
+            f"output_dir {str(folder)!r}: cannot write to {nearest}; give another one, or mend its permissions"
+        )
 
 
 def _takes_files(folder: Path) -> bool:

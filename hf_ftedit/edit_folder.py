@@ -39,6 +39,10 @@ ADAPTER_FILES = (
 # What a folder may hold to be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled.
 _PUBLISHABLE = re.compile(r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)")
 
+_WEIGHTS = re.compile(
+    r"adapter_model\.safetensors|(adapter_)?config\.json|model[\d-]*(of-\d+)?\.safetensors(\.index\.json)?"
+)
+
 
 class EditFolder(NamedTuple):
     """
@@ -86,7 +90,7 @@ def save_edit_folder(
 
     Args:
         folder (`str` or `Path`):
-            Where to; files of the same names are replaced.
+            Where to; an edited model that is there is replaced.
         model ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
             The edited model; a whole model is saved with its tokenizer.
         tokenizer (`PreTrainedTokenizerBase`):
@@ -100,13 +104,24 @@ def save_edit_folder(
         state_dict (`dict`, *optional*):
             Gathered weights of a sharded model.
     """
-    with moved_in(Path(folder)) as new:
+    with moved_in(Path(folder), replaced=_model_files(Path(folder))) as new:
         save_weights(new, model, tokenizer, state_dict)
         write_jsonl(records, new / EDITS_FILE)
         write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         (new / PLOT_FILE).write_bytes(scores_plot(results))
         settings = {name: value for name, value in recipe.items() if name != RECORD}
         _write_account(new, EditFolder(new, list(records), results, settings, recipe.get(RECORD, {})))
+
+
+def _model_files(folder: Path) -> list[str]:
+    """Files of the model that is in `folder`: an adapter beside another model's weights would be put on those."""
+    if not folder.is_dir():
+        return []
+    try:
+        known = read_recipe(folder, folder.name)[RECORD]["files"]
+    except EditError:
+        known = {}
+    return [file.name for file in folder.iterdir() if file.name in known or _WEIGHTS.fullmatch(file.name)]
 
 
 def save_weights(
@@ -145,7 +160,7 @@ def read_edit_folder(folder: str | Path, name: str | None = None) -> EditFolder:
     record = recipe.pop(RECORD)
     results = _loaded(folder / RESULTS_FILE, name, json.loads)
     if not {"before", "after", "protocol", "base_model"} <= set(results):
-        raise EditError(f"{shown(name)}: {RESULTS_FILE} lacks scores; write or fetch it again")
+        raise EditError(f"{shown(name)}: {RESULTS_FILE} lacks scores; write or download it again")
     if not (folder / EDITS_FILE).is_file():
         raise EditError(f"{shown(name)} has no {EDITS_FILE}; give a folder that hf-ftedit wrote")
     return EditFolder(folder, read_edits(folder / EDITS_FILE), results, recipe, record)
@@ -159,7 +174,9 @@ def read_recipe(folder: Path, name: str) -> dict[str, Any]:
     recipe[RECORD] = {**(record if isinstance(record, dict) else {}), "files": files or {}}
     names = recipe[RECORD]["files"]
     if not isinstance(names, dict) or not all(_PUBLISHABLE.fullmatch(str(file)) for file in names):
-        raise EditError(f"{shown(name)}: {RECIPE_FILE} names what is no file to publish; write or fetch it again")
+        raise EditError(
+            f"{shown(name)}: {RECIPE_FILE} names a file that must not be published; write or download it again"
+        )
     return recipe
 
 
@@ -170,9 +187,9 @@ def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]
         found = load(file.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise EditError(f"{shown(name)}: {file.name} cannot be read ({reason}); write or fetch it again") from error
+        raise EditError(f"{shown(name)}: {file.name} cannot be read ({reason}); write or download it again") from error
     if not isinstance(found, dict):
-        raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or fetch it again")
+        raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or download it again")
     return found
 
 

@@ -107,7 +107,7 @@ def predict(
             Seed of those texts.
         journal (`str` or `Path`, *optional*):
             File that keeps what is found, such as `scores/unfinished/after.jsonl`: a run that was stopped goes on from
-            it when it is called again.
+            it when it is called again. Or a folder, where each state of the model and its settings get their own file.
         desc (`str`, *optional*, defaults to `"Evaluating"`):
             Label of the progress bar.
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,23 +108,39 @@ def card_of_dataset(settings: Mapping[str, Any], splits: DatasetDict, metadata: 
 
 
 @contextmanager
-def moved_in(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well."""
+def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
+    """
+    A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well.
+
+    Args:
+        folder (`Path`):
+            Where to; files of the same names are replaced.
+        replaced (`Collection[str]`, *optional*):
+            Names of files in it that go as well.
+    """
     with disk_errors(f"output_dir {str(folder)!r}"):
         folder = folder.absolute()
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Inside a folder that exists: its parent may be another file system, or not ours to write to.
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder if folder.is_dir() else folder.parent))
+        place = folder if folder.is_dir() else folder.parent
+        new = Path(tempfile.mkdtemp(prefix=moving_prefix(folder), dir=place))
         try:
             yield new
             _open_to_others(new)
             if not folder.exists():
                 new.rename(folder)
                 return
+            for name in set(replaced) - {file.name for file in new.iterdir()}:
+                (folder / name).unlink(missing_ok=True)
             for file in sorted(new.iterdir()):
                 os.replace(file, folder / file.name)
         finally:
             shutil.rmtree(new, ignore_errors=True)
+
+
+def moving_prefix(folder: Path) -> str:
+    """How the name of the temporary folder of `folder` begins; eight characters follow."""
+    return f".hf_ftedit-{folder.absolute().name}-"
 
 
 def _open_to_others(folder: Path) -> None:

@@ -28,7 +28,7 @@ MAX_ANSWER_TOKENS = 8
 TEXT_TOKENS = 100
 # A chat model's habits, such as a penalty on repetition, are not what it knows.
 NO_HABITS: dict[str, Any] = {
-    **{"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0},
+    **{"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0},
     **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale")),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
 }
@@ -361,8 +361,7 @@ def _generate(
             max_new_tokens=max(lengths),
             pad_token_id=pad,
             synced_gpus=False,  # each process asks about prompts of its own; see `Processes.lockstep`
-            **NO_HABITS,
-            **settings,
+            **NO_HABITS | settings,
         )
     return [tokens[:most] for tokens, most in zip(output[:, length:].tolist(), lengths, strict=True)]
 

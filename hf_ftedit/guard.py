@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from hf_ftedit.records import EditError
 from hf_ftedit.stopping import Stopped, wished
 
+logger = logging.getLogger(__name__)
+
+LONG = 2000  # steps from which on a run without checkpoints is told of
 _NOT_FINITE = 1000  # beyond the numbers of signals
 
 
@@ -37,6 +41,15 @@ class StepGuard(TrainerCallback):
     sampler: EpochSampler | None = None
     stop: int = 0  # the signal that all processes agreed on
     epoch_ends: bool = False  # whether what belongs to the end of the epoch comes behind this step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell of what a kill would cost."""
+        if args.save_strategy == "no" and state.max_steps >= LONG and state.is_world_process_zero:
+            logger.warning(
+                "%d steps without checkpoints: a run that is killed would begin again; --save_strategy steps writes "
+                "one every --save_steps",
+                state.max_steps,
+            )
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell the sampler which epoch it is."""
@@ -93,25 +106,29 @@ class EpochSampler(Sampler[int]):
         return iter(self._sampler)
 
 
-def stopped_at(number: int, step: int, checkpoint: Path) -> Stopped:
+def stopped_at(number: int, step: int, checkpoint: Path | None) -> Stopped:
     """What to say of a run that a signal stopped."""
-    saved = f"saved in {checkpoint}; add --resume_from_checkpoint to go on"
+    saved = f"saved in {checkpoint}; add --resume_from_checkpoint to go on" if checkpoint else "nothing is saved"
     return Stopped(number, f"at step {step}; {saved}")
 
 
 def not_finite(step: int, losses: list[torch.Tensor], norm: Any) -> EditError:
     """What to say of a loss or a gradient that is no number."""
     found = ", ".join(f"{float(loss):g}" for loss in losses[:4])
-    gradient = "" if norm is None else f", the norm of its gradient {float(norm):g}"
+    gradient = "" if norm is None else f", the norm of its gradient {float(_whole(norm)):g}"
     return EditError(
-        f"step {step}: the loss is {found}{gradient}, and no weights can be learned from that; lower --learning_rate, "
-        "use --dtype float32 or bfloat16 instead of float16, or --fp16 false; checkpoints of earlier steps are kept"
+        f"step {step}: the loss is {found}{gradient}; training stopped before the weights changed. Lower "
+        "--learning_rate, use --dtype float32 or bfloat16 instead of float16, or --fp16 false; checkpoints of earlier "
+        "steps are kept"
     )
 
 
 def _all_finite(values: list[Any]) -> bool:
-    # Under FSDP the norm is spread over the processes.
-    whole = (value.full_tensor() if hasattr(value, "full_tensor") else value for value in values if value is not None)
-    tensors = [torch.as_tensor(value).detach().float().reshape(()) for value in whole]
+    tensors = [torch.as_tensor(_whole(value)).detach().float().reshape(()) for value in values if value is not None]
     device = tensors[0].device if tensors else None
     return not tensors or bool(torch.stack([value.to(device) for value in tensors]).isfinite().all())
+
+
+def _whole(value: Any) -> Any:
+    """A number that FSDP may have spread over the processes."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value

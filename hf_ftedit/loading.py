@@ -150,7 +150,9 @@ def check_adapter(folder: str | Path, name: str | None = None) -> None:
     try:
         PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or fetch it again") from error
+        raise EditError(
+            f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or download it again"
+        ) from error
 
 
 def load_adapter(
@@ -184,7 +186,9 @@ def load_adapter(
         how: dict[str, Any] = {"is_trainable": is_trainable, "use_safetensors": True}
         return PeftModel.from_pretrained(model, folder, adapter_name, **how).eval()
     except (OSError, ValueError, SafetensorError) as error:
-        raise EditError(f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or fetch it again") from error
+        raise EditError(
+            f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or download it again"
+        ) from error
     except RuntimeError as error:  # tensors of other sizes
         raise EditError(
             f"adapter {name!r} does not fit this model; give the base model that it was made for"

@@ -58,6 +58,10 @@ class Mastery(TrainerCallback):
         batch = self._collator([{name: value for name, value in row.items() if name != ROW} for row in rows])
         return {**batch, ROW: torch.tensor([row[ROW] for row in rows])}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a data loader's worker needs, where it is not a fork of this process."""
+        return {**vars(self), "_most": None, "_found": None}
+
     def rests(self, row: int) -> bool:
         """Whether a row is left out in this epoch."""
         return bool(self._losses[row] <= self._limit) and (row + int(self._epoch)) % REVIEW != 0
@@ -92,7 +96,9 @@ class Mastery(TrainerCallback):
         self._settle(int(self._epoch))
         passes = round(len(self._losses) * (state.epoch or 0))
         if state.is_world_process_zero and passes:
-            logger.info("trained %d of %d row passes; in the others the row was mastered", self._trained, passes)
+            logger.info(
+                "trained %d of %d row passes; the others were skipped, as the row was mastered", self._trained, passes
+            )
 
     def _settle(self, epoch: int) -> None:
         """Take over what was found in an epoch that is over."""

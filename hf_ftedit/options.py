@@ -173,8 +173,14 @@ class EditOptions(AugmentationOptions):
             raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
 
 
+def choices_of(name: str, owner: type) -> tuple[str, ...]:
+    """The values that the option `name` of the dataclass `owner` may have, where it is a `Literal` of texts."""
+    choices = get_args(get_type_hints(owner)[name])
+    return choices if all(isinstance(choice, str) for choice in choices) else ()
+
+
 def check_choice(name: str, value: Any, owner: type) -> None:
     """Raise [`EditError`] when the option `name` of the dataclass `owner` is a `Literal` that lacks `value`."""
-    choices = get_args(get_type_hints(owner)[name])
-    if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+    choices = choices_of(name, owner)
+    if choices and value not in choices:
         raise EditError(f"{name} is {value!r}: choose one of {', '.join(choices)}")

@@ -87,7 +87,7 @@ def prepare(
     measured = read_edits(eval_dataset, args.format) if are_edits(eval_dataset) else None
     if args.measure_fluency:
         check_fluency(measured or _records(source))
-    if args.load_best_model_at_end:
+    if args.metric_for_best_model and (args.load_best_model_at_end or args.save_strategy == "best"):
         _check_best(args, measured or _records(source), measures_rows=eval_dataset is not None and not measured)
     pool = args.locality_pool if locality_pool is None else locality_pool
     facts = None if pool is None else read_facts(pool)
@@ -108,9 +108,7 @@ def prepare(
     is_ours = is_prompt_completion(rows)
     if is_ours:
         if args.packing or args.padding_free:
-            raise EditError(
-                "packing and padding_free do not fit edits: rows of one length go together; leave them off"
-            )
+            raise EditError("packing and padding_free are not supported for edits; turn them off")
         rows = encoded(rows, args, tokenizer, model)
         eval_rows = encoded_parts(eval_rows, args, tokenizer, model)
     if records and eval_rows is None:
@@ -148,8 +146,6 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
         return EditConfig()
     known = {field.name for field in fields(EditConfig) if field.init}
     settings = {field.name: getattr(args, field.name) for field in fields(args) if field.name in known}
-    if settings.get("completion_only_loss") is False:  # TRL's name for it
-        settings["objective"] = "full"
     return EditConfig(**settings)
 
 

@@ -166,6 +166,6 @@ def check_base(model: PreTrainedModel, record: Mapping[str, Any], name: str) -> 
     recorded, found = record.get("base_fingerprint"), weights_fingerprint(model)
     if recorded and found and recorded != found:
         raise EditError(
-            f"{shown(name)} was made for a base model with other weights than these; give the right one "
+            f"{shown(name)} was trained on another base model (the weights differ); give that one "
             "(--model_name_or_path, base_model)"
         )

@@ -187,7 +187,9 @@ class _Edits:
         if self._conflicts:
             others = len(self._conflicts) - 1
             more = f" ({others} more such conflicts follow)" if others else ""
-            raise EditError(f"{self._conflicts[0]}; keep one answer a prompt, or skip invalid edits{more}")
+            raise EditError(
+                f"{self._conflicts[0]}; keep one answer a prompt, or leave such edits out with --skip_invalid{more}"
+            )
         if self._merged:
             logger.warning("merged %d duplicate edits", self._merged)
         return self.records

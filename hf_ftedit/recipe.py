@@ -32,6 +32,8 @@ TRAINING_KEYS = (
     "max_grad_norm",
     "max_length",
     "train_sampling_strategy",
+    "dataloader_drop_last",
+    "average_tokens_across_devices",
     "bf16",
     "fp16",
     "seed",
@@ -99,6 +101,20 @@ def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
     names = {option.name for option in fields(EditOptions)} - own
     names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules", "model_name_or_path", "dtype"}
     return {name: value for name, value in recipe.items() if name in names}
+
+
+def asked_settings(*options: Any) -> dict[str, Any]:
+    """
+    What a user asks for, by the names of a recipe, but for files, and for what the hardware decides.
+
+    Args:
+        options:
+            Instances of [`~hf_ftedit.EditConfig`] and [`~hf_ftedit.config.EditModelConfig`].
+    """
+    own = {"edits", "format", "max_edits", "locality_pool", "perplexity_texts", "similar_model", RECORD, "bf16"}
+    names = {option.name for option in fields(EditOptions)} | {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS}
+    known = {name: getattr(given, name) for given in options for name in names - own if hasattr(given, name)}
+    return {name: _plain(value) for name, value in known.items()}
 
 
 def record_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any]) -> dict[str, Any]:

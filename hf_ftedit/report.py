@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_ftedit.card import SCORES, change_text, counts, score_text
-from hf_ftedit.diagnosis import diagnose
+from hf_ftedit.diagnosis import MEASURABLE, diagnose
 
 WIDTH = 110
 PROTOCOLS = {
@@ -51,7 +51,7 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     parts += _earlier(results)
     sentences = diagnose(results, settings)
     if not sentences and last["edit_score_note"]:
-        parts += ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. Such probes would tell.", 100)]
+        parts += ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. {MEASURABLE}", 100)]
     if sentences:
         wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
         parts += ["", "Diagnosis", *wrapped]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 import xxhash
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
@@ -27,11 +31,13 @@ from hf_ftedit.checkpoints import (
     rotate,
     written_aside,
 )
+from hf_ftedit.disk import disk_errors
 from hf_ftedit.guard import EpochSampler, StepGuard, stopped_at
 from hf_ftedit.options import RECORD
+from hf_ftedit.processes import Processes
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError
-from hf_ftedit.stopping import deferred, wished
+from hf_ftedit.stopping import Stopped, deferred, ignoring_signals, wished
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +99,29 @@ class ResumableTrainer(SFTTrainer):
             output = super().train(checkpoint, *args, **kwargs)
             # A signal that came after the last step, as in the evaluation behind it.
             if number := self._agreed(wished()):
-                folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-                if not folder.is_dir() and not self.args.load_best_model_at_end:
-                    self._save_checkpoint(self.model, None)
-                raise stopped_at(number, self.state.global_step, folder)
+                raise self._stopped_at_the_end(number)
         return output
+
+    @contextmanager
+    def saving_when_stopped(self) -> Iterator[None]:
+        """Context for what comes after training: a signal saves the last step first, where that is not saved."""
+        try:
+            yield
+        except Stopped as stopped:
+            if self.accelerator.num_processes > 1:  # stopped at different places, they cannot save together
+                raise
+            raise self._stopped_at_the_end(stopped.number) from None
+
+    def _stopped_at_the_end(self, number: int) -> Stopped:
+        """Save the last step, where that is not saved and its weights are still there; what to say of it."""
+        output_dir = self.args.output_dir or "."
+        folder: Path | None = Path(output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.load_best_model_at_end:  # the weights are the best step's now
+            folder, _ = newest_checkpoint(output_dir)
+        elif folder and not folder.is_dir():
+            self._guard.stop = number
+            self._save_checkpoint(self.model, None)
+        return stopped_at(number, self.state.global_step, folder)
 
     def training_state(self) -> dict[str, Any]:
         """
@@ -151,7 +175,9 @@ class ResumableTrainer(SFTTrainer):
             at_start = "%s holds no complete checkpoint: training starts from the beginning"
             logger.info("Going on from %s" if found else at_start, found or output_dir)
             if not tells:
-                logger.warning("%s does not tell which run it is of: taken as this one's", found)
+                logger.warning(
+                    "%s has no edit_run.json: whether its settings are those of this run cannot be checked", found
+                )
         return None if chosen[0] is None else str(chosen[0])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -161,6 +187,14 @@ class ResumableTrainer(SFTTrainer):
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             sampler = self._guard.sampler = EpochSampler(sampler, seed)
         return sampler
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """As [`~trl.SFTTrainer`]'s; its workers outlive a signal until the main process has saved."""
+        loader: Any = super().get_train_dataloader()
+        init = partial(ignoring_signals, loader.worker_init_fn)
+        for part in (loader, getattr(loader, "base_dataloader", loader)):  # accelerate's own around PyTorch's
+            part.worker_init_fn = init
+        return loader
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # `Trainer` asks whether it is at its end behind each step only, and would take one more.
@@ -177,20 +211,23 @@ class ResumableTrainer(SFTTrainer):
         folder = Path(self._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
         self._writes_aside = True
+        if self._guard.stop:
+            self.args.save_only_model = False  # what is left to do needs the optimizer
+        writing, processes = partial(disk_errors, f"{folder / name}", GO_ON), Processes()
         try:
-            with written_aside(folder, name, is_main=self.args.should_save, remedy=GO_ON) as aside:
-                super()._save_checkpoint(model, trial)
-                self._name_best(folder)
-                if self.args.should_save:
-                    self.state.save_to_json(str(aside / name / STATE_FILE))
-                    (aside / name / RUN_FILE).write_text(json.dumps(self._run, indent=2) + "\n", encoding="utf-8")
-                self.accelerator.wait_for_everyone()  # each writes the state of its random numbers
-                if self.args.should_save:
-                    move_in(folder, name, GO_ON)
-                    rotate(folder, self.args.save_total_limit, folder / name, self.state.best_model_checkpoint)
+            with written_aside(folder, is_main=self.args.should_save) as aside:
+                with processes.failing_together(), writing():  # each writes the state of its random numbers
+                    super()._save_checkpoint(model, trial)
+                    self._name_best(folder)
+                    if self.args.should_save:
+                        self.state.save_to_json(str(aside / name / STATE_FILE))
+                        (aside / name / RUN_FILE).write_text(json.dumps(self._run, indent=2) + "\n", encoding="utf-8")
+                with processes.failing_together(), writing():
+                    if self.args.should_save:
+                        move_in(folder, name, GO_ON)
+                        rotate(folder, self.args.save_total_limit, folder / name, self.state.best_model_checkpoint)
         finally:
             self._writes_aside = False
-        self.accelerator.wait_for_everyone()
 
     def _name_best(self, folder: Path) -> None:
         """The best checkpoint by the name that it will have, not by where it is written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,11 @@ def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name
         model = SentenceTransformer(model_name)
     except (OSError, ValueError) as error:
         raise EditError(f"similar_model {model_name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    embedded: list[Any] = Processes().each_once([*queries, *texts], lambda mine: list(model.encode(mine)))
+    processes = Processes()
+    shows_bar = processes.is_main and sys.stderr.isatty()
+    embedded: list[Any] = processes.each_once(
+        [*queries, *texts], lambda mine: list(model.encode(mine, show_progress_bar=shows_bar))
+    )
     wanted, known = (torch.tensor(np.array(part)) for part in (embedded[: len(queries)], embedded[len(queries) :]))
     hits = semantic_search(wanted, known, top_k=min(count, len(texts)))
     return [[int(hit["corpus_id"]) for hit in found] for found in hits]

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -95,6 +95,22 @@ def deferred() -> Iterator[None]:
         _wish.waits = False
     if _wish.number is not None:
         raise Stopped(_wish.number)
+
+
+def ignoring_signals(init: Callable[[int], None] | None, number: int) -> None:
+    """
+    Start a data loader's worker that no signal ends: one of the terminal or of a launcher is for the main process.
+
+    Args:
+        init (`Callable`, *optional*):
+            What else is to be done in the worker.
+        number (`int`):
+            The worker.
+    """
+    for signal_number in SIGNALS:
+        signal.signal(signal_number, signal.SIG_IGN)
+    if init:
+        init(number)
 
 
 def wished() -> int:

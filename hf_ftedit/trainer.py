@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from copy import copy
 from itertools import islice
 from operator import eq
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers.trainer_utils import speed_metrics
 
 from hf_ftedit.card import SCORES, SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
-from hf_ftedit.config import EditConfig
+from hf_ftedit.config import EditConfig, learning_rate_for
 from hf_ftedit.continuing import retention, revocation, scores_of
 from hf_ftedit.dataset import EditDatasetBuilder
 from hf_ftedit.edit_folder import save_edit_folder, save_weights
@@ -123,7 +124,7 @@ class EditTrainer(ResumableTrainer):
         locality_pool: str | Iterable[Fact] | None = None,
         **kwargs: Any,
     ) -> None:
-        args = as_edit_config(args)
+        args = copy(as_edit_config(args))  # what is set below is of this trainer; the settings may make another one
         eval_dataset = eval_dataset.records if isinstance(eval_dataset, EditDatasetBuilder) else eval_dataset
         if args.push_to_hub and process_state().is_main_process:
             check_pushable(repo_name(args), args.hub_token)
@@ -133,9 +134,6 @@ class EditTrainer(ResumableTrainer):
         has_facts = not args.locality_pool and not isinstance(locality_pool, (str, type(None)))
         objects = {"train_dataset": is_built, "locality_pool": has_facts}
         self.given_in_python = [name for name, is_object in objects.items() if is_object]
-        own = {name: getattr(args, name) for name in ("model_init_kwargs", "dataset_kwargs")}
-        if own["model_init_kwargs"]:  # without its token: what logs a run logs its settings
-            own["model_init_kwargs"] = {key: it for key, it in own["model_init_kwargs"].items() if key != "token"}
         self._texts = read_texts(args.perplexity_texts) if args.perplexity_texts else []
         given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
         self.edit_records = given.records
@@ -144,18 +142,23 @@ class EditTrainer(ResumableTrainer):
         self._earlier: dict[str, Any] = {}  # scores of the earlier adapter's edits before training
         self._said_before: list[str] | None = None
         self._folder: str | None = None  # where the finished adapter was written
+        self.journal: Path | None = None  # folder that keeps what was measured, for a run that is killed
         self._is_ours = given.is_ours
         self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
         self._measured: dict[tuple[bool, int], Measurement] = {}
         if given.is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
-            data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer)
+            how: dict[str, Any] = {"pad_to_multiple_of": args.pad_to_multiple_of}
+            data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer, **how)
         self._pads = isinstance(data_collator, CompletionOnlyCollator)  # another one may not know a row's length
         rows, self._mastery = given.rows, None
         if args.mastered_probability is not None and given.is_ours and isinstance(rows, Dataset):
             rows = numbered(rows)
             self._mastery = data_collator = Mastery(data_collator, len(rows), args.mastered_probability, self._most)
         peft_config = adapter_for(given.model, args, peft_config)
+        if args.learning_rate is None:
+            has_adapter = peft_config is not None or hasattr(given.model, "peft_config")
+            args.learning_rate = learning_rate_for(given.model.config, full_finetune=not has_adapter)
         if args.merge_into_base:
             check_mergeable(given.model)
         self.lora_targets = getattr(peft_config, "target_modules", None)  # as asked; PEFT writes out the names
@@ -169,13 +172,13 @@ class EditTrainer(ResumableTrainer):
             peft_config=peft_config,
             **kwargs,
         )
-        vars(args).update(own)  # the same settings may make another trainer
+        args.model_init_kwargs = None  # used, or warned of: a token may stand in them, and loggers write settings
         if self._mastery and self._reads_targets_only():
             self.add_callback(self._mastery)
         elif args.mastered_probability is not None:
             raise EditError(
-                "mastered_probability needs edits or plain prompt-completion rows, no stream of them, and the plain "
-                "conditional loss; leave it out, or what changes the loss"
+                "mastered_probability works with edits or prompt-completion rows that are not streamed, and with the "
+                "plain conditional loss; leave it out, or the setting that changes the loss"
             )
 
     def compute_loss(
@@ -310,17 +313,23 @@ class EditTrainer(ResumableTrainer):
             return self._measure_now(records, edited)[0]
         if key not in self._measured:
             # What the unedited model answered is saved with the edits.
-            self._measured[key], self.edit_records = self._measure_now(self.edit_records, edited)
+            found, self.edit_records = self._measure_now(self.edit_records, edited, self.journal)
+            if edited:  # the newest alone is kept: of many probes one is large
+                self._measured = {other: kept for other, kept in self._measured.items() if not other[0]}
+            self._measured[key] = found
         return self._measured[key]
 
-    def _measure_now(self, records: Sequence[EditRecord], edited: bool) -> tuple[Measurement, list[EditRecord]]:
+    def _measure_now(
+        self, records: Sequence[EditRecord], edited: bool, journal: Path | None = None
+    ) -> tuple[Measurement, list[EditRecord]]:
         asked = (self.accelerator.unwrap_model(self.model), self.processing_class)
         filled = list(records)
         if any(probe.target is None for record in records for probe in record.neighborhood_prompts):
             with self._unedited(asked[0]):
                 filled = fill_neighborhood_targets(*asked, records, chat_template=self.args.chat_template)
         with nullcontext() if edited else self._unedited(asked[0]):
-            return measure(*asked, filled, self.args, texts=self._texts, seed=self.args.seed), filled
+            how: dict[str, Any] = {"texts": self._texts, "seed": self.args.seed, "journal": journal}
+            return measure(*asked, filled, self.args, **how), filled
 
     def _unedited(self, model: Any) -> Any:
         """Context of the unedited model; without an adapter there is none once training began."""
@@ -388,6 +397,13 @@ class EditTrainer(ResumableTrainer):
         """
         if _internal_call or not self.edit_records:
             return super().save_model(output_dir, _internal_call)
+        self.write_folder(output_dir)
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        return None
+
+    def write_folder(self, output_dir: str | None = None) -> None:
+        """What `save_model` does, without a push."""
         folder = output_dir or self.args.output_dir or "edited-adapter"
         records = with_probes(self._trained_edits, self.edit_records)
         asked = [record.prompt for record in records[:SHOWN_EDITS]]
@@ -412,9 +428,6 @@ class EditTrainer(ResumableTrainer):
             )
         self.accelerator.wait_for_everyone()
         self._folder = folder
-        if self.args.push_to_hub:
-            self.push_to_hub()
-        return None
 
     def _said(self, prompts: list[str], *, edited: bool) -> list[str]:
         """The model's greedy answers, with or without its adapter."""
@@ -466,9 +479,7 @@ class EditTrainer(ResumableTrainer):
         if not self.edit_records:
             raise EditError("there are no edit records to push; train on edits, or give them as eval_dataset")
         if self._folder is None:
-            push, self.args.push_to_hub = self.args.push_to_hub, False
-            self.save_model()
-            self.args.push_to_hub = push
+            self.write_folder()
         url = None
         if self.is_world_process_zero():
             folder, name = str(self._folder), repo_name(self.args)

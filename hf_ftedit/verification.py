@@ -227,7 +227,7 @@ def options_of(told: EditFolder) -> EditOptions:
         return EditOptions(**{name: told.recipe[name] for name in names if name in told.recipe})
     except TypeError as error:
         raise EditError(
-            f"edit_config.yaml holds a setting of a wrong type ({error}); write or fetch it again"
+            f"edit_config.yaml holds a setting of a wrong type ({error}); write or download it again"
         ) from error
 
 

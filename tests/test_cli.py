@@ -117,6 +117,8 @@ def test_help_of_a_verb_lists_its_options(verb, capsys):
     assert shown.startswith(f"usage: hf-ftedit {verb} ")
     for option in ("--edits", "--model_name_or_path", "--num_locality", "--output_dir", "--seed"):
         assert re.search(rf"^  {option} +[A-Z]\w+ .*\.", shown, flags=re.MULTILINE), option
+    assert "(near, relation, similar, random, self, none; default: near)\n" in shown
+    assert shown.index("--model_name_or_path") < shown.index("--edits") < shown.index("--paraphrase_strategy")
     assert "--record" not in shown
     assert ("trl.SFTConfig" in shown) == (verb == "train") and "trl.ModelConfig" in shown
 
@@ -222,7 +224,7 @@ def test_an_output_folder_with_content_is_left_alone(capsys, tmp_path, verb):
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "README.md"]
     assert (tmp_path / "out" / "README.md").read_text() == "mine"
     line = refused(capsys, verb, "--edits", "edits.jsonl", "--output_dir", "edits.jsonl/out")
-    assert line.endswith("edits.jsonl is no folder that you may write to; give another one")
+    assert line.endswith("edits.jsonl; give another one, or mend its permissions")
 
 
 def test_the_default_output_folder_is_checked_too(capsys, tmp_path):

@@ -55,6 +55,19 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_another_kind_of_model_replaces_the_one_that_is_there(adapter, tokenizer, tmp_path, whole_first):
+    """An adapter beside another model's weights would be loaded on top of them."""
+    folder = tmp_path / "out"
+    whole = tiny_model("gpt2", tokenizer)
+    first, second = (whole, adapter) if whole_first else (adapter, whole)
+    save(folder, first, tokenizer)
+    (folder / "notes.txt").write_text("mine")
+    save(folder, second, tokenizer)
+    save(tmp_path / "alone", second, tokenizer)
+    assert names(folder) == sorted([*names(tmp_path / "alone"), "notes.txt"])
+
+
 def logits(model):
     with torch.no_grad():
         return model(torch.arange(8)[None]).logits
@@ -181,10 +194,10 @@ def test_a_folder_with_content_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(EditError, match=r"file is no folder that you may write to; give another one$"):
+    with pytest.raises(EditError, match=r": cannot write to .*file; give another one, or mend its permissions$"):
         require_empty(tmp_path / "file" / "adapter")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
-    with pytest.raises(EditError, match="is no folder that you may write to"):
+    with pytest.raises(EditError, match=": cannot write to "):
         require_empty(tmp_path / "adapter")
 
 

@@ -1,6 +1,7 @@
-"""Training in two real processes, under DDP and FSDP 2, against one: this file is also the program that they run."""
+"""Training in two real processes, by DDP, FSDP 2 and ZeRO-3, against one: this file is also what they run."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -15,6 +16,9 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+
+from hf_ftedit.processes import is_sharded
+from hf_ftedit.resumable import rows_hash
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "examples" / "accelerate"
@@ -41,9 +45,9 @@ def told(args: list[str]) -> dict:
         return mock.patch.object(module, name, wrapper)
 
     def of_training(self, *given, **how):
-        found["trained_on"] = self.train_dataset._fingerprint
+        found["trained_on"] = rows_hash(self.train_dataset)
         found["batch"], found["type"] = self.args.train_batch_size, str(self.accelerator.distributed_type)
-        found["is_sharded"] = any(hasattr(weight, "full_tensor") for weight in self.model.parameters())
+        found["is_sharded"] = is_sharded(self.model)
         found["log"] = [entry for entry in self.state.log_history if "loss" in entry]
 
     def add(name, count):
@@ -59,16 +63,17 @@ def told(args: list[str]) -> dict:
             ),
             noted(generation, "_sampled_batch", lambda *given, **how: add("batches", 1)),
             noted(augmentation.Augmenter, "rows_of", lambda *given: add("rows_made", 1)),
-            noted(trainer.EditTrainer, "save_model", of_training),
+            noted(trainer.EditTrainer, "write_folder", of_training),
         ):
             stack.enter_context(patch)
         stack.enter_context(contextlib.redirect_stdout(shown))
         code = cli.main(args)
-    return {**found, "code": code, "shown": shown.getvalue()}
+    lines = shown.getvalue().splitlines(keepends=True)
+    return {**found, "code": code, "shown": "".join(line for line in lines if not line.startswith("DeepSpeed "))}
 
 
 def on_cpu() -> None:
-    """FSDP on the CPU: accelerate has it for accelerators only, so the process is told that it has one."""
+    """Spread weights on the CPU: accelerate does so on accelerators only, so the process is told that it has one."""
     PartialState._prepare_backend = lambda *given: ("gloo", DistributedType.MULTI_GPU)
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     torch.distributed.init_process_group("gloo")
@@ -82,7 +87,7 @@ def launch(config: str, *args: str, cwd: Path, timeout: int = 240) -> subprocess
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
     command += ["--config_file", str(CONFIGS / config), "--num_processes", "2", *args]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT)}
-    env |= {"HF_HUB_OFFLINE": "1"}
+    env |= {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 
 
@@ -118,7 +123,15 @@ def fsdp(tmp_path_factory):
     return in_two("fsdp2.yaml", folder), folder
 
 
-@pytest.fixture(params=["ddp", "fsdp"])
+@pytest.fixture(scope="module")
+def zero3(tmp_path_factory):
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    folder = tmp_path_factory.mktemp("zero3")
+    return in_two("zero3.yaml", folder), folder
+
+
+@pytest.fixture(params=["ddp", "fsdp", "zero3"])
 def both(request):
     return request.getfixturevalue(request.param)
 
@@ -131,6 +144,11 @@ def test_the_processes_train_as_they_are_told(ddp, fsdp):
     assert {found["type"] for found in ddp[0]} == {"DistributedType.MULTI_CPU"}
     assert {found["type"] for found in fsdp[0]} == {"DistributedType.FSDP"}
     assert [found["is_sharded"] for found in (*ddp[0], *fsdp[0])] == [False, False, True, True]
+
+
+def test_deepspeed_spreads_the_weights(zero3):
+    assert {found["type"] for found in zero3[0]} == {"DistributedType.DEEPSPEED"}
+    assert [found["is_sharded"] for found in zero3[0]] == [True, True]
 
 
 def test_the_scores_are_those_of_one_process(alone, both):
@@ -214,9 +232,14 @@ def asked(found: dict) -> list[tuple[str, str]]:
 
 
 def test_every_probe_is_scored_once(alone, both):
-    first, second = map(asked, both[0])
-    assert sorted(first + second) == sorted(asked(alone[0]))
-    assert abs(len(first) - len(second)) <= 0.2 * len(first)
+    for when in range(2):  # before training, and after it
+        first, second = (list(map(tuple, found["pairs"][when])) for found in both[0])
+        expected = sorted(map(tuple, alone[0]["pairs"][when]))
+        if when and both[0][0]["type"] == "DistributedType.DEEPSPEED":
+            assert sorted(first) == sorted(second) == expected  # it has no lockstep: each asks everything
+        else:
+            assert sorted(first + second) == expected
+            assert abs(len(first) - len(second)) <= 0.2 * len(first)
 
 
 def test_the_main_process_prints_and_writes(alone, both):
@@ -227,7 +250,7 @@ def test_the_main_process_prints_and_writes(alone, both):
 
 
 if __name__ == "__main__":
-    if "ACCELERATE_USE_FSDP" in os.environ:
+    if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):
         on_cpu()
     rank = int(os.environ.get("RANK", "0"))
     if sys.argv[1] == "DIFFERENT":

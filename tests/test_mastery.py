@@ -1,6 +1,8 @@
 """Rows that the model knows rest: what is left out, what is reviewed, and that runs with it go on exactly."""
 
+import copy
 import math
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -105,6 +107,15 @@ def test_state_goes_on_in_the_middle_of_an_epoch_and_at_its_end():
     assert again.state()["trained"] == 3
 
 
+def test_a_worker_that_is_no_fork_gets_what_it_needs():
+    memory = mastery(most=lambda values: values)  # no more to be pickled than a trainer
+    found(memory, {0: 0.1})
+    memory.on_epoch_begin(None, at(1), None)
+    sent = copy.copy(memory)
+    sent._collator = dict
+    assert [pickle.loads(pickle.dumps(sent)).rests(row) for row in range(2)] == [True, False]
+
+
 # In a trainer.
 
 REST = {
@@ -163,9 +174,9 @@ def test_a_killed_run_goes_on_exactly(base, tokenizer, tmp_path):  # noqa: F811
 
 def test_what_it_does_not_fit_is_told(base, tokenizer, tmp_path):  # noqa: F811
     stream = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}] * 4).to_iterable_dataset()
-    with pytest.raises(EditError, match="mastered_probability needs edits"):
+    with pytest.raises(EditError, match="mastered_probability works with edits"):
         editor(base, tokenizer, config(tmp_path, mastered_probability=0.9, max_steps=2), stream)
-    with pytest.raises(EditError, match="mastered_probability needs edits"):
+    with pytest.raises(EditError, match="mastered_probability works with edits"):
         editor(base, tokenizer, config(tmp_path, mastered_probability=0.9, objective="full"))
 
 

@@ -68,7 +68,7 @@ def test_conflicts_are_refused():
         read_edits(rows)
     assert str(raised.value) == (
         "row 2 (edit_id 'b'): target_new gives the prompt 'A is' both 'x' (edit_id 'a', row 1) and 'y'; "
-        "keep one answer a prompt, or skip invalid edits (1 more such conflicts follow)"
+        "keep one answer a prompt, or leave such edits out with --skip_invalid (1 more such conflicts follow)"
     )
     assert read_edits(rows, limit=1) == [EditRecord("a", "A is", "x")]
 

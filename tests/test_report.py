@@ -194,7 +194,9 @@ def test_a_score_that_nothing_has_is_left_out_and_its_reason_said_once():
 
 def test_without_a_diagnosis_the_reason_stands_below_the_table():
     shown = results_table({"before": score([found for found in BEFORE if found["kind"] != "neighborhood"])})
-    assert shown.endswith(f"┘\n\nNo edit score: {NOTE}. Such probes would tell.")
+    assert shown.endswith(
+        f"┘\n\nNo edit score: {NOTE}. Give the edits `paraphrase_prompts` and\n`neighborhood_prompts` to measure it."
+    )
 
 
 def test_a_score_that_one_measurement_has_is_a_dash_in_the_other():

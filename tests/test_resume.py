@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import torch
 import transformers
 from test_trainer import EDITS, base, config, editor, lora, own_cache, tokenizer  # noqa: F401
 
+import hf_ftedit.asking
+import hf_ftedit.trainer
 from hf_ftedit import EditError
 from hf_ftedit.arguments import resume_wish, with_words
 from hf_ftedit.checkpoints import ASIDE, RUN_FILE, checkpoints_of, newest_checkpoint, problem_of, require_place
@@ -23,6 +26,7 @@ from hf_ftedit.cli import main
 from hf_ftedit.disk import disk_trouble, require_writable
 from hf_ftedit.edit_folder import sha256
 from hf_ftedit.folders import moved_in, require_empty
+from hf_ftedit.guard import StepGuard
 from hf_ftedit.stopping import Stopped, deferred, stoppable, wished
 
 HELPER = Path(__file__).parent / "killed.py"
@@ -115,6 +119,9 @@ def ends(tmp_path_factory):
         own = OTHER_CACHE.format(1) if moment == "augmentation" else ""
         chains[moment] = [{"args": args, "setup": own, **at}, {"args": [*args, RESUME], "setup": own}]
     chains["rows"] = [{"args": [*OFTEN, "rows"], "setup": OTHER_CACHE.format(2), **FULL_CACHE}]
+    workers = [*TRAIN, "--dataloader_num_workers", "2", "--output_dir", "workers"]
+    to_all = {"at": MOMENTS["asked to stop"]["at"], "call": 10, "code": "os.killpg(0, 2)", "setup": "os.setpgrp()"}
+    chains["workers"] = [{"args": workers, **to_all}, {"args": [*workers, RESUME]}]
     augment = ["augment", *TRAIN[1:7], "--output_dir"]
     chains["augment"] = [
         {"args": [*augment, "stopped"], "at": "datasets.Dataset.to_parquet", "call": 2, "signal": TERM},
@@ -135,7 +142,7 @@ def test_a_stopped_run_ends_with_the_files_of_a_whole_one(ends, moment):
     assert resumed["code"] == 0, resumed["err"]
     assert finished(place) == finished(folder / "whole")
     assert not [name for name in names(place) if name.startswith(".")]
-    assert not [name for name in names(folder) if name.startswith(f".{place.name}-")]
+    assert not [name for name in names(folder) if name.startswith(f".hf_ftedit-{place.name}-")]
 
 
 def test_a_killed_run_says_where_it_goes_on(ends):
@@ -170,10 +177,22 @@ def test_a_run_that_was_asked_to_stop_saves_the_step(ends, moment, step):
     assert lines(resumed["err"]) == [f"Going on from {place}/checkpoint-{step}"]
 
 
-def test_outside_training_it_stops_at_once(ends):
-    stopped, _ = ends[1]["asked to stop in the saving"]
-    assert lines(stopped["err"]) == ["hf-ftedit: stopped by SIGTERM; add --resume_from_checkpoint to go on"]
+def test_after_training_the_last_step_is_saved(ends):
+    stopped, resumed = ends[1]["asked to stop in the saving"]
+    place = f"asked-to-stop-in-the-saving/checkpoint-{STEPS}"
+    assert lines(stopped["err"]) == [
+        f"hf-ftedit: stopped by SIGTERM at step {STEPS}; saved in {place}; add --resume_from_checkpoint to go on"
+    ]
     assert "Traceback" not in stopped["err"]
+    assert lines(resumed["err"]) == [f"Going on from {place}"]
+
+
+def test_a_signal_of_the_terminal_leaves_the_loaders_workers_at_work(ends):
+    folder, ended = ends
+    stopped, resumed = ended["workers"]
+    assert stopped["code"] == 128 + signal.SIGINT and "Traceback" not in stopped["err"], stopped["err"]
+    assert "at step 10; saved in workers/checkpoint-10" in lines(stopped["err"])[-1]
+    assert resumed["code"] == 0 and finished(folder / "workers") == finished(folder / "whole")
 
 
 @pytest.mark.parametrize(("case", "kept"), [("weights", 3), ("optimizer", 3), ("folder", STEPS)])
@@ -199,7 +218,7 @@ def test_a_dataset_is_written_whole_or_not_at_all(ends):
         "output_dir 'full' cannot be written (No space left on device); free some space, or give another --output_dir"
     )
     assert lines(full["err"]) == [f"hf-ftedit: {told}"]
-    assert not [name for name in names(folder) if name.startswith(("stopped", "full", ".stopped", ".full"))]
+    assert not [name for name in names(folder) if name.startswith(("stopped", "full", ".hf_ftedit"))]
 
 
 def test_a_cache_on_a_full_disk_costs_a_line(ends):
@@ -233,6 +252,7 @@ def test_a_disk_that_is_full(tmp_path):
     (line,) = lines(full["err"])
     assert re.match(r"hf-ftedit: disk/out/checkpoint-\d+ cannot be written \(.+\); free some space, then add", line)
     left = re.findall(r"'([^']+)'", held["out"].splitlines()[0])
+    left.remove("unfinished")  # what was measured
     assert left and all(name.startswith("checkpoint-") for name in left)
     assert f"disk/out/{max(left)}" in lines(grown["err"])[0]
     assert complete["out"] == "disk/out is complete: nothing to resume; hf-ftedit push shares it\n"
@@ -264,6 +284,9 @@ def test_two_processes_stop_at_one_step_and_go_on(tmp_path):
     assert launched([*OFTEN, "part", RESUME], call=5, signal=KILL, **step).returncode != 0
     last = checkpoints_of(tmp_path / "part")[-1]
     assert last != folder and problem_of(last) is None
+    full = launched([*OFTEN, "part", RESUME], at="torch.save", call=1, code=LIMIT, rank="0")
+    told = "cannot be written (a file did not take all that was written to it; is the disk full?); free some space"
+    assert full.returncode != 0 and told in full.stderr and "RuntimeError" not in full.stderr  # of any of them
     resumed = launched([*OFTEN, "part", RESUME])
     assert lines(resumed.stderr) == [f"Going on from part/{last.name}"]
     assert finished(tmp_path / "part") == finished(tmp_path / "whole")
@@ -360,7 +383,7 @@ def test_a_partial_checkpoint_is_passed_over_and_named(begun, tmp_path, problem)
 def test_going_on_tells_what_it_passes_over_and_mends_it(begun, base, tokenizer, tmp_path, caplog):  # noqa: F811
     expected = sha256(tmp_path / "out" / "checkpoint-5" / "adapter_model.safetensors")
     cut(tmp_path / "out" / "checkpoint-5" / "adapter_model.safetensors")
-    (tmp_path / "out" / ".out-abcd_123").mkdir()
+    (tmp_path / "out" / ".hf_ftedit-out-abcd_123").mkdir()
     (tmp_path / "out" / ASIDE / "checkpoint-6").mkdir(parents=True)
     again = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5)))
     with caplog.at_level("INFO", logger="hf_ftedit"):
@@ -395,7 +418,9 @@ def test_a_checkpoint_of_another_run_is_refused(begun, base, tokenizer, tmp_path
     edits = EDITS[more.pop("edits_left_out", 0) :]
     given = {"peft_config": more.pop("peft_config")} if "peft_config" in more else {}
     trainer = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5, **more)), edits, **given)
-    with pytest.raises(EditError, match=f"^checkpoint '.*checkpoint-5' is of another run: {difference}; go on with"):
+    with pytest.raises(
+        EditError, match=f"^checkpoint '.*checkpoint-5' was made with other settings: {difference}; resume with"
+    ):
         trainer.train(resume_from_checkpoint=True)
 
 
@@ -410,7 +435,7 @@ def test_a_checkpoint_that_tells_of_no_run_is_taken(begun, base, tokenizer, tmp_
     (tmp_path / "out" / "checkpoint-5" / RUN_FILE).unlink()
     trainer = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5)))
     trainer.train(resume_from_checkpoint=True)
-    assert "does not tell which run it is of" in caplog.text
+    assert "has no edit_run.json" in caplog.text
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(1, [1]), (2, [1, 5]), (3, [1, 4, 5])])
@@ -452,7 +477,78 @@ def test_more_state_is_kept_for_going_on(base, tokenizer, tmp_path, monkeypatch)
     assert found[0]["step"] == 1 and torch.equal(found[0]["losses"], torch.arange(3.0))
 
 
+# What was measured before a kill.
+
+
+def test_what_a_killed_run_measured_is_not_asked_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real, asked = hf_ftedit.asking.score_pairs, []
+
+    def counted(model, vocabulary, prompts, targets, **how):
+        asked.append(len(prompts))
+        return real(model, vocabulary, prompts, targets, **how)
+
+    def killed(*args, **kwargs):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(hf_ftedit.asking, "score_pairs", counted)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="^killed$"):
+        patch.setattr(hf_ftedit.trainer.ResumableTrainer, "train", killed)
+        main([*TRAIN, "--output_dir", "out"])
+    assert names("out") == ["unfinished"] and sum(asked) > 10
+    before, asked[:] = sum(asked), []
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="^killed$"):
+        patch.setattr(hf_ftedit.trainer, "save_edit_folder", killed)
+        main([*TRAIN, "--save_strategy", "epoch", "--output_dir", "out"])  # the flag to resume is not needed yet
+    assert sum(asked) == before  # the edited model's
+    assert names("out") == ["checkpoint-14", "checkpoint-7", "unfinished"]
+    asked.clear()
+    again = [*TRAIN, "--save_strategy", "epoch", "--output_dir", "out", RESUME]
+    assert main(again) == 0 and sum(asked) == 0
+    assert "unfinished" not in names("out")
+    Path("out/unfinished").mkdir()  # killed once more, with all else done
+    assert main(again) == 0 and "unfinished" not in names("out")
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    few = ["train", "--max_edits", "2", "--num_paraphrases", "1", "--num_locality", "1", "--num_train_epochs", "1"]
+    assert main([*few, "--output_dir", str(folder)]) == 0
+    return folder, [*few, "--output_dir", str(folder), RESUME]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], None),
+        (["--max_edits", "1"], r"other edits: '[a-z_-]+' is in one of them only"),
+        (["--max_edits", "3"], r"other edits: '[a-z_-]+' is in one of them only"),
+        (["--num_train_epochs", "2"], r"other settings: num_train_epochs was 1\.0, and is 2\.0 here"),
+        (["--learning_rate", "1e-3"], r"other settings: learning_rate was 0\.0015, and is 0\.001 here"),
+        (["--lora_r", "4"], r"other settings: lora_r was 32, and is 4 here"),
+        (["--full_finetune"], r"other settings: full_finetune was False, and is True here"),
+    ],
+)
+def test_a_finished_run_is_not_taken_for_another(finished_run, flags, told, capsys):
+    folder, args = finished_run
+    code = main([*args, *flags])
+    shown = capsys.readouterr()
+    if told is None:
+        assert code == 0 and "is complete: nothing to resume" in shown.out
+    else:
+        assert code == 2
+        assert re.search(f"holds the finished run of {told}; give another --output_dir\n$", shown.err), shown.err
+
+
 # What is no number.
+
+
+@pytest.mark.parametrize(("steps", "strategy"), [(2000, "no"), (1999, "no"), (2000, "epoch")])
+def test_a_long_run_without_checkpoints_is_told_of(caplog, steps, strategy):
+    args, state = types.SimpleNamespace(save_strategy=strategy), transformers.TrainerState(max_steps=steps)
+    StepGuard(max, 1).on_train_begin(args, state, None)
+    assert ("2000 steps without checkpoints" in caplog.text) == (steps == 2000 and strategy == "no")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -465,7 +561,7 @@ def test_a_loss_that_is_no_number_stops_before_it_is_learned(base, tokenizer, tm
         return compute(*args, **kwargs) * (value if len(calls) == 3 else 1.0)
 
     monkeypatch.setattr(trainer, "compute_loss", spoiled)
-    with pytest.raises(EditError, match=f"^step 3: the loss is {value}, .*lower --learning_rate.* are kept$"):
+    with pytest.raises(EditError, match=f"^step 3: the loss is {value}, .*Lower --learning_rate.* are kept$"):
         trainer.train()
     assert names(tmp_path / "out") == ["checkpoint-1", "checkpoint-2"]
     assert all(value.isfinite().all() for value in weights(trainer).values())
@@ -477,7 +573,9 @@ def test_a_gradient_that_is_no_number_stops_too(base, tokenizer, tmp_path):  # n
     trainer = editor(base, tokenizer, config(tmp_path / "out", max_steps=2))
     weight = next(value for value in trainer.model.parameters() if value.requires_grad)
     weight.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(EditError, match=r"^step 1: the loss is \d[\d.]*, the norm of its gradient (nan|inf), and no"):
+    with pytest.raises(
+        EditError, match=r"^step 1: the loss is \d[\d.]*, the norm of its gradient (nan|inf); training stopped"
+    ):
         trainer.train()
 
 
@@ -520,7 +618,7 @@ def test_what_cannot_be_gone_on_from_is_told_before_a_model_is_loaded(tmp_path, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     assert refused(capsys, RESUME, "--output_dir", "mine") == (
-        "output_dir 'mine' holds 'notes.txt', which is of no run to go on with; give another --output_dir or remove it"
+        "output_dir 'mine' holds 'notes.txt', but no checkpoint to go on from; give another --output_dir or remove it"
     )
     assert refused(capsys, RESUME, "--output_dir", "mine/notes.txt").startswith(
         "output_dir 'mine/notes.txt' is a file"
@@ -529,7 +627,7 @@ def test_what_cannot_be_gone_on_from_is_told_before_a_model_is_loaded(tmp_path, 
 
 def test_leftovers_of_a_killed_save_are_no_obstacle(tmp_path):
     folder = tmp_path / "out"
-    for leftover in (".out-abcdefgh", ASIDE, "runs"):
+    for leftover in (".hf_ftedit-out-abcdefgh", ASIDE, "runs"):
         (folder / leftover).mkdir(parents=True)
     (folder / "README.md").touch()
     require_place(folder, True)
@@ -542,7 +640,7 @@ def test_a_folder_that_takes_no_files_is_refused_to_root_too():
     if not Path("/sys/kernel").is_dir():
         pytest.skip("needs a file system that takes no files")
     for check in (require_writable, require_empty, lambda folder: require_place(folder, True)):
-        with pytest.raises(EditError, match="/sys.* is no folder that you may write to; give another one$"):
+        with pytest.raises(EditError, match=": cannot write to /sys.*; give another one, or mend its permissions$"):
             check("/sys/kernel/adapter")
 
 
@@ -556,6 +654,13 @@ def test_troubles_of_a_disk_are_known_by_their_words(tmp_path):
             raise ValueError("a library says") from error
     except ValueError as error:
         assert disk_trouble(error) == "No space left on device"
+    try:
+        try:
+            raise PermissionError(13, "Permission denied")
+        except PermissionError:
+            {}["name"]
+    except KeyError as error:  # a fault of ours, on the way of handling one of the disk
+        assert disk_trouble(error) is None
     assert disk_trouble(FileNotFoundError(2, "no file")) is None and disk_trouble(ValueError("else")) is None
     with pytest.raises(RuntimeError) as caught:
         torch.save(torch.zeros(100_000), "/dev/full")

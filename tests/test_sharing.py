@@ -449,7 +449,7 @@ REFUSED = {
     "evaluate of pickled": PICKLED,
     "train on pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
     "train of code": "model_name_or_path 'user/code' cannot be loaded: ",
-    "evaluate on a later base": "'user/a' was made for a base model with other weights than these; give the right one",
+    "evaluate on a later base": "'user/a' was trained on another base model (the weights differ); give that one",
 }
 
 

@@ -20,6 +20,7 @@ from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditTrainer, Fa
 from hf_ftedit.edit_folder import ADAPTER_FILES
 from hf_ftedit.evaluation import fill_neighborhood_targets, predict
 from hf_ftedit.loading import load_model, load_tokenizer
+from hf_ftedit.recipe import recipe_of
 from hf_ftedit.scoring import score
 
 CITIES = {"Kazakhstan": ("Astana", "Almaty"), "Peru": ("Cusco", "Lima"), "Norway": ("Bergen", "Oslo")}
@@ -681,7 +682,7 @@ def test_rows_without_edits_save_the_weights_alone(base, tokenizer, tmp_path):
 
 
 def test_packing_is_refused_for_edits(base, tokenizer, tmp_path):
-    with pytest.raises(EditError, match="packing and padding_free do not fit edits"):
+    with pytest.raises(EditError, match="packing and padding_free are not supported for edits"):
         editor(base, tokenizer, config(tmp_path, packing=True))
 
 
@@ -753,10 +754,54 @@ def test_a_builder_may_be_evaluated(base, tokenizer, tmp_path):
     assert "eval_edit_score" in trainer.evaluate()
 
 
+def test_of_the_edited_model_the_newest_measurement_is_kept(base, tokenizer, tmp_path):
+    args = config(tmp_path, eval_strategy="epoch", save_strategy="epoch", save_total_limit=1)
+    trainer = editor(base, tokenizer, args)
+    trainer.score_edits(edited=False)
+    trainer.train()
+    assert list(trainer._measured) == [(False, 0), (True, trainer.state.global_step)]
+
+
+def test_batches_are_padded_as_asked(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, pad_to_multiple_of=64))
+    assert next(iter(trainer.get_train_dataloader()))["input_ids"].shape[1] == 64
+
+
+def test_trls_name_of_the_full_likelihood(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, completion_only_loss=False))
+    assert trainer.args.objective == "full"
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert ((batch["labels"] == -100) == (batch["attention_mask"] == 0)).sum() >= batch["labels"].numel() - len(batch)
+
+
+def test_a_best_step_by_what_is_not_measured_is_told(base, tokenizer, tmp_path):
+    how = {"eval_strategy": "epoch", "save_strategy": "best", "metric_for_best_model": "edit_score"}
+    with pytest.raises(EditError, match="'edit_score' is undefined: no edit has paraphrase_prompts"):
+        editor(base, tokenizer, config(tmp_path, **how), [{"prompt": "Rome is in", "target_new": "France"}])
+
+
 def test_settings_may_make_another_trainer(tokenizer, base, tmp_path):
     base.save_pretrained(tmp_path / "base")
     args = config(tmp_path / "out", model_init_kwargs={"dtype": "bfloat16", "token": "hf_secret"})
+    given = args.to_dict()
     for _ in range(2):
         trainer = EditTrainer(str(tmp_path / "base"), args, train_dataset=EDITS, processing_class=tokenizer)
         assert trainer.model.dtype == torch.bfloat16
-    assert args.model_init_kwargs == {"dtype": "bfloat16"} and args.dataset_kwargs is None
+        assert "hf_secret" not in str(vars(trainer.args))  # what logs a run logs its settings
+    assert args.to_dict() == given and args.model_init_kwargs["token"] == "hf_secret"
+
+
+@pytest.mark.parametrize(
+    ("settings", "width", "rate"),
+    [
+        ({"learning_rate": None}, 4096, 7e-5),  # the paper's, for GPT-J
+        ({"learning_rate": None}, 256, 1.1e-3),
+        ({"learning_rate": 3e-4}, 256, 3e-4),
+    ],
+)
+def test_the_learning_rate_follows_the_models_width(base, tokenizer, tmp_path, monkeypatch, settings, width, rate):
+    monkeypatch.setattr(base.config, "hidden_size", width)
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, lr_scheduler_type="constant", **settings))
+    trainer.train()
+    assert trainer.lr_scheduler.get_last_lr() == [pytest.approx(rate)] * len(trainer.optimizer.param_groups)
+    assert recipe_of(trainer)["learning_rate"] == rate
