@@ -13,7 +13,14 @@ facts an edit. Each line is a fresh model.
 
 from edit_benchmark import HEADER, arguments, edited, load, quiet, table_line
 
-RECIPE = {"lora_r": 16, "lora_alpha": 32, "num_train_epochs": 6, "num_paraphrases": 15, "num_locality": 20}
+RECIPE = {
+    "learning_rate": 1e-3,
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "num_train_epochs": 6,
+    "num_paraphrases": 15,
+    "num_locality": 20,
+}
 ROWS = {
     "E": {"paraphrase_strategy": "none", "locality_strategy": "none"},
     "E + P": {"paraphrase_strategy": "prefix", "locality_strategy": "none"},
