@@ -91,7 +91,7 @@ def fingerprint(model: Any, **settings: Any) -> str:
         found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
         whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # FSDP has it in parts
         flat = whole.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // 64)]
+        some = flat[:: max(1, len(flat) // 64)].clone()  # FSDP cannot free what numpy has a view of
         found.update(some.to("cpu").float().numpy().tobytes())
     return found.hexdigest()
 

@@ -215,7 +215,7 @@ def weights_fingerprint(model: Any) -> str | None:
         if weight.is_meta:  # of a process that has not read them
             return None
         flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // 64)][:64]
+        some = flat[:: max(1, len(flat) // 64)][:64].clone()
         found.update(f"{name} {tuple(weight.shape)}".encode())
         found.update(some.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())
     return found.hexdigest()

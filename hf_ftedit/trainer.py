@@ -12,13 +12,11 @@ from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
 from hf_ftedit.card import SCORES, SHOWN_EDITS
-from hf_ftedit.collator import CompletionOnlyCollator
+from hf_ftedit.conditional import ConditionalTrainer
 from hf_ftedit.config import EditConfig, learning_rate_for
 from hf_ftedit.continuing import retention, revocation, scores_of
 from hf_ftedit.dataset import EditDatasetBuilder
@@ -28,8 +26,6 @@ from hf_ftedit.examples import examples
 from hf_ftedit.generation import shared_answers
 from hf_ftedit.hub import check_pushable, push_folder
 from hf_ftedit.loading import check_mergeable, unedited
-from hf_ftedit.logits import learns_prompts, target_logits, token_log_probs
-from hf_ftedit.mastery import ROW, Mastery, numbered
 from hf_ftedit.preparation import (
     adapter_for,
     are_edits,
@@ -43,7 +39,6 @@ from hf_ftedit.processes import process_state
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError, EditRecord, Fact
-from hf_ftedit.resumable import ResumableTrainer
 from hf_ftedit.sources import read_texts
 
 if TYPE_CHECKING:
@@ -54,7 +49,7 @@ logger = logging.getLogger(__name__)
 REPORTED = tuple(SCORES)
 
 
-class EditTrainer(ResumableTrainer):
+class EditTrainer(ConditionalTrainer):
     """
     Edit facts in a causal language model by fine-tuning: a drop-in for [`~trl.SFTTrainer`].
 
@@ -105,11 +100,6 @@ class EditTrainer(ResumableTrainer):
 
     _tag_names = ["hf-ftedit", "model-editing", "knowledge-editing"]
 
-    # What this trainer is always given, more closely than `Trainer` declares it.
-    args: EditConfig
-    model: PreTrainedModel
-    processing_class: PreTrainedTokenizerBase
-
     def __init__(
         self,
         model: Any = None,
@@ -143,18 +133,8 @@ class EditTrainer(ResumableTrainer):
         self._said_before: list[str] | None = None
         self._folder: str | None = None  # where the finished adapter was written
         self.journal: Path | None = None  # folder that keeps what was measured, for a run that is killed
-        self._is_ours = given.is_ours
         self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
         self._measured: dict[tuple[bool, int], Measurement] = {}
-        if given.is_ours:
-            args.dataset_kwargs = {"skip_prepare_dataset": True}
-            how: dict[str, Any] = {"pad_to_multiple_of": args.pad_to_multiple_of}
-            data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(given.tokenizer, **how)
-        self._pads = isinstance(data_collator, CompletionOnlyCollator)  # another one may not know a row's length
-        rows, self._mastery = given.rows, None
-        if args.mastered_probability is not None and given.is_ours and isinstance(rows, Dataset):
-            rows = numbered(rows)
-            self._mastery = data_collator = Mastery(data_collator, len(rows), args.mastered_probability, self._most)
         peft_config = adapter_for(given.model, args, peft_config)
         if args.learning_rate is None:
             has_adapter = peft_config is not None or hasattr(given.model, "peft_config")
@@ -166,87 +146,14 @@ class EditTrainer(ResumableTrainer):
             model=given.model,
             args=args,
             data_collator=data_collator,
-            train_dataset=rows,
+            train_dataset=given.rows,
             eval_dataset=given.eval_rows,
             processing_class=given.tokenizer,
+            is_ours=given.is_ours,
             peft_config=peft_config,
             **kwargs,
         )
         args.model_init_kwargs = None  # used, or warned of: a token may stand in them, and loggers write settings
-        if self._mastery and self._reads_targets_only():
-            self.add_callback(self._mastery)
-        elif args.mastered_probability is not None:
-            raise EditError(
-                "mastered_probability works with edits or prompt-completion rows that are not streamed, and with the "
-                "plain conditional loss; leave it out, or the setting that changes the loss"
-            )
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """
-        Mean of -log p(target token | what stands before it): the conditional likelihood of Gangadhar & Stratos 2024.
-
-        Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
-        """
-        numbers = inputs.pop(ROW, None)
-        if return_outputs or not self._reads_targets_only():
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        found = target_logits(model, inputs)
-        log_probs = token_log_probs(found)
-        total = -log_probs.sum()
-        if self._mastery and numbers is not None:
-            self._mastery.note(numbers, log_probs, found.rows)
-        count = found.labels.numel() if num_items_in_batch is None else num_items_in_batch
-        loss = total / torch.as_tensor(count, device=total.device).clamp(min=1)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
-        self._count(found, inputs)
-        return loss
-
-    def _reads_targets_only(self) -> bool:
-        return (
-            self._is_ours
-            and self.args.objective == "conditional"
-            and self.args.loss_type == "nll"
-            and self.compute_loss_func is None
-            and self.label_smoother is None
-            and not self.aux_loss_enabled
-            and not learns_prompts(self.model)
-            and self.accelerator.parallelism_config is None
-        )
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if self._is_ours:
-            kept = [name for name, used in (("length", self._pads), (ROW, self._mastery)) if used]
-            self._signature_columns = ["input_ids", "labels", *kept]  # type: ignore[assignment]
-
-    def training_state(self) -> dict[str, Any]:
-        """Which rows are mastered."""
-        return {"mastery": self._mastery.state()} if self._mastery else {}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Take up which rows are mastered."""
-        if self._mastery and "mastery" in state:
-            self._mastery.load_state(state["mastery"])
-
-    @torch.no_grad()
-    def _count(self, found: Any, inputs: dict[str, Any]) -> None:
-        """Keep what `log` reports on the device: reading it at every step would stall a small model."""
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["mean_token_accuracy"].append((found.logits.argmax(dim=-1) == found.labels).float().mean())
-        if self.model.training and "attention_mask" in inputs:
-            self._total_train_tokens = self._total_train_tokens + inputs["attention_mask"].sum()
-        metrics["num_tokens"] = [self._total_train_tokens]
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log metrics; those kept on the device are read once here, and put together over the processes."""
-        for name, values in self._metrics["train" if self.model.training else "eval"].items():
-            if kept := [value for value in values if isinstance(value, torch.Tensor)]:
-                how = "sum" if name == "num_tokens" else "mean"
-                values[:] = self.accelerator.reduce(torch.stack(kept), reduction=how).tolist()
-        super().log(logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

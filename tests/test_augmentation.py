@@ -167,7 +167,7 @@ def test_a_pool_that_runs_dry_is_told_once(asked, caplog):
     rows = rows_by_edit(asked, pool=[*few, *few], num_paraphrases=0)
     assert all(len(prompts(row, "locality")) == 3 for row in rows.values())
     (told,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
-    assert "only 3 facts" in told and "num_locality is 20" in told and "--locality_pool" in told
+    assert "only 3 usable facts" in told and "num_locality (20)" in told and "--locality_pool" in told
 
 
 def test_a_pool_that_suffices_is_not_warned_of(asked, caplog):
@@ -183,5 +183,5 @@ def test_probes_of_what_is_edited_are_told(asked, caplog):
     rows_by_edit(asked, records=broken, num_paraphrases=0)
     (told,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
     assert told.startswith(
-        f"1 neighborhood probes ask for what an edit changes, first in edit_id '{EDITS[1].edit_id}'"
+        f"1 neighborhood probes ask for a fact that an edit changes (first: edit_id '{EDITS[1].edit_id}')"
     )

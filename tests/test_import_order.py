@@ -63,6 +63,7 @@ ORDER = [
     "guard",
     "mastery",
     "resumable",
+    "conditional",
     "trainer",
     "verification",
     "composition",

@@ -18,6 +18,7 @@ import transformers
 from test_trainer import EDITS, base, config, editor, lora, own_cache, tokenizer  # noqa: F401
 
 import hf_ftedit.asking
+import hf_ftedit.resumable
 import hf_ftedit.trainer
 from hf_ftedit import EditError
 from hf_ftedit.arguments import resume_wish, with_words
@@ -493,7 +494,7 @@ def test_what_a_killed_run_measured_is_not_asked_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hf_ftedit.asking, "score_pairs", counted)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="^killed$"):
-        patch.setattr(hf_ftedit.trainer.ResumableTrainer, "train", killed)
+        patch.setattr(hf_ftedit.resumable.ResumableTrainer, "train", killed)
         main([*TRAIN, "--output_dir", "out"])
     assert names("out") == ["unfinished"] and sum(asked) > 10
     before, asked[:] = sum(asked), []
