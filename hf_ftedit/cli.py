@@ -107,6 +107,7 @@ def train(args: list[str]) -> None:
     from hf_ftedit.config import EditConfig, EditModelConfig
     from hf_ftedit.recipe import asked_settings, recipe_of
     from hf_ftedit.report import results_table
+    from hf_ftedit.score_text import edits_text
     from hf_ftedit.trainer import EditTrainer
 
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_recipe(options), **adapter_recipe(options)}
@@ -131,8 +132,7 @@ def train(args: list[str]) -> None:
     trainer.given_in_python.clear()  # the options tell where everything came from
     trainer.journal = journal
     rows: Any = trainer.train_dataset
-    n_edits = len(trainer.edit_records)
-    trainer.accelerator.print(f"{n_edits} edit{'s'[: n_edits != 1]}, {len(rows)} training rows")
+    trainer.accelerator.print(f"{edits_text(len(trainer.edit_records))}, {len(rows)} training rows")
     if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
         trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=resume)

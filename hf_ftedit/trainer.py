@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
-from hf_ftedit.card import SCORES, SHOWN_EDITS
+from hf_ftedit.card import SHOWN_EDITS
 from hf_ftedit.collator import CompletionOnlyCollator
 from hf_ftedit.config import EditConfig, learning_rate_for
 from hf_ftedit.continuing import retention, revocation, scores_of
@@ -44,6 +44,7 @@ from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.resumable import ResumableTrainer
+from hf_ftedit.score_text import SCORES
 from hf_ftedit.sources import read_texts
 
 if TYPE_CHECKING:

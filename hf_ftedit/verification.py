@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hf_ftedit.card import SCORES, metadata_of
+from hf_ftedit.card_metadata import metadata_of
 from hf_ftedit.config import EditModelConfig
 from hf_ftedit.edit_folder import EditFolder, changed_files, read_edit_folder, read_recipe
 from hf_ftedit.evaluation import load_checked, measure, results_of
@@ -20,6 +20,7 @@ from hf_ftedit.options import RECORD, EditOptions
 from hf_ftedit.published import FETCHED, base_of, check_base
 from hf_ftedit.recipe import QUANTIZATION_KEYS
 from hf_ftedit.records import EditError
+from hf_ftedit.score_text import SCORES
 from hf_ftedit.sources import is_hub_dataset, read_texts
 
 GOOD, BAD, OPEN = "ok", "DIFFERS", "not checked"
