@@ -68,6 +68,8 @@ ORDER = [
     "resumable",
     "trainer",
     "verification",
+    "conflicts",
+    "parts",
     "composition",
     "sharing",
     "cli",
