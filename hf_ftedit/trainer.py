@@ -30,6 +30,7 @@ from hf_ftedit.hub import check_pushable, push_folder
 from hf_ftedit.loading import check_mergeable, unedited
 from hf_ftedit.logits import learns_prompts, target_logits, token_log_probs
 from hf_ftedit.mastery import ROW, Mastery, numbered
+from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
 from hf_ftedit.preparation import (
     adapter_for,
     are_edits,
@@ -405,7 +406,7 @@ class EditTrainer(ResumableTrainer):
 
     def write_folder(self, output_dir: str | None = None) -> None:
         """What `save_model` does, without a push."""
-        folder = output_dir or self.args.output_dir or "edited-adapter"
+        folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
         records = with_probes(self._trained_edits, self.edit_records)
         asked = [record.prompt for record in records[:SHOWN_EDITS]]
         if hasattr(self.model, "disable_adapter"):
@@ -446,7 +447,7 @@ class EditTrainer(ResumableTrainer):
 
     def push_to_hub(  # type: ignore[override] # it gives the page's address, and `Trainer` a commit's
         self,
-        commit_message: str | None = "Push edits with hf_ftedit",
+        commit_message: str | None = COMMIT_MESSAGE,
         blocking: bool = True,
         token: str | None = None,
         revision: str | None = None,
@@ -492,7 +493,7 @@ class EditTrainer(ResumableTrainer):
                     **settings,
                     token=token or self.args.hub_token,
                     revision=revision or self.args.hub_revision,
-                    commit_message=commit_message or "Push edits with hf_ftedit",
+                    commit_message=commit_message or COMMIT_MESSAGE,
                 )
             except EditError as error:
                 again = f"hf-ftedit push {folder} --repo_id {name}"
@@ -507,7 +508,7 @@ class EditTrainer(ResumableTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir or "edited-adapter")
+            folder = Path(output_dir or self.args.output_dir or OUTPUT_FOLDER)
             save_weights(folder, self.accelerator.unwrap_model(self.model), self.processing_class, state_dict)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

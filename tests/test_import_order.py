@@ -13,6 +13,7 @@ ORDER = [
     "records",
     "disk",
     "stopping",
+    "console",
     "sources",
     "formats",
     "readers",
