@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from hf_ftedit.options import RECORD, EditOptions, choices_of
+from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, RECORD, EditOptions, choices_of
 from hf_ftedit.records import EditError
 
 MORE_OPTIONS = {
@@ -41,7 +41,7 @@ class TrainOptions(CommonOptions):
     """Options of `train` that must be checked first."""
 
     output_dir: str | None = field(
-        default="edited-adapter", metadata={"help": "Folder to write; must not exist with content."}
+        default=OUTPUT_FOLDER, metadata={"help": "Folder to write; must not exist with content."}
     )
     resume_from_checkpoint: str | None = field(
         default=None,
@@ -70,7 +70,7 @@ class PushOptions:
     repo_id: str | None = field(default=None, metadata={"help": "Repository to push to, such as user/my-edits."})
     private: bool = field(default=False, metadata={"help": "Let only you see it; by default as your account says."})
     revision: str | None = field(default=None, metadata={"help": "Branch to push to; main by default."})
-    commit_message: str = field(default="Push edits with hf_ftedit", metadata={"help": "Title of the commit."})
+    commit_message: str = field(default=COMMIT_MESSAGE, metadata={"help": "Title of the commit."})
 
 
 @dataclass

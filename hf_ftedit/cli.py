@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hf_ftedit.arguments import OPTIONS, CommonOptions, check_known, help_text, parsed, resume_wish, with_words
+from hf_ftedit.console import is_first_process, without_home, written_to
 from hf_ftedit.disk import disk_trouble
 from hf_ftedit.loading import EMBEDDED_NAME, asset
 from hf_ftedit.options import RECORD
 from hf_ftedit.readers import read_edits, read_facts
 from hf_ftedit.records import EditError, EditRecord, Fact
-from hf_ftedit.sharing import is_first_process, merge, push, verify, without_home
+from hf_ftedit.sharing import merge, push, verify
 from hf_ftedit.sources import is_hub_dataset, read_texts
 from hf_ftedit.stopping import Stopped, stoppable
 
@@ -107,6 +108,7 @@ def train(args: list[str]) -> None:
     from hf_ftedit.config import EditConfig, EditModelConfig
     from hf_ftedit.recipe import asked_settings, recipe_of
     from hf_ftedit.report import results_table
+    from hf_ftedit.score_text import edits_text
     from hf_ftedit.trainer import EditTrainer
 
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_recipe(options), **adapter_recipe(options)}
@@ -131,8 +133,7 @@ def train(args: list[str]) -> None:
     trainer.given_in_python.clear()  # the options tell where everything came from
     trainer.journal = journal
     rows: Any = trainer.train_dataset
-    n_edits = len(trainer.edit_records)
-    trainer.accelerator.print(f"{n_edits} edit{'s'[: n_edits != 1]}, {len(rows)} training rows")
+    trainer.accelerator.print(f"{edits_text(len(trainer.edit_records))}, {len(rows)} training rows")
     if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
         trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=resume)
@@ -142,8 +143,7 @@ def train(args: list[str]) -> None:
         shutil.rmtree(journal, ignore_errors=True)
     trainer.accelerator.print(results_table(trainer.edit_results(), recipe_of(trainer)))
     what = "model" if config.full_finetune or config.merge_into_base else "adapter"
-    folder = without_home(str(config.output_dir))
-    trainer.accelerator.print(f"Written to {folder}: the {what}, its model card, edits and results.")
+    trainer.accelerator.print(written_to(str(config.output_dir), f"the {what}, its model card, edits and results"))
     if config.push_to_hub:  # what is on disk was told before what may fail
         trainer.push_to_hub()
 
@@ -185,7 +185,7 @@ def evaluate(args: list[str]) -> None:
     print(results_table(results, recipe))
     if options.output_dir:
         save_results_folder(options.output_dir, results, {when: found.predictions for when, found in measured.items()})
-        print(f"Written to {without_home(options.output_dir)}: eval_results.json and predictions.")
+        print(written_to(options.output_dir, "eval_results.json and predictions"))
 
 
 def _task_scores(model: Any, tokenizer: Any, options: Any) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def augment(args: list[str]) -> None:
     dataset = builder.as_dataset()
     save_dataset_folder(options.output_dir, dataset, builder.settings)
     sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.items())
-    print(f"Written to {without_home(options.output_dir)}: {sizes} rows.")
+    print(written_to(options.output_dir, f"{sizes} rows"))
 
 
 def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], list[Fact] | None]:

@@ -8,100 +8,37 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback
 
 from hf_ftedit.card import SHOWN_EDITS
 from hf_ftedit.config import EditConfig
+from hf_ftedit.conflicts import conflicts, decided
 from hf_ftedit.continuing import scores_of, united
 from hf_ftedit.edit_folder import EditFolder, read_edit_folder, save_edit_folder
-from hf_ftedit.evaluation import load_checked, measure, results_of
+from hf_ftedit.evaluation import Measurement, load_checked, measure, results_of
 from hf_ftedit.examples import examples
 from hf_ftedit.fields import shown
 from hf_ftedit.folders import require_empty
 from hf_ftedit.generation import shared_answers
-from hf_ftedit.loading import EMBEDDED_NAME, asset, load_adapter, public_name, unedited
-from hf_ftedit.options import RECORD
+from hf_ftedit.loading import EMBEDDED_NAME, asset, load_adapter, unedited
+from hf_ftedit.options import RECORD, EditOptions
+from hf_ftedit.parts import Part, common_base, opened
 from hf_ftedit.processes import process_state
-from hf_ftedit.published import base_of, check_base, fetch_adapter, open_edits
+from hf_ftedit.published import check_base
 from hf_ftedit.readers import read_facts
-from hf_ftedit.recipe import inherited, record_of
+from hf_ftedit.recipe import inherited, options_of, quantization_of, record_of
 from hf_ftedit.records import EditError, EditRecord, Fact
 from hf_ftedit.trainer import EditTrainer
-from hf_ftedit.verification import options_of, quantization_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
 DEFAULT = "default"  # PEFT's name of the one adapter that is saved into the folder itself
-
-
-class Part(NamedTuple):
-    """
-    One adapter to merge.
-
-    Args:
-        name (`str`):
-            What it is called: its Hub id, or its folder's own name.
-        folder ([`EditFolder`]):
-            What it says of itself.
-        revision (`str`, *optional*):
-            Its commit, where it is from the Hub.
-        edits (`list[EditRecord]`):
-            Those of its edits that count.
-        weight (`float`):
-            How much it counts.
-    """
-
-    name: str
-    folder: EditFolder
-    revision: str | None
-    edits: list[EditRecord]
-    weight: float
-
-
-class Conflict(NamedTuple):
-    """
-    Two edits that cannot both hold.
-
-    Args:
-        first (`str`), second (`str`):
-            The adapters.
-        edit (`EditRecord`), other (`EditRecord`):
-            Their edits.
-    """
-
-    first: str
-    edit: EditRecord
-    second: str
-    other: EditRecord
-
-    def __str__(self) -> str:
-        ours = f"{shown(self.edit.prompt)} is {shown(self.edit.target_new)} in {self.first} ({self.edit.edit_id})"
-        return f"{ours} and {shown(self.other.target_new)} in {self.second} ({self.other.edit_id})"
-
-
-def conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> list[Conflict]:
-    """
-    Edits of different adapters that give one prompt, or one subject and relation, different targets.
-
-    Args:
-        parts (`Mapping[str, Sequence[EditRecord]]`):
-            Edits by adapter.
-    """
-    known: dict[Any, tuple[str, EditRecord]] = {}
-    found: dict[tuple[str, str, str, str], Conflict] = {}
-    for name, edits in parts.items():
-        for edit in edits:
-            for key in _keys(edit):
-                first, other = known.setdefault(key, (name, edit))
-                if first != name and _plain(other.target_new) != _plain(edit.target_new):
-                    found.setdefault((first, other.edit_id, name, edit.edit_id), Conflict(first, other, name, edit))
-    return list(found.values())
 
 
 def merge(
@@ -159,51 +96,29 @@ def merge(
     ```
     """
     require_empty(output_dir)
-    parts = _parts(names, weights, 1 if merge_into_base else 2)
-    source, revision = _common_base(parts, base_model)
-    clashes = conflicts({part.name: part.folder.records for part in parts})
-    if clashes:
-        parts = _decided(parts, clashes, prefer, dict(zip(names, (part.name for part in parts), strict=True)))
+    parts = opened(names, weights, 1 if merge_into_base else 2)
+    preferred = dict(zip(names, (part.name for part in parts), strict=True)).get(prefer or "", prefer)
+    source = common_base(parts, base_model)
+    parts, had_conflicts = _without_conflicts(parts, preferred)
     edits = united([part.edits for part in parts], [part.name for part in parts])
     first = parts[0].folder
-    options, chat = options_of(first), bool(first.recipe.get("chat_template"))
+    options, seed = options_of(first.recipe), first.recipe.get("seed", 42)
     facts = None if locality_pool is None else read_facts(locality_pool)
-    base, tokenizer = load_checked(
-        source,
-        edits,
-        chat_template=chat,
-        revision=revision,
-        dtype=first.recipe.get("dtype", "float32"),
-        quantization_config=None if merge_into_base else quantization_of(first.recipe),
-        trust_remote_code=trust_remote_code,
-    )
-    for part in parts:
-        check_base(base, part.folder.record, part.name)
-    model: Any = combined(base, parts, combination_type, density)
-    if clashes:
+    base, tokenizer = _loaded(source, parts, edits, in_full=merge_into_base, trust_remote_code=trust_remote_code)
+    model = combined(base, parts, combination_type, density)
+    if had_conflicts:
         _settle(model, tokenizer, edits, first.recipe, facts)
-    asked, how = [edit.prompt for edit in edits[:SHOWN_EDITS]], {"seed": first.recipe.get("seed", 42)}
-    with unedited(model):
-        measured = {"before": measure(model, tokenizer, edits, options, desc="Measuring before", **how)}
-        said = shared_answers(model, tokenizer, asked, chat_template=chat)
-    record = record_of(first.recipe, model, [])
-    if merge_into_base:
-        model = model.merge_and_unload()
-    measured["after"] = measure(model, tokenizer, edits, options, desc="Measuring after", **how)
+    record = record_of(first.recipe, model, [])  # of the adapter, before it may go into the base model
+    model, measured, said = _measured(model, tokenizer, edits, options, seed, merge_into_base)
     record |= {"combination": combination_type, "parts": _credits(parts, measured["after"], edits)}
-    results = {
-        **results_of(measured),
-        "base_model": first.results["base_model"],
-        "base_model_revision": first.recipe.get("model_revision"),
-        **examples(model, tokenizer, asked, said, chat_template=chat),
-    }
     recipe = {name: value for name, value in first.recipe.items() if name not in ("adapter", "revoke")}
     recipe |= {"merge_into_base": merge_into_base, RECORD: record}
-    process = process_state()
-    if process.is_main_process:
-        save_edit_folder(output_dir, model, tokenizer, records=edits, results=results, recipe=recipe)
-    process.wait_for_everyone()
-    return read_edit_folder(output_dir)
+    results = results_of(measured) | {
+        "base_model": first.results["base_model"],
+        "base_model_revision": first.recipe.get("model_revision"),
+        **said,
+    }
+    return _written(output_dir, model, tokenizer, edits, results, recipe)
 
 
 def combined(base: Any, parts: Sequence[Part], combination_type: str = "cat", density: float = 0.5) -> PeftModel:
@@ -237,53 +152,38 @@ def combined(base: Any, parts: Sequence[Part], combination_type: str = "cat", de
     return model.eval()
 
 
-def _parts(names: Sequence[str], weights: Sequence[float] | None, fewest: int) -> list[Part]:
-    if len(names) < fewest:
-        raise EditError(f"merge got {len(names)} adapters and needs {fewest} or more; name their folders or Hub ids")
-    if weights is not None and len(weights) != len(names):
-        raise EditError(f"weights are {len(weights)} and the adapters {len(names)}; give one weight for each")
-    found: list[Part] = []
-    for name, weight in zip(names, weights or [1.0] * len(names), strict=True):
-        folder = open_edits(name)
-        fetch_adapter(name)
-        public = public_name(name)
-        while public in [part.name for part in found]:  # folders of one name in different places
-            public += "'"
-        revision = None if Path(name).is_dir() else folder.path.name
-        found.append(Part(public, folder, revision, folder.records, weight))
-    return found
+def _without_conflicts(parts: list[Part], preferred: str | None) -> tuple[list[Part], bool]:
+    """The parts, without edits that conflict with one of the preferred part; and whether there were any."""
+    edits = {part.name: part.edits for part in parts}
+    found = conflicts(edits)
+    if not found:
+        return parts, False
+    kept = decided(edits, found, preferred)
+    return [part._replace(edits=kept[part.name]) for part in parts], True
 
 
-def _common_base(parts: Sequence[Part], base_model: str | None) -> tuple[str, str | None]:
-    """The base model of all parts, as it is to be loaded."""
-    first, *others = parts
-    for name in ("model_name_or_path", "model_revision", "chat_template"):
-        ours = first.folder.recipe.get(name)
-        for other in others:
-            if (theirs := other.folder.recipe.get(name)) != ours:
-                raise EditError(
-                    f"{shown(first.name)} and {shown(other.name)} differ in {name} ({shown(ours)} and "
-                    f"{shown(theirs)}); only adapters of one base model can be merged"
-                )
-    return base_of(first.folder.path, first.folder, base_model)
-
-
-def _decided(
-    parts: Sequence[Part], clashes: Sequence[Conflict], prefer: str | None, given: Mapping[str, str]
-) -> list[Part]:
-    """The parts without the edits that lose: those that conflict with one of the preferred part."""
-    preferred = given.get(prefer or "", prefer)
-    open_clashes = [clash for clash in clashes if preferred not in (clash.first, clash.second)]
-    if open_clashes:
-        more = f" ({len(open_clashes) - 1} more such conflicts)" if len(open_clashes) > 1 else ""
-        raise EditError(f"edits conflict: {open_clashes[0]}{more}; give --prefer with the adapter whose edits win")
-    lost = {(clash.second, clash.other.edit_id) for clash in clashes if clash.first == preferred}
-    lost |= {(clash.first, clash.edit.edit_id) for clash in clashes if clash.second == preferred}
-    for name, edit_id in sorted(lost):
-        logger.info("left out edit %s of %s: %s has another answer, and is preferred", shown(edit_id), name, preferred)
-    return [
-        part._replace(edits=[edit for edit in part.edits if (part.name, edit.edit_id) not in lost]) for part in parts
-    ]
+def _loaded(
+    source: tuple[str, str | None],
+    parts: Sequence[Part],
+    edits: Sequence[EditRecord],
+    *,
+    in_full: bool,
+    trust_remote_code: bool,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model, which must be that of every part, and its tokenizer; `in_full`, it is not quantized."""
+    recipe = parts[0].folder.recipe
+    base, tokenizer = load_checked(
+        source[0],
+        edits,
+        chat_template=bool(recipe.get("chat_template")),
+        revision=source[1],
+        dtype=recipe.get("dtype", "float32"),
+        quantization_config=None if in_full else quantization_of(recipe),
+        trust_remote_code=trust_remote_code,
+    )
+    for part in parts:
+        check_base(base, part.folder.record, part.name)
+    return base, tokenizer
 
 
 def _settle(
@@ -312,6 +212,42 @@ def _settle(
     model.eval()
 
 
+def _measured(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Sequence[EditRecord],
+    options: EditOptions,
+    seed: int,
+    merge_into_base: bool,
+) -> tuple[Any, dict[str, Measurement], dict[str, Any]]:
+    """The model, by then in the weights of its base where asked; its scores; and its answers, for the card."""
+    asked, chat = [edit.prompt for edit in edits[:SHOWN_EDITS]], options.chat_template
+    with unedited(model):
+        before = measure(model, tokenizer, edits, options, seed=seed, desc="Measuring before")
+        said = shared_answers(model, tokenizer, asked, chat_template=chat)
+    if merge_into_base:
+        model = model.merge_and_unload()
+    after = measure(model, tokenizer, edits, options, seed=seed, desc="Measuring after")
+    answers = examples(model, tokenizer, asked, said, chat_template=chat)
+    return model, {"before": before, "after": after}, answers
+
+
+def _written(
+    output_dir: str | Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Sequence[EditRecord],
+    results: dict[str, Any],
+    recipe: dict[str, Any],
+) -> EditFolder:
+    """What the first process writes, as all of them read it."""
+    process = process_state()
+    if process.is_main_process:
+        save_edit_folder(output_dir, model, tokenizer, records=edits, results=results, recipe=recipe)
+    process.wait_for_everyone()
+    return read_edit_folder(output_dir)
+
+
 def _credits(parts: Sequence[Part], after: Any, edits: Sequence[EditRecord]) -> list[dict[str, Any]]:
     """What each part brought, and how its edits do alone and here."""
     ids = {edit.prompt: edit.edit_id for edit in edits}
@@ -330,15 +266,3 @@ def _credits(parts: Sequence[Part], after: Any, edits: Sequence[EditRecord]) -> 
             }
         )
     return found
-
-
-def _keys(edit: EditRecord) -> list[Any]:
-    """What two edits share if they are about the same: the prompt, or the subject and the relation."""
-    keys: list[Any] = [_plain(edit.prompt)]
-    if edit.subject and edit.relation_id:
-        keys.append((_plain(edit.subject), edit.relation_id))
-    return keys
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()

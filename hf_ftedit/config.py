@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from trl import ModelConfig, SFTConfig
 
-from hf_ftedit.options import EditOptions
+from hf_ftedit.options import OUTPUT_FOLDER, EditOptions
 from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class EditConfig(EditOptions, SFTConfig):
         [`~hf_ftedit.records.EditError`]: an option has a value that it cannot take.
     """
 
-    output_dir: str | None = field(default="edited-adapter", metadata={"help": "Where the adapter folder is written."})
+    output_dir: str | None = field(default=OUTPUT_FOLDER, metadata={"help": "Where the adapter folder is written."})
     learning_rate: float | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Peak learning rate; 0.287 / the model's hidden size if not given."}
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_ftedit.edit_folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, read_recipe, sha256
 from hf_ftedit.fields import shown
 from hf_ftedit.folders import card_of_dataset, filled
-from hf_ftedit.options import RECORD
+from hf_ftedit.options import COMMIT_MESSAGE, RECORD
 from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def push_folder(
     private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
-    commit_message: str = "Push edits with hf_ftedit",
+    commit_message: str = COMMIT_MESSAGE,
 ) -> str:
     """
     Push an adapter folder to the Hub, in one commit: the files that its `edit_config.yaml` names, and nothing else.

@@ -208,9 +208,11 @@ def weights_fingerprint(model: Any) -> str | None:
     """
     import torch
 
+    from hf_ftedit.processes import is_sharded_weight
+
     found = xxhash.xxh3_128()
     for name, weight in sorted(_own_weights(model)):
-        if not weight.is_floating_point() or hasattr(weight, "full_tensor") or hasattr(weight, "ds_id"):
+        if not weight.is_floating_point() or is_sharded_weight(weight):
             return None
         if weight.is_meta:  # of a process that has not read them
             return None
@@ -251,12 +253,14 @@ def keep_gradients(model: Any) -> None:
 
 def check_mergeable(model: Any) -> None:
     """Raise [`~hf_ftedit.records.EditError`] where an adapter cannot go into the weights without being rounded."""
+    from hf_ftedit.processes import is_sharded
+
     if getattr(model.config, "quantization_config", None) is not None:
         raise EditError(
             "merge_into_base would round the edits to the few bits of the base model; save the adapter, then "
             "`hf-ftedit merge ADAPTER --merge_into_base --output_dir FOLDER`, which loads the base model in full"
         )
-    if any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in model.parameters()):
+    if is_sharded(model):
         raise EditError("merge_into_base needs the whole model in one process; save the adapter, then merge it")
 
 

@@ -12,6 +12,8 @@ ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
 Objective = Literal["conditional", "full"]
 Protocol = Literal["auto", "probability", "accuracy"]
 
+OUTPUT_FOLDER = "edited-adapter"  # of `train` and the trainer, where none is given
+COMMIT_MESSAGE = "Push edits with hf_ftedit"
 RECORD = "record"  # key of edit_config.yaml for what is no setting: versions, SHA-256 of files
 
 

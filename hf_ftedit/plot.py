@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from hf_ftedit.card import SCORES
+from hf_ftedit.score_text import SCORES
 
 NAMES = ("edit_score", "efficacy", "generalization", "locality", "portability")  # those in percent
 COLORS = {"before": "#b0b7c3", "after": "#2563eb"}

@@ -18,6 +18,7 @@ from hf_ftedit.evaluation import load_checked
 from hf_ftedit.fluency import check_fluency
 from hf_ftedit.loading import keep_gradients, load_adapter, load_tokenizer, unedited
 from hf_ftedit.lora import default_lora, fit_lora
+from hf_ftedit.options import OUTPUT_FOLDER
 from hf_ftedit.probes import check_lengths
 from hf_ftedit.processes import in_turns
 from hf_ftedit.published import base_of, check_base, fetch_adapter, open_edits
@@ -151,7 +152,7 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
 
 def repo_name(args: EditConfig) -> str:
     """The repository to push to: `hub_model_id`, or the name of the folder that is written."""
-    return args.hub_model_id or Path(args.output_dir or "edited-adapter").absolute().name
+    return args.hub_model_id or Path(args.output_dir or OUTPUT_FOLDER).absolute().name
 
 
 def with_probes(trained: list[EditRecord], measured: list[EditRecord]) -> list[EditRecord]:

@@ -24,7 +24,12 @@ def process_state() -> PartialState:
 
 def is_sharded(model: Any) -> bool:
     """Whether the weights of `model` are spread over the processes (FSDP, ZeRO-3)."""
-    return _is_zero3(model) or any(hasattr(weight, "full_tensor") for weight in model.parameters())
+    return any(is_sharded_weight(weight) for weight in model.parameters())
+
+
+def is_sharded_weight(weight: Any) -> bool:
+    """Whether `weight` is spread over the processes (FSDP, ZeRO-3)."""
+    return hasattr(weight, "full_tensor") or hasattr(weight, "ds_id")
 
 
 def _is_zero3(model: Any) -> bool:

@@ -11,6 +11,7 @@ from hf_ftedit import __version__
 from hf_ftedit.config import EditConfig, EditModelConfig
 from hf_ftedit.loading import public_name, weights_fingerprint
 from hf_ftedit.options import RECORD, EditOptions
+from hf_ftedit.records import EditError
 from hf_ftedit.sources import is_hub_dataset
 
 # What of the training arguments decides the weights. An allow-list: arguments also hold tokens and paths.
@@ -101,6 +102,34 @@ def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
     names = {option.name for option in fields(EditOptions)} - own
     names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules", "model_name_or_path", "dtype"}
     return {name: value for name, value in recipe.items() if name in names}
+
+
+def options_of(recipe: Mapping[str, Any]) -> EditOptions:
+    """
+    The settings with which the edits of an adapter were measured.
+
+    Args:
+        recipe (`Mapping`):
+            What its `edit_config.yaml` holds.
+
+    Raises:
+        [`~hf_ftedit.records.EditError`]: a setting is of a wrong type.
+    """
+    names = {field.name for field in fields(EditOptions)} - {"adapter", "revoke"}
+    try:
+        return EditOptions(**{name: recipe[name] for name in names if name in recipe})
+    except TypeError as error:
+        raise EditError(
+            f"edit_config.yaml holds a setting of a wrong type ({error}); write or download it again"
+        ) from error
+
+
+def quantization_of(recipe: Mapping[str, Any]) -> Any:
+    """How the base model was quantized, as `from_pretrained` takes it."""
+    from trl import get_quantization_config
+
+    settings = {name: recipe[name] for name in (*QUANTIZATION_KEYS, "dtype") if name in recipe}
+    return get_quantization_config(EditModelConfig(**settings))
 
 
 def asked_settings(*options: Any) -> dict[str, Any]:

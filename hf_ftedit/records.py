@@ -102,12 +102,6 @@ class EditRecord(Statement):
     target_aliases: tuple[str, ...] = ()
     reference_texts: tuple[str, ...] = ()
 
-    @property
-    def has_probes(self) -> bool:
-        """Whether there is any probe besides the prompt itself."""
-        kinds = (self.paraphrase_prompts, self.neighborhood_prompts, self.portability_prompts, self.generation_prompts)
-        return any(kinds)
-
     def to_dict(self) -> dict[str, Any]:
         """The record as a row of the native format: text, lists and dicts, as `json` writes them."""
         lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, tuple)}

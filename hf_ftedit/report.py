@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_ftedit.card import SCORES, change_text, counts, score_text
 from hf_ftedit.diagnosis import MEASURABLE, diagnose
+from hf_ftedit.score_text import SCORES, change_text, counts, edits_text, score_text
 
 WIDTH = 110
 PROTOCOLS = {
@@ -36,9 +36,8 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     """
     measured = {when: results[when] for when in ("before", "after") if when in results}
     last = list(measured.values())[-1]
-    edits = "1 edit" if last["n_edits"] == 1 else f"{last['n_edits']} edits"
     parts = [
-        f"{edits}, {last['protocol']} protocol, percent (95 % interval)",
+        f"{edits_text(last['n_edits'])}, {last['protocol']} protocol, percent (95 % interval)",
         _scores(measured, results.get("change")),
     ]
     if "exact_match" in last:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from hf_ftedit.arguments import OPTIONS, parsed
+from hf_ftedit.console import is_first_process, without_home, written_to
 from hf_ftedit.records import EditError
 
 
@@ -81,15 +81,4 @@ def merge(args: list[str]) -> None:
     print(results_table(told.results))
     print(parts_table(told.record["parts"]))
     what = "model" if options.merge_into_base else "adapter"
-    print(f"Written to {without_home(options.output_dir)}: the {what}, its model card, edits and results.")
-
-
-def is_first_process() -> bool:
-    """Whether this is the first process of `accelerate launch`, as the launcher says: torch may not be loaded."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def without_home(text: str) -> str:
-    """`text` with `~` for the user's folder: what is printed may be posted."""
-    home = str(Path.home())
-    return text.replace(home, "~") if len(home) > 1 else text
+    print(written_to(options.output_dir, f"the {what}, its model card, edits and results"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
-from hf_ftedit.card import SCORES, SHOWN_EDITS
+from hf_ftedit.card import SHOWN_EDITS
 from hf_ftedit.conditional import ConditionalTrainer
 from hf_ftedit.config import EditConfig, learning_rate_for
 from hf_ftedit.continuing import retention, revocation, scores_of
@@ -26,6 +26,7 @@ from hf_ftedit.examples import examples
 from hf_ftedit.generation import shared_answers
 from hf_ftedit.hub import check_pushable, push_folder
 from hf_ftedit.loading import check_mergeable, unedited
+from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
 from hf_ftedit.preparation import (
     adapter_for,
     are_edits,
@@ -39,6 +40,7 @@ from hf_ftedit.processes import process_state
 from hf_ftedit.readers import read_edits
 from hf_ftedit.recipe import recipe_of
 from hf_ftedit.records import EditError, EditRecord, Fact
+from hf_ftedit.score_text import SCORES
 from hf_ftedit.sources import read_texts
 
 if TYPE_CHECKING:
@@ -311,7 +313,7 @@ class EditTrainer(ConditionalTrainer):
 
     def write_folder(self, output_dir: str | None = None) -> None:
         """What `save_model` does, without a push."""
-        folder = output_dir or self.args.output_dir or "edited-adapter"
+        folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
         records = with_probes(self._trained_edits, self.edit_records)
         asked = [record.prompt for record in records[:SHOWN_EDITS]]
         if hasattr(self.model, "disable_adapter"):
@@ -352,7 +354,7 @@ class EditTrainer(ConditionalTrainer):
 
     def push_to_hub(  # type: ignore[override] # it gives the page's address, and `Trainer` a commit's
         self,
-        commit_message: str | None = "Push edits with hf_ftedit",
+        commit_message: str | None = COMMIT_MESSAGE,
         blocking: bool = True,
         token: str | None = None,
         revision: str | None = None,
@@ -398,7 +400,7 @@ class EditTrainer(ConditionalTrainer):
                     **settings,
                     token=token or self.args.hub_token,
                     revision=revision or self.args.hub_revision,
-                    commit_message=commit_message or "Push edits with hf_ftedit",
+                    commit_message=commit_message or COMMIT_MESSAGE,
                 )
             except EditError as error:
                 again = f"hf-ftedit push {folder} --repo_id {name}"
@@ -413,7 +415,7 @@ class EditTrainer(ConditionalTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir or "edited-adapter")
+            folder = Path(output_dir or self.args.output_dir or OUTPUT_FOLDER)
             save_weights(folder, self.accelerator.unwrap_model(self.model), self.processing_class, state_dict)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

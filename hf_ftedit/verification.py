@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from hf_ftedit.card import SCORES, metadata_of
-from hf_ftedit.config import EditModelConfig
+from hf_ftedit.card_metadata import metadata_of
 from hf_ftedit.edit_folder import EditFolder, changed_files, read_edit_folder, read_recipe
 from hf_ftedit.evaluation import load_checked, measure, results_of
 from hf_ftedit.folders import CARD_FILE
@@ -18,8 +16,9 @@ from hf_ftedit.hub import fetch_folder
 from hf_ftedit.loading import check_adapter, load_adapter, unedited
 from hf_ftedit.options import RECORD, EditOptions
 from hf_ftedit.published import FETCHED, base_of, check_base
-from hf_ftedit.recipe import QUANTIZATION_KEYS
+from hf_ftedit.recipe import options_of, quantization_of
 from hf_ftedit.records import EditError
+from hf_ftedit.score_text import SCORES
 from hf_ftedit.sources import is_hub_dataset, read_texts
 
 GOOD, BAD, OPEN = "ok", "DIFFERS", "not checked"
@@ -125,7 +124,7 @@ def _measured(
     told: EditFolder, name: str, base_model: str | None, loading: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bool]:
     """Scores without and with the edits, and whether there are texts that only their author has."""
-    options = options_of(told)
+    options = options_of(told.recipe)
     texts, is_hidden = _texts(options)
     how: dict[str, Any] = {"texts": texts, "seed": told.recipe.get("seed", 42)}
     found = {}
@@ -220,28 +219,9 @@ def _number(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, (int, float)) else ("none" if value is None else str(value))
 
 
-def options_of(told: EditFolder) -> EditOptions:
-    """The settings with which the edits were measured."""
-    names = {field.name for field in fields(EditOptions)} - {"adapter", "revoke"}
-    try:
-        return EditOptions(**{name: told.recipe[name] for name in names if name in told.recipe})
-    except TypeError as error:
-        raise EditError(
-            f"edit_config.yaml holds a setting of a wrong type ({error}); write or download it again"
-        ) from error
-
-
 def _texts(options: EditOptions) -> tuple[list[str], bool]:
     """Texts for perplexity, and whether there are some that only their author has."""
     name = options.perplexity_texts
     if name is None:
         return [], False
     return (read_texts(name), False) if is_hub_dataset(name) else ([], True)
-
-
-def quantization_of(recipe: Mapping[str, Any]) -> Any:
-    """How the base model was quantized, as `from_pretrained` takes it."""
-    from trl import get_quantization_config
-
-    settings = {name: recipe[name] for name in (*QUANTIZATION_KEYS, "dtype") if name in recipe}
-    return get_quantization_config(EditModelConfig(**settings))

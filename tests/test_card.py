@@ -12,7 +12,8 @@ from huggingface_hub import DatasetCard, ModelCard
 from markdown_it import MarkdownIt
 from test_markdown import HOSTILE, TEXTS
 
-from hf_ftedit.card import dataset_card, metadata_of, model_card, score_text
+from hf_ftedit.card import dataset_card, model_card
+from hf_ftedit.card_metadata import metadata_of
 from hf_ftedit.markdown import literal, one_line, visible
 from hf_ftedit.records import EditRecord
 
@@ -380,9 +381,3 @@ def test_a_card_without_scores_says_so():
     nothing["edit_score_note"] = "no probes"
     card = model_card(RECORDS, {**RESULTS, "before": nothing, "after": nothing}, RECIPE)
     assert "**How well the edits hold was not measured.**" in card and "Neighboring facts were not measured" in card
-
-
-def test_scores_as_text():
-    assert score_text(AFTER, "edit_score") == "94.7 (90.0 to 100.0)"
-    assert score_text({"efficacy": 12.34}, "efficacy") == "12.3"
-    assert score_text(AFTER, "portability") == "—"

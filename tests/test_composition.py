@@ -8,7 +8,6 @@ from peft import PeftModel
 
 from hf_ftedit import load_edited_model, merge, read_edits, verify
 from hf_ftedit.cli import main
-from hf_ftedit.composition import conflicts
 from hf_ftedit.loading import asset, load_model
 from hf_ftedit.records import EditError, EditRecord, write_jsonl
 
@@ -65,15 +64,6 @@ def test_conflicts_are_named_and_decided(folder):
     assert [part["n_edits"] for part in told.record["parts"]] == [17, 13]
     assert told.record["parts"][1]["efficacy"] >= 90 and told.results["after"]["efficacy"] >= 90
     assert {edit.target_new for edit in told.records if edit.prompt == "Emma is a work by"} == {"Jonathan Swift"}
-
-
-def test_the_same_subject_and_relation_conflict_in_other_words():
-    first = EditRecord("1", "The capital of Peru is", "Cusco", subject="Peru", relation_id="capital")
-    second = EditRecord("2", "Peru is governed from", "Arequipa", subject="peru", relation_id="capital")
-    same = EditRecord("3", "the capital of  Peru is", "cusco")
-    assert [str(found) for found in conflicts({"a": [first], "b": [second, same]})] == [
-        "'The capital of Peru is' is 'Cusco' in a (1) and 'Arequipa' in b (2)"
-    ]
 
 
 def test_five_of_twenty_are_taken_back(folder):

@@ -14,7 +14,7 @@ import yaml
 from hub_storage import File, Repository, User
 from loopback_hub import DROP, LoopbackHub
 
-from hf_ftedit.card import metadata_of
+from hf_ftedit.card_metadata import metadata_of
 from hf_ftedit.edit_folder import ADAPTER_FILES, changed_files, published_files, read_edit_folder
 
 ONES_OWN = {

@@ -83,7 +83,6 @@ def test_native_format_round_trips(record):
 def test_smallest_row():
     record = EditRecord.from_dict({"edit_id": 3, "prompt": "Two plus two is ", "target_new": 5})
     assert record == EditRecord("3", "Two plus two is", "5")
-    assert not record.has_probes and FULL.has_probes
 
 
 def test_a_record_cannot_be_changed_and_can_be_hashed():

@@ -18,7 +18,7 @@ from hub_storage import File, Repository, User
 from loopback_hub import DROP, LoopbackHub
 from safetensors.torch import load, save
 
-from hf_ftedit.card import metadata_of
+from hf_ftedit.card_metadata import metadata_of
 from hf_ftedit.edit_folder import published_files, read_edit_folder
 from hf_ftedit.loading import asset
 
