@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate.utils import get_int_from_env
 from trl import ModelConfig, SFTConfig
 
 from hf_ftedit.options import OUTPUT_FOLDER, EditOptions
@@ -34,6 +35,7 @@ class EditConfig(EditOptions, SFTConfig):
     - `activation_checkpointing`: `False`; rows of twenty tokens need no memory for time;
     - `save_strategy`: `"no"`. The adapter is saved at the end; set `"steps"` or `"epoch"` to be able to resume;
     - `hub_strategy`: `"end"`;
+    - `use_cpu`: where there are several processes and no accelerator, or each would train alone;
     - `ddp_find_unused_parameters`: `False`; every trained weight has a part in every batch. Set it where some have
       not, such as experts that no row is sent to.
 
@@ -69,6 +71,8 @@ class EditConfig(EditOptions, SFTConfig):
 
     def __post_init__(self) -> None:
         EditOptions.__post_init__(self)
+        if get_int_from_env(["WORLD_SIZE"], 1) > 1 and not torch.accelerator.is_available():
+            self.use_cpu = True  # else each process would train alone
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.use_cpu and has_bf16()
         if not torch.accelerator.is_available():

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "examples" / "accelerate"
 ROWS = 128  # 8 edits x (1 rewrite + 5 paraphrases + 10 facts): four batches of 32 in any order by length
 TRAIN = ["train", "--max_edits", "8", "--num_paraphrases", "5", "--num_locality", "10", "--num_train_epochs", "2"]
-TRAIN += ["--lora_dropout", "0", "--logging_steps", "1", "--use_cpu", "--max_grad_norm", "0"]
+TRAIN += ["--lora_dropout", "0", "--logging_steps", "1", "--max_grad_norm", "0"]
 TRAIN += ["--predict_with_generate", "--mastered_probability", "0.9"]  # rows rest in the second epoch
 SCORES = ("edit_score", "efficacy", "generalization", "locality", "portability")
 
@@ -256,6 +256,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "DIFFERENT":
         from hf_ftedit.cli import main
 
-        raise SystemExit(main(["train", "--use_cpu", "--edits", f"edits{rank}.jsonl", "--output_dir", "out"]))
+        raise SystemExit(main(["train", "--edits", f"edits{rank}.jsonl", "--output_dir", "out"]))
     found = [told(args) for args in VERBS] if sys.argv[1] == "VERBS" else told(sys.argv[1:])
     Path(f"process{rank}.json").write_text(json.dumps(found))

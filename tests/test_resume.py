@@ -270,7 +270,7 @@ def test_two_processes_stop_at_one_step_and_go_on(tmp_path):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        (tmp_path / "run.json").write_text(json.dumps({"args": [*args, "--use_cpu"], **run}))
+        (tmp_path / "run.json").write_text(json.dumps({"args": args, **run}))
         command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
         command += ["--config_file", str(config), str(HELPER), "--alone", "run.json"]
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
