@@ -234,12 +234,12 @@ class Augmenter:
         options = self.options
         if options.paraphrase_strategy == "none" or not options.num_paraphrases:
             return []
-        from hf_ftedit.generation import sample_texts
+        from hf_ftedit.sampling import sample_prefixes
 
         model, tokenizer = self._need_model(f"paraphrase_strategy {options.paraphrase_strategy!r}")
         banks: list[list[str]] = [[] for _ in range(len(self.records) if options.prefix_per_edit else 1)]
         for length, count in zip(options.prefix_lengths, options.prefix_counts, strict=True):
-            texts = sample_texts(
+            texts = sample_prefixes(
                 model,
                 tokenizer,
                 length=length,

@@ -33,6 +33,8 @@ ORDER = [
     "memory",
     "packing",
     "likelihood",
+    "decoding",
+    "sampling",
     "generation",
     "probes",
     "journal",
