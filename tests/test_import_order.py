@@ -58,6 +58,7 @@ ORDER = [
     "folders",
     "edit_folder",
     "checkpoints",
+    "hub_errors",
     "hub",
     "published",
     "continuing",
