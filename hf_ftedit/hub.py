@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.edit_folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, read_recipe, sha256
-from hf_ftedit.fields import shown
+from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.folders import card_of_dataset, filled
 from hf_ftedit.hub_errors import hub_errors, may_pass, patiently, status_of
 from hf_ftedit.options import RECORD
-from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -266,7 +265,7 @@ def _commit(
     except (RuntimeError, OSError) as error:  # of one large file
         if isinstance(error.__cause__, HTTPError):
             raise error.__cause__ from None
-        raise EditError(f"{name}: an upload failed ({' '.join(str(error).split())}); try again") from error
+        raise EditError(f"{name}: an upload failed ({one_line(error)}); try again") from error
 
     def commit() -> None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from hf_ftedit.records import EditError
+from hf_ftedit.errors import EditError, one_line
 
 Result = TypeVar("Result")
 
@@ -41,17 +41,18 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled as error:
         raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
     except errors.LocalEntryNotFoundError as error:
-        cause = " ".join(str(error.__cause__ or error).split())
+        cause = one_line(error.__cause__ or error)
         raise EditError(
             f"{repo_id!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})"
         ) from error
     except errors.HTTPError as error:
-        reason = " ".join(str(error).split())
-        raise EditError(f"{repo_id}: the Hub cannot be reached ({reason}); check the network, try again") from error
+        raise EditError(
+            f"{repo_id}: the Hub cannot be reached ({one_line(error)}); check the network, try again"
+        ) from error
     except ValueError as error:
         if "README.md" not in str(error):
             raise
-        raise EditError(f"{repo_id}: {' '.join(str(error).split())}; correct README.md in the folder") from error
+        raise EditError(f"{repo_id}: {one_line(error)}; correct README.md in the folder") from error
 
 
 def patiently(call: Callable[[], Result]) -> Result:

@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hf_ftedit"
 ORDER = [
+    "errors",
     "fields",
     "records",
     "disk",
