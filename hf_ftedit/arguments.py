@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, RECORD, EditOptions, choices_of
-from hf_ftedit.records import EditError
 
 MORE_OPTIONS = {
     "train": "all options of trl.SFTConfig (--learning_rate, by default 0.287 / the model's hidden size;\n"
@@ -180,7 +180,7 @@ def parsed(
     except EditError:
         raise
     except yaml.YAMLError as error:
-        raise EditError(f"--config: not valid YAML: {' '.join(str(error).split())}; correct it there") from error
+        raise EditError(f"--config: not valid YAML: {one_line(error)}; correct it there") from error
     except (OSError, ValueError, TypeError) as error:
         _bad_options(str(error))
     if unknown and not partly:

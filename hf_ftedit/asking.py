@@ -12,12 +12,13 @@ import xxhash
 from tqdm.auto import tqdm
 
 from hf_ftedit import __version__
-from hf_ftedit.generation import greedy_answers, sampled_texts
+from hf_ftedit.generation import greedy_answers
 from hf_ftedit.journal import Journal, fingerprint
 from hf_ftedit.likelihood import PairScores, score_pairs
 from hf_ftedit.memory import old_objects_apart
 from hf_ftedit.predictions import codes
 from hf_ftedit.processes import Processes
+from hf_ftedit.sampling import sample_continuations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -147,7 +148,7 @@ class Asker:
         def ask(mine: list[tuple[str, ...]], keep: Keep) -> None:
             seeds = [xxhash.xxh3_64_intdigest("\0".join(key).encode(), self.seed) >> 1 for key in mine]
             how = {"tokens_per_batch": self.how["tokens_per_batch"], "desc": f"{self.desc}: texts"}
-            sampled_texts(*self.asked, [key[-1] for key in mine], seeds, on_done=keep, **how)
+            sample_continuations(*self.asked, [key[-1] for key in mine], seeds, on_done=keep, **how)
 
         return self._texts(keys, ask)
 

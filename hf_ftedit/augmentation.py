@@ -109,6 +109,13 @@ class Augmenter:
         for fact in [*self._locality(index, rng), *self._restored[index :: len(self.records)]]:
             yield _row(record, "locality", fact.prompt, fact.target)
 
+    def most_rows(self) -> int:
+        """How many rows there are at most: a pool may have too few facts."""
+        options = self.options
+        each = 1 + (options.num_paraphrases if options.paraphrase_strategy != "none" else 0)
+        each += options.num_locality if options.locality_strategy != "none" else 0
+        return each * len(self.records) + len(self._restored)
+
     def ingredients(self) -> list[Any]:
         """All that the rows are made of, as plain data: equal ingredients give equal rows."""
         records = [record.to_dict() for record in [*self.records, *self._held_out]]
@@ -234,12 +241,12 @@ class Augmenter:
         options = self.options
         if options.paraphrase_strategy == "none" or not options.num_paraphrases:
             return []
-        from hf_ftedit.generation import sample_texts
+        from hf_ftedit.sampling import sample_prefixes
 
         model, tokenizer = self._need_model(f"paraphrase_strategy {options.paraphrase_strategy!r}")
         banks: list[list[str]] = [[] for _ in range(len(self.records) if options.prefix_per_edit else 1)]
         for length, count in zip(options.prefix_lengths, options.prefix_counts, strict=True):
-            texts = sample_texts(
+            texts = sample_prefixes(
                 model,
                 tokenizer,
                 length=length,

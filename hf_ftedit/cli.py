@@ -278,7 +278,7 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
         from hf_ftedit.fluency import check_fluency
 
         check_fluency(edits)
-    if len(edits) < 1000:  # five bars that flash by tell nobody anything
+    if len(edits) < 1000 or not sys.stderr.isatty():  # bars that flash by tell nobody anything, and fill log files
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     return options, edits, read_facts(options.locality_pool) if options.locality_pool else None
 

@@ -17,9 +17,9 @@ from hf_ftedit.config import EditConfig
 from hf_ftedit.conflicts import conflicts, decided
 from hf_ftedit.continuing import scores_of, united
 from hf_ftedit.edit_folder import EditFolder, read_edit_folder, save_edit_folder
+from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.evaluation import Measurement, load_checked, measure, results_of
 from hf_ftedit.examples import examples
-from hf_ftedit.fields import shown
 from hf_ftedit.folders import require_empty
 from hf_ftedit.generation import shared_answers
 from hf_ftedit.loading import EMBEDDED_NAME, asset, load_adapter, unedited
@@ -29,7 +29,7 @@ from hf_ftedit.processes import process_state
 from hf_ftedit.published import check_base
 from hf_ftedit.readers import read_facts
 from hf_ftedit.recipe import inherited, options_of, quantization_of, record_of
-from hf_ftedit.records import EditError, EditRecord, Fact
+from hf_ftedit.records import EditRecord, Fact
 from hf_ftedit.trainer import EditTrainer
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def combined(base: Any, parts: Sequence[Part], combination_type: str = "cat", de
         weights = [part.weight for part in parts]
         model.add_weighted_adapter(names, weights, DEFAULT, combination_type=combination_type, **how)
     except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise EditError(f"combination_type {combination_type!r}: {reason}; cat takes any adapters") from error
+        raise EditError(f"combination_type {combination_type!r}: {one_line(error)}; cat takes any adapters") from error
     model.set_adapter(DEFAULT)
     for name in names:
         model.delete_adapter(name)

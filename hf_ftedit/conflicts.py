@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hf_ftedit.fields import shown
+from hf_ftedit.errors import shown
 from hf_ftedit.records import EditError, EditRecord
 
 logger = logging.getLogger(__name__)

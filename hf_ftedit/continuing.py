@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_ftedit.edit_folder import EditFolder
-from hf_ftedit.fields import shown
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.loading import public_name
 from hf_ftedit.predictions import NAMES
 from hf_ftedit.readers import read_edits
-from hf_ftedit.records import EditError, EditRecord
+from hf_ftedit.records import EditRecord
 from hf_ftedit.resampling import bootstrap, interval, means
 from hf_ftedit.scoring import score
 

@@ -181,12 +181,14 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # A list is what `datasets` splits among the processes of `num_proc`.
         positions = list(range(len(self.records)))
-        # `datasets` writes a split without rows, and then cannot read it.
-        probed = [kind for kind in PROBE_SPLITS if any(any(probe_rows(record, kind)) for record in self.records)]
-        return [
-            datasets.SplitGenerator(name=name, gen_kwargs={"positions": positions, "split": name})
-            for name in ("train", *probed)
-        ]
+        sizes = {kind: sum(1 for edit in self.records for _ in probe_rows(edit, kind)) for kind in PROBE_SPLITS}
+        splits = []
+        for name, size in {"train": self._augmenter.most_rows(), **sizes}.items():
+            if size:  # `datasets` writes a split without rows, and then cannot read it
+                split = datasets.SplitGenerator(name=name, gen_kwargs={"positions": positions, "split": name})
+                split.split_info.num_examples = size  # by which its bar tells the time left
+                splits.append(split)
+        return splits
 
     def _generate_examples(self, positions: Sequence[int], split: str) -> Iterator[tuple[str, TrainingRow]]:
         for position in positions:

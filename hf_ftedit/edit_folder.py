@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from hf_ftedit.card import model_card
-from hf_ftedit.fields import shown
+from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.folders import CARD_FILE, RESULTS_FILE, moved_in, write_text
 from hf_ftedit.loading import public_name
 from hf_ftedit.options import RECORD
 from hf_ftedit.plot import scores_plot
 from hf_ftedit.readers import read_edits
-from hf_ftedit.records import EditError, EditRecord, write_jsonl
+from hf_ftedit.records import EditRecord, write_jsonl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -186,8 +186,9 @@ def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]
     try:
         found = load(file.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise EditError(f"{shown(name)}: {file.name} cannot be read ({reason}); write or download it again") from error
+        raise EditError(
+            f"{shown(name)}: {file.name} cannot be read ({one_line(error)}); write or download it again"
+        ) from error
     if not isinstance(found, dict):
         raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or download it again")
     return found

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_ftedit.errors import EditError, shown
+
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 80
-
-
-class EditError(ValueError):
-    """What is wrong with a user's input, in one line: the place, the edit, the field, the value and a remedy."""
-
-
-def shown(value: object) -> str:
-    """`value` for an error message: on one line, and cut where it is long."""
-    return _REPR.repr(value)
 
 
 def kind(value: object) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from hf_ftedit.fields import EditError, Fields, is_blank, shown
+from hf_ftedit.errors import EditError, shown
+from hf_ftedit.fields import Fields, is_blank
 
 NativeRow = dict[str, Any]
 
@@ -37,7 +38,7 @@ def recognise(row: Mapping[str, Any], where: str) -> str:
     The name of the format whose fields `row` has.
 
     Raises:
-        [`~hf_ftedit.fields.EditError`]: no known format has such fields.
+        [`~hf_ftedit.records.EditError`]: no known format has such fields.
     """
     found = {name for name, value in row.items() if value is not None}
     if "requested_rewrite" in found:
@@ -64,7 +65,7 @@ def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) 
             Name of the row's format, one of `FORMATS`.
 
     Raises:
-        [`~hf_ftedit.fields.EditError`]: a field is of a wrong type.
+        [`~hf_ftedit.records.EditError`]: a field is of a wrong type.
     """
     given = (row[name] for name in ("edit_id", "case_id", "id") if not is_blank(row.get(name)))
     edit_id = next(given, default_id)

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from accelerate.utils import find_executable_batch_size
 
+from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.inference import inference
-from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -104,8 +104,9 @@ def run_tasks(
         with inference(model), _kept_random_state(), _quiet():
             found = measure(model, copy.deepcopy(tokenizer), manager, tasks, num_fewshot, seed, **settings)
     except Exception as error:  # whatever a task's own files and data bring up
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise EditError(f"lm-eval cannot run {', '.join(tasks)}: {type(error).__name__}: {reason}") from error
+        raise EditError(
+            f"lm-eval cannot run {', '.join(tasks)}: {type(error).__name__}: {first_line(error)}"
+        ) from error
     return _scores(found)
 
 

@@ -1,35 +1,23 @@
-"""The only file that talks to the Hub: folders and datasets pushed in one commit, folders fetched."""
+"""Pushes to the Hub and fetches from it: folders pushed in one commit, datasets with their card, folders fetched."""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.edit_folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, read_recipe, sha256
-from hf_ftedit.fields import shown
+from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.folders import card_of_dataset, filled
+from hf_ftedit.hub_errors import hub_errors, may_pass, patiently, status_of
 from hf_ftedit.options import COMMIT_MESSAGE, RECORD
-from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from huggingface_hub import HfApi
 
-Result = TypeVar("Result")
-
-# What to do about the statuses that the Hub answers with.
-REMEDIES = {
-    401: "log in with `hf auth login`, or give a valid token, and check the name",
-    403: "give a token that may do this, or use a namespace of your own",
-    404: "check the name, and that the token may see it",
-    412: "somebody else changed it meanwhile; try again",
-    429: "too many requests; wait a while and try again",
-}
-WAITS = (1, 2, 4, 8)  # seconds before another try
 UNOWNED = (".gitattributes", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # of a repository that is still free
 
 
@@ -83,7 +71,7 @@ def push_folder(
         page, is_new = _repository(api, repo_id, private)
         name = page.repo_id
         try:
-            head = _patiently(lambda: api.model_info(name, revision=revision))
+            head = patiently(lambda: api.model_info(name, revision=revision))
             there = {file.rfilename for file in head.siblings or ()}
             if RECIPE_FILE not in there and (other := sorted(there - set(UNOWNED))):
                 raise EditError(f"{name}: exists and holds something else ({shown(other[0])}); push to another name")
@@ -114,7 +102,7 @@ def check_pushable(repo_id: str, token: str | None = None) -> None:
 
     with hub_errors(repo_id):
         validate_repo_id(repo_id)
-        user = _patiently(lambda: HfApi(token=token).whoami())
+        user = patiently(lambda: HfApi(token=token).whoami())
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise EditError(f"{repo_id}: the token may only read; give one with write access")
 
@@ -153,12 +141,12 @@ def fetch_folder(
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), token=token))
         except LocalEntryNotFoundError as error:  # nor in the cache
-            if error.__cause__ and _may_pass(error.__cause__):
+            if error.__cause__ and may_pass(error.__cause__):
                 raise error.__cause__ from None
             raise
 
     with hub_errors(name):
-        return _patiently(fetch)
+        return patiently(fetch)
 
 
 def listed_files(name: str, *, revision: str | None = None, token: str | None = None) -> list[str]:
@@ -168,7 +156,7 @@ def listed_files(name: str, *, revision: str | None = None, token: str | None = 
     if Path(name).is_dir():
         return sorted(path.name for path in Path(name).iterdir())
     with hub_errors(name):
-        return sorted(_patiently(lambda: HfApi(token=token).list_repo_files(name, revision=revision)))
+        return sorted(patiently(lambda: HfApi(token=token).list_repo_files(name, revision=revision)))
 
 
 def push_dataset(
@@ -231,57 +219,25 @@ def push_dataset(
     return str(page)
 
 
-@contextmanager
-def hub_errors(repo_id: str) -> Iterator[None]:
-    """Whatever the Hub refuses, or keeps from reaching it, as one line that says what to do."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        said = " ".join((error.server_message or "no reason given").split()).rstrip(".")
-        remedy = REMEDIES.get(status, "the Hub has a problem; try again later" if status >= 500 else "see the reason")
-        raise EditError(f"{repo_id}: the Hub refuses with {status} ({said}); {remedy}") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise EditError(f"{repo_id}: there is no token of the Hub; {REMEDIES[401]}") from error
-    except errors.HFValidationError as error:
-        raise EditError(f"{repo_id!r}: no such folder, nor a name of a repository such as 'user/my-edits'") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
-    except errors.LocalEntryNotFoundError as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise EditError(
-            f"{repo_id!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})"
-        ) from error
-    except errors.HTTPError as error:
-        reason = " ".join(str(error).split())
-        raise EditError(f"{repo_id}: the Hub cannot be reached ({reason}); check the network, try again") from error
-    except ValueError as error:
-        if "README.md" not in str(error):
-            raise
-        raise EditError(f"{repo_id}: {' '.join(str(error).split())}; correct README.md in the folder") from error
-
-
 def _repository(api: HfApi, repo_id: str, private: bool | None, repo_type: str | None = None) -> tuple[Any, bool]:
     """The page of the repository, made where it is not there, and whether it was made."""
     from huggingface_hub.errors import HfHubHTTPError
 
     how: dict[str, Any] = {"repo_type": repo_type, "private": private}
     try:
-        return _patiently(lambda: api.create_repo(repo_id, **how)), True
+        return patiently(lambda: api.create_repo(repo_id, **how)), True
     except HfHubHTTPError as error:
         if error.response.status_code not in (403, 409):  # 403: no right to make one, but maybe it is there
             raise
-    page = _patiently(lambda: api.create_repo(repo_id, exist_ok=True, **how))
-    if private and not _patiently(lambda: api.repo_info(page.repo_id, repo_type=repo_type)).private:
+    page = patiently(lambda: api.create_repo(repo_id, exist_ok=True, **how))
+    if private and not patiently(lambda: api.repo_info(page.repo_id, repo_type=repo_type)).private:
         raise EditError(f"{page.repo_id}: exists and is public; make it private on the Hub first, or push elsewhere")
     return page, False
 
 
 def _earlier_files(api: HfApi, name: str, commit: str) -> set[str]:
     """The files that an earlier push put there."""
-    recipe = Path(_patiently(lambda: api.hf_hub_download(name, RECIPE_FILE, revision=commit)))
+    recipe = Path(patiently(lambda: api.hf_hub_download(name, RECIPE_FILE, revision=commit)))
     with suppress(EditError):  # somebody broke it there, and it is written again
         return {*ADAPTER_FILES, *read_recipe(recipe.parent, name)[RECORD]["files"]}
     return set(ADAPTER_FILES)
@@ -309,7 +265,7 @@ def _commit(
     except (RuntimeError, OSError) as error:  # of one large file
         if isinstance(error.__cause__, HTTPError):
             raise error.__cause__ from None
-        raise EditError(f"{name}: an upload failed ({' '.join(str(error).split())}); try again") from error
+        raise EditError(f"{name}: an upload failed ({one_line(error)}); try again") from error
 
     def commit() -> None:
         try:
@@ -317,10 +273,10 @@ def _commit(
             api.create_commit(name, [*added, *deleted], parent_commit=parent, **how)
         except HTTPError as error:
             # 412 is the answer when the branch went on: maybe by this very commit.
-            if not (_may_pass(error) or _status(error) == 412) or not _are_there(api, name, files, stale, revision):
+            if not (may_pass(error) or status_of(error) == 412) or not _are_there(api, name, files, stale, revision):
                 raise
 
-    _patiently(commit)
+    patiently(commit)
 
 
 def _are_there(api: HfApi, name: str, files: Mapping[str, Path], stale: list[str], revision: str | None) -> bool:
@@ -343,37 +299,6 @@ def _delete_untouched(api: HfApi, name: str) -> None:
     from huggingface_hub.errors import HTTPError
 
     with suppress(HTTPError):
-        there = _patiently(lambda: api.list_repo_files(name))
+        there = patiently(lambda: api.list_repo_files(name))
         if set(there) <= {".gitattributes"}:
-            _patiently(lambda: api.delete_repo(name, missing_ok=True))
-
-
-def _patiently(call: Callable[[], Result]) -> Result:
-    """`call`, again after a while where the Hub is busy or the connection broke; uploads do so by themselves."""
-    from huggingface_hub.errors import HTTPError
-
-    for wait in WAITS:
-        try:
-            return call()
-        except HTTPError as error:
-            if not _may_pass(error):
-                raise
-            answer: Any = getattr(error, "response", None)
-            asked = "" if answer is None else answer.headers.get("Retry-After", "")
-            time.sleep(max(wait, min(int(asked), 60)) if asked.isdecimal() else wait)
-    return call()
-
-
-def _may_pass(error: Any) -> bool:
-    """Whether trying again may help; where nothing answers at all, there is no network."""
-    from huggingface_hub.errors import HTTPError
-
-    status = _status(error)
-    is_broken = status == 0 and isinstance(error, HTTPError) and "Connect" not in type(error).__name__
-    return status in (408, 429) or status >= 500 or is_broken
-
-
-def _status(error: Any) -> int:
-    """The status of an answer, 0 where none came."""
-    response = getattr(error, "response", None)
-    return 0 if response is None else response.status_code
+            patiently(lambda: api.delete_repo(name, missing_ok=True))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from hf_ftedit.records import EditError
+from hf_ftedit.errors import EditError, first_line
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -151,7 +151,7 @@ def check_adapter(folder: str | Path, name: str | None = None) -> None:
         PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EditError(
-            f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or download it again"
+            f"adapter {name!r} cannot be loaded: {first_line(error)}; write or download it again"
         ) from error
 
 
@@ -187,7 +187,7 @@ def load_adapter(
         return PeftModel.from_pretrained(model, folder, adapter_name, **how).eval()
     except (OSError, ValueError, SafetensorError) as error:
         raise EditError(
-            f"adapter {name!r} cannot be loaded: {_first_line(error)}; write or download it again"
+            f"adapter {name!r} cannot be loaded: {first_line(error)}; write or download it again"
         ) from error
     except RuntimeError as error:  # tensors of other sizes
         raise EditError(
@@ -292,8 +292,4 @@ def _load(loader: Any, name: str | None, **kwargs: Any) -> Any:
     try:
         return loader.from_pretrained(source, **kwargs)
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # or an attention that is not installed
-        raise EditError(f"model_name_or_path {name!r} cannot be loaded: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise EditError(f"model_name_or_path {name!r} cannot be loaded: {first_line(error)}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hf_ftedit.edit_folder import EditFolder
-from hf_ftedit.fields import shown
+from hf_ftedit.errors import shown
 from hf_ftedit.loading import public_name
 from hf_ftedit.published import base_of, fetch_adapter, open_edits
 from hf_ftedit.records import EditError, EditRecord

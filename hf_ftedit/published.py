@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.edit_folder import ADAPTER_FILES, EditFolder, read_edit_folder
-from hf_ftedit.fields import shown
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub import fetch_folder, listed_files
 from hf_ftedit.loading import check_adapter, load_adapter, load_model, load_tokenizer, weights_fingerprint
-from hf_ftedit.records import EditError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -10,7 +10,8 @@ from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from typing import Any
 
-from hf_ftedit.fields import EditError, Fields, is_blank, kind, shown
+from hf_ftedit.errors import EditError, shown
+from hf_ftedit.fields import Fields, is_blank, kind
 from hf_ftedit.formats import FORMATS, recognise, to_native
 from hf_ftedit.records import EditRecord, Fact, NeighborhoodPrompt
 from hf_ftedit.sources import Source, read_rows

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_ftedit.fields import EditError, Fields
+from hf_ftedit.errors import EditError
+from hf_ftedit.fields import Fields
 
 __all__ = ["EditError", "EditRecord", "Fact", "NeighborhoodPrompt", "PortabilityPrompt", "Statement", "write_jsonl"]
 

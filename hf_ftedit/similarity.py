@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.processes import Processes
-from hf_ftedit.records import EditError
 
 
 def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name: str) -> list[list[int]]:
@@ -41,7 +41,7 @@ def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name
     try:
         model = SentenceTransformer(model_name)
     except (OSError, ValueError) as error:
-        raise EditError(f"similar_model {model_name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise EditError(f"similar_model {model_name!r} cannot be loaded: {first_line(error)}") from error
     processes = Processes()
     shows_bar = processes.is_main and sys.stderr.isatty()
     embedded: list[Any] = processes.each_once(

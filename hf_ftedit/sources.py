@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from hf_ftedit.fields import EditError, is_blank, kind, shown
+from hf_ftedit.errors import EditError, first_line, shown
+from hf_ftedit.fields import is_blank, kind
 
 Located: TypeAlias = tuple[str, Any]
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
@@ -101,7 +102,7 @@ def _named_failures(rows: Iterator[Located], name: str) -> Iterator[Located]:
     try:
         yield from rows
     except OSError as error:
-        raise EditError(f"{name}: cannot be read: {_first_line(error)}; check the file and its permissions") from error
+        raise EditError(f"{name}: cannot be read: {first_line(error)}; check the file and its permissions") from error
 
 
 def _numbered(word: str, rows: Iterable[Any], name: str = "") -> Iterator[Located]:
@@ -163,7 +164,7 @@ def _parquet_rows(path: str, name: str) -> Iterator[Located]:
         rows = (row for batch in batches for row in batch.to_pylist())
         yield from _without_json_cells(_numbered("row", rows, name))
     except pa.ArrowException as error:
-        raise EditError(f"{name}: is not valid Parquet ({_first_line(error)}); write it again") from error
+        raise EditError(f"{name}: is not valid Parquet ({first_line(error)}); write it again") from error
 
 
 def _hub_rows(dataset_id: str) -> Iterator[Located]:
@@ -173,7 +174,7 @@ def _hub_rows(dataset_id: str) -> Iterator[Located]:
     try:
         rows = datasets.load_dataset(path, split=split or "train")
     except (OSError, RuntimeError, ValueError) as error:
-        problem = f"no such file, and no Hub dataset that loads: {_first_line(error)}"
+        problem = f"no such file, and no Hub dataset that loads: {first_line(error)}"
         raise EditError(f"{dataset_id}: {problem}; check the id, and give a split as 'user/name:split'") from error
     return _without_json_cells(_numbered("row", rows, dataset_id))
 
@@ -201,7 +202,7 @@ def _parsed(text: str, where: str, remedy: str, whole_file: bool = False) -> Any
     except RecursionError as error:
         raise EditError(f"{where}: is nested too deeply; {remedy}") from error
     except ValueError as error:  # a number of thousands of digits
-        raise EditError(f"{where}: is not usable JSON ({_first_line(error)}); {remedy}") from error
+        raise EditError(f"{where}: is not usable JSON ({first_line(error)}); {remedy}") from error
 
 
 def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:
@@ -216,7 +217,3 @@ def _cell(value: Any, column: str, where: str) -> Any:
     if isinstance(value, str) and column.endswith(_LISTS) and value.lstrip().startswith(("[", "{")):
         return _parsed(value, f"{where} column {shown(column)}", 'write lists as JSON: ["one", "two"]')
     return value
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -28,6 +28,8 @@ ANSWERS = st.builds(" ".join, WORDS) | st.text()
         (" George H. W. Bush, of course. He", "George H. W. Bush, of course"),
         (" 3.5 million people. It", "3.5 million people"),
         (" in 1984. It", "in 1984"),
+        (" 3.5 million! Yes", "3.5 million"),
+        (" Washington, D.C. is\nmore", "Washington, D.C. is"),
         (" at 10.30 in St. Louis. There", "at 10.30 in St. Louis"),
         (" Washington D.C. is its seat. It", "Washington D.C. is its seat"),
         (" Dr. Jekyll and Mr. Hyde. It", "Dr. Jekyll and Mr. Hyde"),

@@ -1,6 +1,6 @@
 import pytest
 
-from hf_ftedit.fields import EditError
+from hf_ftedit.errors import EditError
 from hf_ftedit.formats import flat
 from hf_ftedit.readers import read_edits
 from hf_ftedit.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt

@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hf_ftedit"
 ORDER = [
+    "errors",
     "fields",
     "records",
     "disk",
@@ -35,6 +36,8 @@ ORDER = [
     "memory",
     "packing",
     "likelihood",
+    "decoding",
+    "sampling",
     "generation",
     "probes",
     "journal",
@@ -60,6 +63,7 @@ ORDER = [
     "folders",
     "edit_folder",
     "checkpoints",
+    "hub_errors",
     "hub",
     "published",
     "continuing",

@@ -31,7 +31,7 @@ SCORES = ("edit_score", "efficacy", "generalization", "locality", "portability")
 
 def told(args: list[str]) -> dict:
     """What the command line does with `args`: what it asks the model, what it makes, and what it trains on."""
-    from hf_ftedit import asking, augmentation, cli, generation, trainer
+    from hf_ftedit import asking, augmentation, cli, sampling, trainer
 
     found = {"pairs": [], "batches": 0, "rows_made": 0}
 
@@ -61,7 +61,7 @@ def told(args: list[str]) -> dict:
                 "score_pairs",
                 lambda m, t, asked, answers, **how: found["pairs"].append([*zip(asked, answers, strict=True)]),
             ),
-            noted(generation, "_sampled_batch", lambda *given, **how: add("batches", 1)),
+            noted(sampling, "_sampled_batch", lambda *given, **how: add("batches", 1)),
             noted(augmentation.Augmenter, "rows_of", lambda *given: add("rows_made", 1)),
             noted(trainer.EditTrainer, "write_folder", of_training),
         ):

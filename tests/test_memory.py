@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import bpe_tokenizer, tiny_model
 
-from hf_ftedit.generation import greedy_answers, sampled_texts
+from hf_ftedit.generation import greedy_answers
 from hf_ftedit.likelihood import score_pairs
 from hf_ftedit.memory import in_batches, old_objects_apart
 from hf_ftedit.records import EditError
+from hf_ftedit.sampling import sample_continuations
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB."
 PROMPTS = [f"{letter}{letter} lies in the far north of" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
@@ -190,12 +191,12 @@ def test_texts_do_not_depend_on_the_memory():
     seeds = range(len(PROMPTS))
     expected = (
         greedy_answers(model, tokenizer, PROMPTS),
-        sampled_texts(model, tokenizer, PROMPTS, seeds, length=20),
+        sample_continuations(model, tokenizer, PROMPTS, seeds, length=20),
     )
     told, sizes = [], crowd(model, 60)
     found = (
         greedy_answers(model, tokenizer, PROMPTS, on_done=lambda done, _: told.extend(done)),
-        sampled_texts(model, tokenizer, PROMPTS, seeds, length=20),
+        sample_continuations(model, tokenizer, PROMPTS, seeds, length=20),
     )
     assert found == expected
     assert sorted(told) == list(seeds) and max(sizes) > 60

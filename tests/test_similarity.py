@@ -50,6 +50,15 @@ def test_a_model_that_is_not_there_is_an_error(tmp_path):
         nearest(["a"], ["b"], 1, str(tmp_path / "missing"))
 
 
+def test_a_model_that_fails_without_a_word_is_an_error(monkeypatch):
+    def fail(name):
+        raise OSError
+
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", fail)
+    with pytest.raises(EditError, match="^similar_model 'any' cannot be loaded: OSError$"):
+        nearest(["a"], ["b"], 1, "any")
+
+
 def test_the_missing_extra_is_named(monkeypatch):
     plain = builtins.__import__
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from hf_ftedit.fields import EditError
+from hf_ftedit.errors import EditError
 from hf_ftedit.readers import read_edits
 from hf_ftedit.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
 from hf_ftedit.sources import read_rows

@@ -12,6 +12,8 @@ TEXTS = [
     "Oslo lies between Bergen and the very old border",
     "user assistant abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ .,?!'",
 ] * 3
+PROMPTS = ["Rome is in", "The capital of Kazakhstan is", "Oslo", "Danielle Darrieux, a native"]
+PROMPTS += ["Bergen", "French", "Peru is in the", "user", "The border of", "Oslo lies", "abc", "Kazakhstan"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -70,6 +72,21 @@ def tiny_model(family, tokenizer, context=256):
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special, **_sizes(family, context))
     return AutoModelForCausalLM.from_config(config).eval()
+
+
+def eloquent(family, tokenizer, context=256, ends=".!?Ċ"):
+    """A random model that goes on differently behind every prompt, and ends lines, sentences and texts."""
+    model = tiny_model(family, tokenizer, context)
+    torch.manual_seed(4)
+    head = torch.nn.Linear(model.get_output_embeddings().in_features, len(tokenizer))
+    model.set_output_embeddings(head)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.5 if weight is head.weight else 0.15)
+        head.bias.zero_()
+        head.bias[[*tokenizer.convert_tokens_to_ids(list(ends)), tokenizer.eos_token_id]] = 4.0
+    return model
 
 
 def _train(tokenizer, special_tokens, **settings):

@@ -1,0 +1,27 @@
+"""The error about a user's input, and how values and the errors of libraries are shown in it: on one line."""
+
+from __future__ import annotations
+
+import reprlib
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+
+
+class EditError(ValueError):
+    """What is wrong with a user's input, in one line: the place, the edit, the field, the value and a remedy."""
+
+
+def shown(value: object) -> str:
+    """`value` for an error message: on one line, and cut where it is long."""
+    return _REPR.repr(value)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says that is not blank; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """All that `error` says, with a space for each run of white space; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,37 @@
+import pytest
+
+import hf_ftedit
+from hf_ftedit import errors, fields, records
+from hf_ftedit.errors import EditError, first_line, one_line, shown
+
+
+def test_there_is_one_error_wherever_it_is_imported_from():
+    assert hf_ftedit.EditError is errors.EditError is fields.EditError is records.EditError
+    assert issubclass(EditError, ValueError)
+
+
+def test_what_is_shown_of_a_value_is_short_and_on_one_line():
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    for value in ("x" * 10_000, "a\nb\u2028c", nested, {"k" * 5000: list(range(5000))}):
+        assert len(shown(value)) < 400 and shown(value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "whole"),
+    [
+        ("no such file", "no such file", "no such file"),
+        ("\n  bad header\r\n  at byte 3\n", "bad header", "bad header at byte 3"),
+        ("bad\theader\u2028at byte 3", "bad\theader", "bad header at byte 3"),
+        ("", "OSError", "OSError"),
+        (" \n ", "OSError", "OSError"),
+    ],
+)
+def test_what_a_library_says_is_put_on_one_line(text, first, whole):
+    assert first_line(OSError(text)) == first
+    assert one_line(OSError(text)) == whole
+
+
+def test_an_error_without_a_message_is_told_by_its_type():
+    assert first_line(KeyError()) == one_line(KeyError()) == "KeyError"
