@@ -21,7 +21,8 @@ from safetensors import safe_open
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit import __version__
-from hf_ftedit.cli import OPTIONS, USAGE, main
+from hf_ftedit.arguments import OPTIONS
+from hf_ftedit.cli import USAGE, main
 from hf_ftedit.edit_folder import ADAPTER_FILES
 from hf_ftedit.loading import asset
 from hf_ftedit.readers import read_edits

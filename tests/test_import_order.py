@@ -78,6 +78,8 @@ ORDER = [
     "parts",
     "composition",
     "sharing",
+    "inputs",
+    "editing",
     "cli",
     "__main__",
 ]
