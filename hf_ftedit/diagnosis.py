@@ -72,8 +72,8 @@ def _ways(after: Mapping[str, Any]) -> list[str]:
         )
     if after["protocol"] == "probability" and _gap(after["locality"], forced.get("locality")):
         found.append(
-            f"Near facts are still likelier than the new answers ({after['locality']:.1f}), but fewer are still the "
-            f"model's first choice ({forced['locality']:.1f} by accuracy): compare with the value before the edit."
+            f"Of the near facts {after['locality']:.1f} % are still likelier than the new answers, but fewer are still "
+            f"the model's first choice ({forced['locality']:.1f} by accuracy): compare with the value before the edit."
         )
     return found
 

@@ -22,7 +22,7 @@ SIGNS = {
     "generalization": "Generalization is low",
     "locality": "Locality is low",
     "said": "The model would go on with the new answers",
-    "first choice": "Near facts are still likelier",
+    "first choice": "Of the near facts",
     "perplexity": "Perplexity rose",
     "fluency": "Fluency fell",
     "held before": "of the edits held before training already",
