@@ -72,8 +72,9 @@ def _ways(after: Mapping[str, Any]) -> list[str]:
         )
     if after["protocol"] == "probability" and _gap(after["locality"], forced.get("locality")):
         found.append(
-            f"Of the near facts {after['locality']:.1f} % are still likelier than the new answers, but fewer are still "
-            f"the model's first choice ({forced['locality']:.1f} by accuracy): compare with the value before the edit."
+            f"Of the near facts {after['locality']:.1f} % are still likelier than the new answers, but fewer are "
+            f"still the model's first choice ({forced['locality']:.1f} by accuracy): compare with the value before "
+            "the edit."
         )
     return found
 
