@@ -312,7 +312,13 @@ class EditTrainer(ConditionalTrainer):
         return None
 
     def write_folder(self, output_dir: str | None = None) -> None:
-        """What `save_model` does, without a push."""
+        """
+        Write the adapter folder as [`~EditTrainer.save_model`] does, without a push.
+
+        Args:
+            output_dir (`str`, *optional*):
+                Where to; `args.output_dir` by default.
+        """
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
         records = with_probes(self._trained_edits, self.edit_records)
         asked = [record.prompt for record in records[:SHOWN_EDITS]]
