@@ -143,6 +143,7 @@ def asked_settings(*options: Any) -> dict[str, Any]:
     own = {"edits", "format", "max_edits", "locality_pool", "perplexity_texts", "similar_model", RECORD, "bf16"}
     names = {option.name for option in fields(EditOptions)} | {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS}
     known = {name: getattr(given, name) for given in options for name in names - own if hasattr(given, name)}
+    known["adapter"] = public_name(known["adapter"]) if known.get("adapter") else None  # as a recipe names it
     return {name: _plain(value) for name, value in known.items()}
 
 

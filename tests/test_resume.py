@@ -542,6 +542,16 @@ def test_a_finished_run_is_not_taken_for_another(finished_run, flags, told, caps
         assert re.search(f"holds the finished run of {told}; give another --output_dir\n$", shown.err), shown.err
 
 
+def test_a_finished_run_after_an_adapter_is_known_again(finished_run, tmp_path, capsys):
+    """The adapter is given by its path, and the recipe has its name alone."""
+    (tmp_path / "more.jsonl").write_text(json.dumps({"prompt": "The capital of Peru is", "target_new": "Cusco"}))
+    args = ["train", "--adapter", str(finished_run[0]), "--edits", str(tmp_path / "more.jsonl")]
+    args += ["--output_dir", str(tmp_path / "more")]
+    assert main(args) == 0
+    assert main([*args, RESUME]) == 0, capsys.readouterr().err
+    assert "is complete: nothing to resume" in capsys.readouterr().out
+
+
 # What is no number.
 
 
