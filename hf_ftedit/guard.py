@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from hf_ftedit.processes import whole_tensor
 from hf_ftedit.records import EditError
 from hf_ftedit.stopping import Stopped, wished
 
@@ -115,7 +116,7 @@ def stopped_at(number: int, step: int, checkpoint: Path | None) -> Stopped:
 def not_finite(step: int, losses: list[torch.Tensor], norm: Any) -> EditError:
     """What to say of a loss or a gradient that is no number."""
     found = ", ".join(f"{float(loss):g}" for loss in losses[:4])
-    gradient = "" if norm is None else f", the norm of its gradient {float(_whole(norm)):g}"
+    gradient = "" if norm is None else f", the norm of its gradient {float(whole_tensor(norm)):g}"
     return EditError(
         f"step {step}: the loss is {found}{gradient}; training stopped before the weights changed. Lower "
         "--learning_rate, use --dtype float32 or bfloat16 instead of float16, or --fp16 false; checkpoints of earlier "
@@ -124,11 +125,8 @@ def not_finite(step: int, losses: list[torch.Tensor], norm: Any) -> EditError:
 
 
 def _all_finite(values: list[Any]) -> bool:
-    tensors = [torch.as_tensor(_whole(value)).detach().float().reshape(()) for value in values if value is not None]
+    tensors = [
+        torch.as_tensor(whole_tensor(value)).detach().float().reshape(()) for value in values if value is not None
+    ]
     device = tensors[0].device if tensors else None
     return not tensors or bool(torch.stack([value.to(device) for value in tensors]).isfinite().all())
-
-
-def _whole(value: Any) -> Any:
-    """A number that FSDP may have spread over the processes."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value

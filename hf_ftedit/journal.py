@@ -11,6 +11,7 @@ from typing import Any
 
 import xxhash
 
+from hf_ftedit.processes import whole_tensor
 from hf_ftedit.records import EditError
 
 
@@ -89,8 +90,7 @@ def fingerprint(model: Any, **settings: Any) -> str:
     found = xxhash.xxh3_128(json.dumps([settings, off], sort_keys=True).encode())
     for name, parameter in model.named_parameters():
         found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # FSDP has it in parts
-        flat = whole.detach().reshape(-1)
+        flat = whole_tensor(parameter).detach().reshape(-1)
         some = flat[:: max(1, len(flat) // 64)].clone()  # FSDP cannot free what numpy has a view of
         found.update(some.to("cpu").float().numpy().tobytes())
     return found.hexdigest()

@@ -36,6 +36,11 @@ def _is_zero3(model: Any) -> bool:
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
+def whole_tensor(value: Any) -> Any:
+    """A weight or a number that FSDP may have spread over the processes, all of which must ask for it."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
 def loads_on_one() -> bool:
     """Whether FSDP's `cpu_ram_efficient_loading` is on: only the first process of a machine reads the weights."""
     return all(os.environ.get(name, "").lower() in ("1", "true") for name in _LOADS_ON_ONE)
