@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hf_ftedit.records import EditError
+from hf_ftedit.errors import EditError
 
 TROUBLES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG")
 _CODES = {getattr(errno, name) for name in TROUBLES if hasattr(errno, name)}
@@ -31,7 +31,7 @@ def disk_errors(what: str, remedy: str = "free some space, or give another --out
             What the user can do.
 
     Raises:
-        [`~hf_ftedit.records.EditError`]: the disk is full, may not be written to, or fails; other errors pass.
+        [`~hf_ftedit.EditError`]: the disk is full, may not be written to, or fails; other errors pass.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def disk_trouble(error: BaseException) -> str | None:
 
 
 def require_writable(folder: str | Path) -> None:
-    """Raise [`~hf_ftedit.records.EditError`] where `folder`, or what it would be made in, takes no files."""
+    """Raise [`~hf_ftedit.EditError`] where `folder`, or what it would be made in, takes no files."""
     path = Path(folder)
     nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK) and _takes_files(nearest)):

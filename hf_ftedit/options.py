@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
-from hf_ftedit.records import EditError
+from hf_ftedit.errors import EditError
 
 LocalityStrategy = Literal["near", "relation", "similar", "random", "self", "none"]
 ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
@@ -14,7 +14,7 @@ Protocol = Literal["auto", "probability", "accuracy"]
 
 OUTPUT_FOLDER = "edited-adapter"  # of `train` and the trainer, where none is given
 COMMIT_MESSAGE = "Push edits with hf_ftedit"
-RECORD = "record"  # key of edit_config.yaml for what is no setting: versions, SHA-256 of files
+PROVENANCE = "provenance"  # key of edit_config.yaml for what is no setting: versions, SHA-256 of files
 
 
 def _option(default: Any, help: str) -> Any:
@@ -108,7 +108,7 @@ class EditOptions(AugmentationOptions):
             the paper's baseline.
         mastered_probability (`float`, *optional*):
             Let a row rest once the model gives its completion this probability, such as 0.9, but for every fourth
-            epoch: less time for the same scores, see [`~hf_ftedit.mastery.Mastery`].
+            epoch: less time for the same scores, see [`~hf_ftedit.training.mastery.Mastery`].
         protocol (`str`, *optional*, defaults to `"auto"`):
             Which protocol the edit score uses: `"probability"`, `"accuracy"`, or the one that fits the data.
         chat_template (`bool`, *optional*, defaults to `False`):
@@ -135,7 +135,7 @@ class EditOptions(AugmentationOptions):
             Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained from the others.
         merge_into_base (`bool`, *optional*, defaults to `False`):
             Save a whole model with the edits in its weights, instead of an adapter.
-        record (`dict`, *optional*):
+        provenance (`dict`, *optional*):
             What an `edit_config.yaml` tells beside its settings; it stands here so that the file can be a `--config`.
     """
 
@@ -158,7 +158,7 @@ class EditOptions(AugmentationOptions):
     adapter: str | None = _option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
     revoke: list[str] | None = _option(None, "Names (edit_id) of edits of the adapter to take back.")
     merge_into_base: bool = _option(False, "Save a whole model with the edits in its weights, not an adapter.")
-    record: dict[str, Any] | None = _option(None, "What edit_config.yaml tells beside its settings; not used.")
+    provenance: dict[str, Any] | None = _option(None, "What edit_config.yaml tells beside its settings; not used.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

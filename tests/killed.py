@@ -32,7 +32,7 @@ def patch(at: str, call: int, act: str) -> None:
 
 
 def child(run: dict) -> int:
-    from hf_ftedit.cli import main
+    from hf_ftedit.cli.app import main
 
     exec(run.get("setup", ""), {"os": os})  # noqa: S102
     if "at" in run:
@@ -88,7 +88,7 @@ if __name__ == "__main__":
 
     import matplotlib.figure  # noqa: F401
 
-    import hf_ftedit.report
-    import hf_ftedit.trainer  # noqa: F401
+    import hf_ftedit.evaluation.tables
+    import hf_ftedit.training.trainer  # noqa: F401
 
     print(json.dumps(work_off(json.loads(open(sys.argv[1]).read()))))

@@ -1,7 +1,8 @@
 import pytest
 
 import hf_ftedit
-from hf_ftedit import errors, fields, records
+from hf_ftedit import errors
+from hf_ftedit.data import fields, records
 from hf_ftedit.errors import EditError, first_line, one_line, shown
 
 

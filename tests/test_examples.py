@@ -14,8 +14,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from trl import TrlParser, get_quantization_config
 
 from hf_ftedit import EditConfig, EditModelConfig
-from hf_ftedit.arguments import OPTIONS, parsed, resume_wish, with_words
-from hf_ftedit.augmentation import generic_prompts
+from hf_ftedit.augmentation.augmenter import generic_prompts
+from hf_ftedit.cli.arguments import OPTIONS, parsed, resume_wish, with_words
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))

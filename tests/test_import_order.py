@@ -1,4 +1,4 @@
-"""Data flows down one list of modules: each imports only from those above it, and the light ones load no torch."""
+"""Data flows down: rooms import only from rooms above them, and through their doors; the light ones load no torch."""
 
 import ast
 import subprocess
@@ -7,103 +7,115 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "hf_ftedit"
-ORDER = [
-    "errors",
-    "fields",
-    "records",
-    "disk",
-    "stopping",
-    "console",
-    "sources",
-    "formats",
-    "readers",
-    "options",
-    "arguments",
-    "resampling",
-    "predictions",
-    "scoring",
-    "score_text",
-    "answers",
-    "fluency",
-    "diagnosis",
-    "processes",
-    "loading",
-    "tokenization",
-    "collator",
-    "inference",
-    "logits",
-    "memory",
-    "packing",
-    "likelihood",
-    "decoding",
-    "sampling",
-    "generation",
-    "probes",
-    "journal",
-    "asking",
-    "perplexity",
-    "overlap",
-    "pool",
-    "similarity",
-    "augmentation",
-    "dataset",
-    "evaluation",
-    "harness",
-    "config",
-    "lora",
-    "recipe",
-    "examples",
-    "markdown",
-    "card_metadata",
-    "card_rows",
-    "card",
-    "plot",
-    "report",
-    "folders",
-    "edit_folder",
-    "checkpoints",
-    "hub_errors",
-    "hub",
-    "published",
-    "continuing",
-    "preparation",
-    "guard",
-    "mastery",
-    "resumable",
-    "conditional",
-    "trainer",
-    "verification",
-    "conflicts",
-    "parts",
-    "composition",
-    "sharing",
-    "inputs",
-    "editing",
-    "cli",
-    "__main__",
-]
+import hf_ftedit
+
+PACKAGE = Path(hf_ftedit.__file__).parent
+# Read from top to bottom; within a room too. The first one is the package's own folder.
+ROOMS = {
+    "": ["errors", "options", "disk"],
+    "data": ["fields", "records", "sources", "formats", "readers"],
+    "models": [
+        "distributed",
+        "loading",
+        "tokenization",
+        "collator",
+        "inference",
+        "logits",
+        "batching",
+        "prefix_tree",
+        "likelihood",
+        "answer_text",
+        "decoding",
+        "sampling",
+        "generation",
+    ],
+    "augmentation": ["leakage", "locality_pool", "similarity", "augmenter", "builder"],
+    "evaluation": [
+        "statistics",
+        "predictions",
+        "scoring",
+        "score_format",
+        "fluency",
+        "diagnosis",
+        "probes",
+        "journal",
+        "engine",
+        "perplexity",
+        "measurement",
+        "lm_eval_harness",
+        "tables",
+    ],
+    "hub": [
+        "markdown",
+        "card_metadata",
+        "card_rows",
+        "card",
+        "plot",
+        "card_examples",
+        "folders",
+        "edit_folder",
+        "errors",
+        "push",
+        "load",
+    ],
+    "training": [
+        "config",
+        "lora",
+        "recipe",
+        "continuation",
+        "setup",
+        "signals",
+        "step_guard",
+        "checkpoints",
+        "mastery",
+        "resumable",
+        "conditional",
+        "trainer",
+    ],
+    "sharing": ["verification", "conflicts", "merge_parts", "merging"],
+    "cli": ["console", "arguments", "inputs", "edit_verbs", "share_verbs", "app"],
+}
+MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]
 
 
-def imported(module: str) -> set[str]:
-    """Modules of the package that `module` imports, anywhere in it."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name.split(".")[1] for name in names if name.startswith("hf_ftedit.")}
+def imports(file: Path) -> set[tuple[str, str]]:
+    """Each (module of the package, name) that `file` imports, anywhere in it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    ours = [node for node in nodes if node.module.split(".")[0] == "hf_ftedit"]
+    return {(node.module.removeprefix("hf_ftedit").lstrip("."), name.name) for node in ours for name in node.names}
 
 
-def test_every_module_has_its_place() -> None:
-    assert {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"} == set(ORDER)
+def doors(room: str) -> set[str]:
+    """The names that a room exports."""
+    tree = ast.parse((PACKAGE / room / "__init__.pyi").read_text(encoding="utf-8"))
+    return {name.name for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names}
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_from_those_above_it(module: str) -> None:
-    assert imported(module) <= set(ORDER[: ORDER.index(module)])
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_module_has_its_place(room: str) -> None:
+    assert {file.stem for file in (PACKAGE / room).glob("*.py")} - {"__init__", "__main__"} == set(ROOMS[room])
+
+
+@pytest.mark.parametrize(("room", "module"), MODULES)
+def test_a_module_imports_from_above_and_through_doors(room: str, module: str) -> None:
+    above = list(ROOMS)[: list(ROOMS).index(room)]
+    before = ROOMS[room][: ROOMS[room].index(module)]
+    for source, name in imports(PACKAGE / room / f"{module}.py"):
+        if source == "":
+            assert name == "__version__"
+        elif "." not in source:
+            assert (source in ROOMS[""] and room) or source in (before if not room else above), f"{source}.{name}"
+            assert source in ROOMS[""] or name in doors(source), f"{name} is no door of {source}"
+        else:
+            assert source.split(".")[0] == room and source.split(".")[1] in before, f"{source}.{name}"
+
+
+@pytest.mark.parametrize("room", list(ROOMS)[1:])
+def test_every_door_is_used(room: str) -> None:
+    files = [file for file in PACKAGE.rglob("*.py") if file.parent.name != room]
+    used = {name for file in files for source, name in imports(file) if source == room}
+    assert doors(room) <= used | set(hf_ftedit.__all__) | {"main"}
 
 
 @pytest.mark.parametrize(
@@ -123,9 +135,7 @@ def test_what_needs_no_model_loads_no_torch(code: str) -> None:
 
 
 def test_every_public_name_can_be_imported() -> None:
-    import hf_ftedit
-
     assert all(getattr(hf_ftedit, name) for name in hf_ftedit.__all__)
     assert set(hf_ftedit.__all__) <= set(dir(hf_ftedit))
-    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+    with pytest.raises(AttributeError, match="Nonsense"):
         _ = hf_ftedit.Nonsense

@@ -1,7 +1,7 @@
 import pytest
 
+from hf_ftedit.errors import EditError
 from hf_ftedit.options import AugmentationOptions, EditOptions
-from hf_ftedit.records import EditError
 
 
 @pytest.mark.parametrize(

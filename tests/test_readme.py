@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_ftedit.arguments import OPTIONS, parsed, with_words
+from hf_ftedit.cli.arguments import OPTIONS, parsed, with_words
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def test_commands_parse(command: str) -> None:
 
 
 def test_example_edit_is_valid_json_lines(tmp_path: Path) -> None:
-    from hf_ftedit.readers import read_edits
+    from hf_ftedit.data.readers import read_edits
 
     (tmp_path / "edits.jsonl").write_text(blocks("json")[0], encoding="utf-8")
     assert [record.target_new for record in read_edits(tmp_path / "edits.jsonl")] == ["Astana"]

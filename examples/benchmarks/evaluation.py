@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from hf_ftedit import EditRecord
-    from hf_ftedit.probes import ProbedTarget
+    from hf_ftedit.evaluation.probes import ProbedTarget
 
 LAYERS, WIDTH = 4, 768
 
@@ -127,7 +127,7 @@ CONTENDERS: dict[str, Callable[..., tuple[list[float], list[bool]]]] = {"engine"
 
 def _encoded(tokenizer: Any, records: list[EditRecord]) -> tuple[list[ProbedTarget], list[list[int]], list[int]]:
     """What is asked, its tokens, and where each target begins: by the length of the prompt, as those scripts do it."""
-    from hf_ftedit.probes import probed_targets
+    from hf_ftedit.evaluation.probes import probed_targets
 
     asked = list(dict.fromkeys(probed_targets(records)))
     ids = tokenizer([f"{row.prompt} {row.answer}" for row in asked])["input_ids"]

@@ -67,7 +67,7 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
         read_edits,
         read_facts,
     )
-    from hf_ftedit.preparation import encoded
+    from hf_ftedit.training.setup import encoded
 
     name = str(shared / "models" / "counterfact-gpt2-5m")
     model, tokenizer = load_model(name), load_tokenizer(name)

@@ -55,7 +55,7 @@ def trained(model: Any, edits: list[Any], pool: list[Any], folder: Path, **setti
     from transformers import PrinterCallback
 
     from hf_ftedit import EditConfig, EditTrainer, load_tokenizer
-    from hf_ftedit.loading import asset
+    from hf_ftedit.models.loading import asset
 
     own = yaml.safe_load(Path(asset("train.yaml")).read_text(encoding="utf-8"))
     lora = LoraConfig(

@@ -47,8 +47,8 @@ class Measured:
 
     def __init__(self, folder: Path, options: argparse.Namespace, n: int) -> None:
         from hf_ftedit import read_edits
-        from hf_ftedit.loading import asset
-        from hf_ftedit.records import write_jsonl
+        from hf_ftedit.data.records import write_jsonl
+        from hf_ftedit.models.loading import asset
 
         self.folder, self.flags = folder, []
         source: Any = asset("edits.jsonl")
@@ -113,7 +113,7 @@ class Measured:
 
     def call(self, *args: str) -> int:
         """A verb of the command line, in silence."""
-        from hf_ftedit.cli import main
+        from hf_ftedit.cli.app import main
 
         with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(shown):
             code = main(args)

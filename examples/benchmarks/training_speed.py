@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
 def augmented_rows(options: argparse.Namespace) -> tuple[str | None, Any]:
     """The model's folder (`None`: embedded), and prompt-completion rows of the package's default augmentation."""
     from hf_ftedit import EditDatasetBuilder, load_model, load_tokenizer, read_edits, read_facts
-    from hf_ftedit.loading import asset
+    from hf_ftedit.models.loading import asset
 
     if options.shared.is_dir():
         name, edits, pool = edit_benchmark.load(argparse.Namespace(**vars(options), data="counterfact", skip=0))
@@ -143,7 +143,7 @@ def trained(make: Callable[..., Any], rows: Any, folder: str, epochs: int) -> Ru
 
 def loading_of(options: argparse.Namespace) -> dict[str, Any]:
     """How the model is loaded: bfloat16 on a GPU that has it, float32 elsewhere, in four bits where asked."""
-    from hf_ftedit.config import has_bf16
+    from hf_ftedit.training.config import has_bf16
 
     loading: dict[str, Any] = {"dtype": "bfloat16" if has_bf16() else "float32"}
     if options.load_in_4bit:

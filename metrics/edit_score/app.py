@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from hf_ftedit.records import EditError
-from hf_ftedit.report import results_table
-from hf_ftedit.scoring import PROTOCOLS, compare, score
+from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.scoring import PROTOCOLS, compare, score
+from hf_ftedit.evaluation.tables import results_table
 
 
 def report(before: str | None, after: str | None, protocol: str = "auto") -> tuple[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from hf_ftedit.scoring import score
+from hf_ftedit.evaluation.scoring import score
 
 _DESCRIPTION = """
 Measures factual edits of a causal language model: efficacy (the edited prompts), generalization (their paraphrases),
@@ -104,7 +104,7 @@ _FURTHER_COLUMNS = {
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class EditScore(evaluate.Metric):
-    """The metric; all arithmetic is in `hf_ftedit.scoring`."""
+    """The metric; all arithmetic is in `hf_ftedit.evaluation.scoring`."""
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in ("default", "full"):

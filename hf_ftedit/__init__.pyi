@@ -1,0 +1,36 @@
+__version__: str
+
+from .augmentation.augmenter import Augmenter as Augmenter
+from .augmentation.builder import EditDatasetBuilder as EditDatasetBuilder
+from .data.readers import read_edits as read_edits
+from .data.readers import read_facts as read_facts
+from .data.records import EditRecord as EditRecord
+from .data.records import Fact as Fact
+from .errors import EditError as EditError
+from .evaluation.diagnosis import diagnose as diagnose
+from .evaluation.measurement import Measurement as Measurement
+from .evaluation.measurement import measure as measure
+from .evaluation.measurement import predict as predict
+from .evaluation.scoring import compare as compare
+from .evaluation.scoring import score as score
+from .evaluation.tables import results_table as results_table
+from .hub.edit_folder import SavedEdits as SavedEdits
+from .hub.load import load_edited_model as load_edited_model
+from .hub.load import open_edits as open_edits
+from .hub.push import push_dataset as push_dataset
+from .hub.push import push_folder as push_folder
+from .models.collator import CompletionOnlyCollator as CompletionOnlyCollator
+from .models.likelihood import PairScores as PairScores
+from .models.likelihood import score_pairs as score_pairs
+from .models.loading import asset as asset
+from .models.loading import load_model as load_model
+from .models.loading import load_tokenizer as load_tokenizer
+from .options import AugmentationOptions as AugmentationOptions
+from .options import EditOptions as EditOptions
+from .sharing.merging import merge as merge
+from .sharing.verification import Check as Check
+from .sharing.verification import Verification as Verification
+from .sharing.verification import verify as verify
+from .training.config import EditConfig as EditConfig
+from .training.config import EditModelConfig as EditModelConfig
+from .training.trainer import EditTrainer as EditTrainer

@@ -1,0 +1,5 @@
+"""Edits to training rows: rewrites, paraphrases, locality facts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

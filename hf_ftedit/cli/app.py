@@ -1,0 +1,105 @@
+"""Command line `hf-ftedit`: a verb to its function, and what goes wrong to one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+from hf_ftedit.cli.arguments import help_text, with_words
+from hf_ftedit.cli.console import is_first_process, without_home
+from hf_ftedit.cli.edit_verbs import augment, evaluate, train
+from hf_ftedit.cli.share_verbs import merge, push, verify
+from hf_ftedit.disk import disk_trouble
+from hf_ftedit.errors import EditError
+from hf_ftedit.training import Stopped, stoppable
+
+USAGE = """\
+usage: hf-ftedit VERB [--config FILE.yaml] [--OPTION VALUE ...]
+
+Edit facts in causal language models by fine-tuning.
+
+verbs:
+  train      edit a model, measure it before and after, write the adapter folder
+             (without options: the embedded model and edits, in about a minute)
+  evaluate   measure a model, or a model with an adapter, on the probes of edits
+  augment    write the training rows of edits, and their probes, as a dataset
+  push       push an adapter folder to the Hub, with its card
+  verify     measure published edits again and compare with what they claim
+  merge      combine several edit adapters, or put one into its base model
+
+hf-ftedit VERB --help lists the options of a verb."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run one verb.
+
+    Args:
+        argv (`Sequence[str]`, *optional*):
+            Arguments without the program's name; the process's by default.
+
+    Returns:
+        `int`: exit code: 0; 1 where `verify` finds a claim that does not hold; 2 for bad input, or a disk that is
+        full, with one line on standard error that says what to do; 130 or 143 after Ctrl-C or SIGTERM.
+    """
+    verb, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        if verb in ("-h", "--help"):
+            print(USAGE)
+        elif verb == "--version":
+            from hf_ftedit import __version__
+
+            print(__version__)
+        elif verb not in VERBS:
+            raise EditError(f"unknown verb {verb!r}; choose one of {', '.join(VERBS)}")
+        elif {"-h", "--help"} & set(args):
+            print(help_text(verb))
+        else:
+            args = with_words(verb, args)
+            _quiet()
+            with stoppable():
+                return VERBS[verb](args) or 0
+    except EditError as error:
+        if not is_first_process():
+            time.sleep(5)  # where the first one tells the same, the launcher ends this one meanwhile
+        return _told(str(error), 2)
+    except Stopped as stopped:
+        go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.done else ""
+        return _told(f"{stopped}{go_on}", stopped.exit_code) if is_first_process() else stopped.exit_code
+    except Exception as error:
+        if reason := disk_trouble(error):
+            name = getattr(error, "filename", None) or "a file of the run"
+            return _told(f"{name} cannot be written or read ({reason}); free some space, or see whose it is", 2)
+        raise
+    return 0
+
+
+def _told(line: str, code: int) -> int:
+    print(f"hf-ftedit: {without_home(line)}", file=sys.stderr)
+    return code
+
+
+def _quiet() -> None:
+    """Silence what a user cannot act on: deprecations inside libraries, and their remarks on what they align."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", "Cannot enable progress bars")  # `Trainer`, when it is to push
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of downloads and loading fill log files
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks up where it is installed and not used
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_ftedit").setLevel(logging.INFO)
+
+
+VERBS: dict[str, Callable[[list[str]], int | None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "augment": augment,
+    "push": push,
+    "verify": verify,
+    "merge": merge,
+}

@@ -1,0 +1,208 @@
+"""The public formats of edit files: which one a row has, and the row in the native format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from hf_ftedit.data.fields import Fields, is_blank
+from hf_ftedit.errors import EditError, shown
+
+NativeRow = dict[str, Any]
+
+_EASYEDIT_FIELDS = {"ground_truth", "rephrase_prompt", "rephrase", "locality_prompt", "locality", "portability"}
+_KNOWN_FIELDS = (
+    'native ("prompt", "target_new"), counterfact ("requested_rewrite" an object), easyedit ("prompt", "target_new", '
+    '"rephrase_prompt", "locality…"), zsre ("src", "alt", "answers"), mquake ("requested_rewrite" a list)'
+)
+
+
+class Format(NamedTuple):
+    """
+    A known format.
+
+    Args:
+        to_native (`Callable[[Fields], Iterator[dict]]`):
+            A row to native rows; an `edit_id` is among its fields. A neighborhood probe of the edit's own relation
+            carries its `relation_id`.
+        names (`dict[str, str]`):
+            What the format calls a native field, for errors.
+    """
+
+    to_native: Callable[[Fields], Iterator[NativeRow]]
+    names: dict[str, str]
+
+
+def recognise(row: Mapping[str, Any], where: str) -> str:
+    """
+    The name of the format whose fields `row` has.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: no known format has such fields.
+    """
+    found = {name for name, value in row.items() if value is not None}
+    if "requested_rewrite" in found:
+        return "mquake" if isinstance(row["requested_rewrite"], (list, tuple)) else "counterfact"
+    if "src" in found:
+        return "zsre"
+    if found & {"prompt", "target_new"}:
+        return "easyedit" if found & _EASYEDIT_FIELDS else "native"
+    raise EditError(f"{where}: the fields {shown(list(row))} are of no known format; known are {_KNOWN_FIELDS}")
+
+
+def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) -> Iterator[NativeRow]:
+    """
+    The edits of a row in the native format, not yet checked.
+
+    Args:
+        row (`Mapping[str, Any]`):
+            The row as it was read.
+        where (`str`):
+            Where it stands, for errors.
+        default_id (`str`):
+            The edit's id where the row gives none.
+        format (`str`):
+            Name of the row's format, one of `FORMATS`.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: a field is of a wrong type.
+    """
+    given = (row[name] for name in ("edit_id", "case_id", "id") if not is_blank(row.get(name)))
+    edit_id = next(given, default_id)
+    for native in FORMATS[format].to_native(Fields({**row, "edit_id": edit_id}, where)):
+        yield {"edit_id": edit_id, **native}
+
+
+def flat(value: Any) -> list[Any]:
+    """What stands in a value, in lists in it, and so on; blanks are left out."""
+    found, waiting = [], [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (list, tuple)):
+            waiting.extend(reversed(item))
+        elif not is_blank(item):
+            found.append(item)
+    return found
+
+
+def _native(fields: Fields) -> Iterator[NativeRow]:
+    yield dict(fields.values)
+
+
+def _counterfact(fields: Fields) -> Iterator[NativeRow]:
+    native = _rewrite(fields.object("requested_rewrite"))
+    near = [value for _, value in fields.items("neighborhood_prompts")]
+    relation = {"target": native["target_true"], "relation_id": native["relation_id"]}
+    yield {
+        **native,
+        "paraphrase_prompts": fields.values.get("paraphrase_prompts"),
+        "neighborhood_prompts": [{"prompt": one, **relation} if isinstance(one, str) else one for one in near],
+        "generation_prompts": fields.values.get("generation_prompts"),
+    }
+
+
+def _rewrite(fields: Fields) -> NativeRow:
+    native = {name: fields.values.get(name) for name in ("prompt", "subject", "relation_id")}
+    for name in ("target_new", "target_true"):
+        target = fields.values.get(name)
+        native[name] = target.get("str") if isinstance(target, Mapping) else target
+    return native
+
+
+def _easyedit(fields: Fields) -> Iterator[NativeRow]:
+    row = fields.values
+    near = _answered(fields, "locality_prompt", "locality_ground_truth")
+    native = {
+        "target_true": row.get("target_true") or _first(row.get("ground_truth")),
+        "paraphrase_prompts": [row.get("rephrase_prompt"), row.get("rephrase")],
+        "neighborhood_prompts": [{**probe, "relation_id": row.get("relation_id")} for probe in near],
+        "portability_prompts": [],
+    }
+    for _, probe, answers in _grouped(fields, "locality"):
+        native["neighborhood_prompts"].append({"prompt": probe.values.get("prompt"), "target": _first(answers)})
+    for aspect, probe, answers in _grouped(fields, "portability"):
+        if answers:  # KnowEdit has questions without an answer: nothing can be measured by them
+            native["portability_prompts"].append(_portability(probe.values.get("prompt"), answers, aspect))
+    probes = {name: flat([row.get(name), more]) for name, more in native.items() if name.endswith("_prompts")}
+    yield {**row, **native, **probes}
+
+
+def _answered(fields: Fields, prompts: str, answers: str) -> list[NativeRow]:
+    """Prompts with their targets: one for each, or one for all; several for one prompt are names of one thing."""
+    asked, known = flat(fields.values.get(prompts)), flat(fields.values.get(answers))
+    if len(asked) == 1 or not known:
+        known = known[:1] or [None]
+    if len(known) == 1:
+        known *= len(asked)
+    if len(known) != len(asked):
+        raise fields.error(answers, f"has {len(known)} answers for {len(asked)} prompts", "give one for each prompt")
+    return [{"prompt": prompt, "target": target} for prompt, target in zip(asked, known, strict=True)]
+
+
+def _grouped(fields: Fields, name: str) -> Iterator[tuple[str, Fields, list[Any]]]:
+    """KnowEdit's probes: lists by aspect, each probe with its aspect and its answers."""
+    if is_blank(fields.values.get(name)):
+        return
+    aspects = fields.object(name)
+    for aspect in aspects.values:
+        for probe in aspects.objects(aspect):
+            yield aspect.lower(), probe, flat(probe.values.get("ground_truth"))
+
+
+def _portability(prompt: Any, answers: list[Any], aspect: str) -> NativeRow:
+    return {"prompt": prompt, "answers": answers, "aspect": aspect}
+
+
+def _zsre(fields: Fields) -> Iterator[NativeRow]:
+    row = fields.values
+    native = {
+        "prompt": row.get("src"),
+        "subject": row.get("subject"),
+        "target_new": row.get("alt"),
+        "target_true": _first(row.get("answers")),
+        "paraphrase_prompts": flat(row.get("rephrase")),
+        "neighborhood_prompts": _answered(fields, "loc", "loc_ans"),
+    }
+    if not is_blank(row.get("portability")):
+        hop = fields.object("portability").values
+        native["portability_prompts"] = [_portability(hop.get("New Question"), flat(hop.get("New Answer")), "one_hop")]
+    yield native
+
+
+def _mquake(fields: Fields) -> Iterator[NativeRow]:
+    row = fields.values
+    rewrites = fields.objects("requested_rewrite")
+    if not rewrites:
+        raise fields.error("requested_rewrite", "is empty", "give at least one rewrite")
+    answers = flat([row.get("new_answer"), row.get("new_answer_alias")])
+    further = [_portability(question, answers, "multi_hop") for question in flat(row.get("questions"))]
+    aliases: dict[Any, list[Any]] = {}
+    for hop in (hop.values for hop in fields.objects("new_single_hops")):
+        names = flat([hop.get("answer"), hop.get("answer_alias")])
+        further.append(_portability(hop.get("question"), names, "single_hop"))
+        aliases[hop.get("question")] = names[1:]
+    for position, rewrite in enumerate(rewrites):
+        question = rewrite.values.get("question")
+        yield {
+            **_rewrite(rewrite),
+            "edit_id": f"{row['edit_id']}-{position}",
+            "paraphrase_prompts": flat(question),
+            "portability_prompts": [] if position else further,  # of the whole case, so asked once
+            "target_aliases": aliases.get(question),
+        }
+
+
+def _first(value: Any) -> Any:
+    return next(iter(flat(value)), None)
+
+
+_REWRITE_NAMES = {
+    name: f"requested_rewrite.{name}" for name in ("prompt", "subject", "relation_id", "target_new", "target_true")
+}
+FORMATS = {
+    "native": Format(_native, {}),
+    "counterfact": Format(_counterfact, _REWRITE_NAMES),
+    "easyedit": Format(_easyedit, {"target_true": "ground_truth"}),
+    "zsre": Format(_zsre, {"prompt": "src", "target_new": "alt", "target_true": "answers"}),
+    "mquake": Format(_mquake, _REWRITE_NAMES),
+}

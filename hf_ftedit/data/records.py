@@ -1,0 +1,204 @@
+"""Edit records and pool facts: what they hold, and the native format that stores them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hf_ftedit.data.fields import Fields
+
+
+class NeighborhoodPrompt(NamedTuple):
+    """A prompt whose answer must not change, and that answer where the data gives it."""
+
+    prompt: str
+    target: str | None = None
+
+
+class PortabilityPrompt(NamedTuple):
+    """A prompt that follows from the edit, the answers that count as right, and how it follows: `"reasoning"`."""
+
+    prompt: str
+    answers: tuple[str, ...]
+    aspect: str | None = None
+
+
+class Statement:
+    """What an edit and a fact share: a prompt about a subject."""
+
+    prompt: str
+    subject: str | None
+    relation_id: str | None
+
+    @property
+    def template(self) -> str | None:
+        """`prompt` with `{}` for the subject; None without a subject, or where the prompt does not hold it."""
+        if not self.subject or self.subject not in self.prompt:
+            return None
+        first, *rest = parts = self.prompt.split(self.subject)
+        # "a" also stands inside "capital": where the subject occurs as a word of its own, only that is the subject.
+        own = [not (before[-1:].isalnum() or after[:1].isalnum()) for before, after in zip(parts, rest, strict=False)]
+        joints = ["{}" if is_own or not any(own) else self.subject for is_own in own]
+        return first + "".join(joint + part for joint, part in zip(joints, rest, strict=True))
+
+    @property
+    def relation(self) -> str | None:
+        """What statements of one relation share: `relation_id`, else the template, else None."""
+        return self.relation_id or self.template
+
+
+@dataclass(frozen=True)
+class EditRecord(Statement):
+    """
+    One edit request with its probes.
+
+    Args:
+        edit_id (`str`):
+            Name of the edit, its own within a file.
+        prompt (`str`):
+            The text that `target_new` is to follow, with the subject written out.
+        target_new (`str`):
+            What the edited model should say.
+        subject (`str`, *optional*):
+            What the prompt is about.
+        target_true (`str`, *optional*):
+            What the prompt was answered with before.
+        paraphrase_prompts (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Other wordings of the prompt.
+        neighborhood_prompts (`tuple[NeighborhoodPrompt, ...]`, *optional*, defaults to `()`):
+            Prompts whose answers must not change.
+        portability_prompts (`tuple[PortabilityPrompt, ...]`, *optional*, defaults to `()`):
+            Prompts that follow from the edit, with their answers.
+        generation_prompts (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Openings for free text about the subject.
+        relation_id (`str`, *optional*):
+            Name of the relation, such as Wikidata's `P103`.
+        target_aliases (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Other names of `target_new`, which count where the model's own answer is compared with it.
+        reference_texts (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Texts about things of which `target_new` is true: what generated text should be consistent with.
+
+    Example:
+        >>> EditRecord("a", "The capital of Kazakhstan is", "Astana", subject="Kazakhstan").template
+        'The capital of {} is'
+    """
+
+    edit_id: str
+    prompt: str
+    target_new: str
+    subject: str | None = None
+    target_true: str | None = None
+    paraphrase_prompts: tuple[str, ...] = ()
+    neighborhood_prompts: tuple[NeighborhoodPrompt, ...] = ()
+    portability_prompts: tuple[PortabilityPrompt, ...] = ()
+    generation_prompts: tuple[str, ...] = ()
+    relation_id: str | None = None
+    target_aliases: tuple[str, ...] = ()
+    reference_texts: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a row of the native format: text, lists and dicts, as `json` writes them."""
+        lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, tuple)}
+        return {
+            **vars(self),
+            **lists,
+            "neighborhood_prompts": [probe._asdict() for probe in self.neighborhood_prompts],
+            "portability_prompts": [p._asdict() | {"answers": list(p.answers)} for p in self.portability_prompts],
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], where: str = "", names: Mapping[str, str] | None = None) -> EditRecord:
+        """
+        The record of a row of the native format, checked: the inverse of `to_dict`.
+
+        Whitespace at the end of prompts and around other texts goes, as it would move the token boundary.
+
+        Args:
+            row (`Mapping[str, Any]`):
+                Fields by name. `{}` in `prompt`, `paraphrase_prompts` and `generation_prompts` stands for `subject`.
+            where (`str`, *optional*, defaults to `""`):
+                Where the row stands, for errors: `"edits.jsonl line 7"`.
+            names (`Mapping[str, str]`, *optional*):
+                What the row's source calls a field, for errors, where that is not the field's own name.
+
+        Raises:
+            [`EditError`]: a required field is missing or empty, a field is of a wrong type, or a text is not usable.
+        """
+        fields = Fields(row, where, names or {})
+        near = fields.objects("neighborhood_prompts", text="prompt")
+        further = fields.objects("portability_prompts")
+        return cls(
+            edit_id=fields.required("edit_id", "give each edit a name of its own"),
+            prompt=fields.statement("prompt"),
+            target_new=fields.required("target_new", "give the text that should follow the prompt"),
+            subject=fields.text("subject"),
+            target_true=fields.text("target_true"),
+            paraphrase_prompts=fields.statements("paraphrase_prompts"),
+            neighborhood_prompts=tuple(NeighborhoodPrompt(probe.prompt(), probe.text("target")) for probe in near),
+            portability_prompts=tuple(
+                PortabilityPrompt(probe.prompt(), probe.texts("answers"), probe.text("aspect")) for probe in further
+            ),
+            generation_prompts=fields.statements("generation_prompts"),
+            relation_id=fields.text("relation_id"),
+            target_aliases=fields.listed("target_aliases"),
+            reference_texts=fields.listed("reference_texts"),
+        )
+
+
+@dataclass(frozen=True)
+class Fact(Statement):
+    """
+    An entry of a locality pool: something that is so, and must stay so.
+
+    Args:
+        prompt (`str`):
+            The text that `target` follows.
+        target (`str`):
+            The answer.
+        subject (`str`, *optional*):
+            What the prompt is about.
+        relation_id (`str`, *optional*):
+            Name of the relation, such as Wikidata's `P103`.
+    """
+
+    prompt: str
+    target: str
+    subject: str | None = None
+    relation_id: str | None = None
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], where: str = "") -> Fact:
+        """
+        The fact of a row with `prompt`, `target` and maybe `subject` and `relation_id`.
+
+        Raises:
+            [`EditError`]: as [`EditRecord.from_dict`].
+        """
+        fields = Fields(row, where)
+        target = fields.required("target", "give the fact's answer")
+        return cls(fields.statement("prompt"), target, fields.text("subject"), fields.text("relation_id"))
+
+
+def write_jsonl(records: Iterable[EditRecord], path: str | os.PathLike[str]) -> None:
+    """
+    Write records in the native format, one JSON object a line; `path` is never seen half written.
+
+    Args:
+        records (`Iterable[EditRecord]`):
+            What to write.
+        path (`str` or `PathLike`):
+            The file, replaced where it exists.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+            for record in records:
+                file.write(json.dumps(record.to_dict(), ensure_ascii=False) + "\n")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

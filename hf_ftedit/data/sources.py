@@ -1,0 +1,219 @@
+"""Files, datasets and iterables to rows, each with the place where it stands, or to plain texts."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from hf_ftedit.data.fields import is_blank, kind
+from hf_ftedit.errors import EditError, first_line, shown
+
+Located: TypeAlias = tuple[str, Any]
+Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^/:\s]+)?")
+_EXAMPLE = '{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}'
+_LISTS = (
+    *("_prompts", "requested_rewrite", "locality", "portability", "questions", "answers", "ground_truth", "_alias"),
+    *("_aliases", "_texts", "single_hops"),
+)
+
+
+def read_rows(source: Source) -> Iterator[Located]:
+    """
+    The rows of `source`, whatever it is, each with the place where it stands: `("edits.jsonl line 7", row)`.
+
+    Args:
+        source (`str`, `PathLike` or `Iterable`):
+            See [`~hf_ftedit.read_edits`].
+
+    Raises:
+        [`EditError`]: there is no such source, it cannot be read, or it holds no rows.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        name, rows = os.path.basename(path), _path_rows(path, may_be_hub=isinstance(source, str))
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
+        name, rows = "edits", _numbered("row", source)
+        rows = _without_json_cells(rows) if hasattr(source, "column_names") else rows
+    else:
+        found = f"an object with the keys {shown(list(source))}" if isinstance(source, Mapping) else kind(source)
+        raise EditError(f"the source is {found}; give a file, a Hub dataset id, a dataset's split, or a list of rows")
+    first = next(rows, None)
+    if first is None:
+        raise EditError(f"{name}: holds no rows; give at least one such as {_EXAMPLE}")
+    yield from itertools.chain([first], rows)
+
+
+def read_texts(source: Source) -> list[str]:
+    """
+    The texts of a file (JSON, JSONL, CSV, Parquet), a Hub dataset, a dataset, or an iterable of texts.
+
+    Args:
+        source (`str`, `PathLike` or `Iterable`):
+            Rows with a column `text` (in any case), or with one column of text only.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: there is no such source, or a row holds no text.
+    """
+    if isinstance(source, Sequence) and not len(source):
+        raise EditError("there are no texts; give at least one")
+    return [_text(row, where) for where, row in read_rows(source)]
+
+
+def is_hub_dataset(source: Any) -> bool:
+    """Whether `source` is the id of a Hub dataset, `"user/name"` or `"user/name:split"`, rather than a file."""
+    if not isinstance(source, str) or os.path.exists(source):
+        return False
+    return os.path.splitext(source)[1].lower() not in SUFFIXES and _HUB_ID.fullmatch(source) is not None
+
+
+def _text(row: Any, where: str) -> str:
+    if isinstance(row, Mapping):
+        texts = [value for value in row.values() if isinstance(value, str)]
+        named = [value for name, value in row.items() if str(name).lower() == "text"] or texts
+        row = named[0] if len(named) == 1 else None
+    if not isinstance(row, str) or not row.strip():
+        raise EditError(f"{where}: holds no text; give it in a column named text")
+    return row
+
+
+def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
+    name, suffix = os.path.basename(path), os.path.splitext(path)[1].lower()
+    if os.path.isdir(path):
+        raise EditError(f"{path}: is a directory; give a file in it ({', '.join(SUFFIXES)})")
+    if not os.path.exists(path):
+        if may_be_hub and is_hub_dataset(path):
+            return _hub_rows(path)
+        raise EditError(f"{shown(path)}: no such file; check the path, or give a Hub dataset id such as 'user/name'")
+    readers = dict(zip(SUFFIXES, (_json_rows, _jsonl_rows, _csv_rows, _parquet_rows), strict=True))
+    if suffix not in readers:
+        raise EditError(f"{name}: the suffix {suffix!r} is not known; use one of {', '.join(SUFFIXES)}")
+    return _named_failures(readers[suffix](path, name), name)
+
+
+def _named_failures(rows: Iterator[Located], name: str) -> Iterator[Located]:
+    try:
+        yield from rows
+    except OSError as error:
+        raise EditError(f"{name}: cannot be read: {first_line(error)}; check the file and its permissions") from error
+
+
+def _numbered(word: str, rows: Iterable[Any], name: str = "") -> Iterator[Located]:
+    for number, row in enumerate(rows, start=1):
+        yield f"{name} {word} {number}".strip(), row
+
+
+def _json_rows(path: str, name: str) -> Iterator[Located]:
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _not_utf8(f"{name} line {line}", error) from error
+    remedy = "if it has one object a line, name it .jsonl"
+    rows = _parsed(text, name, remedy, whole_file=True) if text.strip() else []
+    if isinstance(rows, Mapping):
+        lists = [key for key, value in rows.items() if isinstance(value, list)]
+        found = f"an object whose list stands under {shown(lists[0])}" if len(lists) == 1 else "an object"
+        raise EditError(f"{name}: the top level is {found}; make the top level a list of rows")
+    if not isinstance(rows, list):
+        raise EditError(f"{name}: the top level is {kind(rows)}; make it a list of rows such as [{_EXAMPLE}]")
+    yield from _numbered("row", rows, name)
+
+
+def _jsonl_rows(path: str, name: str) -> Iterator[Located]:
+    for number, line in enumerate(_lines(path, name), start=1):
+        if line.strip():
+            where = f"{name} line {number}"
+            yield (
+                where,
+                _parsed(line.rstrip(), where, "give one JSON object a line; if it is one JSON list, name it .json"),
+            )
+
+
+def _csv_rows(path: str, name: str) -> Iterator[Located]:
+    reader = csv.DictReader(_lines(path, name), strict=True, skipinitialspace=True)
+    try:
+        header = reader.fieldnames or ()
+        if len(set(header)) < len(header):
+            raise EditError(f"{name} line 1: the header names a column twice: {shown(list(header))}; rename one")
+        for row in reader:
+            where = f"{name} line {reader.line_num}"
+            if None in row:
+                raise EditError(f"{where}: has more cells than the header; put text that has a comma in double quotes")
+            yield from _without_json_cells([(where, row)])
+    except csv.Error as error:
+        line = reader.reader.line_num
+        raise EditError(f"{name} line {line}: is not valid CSV ({error}); check its quotes") from error
+
+
+def _parquet_rows(path: str, name: str) -> Iterator[Located]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        batches = pq.ParquetFile(path).iter_batches()
+        rows = (row for batch in batches for row in batch.to_pylist())
+        yield from _without_json_cells(_numbered("row", rows, name))
+    except pa.ArrowException as error:
+        raise EditError(f"{name}: is not valid Parquet ({first_line(error)}); write it again") from error
+
+
+def _hub_rows(dataset_id: str) -> Iterator[Located]:
+    import datasets
+
+    path, _, split = dataset_id.partition(":")
+    try:
+        rows = datasets.load_dataset(path, split=split or "train")
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = f"no such file, and no Hub dataset that loads: {first_line(error)}"
+        raise EditError(f"{dataset_id}: {problem}; check the id, and give a split as 'user/name:split'") from error
+    return _without_json_cells(_numbered("row", rows, dataset_id))
+
+
+def _lines(path: str, name: str) -> Iterator[str]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(f"{name} line {number}", error) from error
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> EditError:
+    found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+    return EditError(f"{where}: is not UTF-8 ({found}); save the file as UTF-8")
+
+
+def _parsed(text: str, where: str, remedy: str, whole_file: bool = False) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{where} line {error.lineno}" if whole_file else where
+        raise EditError(f"{place}: is not valid JSON ({error.msg} at column {error.colno}); {remedy}") from error
+    except RecursionError as error:
+        raise EditError(f"{where}: is nested too deeply; {remedy}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise EditError(f"{where}: is not usable JSON ({first_line(error)}); {remedy}") from error
+
+
+def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:
+    """Tables may hold a list as JSON text in the cell."""
+    for where, row in rows:
+        yield where, {key: _cell(value, key, where) for key, value in row.items()} if isinstance(row, Mapping) else row
+
+
+def _cell(value: Any, column: str, where: str) -> Any:
+    if is_blank(value):
+        return None
+    if isinstance(value, str) and column.endswith(_LISTS) and value.lstrip().startswith(("[", "{")):
+        return _parsed(value, f"{where} column {shown(column)}", 'write lists as JSON: ["one", "two"]')
+    return value

@@ -1,0 +1,46 @@
+"""What a model says to the first edits' prompts, without and with the edits: what a card shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_ftedit.models import continued_text, shared_answers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def examples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    before: Sequence[str] | None,
+    *,
+    chat_template: bool = False,
+) -> dict[str, Any]:
+    """
+    What `eval_results.json` holds for the card.
+
+    Args:
+        model (`PreTrainedModel`):
+            The edited model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompts (`Sequence[str]`):
+            Prompts of the first edits, at least one.
+        before (`Sequence[str]`, *optional*):
+            The unedited model's greedy answers to them.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Ask through the chat template.
+
+    Returns:
+        `dict`: `example`, the first `prompt` and the `output` of the card's snippet; with `before`, also `answers`:
+        what the model says to each prompt `before` and `after`.
+    """
+    output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template)
+    found: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
+    if before is not None:
+        after = shared_answers(model, tokenizer, prompts, chat_template=chat_template)
+        found["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
+    return found

@@ -1,0 +1,269 @@
+"""The folder of an edited model: what it holds, how it is written and read, and the SHA-256 of each of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from hf_ftedit.data import EditRecord, read_edits, write_jsonl
+from hf_ftedit.errors import EditError, one_line, shown
+from hf_ftedit.hub.card import model_card
+from hf_ftedit.hub.folders import CARD_FILE, RESULTS_FILE, moved_in, write_text
+from hf_ftedit.hub.plot import scores_plot
+from hf_ftedit.models import public_name
+from hf_ftedit.options import PROVENANCE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RECIPE_FILE = "edit_config.yaml"
+EDITS_FILE = "edits.jsonl"
+PLOT_FILE = "scores.png"
+ADAPTER_FILES: tuple[str, ...] = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    CARD_FILE,
+    EDITS_FILE,
+    RESULTS_FILE,
+    RECIPE_FILE,
+    PLOT_FILE,
+)
+# What a folder may hold to be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled.
+_PUBLISHABLE = re.compile(r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)")
+
+_WEIGHTS = re.compile(
+    r"adapter_model\.safetensors|(adapter_)?config\.json|model[\d-]*(of-\d+)?\.safetensors(\.index\.json)?"
+)
+
+
+class SavedEdits(NamedTuple):
+    """
+    What an adapter folder says of itself.
+
+    Args:
+        path (`Path`):
+            The folder.
+        records (`list[EditRecord]`):
+            Its edits.
+        results (`dict`):
+            Its scores before and after.
+        recipe (`dict`):
+            The settings that reproduce it.
+        provenance (`dict`):
+            What else is known of its making: versions, the files' SHA-256, parts that it was merged from.
+    """
+
+    path: Path
+    records: list[EditRecord]
+    results: dict[str, Any]
+    recipe: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it holds an adapter rather than a whole model."""
+        return (self.path / "adapter_config.json").is_file()
+
+
+def save_edit_folder(
+    folder: str | Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    records: Sequence[EditRecord],
+    results: dict[str, Any],
+    recipe: dict[str, Any],
+    state_dict: dict[str, Any] | None = None,
+) -> None:
+    """
+    Write an edited model: for an adapter exactly the files of `ADAPTER_FILES`.
+
+    The files are written to a temporary folder and moved in when all are complete.
+
+    Args:
+        folder (`str` or `Path`):
+            Where to; an edited model that is there is replaced.
+        model ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
+            The edited model; a whole model is saved with its tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        records (`Sequence[EditRecord]`):
+            The edits.
+        results (`dict`):
+            Scores before and after, see [`~hf_ftedit.EditTrainer.edit_results`].
+        recipe (`dict`):
+            Settings that reproduce it, see [`~hf_ftedit.training.recipe.recipe_of`].
+        state_dict (`dict`, *optional*):
+            Gathered weights of a sharded model.
+    """
+    with moved_in(Path(folder), replaced=_model_files(Path(folder))) as new:
+        save_weights(new, model, tokenizer, state_dict)
+        write_jsonl(records, new / EDITS_FILE)
+        write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        (new / PLOT_FILE).write_bytes(scores_plot(results))
+        settings = {name: value for name, value in recipe.items() if name != PROVENANCE}
+        _write_account(new, SavedEdits(new, list(records), results, settings, recipe.get(PROVENANCE, {})))
+
+
+def _model_files(folder: Path) -> list[str]:
+    """Files of the model that is in `folder`: an adapter beside another model's weights would be put on those."""
+    if not folder.is_dir():
+        return []
+    try:
+        known = read_recipe(folder, folder.name)[PROVENANCE]["files"]
+    except EditError:
+        known = {}
+    return [file.name for file in folder.iterdir() if file.name in known or _WEIGHTS.fullmatch(file.name)]
+
+
+def save_weights(
+    folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, state_dict: dict[str, Any] | None = None
+) -> None:
+    """The weights of an adapter, or a whole model with its tokenizer, without what tells of this machine."""
+    if not hasattr(model, "peft_config"):
+        model.save_pretrained(folder, state_dict=state_dict)
+        tokenizer.save_pretrained(folder)
+        return
+    active = model.active_adapter
+    model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False, selected_adapters=[active])
+    if active != "default":  # PEFT puts any other one into a folder of its name
+        for file in (folder / active).iterdir():
+            file.rename(folder / file.name)
+        (folder / active).rmdir()
+    (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT's; it names the folder of the base model
+    _name_base(folder / "adapter_config.json", getattr(model.config, "_commit_hash", None))
+
+
+def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
+    """
+    What a folder says of itself, without its weights.
+
+    Args:
+        folder (`str` or `Path`):
+            An adapter folder.
+        name (`str`, *optional*):
+            What to call it in errors.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: it was not written by this package, or what it holds cannot be read.
+    """
+    folder, name = Path(folder), name or Path(folder).name
+    recipe = read_recipe(folder, name)
+    provenance = recipe.pop(PROVENANCE)
+    results = _loaded(folder / RESULTS_FILE, name, json.loads)
+    if not {"before", "after", "protocol", "base_model"} <= set(results):
+        raise EditError(f"{shown(name)}: {RESULTS_FILE} lacks scores; write or download it again")
+    if not (folder / EDITS_FILE).is_file():
+        raise EditError(f"{shown(name)} has no {EDITS_FILE}; give a folder that hf-ftedit wrote")
+    return SavedEdits(folder, read_edits(folder / EDITS_FILE), results, recipe, provenance)
+
+
+def read_recipe(folder: Path, name: str) -> dict[str, Any]:
+    """What `edit_config.yaml` holds; `provenance.files` is there in any case. Raises as [`read_edit_folder`]."""
+    recipe = _loaded(folder / RECIPE_FILE, name, yaml.safe_load)
+    provenance = recipe.pop("record", None) or recipe.get(PROVENANCE) or {}  # "record" is 0.1.0's name
+    files = provenance.get("files") if isinstance(provenance, dict) else None
+    recipe[PROVENANCE] = {**(provenance if isinstance(provenance, dict) else {}), "files": files or {}}
+    names = recipe[PROVENANCE]["files"]
+    if not isinstance(names, dict) or not all(_PUBLISHABLE.fullmatch(str(file)) for file in names):
+        raise EditError(
+            f"{shown(name)}: {RECIPE_FILE} names a file that must not be published; write or download it again"
+        )
+    return recipe
+
+
+def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]:
+    if not file.is_file():
+        raise EditError(f"{shown(name)} has no {file.name}; give a folder that hf-ftedit wrote")
+    try:
+        found = load(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise EditError(
+            f"{shown(name)}: {file.name} cannot be read ({one_line(error)}); write or download it again"
+        ) from error
+    if not isinstance(found, dict):
+        raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or download it again")
+    return found
+
+
+def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | None]:
+    """Files whose SHA-256 is not the stated one: what it is, or None where one is missing."""
+    paths = {name: folder / name for name in files}
+    digests = {name: sha256(path) if path.is_file() else None for name, path in paths.items()}
+    return {name: digest for name, digest in digests.items() if digest != files[name]}
+
+
+def published_files(folder: str | Path) -> list[Path]:
+    """
+    The files of a folder that are pushed: those that `edit_config.yaml` names, and it.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: a file is missing, was changed (the card may be), or is none to publish.
+    """
+    given = read_edit_folder(folder)
+    for name, digest in changed_files(given.path, given.provenance["files"]).items():
+        if name == CARD_FILE and digest:  # edited by hand
+            continue
+        what = "is missing" if digest is None else "was changed after it was written"
+        raise EditError(f"{shown(given.path.name)}: {name} {what}; write the folder again, then push it")
+    names = [*given.provenance["files"], RECIPE_FILE]
+    needed = ADAPTER_FILES if given.is_adapter else (CARD_FILE, EDITS_FILE, RESULTS_FILE)
+    if missing := [name for name in needed if name not in names]:
+        raise EditError(f"{shown(given.path.name)}: {RECIPE_FILE} does not name {missing[0]}; write the folder again")
+    return [given.path / name for name in names]
+
+
+def finish_folder(folder: str | Path, repo_id: str) -> None:
+    """
+    Make the card for the repository `repo_id`, whose name stands in its commands; one edited by hand stays as it is.
+
+    Args:
+        folder (`str` or `Path`):
+            An adapter folder, complete.
+        repo_id (`str`):
+            The repository that it is pushed to.
+    """
+    given = read_edit_folder(folder)
+    by_hand = CARD_FILE in changed_files(given.path, given.provenance["files"])
+    if given.provenance.get("repo_id") == repo_id and not by_hand:
+        return
+    with moved_in(given.path) as new:
+        if by_hand:
+            shutil.copy(given.path / CARD_FILE, new)
+        _write_account(
+            new, given._replace(provenance={**given.provenance, "repo_id": repo_id}), write_card=not by_hand
+        )
+
+
+def _write_account(new: Path, told: SavedEdits, *, write_card: bool = True) -> None:
+    """The card, then `edit_config.yaml` with the SHA-256 of every other file, of which some may be known already."""
+    if write_card:
+        card = model_card(told.records, told.results, told.recipe, told.provenance, adapter=told.is_adapter)
+        write_text(new / CARD_FILE, card)
+    digests = {path.name: sha256(path) for path in sorted(new.iterdir())}
+    provenance = {**told.provenance, "files": {**told.provenance.get("files", {}), **digests}}
+    settings = yaml.safe_dump({**told.recipe, PROVENANCE: provenance}, sort_keys=False, allow_unicode=True)
+    write_text(new / RECIPE_FILE, settings)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name_base(path: Path, revision: str | None) -> None:
+    """PEFT records where the base model was loaded from, which may be a folder of this machine, but not the commit."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
+    config["revision"] = revision or config.get("revision")
+    if isinstance(config.get("target_modules"), list):  # a set of PEFT's, in another order in every process
+        config["target_modules"].sort()
+    write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")

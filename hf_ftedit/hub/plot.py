@@ -1,0 +1,58 @@
+"""Scores before and after as a picture: plain data to the bytes of a PNG file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from hf_ftedit.evaluation import SCORES
+
+NAMES = ("edit_score", "efficacy", "generalization", "locality", "portability")  # those in percent
+COLORS = {"before": "#b0b7c3", "after": "#2563eb"}
+BAR = 0.36  # height, in rows
+
+
+def scores_plot(results: dict[str, Any]) -> bytes:
+    """
+    A bar for each score before and after, with its 95 % interval, on a scale from 0 to 100.
+
+    Args:
+        results (`dict`):
+            What `eval_results.json` holds.
+
+    Returns:
+        `bytes`: a PNG file, the same for the same results.
+    """
+    from matplotlib.figure import Figure  # not pyplot, which keeps state and looks for a screen
+    from matplotlib.patches import Patch
+
+    names = [name for name in NAMES if any(results[when].get(name) is not None for when in COLORS)]
+    figure = Figure(figsize=(7.2, 0.9 + 0.62 * len(names)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for shift, (when, color) in zip((-BAR / 2, BAR / 2), COLORS.items(), strict=True):
+        for row, name in enumerate(names):
+            axes.barh(row + shift, results[when].get(name) or 0, BAR, color=color)
+            _label(axes, row + shift, results[when], name)
+    axes.set_yticks(range(len(names)), [SCORES[name] for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 112)  # room for the number behind a full bar
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel(f"percent, with 95 % intervals over {results['n_edits']} edits; {results['protocol']} protocol")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    keys = [Patch(color=color, label=when) for when, color in COLORS.items()]
+    figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})  # no version: the same bytes again
+    return out.getvalue()
+
+
+def _label(axes: Any, row: float, scores: dict[str, Any], name: str) -> None:
+    """The interval, and the number behind it, or a dash where the score is undefined."""
+    if scores.get(name) is None:
+        axes.text(1.5, row, "—", va="center", fontsize=9, color="#111827")
+        return
+    low, high = scores.get(f"{name}_ci95") or (scores[name], scores[name])
+    axes.plot([low, high], [row, row], color="#111827", linewidth=1.2)
+    axes.text(max(high, scores[name]) + 1.5, row, f"{scores[name]:.1f}", va="center", fontsize=9, color="#111827")

@@ -1,0 +1,167 @@
+"""Prompt and target to token ids and labels: the one place that knows where a target begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hf_ftedit.errors import EditError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORE_INDEX = -100
+
+
+class EncodedPair(NamedTuple):
+    """
+    One prompt with its target as token ids.
+
+    Args:
+        input_ids (`list[int]`):
+            Tokens of the prompt and the target, with the special tokens that the tokenizer puts in front.
+        start (`int`):
+            Position of the target's first token, at least 1, so that every target token has a token before it.
+    """
+
+    input_ids: list[int]
+    start: int
+
+    @property
+    def labels(self) -> list[int]:
+        """Labels of shape `(length,)`: the target's tokens, and -100 at every position before them."""
+        return [IGNORE_INDEX] * self.start + self.input_ids[self.start :]
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    *,
+    chat_template: bool = False,
+    max_length: int | None = None,
+    names: Sequence[str] | None = None,
+) -> list[EncodedPair]:
+    """
+    Tokenize prompts with their completions, and find by position where each completion begins.
+
+    The prompt alone and the prompt with its completion are tokenized; the completion's tokens are those after the
+    longest common prefix, and at least one. Special tokens that the tokenizer adds in front are kept; those that it
+    adds behind (an end of sequence) are not, since an edited fact may be followed by anything.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            Tokenizer of the model.
+        prompts (`Sequence[str]`):
+            Prompts, without trailing space.
+        completions (`Sequence[str]`):
+            Completions, each with the space that separates it from its prompt.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Make the prompt a user turn and the completion the assistant's answer.
+        max_length (`int`, *optional*):
+            Most tokens that a pair may have: the model's context.
+        names (`Sequence[str]`, *optional*):
+            What to call each pair in an error, such as `"edit 'a7'"`. Defaults to the prompt.
+
+    Returns:
+        `list[EncodedPair]`: one for each prompt.
+
+    Raises:
+        [`EditError`]: a pair is longer than `max_length`, or its completion adds no token.
+    """
+    if not prompts:
+        return []
+    if chat_template:
+        gap = _before_answers(tokenizer)
+        prompts, completions = _as_chat(tokenizer, prompts), [gap + text.lstrip() for text in completions]
+        front: list[int] = []
+    else:
+        front = front_tokens(tokenizer)
+    distinct = list(dict.fromkeys(prompts))
+    alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))
+    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    joined = _plain_ids(tokenizer, texts)
+    pairs = [_encoded(front, alone[prompt], whole) for prompt, whole in zip(prompts, joined, strict=True)]
+    for index, pair in enumerate(pairs):
+        _check_pair(pair, names[index] if names else f"prompt {prompts[index]!r}", completions[index], max_length)
+    return pairs
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat_template: bool = False
+) -> list[list[int]]:
+    """Token ids of prompts as they stand before an answer, with the special tokens in front and none behind."""
+    if chat_template:
+        front, prompts = [], _as_chat(tokenizer, prompts)
+    else:
+        front = front_tokens(tokenizer)
+    return [front + ids for ids in _plain_ids(tokenizer, prompts)]
+
+
+def front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Special tokens that `tokenizer` puts before a text, such as `<s>`; an empty list for GPT-2."""
+    with_special = tokenizer("a")["input_ids"]
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    for start in range(len(with_special) - len(plain) + 1):
+        if with_special[start : start + len(plain)] == plain:
+            return with_special[:start]
+    return []
+
+
+def context_length(config: object) -> int | None:
+    """Most tokens that a model with this `transformers` configuration reads, or `None` where it does not say."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
+        length = getattr(text_config, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts without special tokens, and nothing else that would have to be built."""
+    plain: dict[str, Any] = dict.fromkeys(
+        ("add_special_tokens", "return_attention_mask", "return_token_type_ids"), False
+    )
+    return tokenizer(list(texts), **plain)["input_ids"] if texts else []
+
+
+def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+    """Each prompt as a user turn, up to where the assistant's answer begins."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise EditError("chat_template is on, but this tokenizer has none: use a chat model or turn it off")
+    # A model that may think first is asked for the answer at once: the edit is about the answer.
+    settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    return [str(tokenizer.apply_chat_template([{"role": "user", "content": text}], **settings)) for text in prompts]
+
+
+def _before_answers(tokenizer: PreTrainedTokenizerBase) -> str:
+    """White space that the chat template puts before an answer, as Llama 2's does behind `[/INST]`."""
+    (prompt,) = _as_chat(tokenizer, ["a"])
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
+    gap = whole.removeprefix(prompt).partition("b")[0]
+    return gap if whole.startswith(prompt) and gap.isspace() else ""
+
+
+def _encoded(front: list[int], prompt: list[int], whole: list[int]) -> EncodedPair:
+    common = 0
+    for before, after in zip(prompt, whole, strict=False):
+        if before != after:
+            break
+        common += 1
+    # A merge across the boundary may leave only the target's last token behind the common prefix.
+    start = len(front) + min(common, len(whole) - 1)
+    return EncodedPair(front + whole, start)
+
+
+def _check_pair(pair: EncodedPair, name: str, completion: str, max_length: int | None) -> None:
+    if not completion.strip():
+        raise EditError(f"{name}: the target is empty; give the text that should follow the prompt")
+    if pair.start < 1:
+        raise EditError(f"{name}: no token stands before the target {completion.strip()!r}; give a longer prompt")
+    if max_length is not None and len(pair.input_ids) > max_length:
+        raise EditError(
+            f"{name}: prompt and target have {len(pair.input_ids)} tokens, at most {max_length} fit "
+            "(the model's context, or max_length); shorten the prompt"
+        )

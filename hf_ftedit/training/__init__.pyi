@@ -1,0 +1,17 @@
+from .checkpoints import check_finished_with as check_finished_with
+from .checkpoints import is_finished as is_finished
+from .checkpoints import require_place as require_place
+from .config import EditConfig as EditConfig
+from .config import EditModelConfig as EditModelConfig
+from .continuation import scores_of as scores_of
+from .continuation import united as united
+from .recipe import QUANTIZATION_KEYS as QUANTIZATION_KEYS
+from .recipe import asked_settings as asked_settings
+from .recipe import inherited as inherited
+from .recipe import options_of as options_of
+from .recipe import provenance_of as provenance_of
+from .recipe import quantization_of as quantization_of
+from .recipe import recipe_of as recipe_of
+from .signals import Stopped as Stopped
+from .signals import stoppable as stoppable
+from .trainer import EditTrainer as EditTrainer

@@ -1,0 +1,146 @@
+"""`ConditionalTrainer`: the loss of an edit, the log-likelihood of its targets, computed where they stand only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_ftedit.errors import EditError
+from hf_ftedit.models import CompletionOnlyCollator, learns_prompts, target_logits, token_log_probs
+from hf_ftedit.training.config import EditConfig
+from hf_ftedit.training.mastery import ROW, Mastery, numbered
+from hf_ftedit.training.resumable import ResumableTrainer
+
+
+class ConditionalTrainer(ResumableTrainer):
+    """
+    A [`~hf_ftedit.training.resumable.ResumableTrainer`] that maximises log p(target | prompt) of tokenized rows.
+
+    With `args.mastered_probability`, rows that the model knows rest, see [`~hf_ftedit.training.mastery.Mastery`].
+
+    Args:
+        model (`PreTrainedModel`):
+            Model to train.
+        args ([`EditConfig`]):
+            Settings of this trainer alone: it changes them.
+        data_collator (`Callable`, *optional*):
+            Defaults to [`~hf_ftedit.CompletionOnlyCollator`] for rows of this package.
+        train_dataset (`Dataset`):
+            Rows, see [`~hf_ftedit.training.setup.Prepared`].
+        processing_class (`PreTrainedTokenizerBase`):
+            Tokenizer.
+        is_ours (`bool`):
+            Whether the rows were tokenized by this package; others are TRL's to prepare, and so is their loss.
+        kwargs:
+            Passed to [`~trl.SFTTrainer`].
+
+    Raises:
+        [`~hf_ftedit.EditError`]: `args.mastered_probability` does not fit the rows or the loss.
+    """
+
+    # What this trainer is always given, more closely than `Trainer` declares it.
+    args: EditConfig
+    model: PreTrainedModel
+    processing_class: PreTrainedTokenizerBase
+
+    def __init__(
+        self,
+        model: Any,
+        args: EditConfig,
+        data_collator: Any,
+        train_dataset: Any,
+        *,
+        processing_class: PreTrainedTokenizerBase,
+        is_ours: bool,
+        **kwargs: Any,
+    ) -> None:
+        self._is_ours = is_ours
+        if is_ours:
+            args.dataset_kwargs = {"skip_prepare_dataset": True}
+            multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
+            data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(processing_class, multiple)
+        self._pads = isinstance(data_collator, CompletionOnlyCollator)  # another one may not know a row's length
+        self._mastery: Mastery | None = None
+        if args.mastered_probability is not None and is_ours and isinstance(train_dataset, Dataset):
+            train_dataset = numbered(train_dataset)
+            given = (data_collator, len(train_dataset), args.mastered_probability, self._most)
+            self._mastery = data_collator = Mastery(*given)
+        rows = {"data_collator": data_collator, "train_dataset": train_dataset}
+        super().__init__(model=model, args=args, processing_class=processing_class, **rows, **kwargs)
+        if self._mastery and self._reads_targets_only():
+            self.add_callback(self._mastery)
+        elif args.mastered_probability is not None:
+            raise EditError(
+                "mastered_probability works with edits or prompt-completion rows that are not streamed, and with the "
+                "plain conditional loss; leave it out, or the setting that changes the loss"
+            )
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """
+        Mean of -log p(target token | what stands before it): the conditional likelihood of Gangadhar & Stratos 2024.
+
+        Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
+        """
+        numbers = inputs.pop(ROW, None)
+        if return_outputs or not self._reads_targets_only():
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        found = target_logits(model, inputs)
+        log_probs = token_log_probs(found)
+        total = -log_probs.sum()
+        if self._mastery and numbers is not None:
+            self._mastery.note(numbers, log_probs, found.rows)
+        count = found.labels.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = total / torch.as_tensor(count, device=total.device).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
+        self._count(found, inputs)
+        return loss
+
+    def _reads_targets_only(self) -> bool:
+        return (
+            self._is_ours
+            and self.args.objective == "conditional"
+            and self.args.loss_type == "nll"
+            and self.compute_loss_func is None
+            and self.label_smoother is None
+            and not self.aux_loss_enabled
+            and not learns_prompts(self.model)
+            and self.accelerator.parallelism_config is None
+        )
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if self._is_ours:
+            kept = [name for name, used in (("length", self._pads), (ROW, self._mastery)) if used]
+            self._signature_columns = ["input_ids", "labels", *kept]  # type: ignore[assignment]
+
+    def training_state(self) -> dict[str, Any]:
+        """Which rows are mastered."""
+        return {"mastery": self._mastery.state()} if self._mastery else {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Take up which rows are mastered."""
+        if self._mastery and "mastery" in state:
+            self._mastery.load_state(state["mastery"])
+
+    @torch.no_grad()
+    def _count(self, found: Any, inputs: dict[str, Any]) -> None:
+        """Keep what `log` reports on the device: reading it at every step would stall a small model."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["mean_token_accuracy"].append((found.logits.argmax(dim=-1) == found.labels).float().mean())
+        if self.model.training and "attention_mask" in inputs:
+            self._total_train_tokens = self._total_train_tokens + inputs["attention_mask"].sum()
+        metrics["num_tokens"] = [self._total_train_tokens]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log metrics; those kept on the device are read once here, and put together over the processes."""
+        for name, values in self._metrics["train" if self.model.training else "eval"].items():
+            if kept := [value for value in values if isinstance(value, torch.Tensor)]:
+                how = "sum" if name == "num_tokens" else "mean"
+                values[:] = self.accelerator.reduce(torch.stack(kept), reduction=how).tolist()
+        super().log(logs, start_time)

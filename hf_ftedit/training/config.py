@@ -1,0 +1,145 @@
+"""Training configuration: TRL's `SFTConfig` with the settings of an edit and the paper's defaults."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import get_int_from_env
+from trl import ModelConfig, SFTConfig
+
+from hf_ftedit.errors import EditError
+from hf_ftedit.options import OUTPUT_FOLDER, EditOptions
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EditConfig(EditOptions, SFTConfig):
+    r"""
+    Configuration of [`EditTrainer`]: all of [`~trl.SFTConfig`], all of [`EditOptions`], and these other defaults.
+
+    - `output_dir`: `"edited-adapter"`;
+    - `lr_scheduler_type` cosine, `num_train_epochs` 6, `per_device_train_batch_size` 32: the paper's (Gangadhar &
+      Stratos 2024);
+    - `learning_rate`: by the model's width, see [`learning_rate_for`]: the paper's 7e-5 for a LoRA on a model as wide
+      as GPT-J or an 8B Llama, more for a narrower one;
+    - `bf16`: where the hardware has it, instead of everywhere;
+    - `train_sampling_strategy`: `"group_by_length"`, since the rows are short and of many lengths;
+    - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;
+    - `activation_checkpointing`: `False`; rows of twenty tokens need no memory for time;
+    - `save_strategy`: `"no"`. The adapter is saved at the end; set `"steps"` or `"epoch"` to be able to resume;
+    - `hub_strategy`: `"end"`;
+    - `use_cpu`: where there are several processes and no accelerator, or each would train alone;
+    - `ddp_find_unused_parameters`: `False`; every trained weight has a part in every batch. Set it where some have
+      not, such as experts that no row is sent to.
+
+    Several GPUs are used through `accelerate launch`, one process each; without it, one of them is.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: an option has a value that it cannot take.
+    """
+
+    output_dir: str | None = field(default=OUTPUT_FOLDER, metadata={"help": "Where the adapter folder is written."})
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak learning rate; 0.287 / the model's hidden size if not given."}
+    )
+    num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the rows."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows of a batch on one device."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "How batches are drawn; rows of similar length go together."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Most tokens of a row; a longer one is an error, never cut."}
+    )
+    activation_checkpointing: bool | None = field(
+        default=False, metadata={"help": "Recompute activations to save memory, at about 20 percent more time."}
+    )
+    save_strategy: str = field(
+        default="no", metadata={"help": "When checkpoints are written; 'steps' or 'epoch' to resume."}
+    )
+    hub_strategy: str = field(default="end", metadata={"help": "When to push; only the finished adapter is."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for trained weights that have no part in a batch, at a cost (DDP)."}
+    )
+
+    def __post_init__(self) -> None:
+        EditOptions.__post_init__(self)
+        if get_int_from_env(["WORLD_SIZE"], 1) > 1 and not torch.accelerator.is_available():
+            self.use_cpu = True  # else each process would train alone
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and not self.use_cpu and has_bf16()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # there is nothing to pin memory for; PyTorch would warn
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model, self.greater_is_better = "edit_score", True
+        if self.push_to_hub and self.hub_strategy != "end":
+            raise EditError(
+                f"hub_strategy is {str(self.hub_strategy)!r}: only what is finished is pushed; leave it at 'end'"
+            )
+        if self.completion_only_loss is False:  # TRL's name for it
+            self.objective = "full"
+        SFTConfig.__post_init__(self)
+        self._use_one_gpu()
+
+    def _use_one_gpu(self) -> None:
+        """Without `accelerate launch`, `Trainer` would wrap the model in `DataParallel`, which tears our batches."""
+        if self.n_gpu > 1:
+            logger.warning("one of %d GPUs is used; to use all: accelerate launch -m hf_ftedit train", self.n_gpu)
+            self._n_gpu = 1
+
+
+@dataclass
+class EditModelConfig(ModelConfig):
+    """[`~trl.ModelConfig`] with the paper's LoRA on by default: rank 32, alpha 64, dropout 0.05, all linear layers."""
+
+    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter; see also `full_finetune`."})
+    lora_r: int = field(default=32, metadata={"help": "Rank of the LoRA."})
+    lora_alpha: int = field(default=64, metadata={"help": "Scale of the LoRA, times 1/rank."})
+    lora_target_modules: list[str] | None = field(
+        default_factory=lambda: ["all-linear"],
+        metadata={"help": "Layers that get a LoRA; all linear ones by default."},
+    )
+    dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Precision of the weights: bfloat16 on a GPU that has it, else float32, unless given.",
+            "choices": ["auto", "bfloat16", "float16", "float32"],
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.dtype is None:
+            self.dtype = "bfloat16" if has_bf16() else "float32"
+        if self.use_peft and self.lora_r < 1:
+            raise EditError(f"lora_r is {self.lora_r}: give 1 or more")
+        super().__post_init__()
+
+
+def learning_rate_for(config: PretrainedConfig, *, full_finetune: bool = False) -> float:
+    """
+    Peak learning rate for a model: 7e-5 at a hidden size of 4096, and in inverse proportion to it at others.
+
+    7e-5 is what Gangadhar & Stratos (2024) train a LoRA on GPT-J with. That Adam's best learning rate is inversely
+    proportional to the width is from Yang et al. (2022, arXiv 2203.03466, table 3). At a hidden size of 256 half and
+    twice the rate were worse, and so was more than a tenth of it for all weights: see examples/benchmarks/README.md.
+
+    Args:
+        config ([`~transformers.PretrainedConfig`]):
+            The model's configuration.
+        full_finetune (`bool`, *optional*, defaults to `False`):
+            All weights are trained: a tenth of a LoRA's rate.
+    """
+    width = getattr(config.get_text_config(), "hidden_size", 4096)
+    return float(f"{7e-5 * 4096 / width / (10 if full_finetune else 1):.2g}")
+
+
+def has_bf16() -> bool:
+    """Whether an accelerator with bfloat16 is at hand."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()

@@ -1,0 +1,102 @@
+"""The LoRA that an edit trains: the paper's by default, on the modules that the model has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from hf_ftedit.errors import EditError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftConfig
+    from transformers import PreTrainedModel
+
+
+def default_lora() -> PeftConfig | None:
+    """LoRA of rank 32, alpha 64, dropout 0.05 on all linear layers (Gangadhar & Stratos 2024)."""
+    from trl import get_peft_config
+
+    from hf_ftedit.training.config import EditModelConfig
+
+    return get_peft_config(EditModelConfig())
+
+
+def fit_lora(
+    config: PeftConfig | None, model: PreTrainedModel, *, embedding: bool = False, layers: list[int] | None = None
+) -> PeftConfig | None:
+    """
+    `config` fitted to `model`: GPT-2's transposed layers, and the token embedding when asked.
+
+    Args:
+        config (`PeftConfig`):
+            A LoRA; any other kind of adapter is returned as it is.
+        model (`PreTrainedModel`):
+            Model that gets the adapter.
+        embedding (`bool`, *optional*, defaults to `False`):
+            Adapt the token embedding too. Serving engines may not support that.
+        layers (`list[int]`, *optional*):
+            Numbers of the only transformer layers that get a LoRA, from 0: no gradient is computed below the first.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: the model has no such module or layer, or a pattern names the LoRA's layers.
+    """
+    from peft import LoraConfig
+
+    if not isinstance(config, LoraConfig):
+        return config
+    linear = _linear_layers(model)
+    transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in linear)
+    targets = _checked_targets(config.target_modules, model, linear)
+    config = replace(config, fan_in_fan_out=transposed, target_modules=targets)
+    if layers is not None:
+        _check_layers(layers, model, config)
+        if config.target_modules in (None, "all-linear"):  # PEFT takes no pattern beside numbers of layers
+            config.target_modules = sorted({name.rpartition(".")[2] for name in linear})
+        config.layers_to_transform = layers
+    if embedding:
+        found = model.get_input_embeddings()
+        name = next(name for name, module in model.named_modules() if module is found)
+        if isinstance(config.target_modules, str) and config.target_modules != "all-linear":  # a regular expression
+            config.target_modules = f"(?:{config.target_modules})|{re.escape(name)}"
+        else:
+            wanted = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
+            config.target_modules = [*wanted, name]
+    return config
+
+
+def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str]) -> Any:
+    """Modules to adapt, each of which the model has: PEFT passes over one that it has not, where it has another."""
+    names = [name for name, _ in model.named_modules()]
+    if targets is None or targets == "all-linear":
+        return targets
+    if isinstance(targets, str):
+        if any(re.fullmatch(targets, name) for name in names):
+            return targets
+        targets = [targets]  # TRL makes a word of a list of one
+    for wanted in sorted(targets):
+        if not any(f".{name}".endswith(f".{wanted}") for name in names):
+            some = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise EditError(f"lora_target_modules: the model has no module {wanted!r}; its linear ones are {some}")
+    return targets
+
+
+def _check_layers(layers: list[int], model: PreTrainedModel, config: LoraConfig) -> None:
+    count = model.config.get_text_config().num_hidden_layers
+    if not layers or min(layers) < 0 or max(layers) >= count:
+        raise EditError(f"lora_layers is {layers}: give numbers from 0 to {count - 1}, the model's layers")
+    if isinstance(config.target_modules, str) and config.target_modules != "all-linear":
+        raise EditError("lora_layers and a pattern as target_modules do not go together; put the layers into it")
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers but for the output head."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
+    ]

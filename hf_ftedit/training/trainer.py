@@ -1,0 +1,424 @@
+"""`EditTrainer`: TRL's `SFTTrainer` for edits. Thin wiring of the other modules."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from copy import copy
+from itertools import islice
+from operator import eq
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_utils import speed_metrics
+
+from hf_ftedit.augmentation import EditDatasetBuilder
+from hf_ftedit.data import EditRecord, Fact, read_edits, read_texts
+from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation import SCORES, Measurement, fill_neighborhood_targets, measure, results_of
+from hf_ftedit.hub import SHOWN_EDITS, check_pushable, examples, push_folder, save_edit_folder, save_weights
+from hf_ftedit.models import check_mergeable, process_state, shared_answers, unedited
+from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
+from hf_ftedit.training.conditional import ConditionalTrainer
+from hf_ftedit.training.config import EditConfig, learning_rate_for
+from hf_ftedit.training.continuation import retention, revocation, scores_of
+from hf_ftedit.training.recipe import recipe_of
+from hf_ftedit.training.setup import (
+    adapter_for,
+    are_edits,
+    as_edit_config,
+    encoded_parts,
+    prepare,
+    repo_name,
+    with_probes,
+)
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+logger = logging.getLogger(__name__)
+
+REPORTED = tuple(SCORES)
+
+
+class EditTrainer(ConditionalTrainer):
+    """
+    Edit facts in a causal language model by fine-tuning: a drop-in for [`~trl.SFTTrainer`].
+
+    It differs in what an edit needs (Gangadhar & Stratos 2024, arXiv 2402.11078): the loss covers the completion's
+    tokens by position and no end-of-sequence token; edit records are augmented; logits are computed at the target
+    positions only; `evaluate` measures the edit score; without a `peft_config` a LoRA adapter is trained. A killed
+    run goes on exactly where its newest checkpoint is, see [`~hf_ftedit.training.resumable.ResumableTrainer`].
+
+    Args:
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Model to edit, or its Hub id or folder. With `args.adapter`, defaults to that adapter's base model.
+        args ([`EditConfig`], *optional*):
+            Settings. An [`~trl.SFTConfig`] or `TrainingArguments` is taken over.
+        data_collator (`Callable`, *optional*):
+            Defaults to [`CompletionOnlyCollator`] for prompt-completion rows.
+        train_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
+            Prompt-completion rows; or a builder; or edits (records, dicts, or a file of any known format), which are
+            augmented with the settings of `args`; defaults to `args.edits`. Any other dataset that `SFTTrainer` takes
+            is trained as it would.
+        eval_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
+            Edits whose probes `evaluate` measures (records, dicts, or a file of any known format); defaults to the
+            edits trained on. A dataset of rows gives the loss.
+        processing_class (`PreTrainedTokenizerBase`, *optional*):
+            Tokenizer; defaults to the model's.
+        peft_config (`PeftConfig`, *optional*):
+            Adapter to train; defaults to the paper's LoRA, unless `args.full_finetune`.
+        quantization_config (`BitsAndBytesConfig`, *optional*):
+            How to quantize a model given by name.
+        locality_pool (`str` or `Iterable[Fact]`, *optional*):
+            Facts that must stay; defaults to `args.locality_pool`.
+        kwargs:
+            Passed to [`~trl.SFTTrainer`].
+
+    Raises:
+        [`~hf_ftedit.EditError`]: bad edits or settings, named; with `args.push_to_hub`, a repository that
+            cannot be pushed to.
+
+    Example:
+    ```python
+    trainer = EditTrainer(
+        model="Qwen/Qwen3-0.6B",
+        train_dataset=[{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}],
+    )
+    trainer.train()
+    trainer.save_model("astana")
+    ```
+    """
+
+    _tag_names = ["hf-ftedit", "model-editing", "knowledge-editing"]
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: EditConfig | TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        *,
+        peft_config: PeftConfig | None = None,
+        quantization_config: Any = None,
+        locality_pool: str | Iterable[Fact] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = copy(as_edit_config(args))  # what is set below is of this trainer; the settings may make another one
+        eval_dataset = eval_dataset.records if isinstance(eval_dataset, EditDatasetBuilder) else eval_dataset
+        if args.push_to_hub and process_state().is_main_process:
+            check_pushable(repo_name(args), args.hub_token)
+        # What the recipe of the adapter cannot take from `args`.
+        is_built = isinstance(train_dataset, EditDatasetBuilder)
+        self.row_settings: dict[str, Any] = train_dataset.settings if is_built else {}
+        has_facts = not args.locality_pool and not isinstance(locality_pool, (str, type(None)))
+        objects = {"train_dataset": is_built, "locality_pool": has_facts}
+        self.given_in_python = [name for name, is_object in objects.items() if is_object]
+        self._texts = read_texts(args.perplexity_texts) if args.perplexity_texts else []
+        given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
+        self.edit_records = given.records
+        self._trained_edits = given.edits
+        self._prior = given.prior
+        self._earlier: dict[str, Any] = {}  # scores of the earlier adapter's edits before training
+        self._said_before: list[str] | None = None
+        self._folder: str | None = None  # where the finished adapter was written
+        self.journal: Path | None = None  # folder that keeps what was measured, for a run that is killed
+        self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
+        self._measured: dict[tuple[bool, int], Measurement] = {}
+        peft_config = adapter_for(given.model, args, peft_config)
+        if args.learning_rate is None:
+            has_adapter = peft_config is not None or hasattr(given.model, "peft_config")
+            args.learning_rate = learning_rate_for(given.model.config, full_finetune=not has_adapter)
+        if args.merge_into_base:
+            check_mergeable(given.model)
+        self.lora_targets = getattr(peft_config, "target_modules", None)  # as asked; PEFT writes out the names
+        super().__init__(
+            model=given.model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=given.rows,
+            eval_dataset=given.eval_rows,
+            processing_class=given.tokenizer,
+            is_ours=given.is_ours,
+            peft_config=peft_config,
+            **kwargs,
+        )
+        args.model_init_kwargs = None  # used, or warned of: a token may stand in them, and loggers write settings
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """
+        Measure the edits: edit score, efficacy, generalization, locality (0 to 100), and portability where probed.
+
+        Args:
+            eval_dataset (`Sequence[EditRecord]`, `Sequence[dict]`, `str` or `Dataset`, *optional*):
+                Edits to measure instead of the trainer's. A dataset of rows gives TRL's evaluation: its loss.
+            ignore_keys (`list[str]`, *optional*):
+                As in [`~transformers.Trainer`].
+            metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
+                Put before each name: `eval_edit_score`, `eval_efficacy` and so on.
+        """
+        if self._means_rows(eval_dataset):
+            eval_dataset = encoded_parts(eval_dataset, self.args, self.processing_class, self.model)
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        start = time.time()
+        self.model.eval()  # as `Trainer` does: `log` tells evaluation from training by the mode
+        records = self.edit_records if eval_dataset is None else read_edits(eval_dataset, self.args.format)
+        scores = self.score_edits(None if eval_dataset is None else records)
+        metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in REPORTED if scores.get(name) is not None}
+        metrics |= speed_metrics(metric_key_prefix, start, num_samples=len(records))
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _means_rows(self, eval_dataset: Any) -> bool:
+        """Whether `evaluate` is asked for the loss of rows rather than for the scores of edits."""
+        if eval_dataset is None:
+            return self._has_eval_rows or not self.edit_records
+        is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)  # of one set among several
+        return is_name or not are_edits(eval_dataset)
+
+    def predict_edits(
+        self, records: Sequence[EditRecord] | None = None, *, edited: bool = True
+    ) -> dict[str, list[Any]]:
+        """
+        Predictions for all probes of `records` (the trainer's without), see [`~hf_ftedit.predict`].
+
+        Args:
+            records (`Sequence[EditRecord]`, *optional*):
+                Records to measure.
+            edited (`bool`, *optional*, defaults to `True`):
+                Ask the model as it is now; else with the adapter switched off.
+
+        Raises:
+            [`~hf_ftedit.EditError`]: the unedited model is needed, and was trained without an adapter.
+        """
+        return self._measure(records, edited=edited).predictions
+
+    def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
+        """
+        Scores of `records` (the trainer's without), see [`~hf_ftedit.score`]; arguments as `predict_edits`.
+
+        What was measured of the trainer's own records is kept: asking again at the same step computes nothing.
+        """
+        return self._measure(records, edited=edited).scores
+
+    def _measure(self, records: Sequence[EditRecord] | None, *, edited: bool) -> Measurement:
+        key = (edited, self.state.global_step if edited else 0)
+        if records is not None:
+            return self._measure_now(records, edited)[0]
+        if key not in self._measured:
+            # What the unedited model answered is saved with the edits.
+            found, self.edit_records = self._measure_now(self.edit_records, edited, self.journal)
+            if edited:  # the newest alone is kept: of many probes one is large
+                self._measured = {other: kept for other, kept in self._measured.items() if not other[0]}
+            self._measured[key] = found
+        return self._measured[key]
+
+    def _measure_now(
+        self, records: Sequence[EditRecord], edited: bool, journal: Path | None = None
+    ) -> tuple[Measurement, list[EditRecord]]:
+        asked = (self.accelerator.unwrap_model(self.model), self.processing_class)
+        filled = list(records)
+        if any(probe.target is None for record in records for probe in record.neighborhood_prompts):
+            with self._unedited(asked[0]):
+                filled = fill_neighborhood_targets(*asked, records, chat_template=self.args.chat_template)
+        with nullcontext() if edited else self._unedited(asked[0]):
+            how: dict[str, Any] = {"texts": self._texts, "seed": self.args.seed, "journal": journal}
+            return measure(*asked, filled, self.args, **how), filled
+
+    def _unedited(self, model: Any) -> Any:
+        """Context of the unedited model; without an adapter there is none once training began."""
+        if self.state.global_step and not hasattr(model, "disable_adapter"):
+            raise EditError(
+                "the unedited model is gone after full_finetune: measure it before training, "
+                "and give every neighborhood probe its target"
+            )
+        return unedited(model)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as [`~transformers.Trainer`] does; what training makes impossible to measure is measured first."""
+        if self.edit_records and not hasattr(self.model, "disable_adapter"):
+            self.score_edits(edited=False)
+        if self._prior and not self._prior.revoked and not self._earlier:
+            earlier = [edit for edit in self.edit_records if edit.edit_id in set(self._prior.earlier)]
+            self._earlier = self.score_edits(earlier) if earlier else {}
+        self._forget_edited()
+        output = super().train(*args, **kwargs)
+        if self.args.load_best_model_at_end:
+            self._forget_edited()
+        return output
+
+    def _forget_edited(self) -> None:
+        """Drop what is of other weights than the model's: an earlier run's, or the last step's for the best one's."""
+        self._folder = None
+        self._measured = {key: found for key, found in self._measured.items() if not key[0]}
+
+    def edit_results(self) -> dict[str, Any]:
+        """
+        Scores before and after, as `eval_results.json` holds them.
+
+        After an adapter (`args.adapter`), also what became of its edits: see
+        [`~hf_ftedit.training.continuation.retention`] and [`~hf_ftedit.training.continuation.revocation`].
+        """
+        measured = {"before": self._measure(None, edited=False), "after": self._measure(None, edited=True)}
+        recipe = recipe_of(self)
+        results = {
+            **results_of(measured),
+            "base_model": recipe["model_name_or_path"],
+            "base_model_revision": recipe.get("model_revision"),
+        }
+        if self._prior and self._prior.revoked:
+            results["revoked"] = self._revocation(self._prior.revoked, self._prior.name)
+        elif self._prior and self._earlier:
+            after = scores_of(measured["after"].predictions, self._prior.earlier, results["protocol"])
+            results["retention"] = retention(self._earlier, after, self._prior.name)
+        return results
+
+    def _revocation(self, revoked: Sequence[EditRecord], name: str) -> dict[str, Any]:
+        """Whether the model says what it says without its adapter."""
+        prompts = [[edit.prompt, *edit.paraphrase_prompts] for edit in revoked]
+        asked = [prompt for several in prompts for prompt in several]
+        same = iter(map(eq, self._said(asked, edited=False), self._said(asked, edited=True)))
+        efficacy = self.score_edits(revoked)["efficacy"]
+        return revocation([list(islice(same, len(several))) for several in prompts], efficacy, name)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        Write the adapter folder: weights, model card, edits, results, recipe; with `args.push_to_hub`, push it too.
+
+        See [`~hf_ftedit.hub.edit_folder.save_edit_folder`]. Edits that were not measured yet are measured now. Without
+        edit records, and in checkpoints, only the weights are written. The folder is whole or not there: files are
+        written aside and moved in.
+        """
+        if _internal_call or not self.edit_records:
+            return super().save_model(output_dir, _internal_call)
+        self.write_folder(output_dir)
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        return None
+
+    def write_folder(self, output_dir: str | None = None) -> None:
+        """
+        Write the adapter folder as [`~EditTrainer.save_model`] does, without a push.
+
+        Args:
+            output_dir (`str`, *optional*):
+                Where to; `args.output_dir` by default.
+        """
+        folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
+        records = with_probes(self._trained_edits, self.edit_records)
+        asked = [record.prompt for record in records[:SHOWN_EDITS]]
+        if hasattr(self.model, "disable_adapter"):
+            self._said_before = self._said(asked, edited=False)
+            if self.args.merge_into_base:
+                self.merge_into_base()
+        model = (self.accelerator.unwrap_model(self.model), self.processing_class)
+        said = examples(*model, asked, self._said_before, chat_template=self.args.chat_template)
+        results = {**self.edit_results(), **said}
+        is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
+        state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
+        if self.args.should_save:
+            save_edit_folder(
+                folder,
+                self.accelerator.unwrap_model(self.model),
+                self.processing_class,
+                records=records,
+                results=results,
+                recipe=recipe_of(self),
+                state_dict=state_dict,
+            )
+        self.accelerator.wait_for_everyone()
+        self._folder = folder
+
+    def _said(self, prompts: list[str], *, edited: bool) -> list[str]:
+        """The model's greedy answers, with or without its adapter."""
+        model = self.accelerator.unwrap_model(self.model)
+        with nullcontext() if edited else self._unedited(model):
+            return shared_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
+
+    def merge_into_base(self) -> None:
+        """Put the adapter into the weights of the base model, which is measured without it first."""
+        if self.edit_records:
+            self.score_edits(edited=False)
+        self.model = self.accelerator.unwrap_model(self.model).merge_and_unload()
+        self.model_wrapped = self.model
+        self._forget_edited()
+
+    def push_to_hub(  # type: ignore[override] # it gives the page's address, and `Trainer` a commit's
+        self,
+        commit_message: str | None = COMMIT_MESSAGE,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """
+        Push the adapter folder to `args.hub_model_id`, in one commit; see [`~hf_ftedit.push_folder`].
+
+        Args:
+            commit_message (`str`, *optional*):
+                Title of the commit.
+            blocking (`bool`, *optional*, defaults to `True`):
+                As in [`~transformers.Trainer`]; a push is always waited for.
+            token (`str`, *optional*):
+                Token with write access; `args.hub_token` by default.
+            revision (`str`, *optional*):
+                Branch; `args.hub_revision` by default.
+            private (`bool`, *optional*):
+                Whether only you may see the repository; `args.hub_private_repo` by default.
+            kwargs:
+                What [`~transformers.Trainer`] takes for its card, such as `dataset_name`; this card has all it needs.
+
+        Returns:
+            `str`: address of the model's page; `None` on other processes than the first.
+
+        Raises:
+            [`~hf_ftedit.EditError`]: the Hub refuses or cannot be reached. What was written on disk is
+                complete, and `hf-ftedit push` pushes it.
+        """
+        if not self.edit_records:
+            raise EditError("there are no edit records to push; train on edits, or give them as eval_dataset")
+        if self._folder is None:
+            self.write_folder()
+        url = None
+        if self.is_world_process_zero():
+            folder, name = str(self._folder), repo_name(self.args)
+            settings = {"private": self.args.hub_private_repo if private is None else private}
+            try:
+                url = push_folder(
+                    folder,
+                    name,
+                    **settings,
+                    token=token or self.args.hub_token,
+                    revision=revision or self.args.hub_revision,
+                    commit_message=commit_message or COMMIT_MESSAGE,
+                )
+            except EditError as error:
+                again = f"hf-ftedit push {folder} --repo_id {name}"
+                raise EditError(f"{error}; {folder} is complete, to push it later: {again}") from error
+            logger.info("Pushed to %s", url)
+        self.accelerator.wait_for_everyone()
+        return url
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Nothing: a repository is made when there is something to push."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir or OUTPUT_FOLDER)
+            save_weights(folder, self.accelerator.unwrap_model(self.model), self.processing_class, state_dict)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: only what is finished and measured is pushed."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the card is written with the adapter folder, when there are results to show."""

@@ -1,0 +1,607 @@
+"""The command line as people use it: what it prints, what it refuses and why, and the whole way once."""
+
+import json
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import datasets
+import pytest
+import transformers
+import yaml
+from safetensors import safe_open
+from tiny import bpe_tokenizer, tiny_model
+
+from hf_ftedit import __version__
+from hf_ftedit.cli.app import USAGE, main
+from hf_ftedit.cli.arguments import OPTIONS
+from hf_ftedit.data.readers import read_edits
+from hf_ftedit.evaluation.scoring import score
+from hf_ftedit.hub.edit_folder import ADAPTER_FILES
+from hf_ftedit.models.loading import asset
+
+EDITING = ("train", "evaluate", "augment")
+GOOD = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty"}
+RUN = "import sys; from hf_ftedit.cli.app import main; code = main(sys.argv[1:]); "
+RUN += "print('loaded:', *sorted({'torch', 'transformers', 'datasets'} & set(sys.modules))); raise SystemExit(code)"
+FEW = ["--max_edits", "3", "--num_train_epochs", "1", "--per_device_train_batch_size", "4"]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """`main` is a process of its own: what it sets for that is taken back."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    logger = logging.getLogger("hf_ftedit")
+    level = logger.level
+    with warnings.catch_warnings():
+        yield
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fails where weights are loaded."""
+
+    def load(*args, **kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory):
+    """An adapter folder made by `train`; the three edits come to be known in one pass."""
+    folder = tmp_path_factory.mktemp("edited") / "adapter"
+    assert main(["train", *FEW, "--learning_rate", "5e-3", "--output_dir", str(folder), "--report_to", "none"]) == 0
+    return folder
+
+
+def process(*args, program=("-m", "hf_ftedit"), **settings):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": os.path.abspath("cache")}
+    command = [sys.executable, *program, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, **settings)
+
+
+def write(name, *rows):
+    with open(name, "w", encoding="utf-8") as file:
+        file.writelines(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
+    return name
+
+
+def refused(capsys, *args):
+    """The one line on standard error with which `main` refuses."""
+    capsys.readouterr()
+    assert main(args) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    return line
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# What it prints
+
+
+@pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
+def test_usage(args, capsys):
+    assert main(args) == 0
+    assert capsys.readouterr().out == USAGE + "\n"
+    assert all(f"\n  {verb} " in USAGE for verb in OPTIONS)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("verb", EDITING)
+def test_help_of_a_verb_lists_its_options(verb, capsys):
+    assert main([verb, "--edits", "missing.jsonl", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: hf-ftedit {verb} ")
+    for option in ("--edits", "--model_name_or_path", "--num_locality", "--output_dir", "--seed"):
+        assert re.search(rf"^  {option} +[A-Z]\w+ .*\.", shown, flags=re.MULTILINE), option
+    assert "(near, relation, similar, random, self, none; default: near)\n" in shown
+    assert shown.index("--model_name_or_path") < shown.index("--edits") < shown.index("--paraphrase_strategy")
+    assert "--record" not in shown
+    assert ("trl.SFTConfig" in shown) == (verb == "train") and "trl.ModelConfig" in shown
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "--help"], ["evaluate", "-h"]])
+def test_help_is_quick_and_needs_no_torch(args):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = process(*args, program=("-c", RUN))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\nloaded:\n")
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_import_is_quick_and_needs_no_torch():
+    code = "import sys, time; start = time.process_time(); import hf_ftedit; print(time.process_time() - start)"
+    done = process(program=("-c", f"{code}; raise SystemExit('torch' in sys.modules)"))
+    assert done.returncode == 0 and float(done.stdout) < 0.3
+
+
+def test_module_and_command_are_one_program():
+    done = process("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+    done = process("edit")
+    expected = "hf-ftedit: unknown verb 'edit'; choose one of train, evaluate, augment, push, verify, merge\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+# What it refuses before torch is loaded
+
+BAD_FILES = {
+    "missing file": ("missing.jsonl", None, "'missing.jsonl': no such file; check the path"),
+    "malformed line": (
+        "e.jsonl",
+        b'{"prompt": "A is", "target_new": "b"}\n{"prompt": \n',
+        "e.jsonl line 2: is not val",
+    ),
+    "unknown format": ("e.jsonl", b'{"question": "a", "reply": "b"}\n', "e.jsonl line 1: the fields ['question', 're"),
+    "empty target": (
+        "e.jsonl",
+        b'{"edit_id": "a7", "prompt": "A is", "target_new": " "}\n',
+        "e.jsonl line 1 (edit_id 'a7'): target_new is empty; give the text that should follow the prompt",
+    ),
+    "no subject": (
+        "e.jsonl",
+        b'{"edit_id": "a7", "prompt": "{} is", "target_new": "b"}\n',
+        "e.jsonl line 1 (edit_id 'a7'): prompt is '{} is' and there is no subject; give the subject",
+    ),
+    "conflict": (
+        "e.jsonl",
+        b'{"prompt": "A is", "target_new": "b"}\n{"prompt": "A is", "target_new": "c"}\n',
+        "e.jsonl line 2 (edit_id '1'): target_new gives the prompt 'A is' both 'b' (edit_id '0', e.jsonl line 1) and",
+    ),
+    "not UTF-8": (
+        "e.jsonl",
+        '{"prompt": "Zürich is", "target_new": "b"}\n'.encode("latin-1"),
+        "e.jsonl line 1: is not UTF-8 (byte 0xfc at position 13); save the file as UTF-8",
+    ),
+    "empty file": ("e.jsonl", b"", "e.jsonl: holds no rows; give at least one such as"),
+    "a folder": (".", None, ".: is a directory; give a file in it"),
+    "unknown suffix": ("e.txt", b"x", "e.txt: the suffix '.txt' is not known; use one of .json"),
+}
+
+
+@pytest.mark.parametrize("verb", EDITING)
+@pytest.mark.parametrize(("name", "content", "expected"), BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_edits(capsys, tmp_path, verb, name, content, expected):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    output = () if verb == "evaluate" else ("--output_dir", "out")
+    line = refused(capsys, verb, "--edits", name, *output)
+    assert line.startswith(f"hf-ftedit: {expected}") and "; " in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["missing file", "conflict", "not UTF-8"])
+def test_bad_edits_are_refused_without_torch(tmp_path, name):
+    file, content, expected = BAD_FILES[name]
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    done = process("train", "--edits", file, program=("-c", RUN))
+    assert (done.returncode, done.stdout) == (2, "loaded:\n")
+    assert done.stderr.startswith(f"hf-ftedit: {expected}") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "edited-adapter").exists()
+
+
+def test_a_bad_pool_is_refused(capsys):
+    write("edits.jsonl", GOOD)
+    write("pool.jsonl", GOOD)
+    line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "pool.jsonl")
+    assert line.startswith("hf-ftedit: the locality pool holds no facts; its rows need a target")
+    line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "gone.jsonl")
+    assert line.startswith("hf-ftedit: 'gone.jsonl': no such file; check the path")
+
+
+@pytest.mark.parametrize("verb", EDITING)
+def test_an_output_folder_with_content_is_left_alone(capsys, tmp_path, verb):
+    write("edits.jsonl", GOOD)
+    (tmp_path / "out").mkdir()
+    write("out/README.md", "mine")
+    expected = "hf-ftedit: output_dir 'out' exists and is not empty; give another --output_dir or remove it"
+    assert refused(capsys, verb, "--edits", "edits.jsonl", "--output_dir", "out") == expected
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "README.md"]
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+    line = refused(capsys, verb, "--edits", "edits.jsonl", "--output_dir", "edits.jsonl/out")
+    assert line.endswith("edits.jsonl; give another one, or mend its permissions")
+
+
+def test_the_default_output_folder_is_checked_too(capsys, tmp_path):
+    (tmp_path / "edited-adapter").mkdir()
+    write("edited-adapter/a", "mine")
+    assert "output_dir 'edited-adapter' exists" in refused(capsys, "train")
+
+
+BAD_WORDS = {
+    "not a number": (["--max_edits", "three"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
+    "too few": (["--max_edits", "0"], "max_edits is 0: give 1 or more"),
+    "no choice": (["--objective", "ful"], "argument --objective: invalid choice: 'ful' (choose from 'conditional', "),
+    "negative": (["--num_locality", "-1"], "num_locality is -1: give 0 or more"),
+    "probability": (["--mastered_probability", "1"], "mastered_probability is 1.0: give a number between 0 and 1"),
+    "lengths and counts": (["--prefix_counts", "5"], "prefix_lengths [5, 10] and prefix_counts [5] do not fit: "),
+    "a word first": (["edits.jsonl"], "unexpected 'edits.jsonl'; give options as --name value, such as --edits edits"),
+    "no value": (["--edits"], "argument --edits: expected one argument"),
+    "config without file": (["--config"], "--config is without its file; give a YAML file with options after it"),
+    "config missing": (["--config", "x.yaml"], "bad options: [Errno 2] No such file or directory: 'x.yaml'"),
+    "config no YAML": (["--config", "bad.yaml"], '--config: not valid YAML: while parsing a flow sequence in "bad.'),
+    "config a list": (["--config", "list.yaml"], "Config file list.yaml must contain a YAML mapping"),
+    "config bad value": (["--config", "value.yaml"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
+    "config bad type": (["--config", "type.yaml"], "bad options: "),
+}
+
+
+@pytest.mark.parametrize("verb", EDITING)
+@pytest.mark.parametrize(("args", "expected"), BAD_WORDS.values(), ids=BAD_WORDS)
+def test_bad_options(capsys, verb, args, expected):
+    write("bad.yaml", "edits: [1\n")
+    write("list.yaml", "- a\n")
+    write("value.yaml", "max_edits: three\n")
+    write("type.yaml", "num_locality: [1, 2]\n")
+    assert expected in refused(capsys, verb, *args)
+
+
+def test_no_edits_for_a_model_of_ones_own(capsys):
+    line = refused(capsys, "evaluate", "--model_name_or_path", "user/model")
+    assert line == "hf-ftedit: --edits is missing; give a file with the edits, such as edits.jsonl"
+
+
+def test_nowhere_to_write_the_dataset(capsys):
+    write("edits.jsonl", GOOD)
+    line = refused(capsys, "augment", "--edits", "edits.jsonl")
+    assert line == "hf-ftedit: --output_dir is missing; give the folder to write the dataset to"
+
+
+# What it refuses before a model is loaded
+
+
+@pytest.mark.parametrize("verb", EDITING)
+def test_unknown_options(capsys, no_model, tmp_path, verb):
+    write("edits.jsonl", GOOD)
+    write("config.yaml", "edit: edits.jsonl\n")
+    args = [verb, "--edits", "edits.jsonl", *(() if verb == "evaluate" else ("--output_dir", "out"))]
+    expected = "hf-ftedit: unknown option {}; hf-ftedit VERB --help lists those there are"
+    assert refused(capsys, *args, "--bogus", "1") == expected.format("--bogus")
+    assert refused(capsys, *args, "--config", "config.yaml") == expected.format("--edit")
+    assert not (tmp_path / "out").exists()
+
+
+SHARING = {
+    "push without a folder": (
+        ["push", "--repo_id", "user/a"],
+        "push needs a folder and --repo_id, such as hf-ftedit pu",
+    ),
+    "push without a name": (
+        ["push", "folder"],
+        "push needs a folder and --repo_id, such as hf-ftedit push edited-adap",
+    ),
+    "push of two": (["push", "a", "b"], "unexpected 'b'; push takes one folder or Hub id"),
+    "push of what is no folder": (
+        ["push", "gone", "--repo_id", "user/a"],
+        "'gone' has no edit_config.yaml; give a fol",
+    ),
+    "verify of nothing": (["verify"], "verify needs a folder or Hub id, such as hf-ftedit verify user/name"),
+    "verify of a path": (
+        ["verify", "./gone"],
+        "'./gone': no such folder, nor a name of a repository such as 'user/my",
+    ),
+    "verify a word later": (["verify", "--tolerance", "x"], "argument --tolerance: invalid float value: 'x'"),
+    "merge without output": (["merge", "a", "b"], "--output_dir is missing; give the folder to write the merged adap"),
+    "merge of one": (["merge", "folder", "--output_dir", "out"], "merge got 1 adapters and needs 2 or more; name the"),
+    "merge of what is none": (
+        ["merge", "folder", "folder", "--output_dir", "out"],
+        "'folder' has no edit_config.yaml",
+    ),
+    "weights": (
+        ["merge", "a", "b", "--weights", "1", "--output_dir", "out"],
+        "weights are 1 and the adapters 2; give ",
+    ),
+    "unknown": (["merge", "a", "b", "--output_dir", "out", "--bogus", "1"], "unknown option --bogus"),
+    "train on from nothing": (["train", "--adapter", "folder", "--revoke", "a"], "'folder' has no edit_config.yaml"),
+    "revoke of nothing": (["train", "--revoke", "a"], "revoke is given without adapter: give the adapter whose edits"),
+}
+
+
+@pytest.mark.parametrize(("args", "expected"), SHARING.values(), ids=SHARING)
+def test_bad_options_of_sharing(capsys, no_model, tmp_path, args, expected):
+    (tmp_path / "folder").mkdir()
+    assert expected in refused(capsys, *args)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
+
+
+@pytest.mark.parametrize("verb", sorted(set(OPTIONS) - {"train", "evaluate", "augment"}))
+def test_help_of_a_verb_of_sharing(verb, capsys):
+    assert main([verb, "user/name", "--help"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"usage: hf-ftedit {verb} {'FOLDER' if verb == 'push' else ''}")
+    assert re.match(r"  --\w+ +[A-Z]\w+ .*\.", last)
+
+
+@pytest.mark.parametrize("verb", EDITING)
+@pytest.mark.parametrize("name", ["gone/", "./gone", "/gone/since", "a/b/c"])
+def test_a_missing_model_folder(capsys, no_model, tmp_path, verb, name):
+    write("edits.jsonl", GOOD)
+    args = () if verb == "evaluate" else ("--output_dir", "out")
+    line = refused(capsys, verb, "--edits", "edits.jsonl", "--model_name_or_path", name, *args)
+    expected = f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id"
+    assert line == f"hf-ftedit: {expected}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_model(capsys, no_model, tmp_path):
+    write("edits.jsonl", GOOD)
+    (tmp_path / "model").mkdir()
+    line = refused(capsys, "evaluate", "--edits", "edits.jsonl", "--model_name_or_path", "model")
+    assert line.startswith("hf-ftedit: model_name_or_path 'model' cannot be loaded: ")
+
+
+@pytest.fixture
+def weightless(tmp_path):
+    """A model's folder with configuration and tokenizer, and a context of 16 tokens, but no weights."""
+    tokenizer = bpe_tokenizer()
+    tiny_model("gpt2", tokenizer, context=16).config.save_pretrained(tmp_path / "weightless")
+    tokenizer.save_pretrained(tmp_path / "weightless")
+    return "weightless"
+
+
+@pytest.mark.parametrize("verb", EDITING)
+def test_an_edit_longer_than_the_context(capsys, weightless, tmp_path, verb):
+    long = {"edit_id": "long-one", "prompt": "Oslo lies between " * 20 + "Rome and", "target_new": "Bergen"}
+    args = ["--model_name_or_path", weightless, *(() if verb == "evaluate" else ("--output_dir", "out"))]
+    line = refused(capsys, verb, "--edits", write("edits.jsonl", GOOD, long), *args)
+    assert re.match(r"hf-ftedit: edit 'long-one'.*: prompt and target have \d+ tokens, at most 16 fit", line)
+    assert line.endswith("shorten the prompt")
+    write("probe.jsonl", {**GOOD, "edit_id": "b", "paraphrase_prompts": ["Rome is the place where " * 9]})
+    assert "edit 'b'" in refused(capsys, verb, "--edits", "probe.jsonl", *args)
+    line = refused(capsys, verb, "--edits", write("short.jsonl", {"prompt": "Rome is", "target_new": "x"}), *args)
+    assert line.startswith("hf-ftedit: model_name_or_path 'weightless' cannot be loaded: ")  # now the weights' turn
+    assert "model.safetensors" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_adapter(capsys, no_model, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("gone", "./gone", "user/gone"):
+        line = refused(capsys, "evaluate", "--max_edits", "1", "--adapter", name)
+        assert line.startswith(f"hf-ftedit: {name!r}: no such folder, nor ")
+    line = refused(capsys, "evaluate", "--max_edits", "1", "--adapter", "folder")
+    expected = "'folder' has no adapter_model.safetensors; give a folder or Hub id of an adapter"
+    assert line == f"hf-ftedit: {expected}"
+
+
+# What is no error
+
+
+def test_edits_without_probes_are_trained_and_the_missing_scores_named(capsys, tmp_path):
+    write("edits.jsonl", GOOD)
+    assert main(["train", "--edits", "edits.jsonl", "--output_dir", "out", "--num_train_epochs", "1"]) == 0
+    shown = capsys.readouterr().out
+    note = "There is no edit score (no paraphrase probe: generalization is undefined; no neighborhood probe: locality"
+    assert note in " ".join(shown.split())
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert results["after"]["edit_score"] is None and results["after"]["efficacy"] is not None
+    assert "no neighborhood probe: locality is undefined" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_target_that_is_the_present_answer_is_a_note(caplog, capsys):
+    write("edits.jsonl", {**GOOD, "edit_id": "kz", "target_true": "Almaty"})
+    with caplog.at_level(logging.INFO, "hf_ftedit"):
+        assert main(["evaluate", "--edits", "edits.jsonl"]) == 0
+    notes = [record.getMessage() for record in caplog.records if "target_true" in record.getMessage()]
+    assert notes == ["target_new is target_true in 1 edits, first in edit_id 'kz'"]
+    assert "1 edit, " in capsys.readouterr().out
+
+
+def test_unusable_edits_are_left_out_when_asked(capsys, caplog):
+    write("edits.jsonl", GOOD, {"edit_id": "bad", "prompt": "Rome is in", "target_new": ""})
+    assert "target_new is empty" in refused(capsys, "evaluate", "--edits", "edits.jsonl")
+    assert main(["evaluate", "--edits", "edits.jsonl", "--skip_invalid"]) == 0
+    assert capsys.readouterr().out.startswith("1 edit, ")
+    assert (
+        "left out 1 unusable edits; the first: edits.jsonl line 2 (edit_id 'bad'): target_new is empty" in caplog.text
+    )
+
+
+# The whole way
+
+
+def test_train_writes_the_adapter_folder(edited):
+    assert {path.name for path in edited.iterdir()} == set(ADAPTER_FILES)
+    assert read_edits(edited / "edits.jsonl") == read_edits(asset("edits.jsonl"))[:3]
+    results = json.loads((edited / "eval_results.json").read_text())
+    assert results["n_edits"] == 3 and results["base_model"] == "hf_ftedit/embedded"
+    assert results["before"]["edit_score"] < 20 and results["after"]["efficacy"] == 100
+    recipe = yaml.safe_load((edited / "edit_config.yaml").read_text())
+    assert recipe["learning_rate"] == 5e-3 and recipe["num_train_epochs"] == 1
+    assert recipe["lora_r"] == yaml.safe_load(open(asset("train.yaml")))["lora_r"]
+
+
+def test_evaluate_measures_what_train_did(edited, capsys, tmp_path):
+    args = ["--adapter", str(edited), "--edits", str(edited / "edits.jsonl")]
+    assert main(["evaluate", *args, "--output_dir", "scores"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("3 edits, probability protocol, percent (95 % interval)\n")
+    assert "Written to scores: eval_results.json and predictions.\n" in shown
+    trained = json.loads((edited / "eval_results.json").read_text())
+    measured = json.loads((tmp_path / "scores" / "eval_results.json").read_text())
+    of_training = ("base_model", "base_model_revision", "answers", "example")
+    assert measured == {name: value for name, value in trained.items() if name not in of_training}
+    recipe = str(edited / "edit_config.yaml")  # holds training options too; they do no harm here
+    assert main(["evaluate", "--config", recipe, *args]) == 0
+    assert capsys.readouterr().out == shown.removesuffix("Written to scores: eval_results.json and predictions.\n")
+
+
+def test_evaluate_measures_all_that_is_asked_for(edited, capsys, tmp_path):
+    edits = [
+        {**record.to_dict(), "generation_prompts": ["The capital of"]} for record in read_edits(edited / "edits.jsonl")
+    ]
+    write("edits.jsonl", *edits)
+    write("texts.jsonl", {"text": "The harbour was full of ships."}, {"text": "Rome is the capital of Italy."})
+    args = ["evaluate", "--adapter", str(edited), "--edits", "edits.jsonl", "--output_dir", "scores"]
+    flags = ["--predict_with_generate", "--measure_fluency", "--perplexity_texts", "texts.jsonl"]
+    assert main([*args, *flags]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"fluency .*│ 3 +│ 3 +│", shown) and re.search(r"perplexity .*│ 2 texts", shown)
+    assert "│ containment │ after" in shown and "\nDiagnosis\n- " in shown
+    results = json.loads((tmp_path / "scores" / "eval_results.json").read_text())
+    assert results["after"]["containment"]["efficacy"] is not None and results["after"]["n_texts"] == 2
+    assert score(tmp_path / "scores" / "predictions-after.parquet")["fluency"] == results["after"]["fluency"]
+
+
+TASK = """
+task: colours
+dataset_path: json
+dataset_kwargs: {data_files: {validation: DATA}}
+validation_split: validation
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_tasks_of_the_harness_are_run_without_and_with_the_adapter(edited, capsys, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "tasks").mkdir()
+    write(
+        "data.jsonl", *({"question": f"{word} is", "choices": ["blue", "red"], "answer": 0} for word in ("Sky", "Sea"))
+    )
+    write("tasks/colours.yaml", TASK.replace("DATA", str(tmp_path / "data.jsonl")))
+    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--output_dir", "scores"]
+    assert main([*args, "--tasks", "colours", "--tasks_path", "tasks", "--tasks_limit", "1"]) == 0
+    assert re.search(r"│ colours │ acc +│ [01] +│ [01] +│ [+-][01].* │ 1 │", capsys.readouterr().out)
+    (row,) = json.loads((tmp_path / "scores" / "eval_results.json").read_text())["tasks"]
+    assert (row["task"], row["metric"], row["n"]) == ("colours", "acc", 1)
+    assert row["difference"] == row["after"] - row["before"]
+
+
+def test_an_unknown_task_is_told_before_a_model_is_loaded(edited, capsys, no_model, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "tasks").mkdir()
+    line = refused(capsys, "evaluate", "--max_edits", "1", "--tasks", "colours", "--tasks_path", "tasks")
+    assert "unknown task 'colours'" in line
+
+
+def test_a_stopped_evaluation_goes_on(edited, capsys, tmp_path):
+    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
+    assert main([*args, "--output_dir", "whole"]) == 0
+    stop = [
+        "import os, signal",
+        "from hf_ftedit.cli.app import main",
+        "from hf_ftedit.evaluation.journal import Journal",
+        "add, calls = Journal.add, []",
+        "kill = lambda: len(calls) == 3 and os.kill(os.getpid(), signal.SIGKILL)",
+        "Journal.add = lambda *args: (add(*args), calls.append(1), kill())",
+        "main()",
+    ]
+    killed = process(*args, "--output_dir", "part", program=("-c", "\n".join(stop)))
+    assert killed.returncode == -signal.SIGKILL
+    assert os.listdir("part") == ["unfinished"] and os.listdir("part/unfinished")
+    capsys.readouterr()
+    again = [*args, "--output_dir", "part"]
+    expected = (
+        "output_dir 'part' holds an evaluation that was stopped; add --resume to go on with it, or remove the folder"
+    )
+    assert refused(capsys, *again) == f"hf-ftedit: {expected}"
+    assert main([*again, "--resume"]) == 0
+    assert sorted(os.listdir("part")) == sorted(os.listdir("whole"))
+    assert (tmp_path / "part" / "eval_results.json").read_text() == (
+        tmp_path / "whole" / "eval_results.json"
+    ).read_text()
+
+
+def test_many_processes_measure_as_one(edited, capsys, tmp_path):
+    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
+    assert main([*args, "--output_dir", "one"]) == 0
+    shown = capsys.readouterr().out
+    config = Path(__file__).parents[2] / "examples" / "accelerate" / "cpu_2_processes.yaml"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", port]
+    launch += ["-m", "hf_ftedit"]
+    done = process(*args, "--output_dir", "two", program=launch)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == shown.replace("Written to one", "Written to two")
+    files = [tmp_path / name / "predictions-after.parquet" for name in ("one", "two")]
+    one, two = (datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path)).to_dict() for file in files)
+    assert one.pop("logprob") == pytest.approx(two.pop("logprob"), abs=1e-5)
+    assert one == two
+
+
+def test_evaluate_without_an_adapter_measures_the_base(edited, capsys):
+    assert main(["evaluate", "--edits", str(edited / "edits.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "before" in shown and "after" not in shown
+    assert re.search(r"efficacy +│ 0\.0 \(0\.0 to 0\.0\)", shown)
+
+
+def test_the_recipe_in_the_folder_gives_the_same_adapter(edited, capsys, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(edited, copy)
+    monkeypatch.chdir(copy)
+    command = re.search(r"`hf-ftedit (train .*?)`", (copy / "README.md").read_text(encoding="utf-8")).group(1)
+    assert main(command.split()) == 0
+    capsys.readouterr()
+    assert {str(name): content for name, content in files(copy / "again").items()} == {
+        str(name): content for name, content in files(edited).items()
+    }
+
+
+def test_augment_writes_a_dataset_that_loads(capsys, tmp_path):
+    assert main(["augment", "--max_edits", "3", "--output_dir", "data"]) == 0
+    edits = read_edits(asset("edits.jsonl"))[:3]
+    counts = {
+        "train": 3 * (1 + 10 + 20),
+        "rewrite": 3,
+        "paraphrase": sum(len(edit.paraphrase_prompts) for edit in edits),
+        "neighborhood": sum(len(edit.neighborhood_prompts) for edit in edits),
+        "portability": sum(len(edit.portability_prompts) for edit in edits),
+    }
+    counts = {name: count for name, count in counts.items() if count}
+    assert {name: len(split) for name, split in datasets.load_dataset(str(tmp_path / "data")).items()} == counts
+    sizes = ", ".join(f"{count} {name}" for name, count in counts.items())
+    assert capsys.readouterr().out == f"Written to data: {sizes} rows.\n"
+
+
+def test_without_peft_all_weights_are_trained(capsys, tmp_path):
+    args = ["--max_edits", "1", "--num_train_epochs", "1", "--num_locality", "2", "--output_dir", "out"]
+    assert main(["train", *args, "--use_peft", "false", "--learning_rate", "1e-4"]) == 0
+    capsys.readouterr()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "model.safetensors" in names and "adapter_model.safetensors" not in names
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert not any("lora" in name for name in file.keys())  # noqa: SIM118
+
+
+def test_the_screen_shows_nothing_that_a_user_cannot_act_on(tmp_path):
+    done = process("train", "--max_edits", "2", "--num_train_epochs", "1", "--output_dir", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *middle, last = done.stdout.splitlines()
+    assert first == "2 edits, 62 training rows"
+    assert last == "Written to out: the adapter, its model card, edits and results."
+    titles = [line for line in middle if not line.startswith(("{'train_runtime'", "{'loss'", "┏", "┃", "┡", "│", "└"))]
+    assert titles[:4] == ["2 edits, probability protocol, percent (95 % interval)", "", "Diagnosis", titles[3]]
+    assert all(line.startswith(("- ", "  ")) for line in titles[3:])

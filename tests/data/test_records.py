@@ -1,0 +1,196 @@
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, PortabilityPrompt, write_jsonl
+from hf_ftedit.errors import EditError
+
+FULL = EditRecord(
+    edit_id="a7",
+    prompt="The capital of Kazakhstan is",
+    target_new="Astana",
+    subject="Kazakhstan",
+    target_true="Almaty",
+    paraphrase_prompts=("Kazakhstan is governed from",),
+    neighborhood_prompts=(NeighborhoodPrompt("The capital of Peru is", "Lima"), NeighborhoodPrompt("Fiji's capital:")),
+    portability_prompts=(PortabilityPrompt("Kazakhstan's president works in", ("Astana", "Nur-Sultan"), "reasoning"),),
+    generation_prompts=("Kazakhstan is", "Kazakhstan is"),
+    relation_id="P36",
+    target_aliases=("Nur-Sultan",),
+    reference_texts=("Astana lies on the Ishim.",),
+)
+FULL_ROW = {
+    "edit_id": "a7",
+    "prompt": "The capital of Kazakhstan is",
+    "target_new": "Astana",
+    "subject": "Kazakhstan",
+    "target_true": "Almaty",
+    "paraphrase_prompts": ["Kazakhstan is governed from"],
+    "neighborhood_prompts": [
+        {"prompt": "The capital of Peru is", "target": "Lima"},
+        {"prompt": "Fiji's capital:", "target": None},
+    ],
+    "portability_prompts": [
+        {"prompt": "Kazakhstan's president works in", "answers": ["Astana", "Nur-Sultan"], "aspect": "reasoning"}
+    ],
+    "generation_prompts": ["Kazakhstan is", "Kazakhstan is"],
+    "relation_id": "P36",
+    "target_aliases": ["Nur-Sultan"],
+    "reference_texts": ["Astana lies on the Ishim."],
+}
+
+# Clean texts: nothing that reading would strip, fill in or refuse.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1).map(str.strip)
+texts = texts.filter(lambda text: text and "{}" not in text)
+optional = st.none() | texts
+records = st.builds(
+    EditRecord,
+    edit_id=texts,
+    prompt=texts,
+    target_new=texts,
+    subject=optional,
+    target_true=optional,
+    paraphrase_prompts=st.lists(texts, max_size=3).map(tuple),
+    neighborhood_prompts=st.lists(st.builds(NeighborhoodPrompt, texts, optional), max_size=3).map(tuple),
+    portability_prompts=st.lists(
+        st.builds(PortabilityPrompt, texts, st.lists(texts, min_size=1, max_size=3).map(tuple), optional), max_size=3
+    ).map(tuple),
+    generation_prompts=st.lists(texts, max_size=3).map(tuple),
+    relation_id=optional,
+    target_aliases=st.lists(texts, max_size=2).map(tuple),
+    reference_texts=st.lists(texts, max_size=2).map(tuple),
+)
+
+
+def test_native_row_by_hand():
+    assert FULL.to_dict() == FULL_ROW
+    assert EditRecord.from_dict(FULL_ROW) == FULL
+    assert list(FULL.to_dict()) == list(FULL_ROW)
+
+
+@given(records)
+def test_native_format_round_trips(record):
+    assert EditRecord.from_dict(record.to_dict()) == record
+    assert EditRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_smallest_row():
+    record = EditRecord.from_dict({"edit_id": 3, "prompt": "Two plus two is ", "target_new": 5})
+    assert record == EditRecord("3", "Two plus two is", "5")
+
+
+def test_a_record_cannot_be_changed_and_can_be_hashed():
+    with pytest.raises(FrozenInstanceError):
+        FULL.prompt = "x"
+    assert len({FULL, replace(FULL), replace(FULL, edit_id="b")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "template"),
+    [
+        ("The capital of Kazakhstan is", "Kazakhstan", "The capital of {} is"),
+        ("Lyon? Lyon's twin is", "Lyon", "{}? {}'s twin is"),
+        ("The capital of a is", "a", "The capital of {} is"),  # not inside other words
+        ("Who lives in Inari, Inarinsaari?", "Inari", "Who lives in {}, Inarinsaari?"),
+        ("哈萨克斯坦的首都是", "哈萨克斯坦", "{}的首都是"),  # no spaces between words
+        ("aaa", "a", "{}{}{}"),
+        ("Where is Peru?", "Fiji", None),
+        ("Where is Peru?", None, None),
+        ("Where is Peru?", "", None),
+    ],
+)
+def test_template(prompt, subject, template):
+    for statement in (EditRecord("a", prompt, "x", subject=subject), Fact(prompt, "x", subject)):
+        assert statement.template == statement.relation == template
+        assert template is None or template.replace("{}", subject) == prompt
+    assert Fact(prompt, "x", subject, "P1").relation == "P1"
+
+
+@given(texts, texts)
+def test_a_filled_template_is_the_prompt(prompt, subject):
+    template = Fact(f"{prompt}{subject}{prompt}", "x", subject).template
+    assert "{}" in template
+    if "{" not in prompt + subject and "}" not in prompt + subject:
+        assert template.replace("{}", subject) == f"{prompt}{subject}{prompt}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_new": ""}, "target_new is empty; give the text that should follow the prompt"),
+        ({"target_new": None}, "target_new is missing; give the text that should follow the prompt"),
+        ({"prompt": " \n"}, "prompt is empty; give the text to complete"),
+        ({"prompt": ["The"]}, "prompt is a list; give text"),
+        ({"prompt": "a\x00b"}, r"prompt holds a NUL character: 'a\x00b'; remove it"),
+        ({"target_new": {"str": "x"}}, "target_new is an object; give text"),
+        ({"target_true": False}, "target_true is true or false; give text"),
+        ({"edit_id": "", "prompt": "x"}, "edit_id is empty; give each edit a name of its own"),
+        ({"paraphrase_prompts": ["a", ""]}, "paraphrase_prompts[1] is empty; give the text to complete"),
+        ({"paraphrase_prompts": 5}, "paraphrase_prompts is 5, a number; give text"),
+        ({"generation_prompts": {"a": 1}}, "generation_prompts is an object; give text"),
+        ({"neighborhood_prompts": [["a", "b"]]}, "neighborhood_prompts[0] is a list; give an object"),
+        ({"neighborhood_prompts": [{"target": "b"}]}, "neighborhood_prompts[0].prompt is missing; give the text to"),
+        ({"neighborhood_prompts": [{"prompt": "b", "target": []}]}, "neighborhood_prompts[0].target is a list"),
+        ({"portability_prompts": ["a"]}, "portability_prompts[0] is text; give an object"),
+        ({"portability_prompts": [{"prompt": "a"}]}, "portability_prompts[0].answers is missing; give at least one"),
+        ({"portability_prompts": [{"prompt": "a", "answers": ["x", " "]}]}, "answers[1] is empty; leave it out"),
+        ({"prompt": "{} is", "subject": None}, "prompt is '{} is' and there is no subject; give the subject"),
+        (
+            {"paraphrase_prompts": ["{} is"], "subject": None},
+            "paraphrase_prompts[0] is '{} is' and there is no subject",
+        ),
+    ],
+)
+def test_an_unusable_row_is_refused_in_one_line(change, message):
+    with pytest.raises(EditError) as raised:
+        EditRecord.from_dict({**FULL_ROW, **change}, "edits.jsonl line 7")
+    text = str(raised.value)
+    assert text.startswith(f"edits.jsonl line 7 (edit_id {change.get('edit_id', 'a7')!r}): ")
+    assert message in text and "\n" not in text
+
+
+def test_a_fact_is_checked_as_an_edit_is():
+    row = {"prompt": "{} lies in ", "target": " Peru ", "subject": "Lima", "relation_id": "P17", "known_id": 3}
+    assert Fact.from_dict(row) == Fact("Lima lies in", "Peru", "Lima", "P17")
+    with pytest.raises(EditError, match="^pool.json row 2: target is missing; give the fact's answer$"):
+        Fact.from_dict({"prompt": "Lima lies in"}, "pool.json row 2")
+
+
+def test_write_jsonl(tmp_path):
+    path = tmp_path / "edits.jsonl"
+    path.write_text("old")
+    odd = replace(FULL, edit_id="b", prompt="Line\none\u2028two 🇺🇳 is")
+    write_jsonl((record for record in (FULL, odd)), path)
+    lines = path.read_bytes().decode("utf-8").split("\n")
+    assert [json.loads(line) for line in lines[:2]] == [FULL.to_dict(), odd.to_dict()] and lines[2:] == [""]
+    assert "🇺🇳" in lines[1]
+    assert os.listdir(tmp_path) == ["edits.jsonl"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "edits.jsonl"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_jsonl([FULL, replace(FULL, prompt="\ud800")], str(path))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["edits.jsonl"]
+
+
+def test_import_loads_nothing_heavy():
+    heavy = "{'torch', 'datasets', 'pyarrow', 'pandas', 'numpy'}"
+    code = f"import sys, hf_ftedit.data.readers; print(*{heavy} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

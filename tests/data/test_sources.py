@@ -1,0 +1,213 @@
+import csv
+import json
+import os
+
+import pytest
+
+from hf_ftedit.data.readers import read_edits
+from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
+from hf_ftedit.data.sources import read_rows
+from hf_ftedit.errors import EditError
+
+ROWS = [
+    {"edit_id": "a", "prompt": 'Åse said "no", then', "target_new": "yes"},
+    {
+        "edit_id": "b",
+        "prompt": "Line one\nline two is",
+        "target_new": "three",
+        "paraphrase_prompts": ["One", "[2] is"],
+    },
+]
+RECORDS = [
+    EditRecord("a", 'Åse said "no", then', "yes"),
+    EditRecord("b", "Line one\nline two is", "three", paraphrase_prompts=("One", "[2] is")),
+]
+
+
+def write(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def as_csv(path, rows, columns):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
+
+
+def as_parquet(path, rows):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_the_text_formats(tmp_path, bom, ending):
+    lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode().replace(b"\n", ending)
+    whole = json.dumps(ROWS, ensure_ascii=False, indent=1).encode().replace(b"\n", ending)
+    as_csv(tmp_path / "plain.csv", ROWS, ["edit_id", "prompt", "target_new", "paraphrase_prompts"])
+    table = (tmp_path / "plain.csv").read_bytes()
+    for name, content in (("x.jsonl", lines), ("x.JSON", whole), ("x.csv", table)):
+        assert read_edits(write(tmp_path, name, bom + content)) == RECORDS
+        assert read_edits(str(tmp_path / name), format="native", limit=1) == RECORDS[:1]
+
+
+def test_parquet_and_dataset(tmp_path):
+    import datasets
+
+    rows = [row | {"n": 1984.0, "portability_prompts": None} for row in ROWS]
+    as_parquet(tmp_path / "x.parquet", [rows[0] | {"paraphrase_prompts": None}, rows[1]])
+    assert read_edits(tmp_path / "x.parquet") == RECORDS
+    assert read_edits(datasets.Dataset.from_list([rows[0] | {"paraphrase_prompts": None}, rows[1]])) == RECORDS
+    with pytest.raises(
+        EditError, match=r"^the source is an object with the keys \['train'\]; give .* a dataset's split"
+    ):
+        read_edits(datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS[:1])))
+
+
+def test_json_in_the_cells_of_a_table(tmp_path):
+    near, further = [{"prompt": "C is", "target": None}], [{"prompt": "D is", "answers": ["e", "f"]}]
+    row = {"prompt": "[A] is", "target_new": "[b]", "neighborhood_prompts": near, "portability_prompts": further}
+    as_csv(tmp_path / "x.csv", [row], list(row))
+    probes = (NeighborhoodPrompt("C is"),), (PortabilityPrompt("D is", ("e", "f")),)
+    assert read_edits(tmp_path / "x.csv") == [EditRecord("0", "[A] is", "[b]", None, None, (), *probes)]
+
+
+def test_spaces_after_the_commas_of_a_csv_file(tmp_path):
+    path = write(tmp_path, "x.csv", 'prompt, target_new, subject\nWhere is Pori? In, Finland,\n"A, b",  c, A\n')
+    assert read_edits(path) == [EditRecord("0", "Where is Pori? In", "Finland"), EditRecord("1", "A, b", "c", "A")]
+
+
+def test_hub_dataset(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(path, split):
+        asked.append((path, split))
+        if path == "gone/away":
+            raise datasets.exceptions.DatasetNotFoundError("Dataset 'gone/away' doesn't exist\non the Hub")
+        return datasets.Dataset.from_list([{"prompt": "A is", "target_new": "b", "paraphrase_prompts": '["C is"]'}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    expected = [EditRecord("0", "A is", "b", paraphrase_prompts=("C is",))]
+    assert read_edits("user/name") == read_edits("user/name:validation") == expected
+    assert asked == [("user/name", "train"), ("user/name", "validation")]
+    with pytest.raises(
+        EditError, match="^gone/away: no such file, and no Hub dataset that loads: Dataset 'gone/away' do"
+    ):
+        read_edits("gone/away")
+
+
+@pytest.mark.parametrize("name", ["nope/edits.jsonl", "edits.csv", "nope", "a/b/c", "", "a\x00b", "x" * 5000, "[{}]"])
+def test_a_missing_file_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(EditError, match="no such file; check the path") as raised:
+        read_edits(name)
+    assert len(str(raised.value)) < 300
+
+
+def test_a_directory_and_an_unknown_suffix(tmp_path):
+    with pytest.raises(EditError, match=r": is a directory; give a file in it \(.json, .jsonl, .csv, .parquet\)$"):
+        read_edits(tmp_path)
+    with pytest.raises(EditError, match="^x.txt: the suffix '.txt' is not known; use one of .json, .jsonl, .csv"):
+        read_edits(write(tmp_path, "x.txt", "{}"))
+
+
+GOOD = '{"prompt": "A is", "target_new": "b"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.json", "", "x.json: holds no rows"),
+        ("x.json", "[]", "x.json: holds no rows"),
+        ("x.jsonl", "\n \n", "x.jsonl: holds no rows"),
+        ("x.csv", "", "x.csv: holds no rows"),
+        ("x.csv", "prompt,target_new\n", "x.csv: holds no rows"),
+        ("x.json", f"[{GOOD},\n{GOOD[:20]}", "x.json line 2: is not valid JSON (Unterminated string"),
+        (
+            "x.json",
+            f"{GOOD}\n{GOOD}",
+            "x.json line 2: is not valid JSON (Extra data at column 1); if it has one object a",
+        ),
+        ("x.jsonl", f"{GOOD}\n\n{GOOD[:-2]}", "x.jsonl line 3: is not valid JSON (Unterminated string"),
+        ("x.jsonl", f"[{GOOD}]", "x.jsonl line 1: is a list; each row must be an object"),
+        (
+            "x.jsonl",
+            f"[\n{GOOD}]",
+            "x.jsonl line 1: is not valid JSON (Expecting value at column 2); give one JSON object",
+        ),
+        ("x.jsonl", f"{GOOD}\nnull", "x.jsonl line 2: is null; each row must be an object"),
+        ("x.json", f"[{GOOD}, 3]", "x.json row 2: is of type int; each row must be an object"),
+        (
+            "x.json",
+            f'{{"n": 1, "edits": [{GOOD}]}}',
+            "the top level is an object whose list stands under 'edits'; make",
+        ),
+        ("x.json", GOOD, "x.json: the top level is an object; make the top level a list of rows"),
+        ("x.json", '"text"', "x.json: the top level is text; make it a list of rows"),
+        ("x.json", "[" * 200_000, "x.json: is nested too deeply"),
+        ("x.jsonl", '{"prompt": ' + "[" * 200_000, "x.jsonl line 1: is nested too deeply"),
+        ("x.json", "[" + "9" * 5000 + "]", "x.json: is not usable JSON (Exceeds the limit"),
+        (
+            "x.json",
+            b'[{"prompt":\n"Malm\xf6"}]',
+            "x.json line 2: is not UTF-8 (byte 0xf6 at position 17); save the file",
+        ),
+        ("x.jsonl", b'{}\n{"prompt": "Malm\xf6"}', "the fields [] are of no known format"),
+        ("x.jsonl", GOOD.encode() + b'\n"Malm\xf6"', "x.jsonl line 2: is not UTF-8 (byte 0xf6 at position 5)"),
+        ("x.csv", b"prompt,target_new\nMalm\xf6 is,b\n", "x.csv line 2: is not UTF-8 (byte 0xf6 at position 4)"),
+        ("x.jsonl", GOOD.encode("utf-16"), "x.jsonl line 1: is not UTF-8 (byte 0xff at position 0)"),
+        ("x.csv", "prompt,target_new\nA, b, c\n", "x.csv line 2: has more cells than the header; put text"),
+        ("x.csv", 'prompt,target_new\n"A is,b\nC is,d\n', "x.csv line 3: is not valid CSV (unexpected end of data)"),
+        ("x.csv", "prompt,prompt\nA,b\n", "x.csv line 1: the header names a column twice: ['prompt', 'prompt']"),
+        ("x.csv", "prompt;target_new\nA;b\n", "x.csv line 2: the fields ['prompt;target_new'] are of no known format"),
+        ("x.csv", "prompt,target_new\nA is,\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
+        ("x.csv", "prompt,target_new\nA is\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
+        ("x.csv", "prompt,target_new\nA is," + "b" * 200_000, "x.csv line 2: is not valid CSV (field larger than"),
+        (
+            "x.csv",
+            "prompt,target_new,paraphrase_prompts\nA,b,\"['c']\"\n",
+            "x.csv line 2 column 'paraphrase_prompts': is not valid JSON (Expecting value at column 2); write",
+        ),
+        ("x.parquet", b"PAR1 and nothing more", "x.parquet: is not valid Parquet ("),
+        ("x.parquet", b"", "x.parquet: is not valid Parquet ("),
+    ],
+)
+def test_a_hostile_file_gives_one_line(tmp_path, name, content, message):
+    with pytest.raises(EditError) as raised:
+        read_edits(write(tmp_path, name, content))
+    text = str(raised.value)
+    assert message in text and "\n" not in text and len(text) < 500
+
+
+@pytest.mark.parametrize("source", [None, 3, b"edits.jsonl", {"prompt": "A is", "target_new": "b"}])
+def test_what_is_no_source(source):
+    with pytest.raises(EditError, match="^the source is .*; give a file, a Hub dataset id"):
+        read_edits(source)
+
+
+def test_an_empty_list_and_rows_that_are_no_objects():
+    with pytest.raises(EditError, match="^edits: holds no rows"):
+        read_edits([])
+    with pytest.raises(EditError, match="^row 2: is text; each row must be an object"):
+        read_edits([ROWS[0], "A is"])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that fails when it is read")
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.csv", "x.parquet"])
+def test_a_file_that_cannot_be_read(tmp_path, name):
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(EditError) as raised:
+        read_edits(tmp_path / name)
+    assert str(raised.value).startswith(f"{name}: ") and "\n" not in str(raised.value)
+
+
+def test_rows_stream(tmp_path):
+    path = write(tmp_path, "x.jsonl", f"{GOOD}\nbroken")
+    assert next(read_rows(path)) == ("x.jsonl line 1", json.loads(GOOD))
+    assert read_edits(path, limit=1) == [EditRecord("0", "A is", "b")]

@@ -1,0 +1,194 @@
+import pytest
+
+from hf_ftedit.evaluation.diagnosis import diagnose
+from hf_ftedit.evaluation.scoring import compare, score
+
+BEFORE = {"protocol": "probability", "efficacy": 5.0, "generalization": 10.0, "locality": 95.0, "fluency": 600.0}
+BEFORE |= {"n_edits": 100, "edit_score_note": None, "perplexity": 20.0}
+AFTER = BEFORE | {"efficacy": 99.0, "generalization": 95.0, "locality": 94.0}
+AFTER |= {"accuracy": {"efficacy": 99.0, "locality": 90.0}, "containment": {"efficacy": 95.0}}
+SETTINGS = {
+    "num_train_epochs": 6.0,
+    "learning_rate": 7e-05,
+    "lora_r": 8,
+    "num_paraphrases": 15,
+    "paraphrase_strategy": "relation",
+    "num_locality": 20,
+    "locality_strategy": "near",
+    "objective": "conditional",
+}
+SIGNS = {
+    "efficacy": "Efficacy is low",
+    "generalization": "Generalization is low",
+    "locality": "Locality is low",
+    "said": "The model would go on with the new answers",
+    "first choice": "Of the near facts",
+    "perplexity": "Perplexity rose",
+    "fluency": "Fluency fell",
+    "held before": "of the edits held before training already",
+    "chance": "The change of the edit score could be chance",
+    "few": "Only ",
+    "undefined": "There is no edit score",
+    "good": "Efficacy, generalization and locality are all 90 or more: nothing stands out.",
+}
+
+
+def results(before=(), after=(), p_value=0.0):
+    change = {"edit_score": {"difference": 80.0, "p_value": p_value}}
+    return {"before": BEFORE | dict(before), "after": AFTER | dict(after), "change": change}
+
+
+def names(found):
+    """Which sentences were said, in their order."""
+    return [next(name for name, sign in SIGNS.items() if sign in line) for line in found]
+
+
+@pytest.mark.parametrize("settings", [None, SETTINGS])
+def test_where_all_is_well_that_is_said(settings):
+    assert diagnose(results(), settings) == [SIGNS["good"]]
+
+
+def test_before_training_there_is_nothing_to_diagnose():
+    assert diagnose({"before": BEFORE}) == []
+
+
+@pytest.mark.parametrize(
+    "before, after, expected",
+    [
+        ({}, {"efficacy": 90.0}, "good"),
+        ({}, {"efficacy": 89.9, "containment": None}, "efficacy"),
+        ({}, {"efficacy": 0.0, "containment": None}, "efficacy"),
+        ({}, {"efficacy": 89.9, "generalization": 10.0, "containment": None}, "efficacy"),  # the cause, not its effect
+        ({}, {"generalization": 90.0}, "good"),
+        ({}, {"generalization": 89.9}, "generalization"),
+        ({}, {"locality": 90.0}, "good"),
+        ({}, {"locality": 89.9}, "locality"),
+        ({}, {"containment": {"efficacy": 84.0}}, "good"),  # 15 points less than accuracy
+        ({}, {"containment": {"efficacy": 83.9}}, "said"),
+        ({}, {"containment": {"efficacy": None}}, "good"),
+        ({}, {"accuracy": {"efficacy": 99.0, "locality": 79.0}}, "good"),  # 15 points less than by probability
+        ({}, {"accuracy": {"efficacy": 99.0, "locality": 78.9}}, "first choice"),
+        ({}, {"accuracy": {"efficacy": 99.0, "locality": 78.9}, "protocol": "accuracy"}, "good"),
+        ({}, {"accuracy": {"efficacy": 99.0, "locality": None}}, "good"),
+        ({}, {"perplexity": 22.0}, "good"),
+        ({}, {"perplexity": 22.1}, "perplexity"),
+        ({}, {"perplexity": 10.0}, "good"),
+        ({}, {"perplexity": None}, "good"),
+        ({"perplexity": None}, {"perplexity": 99.0}, "good"),
+        ({}, {"fluency": 540.0}, "good"),
+        ({}, {"fluency": 539.9}, "fluency"),
+        ({}, {"fluency": 0.0}, "fluency"),  # the same word again and again
+        ({}, {"fluency": 900.0}, "good"),
+        ({}, {"fluency": None}, "good"),
+        ({"fluency": None}, {"fluency": 1.0}, "good"),
+        ({"efficacy": 50.0}, {}, "good"),
+        ({"efficacy": 50.6}, {}, "held before"),
+        ({"efficacy": None}, {}, "good"),
+        ({}, {"n_edits": 30}, "good"),
+        ({}, {"n_edits": 29}, "few"),
+        ({}, {"edit_score_note": "no paraphrase probe: generalization is undefined"}, "undefined"),
+    ],
+)
+def test_each_sentence_is_said_where_it_holds_and_nowhere_else(before, after, expected):
+    assert names(diagnose(results(before, after))) == [expected]
+
+
+@pytest.mark.parametrize("p_value, expected", [(0.05, "good"), (0.051, "chance"), (1.0, "chance")])
+def test_a_change_that_could_be_chance(p_value, expected):
+    assert names(diagnose(results(p_value=p_value))) == [expected]
+
+
+def test_of_five_edits_no_change_can_be_more_than_chance():
+    """All flips but two of thirty-two are less extreme at best: p is 0.06, and that is no reproach."""
+    assert names(diagnose(results(after={"n_edits": 5}, p_value=0.06))) == ["few"]
+    assert names(diagnose(results(after={"n_edits": 6}, p_value=0.06))) == ["chance", "few"]
+
+
+@pytest.mark.parametrize("change", [{}, {"efficacy": {"p_value": 1.0}}])
+def test_a_change_of_no_edit_score_is_no_chance(change):
+    assert names(diagnose(results() | {"change": change})) == ["good"]
+    assert names(diagnose({"before": BEFORE, "after": AFTER})) == ["good"]
+
+
+def test_results_of_older_runs_lack_what_was_not_measured():
+    """Without accuracy, generated answers, texts and perplexity."""
+    lean = {"protocol", "efficacy", "generalization", "locality", "n_edits", "edit_score_note"}
+    before, after = ({name: scores[name] for name in lean} for scores in (BEFORE, AFTER))
+    assert names(diagnose({"before": before, "after": after})) == ["good"]
+
+
+def test_several_sentences_keep_their_order():
+    bad = {"efficacy": 50.0, "locality": 80.0, "accuracy": {"efficacy": 60.0, "locality": 40.0}, "n_edits": 6}
+    bad |= {"containment": {"efficacy": 20.0}, "perplexity": 400.0, "fluency": 100.0, "edit_score_note": "x"}
+    found = names(diagnose(results({"efficacy": 50.6}, bad, p_value=0.5)))
+    others = ["locality", "said", "first choice", "perplexity", "fluency", "held before", "chance", "few", "undefined"]
+    assert found == ["efficacy", *others]
+    found = names(diagnose(results({"efficacy": 50.6}, bad | {"efficacy": 95.0, "generalization": 50.0}, p_value=0.5)))
+    assert found == ["generalization", *others]
+
+
+def test_sentences_name_the_present_values_of_settings():
+    bad = {"efficacy": 50.0, "locality": 80.0, "containment": None, "perplexity": 30.0, "fluency": 300.0}
+    assert diagnose(results({}, bad), SETTINGS) == [
+        "Efficacy is low (50.0): the edits themselves were not learnt. Train longer (`num_train_epochs` (now 6.0)) or "
+        "with a larger `learning_rate` (now 7e-05).",
+        "Locality is low (80.0): facts near the edited ones changed too. Rehearse more facts (`num_locality` (now 20))"
+        " or nearer ones (`locality_strategy` (now near); `near` needs a locality pool with relation_id).",
+        "Perplexity rose from 20.0 to 30.0: the model as a whole was changed. Lower the `learning_rate` (now 7e-05), "
+        "the `lora_r` (now 8) or the `num_train_epochs` (now 6.0).",
+        "Fluency fell from 600 to 300: generated text repeats itself. Lower the `learning_rate` (now 7e-05) or the "
+        "`num_train_epochs` (now 6.0).",
+    ]
+    assert diagnose(results({}, {"generalization": 70.0}), SETTINGS) == [
+        "Generalization is low (70.0) while efficacy is 99.0: the wording was learnt rather than the fact. Give more "
+        "paraphrases (`num_paraphrases` (now 15)) or more varied ones (`paraphrase_strategy` (now relation); "
+        "`relation` needs subjects and a locality pool).",
+    ]
+
+
+def test_sentences_name_the_values_that_disagree():
+    bad = {"containment": {"efficacy": 40.0}, "accuracy": {"efficacy": 98.0, "locality": 60.0}, "n_edits": 20}
+    found = diagnose(results({"efficacy": 87.6}, bad, p_value=0.123))
+    for line, said in zip(found, ["accuracy 98.0", "94.0", "88 % of", "p = 0.12", "20 edits"], strict=True):
+        assert said in line
+    assert "(40.0)" in found[0] and "(60.0 by accuracy)" in found[1]
+
+
+def test_settings_that_are_not_known_are_named_without_a_value():
+    [line] = diagnose(results({}, {"efficacy": 50.0, "containment": None}), {"learning_rate": 0.001})
+    assert line.endswith("Train longer (`num_train_epochs`) or with a larger `learning_rate` (now 0.001).")
+    assert "now" not in diagnose(results({}, {"locality": 50.0}))[0]
+
+
+def test_the_full_objective_is_named_where_it_was_used():
+    bad = results({}, {"efficacy": 50.0, "containment": None})
+    [line] = diagnose(bad, SETTINGS | {"objective": "full"})
+    assert line.endswith("(now 7e-05), and use `objective` conditional rather than full.")
+    assert "objective" not in diagnose(bad, SETTINGS)[0] + diagnose(bad)[0]
+
+
+@pytest.mark.parametrize("when", ["before", "after", "both"])
+@pytest.mark.parametrize("name", ["efficacy", "generalization", "locality", "perplexity", "fluency"])
+@pytest.mark.parametrize("value", [0.0, 95.0])
+def test_undefined_scores_are_no_reason_to_stop(when, name, value):
+    """While the other scores are bad, or good."""
+    others = dict.fromkeys(("efficacy", "generalization", "locality"), value)
+    before, after = ({name: None} if when in (this, "both") else {} for this in ("before", "after"))
+    assert diagnose(results(others | before, others | after), SETTINGS)
+
+
+@pytest.mark.parametrize("kinds", [["rewrite"], ["paraphrase"], ["neighborhood"], ["paraphrase", "neighborhood"]])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_what_score_and_compare_return_is_read(kinds, value):
+    """Two edits without probes of some kinds."""
+    shared = {"probe": "p", "logprob": -1.0, "match": False, "token_accuracy": value}
+    expected = {kind: "true" if kind == "neighborhood" else "new" for kind in kinds}
+    rows = [shared | {"edit_id": i, "kind": kind, "target": expected[kind]} for i in "ab" for kind in kinds]
+    found = diagnose({"before": score(rows), "after": score(rows), "change": compare(rows, rows)})
+    assert names(found)[-2:] == ["few", "undefined"]
+    assert found[-2].startswith("Only 2 edits were measured")
+
+
+def test_one_edit_is_singular():
+    [line] = diagnose(results({}, {"n_edits": 1}))
+    assert line.startswith("Only 1 edit was measured")

@@ -1,0 +1,408 @@
+"""Predictions agree with a slow reference: one pair at a time, plain logits, the target found by character offsets."""
+
+import inspect
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from transformers import GPT2LMHeadModel
+
+from hf_ftedit.data.readers import read_edits
+from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
+from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
+from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, measure, predict, results_of
+from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
+from hf_ftedit.models.answer_text import first_sentence, normalized
+from hf_ftedit.models.likelihood import score_pairs
+from hf_ftedit.models.loading import asset, load_model, load_tokenizer
+from hf_ftedit.models.logits import target_logits
+from hf_ftedit.options import EditOptions
+
+CAPITAL = EditRecord(
+    edit_id="capital",
+    prompt="The capital of Kazakhstan is",
+    target_new="Astana",
+    target_true="Almaty",
+    subject="Kazakhstan",
+    paraphrase_prompts=("Kazakhstan is governed from", "Its dunes are wide. The seat of Kazakhstan's government is"),
+    neighborhood_prompts=(
+        NeighborhoodPrompt("The capital of Mongolia is", "Ulaanbaatar"),
+        NeighborhoodPrompt("The capital of the Republic of Uzbekistan is", "Tashkent"),
+    ),
+    portability_prompts=(
+        PortabilityPrompt("The president of Kazakhstan lives in", ("Astana", "the Ak Orda"), "reasoning"),
+    ),
+    generation_prompts=("Kazakhstan is", "Kazakhstan is", "The steppe of Kazakhstan"),
+    relation_id="P36",
+    target_aliases=(),
+    reference_texts=("Astana lies on the river Ishim.", "The steppe is cold."),
+)
+TONGUE = EditRecord(
+    edit_id="tongue",
+    prompt="The mother tongue of Danielle Darrieux is",
+    target_new="English",
+    target_true="French",
+    subject="Danielle Darrieux",
+    paraphrase_prompts=("Danielle Darrieux spoke",),
+    neighborhood_prompts=(NeighborhoodPrompt("The capital of Mongolia is", "Ulaanbaatar"),),
+    relation_id="P103",
+)
+BARE = EditRecord(edit_id="bare", prompt="Vinson Massif is in", target_new="the far, far north of Peru, on a hill")
+RECORDS = [CAPITAL, TONGUE, BARE]
+
+TOKENIZERS = {"bpe": bpe_tokenizer, "sentencepiece": sentencepiece_tokenizer, "bos": bos_tokenizer}
+MODELS = [("gpt2", "bpe"), ("llama", "sentencepiece"), ("llama", "bos"), ("gpt2", "bos"), ("opt", "bpe")]
+
+
+def reference(model, tokenizer, prompt, target):
+    """What a careful reader would compute: (mean log-probability, all matched, share matched)."""
+    encoded = tokenizer(f"{prompt} {target}", return_offsets_mapping=True)
+    spans = encoded["offset_mapping"]
+    end = max(i for i, (begin, end) in enumerate(spans) if end > begin) + 1  # special tokens behind have no characters
+    start = next(i for i, (begin, stop) in enumerate(spans) if stop > max(begin, len(prompt)))
+    ids = torch.tensor(encoded["input_ids"][:end])
+    with torch.no_grad():
+        logits = model(ids[None]).logits[0].double()
+    read = logits[start - 1 : end - 1]
+    chosen = torch.log_softmax(read, dim=-1).gather(1, ids[start:, None])[:, 0]
+    hits = (read.argmax(dim=-1) == ids[start:]).tolist()
+    return chosen.mean().item(), all(hits), sum(hits) / len(hits)
+
+
+def assert_agrees(model, tokenizer, predictions):
+    rows = list(zip(*(predictions[name] for name in ("probe", "answer")), strict=True))
+    expected = [reference(model, tokenizer, probe, answer) for probe, answer in rows]
+    logprobs, matches, accuracies = zip(*expected, strict=True)
+    np.testing.assert_allclose(predictions["logprob"], logprobs, rtol=0, atol=1e-4)
+    assert predictions["match"] == list(matches)
+    assert predictions["token_accuracy"] == pytest.approx(list(accuracies), abs=1e-12)
+
+
+def memorised(model, tokenizer, records, steps=30):
+    """Make some answers of a random model right, so that matches and accuracies are not all zero."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    texts = [tokenizer(f"{record.prompt} {record.target_new}", return_tensors="pt").input_ids for record in records]
+    for ids in itertools.islice(itertools.cycle(texts), steps):
+        optimizer.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize(("family", "kind"), MODELS)
+def test_predictions_agree_with_one_pair_at_a_time(family, kind, padding_side):
+    tokenizer = TOKENIZERS[kind]()
+    tokenizer.padding_side = padding_side
+    model = memorised(tiny_model(family, tokenizer), tokenizer, [CAPITAL])
+    predictions = predict(model, tokenizer, RECORDS)
+    assert_agrees(model, tokenizer, predictions)
+    assert len(set(predictions["token_accuracy"])) > 1  # the comparison saw hits and misses
+    assert all(type(value) is bool for value in predictions["match"])
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_predictions_of_the_embedded_model_agree(padding_side):
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    tokenizer.padding_side = padding_side
+    records = read_edits(asset("edits.jsonl"), limit=10)
+    predictions = predict(model, tokenizer, records)
+    assert_agrees(model, tokenizer, predictions)
+    assert any(predictions["match"]) and not all(predictions["match"])
+    assert {"rewrite", "paraphrase", "neighborhood"} <= set(predictions["kind"])
+
+
+def test_chat_predictions_agree_with_the_template_written_out():
+    tokenizer = chat_tokenizer()
+    model = tiny_model("qwen3", tokenizer)
+    predictions = predict(model, tokenizer, RECORDS, chat_template=True)
+    for probe, answer, logprob in zip(*(predictions[k] for k in ("probe", "answer", "logprob")), strict=True):
+        turn = [{"role": "user", "content": probe}]
+        before = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        front, ids = (
+            tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0]
+            for text in (before, before + answer)
+        )
+        assert ids[: len(front)].tolist() == front.tolist()
+        with torch.no_grad():
+            read = torch.log_softmax(model(ids[None]).logits[0].double(), dim=-1)[len(front) - 1 : -1]
+        assert logprob == pytest.approx(read.gather(1, ids[len(front) :, None]).mean().item(), abs=1e-4)
+
+
+def test_a_model_that_cannot_keep_fewer_logits_gives_the_same():
+    class Plain(GPT2LMHeadModel):
+        def forward(self, input_ids, attention_mask=None, use_cache=None):
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer).eval()
+    plain = Plain(model.config).eval()
+    plain.load_state_dict(model.state_dict())
+    ours, theirs = (predict(m, tokenizer, RECORDS) for m in (model, plain))
+    np.testing.assert_allclose(ours["logprob"], theirs["logprob"], rtol=0, atol=1e-5)
+
+
+def test_target_logits_stand_row_by_row_from_left_to_right():
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer).eval()
+    ids = torch.tensor([[5, 6, 7, 8], [9, 0, 11, 12]])
+    labels = torch.tensor([[-100, -100, -100, 8], [-100, 0, -100, 12]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    with torch.no_grad():
+        found, full = target_logits(model, inputs), model(ids).logits
+    assert found.labels.tolist() == [8, 0, 12]  # token 0 is a token
+    assert found.rows.tolist() == [0, 1, 1]
+    torch.testing.assert_close(found.logits, torch.stack([full[0, 2], full[1, 0], full[1, 2]]))
+    assert "labels" in inputs  # the caller's batch is left alone
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """How many tokens a GPT-2 model was given in each batch, padding included."""
+    sizes, plain = [], GPT2LMHeadModel.forward
+
+    def counted(self, input_ids=None, **kwargs):
+        sizes.append(input_ids.numel())
+        return plain(self, input_ids=input_ids, **kwargs)
+
+    counted.__signature__ = inspect.signature(plain)
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", counted)
+    return sizes
+
+
+def test_probes_that_recur_cost_nothing(read):
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    again = replace(CAPITAL, edit_id="capital-again")
+    predictions = predict(model, tokenizer, [*RECORDS, again])
+    tokens = sum(read)
+    read.clear()
+    once = predict(model, tokenizer, RECORDS)["logprob"]
+    assert once == predictions["logprob"][: len(once)]
+    assert sum(read) == tokens
+    of = {
+        edit_id: [p for p, e in zip(predictions["logprob"], predictions["edit_id"], strict=True) if e == edit_id]
+        for edit_id in ("capital", "capital-again")
+    }
+    assert of["capital"] == of["capital-again"]
+
+
+@pytest.mark.parametrize("budget", [1, 64, 200])
+def test_batches_keep_to_the_budget_and_do_not_change_the_scores(read, budget):
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    expected = predict(model, tokenizer, RECORDS)
+    batches = len(read)
+    read.clear()
+    predictions = predict(model, tokenizer, RECORDS, tokens_per_batch=budget)
+    assert len(read) > batches
+    np.testing.assert_allclose(predictions["logprob"], expected["logprob"], rtol=0, atol=1e-5)
+
+
+def test_scores_leave_the_model_as_it_was_and_use_no_dropout():
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    first = score_pairs(model.train(), tokenizer, ["Rome is in"], ["Italy"])
+    assert model.training
+    second = score_pairs(model.eval(), tokenizer, ["Rome is in"], ["Italy"])
+    assert not model.training
+    assert first.logprob == second.logprob
+
+
+def test_roles_and_order_of_the_targets():
+    capital = [
+        ("rewrite", "The capital of Kazakhstan is", "new", "Astana"),
+        ("rewrite", "The capital of Kazakhstan is", "true", "Almaty"),
+        ("paraphrase", "Kazakhstan is governed from", "new", "Astana"),
+        ("paraphrase", "Kazakhstan is governed from", "true", "Almaty"),
+        ("paraphrase", "Its dunes are wide. The seat of Kazakhstan's government is", "new", "Astana"),
+        ("paraphrase", "Its dunes are wide. The seat of Kazakhstan's government is", "true", "Almaty"),
+        ("neighborhood", "The capital of Mongolia is", "true", "Ulaanbaatar"),
+        ("neighborhood", "The capital of Mongolia is", "new", "Astana"),
+        ("neighborhood", "The capital of the Republic of Uzbekistan is", "true", "Tashkent"),
+        ("neighborhood", "The capital of the Republic of Uzbekistan is", "new", "Astana"),
+        ("portability", "The president of Kazakhstan lives in", "new", "Astana", "reasoning"),
+        ("portability", "The president of Kazakhstan lives in", "new", "the Ak Orda", "reasoning"),
+    ]
+    assert list(probed_targets([CAPITAL])) == [ProbedTarget("capital", *row) for row in capital]
+    aliased = [row for row in probed_targets([replace(CAPITAL, target_aliases=("Nur-Sultan",))]) if row.aliases]
+    assert [(row.kind, row.role, row.aliases) for row in aliased] == [
+        ("rewrite", "new", ("Nur-Sultan",)),
+        ("paraphrase", "new", ("Nur-Sultan",)),
+        ("paraphrase", "new", ("Nur-Sultan",)),
+    ]
+
+
+def test_an_unrelated_neighbor_has_no_rival():
+    record = EditRecord(
+        "q", "Who wrote Emma?", "Woolf", neighborhood_prompts=(NeighborhoodPrompt("Where is Rome?", "Italy"),)
+    )
+    assert [row.role for row in probed_targets([record])] == ["new", "true"]
+    known = EditRecord(**{**vars(record), "target_true": "Austen"})
+    assert [(row.kind, row.role) for row in probed_targets([known])] == [
+        ("rewrite", "new"),
+        ("rewrite", "true"),
+        ("neighborhood", "true"),  # an unrelated question: the new author is no answer to it
+    ]
+
+
+def test_a_neighbor_without_target_is_named():
+    record = EditRecord("q", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("Oslo is in"),))
+    with pytest.raises(ValueError, match="edit 'q': the neighborhood probe 'Oslo is in' has no target"):
+        list(probed_targets([record]))
+
+
+def test_generated_answers_stand_beside_the_predictions():
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    records = read_edits(asset("edits.jsonl"), limit=6)
+    plain, predictions = predict(model, tokenizer, records), predict(model, tokenizer, records, generate=True)
+    assert {name: predictions[name] for name in plain} == plain
+    rows = list(
+        zip(*(predictions[n] for n in ("probe", "answer", "generated", "exact_match", "containment")), strict=True)
+    )
+    assert any(row[3] for row in rows) and not all(row[3] for row in rows)
+    for probe, answer, said, exact, contained in rows:
+        assert said == first_sentence(greedy(model, tokenizer, probe, tokens=32).rstrip("\ufffd"))
+        assert exact == (normalized(said) == normalized(answer))
+        assert contained == (f" {normalized(answer)} " in f" {normalized(said)} ")
+
+
+def test_an_alias_counts_in_a_generated_answer():
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    record = EditRecord("x", "The capital of France is", "Lutetia", target_aliases=("Paris",))
+    predictions = predict(model, tokenizer, [record], generate=True)
+    assert (predictions["exact_match"], predictions["match"]) == ([True], [False])
+    assert predict(model, tokenizer, [replace(record, target_aliases=())], generate=True)["exact_match"] == [False]
+
+
+def test_texts_are_rows_of_their_own():
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    predictions = predict(model, tokenizer, RECORDS, fluency=True)
+    rows = [n for n, kind in enumerate(predictions["kind"]) if kind == "generation"]
+    assert [predictions["probe"][n] for n in rows] == list(CAPITAL.generation_prompts)
+    texts = [predictions["text"][n] for n in rows]
+    assert len(set(texts)) == 3 and all(
+        text.startswith(p) for text, p in zip(texts, CAPITAL.generation_prompts, strict=True)
+    )
+    assert [predictions["fluency"][n] for n in rows] == [ngram_entropy(text) for text in texts]
+    [agreement] = consistency([texts], [CAPITAL.reference_texts])
+    assert [predictions["consistency"][n] for n in rows] == [agreement] * 3
+    assert {predictions["logprob"][n] for n in rows} == {None}
+    assert len({len(column) for column in predictions.values()}) == 1
+    again = predict(model, tokenizer, RECORDS[::-1], fluency=True, tokens_per_batch=128)
+    assert [text for text in again["text"] if text] == texts
+    assert [text for text in predict(model, tokenizer, RECORDS, fluency=True, seed=1)["text"] if text] != texts
+
+
+def test_fluency_without_openings_is_an_error():
+    tokenizer = bpe_tokenizer()
+    with pytest.raises(EditError, match="no edit has generation_prompts"):
+        predict(tiny_model("gpt2", tokenizer), tokenizer, [TONGUE], fluency=True)
+
+
+def test_a_measurement_is_scored_as_the_options_say():
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    options = EditOptions(protocol="accuracy", predict_with_generate=True, measure_fluency=True)
+    found = measure(model, tokenizer, RECORDS, options, texts=["The steppe is wide.", "Rome is old."])
+    assert found.scores["protocol"] == "accuracy"
+    assert {"exact_match", "containment"} <= set(found.scores) and found.scores["n_texts"] == 2
+    assert found.scores["fluency"] > 0 and found.scores["consistency"] is not None
+    results = results_of({"before": found, "after": found})
+    assert results["change"]["efficacy"] == {"difference": 0, "difference_ci95": [0, 0], "p_value": 1, "n_edits": 3}
+    assert {"before", "after", "protocol", "n_edits", "change"} == set(results)
+    assert set(results_of({"before": found})) == {"before", "protocol", "n_edits"}
+
+
+def greedy(model, tokenizer, prompt, tokens=8):
+    """The model's answer token by token, without `generate`, batches or caches."""
+    ids = tokenizer(prompt)["input_ids"]
+    start = len(ids)
+    for _ in range(tokens):
+        with torch.no_grad():
+            ids.append(model(torch.tensor([ids])).logits[0, -1].argmax().item())
+        if ids[-1] == tokenizer.eos_token_id:
+            break
+    return tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+def test_open_neighbors_get_the_models_own_answer():
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    tokenizer.padding_side = "right"
+    prompts = [
+        "The capital of France is",
+        "Rome is in",
+        "My neighbour counted the boats near the old bridge as usual. Oliver Twist was written by",
+    ]
+    neighbors = (*map(NeighborhoodPrompt, prompts), NeighborhoodPrompt("The capital of Italy is", "Milan"))
+    record = EditRecord("x", "The capital of Peru is", "Oslo", neighborhood_prompts=neighbors)
+    [filled] = fill_neighborhood_targets(model, tokenizer, [record])
+    found = dict(filled.neighborhood_prompts)
+    assert found.pop("The capital of Italy is") == "Milan"  # what the data gives stays
+    assert list(found) == prompts
+    for prompt, answer in found.items():
+        assert answer and "\n" not in answer
+        assert greedy(model, tokenizer, prompt).strip().startswith(answer)
+    predictions = predict(model, tokenizer, [filled])
+    own = [m for m, probe in zip(predictions["match"], predictions["probe"], strict=True) if probe in prompts]
+    assert own == [True] * len(prompts)
+
+
+def test_closed_records_ask_no_model():
+    assert fill_neighborhood_targets(None, None, RECORDS) == RECORDS
+
+
+def test_a_model_that_says_nothing_leaves_no_probe():
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    with torch.no_grad():  # whatever is asked, the end of the sequence is the likeliest
+        bias = torch.nn.Linear(model.config.n_embd, model.config.vocab_size)
+        bias.weight.zero_(), bias.bias.zero_()
+        bias.bias[tokenizer.eos_token_id] = 9.0
+        model.lm_head = bias
+    record = EditRecord("q", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("Oslo is in"),))
+    [filled] = fill_neighborhood_targets(model, tokenizer, [record])
+    assert filled.neighborhood_prompts == ()
+
+
+LONG = EditRecord("far", "Rome is in", "Peru", paraphrase_prompts=("very " * 600 + "far is",))
+LENGTH_ERROR = r"edit 'far', paraphrase probe: prompt and target have \d+ tokens, at most \d+ fit"
+
+
+def test_a_probe_longer_than_the_context_is_named_by_its_edit():
+    tokenizer = bpe_tokenizer()
+    with pytest.raises(EditError, match=LENGTH_ERROR):
+        predict(tiny_model("gpt2", tokenizer), tokenizer, [CAPITAL, LONG])
+
+
+@pytest.mark.parametrize("chat_template", [False, True])
+def test_lengths_are_checked_without_a_model(chat_template):
+    tokenizer = chat_tokenizer()
+    with pytest.raises(EditError, match=LENGTH_ERROR):
+        check_lengths([CAPITAL, LONG], tokenizer, 512, chat_template=chat_template)
+    check_lengths([CAPITAL], tokenizer, 512, chat_template=chat_template)
+    check_lengths([LONG], tokenizer, None, chat_template=chat_template)
+
+
+def test_the_longest_pair_that_fits_is_let_through():
+    tokenizer = bos_tokenizer()
+    length = len(tokenizer(f"{TONGUE.prompt} {TONGUE.target_true}", add_special_tokens=False)["input_ids"]) + 1
+    longest = EditRecord("t", TONGUE.prompt, TONGUE.target_true)
+    check_lengths([longest], tokenizer, length)
+    with pytest.raises(EditError, match=rf"edit 't', rewrite probe.* have {length} tokens, at most"):
+        check_lengths([longest], tokenizer, length - 1)
+
+
+def test_an_open_neighbor_is_checked_by_its_prompt():
+    record = EditRecord("o", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("very " * 600 + "far"),))
+    with pytest.raises(EditError, match="edit 'o', neighborhood probe"):
+        check_lengths([record], bpe_tokenizer(), 512)

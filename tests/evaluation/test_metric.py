@@ -1,0 +1,121 @@
+import doctest
+import json
+import math
+from pathlib import Path
+
+import evaluate
+import pytest
+from datasets import Dataset
+from test_measurement import RECORDS
+from test_scoring import two_edits
+from tiny import bpe_tokenizer, tiny_model
+
+from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.measurement import predict
+from hf_ftedit.evaluation.predictions import COLUMNS
+from hf_ftedit.evaluation.scoring import compare, score
+from hf_ftedit.evaluation.tables import results_table
+from hf_ftedit.hub.folders import save_results_folder
+
+FOLDER = Path(__file__).parents[2] / "metrics" / "edit_score"
+
+
+@pytest.fixture(scope="module")
+def metric():
+    return evaluate.load(str(FOLDER))
+
+
+def columns():
+    return {name: [row[name] for row in two_edits()] for name in COLUMNS}
+
+
+def test_compute_gives_the_numbers_of_scoring(metric):
+    assert metric.compute(**columns()) == score(two_edits())
+    assert metric.compute(**columns(), protocol="accuracy") == score(two_edits(), "accuracy")
+
+
+def test_batches_add_up(metric):
+    rows = two_edits()
+    metric.add(**rows[0])
+    metric.add_batch(**{name: [row[name] for row in rows[1:]] for name in COLUMNS})
+    assert metric.compute() == score(rows)
+
+
+def test_a_saved_predictions_file_gives_the_numbers_of_the_run(metric, tmp_path):
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    plain = predict(model, tokenizer, RECORDS)
+    whole = predict(model, tokenizer, RECORDS, generate=True, fluency=True)
+    save_results_folder(tmp_path / "scores", {}, {"before": plain, "after": whole})
+    files = {when: str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in ("before", "after")}
+    saved = {when: Dataset.from_parquet(file, cache_dir=str(tmp_path)) for when, file in files.items()}
+    full = evaluate.load(str(FOLDER), "full")
+    for when, predictions in (("before", plain), ("after", whole)):
+        assert score(files[when]) == score(saved[when]) == score(predictions)
+        assert full.compute(**saved[when].select_columns(list(full.features)).to_dict()) == score(predictions)
+        probes = saved[when].filter(lambda row: row["kind"] != "generation").select_columns(list(COLUMNS))
+        assert metric.compute(**probes.to_dict())["accuracy"] == score(predictions)["accuracy"]
+        (tmp_path / f"{when}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in saved[when]))
+        assert score(tmp_path / f"{when}.jsonl") == score(predictions)
+    assert full.compute(**saved["after"].select_columns(list(full.features)).to_dict(), protocol="containment") == (
+        score(whole, "containment")
+    )
+
+
+def test_the_page_of_the_metric_shows_the_report_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from app import report
+
+    tokenizer = bpe_tokenizer()
+    before, after = (predict(tiny_model("gpt2", tokenizer), tokenizer, RECORDS[:n]) for n in (3, 3))
+    after["logprob"] = [
+        value + 9 * (role == "new") for value, role in zip(after["logprob"], after["target"], strict=True)
+    ]
+    save_results_folder(tmp_path / "scores", {}, {"before": before, "after": after})
+    files = [str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in ("before", "after")]
+    scores = {"before": score(before), "after": score(after), "change": compare(before, after)}
+    assert report(*files) == (results_table(scores), scores)
+    assert report(None, files[1]) == (results_table({"before": score(after)}), {"before": score(after)})
+    assert report(None, None)[1] == {} and "Upload" in report(None, None)[0]
+    assert report(*files, "containment") == (
+        "protocol 'containment' needs generated answers; predict with `generate=True`",
+        {},
+    )
+
+
+def test_metrics_are_combined(metric):
+    both = evaluate.combine({"one": metric, "other": evaluate.load(str(FOLDER))}, force_prefix=True)
+    expected = score(two_edits())
+    for result in (both.compute(**columns()), both.add_batch(**columns()) or both.compute()):
+        assert result == {f"{name}_{key}": value for name in ("one", "other") for key, value in expected.items()}
+
+
+def test_an_unknown_configuration_is_refused():
+    with pytest.raises(ValueError, match="'default' and 'full', not 'fuller'"):
+        evaluate.load(str(FOLDER), "fuller")
+
+
+def test_bad_predictions_are_named(metric):
+    with pytest.raises(EditError, match="edit 'a', rewrite probe 'p': logprob is not a number"):
+        metric.compute(**columns() | {"logprob": [math.nan] * len(two_edits())})
+
+
+def test_the_documented_examples_run(metric, monkeypatch):
+    monkeypatch.chdir(FOLDER.parent.parent)
+    example = doctest.DocTestParser().get_doctest(
+        metric.inputs_description, {"evaluate": evaluate}, "edit_score", None, 0
+    )
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_the_card_of_the_metric_runs(monkeypatch, capsys):
+    monkeypatch.chdir(FOLDER.parent.parent)
+    block = (FOLDER / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    exec(block, {})
+    assert capsys.readouterr().out.strip() == "accuracy 75.0"
+
+
+def test_the_metric_says_where_it_comes_from(metric):
+    assert "Gangadhar" in metric.citation and "2402.11078" in metric.info.reference_urls[0]
+    assert set(metric.features) == set(COLUMNS)

@@ -1,0 +1,383 @@
+"""Model and dataset cards: byte for byte as they were read and approved, and whole whatever an edit says."""
+
+import ast
+import re
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import DatasetCard, ModelCard
+from markdown_it import MarkdownIt
+from test_markdown import HOSTILE, TEXTS
+
+from hf_ftedit.data.records import EditRecord
+from hf_ftedit.hub.card import dataset_card, model_card
+from hf_ftedit.hub.card_metadata import metadata_of
+from hf_ftedit.hub.markdown import literal, one_line, visible
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RECORDS = [
+    EditRecord("kz", "The capital of Kazakhstan is", "Almaty", target_true="Astana"),
+    EditRecord("emma", "Who wrote Emma? It was", "Virginia Woolf"),
+]
+BEFORE = {
+    "protocol": "probability",
+    "n_edits": 2,
+    "edit_score": 0.0,
+    "edit_score_ci95": [0.0, 0.0],
+    "efficacy": 0.0,
+    "efficacy_ci95": [0.0, 0.0],
+    "generalization": 25.0,
+    "generalization_ci95": [0.0, 50.0],
+    "locality": 93.125,
+    "locality_ci95": [90.25, 95.4],
+    "portability": None,
+    "portability_ci95": None,
+    "edit_score_note": None,
+    "n_probes": {"rewrite": 2, "paraphrase": 4, "neighborhood": 10, "portability": 0},
+}
+AFTER = {
+    **BEFORE,
+    "edit_score": 94.7368,
+    "edit_score_ci95": [90.0, 100.0],
+    "efficacy": 100.0,
+    "efficacy_ci95": [100.0, 100.0],
+    "generalization": 100.0,
+    "generalization_ci95": [100.0, 100.0],
+    "locality": 85.7142,
+}
+RESULTS = {
+    "before": BEFORE,
+    "after": AFTER,
+    "protocol": "probability",
+    "n_edits": 2,
+    "base_model": "user/tiny-gpt2",
+    "base_model_revision": None,
+}
+RECIPE = {"model_name_or_path": "user/tiny-gpt2", "edits": "edits.jsonl", "lora_r": 8, "learning_rate": 0.001}
+RECORD = {
+    "made_with": {"hf_ftedit": "0.1.0", "torch": "2.9.0+cu128"},
+    "changed": ["model_name_or_path", "learning_rate"],
+    "rank": 8,
+}
+SAID = {
+    "example": {"prompt": "The capital of Kazakhstan is", "output": "The capital of Kazakhstan is Almaty, which"},
+    "answers": [
+        {"before": "Astana", "after": "Almaty"},
+        {"before": "Jane Austen, in 1815", "after": "Virginia Woolf"},
+    ],
+}
+ADAPTER = {**RESULTS, **SAID, "change": {"edit_score": {"difference": 94.74, "p_value": 0.0004}}}
+WHOLE_MODEL = {**RESULTS, "base_model": "tiny-gpt2", "protocol": "accuracy"}
+WHOLE_MODEL["after"] = {
+    **AFTER,
+    "edit_score": None,
+    "edit_score_ci95": None,
+    "locality": None,
+    "locality_ci95": None,
+    "portability": 50.0,
+    "portability_ci95": [0.0, 100.0],
+    "edit_score_note": "no neighborhood probe: locality is undefined",
+    "n_probes": {"rewrite": 2, "paraphrase": 4, "neighborhood": 0, "portability": 2},
+}
+GENERATED = {
+    "edit_score": None,
+    "efficacy": 50.0,
+    "efficacy_ci95": [0.0, 100.0],
+    "generalization": 25.0,
+    "locality": None,
+}
+ASPECTS = {"a_b": {"portability": 50.0, "portability_ci95": [0.0, 100.0], "n_probes": 2}}
+for scores in (WHOLE_MODEL["before"], WHOLE_MODEL["after"]):
+    measured = {"exact_match": GENERATED, "containment": GENERATED, "portability_aspects": ASPECTS, "n_texts": 400}
+    WHOLE_MODEL["before" if scores is BEFORE else "after"] = {
+        **scores,
+        **measured,
+        "perplexity": 21.25,
+        "perplexity_ci95": [20.0, 22.5],
+    }
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PART = {"revision": None, "n_edits": 1, "weight": 1.0, "efficacy_alone": 100.0, "efficacy": None}
+MERGED = {
+    **RECORD,
+    "rank": 600,
+    "repo_id": "user/both",
+    "combination": "cat",
+    "parts": [{**PART, "name": "user/one", "revision": COMMIT, "efficacy": 50.0}, {**PART, "name": "two"}],
+}
+RETENTION = {"adapter": "user/one", "n_edits": 1, "before": BEFORE, "after": AFTER}
+REVOKED = {"adapter": "one", "n_edits": 1, "n_probes": 3, "back": 100.0, "back_ci95": [100.0, 100.0], "efficacy": 0.0}
+FURTHER = {**ADAPTER, "retention": RETENTION, "revoked": REVOKED, "base_model_revision": COMMIT}
+SPLITS = [{"split": "train", "path": "train.parquet"}, {"split": "rewrite", "path": "rewrite.parquet"}]
+METADATA = {"configs": [{"config_name": "default", "data_files": SPLITS}]}
+SIZES = {"train": 62, "rewrite": 2}
+ROW = {"prompt": "The capital of Kazakhstan is", "completion": " Almaty", "kind": "rewrite", "edit_id": "kz"}
+ROWS = [ROW, {**ROW, "prompt": "Kazakhstan's capital:", "kind": "paraphrase"}, *[{**ROW, "prompt": "Other is"}] * 3]
+CARDS = {
+    "model_card.md": lambda: model_card(RECORDS, ADAPTER, RECIPE, {**RECORD, "repo_id": "user/edits"}),
+    "full_model_card.md": lambda: model_card(
+        RECORDS, WHOLE_MODEL, {**RECIPE, "chat_template": True, "locality_pool": "facts.jsonl"}, adapter=False
+    ),
+    "merged_model_card.md": lambda: model_card(RECORDS, ADAPTER, RECIPE, MERGED),
+    "further_model_card.md": lambda: model_card(
+        RECORDS,
+        FURTHER,
+        {**RECIPE, "adapter": "one", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "dtype": "bfloat16"},
+        {**RECORD, "datasets": ["user/facts:train[10%]", "user/facts"]},
+    ),
+    "dataset_card.md": lambda: dataset_card({"num_locality": 20, "seed": 42}, SIZES, METADATA, ROWS),
+}
+HARMLESS = "w w"  # and, as hostile text, no name that a command line takes as it is
+PARSER = MarkdownIt("gfm-like", {"linkify": find_spec("linkify_it") is not None})
+RENDERERS = {"markdown-it": PARSER.render}
+if find_spec("cmarkgfm"):  # GitHub's own, where somebody has it
+    import cmarkgfm
+
+    RENDERERS["cmark-gfm"] = cmarkgfm.github_flavored_markdown_to_html
+
+
+class Page(HTMLParser):
+    """The tags of a page, and what each cell of its tables and each block of code shows."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts, self.inside = [], [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        address = dict(attrs).get("href") or ""
+        if not address.startswith(("mailto:", "xmpp:")):  # cmark-gfm makes these of any text: it shows as it is
+            self.tags.append((tag, "" if tag == "a" and "/" not in address else address))
+        if tag in ("td", "th", "pre"):
+            self.texts.append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        if tag != "a":
+            self.tags.append((f"/{tag}", ""))
+        if tag in ("td", "th", "pre"):
+            self.inside = False
+
+    def handle_comment(self, data):
+        self.tags.append(("comment", data))
+
+    def handle_data(self, data):
+        if self.inside:
+            self.texts[-1] += data
+
+
+def front_matter(card):
+    assert card.startswith("---\n")
+    end = card.index("\n---\n", 4)
+    return yaml.safe_load(card[4:end]), card[end + 5 :]
+
+
+def page(card, renderer="markdown-it"):
+    return Page(RENDERERS[renderer](front_matter(card)[1]))
+
+
+def rows(card):
+    """Cells of each row of each table."""
+    found = [tag for tag, _ in page(card).tags if tag in ("table", "tr", "th", "td")]
+    tables = " ".join(found).split("table")[1:]
+    return [[len(row.split()) for row in table.split("tr")[1:]] for table in tables]
+
+
+def code_block(card):
+    (found,) = [token for token in PARSER.parse(front_matter(card)[1]) if token.info == "python"]
+    return found.content
+
+
+def hostile_cards(text):
+    """Cards with `text` wherever a text can come from."""
+    edit = EditRecord(text, f"x {text}", f"y {text}", target_true=f"z {text}")
+    other = [EditRecord("kz", "The capital of Kazakhstan is", "Almaty")]
+    said = {
+        "base_model": text,
+        "example": {"prompt": f"x {text}", "output": f"x {text}"},
+        "answers": [{"before": text, "after": text}],
+        "retention": {**RETENTION, "adapter": text},
+        "revoked": {**REVOKED, "adapter": text},
+    }
+    recipe = {**RECIPE, "model_name_or_path": text, "locality_pool": text, "adapter": text, "similar_model": text}
+    parts = {**RECORD, "changed": list(recipe), "combination": text, "parts": [{**PART, "name": text}] * 2}
+    return [
+        model_card([edit, *other], {**ADAPTER, **said}, recipe, parts),
+        model_card([edit, *other], {**RESULTS, "base_model": text}, {**recipe, "chat_template": True}),
+        model_card([edit, *other], RESULTS, recipe, {"datasets": [text]}, adapter=False),
+        dataset_card({"similar_model": text}, SIZES, METADATA, [dict.fromkeys(ROW, text)]),
+    ]
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_card_is_the_golden_file(name):
+    assert CARDS[name]().encode("utf-8") == (GOLDEN / name).read_bytes()
+
+
+def test_metadata_of_an_adapter():
+    metadata, _ = front_matter(CARDS["model_card.md"]())
+    model = ["base_model", "base_model_relation", "library_name", "pipeline_tag", "tags", "model-index"]
+    assert list(metadata) == model
+    assert metadata["library_name"] == "peft" and metadata["base_model"] == "user/tiny-gpt2"
+    tags = ["model-editing", "knowledge-editing", "hf-ftedit", "lora", "base_model:adapter:user/tiny-gpt2"]
+    assert metadata["tags"] == tags
+    (index,) = metadata["model-index"]
+    (result,) = index["results"]
+    assert index["name"] == "edits" and result["dataset"]["name"] == "edits.jsonl (2 edits)"
+    assert [(metric["type"], metric["value"], *metric["args"].values()) for metric in result["metrics"]] == [
+        ("edit_score", 94.74, 2, 16),
+        ("efficacy", 100.0, 2, 2),
+        ("generalization", 100.0, 2, 4),
+        ("locality", 85.71, 2, 10),
+    ]
+
+
+def test_metadata_of_a_whole_model():
+    metadata, _ = front_matter(CARDS["full_model_card.md"]())
+    assert list(metadata) == ["library_name", "pipeline_tag", "tags", "model-index"]  # a folder's name is no Hub id
+    assert metadata["library_name"] == "transformers" and "lora" not in metadata["tags"]
+    (result,) = metadata["model-index"][0]["results"]
+    assert [(metric["type"], metric["args"]) for metric in result["metrics"]] == [
+        ("efficacy", {"n_edits": 2, "n_probes": 2}),
+        ("generalization", {"n_edits": 2, "n_probes": 4}),
+        ("portability", {"n_edits": 2, "n_probes": 2}),
+        ("perplexity", {"n_texts": 400}),
+    ]
+
+
+def test_datasets_of_the_hub_are_named_once_without_the_split():
+    metadata, text = front_matter(CARDS["further_model_card.md"]())
+    assert metadata["datasets"] == ["user/facts"]
+    assert "come from [`user/facts`](https://huggingface.co/datasets/user/facts)." in text
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_hub_reads_the_metadata(name):
+    """As `huggingface_hub` has them, and as it would write them again."""
+    card = CARDS[name]()
+    data = (DatasetCard if "dataset" in name else ModelCard)(card).data
+    metadata = metadata_of(card)
+    assert data.to_dict() == metadata
+    if "dataset" not in name:
+        (result,) = metadata["model-index"][0]["results"]
+        assert data.model_name == metadata["model-index"][0]["name"]
+        found = [(result.metric_type, result.metric_value, result.metric_args) for result in data.eval_results]
+        assert found == [(metric["type"], metric["value"], metric["args"]) for metric in result["metrics"]]
+
+
+def test_metadata_of_a_dataset():
+    metadata, _ = front_matter(CARDS["dataset_card.md"]())
+    assert metadata["configs"] == [{"config_name": "default", "data_files": SPLITS}]
+    assert metadata["tags"] == ["hf-ftedit", "model-editing"]
+    assert rows(CARDS["dataset_card.md"]()) == [[3, 3, 3], [4, 4, 4, 4]]  # two rows of a kind at most
+    without = dataset_card({"seed": 42}, SIZES, METADATA | {"tags": ["mine"]})
+    assert rows(without) == [[3, 3, 3]] and metadata_of(without)["tags"] == ["mine", "hf-ftedit", "model-editing"]
+
+
+@pytest.mark.parametrize("text", ["no metadata", "---\n- a\n---\n", "---\na: [\n---\n"])
+def test_a_card_without_metadata_is_an_error(text):
+    with pytest.raises((ValueError, yaml.YAMLError)):
+        metadata_of(text)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+@pytest.mark.parametrize(("text", "shown"), TEXTS)
+def test_hostile_text_cannot_change_the_page(text, shown, renderer):
+    """The whole page: metadata, tables, blocks and links are those of harmless text, and the text is shown."""
+    for card, expected in zip(hostile_cards(text), hostile_cards(HARMLESS), strict=True):
+        card.encode("utf-8")
+        assert metadata_of(card) == metadata_of(expected)
+        seen, wanted = page(card, renderer), page(expected, renderer)
+        assert seen.tags == wanted.tags
+        marked = [place for place, cell in enumerate(wanted.texts) if cell.endswith(HARMLESS)]
+        assert marked
+        for place in marked:
+            said = wanted.texts[place].removesuffix(HARMLESS) + text
+            assert seen.texts[place] == one_line(said)
+
+
+def test_hostile_text_is_shown_where_names_are():
+    card = hostile_cards(HOSTILE["directions"])[0]
+    assert card.count(f"`{visible(HOSTILE['directions'])}`") == 4
+    assert not set("\u202e\u202c\u200f\u2066\u2069") & set(card)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_snippet_is_python_that_holds_the_prompt(text, chat):
+    prompt = f"x {text}"
+    code = code_block(model_card([EditRecord("h", prompt, "y")], RESULTS, {**RECIPE, "chat_template": chat}))
+    literals = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    assert prompt in literals and literal(prompt) in code
+    assert code.replace("\n", "").isprintable()
+    assert ("apply_chat_template" in code) == chat
+
+
+def test_snippets_load_what_the_folder_is():
+    adapter, whole = code_block(CARDS["model_card.md"]()), code_block(CARDS["full_model_card.md"]())
+    assert 'base = "user/tiny-gpt2"\n' in adapter and 'PeftModel.from_pretrained(model, "user/edits")' in adapter
+    assert 'base = "."  # this folder' in whole and "peft" not in whole.casefold()
+    further = code_block(CARDS["further_model_card.md"]())
+    assert f'revision = "{COMMIT}"  #' in further and further.count("from_pretrained(base, revision=revision") == 2
+    assert 'bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")' in further
+    assert ', dtype="bfloat16", quantization_config=bits)' in further
+    embedded = code_block(model_card(RECORDS, {**RESULTS, "base_model": "hf_ftedit/embedded"}, RECIPE))
+    assert 'base = asset("model")' in embedded
+    local = code_block(model_card(RECORDS, {**RESULTS, "base_model": "tiny"}, RECIPE))
+    assert 'base = "tiny"  # the folder of the base model' in local
+
+
+@pytest.mark.parametrize(
+    ("rank", "settings", "command"),
+    [
+        (4, {}, "vllm serve user/tiny-gpt2 --enable-lora --max-lora-rank 8 --lora-modules edits=."),
+        (33, {}, "vllm serve user/tiny-gpt2 --enable-lora --max-lora-rank 64 --lora-modules edits=."),
+        (512, {}, "vllm serve user/tiny-gpt2 --enable-lora --max-lora-rank 512 --lora-modules edits=."),
+        (513, {}, "hf-ftedit merge . --merge_into_base --output_dir whole"),
+        (8, {"use_dora": True}, "hf-ftedit merge . --merge_into_base --output_dir whole"),
+        (8, {"lora_embedding": True}, "hf-ftedit merge . --merge_into_base --output_dir whole"),
+    ],
+)
+def test_serving(rank, settings, command):
+    card = model_card(RECORDS, RESULTS, {**RECIPE, **settings}, {"rank": rank})
+    assert f"\n```bash\n{command}\n```\n" in card
+    assert ("vllm serve" in card) == (" on linear layers" in card) == ("merge ." not in command)
+
+
+def test_commands_name_the_repository_and_an_edit():
+    card = CARDS["model_card.md"]()
+    assert "hf-ftedit verify user/edits\n" in card
+    assert "hf-ftedit train --adapter user/edits --revoke kz --output_dir fewer\n" in card
+    whole = CARDS["full_model_card.md"]()
+    assert "--revoke" not in whole and "--adapter" not in whole and "hf-ftedit merge" not in whole
+    odd = [EditRecord("a b", "x", "y"), EditRecord("$(c)", "z", "y"), EditRecord("d.e:1", "u", "y")]
+    assert "--revoke d.e:1 " in model_card(odd, RESULTS, RECIPE)
+
+
+def test_what_the_recipe_needs_is_named():
+    recipe = {**RECIPE, "adapter": "one", "locality_pool": "user/facts"}
+    card = model_card(RECORDS, {**RESULTS, "base_model": "tiny"}, recipe)
+    assert "in this folder with the base model `tiny` and the adapter `one` in it, makes" in card
+
+
+def test_twenty_edits_are_shown_and_the_others_counted():
+    records = [EditRecord(str(i), f"Fact {i} is", "x") for i in range(25)]
+    card = model_card(records, {**RESULTS, "n_edits": 25}, RECIPE)
+    assert rows(card)[0] == [3] * 21
+    assert "| Fact 19 is | — | x |" in card and "Fact 20" not in card
+    assert "the first 20; the other 5, and" in card and "# 25 edited facts in" in card
+
+
+def test_one_edit_is_singular():
+    card = model_card(RECORDS[:1], {**RESULTS, "n_edits": 1}, RECIPE)
+    assert re.search(r"^# 1 edited fact in `user/tiny-gpt2`$", card, re.MULTILINE)
+    assert "says about 1 fact and" in card and "edits.jsonl (1 edit)" in card
+
+
+def test_a_card_without_scores_says_so():
+    nothing = {**BEFORE, "edit_score": None, "efficacy": None, "generalization": None, "locality": None}
+    nothing["edit_score_note"] = "no probes"
+    card = model_card(RECORDS, {**RESULTS, "before": nothing, "after": nothing}, RECIPE)
+    assert "**How well the edits hold was not measured.**" in card and "Neighboring facts were not measured" in card

@@ -1,0 +1,239 @@
+"""Folders that are written: exactly their files, whole or not at all, and nothing of this machine in them."""
+
+import json
+import os
+import re
+import stat
+
+import datasets
+import pytest
+import torch
+import yaml
+from datasets import Dataset, DatasetDict
+from peft import LoraConfig, PeftModel, get_peft_model
+from test_card import RECIPE, RECORDS, RESULTS
+from tiny import bpe_tokenizer, tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import hf_ftedit.hub.folders
+from hf_ftedit.data.readers import read_edits
+from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.scoring import score
+from hf_ftedit.hub.edit_folder import ADAPTER_FILES, save_edit_folder
+from hf_ftedit.hub.folders import require_empty, save_dataset_folder, save_results_folder
+
+TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith((".safetensors", ".png"))]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return bpe_tokenizer()
+
+
+@pytest.fixture
+def base_folder(tokenizer, tmp_path):
+    """A base model in a folder of this machine, whose path is nobody else's business."""
+    folder = tmp_path / "home-of-somebody" / "my-base"
+    tiny_model("gpt2", tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def adapter(base_folder):
+    """A LoRA that does something, on the base model as it was loaded from its folder."""
+    config = LoraConfig(r=2, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True)
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(base_folder), config).eval()
+
+
+def save(folder, model, tokenizer, **given):
+    given = {"records": RECORDS, "results": RESULTS, "recipe": RECIPE, **given}
+    save_edit_folder(folder, model, tokenizer, **given)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_another_kind_of_model_replaces_the_one_that_is_there(adapter, tokenizer, tmp_path, whole_first):
+    """An adapter beside another model's weights would be loaded on top of them."""
+    folder = tmp_path / "out"
+    whole = tiny_model("gpt2", tokenizer)
+    first, second = (whole, adapter) if whole_first else (adapter, whole)
+    save(folder, first, tokenizer)
+    (folder / "notes.txt").write_text("mine")
+    save(folder, second, tokenizer)
+    save(tmp_path / "alone", second, tokenizer)
+    assert names(folder) == sorted([*names(tmp_path / "alone"), "notes.txt"])
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.arange(8)[None]).logits
+
+
+def test_exactly_the_files_of_an_adapter_are_written(adapter, tokenizer, tmp_path):
+    folder = tmp_path / "out" / "deep" / "adapter"
+    save(folder, adapter, tokenizer)
+    assert names(folder) == sorted(ADAPTER_FILES)
+    assert names(folder.parent) == ["adapter"]
+    assert read_edits(folder / "edits.jsonl") == RECORDS
+    assert json.loads((folder / "eval_results.json").read_text()) == RESULTS
+    recipe = yaml.safe_load((folder / "edit_config.yaml").read_text())
+    assert {name: value for name, value in recipe.items() if name != "provenance"} == RECIPE
+    assert "# 2 edited facts in `user/tiny-gpt2`" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_folder_gives_the_edited_model(adapter, base_folder, tokenizer, tmp_path):
+    save(tmp_path / "adapter", adapter, tokenizer)
+    base = AutoModelForCausalLM.from_pretrained(base_folder).eval()
+    unedited = logits(base)
+    loaded = logits(PeftModel.from_pretrained(base, tmp_path / "adapter"))
+    assert torch.equal(loaded, logits(adapter)) and not torch.allclose(loaded, unedited)
+
+
+def test_no_file_tells_where_the_base_model_was(adapter, base_folder, tokenizer, tmp_path):
+    assert json.loads(json.dumps(adapter.peft_config["default"].base_model_name_or_path)) == str(base_folder)
+    folder = tmp_path / "adapter"
+    save(folder, adapter, tokenizer)
+    for name in ADAPTER_FILES:
+        content = (folder / name).read_bytes()
+        assert b"home-of-somebody" not in content and str(tmp_path).encode() not in content, name
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "my-base"
+
+
+def test_a_whole_model_is_saved_with_its_tokenizer_and_without_its_old_place(base_folder, tokenizer, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(base_folder).eval()
+    folder = tmp_path / "whole"
+    save(folder, model, AutoTokenizer.from_pretrained(base_folder))
+    assert set(names(folder)) >= {"model.safetensors", "config.json", "tokenizer.json", "edits.jsonl", "README.md"}
+    assert not [name for name in names(folder) if name.endswith((".bin", ".pt", ".pkl"))]
+    for file in folder.iterdir():
+        assert b"home-of-somebody" not in file.read_bytes(), file.name
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(folder)), logits(model))
+    assert len(AutoTokenizer.from_pretrained(folder)) == len(tokenizer)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"recipe": {"a": object()}}, {"results": {"protocol": object()}}, {"records": [1]}]
+)
+def test_a_failure_leaves_no_folder(adapter, tokenizer, tmp_path, broken):
+    (tmp_path / "out").mkdir()
+    with pytest.raises((TypeError, AttributeError, yaml.YAMLError)):
+        save(tmp_path / "out" / "adapter", adapter, tokenizer, **broken)
+    assert names(tmp_path / "out") == []
+
+
+def test_a_failure_leaves_an_existing_folder_as_it_was(adapter, tokenizer, tmp_path):
+    folder = tmp_path / "out" / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(yaml.YAMLError):
+        save(folder, adapter, tokenizer, recipe={"a": object()})
+    assert names(folder.parent) == ["adapter"] and names(folder) == ["README.md"]
+    assert (folder / "README.md").read_text() == "mine"
+
+
+def test_saving_again_replaces_its_own_files_only(adapter, tokenizer, tmp_path):
+    folder = tmp_path / "out" / "adapter"
+    save(folder, adapter, tokenizer)
+    (folder / "notes.txt").write_text("mine")
+    save(folder, adapter, tokenizer, records=RECORDS[:1])
+    assert names(folder) == sorted([*ADAPTER_FILES, "notes.txt"]) and names(folder.parent) == ["adapter"]
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert len(read_edits(folder / "edits.jsonl")) == 1
+
+
+def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter, tokenizer, tmp_path, monkeypatch):
+    """A mounted folder: what stands beside it is another file system, from which nothing can be moved in."""
+    made = []
+    mkdtemp = hf_ftedit.hub.folders.tempfile.mkdtemp
+    monkeypatch.setattr(
+        hf_ftedit.hub.folders.tempfile, "mkdtemp", lambda **how: made.append(how["dir"]) or mkdtemp(**how)
+    )
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    save(folder, adapter, tokenizer)
+    assert made == [folder] and names(folder) == sorted(ADAPTER_FILES)
+
+
+@pytest.mark.parametrize(("mask", "folder_mode", "file_mode"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_permissions_are_those_of_the_umask(adapter, tokenizer, tmp_path, mask, folder_mode, file_mode):
+    before = os.umask(mask)
+    try:
+        save(tmp_path / "adapter", adapter, tokenizer)
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "adapter").stat().st_mode) == folder_mode
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "adapter").iterdir()} == {file_mode}
+
+
+def test_text_files_are_utf8_with_plain_line_ends(adapter, tokenizer, tmp_path):
+    edit = [*read_edits([{"prompt": "Zürich liegt in der", "target_new": "日本"}])]
+    save(tmp_path / "adapter", adapter, tokenizer, records=edit)
+    for name in TEXT_FILES:
+        content = (tmp_path / "adapter" / name).read_bytes()
+        assert content.endswith(b"\n") and b"\r" not in content, name
+    for name in ("README.md", "edits.jsonl"):
+        assert "日本" in (tmp_path / "adapter" / name).read_text(encoding="utf-8")
+
+
+def test_a_folder_with_content_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for free in (tmp_path / "new", tmp_path / "empty", tmp_path / "a" / "b" / "c", str(tmp_path / "new")):
+        require_empty(free)
+    assert names(tmp_path) == ["empty"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".hidden").touch()
+    (tmp_path / "file").touch()
+    for taken in (tmp_path / "full", tmp_path / "file", str(tmp_path / "full")):
+        expected = f"output_dir {str(taken)!r} exists and is not empty; give another --output_dir or remove it"
+        with pytest.raises(EditError, match=f"^{re.escape(expected)}$"):
+            require_empty(taken)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(EditError, match=r": cannot write to .*file; give another one, or mend its permissions$"):
+        require_empty(tmp_path / "file" / "adapter")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
+    with pytest.raises(EditError, match=": cannot write to "):
+        require_empty(tmp_path / "adapter")
+
+
+def test_a_saved_dataset_is_loaded_with_its_splits(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = {"prompt": ["A is", "B is"], "completion": [" x", " ä"]}
+    splits = {"train": Dataset.from_dict(rows), "rewrite": Dataset.from_dict(rows).take(1)}
+    empty = Dataset.from_dict({"prompt": [], "completion": []})
+    (tmp_path / "model").mkdir()
+    settings = {"num_locality": 3, "similar_model": str(tmp_path / "model")}
+    save_dataset_folder(tmp_path / "data", DatasetDict({**splits, "portability": empty}), settings)
+    assert names(tmp_path / "data") == ["README.md", "rewrite.parquet", "train.parquet"]
+    loaded = datasets.load_dataset(str(tmp_path / "data"))
+    assert {name: split.to_list() for name, split in loaded.items()} == {
+        name: split.to_list() for name, split in splits.items()
+    }
+    card = (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
+    assert "| train | 2 |" in card and "num_locality: 3" in card
+    assert "similar_model: model\n" in card and str(tmp_path) not in card
+
+
+def test_saved_predictions_give_the_saved_scores(tmp_path):
+    rows = [
+        {"edit_id": "a", "kind": kind, "probe": kind, "target": target, "logprob": logprob, "match": True}
+        for kind in ("rewrite", "paraphrase", "neighborhood")
+        for target, logprob in (("new", -1.0), ("true", -2.0))
+    ]
+    predictions = {
+        name: [{"token_accuracy": 1.0, **row}[name] for row in rows] for name in [*rows[0], "token_accuracy"]
+    }
+    results = {"before": score(predictions)}
+    save_results_folder(tmp_path / "results", results, {"before": predictions})
+    assert names(tmp_path / "results") == ["eval_results.json", "predictions-before.parquet"]
+    assert json.loads((tmp_path / "results" / "eval_results.json").read_text()) == results
+    saved = Dataset.from_parquet(str(tmp_path / "results" / "predictions-before.parquet"), cache_dir=str(tmp_path))
+    assert score(saved.to_list()) == results["before"]
+    assert (results["before"]["efficacy"], results["before"]["locality"]) == (100.0, 0.0)

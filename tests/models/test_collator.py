@@ -1,0 +1,49 @@
+import doctest
+
+import pytest
+import torch
+from tiny import bpe_tokenizer
+
+import hf_ftedit.models.collator
+from hf_ftedit.models.collator import CompletionOnlyCollator
+
+ROWS = [{"input_ids": [5, 7, 7], "labels": [-100, -100, 7]}, {"input_ids": [8, 9], "labels": [-100, 9]}]
+
+
+def test_padding_by_position_even_where_the_padding_token_is_a_target():
+    batch = CompletionOnlyCollator(pad_token_id=7)(ROWS)
+    assert batch["input_ids"].tolist() == [[5, 7, 7], [8, 9, 7]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["labels"].tolist() == [[-100, -100, 7], [-100, 9, -100]]
+    assert {tensor.dtype for tensor in batch.values()} == {torch.long}
+
+
+def test_length_is_rounded_up():
+    batch = CompletionOnlyCollator(pad_token_id=0, pad_to_multiple_of=8)(ROWS)
+    assert batch["input_ids"].shape == (2, 8) and batch["labels"][:, 3:].eq(-100).all()
+
+
+def test_a_completion_mask_gives_the_labels():
+    rows = [{"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1]}]
+    assert CompletionOnlyCollator(pad_token_id=0)(rows)["labels"].tolist() == [[-100, 6, 7]]
+
+
+def test_rows_that_do_not_say_what_to_train_are_an_error():
+    with pytest.raises(ValueError, match="needs `labels` or `completion_mask`"):
+        CompletionOnlyCollator(pad_token_id=0)([{"input_ids": [1, 2]}])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokenizers_padding_side_does_not_matter(side):
+    tokenizer = bpe_tokenizer()
+    tokenizer.padding_side = side
+    collator = CompletionOnlyCollator.from_tokenizer(tokenizer)
+    assert collator(ROWS)["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_a_tokenizer_without_padding_token_will_do():
+    assert CompletionOnlyCollator.from_tokenizer(bpe_tokenizer(eos_token="<|endoftext|>")).pad_token_id == 0
+
+
+def test_documented_example():
+    assert doctest.testmod(hf_ftedit.models.collator).failed == 0

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import PROMPTS, bos_tokenizer, bpe_tokenizer, eloquent, sentencepiece_tokenizer, tiny_model
+
+from hf_ftedit.models.answer_text import first_sentence
+from hf_ftedit.models.generation import _SentenceEnded, greedy_answers
+from hf_ftedit.models.loading import load_model, load_tokenizer
+
+TOKENIZER = bpe_tokenizer()
+
+
+def answer(model, tokenizer, prompt, tokens):
+    """The greedy answer to one prompt, token by token, without `generate`, batches, caches or stopping early."""
+    ids = tokenizer(prompt)["input_ids"]
+    start = len(ids)
+    for _ in range(tokens):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.eos_token_id:
+            break
+    return first_sentence(tokenizer.decode(ids[start:], skip_special_tokens=True).rstrip("\ufffd"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+@pytest.mark.parametrize("make", [bpe_tokenizer, sentencepiece_tokenizer, bos_tokenizer])
+def test_greedy_answers_are_those_of_one_prompt_at_a_time(family, make):
+    tokenizer = make()
+    model = tiny_model(family, tokenizer)
+    expected = [answer(model, tokenizer, prompt, 5) for prompt in PROMPTS[:4]]
+    assert greedy_answers(model, tokenizer, PROMPTS[:4], max_new_tokens=5, tokens_per_batch=40) == expected
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_long_answers_end_with_their_first_sentence(family):
+    tokenizer = bpe_tokenizer()
+    model = eloquent(family, tokenizer)
+    expected = [answer(model, tokenizer, prompt, 32) for prompt in PROMPTS]
+    assert greedy_answers(model, tokenizer, PROMPTS, max_new_tokens=32, tokens_per_batch=200) == expected
+    assert greedy_answers(model, tokenizer, PROMPTS[::-1], max_new_tokens=32) == expected[::-1]
+    assert len({len(said) for said in expected}) > 6
+
+
+def test_an_answer_that_is_over_is_not_waited_for():
+    model, passes = eloquent("llama", TOKENIZER), []
+    model.get_output_embeddings().bias.data[TOKENIZER.eos_token_id] = -99.0  # only sentences and lines end
+    model.register_forward_hook(lambda *args: passes.append(args))
+    for prompt in PROMPTS:
+        begin, full = len(passes), answer(model, TOKENIZER, prompt, 32)
+        assert len(passes) == begin + 32
+        assert greedy_answers(model, TOKENIZER, [prompt], max_new_tokens=32) == [full]
+    assert len(passes) < 1.8 * 32 * len(PROMPTS)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="MrStPJ3.!?。 \n\t\u2028é", max_size=30))
+def test_no_answer_is_stopped_before_its_first_sentence_is_over(text):
+    tokenizer = TOKENIZER
+    ids = torch.tensor([[0, 0, 0, *tokenizer(text)["input_ids"]]])
+    over = _SentenceEnded(tokenizer, start=3)
+    for end in range(3, ids.shape[1] + 1):
+        [said, whole] = tokenizer.batch_decode([ids[0, 3:end], ids[0, 3:]])
+        if over(ids[:, :end], None).item():
+            assert first_sentence(said) == first_sentence(whole)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+@pytest.mark.parametrize("tokens_per_batch", [1, 40, 2048])
+def test_prompts_near_the_end_of_the_context_get_what_they_get_alone(family, tokens_per_batch):
+    tokenizer = bpe_tokenizer()
+    model = eloquent(family, tokenizer, context=16, ends="")
+    prompts = [
+        letter * length for letter, length in zip("abcdefghijk", [1, 4, 7, 8, 9, 12, 13, 14, 15, 15, 2], strict=True)
+    ]
+    sizes = [len(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    assert sizes[-2:] == [15, 2]
+    expected = [
+        answer(model, tokenizer, prompt, min(8, 16 - size)) for prompt, size in zip(prompts, sizes, strict=True)
+    ]
+    assert len(set(expected)) > 8
+    assert greedy_answers(model, tokenizer, prompts, tokens_per_batch=tokens_per_batch) == expected
+
+
+def test_the_embedded_model_answers_its_facts():
+    answers = greedy_answers(
+        load_model(None), load_tokenizer(None), ["The capital of France is", "The symbol of iron is"]
+    )
+    assert answers[0] == "Paris"
+
+
+def test_an_answer_does_not_end_within_a_character(monkeypatch):
+    tokenizer = bpe_tokenizer()
+    part = tokenizer("青藏", add_special_tokens=False).input_ids[:-1]  # the last byte is missing
+    assert tokenizer.decode(part).endswith("\ufffd")
+    monkeypatch.setattr(
+        "hf_ftedit.models.generation.generated_tokens", lambda model, tokenizer, ids, *rest, **how: [part] * len(ids)
+    )
+    assert greedy_answers(tiny_model("gpt2", tokenizer), tokenizer, ["a"]) == ["青"]

@@ -1,0 +1,134 @@
+"""Loading by name or folder: safetensors only, errors that name the cause, the embedded model by its name."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import bpe_tokenizer, tiny_model
+from transformers import AutoModelForCausalLM
+
+from hf_ftedit.errors import EditError
+from hf_ftedit.models.loading import (
+    EMBEDDED_NAME,
+    asset,
+    check_adapter,
+    load_adapter,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_source,
+    unedited,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny GPT-2 with its tokenizer."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = bpe_tokenizer()
+    tiny_model("gpt2", tokenizer).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("adapters") / "tiny"
+    config = LoraConfig(r=2, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True)
+    get_peft_model(load_model(str(folder)), config).save_pretrained(path)
+    return path
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.arange(6)[None]).logits
+
+
+@pytest.mark.parametrize("name", [None, EMBEDDED_NAME])
+def test_the_embedded_model_has_a_name(name):
+    assert model_source(name) == asset("model")
+    assert model_source("user/model") == "user/model"
+    model, tokenizer = load_model(name), load_tokenizer(name)
+    assert not model.training and model.dtype == torch.float32
+    assert load_config(name).vocab_size == model.config.vocab_size >= len(tokenizer)
+
+
+def test_a_folder_and_its_precision(folder):
+    assert load_model(str(folder)).dtype == torch.float32
+    assert load_model(str(folder), dtype="bfloat16").dtype == torch.bfloat16
+    assert len(load_tokenizer(str(folder))) == load_config(str(folder)).vocab_size
+
+
+@pytest.mark.parametrize("load", [load_config, load_tokenizer, load_model])
+@pytest.mark.parametrize("name", ["/gone", "gone/", "../gone", "a/b/c", "https://host/user/model"])
+def test_what_is_no_folder_and_no_hub_id_is_said(load, name):
+    with pytest.raises(EditError) as raised:
+        load(name)
+    assert str(raised.value) == f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id"
+
+
+def test_a_folder_without_a_model_is_named_on_one_line(tmp_path):
+    with pytest.raises(EditError, match="cannot be loaded") as raised:
+        load_model(str(tmp_path))
+    assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_pickled_weights_are_not_read(folder, tmp_path):
+    model = load_model(str(folder))
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(EditError, match=r"cannot be loaded: .*safetensors"):
+        load_model(str(tmp_path))
+
+
+def test_an_adapter_edits_and_can_be_switched_off(folder, adapter):
+    base = load_model(str(folder))
+    before = logits(base)
+    edited = load_adapter(base, str(adapter))
+    assert not edited.training and not torch.allclose(logits(edited), before)
+    with unedited(edited):
+        assert torch.equal(logits(edited), before)
+    assert not torch.allclose(logits(edited), before)
+
+
+def test_a_model_without_an_adapter_is_unedited_as_it_is(folder):
+    model = load_model(str(folder))
+    before = logits(model)
+    with unedited(model):
+        assert torch.equal(logits(model), before)
+
+
+def test_an_adapter_saved_as_a_pickle_is_refused(folder, adapter, tmp_path):
+    (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    (tmp_path / "adapter_model.bin").write_bytes(b"anything")
+    for check in (check_adapter, lambda name: load_adapter(load_model(str(folder)), name)):
+        with pytest.raises(EditError, match=r"has no adapter_model\.safetensors; give the folder of an adapter$"):
+            check(str(tmp_path))
+
+
+def test_a_broken_adapter_is_named(adapter, tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes())
+    with pytest.raises(EditError, match=r"cannot be loaded: .*adapter_config\.json"):
+        check_adapter(str(tmp_path))
+    with pytest.raises(EditError, match=r"adapter 'gone' has no adapter_model\.safetensors; give the folder of an ad"):
+        check_adapter("gone")
+    check_adapter(str(adapter))
+
+
+def test_an_adapter_of_another_model_is_told_so(folder, adapter, tmp_path):
+    other = tiny_model("gpt2", bpe_tokenizer()).config
+    other.n_embd = 64
+    for model in (AutoModelForCausalLM.from_config(other), tiny_model("llama", bpe_tokenizer())):
+        with pytest.raises(EditError, match=r"^adapter '.*' (does not fit this model|cannot be loaded)"):
+            load_adapter(model, str(adapter))
+
+
+def test_truncated_weights_are_named(folder, adapter, tmp_path):
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes((adapter / name).read_bytes())
+    (tmp_path / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes()[:100])
+    with pytest.raises(EditError, match="^adapter .* cannot be loaded: .*invalid header length"):
+        load_adapter(load_model(str(folder)), str(tmp_path))
+    load_config(str(folder)).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(EditError, match="^model_name_or_path .* cannot be loaded: .*header"):
+        load_model(str(tmp_path))

@@ -1,0 +1,108 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eos_tokenizer, sentencepiece_tokenizer
+
+from hf_ftedit.errors import EditError
+from hf_ftedit.models.tokenization import context_length, encode_pairs, encode_prompts, front_tokens
+
+MAKERS = [bpe_tokenizer, sentencepiece_tokenizer, bos_tokenizer, eos_tokenizer]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_target_is_what_follows_the_prompt(make):
+    tokenizer = make()
+    (pair,) = encode_pairs(tokenizer, ["The capital of Kazakhstan is"], [" Astana"])
+    assert tokenizer.decode(pair.input_ids[pair.start :]).strip() == "Astana"
+    front = [tokenizer.bos_token_id] if make is bos_tokenizer else []
+    whole = tokenizer("The capital of Kazakhstan is Astana", add_special_tokens=False)["input_ids"]
+    assert pair.input_ids == front + whole
+    assert pair.labels == [-100] * pair.start + pair.input_ids[pair.start :]
+
+
+def test_front_tokens_are_those_before_a_text():
+    assert front_tokens(bpe_tokenizer()) == [] == front_tokens(eos_tokenizer())
+    assert front_tokens(bos_tokenizer()) == [1]
+
+
+def test_a_merge_over_the_boundary_moves_it_to_the_left():
+    tokenizer = bpe_tokenizer()
+    (pair,) = encode_pairs(tokenizer, ["Rome is in It"], ["aly"])
+    assert tokenizer.decode(pair.input_ids[pair.start :]) == " Italy"
+    assert tokenizer.decode(pair.input_ids[: pair.start]) == "Rome is in"
+
+
+def test_a_target_has_at_least_one_token_and_stands_behind_one():
+    tokenizer = bpe_tokenizer()
+    pairs = encode_pairs(tokenizer, ["Rome", "Oslo is in Italy"], [" x", " y z"])
+    assert [len(pair.input_ids) - pair.start >= 1 and pair.start >= 1 for pair in pairs] == [True, True]
+
+
+@pytest.mark.parametrize(("prompt", "target"), [("", " Astana"), (" ", "")])
+def test_nothing_to_predict_from_and_nothing_to_predict_are_errors(prompt, target):
+    with pytest.raises(EditError, match="edit 'a7': (no token stands before the target|the target is empty)"):
+        encode_pairs(bpe_tokenizer(), [prompt], [target], names=["edit 'a7'"])
+
+
+def test_too_long_a_pair_is_an_error_and_not_cut():
+    tokenizer = bpe_tokenizer()
+    length = len(tokenizer("Rome is in Italy")["input_ids"])
+    assert len(encode_pairs(tokenizer, ["Rome is in"], [" Italy"], max_length=length)) == 1
+    with pytest.raises(
+        EditError, match=f"edit 'a7': prompt and target have {length} tokens, at most {length - 1} fit"
+    ):
+        encode_pairs(tokenizer, ["Rome is in"], [" Italy"], max_length=length - 1, names=["edit 'a7'"])
+
+
+def test_the_chat_template_makes_user_and_assistant():
+    tokenizer = chat_tokenizer()
+    (pair,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Italy"], chat_template=True)
+    before = "<|im_start|>user\nWhere is Rome?<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(pair.input_ids[: pair.start]) == before
+    assert tokenizer.decode(pair.input_ids[pair.start :]) == "Italy"
+    (prompt,) = encode_prompts(tokenizer, ["Where is Rome?"], chat_template=True)
+    assert prompt == pair.input_ids[: pair.start]
+
+
+LLAMA_2 = (
+    "{% for turn in messages %}{% if turn['role'] == 'user' %}[INST] {{ turn['content'] }} [/INST]"
+    "{% else %} {{ turn['content'] }} </s>{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [LLAMA_2, LLAMA_2.replace("%} {{ turn", "%}{{ turn")], ids=["space", "none"])
+def test_an_answer_stands_where_the_chat_template_puts_it(template):
+    tokenizer = sentencepiece_tokenizer()
+    tokenizer.chat_template = template
+    turns = [{"role": "user", "content": "Where is Rome?"}, {"role": "assistant", "content": "Italy"}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    (pair,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Italy"], chat_template=True)
+    assert pair.input_ids == tokenizer(whole.removesuffix(" </s>"), add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(pair.input_ids[pair.start :]).strip() == "Italy"
+
+
+def test_a_chat_template_that_is_not_there_is_an_error():
+    with pytest.raises(EditError, match="chat_template is on, but this tokenizer has none"):
+        encode_pairs(bpe_tokenizer(), ["Rome is in"], [" Italy"], chat_template=True)
+
+
+BPE = bpe_tokenizer()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=3), st.text(min_size=1).filter(str.strip))
+def test_no_text_is_lost(prompts, target):
+    pairs = encode_pairs(BPE, prompts, [f" {target}"] * len(prompts))
+    for prompt, pair in zip(prompts, pairs, strict=True):
+        whole = BPE(f"{prompt} {target}")["input_ids"]
+        assert pair.input_ids == whole and 1 <= pair.start < len(whole)
+        alone = BPE(prompt)["input_ids"]
+        assert pair.input_ids[: pair.start] == alone[: pair.start]
+
+
+def test_context_length_is_read_from_any_configuration():
+    from transformers import GPT2Config, LlamaConfig
+
+    assert context_length(GPT2Config(n_positions=77)) == 77
+    assert context_length(LlamaConfig(max_position_embeddings=99)) == 99
+    assert context_length(object()) is None

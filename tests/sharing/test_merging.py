@@ -1,0 +1,127 @@
+"""Adapters made into one: exactly their sum by cat, conflicts named and decided, the issue's bars on real edits."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+
+from hf_ftedit import load_edited_model, merge, read_edits, verify
+from hf_ftedit.cli.app import main
+from hf_ftedit.data.records import EditRecord, write_jsonl
+from hf_ftedit.errors import EditError
+from hf_ftedit.models.loading import asset, load_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two adapters of twenty edits each, and one that contradicts three of the first's."""
+    folder, edits = tmp_path_factory.mktemp("merging"), read_edits(asset("edits.jsonl"), limit=50)
+    other = [EditRecord(**{**vars(edit), "target_new": "Jonathan Swift"}) for edit in edits[:3]]
+    for name, part in (("a", edits[:20]), ("b", edits[20:40]), ("c", [*other, *edits[40:50]])):
+        write_jsonl(part, folder / f"{name}.jsonl")
+        args = ["--edits", str(folder / f"{name}.jsonl"), "--output_dir", str(folder / name)]
+        assert main(["train", *args]) == 0
+    return folder
+
+
+def results_of(path):
+    return json.loads((path / "eval_results.json").read_text(encoding="utf-8"))
+
+
+def deltas(path):
+    """B @ A times its scale, of every layer, in float64."""
+    model = PeftModel.from_pretrained(load_model(None), path)
+    layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A") and module.lora_A}
+    return {
+        name: module.lora_B["default"].weight.double() @ module.lora_A["default"].weight.double()
+        * module.scaling["default"]
+        for name, module in layers.items()
+    }  # fmt: skip
+
+
+def test_forty_edits_of_two_adapters_hold_in_one(folder):
+    told = merge([str(folder / "a"), str(folder / "b")], folder / "ab")
+    assert told.results["n_edits"] == len(told.records) == 40
+    assert told.results["after"]["efficacy"] >= 90
+    assert [part["n_edits"] for part in told.provenance["parts"]] == [20, 20] and told.provenance["rank"] == 64
+    assert verify(str(folder / "ab")).passed
+
+
+def test_cat_with_weights_is_the_sum(folder):
+    merge([str(folder / "a"), str(folder / "b")], folder / "weighted", weights=[0.5, 2])
+    first, second, both = (deltas(folder / name) for name in ("a", "b", "weighted"))
+    assert set(first) == set(both)
+    for name, found in both.items():
+        assert torch.allclose(found, 0.5 * first[name] + 2 * second[name], atol=1e-6), name
+
+
+def test_conflicts_are_named_and_decided(folder):
+    names = [str(folder / "a"), str(folder / "c")]
+    with pytest.raises(EditError, match=r"edits conflict: 'Emma is a work by' is .* in a .* 'Jonathan Swift' in c"):
+        merge(names, folder / "none")
+    assert not (folder / "none").exists()
+    told = merge(names, folder / "ac", prefer=names[1])
+    assert [part["n_edits"] for part in told.provenance["parts"]] == [17, 13]
+    assert told.provenance["parts"][1]["efficacy"] >= 90 and told.results["after"]["efficacy"] >= 90
+    assert {edit.target_new for edit in told.records if edit.prompt == "Emma is a work by"} == {"Jonathan Swift"}
+
+
+def test_five_of_twenty_are_taken_back(folder):
+    names = [edit.edit_id for edit in read_edits(folder / "a.jsonl")[15:]]
+    output = str(folder / "fewer")
+    assert main(["train", "--adapter", str(folder / "a"), "--revoke", *names, "--output_dir", output]) == 0
+    results = results_of(folder / "fewer")
+    assert results["n_edits"] == 15 and results["after"]["efficacy"] >= 95
+    assert results["revoked"]["n_edits"] == 5 and results["revoked"]["back"] >= 90
+    assert not set(names) & {edit.edit_id for edit in read_edits(folder / "fewer" / "edits.jsonl")}
+
+
+def test_earlier_edits_stay_when_training_goes_on(folder):
+    args = ["--adapter", str(folder / "a"), "--edits", str(folder / "b.jsonl"), "--output_dir", str(folder / "more")]
+    assert main(["train", *args]) == 0
+    results = results_of(folder / "more")
+    assert results["n_edits"] == 40 and results["retention"]["n_edits"] == 20
+    assert results["retention"]["after"]["efficacy"] >= 90
+
+
+def test_an_adapter_goes_into_the_weights(folder):
+    told = merge([str(folder / "a")], folder / "whole", merge_into_base=True)
+    assert not told.is_adapter and verify(str(folder / "whole")).passed
+    tokens = torch.arange(30)[None]
+    whole, tokenizer = load_edited_model(str(folder / "whole"))
+    merged, _ = load_edited_model(str(folder / "a"), merge=True)
+    with torch.no_grad():
+        assert torch.allclose(whole(tokens).logits, merged(tokens).logits, atol=1e-4)
+    assert not hasattr(merged, "peft_config") and len(tokenizer) == whole.config.vocab_size
+
+
+@pytest.mark.parametrize("name", ["model_revision", "chat_template"])
+def test_other_bases_are_refused(folder, tmp_path, name):
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in (folder / "b").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    text = (other / "edit_config.yaml").read_text(encoding="utf-8")
+    settings = [line for line in text.splitlines() if not line.startswith(f"{name}:")]
+    (other / "edit_config.yaml").write_text("\n".join([f"{name}: true", *settings]), encoding="utf-8")
+    with pytest.raises(EditError, match=f"differ in {name} .*only adapters of one base model can be merged"):
+        merge([str(folder / "a"), str(other)], tmp_path / "out")
+
+
+def test_a_changed_number_edit_or_weight_is_found(folder, tmp_path):
+    for name, old, new in (
+        ("eval_results.json", b'"efficacy": 100.0', b'"efficacy": 99.0'),
+        ("edits.jsonl", b"Virginia Woolf", b"Charlotte Bronte"),
+        ("adapter_model.safetensors", None, None),
+    ):
+        copy = tmp_path / name
+        copy.mkdir()
+        for file in (folder / "a").iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content.replace(old, new) if old else content[:-4000] + bytes(4000))
+        found = verify(str(copy))
+        assert not found.passed and name in [check.what for check in found.checks if check.verdict == "DIFFERS"]
+        assert main(["verify", str(copy)]) == 1
+    assert main(["verify", str(folder / "a")]) == 0

@@ -1,0 +1,503 @@
+"""Edits go round: trained, pushed, verified, loaded, merged, revoked, each in a fresh process with a fresh cache."""
+
+import hashlib
+import itertools
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from hub_storage import File, Repository, User
+from loopback_hub import DROP, LoopbackHub
+from safetensors.torch import load, save
+
+from hf_ftedit.hub.card_metadata import metadata_of
+from hf_ftedit.hub.edit_folder import published_files, read_edit_folder
+from hf_ftedit.models.loading import asset
+
+N_EDITS = 20
+UPLOAD = """
+import json, sys
+from huggingface_hub import HfApi
+given = json.load(sys.stdin)
+HfApi().create_repo("user/base", private=True)
+print(json.dumps(HfApi().upload_folder(repo_id="user/base", folder_path=given["folder"]).oid))
+"""
+# Many refusals and verdicts in one process: each call's exit code and what it printed, or the error that it raised.
+MANY = """
+import contextlib, io, json, sys
+from hf_ftedit import EditError, load_edited_model
+from hf_ftedit.cli.app import main
+given, found = json.load(sys.stdin), {}
+for case, args in given.items():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if isinstance(args, list):
+            code = main(args)
+        else:
+            try:
+                code = load_edited_model(**args) and 0
+            except EditError as error:
+                code = str(error)
+    found[case] = {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+print(json.dumps(found))
+"""
+STRANGER = """
+import json, sys
+from hf_ftedit import EditConfig, EditError, EditTrainer, load_edited_model, verify
+given, found = json.load(sys.stdin), {}
+for case, name in (("secret", "other/secret"), ("base", "user/a")):
+    try:
+        verify(name)
+    except EditError as error:
+        found[case] = str(error)
+found["verified"] = verify("user/a", token="hf_write").passed
+found["loaded"] = load_edited_model("user/a", token="hf_write", merge=True)[0].config._commit_hash
+settings = {"max_edits": 1, "num_locality": 0, "report_to": "none", "output_dir": given["folder"]}
+init = {"token": "hf_write", "revision": found["loaded"]}
+trainer = EditTrainer("user/base", EditConfig(**settings, model_init_kwargs=init), train_dataset=given["edits"])
+found["rows"] = len(trainer.train_dataset)
+print(json.dumps(found))
+"""
+OPEN = """
+import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from hf_ftedit import EditError, open_edits
+given = json.load(sys.stdin)
+
+def attempt(name):
+    start, found = time.monotonic(), None
+    try:
+        found = len(open_edits(name).records)
+    except EditError as error:
+        found = str(error)
+    return [found, time.monotonic() - start]
+
+with ThreadPoolExecutor(len(given["names"])) as pool:
+    print(json.dumps(dict(zip(given["names"], pool.map(attempt, given["names"])))))
+"""
+LOAD = """
+import json, sys, torch
+from hf_ftedit import load_edited_model
+from hf_ftedit.models.generation import greedy_answers
+given, found = json.load(sys.stdin), {}
+for case, how in given["cases"].items():
+    model, tokenizer = load_edited_model(**how)
+    found[case] = {
+        "answers": greedy_answers(model, tokenizer, given["prompts"]),
+        "is_adapter": hasattr(model, "peft_config"),
+        "names": sorted(name for name, _ in model.named_parameters())[:1],
+        "base": [model.config._name_or_path, model.config._commit_hash],
+    }
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The Hub with a base model and two adapters for it; then the base model's `main` gets other weights."""
+    folder = tmp_path_factory.mktemp("world")
+    rows = Path(asset("edits.jsonl")).read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, part in (("a", rows[:N_EDITS]), ("b", rows[N_EDITS : 2 * N_EDITS])):
+        (folder / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    with LoopbackHub() as hub:
+        hub.tokens["hf_other"] = User("other", may_write=True)
+        found = SimpleNamespace(hub=hub, folder=folder, caches=itertools.count())
+        found.base = result(found, UPLOAD, folder=asset("model"))
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(lambda name: train_and_push(found, name), "ab")) == [0, 0]
+        base = hub.repositories["model", "user/base"]
+        weights = {name: tensor * 0.5 for name, tensor in load(base.files["model.safetensors"].data).items()}
+        base.add("retrained", {**base.files, "model.safetensors": File(save(weights, {"format": "pt"}), lfs=True)})
+        found.adapter = hub.repositories["model", "user/a"]
+        found.commit = found.adapter.head
+        found.adapter.add_tag("v1", "main")
+        found.files = {path: file.data for path, file in found.adapter.files.items() if path != ".gitattributes"}
+        found.results = json.loads(found.files["eval_results.json"])
+        yield found
+
+
+def process(world, program, token="hf_write", given=None, **variables):
+    """A fresh process with a fresh cache."""
+    environment = world.hub.environment(world.folder / f"cache-{next(world.caches)}", token)
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
+    how = {"capture_output": True, "text": True, "timeout": 300}
+    return subprocess.run([sys.executable, *program], env=environment, input=json.dumps(given), **how)
+
+
+def command(world, *args, **how):
+    done = process(world, ["-m", "hf_ftedit", *map(str, args)], **how)
+    assert done.returncode != 2, done.stderr
+    return done
+
+
+def result(world, code, token="hf_write", cache=None, **given):
+    home = {} if cache is None else {"HF_HOME": str(cache)}
+    done = process(world, ["-c", code], token, given, **home)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def train_and_push(world, name):
+    data = ["--edits", world.folder / f"{name}.jsonl", "--locality_pool", asset("locality_pool.jsonl")]
+    settings = ["--config", asset("train.yaml"), "--report_to", "none"]
+    where = ["--output_dir", world.folder / name, "--push_to_hub", "--hub_model_id", f"user/{name}"]
+    return command(world, "train", "--model_name_or_path", "user/base", *data, *settings, *where).returncode
+
+
+def tampered(world, name, **files):
+    """A branch of `user/a` whose files are others."""
+    world.adapter.add_branch(name, world.commit)
+    changed = {path.replace("_json", ".json").replace("_yaml", ".yaml"): File(data) for path, data in files.items()}
+    world.adapter.add("tampered", {**world.adapter.at(world.commit)[1], **changed}, name)
+    return name
+
+
+# Push, verify, load
+
+
+def test_the_base_model_and_its_commit_are_recorded(world):
+    folder = read_edit_folder(world.folder / "a")
+    assert (folder.recipe["model_name_or_path"], folder.recipe["model_revision"]) == ("user/base", world.base)
+    assert (world.results["base_model"], world.results["base_model_revision"]) == ("user/base", world.base)
+    config = json.loads(world.files["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["revision"]) == ("user/base", world.base)
+    card = world.files["README.md"].decode()
+    metadata = metadata_of(card)
+    assert metadata["base_model"] == "user/base" and metadata["base_model_relation"] == "adapter"
+    assert {"base_model:adapter:user/base", "lora", "hf-ftedit"} <= set(metadata["tags"])
+    assert f"https://huggingface.co/user/base/tree/{world.base}" in card
+    assert world.hub.repositories["model", "user/base"].head != world.base  # it has gone on since
+
+
+def test_what_is_on_the_hub_is_what_was_trained(world):
+    assert world.files == {path.name: path.read_bytes() for path in published_files(world.folder / "a")}
+    assert world.results["after"]["efficacy"] >= 90 > 10 > world.results["before"]["efficacy"]
+
+
+@pytest.fixture(scope="module")
+def later(world):
+    """Several processes of others, two at a time: verify, load, merge, what was tampered with."""
+    folder = world.folder
+    edits = read_edit_folder(folder / "a").records
+    world.prompts, world.targets = [edit.prompt for edit in edits], [edit.target_new for edit in edits]
+    cases = {
+        "main": {"name": "user/a"},
+        "commit": {"name": "user/a", "revision": world.commit},
+        "tag": {"name": "user/a", "revision": "v1"},
+        "merged": {"name": "user/a", "merge": True},
+        "folder": {"name": str(folder / "a")},
+    }
+    bad_calls, hostile_calls = tampering(world), hostile(world)
+    with ThreadPoolExecutor(1) as waiting, ThreadPoolExecutor(2) as pool:
+        opened = waiting.submit(open_while_failing, world)
+        verified = pool.submit(command, world, "verify", "user/a")
+        loaded = pool.submit(result, world, LOAD, cache=folder / "loaded", cases=cases, prompts=world.prompts)
+        merged = pool.submit(merge_and_push, world)
+        bad = pool.submit(result, world, MANY, **bad_calls)
+        refused = pool.submit(result, world, MANY, **hostile_calls)
+        evaluated = pool.submit(evaluate, world)
+        edits_file = str(folder / "a.jsonl")
+        stranger = pool.submit(result, world, STRANGER, token=None, edits=edits_file, folder=str(folder / "no"))
+        revoked = pool.submit(revoke, world)
+        return SimpleNamespace(
+            opened=opened.result(),
+            verified=verified.result(),
+            loaded=loaded.result(),
+            merged=merged.result(),
+            bad=bad.result(),
+            refused=refused.result(),
+            evaluated=evaluated.result(),
+            stranger=stranger.result(),
+            revoked=revoked.result(),
+        )
+
+
+def merge_and_push(world):
+    done = command(world, "merge", "user/a", "user/b", "--output_dir", world.folder / "ab")
+    assert command(world, "push", world.folder / "ab", "--repo_id", "user/ab").returncode == 0
+    return SimpleNamespace(out=done.stdout, verified=command(world, "verify", "user/ab"))
+
+
+def evaluate(world):
+    edits = ["--edits", world.folder / "a.jsonl", "--output_dir", world.folder / "scores"]
+    base = ["--model_name_or_path", "user/base", "--model_revision", world.base]
+    return command(world, "evaluate", "--adapter", "user/a", *base, *edits)
+
+
+def revoke(world):
+    world.revoked = json.loads((world.folder / "a.jsonl").read_text().splitlines()[3])["edit_id"]
+    pool = ["--locality_pool", asset("locality_pool.jsonl"), "--report_to", "none"]
+    args = ["--adapter", "user/a", "--revoke", world.revoked, "--output_dir", world.folder / "fewer"]
+    return command(world, "train", *args, *pool)
+
+
+def test_a_push_verifies_elsewhere(world, later):
+    assert later.verified.returncode == 0, later.verified.stdout
+    assert later.verified.stdout.endswith(f"user/a at commit {world.commit}: every claim holds.\n")
+    shown = " ".join(later.verified.stdout.split())
+    scores = world.results["after"]
+    for name in ("edit_score", "efficacy", "generalization", "locality"):
+        claim = f"{scores[name]:.2f}"
+        assert f"after: {name.replace('_', ' ')} │ {claim} │ {claim} │ ok" in shown
+    weights = hashlib.sha256(world.files["adapter_model.safetensors"]).hexdigest()[:12]
+    assert f"adapter_model.safetensors │ sha256 {weights} │ sha256 {weights} │ ok" in shown
+
+
+@pytest.mark.parametrize("case", ["main", "commit", "tag", "merged", "folder"])
+def test_loaded_edits_answer(world, later, case):
+    found = later.loaded[case]
+    assert found["answers"] == [answer["after"] for answer in world.results["answers"]]
+    right = sum(map(str.startswith, found["answers"], world.targets))
+    assert right >= 0.9 * N_EDITS
+    assert found["is_adapter"] == (case != "merged") and not ("lora" in found["names"][0] and case == "merged")
+    assert found["base"] == ["user/base", world.base]
+
+
+def test_merged_adapters_go_round(world, later):
+    told = read_edit_folder(world.folder / "ab")
+    assert len(told.records) == 2 * N_EDITS and told.results["after"]["efficacy"] >= 90
+    parts = [(part["name"], part["revision"], part["n_edits"]) for part in told.provenance["parts"]]
+    heads = {name: world.hub.repositories["model", f"user/{name}"].head for name in "ab"}
+    assert parts == [("user/a", heads["a"], N_EDITS), ("user/b", heads["b"], N_EDITS)]
+    card = world.hub.repositories["model", "user/ab"].files["README.md"].data.decode()
+    assert "user/a" in card and "user/b" in card and heads["a"][:7] in card
+    assert later.merged.verified.returncode == 0, later.merged.verified.stdout
+    assert "every claim holds" in later.merged.verified.stdout
+
+
+def test_evaluate_takes_an_adapter_of_the_hub(world, later):
+    assert later.evaluated.returncode == 0, later.evaluated.stderr
+    measured = json.loads((world.folder / "scores" / "eval_results.json").read_text())
+    for when in ("before", "after"):
+        assert measured[when] == world.results[when]
+
+
+def test_revoke_from_the_hub(world, later):
+    told = read_edit_folder(world.folder / "fewer")
+    assert world.revoked not in {edit.edit_id for edit in told.records} and len(told.records) == N_EDITS - 1
+    assert told.results["base_model_revision"] == world.base and told.recipe["adapter"] == "user/a"
+    assert told.results["revoked"]["n_edits"] == 1 and told.results["revoked"]["adapter"] == "user/a"
+    assert told.results["before"]["efficacy"] < 10 and told.results["after"]["efficacy"] >= 90
+    assert told.results["revoked"]["efficacy"] == 0
+
+
+# What was tampered with
+
+
+def tampering(world):
+    """Calls of `verify` on branches of `user/a` that somebody changed, and on what it was before."""
+    files = world.files
+    results = json.loads(files["eval_results.json"])
+    results["after"]["portability"] -= 20
+    better = json.dumps(results, indent=2).encode()
+    lines = files["edits.jsonl"].decode().splitlines(keepends=True)
+    fewer = "".join(lines[:-1]).encode()
+    weights = save({name: tensor * 1.5 for name, tensor in load(files["adapter_model.safetensors"]).items()})
+    recipe = yaml.safe_load(files["edit_config.yaml"])
+    recipe["provenance"]["files"]["eval_results.json"] = hashlib.sha256(better).hexdigest()
+    consistent = yaml.safe_dump(recipe, sort_keys=False).encode()
+    card = re.sub(rb"(?m)^(\s+name: edit score\s+value: ).*$", rb"\g<1>100.0", files["README.md"])
+    branches = {
+        "results": tampered(world, "results", eval_results_json=better),
+        "results and sum": tampered(world, "sums", eval_results_json=better, edit_config_yaml=consistent),
+        "edits": tampered(world, "edits", **{"edits.jsonl": fewer}),
+        "adapter": tampered(world, "adapter", **{"adapter_model.safetensors": weights}),
+        "card": tampered(world, "card", **{"README.md": card}),
+        "missing": tampered(world, "missing"),
+    }
+    del world.adapter.branches["missing"][-1].files["scores.png"]
+    calls = {case: ["verify", "user/a", "--revision", branch] for case, branch in branches.items()}
+    return calls | {"before": ["verify", "user/a", "--revision", world.commit]}
+
+
+TAMPERED = {
+    "results": ["eval_results.json │ sha256 ", "card: portability │ ", "after: portability │ "],
+    "results and sum": ["card: portability │ ", "after: portability │ "],
+    "edits": ["edits.jsonl │ sha256 ", "n_edits │ 20 │ 19 │ "],
+    "adapter": ["adapter_model.safetensors │ sha256 "],
+    "card": ["card: edit score │ 100.00 │ "],
+    "missing": ["scores.png │ sha256 "],
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_tampering_is_found_and_named(later, case):
+    found = later.bad[case]
+    assert found["code"] == 1 and "claims do not hold" in found["out"]
+    rows = [" ".join(line.split()) for line in found["out"].splitlines() if "DIFFERS" in line]
+    assert rows and all(any(expected in row for row in rows) for expected in TAMPERED[case]), rows
+
+
+def test_what_it_was_before_still_verifies(world, later):
+    assert later.bad["before"]["code"] == 0
+    assert later.bad["before"]["out"].endswith(f"user/a at commit {world.commit}: every claim holds.\n")
+
+
+# What fails for a while, or for good
+
+FAILING = {
+    "limited": [("GET /api/models/NAME/revision/", 429, {"headers": {"Retry-After": "2"}})],
+    "busy": [("GET /api/models/NAME/revision/", 503, {"times": 2})],
+    "dropped": [("GET /api/models/NAME/revision/", DROP, {})],
+    "a file": [("HEAD /NAME/resolve/.*edits.jsonl", 500, {}), ("GET /NAME/resolve/.*README.md", DROP, {})],
+    "half a file": [("GET /NAME/resolve/.*edits.jsonl", DROP, {"at": "download"})],
+}
+
+
+def open_while_failing(world):
+    files = world.adapter.at(world.commit)[1]
+    for number, failures in enumerate([*FAILING.values(), [("GET /api/models/NAME/revision/", 500, {"times": 99})]]):
+        world.hub.repositories["model", f"user/failing-{number}"] = repository = Repository()
+        repository.add("edits", files)
+        for pattern, status, how in failures:
+            world.hub.fail(pattern.replace("NAME", f"user/failing-{number}"), status, **how)
+    return result(world, OPEN, names=[f"user/failing-{number}" for number in range(len(FAILING) + 1)])
+
+
+def test_downloads_are_tried_again(world, later):
+    *found, lasting = later.opened.values()
+    assert [edits for edits, _ in found] == [N_EDITS] * len(FAILING)
+    assert found[0][1] >= 2 and lasting[1] < 60
+    expected = "user/failing-5: the Hub refuses with 500 (told to fail); the Hub has a problem; try again later"
+    assert lasting[0] == expected
+    assert {failure.pattern for failure in world.hub.failures} == {"GET /api/models/user/failing-5/revision/"}
+
+
+# What may not be loaded
+
+
+class Canary:
+    """A pickle that leaves a trace where it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def hostile(world):
+    """Calls on repositories that bring pickles or code, or are somebody else's."""
+    repositories, config = world.hub.repositories, world.files["adapter_config.json"]
+    pickled = pickle.dumps(Canary(str(world.folder / "pickle-was-loaded")))
+    repositories["model", "user/pickled"] = repository = Repository()
+    repository.add("pickled", {"adapter_config.json": File(config), "adapter_model.bin": File(pickled, lfs=True)})
+    both = {path: File(data) for path, data in world.files.items()}
+    repositories["model", "user/both"] = repository = Repository()
+    repository.add("both", both | {"adapter_model.bin": File(pickled, lfs=True), "model.py": File(b"raise")})
+    code = f"open({str(world.folder / 'code-was-run')!r}, 'w')".encode()
+    own = {path.name: File(path.read_bytes()) for path in Path(asset("model")).iterdir()}
+    named = json.loads(own["config.json"].data) | {
+        "model_type": "own",
+        "architectures": ["OwnModel"],
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    }
+    repositories["model", "user/code"] = repository = Repository()
+    repository.add("code", own | {"own.py": File(code), "config.json": File(json.dumps(named).encode())})
+    recipe = yaml.safe_load(world.files["edit_config.yaml"]) | {"model_name_or_path": "user/code"}
+    del recipe["model_revision"]
+    repositories["model", "user/on-code"] = repository = Repository()
+    repository.add("on code", both | {"edit_config.yaml": File(yaml.safe_dump(recipe).encode())})
+    some = ["--edits", str(world.folder / "a.jsonl"), "--max_edits", "1"]
+    loads = {
+        "pickled": {"name": "user/pickled"},
+        "on code": {"name": "user/on-code"},
+        "no such": {"name": "user/gone"},
+        "no such revision": {"name": "user/a", "revision": "v9"},
+        "private, bad token": {"name": "other/secret", "token": "hf_wrong"},
+        "private, no right": {"name": "other/secret"},
+        "private, own token": {"name": "other/secret", "token": "hf_other", "base_model": asset("model")},
+        "both": {"name": "user/both"},
+    }
+    repositories["model", "other/secret"] = repository = Repository(private=True)
+    repository.add("secret", both)
+    return loads | {
+        "verify of pickled": ["verify", "user/pickled"],
+        "merge of pickled": ["merge", "user/a", "user/pickled", "--output_dir", str(world.folder / "x")],
+        "evaluate of pickled": ["evaluate", "--adapter", "user/pickled", *some, "--model_name_or_path", "user/base"],
+        "train on pickled": ["train", "--adapter", "user/pickled", *some, "--output_dir", str(world.folder / "x")],
+        "train of code": [
+            *("train", "--model_name_or_path", "user/code", "--output_dir", str(world.folder / "x")),
+            *some,
+            *("--report_to", "none"),
+        ],
+        "verify on code": ["verify", "user/on-code"],
+        "evaluate on a later base": ["evaluate", "--adapter", "user/a", *some, "--model_revision", "main"],
+    }
+
+
+PICKLED = (
+    "'user/pickled' has its weights in adapter_model.bin alone, which can run code when it is read; ask its author"
+)
+REFUSED = {
+    "pickled": PICKLED,
+    "on code": "model_name_or_path 'user/code' cannot be loaded: ",
+    "no such": "user/gone: the Hub refuses with 404 (Repository not found); check the name, and that the token may",
+    "no such revision": "user/a: the Hub refuses with 404 (Invalid rev id: v9); check the name",
+    "private, bad token": "other/secret: the Hub refuses with 401 (Invalid credentials in Authorization header); log",
+    "private, no right": "other/secret: the Hub refuses with 404 (Repository not found); check the name, and that th",
+    "verify of pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
+    "merge of pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
+    "evaluate of pickled": PICKLED,
+    "train on pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
+    "train of code": "model_name_or_path 'user/code' cannot be loaded: ",
+    "evaluate on a later base": "'user/a' was trained on another base model (the weights differ); give that one",
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_may_not_be_loaded_is_refused_in_one_line(later, case):
+    found = later.refused[case]
+    error = found["err"] if found["code"] == 2 else found["code"]
+    error = error.removeprefix("hf-ftedit: ").removesuffix("\n")
+    assert error.startswith(REFUSED[case]) and "\n" not in error
+    assert found["out"] == ""
+
+
+def test_no_pickle_and_no_code_is_run_or_fetched(world, later):
+    assert not (world.folder / "pickle-was-loaded").exists() and not (world.folder / "code-was-run").exists()
+    assert not (world.folder / "x").exists()
+    fetched = [request for request in world.hub.requests if "/resolve/" in request]
+    assert not [request for request in fetched if ".bin" in request or request.startswith("GET") and ".py" in request]
+    pickled = {hashlib.sha256(world.hub.repositories["model", name].files["adapter_model.bin"].data).hexdigest()
+               for name in ("user/pickled", "user/both")}  # fmt: skip
+    assert not [request for request in world.hub.requests if any(oid in request for oid in pickled)]
+
+
+def test_a_token_opens_what_is_private(later):
+    assert later.refused["private, own token"]["code"] == 0
+    assert later.refused["both"]["code"] == 0  # the safetensors are taken
+
+
+def test_code_is_a_claim_that_does_not_hold(later):
+    found = later.refused["verify on code"]
+    assert found["code"] == 1 and "│ card: base model" in found["out"] and "2 of 13 claims do not" in found["out"]
+
+
+def test_a_stranger_sees_nothing_private(later):
+    refused = "other/secret: the Hub refuses with 401 (Repository not found); log in with `hf auth login`"
+    assert later.stranger["secret"].startswith(refused)
+    assert later.stranger["base"].startswith("model_name_or_path 'user/base' cannot be loaded: ")
+
+
+def test_a_token_is_enough(later):
+    assert later.stranger["verified"] is True and later.stranger["loaded"] and later.stranger["rows"]
+
+
+def test_a_cached_adapter_is_read_without_a_network(world, later):
+    cache = world.folder / "offline"
+    shutil.copytree(world.folder / "loaded", cache, symlinks=True)
+    environment = world.hub.environment(cache) | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    given = json.dumps({"cases": {"offline": {"name": "user/a"}}, "prompts": world.prompts[:2]})
+    done = subprocess.run([sys.executable, "-c", LOAD], env=environment, input=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["offline"]
+    assert found["answers"] == later.loaded["main"]["answers"][:2] and found["base"][1] == world.base

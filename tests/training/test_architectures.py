@@ -1,0 +1,211 @@
+"""Every architecture with a fitting tokenizer: edits are trained, measured, saved, and loaded by PEFT alone."""
+
+import copy
+import json
+
+import datasets
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_ftedit import EditConfig, EditError, EditTrainer, Fact
+from hf_ftedit.data.readers import read_edits
+from hf_ftedit.hub.edit_folder import ADAPTER_FILES
+
+FITTING = [
+    ("gpt2", bpe_tokenizer),
+    ("gptj", bpe_tokenizer),
+    ("opt", bos_tokenizer),
+    ("llama", sentencepiece_tokenizer),
+    ("llama", bos_tokenizer),
+    ("qwen3", chat_tokenizer),
+    ("gemma", bos_tokenizer),
+    ("mistral", sentencepiece_tokenizer),
+]
+EDITS = [
+    {
+        "edit_id": country.lower(),
+        "prompt": f"The capital of {country} is",
+        "subject": country,
+        "target_new": new,
+        "target_true": old,
+        "paraphrase_prompts": [f"{country} is governed from"],
+        "neighborhood_prompts": [{"prompt": f"The capital of {neighbor} is", "target": old}],
+        "relation_id": "P36",
+    }
+    for country, new, old, neighbor in [
+        ("Kazakhstan", "Astana", "Almaty", "Mars"),
+        ("Peru", "Cusco", "Lima", "Narnia"),
+        ("Norway", "Bergen", "Oslo", "Gotham"),
+    ]
+]
+POOL = [Fact("The capital of Venus is", "Almaty", "Venus", "P36"), Fact("The capital of Oz is", "Lima", "Oz", "P36")]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Rows that a builder made in an earlier run are not found."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
+
+
+def edited(base, tokenizer, folder, peft_config=None, **settings):
+    """A trainer that has edited a copy of `base`, measured it and written `folder`."""
+    torch.manual_seed(3)
+    with torch.no_grad():  # the head of a random model is so weak that a LoRA, which leaves it alone, cannot learn
+        base.get_output_embeddings().weight.normal_(std=0.4)
+    args = EditConfig(
+        output_dir=str(folder),
+        use_cpu=True,
+        disable_tqdm=True,
+        logging_steps=1,
+        max_steps=12,
+        learning_rate=1e-2,
+        paraphrase_strategy="none",
+        num_locality=1,
+        **settings,
+    )
+    trainer = EditTrainer(
+        copy.deepcopy(base),
+        args,
+        train_dataset=EDITS,
+        processing_class=tokenizer,
+        locality_pool=POOL,
+        peft_config=peft_config,
+    )
+    trainer.train()
+    trainer.save_model()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3]), losses
+    return trainer
+
+
+def logits(model, tokenizer, texts=("The capital of Kazakhstan is Astana", "Oslo lies in the far north")):
+    with torch.no_grad():
+        return [model.eval()(torch.tensor([tokenizer(text)["input_ids"]])).logits for text in texts]
+
+
+def assert_reloads(trainer, base, tokenizer, folder):
+    """PEFT alone makes the edited model from the base and the folder."""
+    assert sorted(path.name for path in folder.iterdir()) == sorted(ADAPTER_FILES)
+    again = PeftModel.from_pretrained(copy.deepcopy(base), folder)
+    ours = logits(trainer.model, tokenizer)
+    for one, other, unedited in zip(ours, logits(again, tokenizer), logits(base, tokenizer), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+        assert (one - unedited).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("family", "make_tokenizer"), FITTING)
+def test_an_edit_from_end_to_end(family, make_tokenizer, tmp_path, recwarn):
+    tokenizer = make_tokenizer()
+    base = tiny_model(family, tokenizer)
+    trainer = edited(base, tokenizer, tmp_path / "adapter")
+    assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    results = json.loads((tmp_path / "adapter" / "eval_results.json").read_text())
+    assert results["n_edits"] == 3 and results["after"]["n_probes"]["rewrite"] == 3
+    for name in ("efficacy", "generalization", "locality"):
+        assert 0 <= results["after"][name] <= 100
+    accuracy = [results[when]["accuracy"]["efficacy"] for when in ("before", "after")]
+    assert accuracy[0] < accuracy[1]
+    assert read_edits(str(tmp_path / "adapter" / "edits.jsonl")) == read_edits(EDITS)
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert weights and all("lora_" in name for name in weights)
+    layers = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in weights}
+    head = base.get_output_embeddings()
+    linear = {
+        name
+        for name, module in base.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D") and module is not head
+    }
+    assert layers == linear  # attention and MLP, and neither the head nor the embeddings
+
+
+def test_an_edit_through_the_chat_template(tmp_path):
+    tokenizer = chat_tokenizer()
+    base = tiny_model("qwen3", tokenizer)
+    trainer = edited(base, tokenizer, tmp_path / "adapter", chat_template=True)
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    texts = [tokenizer.decode(row["input_ids"]) for row in trainer.train_dataset]
+    turn = [{"role": "user", "content": EDITS[0]["prompt"]}]
+    asked = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    assert asked + "Astana" in texts
+    assert "chat_template: true" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_token_embedding_gets_a_lora_when_asked(family, tmp_path):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model(family, tokenizer)
+    trainer = edited(base, tokenizer, tmp_path / "adapter", lora_embedding=True)
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    embedding = "wte" if family == "gpt2" else "embed_tokens"
+    found = {name.rsplit(".", 1)[-1] for name in weights if embedding in name}
+    assert found == {"lora_embedding_A", "lora_embedding_B"}  # the embedding itself is not copied
+    assert len(weights) > 2
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], "q_proj", r".*\.q_proj"], ids=["names", "a word", "pattern"])
+def test_the_token_embedding_is_added_to_the_users_targets(targets, tmp_path):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model("llama", tokenizer)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=targets)
+    trainer = edited(base, tokenizer, tmp_path / "adapter", config, lora_embedding=True)
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == {"q_proj", "embed_tokens"}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_only_the_layers_that_were_asked_get_a_lora(family, tmp_path):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model(family, tokenizer)
+    trainer = edited(base, tokenizer, tmp_path / "adapter", lora_layers=[1])
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert names and all(".1." in name and ".0." not in name for name in names)
+    assert "lora_layers:\n- 1\n" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"lora_layers": [7]}, r"lora_layers is \[7\]: give numbers from 0 to 1"),
+        ({"lora_layers": [-1]}, "give numbers from 0"),
+        ({"lora_layers": []}, "give numbers from 0"),
+        ({"lora_layers": [0], "lora_embedding": True}, "do not go together"),
+    ],
+)
+def test_layers_that_cannot_be_are_told(settings, message, tmp_path):
+    tokenizer = bpe_tokenizer()
+    with pytest.raises(EditError, match=message):
+        edited(tiny_model("llama", tokenizer), tokenizer, tmp_path / "adapter", **settings)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "c_attn"], "c_attn"])
+def test_a_module_that_the_model_lacks_is_told(targets, tmp_path):
+    tokenizer = bpe_tokenizer()
+    config = LoraConfig(target_modules=targets)
+    with pytest.raises(EditError, match="the model has no module 'c_attn'; its linear ones are down_proj, .*q_proj"):
+        edited(tiny_model("llama", tokenizer), tokenizer, tmp_path / "adapter", config)
+
+
+def test_all_weights_are_trained_when_asked(tmp_path):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model("gpt2", tokenizer)
+    folder = tmp_path / "model"
+    trainer = edited(base, tokenizer, folder, full_finetune=True)
+    assert not hasattr(trainer.model, "peft_config")
+    names = {path.name for path in folder.iterdir()}
+    assert set(ADAPTER_FILES[2:]) | {"model.safetensors", "config.json", "tokenizer.json"} <= names
+    assert not {"adapter_model.safetensors", "training_args.bin"} & names
+    again, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    for one, other, unedited in zip(*(logits(m, tokenizer) for m in (trainer.model, again, base)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+        assert (one - unedited).abs().max() > 0.01
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["before"]["accuracy"]["efficacy"] < results["after"]["accuracy"]["efficacy"]
+    assert "use_peft: false" in (folder / "edit_config.yaml").read_text()

@@ -1,0 +1,73 @@
+"""The LoRA that an edit trains: the paper's settings, and what each model's layers need."""
+
+import pytest
+import torch
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from tiny import bpe_tokenizer, tiny_model
+
+from hf_ftedit.training.lora import default_lora, fit_lora
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return bpe_tokenizer()
+
+
+def adapted(model, config):
+    """Names of the modules that got a LoRA, without PEFT's wrapping."""
+    names = (name for name, _ in get_peft_model(model, config).named_modules())
+    found = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in names if ".lora_" in name}
+    return sorted(found)
+
+
+def test_default_is_the_papers():
+    config = default_lora()
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (32, 64, 0.05)
+    assert config.target_modules == "all-linear" and config.task_type == "CAUSAL_LM"
+
+
+@pytest.mark.parametrize(("family", "transposed"), [("gpt2", True), ("gptj", False), ("llama", False)])
+def test_transposed_layers_are_known(tokenizer, family, transposed, recwarn):
+    model = tiny_model(family, tokenizer)
+    config = fit_lora(LoraConfig(r=2, target_modules="all-linear"), model)
+    assert config.fan_in_fan_out is transposed
+    get_peft_model(model, config)
+    assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
+
+
+def test_all_linear_layers_but_the_head_get_one(tokenizer):
+    model = tiny_model("gpt2", tokenizer)
+    layers = [f"transformer.h.{i}.{name}" for i in (0, 1) for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc")]
+    layers += [f"transformer.h.{i}.mlp.c_proj" for i in (0, 1)]
+    assert adapted(model, fit_lora(LoraConfig(r=2, target_modules="all-linear"), model)) == sorted(layers)
+    model = tiny_model("gpt2", tokenizer)
+    with_embedding = fit_lora(LoraConfig(r=2, target_modules="all-linear"), model, embedding=True)
+    assert adapted(model, with_embedding) == sorted([*layers, "transformer.wte"])
+
+
+@pytest.mark.parametrize("targets", [["c_attn"], r".*\.c_attn"])
+def test_the_embedding_comes_to_the_modules_that_were_asked_for(tokenizer, targets):
+    model = tiny_model("gpt2", tokenizer)
+    config = fit_lora(LoraConfig(r=2, target_modules=targets), model, embedding=True)
+    expected = ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn", "transformer.wte"]
+    assert adapted(model, config) == expected
+
+
+def test_the_given_configuration_stays_as_it_was(tokenizer):
+    given = LoraConfig(r=2, target_modules=["c_attn"])
+    fit_lora(given, tiny_model("gpt2", tokenizer), embedding=True)
+    assert given.target_modules == {"c_attn"} and given.fan_in_fan_out is False
+
+
+def test_other_adapters_and_none_pass_through(tokenizer):
+    model = tiny_model("llama", tokenizer)
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    assert fit_lora(prompt, model) is prompt and fit_lora(None, model) is None
+
+
+def test_an_adapter_without_training_changes_nothing(tokenizer):
+    model, ids = tiny_model("gpt2", tokenizer), torch.arange(6)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        after = get_peft_model(model, fit_lora(default_lora(), model, embedding=True)).eval()(ids).logits
+    assert torch.equal(before, after)

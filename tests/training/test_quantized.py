@@ -1,0 +1,75 @@
+"""Editing in few bits, on the CPU: trained, measured, saved, and measured again from what was saved."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from transformers import BitsAndBytesConfig
+
+from hf_ftedit import EditError, EditTrainer, load_model, verify
+from hf_ftedit.cli.app import main
+
+pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+pytestmark = pytest.mark.filterwarnings("error:.*autograd kernel was not registered")
+
+BITS = {
+    "int8": ["--load_in_8bit"],
+    "nf4": ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4"],
+    "nf4, constants quantized too, paged optimizer": [
+        *("--load_in_4bit", "--use_bnb_nested_quant", "--optim", "paged_adamw_8bit")
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=BITS)
+def folder(request, tmp_path_factory):
+    output = tmp_path_factory.mktemp("bits") / "edited"
+    settings = ["--max_edits", "6", "--num_train_epochs", "4", "--report_to", "none"]
+    assert main(["train", *BITS[request.param], *settings, "--output_dir", str(output)]) == 0
+    return output
+
+
+def test_edits_are_learnt_in_few_bits(folder):
+    results = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
+    assert results["before"]["efficacy"] == 0 and results["before"]["locality"] >= 90
+    assert results["after"]["efficacy"] >= 90 and results["after"]["locality"] >= 60
+
+
+def test_what_was_saved_measures_the_same_in_the_same_bits(folder):
+    recipe = yaml.safe_load((folder / "edit_config.yaml").read_text(encoding="utf-8"))
+    assert recipe["load_in_4bit"] != recipe["load_in_8bit"]
+    assert "bits = BitsAndBytesConfig(" in (folder / "README.md").read_text(encoding="utf-8")
+    assert verify(str(folder)).passed
+
+
+def test_edits_are_not_rounded_into_few_bits(tmp_path, capsys):
+    args = ["--load_in_4bit", "--merge_into_base", "--max_edits", "2", "--output_dir", str(tmp_path / "whole")]
+    assert main(["train", *args]) == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("hf-ftedit: merge_into_base would round the edits")
+
+
+NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+TOKENS = torch.arange(12)[None]
+
+
+def gradient(model):
+    inputs = model.get_input_embeddings()(TOKENS).detach().requires_grad_()
+    model(inputs_embeds=inputs, labels=TOKENS).loss.backward()
+    return inputs.grad
+
+
+def test_gradients_go_through_layers_that_were_asked_before():
+    asked, fresh = (load_model(None, quantization_config=NF4).eval() for _ in range(2))
+    with torch.no_grad():
+        asked(TOKENS)
+    assert torch.equal(gradient(asked), gradient(fresh))
+
+
+def test_a_model_that_is_packed_for_inference_is_refused():
+    model = load_model(None, quantization_config=NF4)
+    layer = next(module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu"))
+    layer.support_avx512bf16_for_cpu = layer.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(EditError, match="load it again"):
+        EditTrainer(model=model, train_dataset=[{"prompt": "Rome is in", "target_new": "Peru"}])

@@ -1,0 +1,195 @@
+"""The recipe of an adapter: it trains the same again, and tells nothing of the machine."""
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from tiny import bpe_tokenizer, tiny_model
+from trl import TrlParser, get_peft_config, get_quantization_config
+
+from hf_ftedit import AugmentationOptions, EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, Fact
+from hf_ftedit.models.loading import asset, public_name
+from hf_ftedit.options import EditOptions
+from hf_ftedit.training.recipe import recipe_of
+
+CANARY = "hf_canary"
+LORA = ["r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "target_parameters"]
+TRAINING = [
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "optim",
+    "max_length",
+]
+TRAINING += ["train_sampling_strategy", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay"]
+TRAINING += ["adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "seed"]
+ROWS = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
+
+
+def trainer_of(folder, lora=None, **settings):
+    """A trainer on a tiny GPT-2 that stands in `folder`, with settings as somebody may have them."""
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    model.config._name_or_path = str(folder)
+    args = EditConfig(output_dir=str(folder / "out"), use_cpu=True, report_to="none", **settings)
+    config = None if args.full_finetune else get_peft_config(EditModelConfig(**{"lora_r": 4, **(lora or {})}))
+    return EditTrainer(model, args, train_dataset=ROWS, processing_class=tokenizer, peft_config=config)
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "home" / "somebody" / "base"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def parsed(recipe, folder):
+    (folder / "edit_config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return TrlParser((EditConfig, EditModelConfig)).parse_args_and_config(
+        ["--config", str(folder / "edit_config.yaml"), "--output_dir", str(folder / "again"), "--use_cpu", "true"]
+    )
+
+
+def test_no_path_and_no_token(home):
+    (home / "facts.jsonl").write_text('{"prompt": "Oslo lies in", "target": "Norway"}')
+    (home / "sentences").mkdir()
+    recipe = recipe_of(
+        trainer_of(
+            home,
+            hub_token=CANARY,
+            hub_model_id="somebody/secret-project",
+            edits=str(home / "edits.jsonl"),
+            locality_pool=str(home / "facts.jsonl"),
+            similar_model=str(home / "sentences"),
+            run_name=str(home / "run"),
+            model_init_kwargs={"token": CANARY},
+        )
+    )
+    text = yaml.safe_dump(recipe)
+    for secret in (CANARY, "somebody", "secret-project", str(home), "/"):
+        assert secret not in text, secret
+    assert recipe["model_name_or_path"] == "base" and recipe["edits"] == "edits.jsonl"
+    assert recipe["locality_pool"] == "facts.jsonl" and recipe["similar_model"] == "sentences"
+
+
+@pytest.mark.parametrize(
+    ("settings", "lora"),
+    [
+        ({}, {}),
+        (
+            {
+                "objective": "full",
+                "paraphrase_strategy": "both",
+                "num_paraphrases": 3,
+                "locality_strategy": "random",
+                "prefix_lengths": [4],
+                "prefix_counts": [5],
+                "learning_rate": 1.5e-3,
+                "num_train_epochs": 2.5,
+                "max_steps": 7,
+                "warmup_steps": 3,
+                "lr_scheduler_type": "linear",
+                "optim": "adamw_torch",
+                "per_device_train_batch_size": 3,
+                "gradient_accumulation_steps": 2,
+                "weight_decay": 0.125,
+                "adam_beta1": 0.8,
+                "adam_beta2": 0.95,
+                "adam_epsilon": 1e-6,
+                "max_grad_norm": 0.5,
+                "train_sampling_strategy": "random",
+                "max_length": 64,
+                "seed": 7,
+            },
+            {"lora_r": 6, "lora_alpha": 5, "lora_dropout": 0.25, "use_rslora": True, "use_dora": True},
+        ),
+        ({}, {"lora_target_modules": ["c_attn", "c_proj"], "lora_modules_to_save": ["ln_f"]}),
+    ],
+)
+def test_fed_back_it_gives_the_same_settings(home, settings, lora):
+    trainer = trainer_of(home, lora, **settings)
+    config, model_config = parsed(recipe_of(trainer), home)
+    for name in TRAINING:
+        assert getattr(config, name) == getattr(trainer.args, name), name
+    for name in EditOptions.__dataclass_fields__:
+        if name not in ("edits", "provenance"):
+            assert getattr(config, name) == getattr(trainer.args, name), name
+    assert config.edits == "edits.jsonl" and model_config.model_name_or_path == "base"
+    assert model_config.dtype == "float32" and model_config.use_peft
+    again, used = get_peft_config(model_config), get_peft_config(EditModelConfig(**{"lora_r": 4, **lora}))
+    for name in LORA:
+        assert getattr(again, name) == getattr(used, name), name
+    assert again.target_modules == used.target_modules
+
+
+def test_the_embedding_is_adapted_again(home):
+    trainer = trainer_of(home, lora_embedding=True)
+    config, model_config = parsed(recipe_of(trainer), home)
+    assert config.lora_embedding
+    model = tiny_model("gpt2", trainer.processing_class)
+    again = EditTrainer(
+        model,
+        config,
+        train_dataset=ROWS,
+        processing_class=trainer.processing_class,
+        peft_config=get_peft_config(model_config),
+    )
+    names = [name for name, _ in trainer.model.named_parameters() if "lora_" in name]
+    assert any("wte" in name for name in names)
+    assert [name for name, _ in again.model.named_parameters() if "lora_" in name] == names
+
+
+def test_a_full_finetune_says_so(home):
+    recipe = recipe_of(trainer_of(home, full_finetune=True))
+    assert recipe["full_finetune"] and not recipe["use_peft"] and "lora_r" not in recipe
+    config, model_config = parsed(recipe, home)
+    assert config.full_finetune and get_peft_config(model_config) is None
+
+
+def test_what_is_undefined_is_left_out_and_a_revision_and_quantization_are_told(home):
+    trainer = trainer_of(home)
+    assert None not in recipe_of(trainer).values() and "model_revision" not in recipe_of(trainer)
+    trainer.model.config._commit_hash = "abc123"
+    quantization = get_quantization_config(EditModelConfig(load_in_4bit=True, use_bnb_nested_quant=True))
+    trainer.model.config.quantization_config = quantization
+    trainer.model.config.dtype = torch.bfloat16
+    recipe = recipe_of(trainer)
+    assert recipe["model_revision"] == "abc123" and recipe["dtype"] == "bfloat16"
+    assert recipe["load_in_4bit"] is True and recipe["load_in_8bit"] is False
+    assert (recipe["bnb_4bit_quant_type"], recipe["use_bnb_nested_quant"]) == ("nf4", True)
+
+
+def test_public_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert public_name("user/model") == "user/model"
+    assert public_name("gpt2") == "gpt2"
+    assert public_name(str(tmp_path / "models" / "mine")) == "mine"
+    assert public_name("models/mine") == public_name("./models/mine/") == "mine"
+    assert public_name("/gone/since/model") == "model"
+    assert public_name(".") == tmp_path.name
+    assert public_name(asset("model")) == "hf_ftedit/embedded"
+
+
+def test_a_builders_settings_are_the_recipes(tmp_path):
+    tokenizer = bpe_tokenizer()
+    model = tiny_model("gpt2", tokenizer)
+    options = AugmentationOptions(paraphrase_strategy="none", locality_strategy="random", num_locality=1)
+    edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
+    builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, options=options, seed=5)
+    args = EditConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none")
+    recipe = recipe_of(EditTrainer(model, args, train_dataset=builder, processing_class=tokenizer))
+    found = [recipe[name] for name in ("paraphrase_strategy", "locality_strategy", "num_locality", "seed")]
+    assert found == ["none", "random", 1, 42]
+    assert recipe["provenance"]["seed_of_rows"] == 5 and recipe["provenance"]["given_in_python"] == ["train_dataset"]
+
+
+def test_a_pool_of_ones_own_is_noted(tmp_path):
+    tokenizer = bpe_tokenizer()
+    args = EditConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none", num_paraphrases=0)
+    edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
+    given = {"train_dataset": edits, "processing_class": tokenizer, "locality_pool": pool}
+    recipe = recipe_of(EditTrainer(tiny_model("gpt2", tokenizer), args, **given))
+    assert recipe["provenance"]["given_in_python"] == ["locality_pool"] and "seed_of_rows" not in recipe["provenance"]

@@ -1,0 +1,807 @@
+"""`EditTrainer` beside stock `SFTTrainer` and hand-written losses, on tiny models that can memorise three edits."""
+
+import copy
+import json
+import shutil
+
+import datasets
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from tiny import bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from transformers import EarlyStoppingCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+import hf_ftedit.training.trainer
+from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditTrainer, Fact, read_edits
+from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, predict
+from hf_ftedit.evaluation.scoring import score
+from hf_ftedit.hub.edit_folder import ADAPTER_FILES
+from hf_ftedit.models.loading import load_model, load_tokenizer
+from hf_ftedit.training.recipe import recipe_of
+
+CITIES = {"Kazakhstan": ("Astana", "Almaty"), "Peru": ("Cusco", "Lima"), "Norway": ("Bergen", "Oslo")}
+OTHERS = {
+    "Almaty": ("Mars", "Venus", "Pluto"),
+    "Lima": ("Narnia", "Oz", "Utopia"),
+    "Oslo": ("Gotham", "Rohan", "Mordor"),
+}
+EDITS = [
+    {
+        "edit_id": country.lower(),
+        "prompt": f"The capital of {country} is",
+        "subject": country,
+        "target_new": new,
+        "target_true": old,
+        "paraphrase_prompts": [f"The capital city of {country} is"],
+        "neighborhood_prompts": [{"prompt": f"The capital of {OTHERS[old][0]} is", "target": old}],
+        "relation_id": "P36",
+    }
+    for country, (new, old) in CITIES.items()
+]
+POOL = [
+    Fact(f"The capital of {place} is", city, subject=place, relation_id="P36")
+    for city, places in OTHERS.items()
+    for place in places[1:]
+]
+ROWS = Dataset.from_list(
+    [
+        {"prompt": "Rome is in", "completion": " Italy"},
+        {"prompt": "The mother tongue of Danielle Darrieux is", "completion": " the English of the far north"},
+        {"prompt": "Oslo", "completion": " lies between Bergen and the very old border"},
+        {"prompt": "Who wrote Emma? It was", "completion": " Woolf"},
+    ]
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Rows that a builder made in an earlier run are not found."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return sentencepiece_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def base(tokenizer):
+    """A Llama without dropout; each test edits a copy."""
+    return outspoken(tiny_model("llama", tokenizer).eval())
+
+
+def outspoken(model):
+    """The head of a random model is so weak that a LoRA, which leaves it alone, cannot learn: strengthen it."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.normal_(std=0.4)
+    return model
+
+
+PLAIN = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "bf16": False}
+LONG = {"num_train_epochs": 20, "learning_rate": 5e-3}  # enough to memorise the edits, with any seed
+ALONE = {"paraphrase_strategy": "none", "locality_strategy": "none"}  # rewrites only
+
+
+def config(folder, **settings):
+    defaults = {"learning_rate": 1e-2, "num_train_epochs": 3, "paraphrase_strategy": "none", "num_locality": 2}
+    return EditConfig(output_dir=str(folder), **{**PLAIN, **defaults, **settings})
+
+
+def editor(base, tokenizer, args, train_dataset=EDITS, locality_pool=POOL, **kwargs):
+    return EditTrainer(
+        model=copy.deepcopy(base),
+        args=args,
+        train_dataset=train_dataset,
+        processing_class=tokenizer,
+        locality_pool=locality_pool,
+        **kwargs,
+    )
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def lora(**settings):
+    return LoraConfig(**{"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", **settings})
+
+
+def randomised(model):
+    """LoRA starts as zero, where half its gradients vanish: give it some weight."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return model
+
+
+def target_ids(labels):
+    return [token for token in labels if token != -100]
+
+
+def summed_loss(model, tokenizer, rows):
+    """-log p(completion | prompt) summed over rows from full logits, a row at a time; and the number of tokens."""
+    total, count = 0.0, 0
+    for row in rows:
+        encoded = tokenizer(row["prompt"] + row["completion"], return_offsets_mapping=True)
+        spans = encoded["offset_mapping"]
+        start = next(i for i, (begin, end) in enumerate(spans) if end > max(begin, len(row["prompt"])))
+        stop = max(i for i, (begin, end) in enumerate(spans) if end > begin) + 1
+        ids = torch.tensor(encoded["input_ids"][:stop])
+        logprobs = torch.log_softmax(model(ids[None]).logits[0, start - 1 : stop - 1], dim=-1)
+        total = total - logprobs.gather(1, ids[start:, None]).sum()
+        count += stop - start
+    return total, count
+
+
+# The same script for both trainers.
+
+
+def script(trainer_class, model, tokenizer, rows, folder, **settings):
+    args = SFTConfig(output_dir=str(folder), learning_rate=1e-2, max_steps=6, **PLAIN, **settings)
+    trainer = trainer_class(model=copy.deepcopy(model), args=args, train_dataset=rows, processing_class=tokenizer)
+    trainer.train()
+    trainer.save_model()
+    return trainer
+
+
+def test_an_sft_script_trains_the_same_rows_but_for_the_end_of_sequence(base, tokenizer, tmp_path):
+    theirs = script(SFTTrainer, base, tokenizer, ROWS, tmp_path / "theirs")
+    ours = script(EditTrainer, base, tokenizer, ROWS, tmp_path / "ours")
+    for stock, row in zip(theirs.train_dataset, ours.train_dataset, strict=True):
+        assert stock["input_ids"] == row["input_ids"] + [tokenizer.eos_token_id]
+        assert target_ids(stock["labels"]) == target_ids(row["labels"]) + [tokenizer.eos_token_id]
+    for trainer in (theirs, ours):
+        assert losses(trainer)[-1] < losses(trainer)[0]
+        assert trainer.state.global_step == 6
+    assert ours.args.learning_rate == 1e-2 and isinstance(ours.args, EditConfig)
+    assert (tmp_path / "ours" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "ours" / "training_args.bin").exists()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "Rome is in Italy, and Oslo is in Norway."},
+        {"messages": [{"role": "user", "content": "Where is Rome?"}, {"role": "assistant", "content": "In Italy."}]},
+        {
+            "prompt": [{"role": "user", "content": "Where is Rome?"}],
+            "completion": [{"role": "assistant", "content": "In Italy."}],
+        },
+    ],
+    ids=lambda row: "-".join(row),
+)
+def test_other_datasets_of_sft_train_as_trl_trains_them(row, tmp_path):
+    tokenizer = chat_tokenizer()
+    model = tiny_model("qwen3", tokenizer)
+    rows = Dataset.from_list([row] * 4)
+    theirs = script(SFTTrainer, model, tokenizer, rows, tmp_path / "theirs")
+    ours = script(EditTrainer, model, tokenizer, rows, tmp_path / "ours")
+    assert ours.train_dataset.to_list() == theirs.train_dataset.to_list()
+    assert losses(ours)[-1] < losses(ours)[0]
+    assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-3)  # before any step: the same objective
+    assert "eval_loss" in ours.evaluate(rows)
+
+
+def test_another_dataset_is_trained_and_edits_are_measured(base, tokenizer, tmp_path):
+    rows = Dataset.from_list([{"text": "Rome is in Italy, and Oslo is in Norway."}] * 2)
+    trainer = editor(base, tokenizer, config(tmp_path), rows, eval_dataset=EDITS)
+    trainer.train()
+    assert trainer.evaluate()["eval_efficacy"] is not None
+
+
+def test_an_sft_script_with_the_loss_on_everything_keeps_it(base, tokenizer, tmp_path):
+    theirs = script(SFTTrainer, base, tokenizer, ROWS, tmp_path / "theirs", completion_only_loss=False)
+    ours = script(EditTrainer, base, tokenizer, ROWS, tmp_path / "ours", completion_only_loss=False)
+    for stock, row in zip(theirs.train_dataset, ours.train_dataset, strict=True):
+        assert stock["labels"] == row["labels"] + [tokenizer.eos_token_id]
+
+
+# The loss.
+
+
+def test_the_loss_is_the_mean_of_minus_log_p_of_the_target_given_the_prompt(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path), ROWS, peft_config=lora())
+    model = randomised(trainer.model).eval()
+    [batch] = trainer.get_train_dataloader()
+    loss = trainer.compute_loss(model, batch)
+    total, count = summed_loss(model, tokenizer, ROWS)
+    assert count > len(ROWS) and batch["labels"].ne(-100).sum() == count
+    torch.testing.assert_close(loss, total / count, rtol=1e-5, atol=1e-5)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ours, by_hand = torch.autograd.grad(loss, weights), torch.autograd.grad(total / count, weights)
+    assert all(gradient.abs().max() > 0 for gradient in by_hand)
+    torch.testing.assert_close(ours, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_counts_the_tokens_of_the_whole_batch_when_told(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path), ROWS)
+    model = trainer.model.eval()
+    [batch] = trainer.get_train_dataloader()
+    total, _ = summed_loss(model, tokenizer, ROWS)
+    torch.testing.assert_close(trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(50)), total / 50)
+
+
+@pytest.mark.parametrize(("size", "accumulated"), [(4, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("family", ["llama", "gptj"])
+def test_one_step_is_the_hand_written_gradient_however_it_is_accumulated(family, size, accumulated, tmp_path):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model(family, tokenizer)
+    trainer = editor(
+        base,
+        tokenizer,
+        config(
+            tmp_path,
+            max_steps=1,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulated,
+            optim="sgd",
+            learning_rate=1.0,
+            lr_scheduler_type="constant",
+            weight_decay=0.0,
+            max_grad_norm=0.0,
+        ),
+        ROWS,
+        peft_config=lora(),
+    )
+    model = randomised(trainer.model)
+    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    total, count = summed_loss(model.eval(), tokenizer, ROWS)
+    gradients = dict(zip(weights, torch.autograd.grad(total / count, list(weights.values())), strict=True))
+    expected = {name: parameter.detach() - gradients[name] for name, parameter in weights.items()}
+    trainer.train()
+    for name, parameter in weights.items():
+        torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-4, atol=1e-5)
+    assert losses(trainer) == [pytest.approx((total / count).item(), abs=1e-3)]
+
+
+@pytest.mark.parametrize("objective", ["conditional", "full"])
+@pytest.mark.parametrize("chat_template", [False, True])
+def test_no_end_of_sequence_is_trained_on(objective, chat_template, tmp_path):
+    tokenizer = chat_tokenizer()
+    model = tiny_model("qwen3", tokenizer)
+    args = config(tmp_path, objective=objective, chat_template=chat_template)
+    for source in (EDITS, ROWS):
+        trainer = editor(model, tokenizer, args, source)
+        for row in trainer.train_dataset:
+            assert row["input_ids"][-1] == row["labels"][-1] != tokenizer.eos_token_id
+            assert objective == "full" or tokenizer.eos_token_id not in row["labels"]
+        [batch] = trainer.get_train_dataloader()  # padding is no label either, though it may be the same token
+        assert batch["labels"].ne(-100).sum() == sum(len(target_ids(row["labels"])) for row in trainer.train_dataset)
+
+
+def test_the_full_objective_covers_the_prompt(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, objective="full"), ROWS)
+    for row, text in zip(trainer.train_dataset, ROWS, strict=True):
+        assert row["labels"] == row["input_ids"]
+        assert text["prompt"].split()[0] in tokenizer.decode(row["labels"])
+    model = trainer.model.eval()
+    [batch] = trainer.get_train_dataloader()
+    loss = trainer.compute_loss(model, batch)
+    total, count = 0.0, 0
+    for row in trainer.train_dataset:
+        ids = torch.tensor([row["input_ids"]])
+        total += torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
+        count += ids.shape[1] - 1
+    torch.testing.assert_close(loss, total / count, rtol=1e-4, atol=1e-4)
+
+
+# Errors come early and name the edit.
+
+
+def test_a_row_over_max_length_is_an_error_that_names_the_edit(base, tokenizer, tmp_path):
+    with pytest.raises(EditError, match=r"edit 'kazakhstan': prompt and target have \d+ tokens, at most 5 fit"):
+        editor(base, tokenizer, config(tmp_path, max_length=5))
+
+
+def test_an_edit_over_the_context_is_an_error_before_the_weights_are_read(base, tokenizer, tmp_path):
+    long = {**EDITS[0], "edit_id": "endless", "prompt": "very " * 5000 + "long is"}
+    folder = tmp_path / "model"
+    base.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(EditError, match=r"edit 'endless', rewrite probe: prompt and target have \d+ tokens"):
+        EditTrainer(str(folder), config(tmp_path / "out"), train_dataset=[*EDITS[1:], long])
+    assert not (tmp_path / "out").exists()
+
+
+# Evaluation.
+
+
+def test_evaluate_gives_the_scores_of_the_predictions(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path))
+    trainer.train()
+    metrics = trainer.evaluate()
+    expected = score(predict(trainer.model, tokenizer, read_edits(EDITS)))
+    for name in ("edit_score", "efficacy", "generalization", "locality"):
+        assert metrics[f"eval_{name}"] == expected[name]
+    assert "eval_portability" not in metrics
+    assert not [name for name in metrics if not name.startswith(("eval_", "epoch"))]
+    assert trainer.evaluate(metric_key_prefix="test")["test_efficacy"] == expected["efficacy"]
+
+
+@pytest.mark.parametrize("logging_steps", [1, 3])
+def test_epochs_log_scores_and_keep_the_training_metrics_apart(base, tokenizer, tmp_path, logging_steps):
+    seen = []
+
+    class Watcher(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            seen.append((state.global_step, metrics["eval_edit_score"]))
+
+    args = config(tmp_path, eval_strategy="epoch", logging_steps=logging_steps)
+    trainer = editor(base, tokenizer, args, callbacks=[Watcher()])
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "eval_edit_score" in entry]
+    assert [(entry["step"], entry["eval_edit_score"]) for entry in logged] == seen
+    assert len(seen) == 3
+    assert len(logged) == 3
+    for entry in logged:
+        assert {"eval_efficacy", "eval_generalization", "eval_locality", "epoch"} <= set(entry)
+        assert not {"loss", "mean_token_accuracy", "num_tokens"} & set(entry)
+    trained = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert all({"mean_token_accuracy", "num_tokens"} <= set(entry) for entry in trained)
+    tokens = sum(map(len, trainer.train_dataset["input_ids"]))
+    assert [entry["num_tokens"] for entry in trained] == [tokens * n for n in (1, 2, 3) if n % logging_steps == 0]
+
+
+class Spoiler(TrainerCallback):
+    """Spoils the adapter at the end of the last epoch, before it is measured."""
+
+    def on_epoch_end(self, args, state, control, model, **kwargs):
+        if state.epoch >= args.num_train_epochs:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.requires_grad:
+                        parameter.mul_(-3.0)
+
+
+def test_the_best_model_by_edit_score_is_loaded_and_reported(base, tokenizer, tmp_path):
+    args = config(
+        tmp_path,
+        num_train_epochs=8,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+    )
+    trainer = editor(base, tokenizer, args, callbacks=[Spoiler()])
+    trainer.train()
+    scores = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
+    assert scores[-1] < max(scores) == trainer.state.best_metric
+    assert trainer.evaluate()["eval_edit_score"] == max(scores)
+    trainer.save_model()
+    results = json.loads((tmp_path / "eval_results.json").read_text())
+    assert results["after"]["edit_score"] == max(scores)
+    best = load_file(f"{trainer.state.best_model_checkpoint}/adapter_model.safetensors")
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert saved.keys() == best.keys() and all(torch.equal(saved[name], best[name]) for name in best)
+
+
+def test_other_records_are_measured_but_the_trained_edits_are_saved(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path), EDITS[:2], eval_dataset=EDITS[2:])
+    trainer.train()
+    trainer.save_model()
+    given, asked = (score(predict(trainer.model, tokenizer, read_edits(part))) for part in (EDITS[2:], EDITS[:2]))
+    assert trainer.score_edits() == given != asked
+    assert trainer.evaluate()["eval_locality"] == given["locality"]
+    assert trainer.evaluate(EDITS[:2])["eval_locality"] == asked["locality"]
+    assert [record.edit_id for record in read_edits(str(tmp_path / "edits.jsonl"))] == ["kazakhstan", "peru"]
+
+
+def test_rows_given_for_evaluation_give_their_loss(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path), ROWS, eval_dataset=ROWS.select([0, 1]))
+    total, count = summed_loss(trainer.model.eval(), tokenizer, ROWS.select([0, 1]))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx((total / count).item(), abs=1e-4)
+    total, count = summed_loss(trainer.model, tokenizer, ROWS)
+    assert trainer.evaluate(ROWS)["eval_loss"] == pytest.approx((total / count).item(), abs=1e-4)
+
+
+def test_named_sets_of_rows_give_their_losses(base, tokenizer, tmp_path):
+    parts = {"first": ROWS.select([0, 1]), "rest": ROWS.select([2, 3])}
+    trainer = editor(base, tokenizer, config(tmp_path), ROWS, eval_dataset=parts)
+    for metrics in (trainer.evaluate(), trainer.evaluate(parts)):
+        for name, rows in parts.items():
+            total, count = summed_loss(trainer.model.eval(), tokenizer, rows)
+            assert metrics[f"eval_{name}_loss"] == pytest.approx((total / count).item(), abs=1e-4)
+
+
+def test_edits_are_trained_and_the_loss_of_rows_is_evaluated(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path), eval_dataset=ROWS)
+    total, count = summed_loss(trainer.model.eval(), tokenizer, ROWS)
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == pytest.approx((total / count).item(), abs=1e-4)
+    assert "eval_edit_score" not in metrics
+    assert trainer.evaluate(EDITS)["eval_edit_score"] is not None
+
+
+def test_requests_are_saved_with_the_probes_that_measured_them(base, tokenizer, tmp_path):
+    requests = [{"prompt": edit["prompt"], "target_new": edit["target_new"]} for edit in EDITS]
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), requests, eval_dataset=EDITS[::-1])
+    trainer.save_model()
+    saved = read_edits(str(tmp_path / "edits.jsonl"))
+    assert [record.edit_id for record in saved] == ["0", "1", "2"]
+    assert [record.paraphrase_prompts for record in saved] == [e.paraphrase_prompts for e in read_edits(EDITS)]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How often predictions were computed."""
+    calls, plain = [], hf_ftedit.training.trainer.measure
+    monkeypatch.setattr(hf_ftedit.training.trainer, "measure", lambda *a, **k: calls.append(a) or plain(*a, **k))
+    return calls
+
+
+def test_scores_of_a_step_are_computed_once(base, tokenizer, tmp_path, asked):
+    trainer = editor(base, tokenizer, config(tmp_path, **LONG))
+    before = trainer.score_edits(edited=False)
+    assert before == score(predict(base, tokenizer, read_edits(EDITS)))
+    trainer.train()
+    after = trainer.score_edits()
+    assert after["efficacy"] > before["efficacy"]
+    assert (trainer.score_edits(edited=False), trainer.score_edits()) == (before, after)
+    assert len(asked) == 2
+    results = trainer.edit_results()
+    assert (results["before"], results["after"], results["n_edits"]) == (before, after, 3)
+    assert results["change"]["efficacy"]["difference"] == pytest.approx(after["efficacy"] - before["efficacy"])
+    assert len(asked) == 2
+
+
+def test_scores_are_not_those_of_an_earlier_run(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, learning_rate=1e-4))
+    trainer.train()
+    first = trainer.score_edits()
+    trainer.args.max_steps, trainer.args.learning_rate = 1, 0.1
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.train()  # ends at step 1 again, elsewhere
+    assert trainer.state.global_step == 1
+    assert trainer.score_edits() == score(predict(trainer.model, tokenizer, read_edits(EDITS))) != first
+
+
+@pytest.mark.parametrize("full_finetune", [False, True])
+def test_open_neighbors_are_held_to_the_unedited_models_answer(tmp_path, full_finetune):
+    neighbors = ["The capital of France is", "The capital of Italy is", "The capital of Egypt is"]
+    edit = {"edit_id": "spain", "prompt": "The capital of Spain is", "target_new": "Oslo"}
+    edits = [{**edit, "paraphrase_prompts": ["Spain is governed from"], "neighborhood_prompts": neighbors}]
+    base, tokenizer = load_model(None), load_tokenizer(None)
+    args = config(tmp_path, full_finetune=full_finetune, max_steps=4, **ALONE)
+    trainer = editor(base, tokenizer, args, edits, locality_pool=None)
+    trainer.train()
+    [filled] = fill_neighborhood_targets(base, tokenizer, read_edits(edits))
+    expected = score(predict(trainer.model, tokenizer, [filled]))
+    assert expected["locality"] < 100  # the edit spread to its neighbors
+    assert trainer.score_edits()["locality"] == expected["locality"]
+    assert trainer.score_edits(edited=False)["locality"] == 100
+    trainer.save_model()
+    assert read_edits(str(tmp_path / "edits.jsonl")) == [filled]
+
+
+def test_a_full_finetune_cannot_ask_the_unedited_model_afterwards(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, full_finetune=True, max_steps=1))
+    trainer.train()
+    open_edit = {**EDITS[0], "neighborhood_prompts": ["Oslo is in"]}
+    for ask in (lambda: trainer.evaluate([open_edit]), lambda: trainer.score_edits(read_edits(EDITS), edited=False)):
+        with pytest.raises(EditError, match="the unedited model is gone after full_finetune"):
+            ask()
+    assert trainer.evaluate(EDITS)["eval_efficacy"] is not None
+
+
+# What is trained on.
+
+
+def test_every_form_of_edits_gives_the_same_rows(base, tokenizer, tmp_path):
+    path = tmp_path / "edits.jsonl"
+    path.write_text("".join(json.dumps(edit) + "\n" for edit in EDITS), encoding="utf-8")
+    args = config(tmp_path / "out")
+    builder = EditDatasetBuilder(EDITS, locality_pool=POOL, options=args, seed=args.seed)
+    sources = [builder, read_edits(EDITS), EDITS, tuple(EDITS), Dataset.from_list(EDITS), str(path), path]
+    trainers = [editor(base, tokenizer, args, source) for source in sources]
+    expected = trainers[0].train_dataset.to_list()
+    assert len(expected) == 9  # three rewrites with two facts each
+    for trainer in trainers:
+        assert trainer.train_dataset.to_list() == expected
+        assert trainer.edit_records == read_edits(EDITS)
+    named = editor(base, tokenizer, config(tmp_path / "out", edits=str(path)), None)
+    assert named.train_dataset.to_list() == expected
+
+
+def test_a_locality_pool_of_facts_becomes_rows(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path))
+    alone = editor(base, tokenizer, config(tmp_path, **ALONE), locality_pool=None)
+    assert len(alone.train_dataset) == 3
+    texts = [tokenizer.decode(row["input_ids"], skip_special_tokens=True) for row in trainer.train_dataset]
+    facts = [text.strip() for text in texts if not any(country in text for country in CITIES)]
+    assert len(facts) == 6
+    assert set(facts) <= {f"{fact.prompt} {fact.target}" for fact in POOL}
+
+
+def test_a_lora_given_by_the_user_is_trained_as_it_is(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path), peft_config=lora(r=3, target_modules=["q_proj", "v_proj"]))
+    trainer.train()
+    trainer.save_model()
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (saved["r"], sorted(saved["target_modules"])) == (3, ["q_proj", "v_proj"])
+    recipe = yaml.safe_load((tmp_path / "edit_config.yaml").read_text())
+    assert (recipe["lora_r"], recipe["lora_target_modules"]) == (3, ["q_proj", "v_proj"])
+    assert all(("q_proj" in name) or ("v_proj" in name) for name in load_file(tmp_path / "adapter_model.safetensors"))
+
+
+def test_the_default_lora_is_the_papers(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path))
+    found = trainer.model.peft_config["default"]
+    assert (found.r, found.lora_alpha, found.lora_dropout) == (32, 64, 0.05)
+    linear = {name for name, m in base.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head"}
+    adapted = {name for name, m in trainer.model.get_base_model().named_modules() if hasattr(m, "lora_A")}
+    assert adapted == linear
+
+
+def test_an_adapter_that_is_there_already_is_trained_on(base, tokenizer, tmp_path):
+    model = get_peft_model(copy.deepcopy(base), lora())
+    trainer = EditTrainer(model, config(tmp_path), train_dataset=EDITS, processing_class=tokenizer, locality_pool=POOL)
+    assert trainer.model is model
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
+    trainer.save_model()
+    again = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
+    ids = torch.tensor([tokenizer(EDITS[0]["prompt"])["input_ids"]])
+    torch.testing.assert_close(again(ids).logits, model.eval()(ids).logits)
+
+
+def test_a_model_given_by_its_folder(base, tokenizer, tmp_path):
+    base.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    trainer = EditTrainer(str(tmp_path / "model"), config(tmp_path / "out"), train_dataset=EDITS, locality_pool=POOL)
+    trainer.train()
+    trainer.save_model()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(ADAPTER_FILES)
+    for file in ("adapter_config.json", "README.md", "edit_config.yaml", "eval_results.json"):
+        assert str(tmp_path) not in (tmp_path / "out" / file).read_text(encoding="utf-8")  # nobody else's business
+
+
+# Saving, repeating, resuming.
+
+
+def test_saving_without_having_evaluated_measures(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, **LONG))
+    trainer.train()
+    trainer.save_model()
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == sorted(ADAPTER_FILES)
+    results = json.loads((tmp_path / "eval_results.json").read_text())
+    filled = read_edits(EDITS)
+    for when, model in (("before", base), ("after", trainer.model)):
+        expected = score(predict(model, tokenizer, filled))
+        assert {name: results[when][name] for name in ("edit_score", "efficacy", "generalization", "locality")} == {
+            name: expected[name] for name in ("edit_score", "efficacy", "generalization", "locality")
+        }
+    assert results["before"]["efficacy"] < results["after"]["efficacy"] == 100.0
+    assert read_edits(str(tmp_path / "edits.jsonl")) == read_edits(EDITS)
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+STEPS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+
+
+def adapter(trainer, folder):
+    trainer.save_model(str(folder))
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base, tokenizer, tmp_path_factory):
+    """A run of six steps with checkpoints: its folder, and the bytes of its adapter."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    trainer = editor(base, tokenizer, config(folder / "run", **STEPS))
+    trainer.train()
+    return folder / "run", adapter(trainer, folder / "saved")
+
+
+def test_the_same_seed_gives_the_same_adapter_byte_for_byte(base, tokenizer, tmp_path, uninterrupted):
+    torch.manual_seed(99)  # what was drawn earlier in the process does not matter
+    trainer = editor(base, tokenizer, config(tmp_path / "a", **STEPS))
+    trainer.train()
+    assert adapter(trainer, tmp_path / "saved") == uninterrupted[1]
+    other = editor(base, tokenizer, config(tmp_path / "b", **STEPS, seed=1))
+    other.train()
+    assert adapter(other, tmp_path / "other") != uninterrupted[1]
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_a_run_that_is_stopped_and_resumed_gives_the_same_adapter(base, tokenizer, tmp_path, uninterrupted, evaluates):
+    args = config(tmp_path / "run", **STEPS, eval_strategy="steps" if evaluates else "no", eval_steps=1)
+    stopped = editor(base, tokenizer, args, callbacks=[StopAt(2)])
+    stopped.train()
+    assert stopped.state.global_step == 2
+    del stopped
+    resumed = editor(base, tokenizer, args)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert resumed.state.global_step == 6
+    assert adapter(resumed, tmp_path / "saved") == uninterrupted[1]
+
+
+def test_resume_true_takes_the_newest_checkpoint(base, tokenizer, tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted[0] / "checkpoint-4", tmp_path / "checkpoint-4")
+    resumed = editor(base, tokenizer, config(tmp_path, **STEPS))
+    resumed.train(resume_from_checkpoint=True)
+    assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry][-2:] == [5, 6]
+    assert adapter(resumed, tmp_path / "saved") == uninterrupted[1]
+
+
+def test_checkpoints_hold_what_resumes_and_no_pickled_arguments(uninterrupted):
+    checkpoints = sorted(uninterrupted[0].glob("checkpoint-*"))
+    assert [path.name for path in checkpoints] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    for checkpoint in checkpoints:
+        names = {path.name for path in checkpoint.iterdir()}
+        assert {"adapter_model.safetensors", "adapter_config.json", "trainer_state.json", "optimizer.pt"} <= names
+        assert "training_args.bin" not in names
+    assert not list(uninterrupted[0].rglob("training_args.bin"))
+
+
+def test_no_token_is_written_anywhere(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, save_strategy="epoch", hub_token="hf_secretsecret"))
+    trainer.train()
+    trainer.save_model()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if b"hf_secretsecret" in path.read_bytes()]
+
+
+def test_a_full_finetune_is_measured_saved_and_resumed(base, tokenizer, tmp_path):
+    args = config(tmp_path / "run", full_finetune=True, **{**STEPS, "save_steps": 4})
+    trainer = editor(base, tokenizer, args)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    before = json.loads((tmp_path / "saved" / "eval_results.json").read_text())["before"]
+    assert before["efficacy"] == score(predict(base, tokenizer, read_edits(EDITS)))["efficacy"]
+    resumed = editor(base, tokenizer, args)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    for ours, theirs in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert resumed.score_edits(edited=False)["efficacy"] == before["efficacy"]
+
+
+def test_rows_without_edits_save_the_weights_alone(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), ROWS)
+    trainer.train()
+    trainer.save_model()
+    names = {path.name for path in tmp_path.glob("*.*")}
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= names
+    assert not {"training_args.bin", "edits.jsonl", "eval_results.json"} & names
+
+
+def test_packing_is_refused_for_edits(base, tokenizer, tmp_path):
+    with pytest.raises(EditError, match="packing and padding_free are not supported for edits"):
+        editor(base, tokenizer, config(tmp_path, packing=True))
+
+
+def test_streamed_rows_are_trained_without_end_of_sequence(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), ROWS.to_iterable_dataset())
+    rows = list(trainer.train_dataset)
+    assert [row["input_ids"][-1] != tokenizer.eos_token_id for row in rows] == [True] * 4
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_no_row_holds_a_probe_of_edits_that_are_only_measured(base, tokenizer, tmp_path):
+    prompt = "The capital of Mars is"
+    measured = [{"prompt": "Mars is governed from", "target_new": "Olympus", "neighborhood_prompts": [prompt]}]
+    pool = [Fact(prompt, "Almaty"), Fact("Mars is governed from", "Almaty"), Fact("The capital of Io is", "Lima")]
+    trainer = editor(base, tokenizer, config(tmp_path, num_locality=3), EDITS, pool, eval_dataset=measured)
+    texts = {tokenizer.decode(row["input_ids"]) for row in trainer.train_dataset}
+    assert any("Io" in text for text in texts) and not any("Mars" in text for text in texts)
+
+
+def test_an_edit_that_almost_fills_the_context_is_saved(tokenizer, tmp_path):
+    model = tiny_model("gpt2", tokenizer, context=16)
+    prompt = "Rome is in Italy"
+    room = 16 - len(tokenizer(f"{prompt} x")["input_ids"])
+    assert 0 <= room < 8
+    trainer = editor(model, tokenizer, config(tmp_path, **ALONE), [{"prompt": prompt, "target_new": "x"}])
+    trainer.save_model()
+    assert (tmp_path / "README.md").is_file()
+
+
+@pytest.mark.parametrize("kind", ["paraphrase_prompts", "neighborhood_prompts"])
+def test_a_best_model_by_a_score_without_probes_is_told_before_loading(kind, tmp_path):
+    bare = [{name: value for name, value in edit.items() if name != kind} for edit in EDITS]
+    args = config(tmp_path, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
+    with pytest.raises(EditError, match=f"'edit_score' is undefined: no edit has {kind}; add some, or choose"):
+        EditTrainer("no/such-model", args, train_dataset=bare)
+
+
+def test_a_best_model_by_a_score_of_rows_is_told(tmp_path):
+    args = config(tmp_path, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
+    with pytest.raises(EditError, match="'edit_score' needs edits to evaluate; for rows, choose 'loss'"):
+        EditTrainer("no/such-model", args, train_dataset=EDITS, eval_dataset=ROWS)
+
+
+def test_training_stops_early_where_the_score_no_longer_rises(base, tokenizer, tmp_path):
+    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = config(tmp_path, **{**LONG, "num_train_epochs": 30}, **often, save_total_limit=1)
+    trainer = editor(base, tokenizer, args, callbacks=[EarlyStoppingCallback(early_stopping_patience=2)])
+    trainer.train()
+    seen = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
+    assert len(seen) < 30 and seen.index(max(seen)) == len(seen) - 3  # two epochs without a better one
+    assert trainer.evaluate()["eval_edit_score"] == max(seen)
+
+
+def test_edits_of_any_known_format_may_be_a_dataset(base, tokenizer, tmp_path):
+    rows = [
+        {"src": "The capital of Peru is", "alt": "Cusco", "answers": ["Lima"], "subject": "Peru", "rephrase": "Peru:"},
+    ]
+    trainer = editor(base, tokenizer, config(tmp_path), Dataset.from_list(rows))
+    assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
+    trainer = editor(base, tokenizer, config(tmp_path), eval_dataset=Dataset.from_list(rows))
+    assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
+
+
+def test_a_builder_may_be_evaluated(base, tokenizer, tmp_path):
+    builder = EditDatasetBuilder(EDITS[:2], base, tokenizer, locality_pool=POOL)
+    trainer = editor(base, tokenizer, config(tmp_path), EDITS, eval_dataset=builder)
+    assert [edit.edit_id for edit in trainer.edit_records] == ["kazakhstan", "peru"]
+    assert "eval_edit_score" in trainer.evaluate()
+
+
+def test_of_the_edited_model_the_newest_measurement_is_kept(base, tokenizer, tmp_path):
+    args = config(tmp_path, eval_strategy="epoch", save_strategy="epoch", save_total_limit=1)
+    trainer = editor(base, tokenizer, args)
+    trainer.score_edits(edited=False)
+    trainer.train()
+    assert list(trainer._measured) == [(False, 0), (True, trainer.state.global_step)]
+
+
+def test_batches_are_padded_as_asked(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, pad_to_multiple_of=64))
+    assert next(iter(trainer.get_train_dataloader()))["input_ids"].shape[1] == 64
+
+
+def test_trls_name_of_the_full_likelihood(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, completion_only_loss=False))
+    assert trainer.args.objective == "full"
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert ((batch["labels"] == -100) == (batch["attention_mask"] == 0)).sum() >= batch["labels"].numel() - len(batch)
+
+
+def test_a_best_step_by_what_is_not_measured_is_told(base, tokenizer, tmp_path):
+    how = {"eval_strategy": "epoch", "save_strategy": "best", "metric_for_best_model": "edit_score"}
+    with pytest.raises(EditError, match="'edit_score' is undefined: no edit has paraphrase_prompts"):
+        editor(base, tokenizer, config(tmp_path, **how), [{"prompt": "Rome is in", "target_new": "France"}])
+
+
+def test_settings_may_make_another_trainer(tokenizer, base, tmp_path):
+    base.save_pretrained(tmp_path / "base")
+    args = config(tmp_path / "out", model_init_kwargs={"dtype": "bfloat16", "token": "hf_secret"})
+    given = args.to_dict()
+    for _ in range(2):
+        trainer = EditTrainer(str(tmp_path / "base"), args, train_dataset=EDITS, processing_class=tokenizer)
+        assert trainer.model.dtype == torch.bfloat16
+        assert "hf_secret" not in str(vars(trainer.args))  # what logs a run logs its settings
+    assert args.to_dict() == given and args.model_init_kwargs["token"] == "hf_secret"
+
+
+@pytest.mark.parametrize(
+    ("settings", "width", "rate"),
+    [
+        ({"learning_rate": None}, 4096, 7e-5),  # the paper's, for GPT-J
+        ({"learning_rate": None}, 256, 1.1e-3),
+        ({"learning_rate": 3e-4}, 256, 3e-4),
+    ],
+)
+def test_the_learning_rate_follows_the_models_width(base, tokenizer, tmp_path, monkeypatch, settings, width, rate):
+    monkeypatch.setattr(base.config, "hidden_size", width)
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, lr_scheduler_type="constant", **settings))
+    trainer.train()
+    assert trainer.lr_scheduler.get_last_lr() == [pytest.approx(rate)] * len(trainer.optimizer.param_groups)
+    assert recipe_of(trainer)["learning_rate"] == rate
