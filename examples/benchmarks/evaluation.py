@@ -130,7 +130,7 @@ def _encoded(tokenizer: Any, records: list[EditRecord]) -> tuple[list[ProbedTarg
     from hf_ftedit.evaluation.probes import probed_targets
 
     asked = list(dict.fromkeys(probed_targets(records)))
-    ids = tokenizer([f"{row.prompt} {row.answer}" for row in asked])["input_ids"]
+    ids = tokenizer([f"{row.prompt} {row.target}" for row in asked])["input_ids"]
     starts = [len(row) for row in tokenizer([row.prompt for row in asked])["input_ids"]]
     return asked, ids, starts
 
@@ -189,7 +189,7 @@ def _operations(model: Any, tokenizer: Any, records: list[EditRecord]) -> float:
     asked, ids, starts = _encoded(tokenizer, records)
     prompts = {row.prompt: start for row, start in zip(asked, starts, strict=True)}
     more = {
-        (row.prompt, row.answer): len(row_ids) - start - 1
+        (row.prompt, row.target): len(row_ids) - start - 1
         for row, row_ids, start in zip(asked, ids, starts, strict=True)
     }
     head = model.get_output_embeddings().weight.numel()

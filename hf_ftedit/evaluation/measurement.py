@@ -118,10 +118,10 @@ def predict(
             Label of the progress bar.
 
     Returns:
-        `dict[str, list]`: columns `edit_id`, `kind`, `aspect`, `probe`, `target`, `answer`, `logprob`, `match`,
-        `token_accuracy`, one row per (probe, target); with `generate` also `generated`, `exact_match` and
-        `containment` (of the target or its aliases in it); with `fluency` also a row of the kind `generation` for each
-        text, with `text`, `fluency` (in bits) and `consistency`.
+        `dict[str, list]`: columns `edit_id`, `kind`, `aspect`, `probe`, `role` (`"new"` or `"true"`), `target`,
+        `logprob`, `match`, `token_accuracy`, one row per (probe, target); with `generate` also `generated`,
+        `exact_match` and `containment` (of the target or its aliases in it); with `fluency` also a row of the kind
+        `generation` for each text, with `text`, `fluency` (in bits) and `consistency`.
 
     Raises:
         [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the model's context, or the journal
@@ -134,8 +134,8 @@ def predict(
         raise EditError("there are no edits to measure")
     how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
     asker = Asker(model, tokenizer, seed=seed, journal=journal, desc=desc, **how)
-    prompts, answers = asked.columns["probe"], asked.columns["answer"]
-    index, values = asker.scores(prompts, answers, asked.name)
+    prompts, targets = asked.columns["probe"], asked.columns["target"]
+    index, values = asker.scores(prompts, targets, asked.name)
     logprob, match, token_accuracy = values.T
     columns: dict[str, list[Any]] = {
         **asked.columns,
@@ -145,7 +145,7 @@ def predict(
     }
     if generate:
         said = asker.answers(prompts)
-        names = [(answer, *aliases) for answer, aliases in zip(answers, asked.aliases, strict=True)]
+        names = [(target, *aliases) for target, aliases in zip(targets, asked.aliases, strict=True)]
         columns["generated"] = said
         columns["exact_match"] = list(map(exact_match, said, names))
         columns["containment"] = list(map(containment, said, names))
@@ -295,7 +295,7 @@ def _written(asker: Asker, records: Sequence[EditRecord]) -> dict[str, list[Any]
         "edit_id": [edit_id for edit_id, _ in openings],
         "kind": ["generation"] * len(openings),
         "aspect": [""] * len(openings),
-        "target": [""] * len(openings),
+        "role": [""] * len(openings),
         "probe": [prompt for _, prompt in openings],
         "text": texts,
         "fluency": [ngram_entropy(text) for text in texts],

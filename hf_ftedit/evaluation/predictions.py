@@ -15,11 +15,11 @@ KINDS = ("rewrite", "paraphrase", "neighborhood", "portability")
 NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "portability"), strict=True))
 TEXT_SCORES = ("fluency", "consistency")
 GENERATED = ("exact_match", "containment")
-COLUMNS = ("edit_id", "kind", "probe", "target", "logprob", "match", "token_accuracy")
+COLUMNS = ("edit_id", "kind", "probe", "role", "logprob", "match", "token_accuracy")
 OPTIONAL_COLUMNS = ("aspect", *GENERATED, *TEXT_SCORES)
 # Of a saved table; what was not measured is null.
 TYPES = {
-    **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "target", "answer"), "string"),
+    **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "role", "target"), "string"),
     **{"logprob": "float64", "match": "bool", "token_accuracy": "float64"},
     **{"generated": "string", "exact_match": "bool", "containment": "bool"},
     **{"text": "string", "fluency": "float64", "consistency": "float64"},
@@ -88,7 +88,11 @@ def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
         table = [row for _, row in read_rows(table)]
     if not hasattr(table, "keys") and not hasattr(table, "column_names"):
         table = _transposed(list(table))
-    given = getattr(table, "column_names", None) or list(table.keys())
+    given = list(getattr(table, "column_names", None) or table.keys())
+    if "role" not in given and "target" in given and {*table["target"]} <= {"new", "true", "", None}:
+        # Tables of 0.1.0 call it `target`; what is scored is their `answer`, which scoring does not read.
+        table = {name: table["target" if name == "role" else name] for name in [*given, "role"]}
+        given = list(table)
     if missing := [name for name in COLUMNS if name not in given]:
         raise EditError(f"predictions lack the columns {', '.join(missing)}; give those that `predict` returns")
     columns = {name: _array(name, table[name]) for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in given}
@@ -99,14 +103,14 @@ def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
 
 def _transposed(rows: list[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Rows as columns: required ones that every row has, optional ones that any row has."""
-    lacking = {name for row in rows for name in COLUMNS if name not in row}
+    lacking = {name for row in rows for name in (*COLUMNS, "target") if name not in row}
     given = {*COLUMNS, *(name for row in rows for name in row)} - lacking
     return {name: [row.get(name) for row in rows] for name in given}
 
 
 def _array(name: str, values: Iterable[Any]) -> np.ndarray:
     """A column: texts as objects (an array of fixed width would be as wide as the longest), others as numbers."""
-    if name in ("edit_id", "kind", "probe", "target", "aspect"):
+    if name in ("edit_id", "kind", "probe", "role", "aspect"):
         return np.array(["" if is_blank(value) else str(value) for value in values], dtype=object)
     try:
         return np.array([np.nan if value is None else value for value in values], dtype=float)
@@ -125,8 +129,8 @@ def _reject_unscorable(columns: dict[str, np.ndarray]) -> None:
     asked = columns["kind"] != "generation"
     for name in ("logprob", "token_accuracy"):
         _reject(columns, asked & np.isnan(columns[name]), f"{name} is not a number; evaluate again, in float32")
-    unknown = asked & ~np.isin(columns["target"], ["new", "true"])
-    _reject(columns, unknown, "target is neither 'new' nor 'true'; give which target was scored")
+    unknown = asked & ~np.isin(columns["role"], ["new", "true"])
+    _reject(columns, unknown, "role is neither 'new' nor 'true'; give which target was scored")
     _reject(columns, asked & ~np.isin(columns["kind"], KINDS), f"its kind is none of {', '.join(KINDS)}, generation")
 
 
@@ -153,7 +157,7 @@ def _probes(
 
 def _successes(columns: dict[str, np.ndarray], owner: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """Success of each probe by protocol, shape `(probes,)`, NaN where it is undefined."""
-    expected = (columns["target"] == "true") == (columns["kind"] == "neighborhood")
+    expected = (columns["role"] == "true") == (columns["kind"] == "neighborhood")
     ours, others = (owner >= 0) & expected, (owner >= 0) & ~expected
     logprob = columns["logprob"]
     _reject_contradictions(columns, owner, [("logprob", ours), ("logprob", others), ("token_accuracy", ours)])

@@ -27,8 +27,8 @@ class ProbedTarget(NamedTuple):
             What the model is asked.
         role (`str`):
             `"new"` or `"true"`, see [`~hf_ftedit.score`].
-        answer (`str`):
-            The target.
+        target (`str`):
+            Its text.
         aspect (`str`, *optional*):
             Of a portability probe, such as `"reasoning"`.
         aliases (`tuple[str, ...]`, *optional*, defaults to `()`):
@@ -39,7 +39,7 @@ class ProbedTarget(NamedTuple):
     kind: str
     prompt: str
     role: str
-    answer: str
+    target: str
     aspect: str | None = None
     aliases: tuple[str, ...] = ()
 
@@ -86,10 +86,10 @@ class ProbedTargets:
 
     def __init__(self, records: Iterable[EditRecord]) -> None:
         self.columns: dict[str, list[str]] = {
-            name: [] for name in ("edit_id", "kind", "aspect", "probe", "target", "answer")
+            name: [] for name in ("edit_id", "kind", "aspect", "probe", "role", "target")
         }
         self.aliases: list[tuple[str, ...]] = []
-        edit_ids, kinds, aspects, probes, roles, answers = self.columns.values()
+        edit_ids, kinds, aspects, probes, roles, targets = self.columns.values()
         for record in records:
             for row in dict.fromkeys(probed_targets([record])):
                 edit_ids.append(row.edit_id)
@@ -97,7 +97,7 @@ class ProbedTargets:
                 aspects.append(row.aspect or "")
                 probes.append(row.prompt)
                 roles.append(row.role)
-                answers.append(row.answer)
+                targets.append(row.target)
                 self.aliases.append(row.aliases)
 
     def name(self, position: int) -> str:
@@ -123,11 +123,11 @@ def check_lengths(
     front = len(encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
     answer = " ".join("a" * MAX_ANSWER_TOKENS)  # stands for the model's own, which is not known yet
     asked = probed_targets(filled(record, defaultdict(lambda: answer)) for record in records)
-    long = [row for row in asked if len(f"{row.prompt} {row.answer}".encode()) + front > max_length]
+    long = [row for row in asked if len(f"{row.prompt} {row.target}".encode()) + front > max_length]
     encode_pairs(
         tokenizer,
         [row.prompt for row in long],
-        [f" {row.answer}" for row in long],
+        [f" {row.target}" for row in long],
         chat_template=chat_template,
         max_length=max_length,
         names=[row.name for row in long],

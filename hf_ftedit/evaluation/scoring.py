@@ -33,9 +33,9 @@ def score(
     Args:
         predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
             One row per (probe, target), as columns, as rows, or as a JSONL or Parquet file: `edit_id`, `kind`,
-            `probe`, `target` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
+            `probe`, `role` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
             they were measured, `aspect` (of portability), `exact_match`, `containment`, `fluency`, `consistency`.
-            Other columns are not read.
+            Other columns are not read. Tables of 0.1.0, which call the role `target`, are read too.
         protocol (`str`, *optional*, defaults to `"auto"`):
             `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: probability where every
             rewrite, paraphrase and neighborhood probe has both targets, else accuracy.

@@ -17,7 +17,7 @@ Args:
     edit_id (list of str): the edit that the probe belongs to.
     kind (list of str): "rewrite", "paraphrase", "neighborhood" or "portability".
     probe (list of str): the prompt.
-    target (list of str): which target was scored, "new" or "true". The new one is expected after the edit for all
+    role (list of str): which target was scored, "new" or "true". The new one is expected after the edit for all
         probes but neighborhood ones, for which the true one is.
     logprob (list of float): mean log-probability per token of that target.
     match (list of bool): whether all its tokens are the most likely ones.
@@ -49,7 +49,7 @@ Examples:
     ...     edit_id=["a"] * 6,
     ...     kind=["rewrite", "rewrite", "paraphrase", "paraphrase", "neighborhood", "neighborhood"],
     ...     probe=["Rome is in", "Rome is in", "Rome lies in", "Rome lies in", "Milan is in", "Milan is in"],
-    ...     target=["new", "true", "new", "true", "true", "new"],
+    ...     role=["new", "true", "new", "true", "true", "new"],
     ...     logprob=[-0.1, -3.0, -0.2, -2.0, -0.5, -4.0],
     ...     match=[True, False, True, False, True, False],
     ...     token_accuracy=[1.0, 0.0, 1.0, 0.0, 1.0, 0.0],
@@ -59,12 +59,12 @@ Examples:
 
     Batches add up:
 
-    >>> for kind, target in [("rewrite", "new"), ("paraphrase", "new"), ("neighborhood", "true")]:
+    >>> for kind, role in [("rewrite", "new"), ("paraphrase", "new"), ("neighborhood", "true")]:
     ...     metric.add_batch(
     ...         edit_id=["a"],
     ...         kind=[kind],
     ...         probe=["Rome is in"],
-    ...         target=[target],
+    ...         role=[role],
     ...         logprob=[-1.0],
     ...         match=[False],
     ...         token_accuracy=[0.5],
@@ -88,7 +88,7 @@ _COLUMNS = {
     "edit_id": "string",
     "kind": "string",
     "probe": "string",
-    "target": "string",
+    "role": "string",
     "logprob": "float64",
     "match": "bool",
     "token_accuracy": "float64",

@@ -183,7 +183,7 @@ def test_what_score_and_compare_return_is_read(kinds, value):
     """Two edits without probes of some kinds."""
     shared = {"probe": "p", "logprob": -1.0, "match": False, "token_accuracy": value}
     expected = {kind: "true" if kind == "neighborhood" else "new" for kind in kinds}
-    rows = [shared | {"edit_id": i, "kind": kind, "target": expected[kind]} for i in "ab" for kind in kinds]
+    rows = [shared | {"edit_id": i, "kind": kind, "role": expected[kind]} for i in "ab" for kind in kinds]
     found = diagnose({"before": score(rows), "after": score(rows), "change": compare(rows, rows)})
     assert names(found)[-2:] == ["few", "undefined"]
     assert found[-2].startswith("Only 2 edits were measured")

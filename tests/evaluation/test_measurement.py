@@ -74,7 +74,7 @@ def reference(model, tokenizer, prompt, target):
 
 
 def assert_agrees(model, tokenizer, predictions):
-    rows = list(zip(*(predictions[name] for name in ("probe", "answer")), strict=True))
+    rows = list(zip(*(predictions[name] for name in ("probe", "target")), strict=True))
     expected = [reference(model, tokenizer, probe, answer) for probe, answer in rows]
     logprobs, matches, accuracies = zip(*expected, strict=True)
     np.testing.assert_allclose(predictions["logprob"], logprobs, rtol=0, atol=1e-4)
@@ -120,7 +120,7 @@ def test_chat_predictions_agree_with_the_template_written_out():
     tokenizer = chat_tokenizer()
     model = tiny_model("qwen3", tokenizer)
     predictions = predict(model, tokenizer, RECORDS, chat_template=True)
-    for probe, answer, logprob in zip(*(predictions[k] for k in ("probe", "answer", "logprob")), strict=True):
+    for probe, answer, logprob in zip(*(predictions[k] for k in ("probe", "target", "logprob")), strict=True):
         turn = [{"role": "user", "content": probe}]
         before = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
         front, ids = (
@@ -265,7 +265,7 @@ def test_generated_answers_stand_beside_the_predictions():
     plain, predictions = predict(model, tokenizer, records), predict(model, tokenizer, records, generate=True)
     assert {name: predictions[name] for name in plain} == plain
     rows = list(
-        zip(*(predictions[n] for n in ("probe", "answer", "generated", "exact_match", "containment")), strict=True)
+        zip(*(predictions[n] for n in ("probe", "target", "generated", "exact_match", "containment")), strict=True)
     )
     assert any(row[3] for row in rows) and not all(row[3] for row in rows)
     for probe, answer, said, exact, contained in rows:

@@ -4,6 +4,8 @@ import random
 import tracemalloc
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +21,9 @@ def probe(edit_id, kind, prompt, ours, other=None, accuracy=1.0):
     """The rows of one probe: its expected target's log-probability, and the other's where there is one."""
     expected = "true" if kind == "neighborhood" else "new"
     shared = {"edit_id": edit_id, "kind": kind, "probe": prompt}
-    rows = [shared | {"target": expected, "logprob": ours, "match": accuracy == 1.0, "token_accuracy": accuracy}]
+    rows = [shared | {"role": expected, "logprob": ours, "match": accuracy == 1.0, "token_accuracy": accuracy}]
     if other is not None:
-        rows.append(shared | {"target": OTHER[expected], "logprob": other, "match": False, "token_accuracy": 0.0})
+        rows.append(shared | {"role": OTHER[expected], "logprob": other, "match": False, "token_accuracy": 0.0})
     return rows
 
 
@@ -148,7 +150,7 @@ def test_the_interval_of_one_edit_and_of_all_successes_is_a_point():
 
 def test_an_edit_score_of_zero_has_an_interval_without_a_warning(recwarn):
     rows = two_edits() + probe("b", "paraphrase", "never", -9.0, -0.1)
-    rows = [row | {"logprob": -99.0} if row["kind"] == "rewrite" and row["target"] == "new" else row for row in rows]
+    rows = [row | {"logprob": -99.0} if row["kind"] == "rewrite" and row["role"] == "new" else row for row in rows]
     result = score(rows)
     assert result["edit_score"] == 0.0 and result["edit_score_ci95"] == [0.0, 0.0]
     assert not recwarn.list
@@ -181,7 +183,7 @@ def answered(edit_id, kind, prompt, token_accuracy, exact_match, containment, as
 
 def written(edit_id, prompt, fluency, consistency):
     """The row of a generated text: it has neither target nor log-probability."""
-    empty = dict.fromkeys(("target", "logprob", "match", "token_accuracy", "aspect", "exact_match", "containment"))
+    empty = dict.fromkeys(("role", "logprob", "match", "token_accuracy", "aspect", "exact_match", "containment"))
     shared = {"edit_id": edit_id, "kind": "generation", "probe": prompt}
     return shared | empty | {"fluency": fluency, "consistency": consistency}
 
@@ -333,8 +335,8 @@ def test_a_protocol_that_does_not_exist_or_was_not_measured_is_an_error():
     [
         ("kind", "locality", "edit 'a', locality probe 'r': its kind is none of rewrite, paraphrase, neighborhood"),
         ("kind", None, "edit 'a',  probe 'r': its kind is none of"),
-        ("target", "old", "edit 'a', paraphrase probe 'r': target is neither 'new' nor 'true'"),
-        ("target", None, "edit 'a', paraphrase probe 'r': target is neither 'new' nor 'true'"),
+        ("role", "old", "edit 'a', paraphrase probe 'r': role is neither 'new' nor 'true'"),
+        ("role", None, "edit 'a', paraphrase probe 'r': role is neither 'new' nor 'true'"),
         ("logprob", None, "edit 'a', paraphrase probe 'r': logprob is not a number"),
     ],
 )
@@ -355,15 +357,25 @@ def test_a_probe_without_its_expected_target_is_an_error(kind):
 
 @pytest.mark.parametrize("rows", [two_edits(), everything()])
 def test_a_file_is_scored_as_its_rows_are(tmp_path, rows):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     names = dict.fromkeys(name for row in rows for name in row)
     lines, table = tmp_path / "after.jsonl", tmp_path / "after.parquet"
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), table)
     assert score(lines) == score(str(lines)) == score(table) == score(rows)
     assert compare(lines, table) == compare(rows, rows)
+
+
+def test_tables_of_0_1_0_are_read(tmp_path):
+    rows = everything()
+    old = [{"target" if name == "role" else name: value for name, value in row.items()} for row in rows]
+    old = [row | {"answer": "new" if row["kind"] != "generation" else None} for row in old]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old), encoding="utf-8")
+    columns = {name: [row.get(name) for row in old] for name in dict.fromkeys(name for row in old for name in row)}
+    pq.write_table(pa.table(columns), tmp_path / "old.parquet")
+    assert score(old) == score(columns) == score(rows)
+    assert score(tmp_path / "old.jsonl") == score(tmp_path / "old.parquet") == score(rows)
+    with pytest.raises(EditError, match="predictions lack the columns role"):
+        score([row | {"target": "Paris"} for row in old])
 
 
 def test_edit_means_are_scored_as_their_rows_are():
@@ -388,7 +400,7 @@ def test_many_rows_and_one_very_long_probe_need_little_memory():
         "edit_id": [f"edit {number // 10}" for number in range(count)],
         "kind": [KINDS[number % 3] for number in range(count)],
         "probe": [f"probe {number}" for number in range(count - 1)] + ["long " * 200_000],
-        "target": ["true" if number % 3 == 2 else "new" for number in range(count)],
+        "role": ["true" if number % 3 == 2 else "new" for number in range(count)],
         "logprob": [-1.0] * count,
         "match": [True] * count,
         "token_accuracy": [1.0] * count,
@@ -515,7 +527,7 @@ def test_other_edits_cannot_be_compared():
 
 
 def test_the_protocol_of_a_change_is_that_of_after():
-    both, one = two_edits(), [row for row in two_edits() if row["probe"] != "s" or row["target"] == "true"]
+    both, one = two_edits(), [row for row in two_edits() if row["probe"] != "s" or row["role"] == "true"]
     worse = [row | {"token_accuracy": 0.0} for row in one]
     assert compare(both, worse)["locality"]["difference"] == pytest.approx(-100 / 3)  # by accuracy
     assert compare(both, worse, "probability")["locality"]["difference"] == pytest.approx(100 * (1 / 2 - 2 / 3) / 2)

@@ -13,7 +13,7 @@ KINDS = ("rewrite", "paraphrase", "neighborhood")
 
 def row(edit_id, kind, accuracy, prompt="p", **more):
     expected = "true" if kind == "neighborhood" else "new"
-    found = {"edit_id": edit_id, "kind": kind, "probe": prompt, "target": expected, "logprob": -1.0}
+    found = {"edit_id": edit_id, "kind": kind, "probe": prompt, "role": expected, "logprob": -1.0}
     return found | {"match": accuracy == 1.0, "token_accuracy": accuracy} | more
 
 
@@ -46,7 +46,7 @@ def many(after):
             said(edit_id, "neighborhood", 1.0 - (after and number == 0), 0.5, 0.75),
             said(edit_id, "portability", after, after, after, "one hop"),
             said(edit_id, "portability", 0.0, 0.0, 0.0, "alias"),
-            row(edit_id, "generation", None) | {"target": None, "logprob": None, "fluency": 4.5 if after else 6.0},
+            row(edit_id, "generation", None) | {"role": None, "logprob": None, "fluency": 4.5 if after else 6.0},
         ]
     return rows
 

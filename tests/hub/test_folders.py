@@ -223,9 +223,9 @@ def test_a_saved_dataset_is_loaded_with_its_splits(tmp_path, monkeypatch):
 
 def test_saved_predictions_give_the_saved_scores(tmp_path):
     rows = [
-        {"edit_id": "a", "kind": kind, "probe": kind, "target": target, "logprob": logprob, "match": True}
+        {"edit_id": "a", "kind": kind, "probe": kind, "role": role, "logprob": logprob, "match": True}
         for kind in ("rewrite", "paraphrase", "neighborhood")
-        for target, logprob in (("new", -1.0), ("true", -2.0))
+        for role, logprob in (("new", -1.0), ("true", -2.0))
     ]
     predictions = {
         name: [{"token_accuracy": 1.0, **row}[name] for row in rows] for name in [*rows[0], "token_accuracy"]
