@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
-from test_trainer import EDITS, base, config, editor, own_cache, tokenizer  # noqa: F401
+from tiny_edits import EDITS, config, editor
 from transformers import DataCollatorForSeq2Seq
 
 from hf_ftedit import EditError
@@ -127,7 +127,7 @@ REST = {
 }
 
 
-def test_training_leaves_out_what_is_known_and_still_edits(base, tokenizer, tmp_path, caplog):  # noqa: F811
+def test_training_leaves_out_what_is_known_and_still_edits(base, tokenizer, tmp_path, caplog):
     trainer = editor(base, tokenizer, config(tmp_path, **REST))
     given, step = [], trainer.training_step
 
@@ -144,7 +144,7 @@ def test_training_leaves_out_what_is_known_and_still_edits(base, tokenizer, tmp_
     assert trainer.evaluate()["eval_efficacy"] == 100
 
 
-def test_a_killed_run_goes_on_exactly(base, tokenizer, tmp_path):  # noqa: F811
+def test_a_killed_run_goes_on_exactly(base, tokenizer, tmp_path):
     often = {**REST, "save_strategy": "steps", "save_steps": 5}
 
     def run(folder):
@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_exactly(base, tokenizer, tmp_path):  # noqa: F811
     assert whole._mastery.state()["trained"] == again._mastery.state()["trained"] < 20 * len(whole.train_dataset)
 
 
-def test_what_it_does_not_fit_is_told(base, tokenizer, tmp_path):  # noqa: F811
+def test_what_it_does_not_fit_is_told(base, tokenizer, tmp_path):
     stream = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}] * 4).to_iterable_dataset()
     with pytest.raises(EditError, match="mastered_probability works with edits"):
         editor(base, tokenizer, config(tmp_path, mastered_probability=0.9, max_steps=2), stream)
@@ -187,7 +187,7 @@ def test_a_value_that_is_no_probability_is_told(tmp_path, value):
 
 
 @pytest.mark.parametrize("settings", [REST, {"num_train_epochs": 2}], ids=["rests", "plain"])
-def test_a_collator_of_ones_own_sees_no_more_than_a_models_inputs(base, tokenizer, tmp_path, settings):  # noqa: F811
+def test_a_collator_of_ones_own_sees_no_more_than_a_models_inputs(base, tokenizer, tmp_path, settings):
     seen, pads = set(), DataCollatorForSeq2Seq(tokenizer)
 
     def collator(rows):
@@ -200,7 +200,7 @@ def test_a_collator_of_ones_own_sees_no_more_than_a_models_inputs(base, tokenize
     assert (trainer._mastery is not None) == (settings is REST)
 
 
-def test_rows_are_sorted_by_the_lengths_that_tokenizing_found(base, tokenizer, tmp_path):  # noqa: F811
+def test_rows_are_sorted_by_the_lengths_that_tokenizing_found(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path))
     sampler = trainer._get_train_sampler(trainer._remove_unused_columns(trainer.train_dataset))
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]

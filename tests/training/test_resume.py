@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from test_trainer import EDITS, base, config, editor, lora, own_cache, tokenizer  # noqa: F401
+from tiny_edits import EDITS, config, editor, lora
 
 import hf_ftedit.evaluation.engine
 import hf_ftedit.training.resumable
@@ -327,7 +327,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_going_on_from_any_step_gives_the_same_weights(base, tokenizer, tmp_path, run):  # noqa: F811
+def test_going_on_from_any_step_gives_the_same_weights(base, tokenizer, tmp_path, run):
     how = settings(num_train_epochs=2, **RUNS[run])
     whole = editor(base, tokenizer, config(tmp_path / "whole", **how))
     whole.train()
@@ -344,7 +344,7 @@ def test_going_on_from_any_step_gives_the_same_weights(base, tokenizer, tmp_path
 
 
 @pytest.fixture
-def begun(base, tokenizer, tmp_path):  # noqa: F811
+def begun(base, tokenizer, tmp_path):
     """A trainer with a run of five steps behind it, of which each is saved."""
     trainer = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5)))
     trainer.train()
@@ -388,7 +388,7 @@ def test_a_partial_checkpoint_is_passed_over_and_named(begun, tmp_path, problem)
         begun.train(resume_from_checkpoint=str(last))
 
 
-def test_going_on_tells_what_it_passes_over_and_mends_it(begun, base, tokenizer, tmp_path, caplog):  # noqa: F811
+def test_going_on_tells_what_it_passes_over_and_mends_it(begun, base, tokenizer, tmp_path, caplog):
     expected = sha256(tmp_path / "out" / "checkpoint-5" / "adapter_model.safetensors")
     cut(tmp_path / "out" / "checkpoint-5" / "adapter_model.safetensors")
     (tmp_path / "out" / ".hf_ftedit-out-abcd_123").mkdir()
@@ -404,7 +404,7 @@ def test_going_on_tells_what_it_passes_over_and_mends_it(begun, base, tokenizer,
     assert names(tmp_path / "out") == [f"checkpoint-{step}" for step in range(1, 6)]
 
 
-def test_without_a_checkpoint_going_on_starts_from_the_beginning(base, tokenizer, tmp_path, caplog):  # noqa: F811
+def test_without_a_checkpoint_going_on_starts_from_the_beginning(base, tokenizer, tmp_path, caplog):
     trainer = editor(base, tokenizer, config(tmp_path / "out", max_steps=1))
     with caplog.at_level("INFO", logger="hf_ftedit"):
         trainer.train(resume_from_checkpoint=True)
@@ -421,7 +421,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("difference", OTHERS)
-def test_a_checkpoint_of_another_run_is_refused(begun, base, tokenizer, tmp_path, difference):  # noqa: F811
+def test_a_checkpoint_of_another_run_is_refused(begun, base, tokenizer, tmp_path, difference):
     more = dict(OTHERS[difference])
     edits = EDITS[more.pop("edits_left_out", 0) :]
     given = {"peft_config": more.pop("peft_config")} if "peft_config" in more else {}
@@ -432,14 +432,14 @@ def test_a_checkpoint_of_another_run_is_refused(begun, base, tokenizer, tmp_path
         trainer.train(resume_from_checkpoint=True)
 
 
-def test_what_only_measures_may_change(begun, base, tokenizer, tmp_path):  # noqa: F811
+def test_what_only_measures_may_change(begun, base, tokenizer, tmp_path):
     how = settings(max_steps=5, protocol="accuracy", eval_tokens_per_batch=100)
     trainer = editor(base, tokenizer, config(tmp_path / "out", **how))
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 5
 
 
-def test_a_checkpoint_that_tells_of_no_run_is_taken(begun, base, tokenizer, tmp_path, caplog):  # noqa: F811
+def test_a_checkpoint_that_tells_of_no_run_is_taken(begun, base, tokenizer, tmp_path, caplog):
     (tmp_path / "out" / "checkpoint-5" / RUN_FILE).unlink()
     trainer = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5)))
     trainer.train(resume_from_checkpoint=True)
@@ -447,7 +447,7 @@ def test_a_checkpoint_that_tells_of_no_run_is_taken(begun, base, tokenizer, tmp_
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(1, [1]), (2, [1, 5]), (3, [1, 4, 5])])
-def test_old_checkpoints_go_but_never_the_best_one(base, tokenizer, tmp_path, limit, kept):  # noqa: F811
+def test_old_checkpoints_go_but_never_the_best_one(base, tokenizer, tmp_path, limit, kept):
     how = settings(max_steps=5, save_total_limit=limit, eval_strategy="steps", eval_steps=1, num_locality=0)
     how |= {"locality_strategy": "none", "load_best_model_at_end": limit > 1, "learning_rate": 0.0}
     how |= {"metric_for_best_model": "efficacy"}  # the same at every step: the first one stays the best
@@ -461,7 +461,7 @@ def test_old_checkpoints_go_but_never_the_best_one(base, tokenizer, tmp_path, li
         assert state["best_model_checkpoint"] == str(tmp_path / "out" / "checkpoint-1")
 
 
-def test_a_best_checkpoint_that_is_gone_is_told(base, tokenizer, tmp_path):  # noqa: F811
+def test_a_best_checkpoint_that_is_gone_is_told(base, tokenizer, tmp_path):
     how = settings(max_steps=3, learning_rate=0.0, **RUNS["best"] | {"metric_for_best_model": "efficacy"})
     editor(base, tokenizer, config(tmp_path / "out", **how)).train()
     (tmp_path / "out").rename(tmp_path / "moved")
@@ -475,7 +475,7 @@ def test_a_best_checkpoint_that_is_gone_is_told(base, tokenizer, tmp_path):  # n
         editor(base, tokenizer, config(tmp_path / "moved", **how)).train(resume_from_checkpoint=True)
 
 
-def test_more_state_is_kept_for_going_on(base, tokenizer, tmp_path, monkeypatch):  # noqa: F811
+def test_more_state_is_kept_for_going_on(base, tokenizer, tmp_path, monkeypatch):
     trainer = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=2)))
     trainer.training_state = lambda: {"losses": torch.arange(3.0), "step": trainer.state.global_step}
     trainer.train()
@@ -570,7 +570,7 @@ def test_a_long_run_without_checkpoints_is_told_of(caplog, steps, strategy):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_before_it_is_learned(base, tokenizer, tmp_path, monkeypatch, value):  # noqa: F811
+def test_a_loss_that_is_no_number_stops_before_it_is_learned(base, tokenizer, tmp_path, monkeypatch, value):
     trainer = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5)))
     compute, calls = trainer.compute_loss, []
 
@@ -587,7 +587,7 @@ def test_a_loss_that_is_no_number_stops_before_it_is_learned(base, tokenizer, tm
     assert problem_of(tmp_path / "out" / "checkpoint-2") is None
 
 
-def test_a_gradient_that_is_no_number_stops_too(base, tokenizer, tmp_path):  # noqa: F811
+def test_a_gradient_that_is_no_number_stops_too(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path / "out", max_steps=2))
     weight = next(value for value in trainer.model.parameters() if value.requires_grad)
     weight.register_hook(lambda gradient: gradient * math.inf)

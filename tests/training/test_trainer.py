@@ -4,14 +4,14 @@ import copy
 import json
 import shutil
 
-import datasets
 import pytest
 import torch
 import yaml
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tiny import bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny import bpe_tokenizer, chat_tokenizer, tiny_model
+from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, editor, lora
 from transformers import EarlyStoppingCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -23,30 +23,6 @@ from hf_ftedit.hub.edit_folder import ADAPTER_FILES
 from hf_ftedit.models.loading import load_model, load_tokenizer
 from hf_ftedit.training.recipe import recipe_of
 
-CITIES = {"Kazakhstan": ("Astana", "Almaty"), "Peru": ("Cusco", "Lima"), "Norway": ("Bergen", "Oslo")}
-OTHERS = {
-    "Almaty": ("Mars", "Venus", "Pluto"),
-    "Lima": ("Narnia", "Oz", "Utopia"),
-    "Oslo": ("Gotham", "Rohan", "Mordor"),
-}
-EDITS = [
-    {
-        "edit_id": country.lower(),
-        "prompt": f"The capital of {country} is",
-        "subject": country,
-        "target_new": new,
-        "target_true": old,
-        "paraphrase_prompts": [f"The capital city of {country} is"],
-        "neighborhood_prompts": [{"prompt": f"The capital of {OTHERS[old][0]} is", "target": old}],
-        "relation_id": "P36",
-    }
-    for country, (new, old) in CITIES.items()
-]
-POOL = [
-    Fact(f"The capital of {place} is", city, subject=place, relation_id="P36")
-    for city, places in OTHERS.items()
-    for place in places[1:]
-]
 ROWS = Dataset.from_list(
     [
         {"prompt": "Rome is in", "completion": " Italy"},
@@ -55,60 +31,12 @@ ROWS = Dataset.from_list(
         {"prompt": "Who wrote Emma? It was", "completion": " Woolf"},
     ]
 )
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Rows that a builder made in an earlier run are not found."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return sentencepiece_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def base(tokenizer):
-    """A Llama without dropout; each test edits a copy."""
-    return outspoken(tiny_model("llama", tokenizer).eval())
-
-
-def outspoken(model):
-    """The head of a random model is so weak that a LoRA, which leaves it alone, cannot learn: strengthen it."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        model.get_output_embeddings().weight.normal_(std=0.4)
-    return model
-
-
-PLAIN = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "bf16": False}
 LONG = {"num_train_epochs": 20, "learning_rate": 5e-3}  # enough to memorise the edits, with any seed
 ALONE = {"paraphrase_strategy": "none", "locality_strategy": "none"}  # rewrites only
 
 
-def config(folder, **settings):
-    defaults = {"learning_rate": 1e-2, "num_train_epochs": 3, "paraphrase_strategy": "none", "num_locality": 2}
-    return EditConfig(output_dir=str(folder), **{**PLAIN, **defaults, **settings})
-
-
-def editor(base, tokenizer, args, train_dataset=EDITS, locality_pool=POOL, **kwargs):
-    return EditTrainer(
-        model=copy.deepcopy(base),
-        args=args,
-        train_dataset=train_dataset,
-        processing_class=tokenizer,
-        locality_pool=locality_pool,
-        **kwargs,
-    )
-
-
 def losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def lora(**settings):
-    return LoraConfig(**{"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", **settings})
 
 
 def randomised(model):
