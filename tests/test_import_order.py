@@ -12,7 +12,7 @@ import hf_ftedit
 PACKAGE = Path(hf_ftedit.__file__).parent
 # Read from top to bottom; within a room too. The first one is the package's own folder.
 ROOMS = {
-    "": ["errors", "options", "disk"],
+    "": ["errors", "options", "files"],
     "data": ["fields", "records", "sources", "formats", "readers"],
     "models": [
         "distributed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -15,8 +16,8 @@ import hf_ftedit.augmentation.leakage
 import hf_ftedit.augmentation.locality_pool
 from hf_ftedit.augmentation.augmenter import Augmenter, TrainingRow
 from hf_ftedit.data import EditRecord, Fact, read_edits, read_facts
-from hf_ftedit.disk import disk_errors
 from hf_ftedit.errors import EditError
+from hf_ftedit.files import writing
 from hf_ftedit.models import Processes, encode_pairs
 from hf_ftedit.options import AugmentationOptions
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from hf_ftedit.options import EditOptions
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
-CACHE_REMEDY = "free some space, or name a folder that has some in HF_DATASETS_CACHE"
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
 
 
@@ -167,8 +167,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         return self.as_dataset(split=split)
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Make the splits, as [`~datasets.DatasetBuilder`] does; a full disk is told with its remedy."""
-        with disk_errors(f"the cache of datasets, {self._cache_dir_root},", CACHE_REMEDY):
+        """Make the splits, as [`~datasets.DatasetBuilder`] does; a full disk is an `OSError` that names the cache."""
+        with writing(Path(self._cache_dir_root)):
             super().download_and_prepare(*args, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -248,7 +248,7 @@ def encode_rows(
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))
     how = {"remove_columns": rows.column_names, "num_proc": num_proc, "desc": "Tokenizing rows"}
-    with disk_errors(f"the cache of datasets, {datasets.config.HF_DATASETS_CACHE},", CACHE_REMEDY):
+    with writing(Path(datasets.config.HF_DATASETS_CACHE)):
         return rows.map(encode, batched=True, **how)
 
 

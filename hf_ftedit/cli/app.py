@@ -13,8 +13,8 @@ from hf_ftedit.cli.arguments import help_text, with_words
 from hf_ftedit.cli.console import is_first_process, without_home
 from hf_ftedit.cli.edit_verbs import augment, evaluate, train
 from hf_ftedit.cli.share_verbs import merge, push, verify
-from hf_ftedit.disk import disk_trouble
 from hf_ftedit.errors import EditError
+from hf_ftedit.files import refusal_behind
 from hf_ftedit.training import Stopped, stoppable
 
 USAGE = """\
@@ -71,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.done else ""
         return _told(f"{stopped}{go_on}", stopped.exit_code) if is_first_process() else stopped.exit_code
     except Exception as error:
-        if reason := disk_trouble(error):
-            name = getattr(error, "filename", None) or "a file of the run"
-            return _told(f"{name} cannot be written or read ({reason}); free some space, or see whose it is", 2)
-        raise
+        if (refusal := refusal_behind(error)) is None:
+            raise
+        name = refusal.filename or "a file of the run"
+        return _told(f"{name}: {refusal.strerror}; free some space, give another folder, or mend permissions", 2)
     return 0
 
 

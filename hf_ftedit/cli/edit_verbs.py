@@ -20,6 +20,7 @@ from hf_ftedit.cli.inputs import (
 )
 from hf_ftedit.data import read_texts
 from hf_ftedit.errors import EditError
+from hf_ftedit.files import UNFINISHED
 from hf_ftedit.models import EMBEDDED_NAME
 from hf_ftedit.options import PROVENANCE
 
@@ -32,7 +33,6 @@ def train(args: list[str]) -> None:
     from trl import get_peft_config, get_quantization_config
 
     from hf_ftedit.evaluation import edits_text, results_table
-    from hf_ftedit.hub import UNFINISHED
     from hf_ftedit.training import EditTrainer, asked_settings, check_finished_with, is_finished, recipe_of
 
     journal = Path(options.output_dir) / UNFINISHED
@@ -85,7 +85,7 @@ def evaluate(args: list[str]) -> None:
     options, edits, _ = checked_input("evaluate", args)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
     from hf_ftedit.evaluation import check_tasks, fill_neighborhood_targets, measure, results_of, results_table
-    from hf_ftedit.hub import UNFINISHED, check_base, fetch_adapter, save_results_folder
+    from hf_ftedit.hub import check_base, fetch_adapter, save_results_folder
     from hf_ftedit.models import load_adapter, process_state, unedited
 
     if options.tasks:

@@ -13,6 +13,7 @@ import yaml
 from hf_ftedit.cli.arguments import OPTIONS, CommonOptions, check_known, parsed, resume_wish
 from hf_ftedit.data import EditRecord, Fact, is_hub_dataset, read_edits, read_facts
 from hf_ftedit.errors import EditError
+from hf_ftedit.files import require_empty
 from hf_ftedit.models import EMBEDDED_NAME, asset
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
         options.locality_pool = options.locality_pool or asset("locality_pool.jsonl")
     if options.edits is None and not is_continued:
         raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
-    from hf_ftedit.hub import require_empty
     from hf_ftedit.training import require_place
 
     if options.output_dir and verb == "train":

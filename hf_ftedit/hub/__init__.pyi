@@ -11,9 +11,6 @@ from .edit_folder import read_recipe as read_recipe
 from .edit_folder import save_edit_folder as save_edit_folder
 from .edit_folder import save_weights as save_weights
 from .folders import CARD_FILE as CARD_FILE
-from .folders import UNFINISHED as UNFINISHED
-from .folders import moving_prefix as moving_prefix
-from .folders import require_empty as require_empty
 from .folders import save_dataset_folder as save_dataset_folder
 from .folders import save_results_folder as save_results_folder
 from .load import FETCHED as FETCHED

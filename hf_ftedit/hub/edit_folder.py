@@ -14,8 +14,9 @@ import yaml
 
 from hf_ftedit.data import EditRecord, read_edits, write_jsonl
 from hf_ftedit.errors import EditError, one_line, shown
+from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub.card import model_card
-from hf_ftedit.hub.folders import CARD_FILE, RESULTS_FILE, moved_in, write_text
+from hf_ftedit.hub.folders import CARD_FILE, RESULTS_FILE
 from hf_ftedit.hub.plot import scores_plot
 from hf_ftedit.models import public_name
 from hf_ftedit.options import PROVENANCE

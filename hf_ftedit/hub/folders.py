@@ -1,19 +1,15 @@
-"""Folders that are written whole or not at all: a temporary one first, then moved in. Datasets and scores."""
+"""Folders of augmented datasets, with their cards, and of scores."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_ftedit.disk import disk_errors, require_writable
-from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import TYPES
+from hf_ftedit.files import UNFINISHED, moved_in, write_text
 from hf_ftedit.hub.card import dataset_card
 from hf_ftedit.models import public_name
 
@@ -22,30 +18,6 @@ if TYPE_CHECKING:
 
 RESULTS_FILE = "eval_results.json"
 CARD_FILE = "README.md"
-UNFINISHED = "unfinished"  # folder of an evaluation's journals, until its results are written
-
-
-def require_empty(folder: str | Path, *, resume: bool = False) -> None:
-    """
-    Raise [`~hf_ftedit.EditError`] where `folder` exists with content, or cannot be made or written to.
-
-    Args:
-        folder (`str` or `Path`):
-            Where something is to be written.
-        resume (`bool`, *optional*, defaults to `False`):
-            Whether an unfinished evaluation may be there, and nothing else.
-    """
-    path = Path(folder)
-    if path.is_dir() and [item.name for item in path.iterdir()] == [UNFINISHED]:
-        if resume:
-            return
-        raise EditError(
-            f"output_dir {str(folder)!r} holds an evaluation that was stopped; add --resume to go on with it, "
-            "or remove the folder"
-        )
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
-    require_writable(folder)
 
 
 def save_dataset_folder(folder: str | Path, dataset: DatasetDict, config: dict[str, Any]) -> None:
@@ -105,53 +77,3 @@ def card_of_dataset(settings: Mapping[str, Any], splits: DatasetDict, metadata: 
     rows = splits["train"].take(min(100, len(splits["train"]))).to_list() if "train" in splits else []
     shown = rows if rows and {"prompt", "completion", "kind"} <= set(rows[0]) else []
     return dataset_card(public, {name: len(split) for name, split in splits.items()}, metadata, shown)
-
-
-@contextmanager
-def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
-    """
-    A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well.
-
-    Args:
-        folder (`Path`):
-            Where to; files of the same names are replaced.
-        replaced (`Collection[str]`, *optional*):
-            Names of files in it that go as well.
-    """
-    with disk_errors(f"output_dir {str(folder)!r}"):
-        folder = folder.absolute()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Inside a folder that exists: its parent may be another file system, or not ours to write to.
-        place = folder if folder.is_dir() else folder.parent
-        new = Path(tempfile.mkdtemp(prefix=moving_prefix(folder), dir=place))
-        try:
-            yield new
-            _open_to_others(new)
-            if not folder.exists():
-                new.rename(folder)
-                return
-            for name in set(replaced) - {file.name for file in new.iterdir()}:
-                (folder / name).unlink(missing_ok=True)
-            for file in sorted(new.iterdir()):
-                os.replace(file, folder / file.name)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-
-
-def moving_prefix(folder: Path) -> str:
-    """How the name of the temporary folder of `folder` begins; eight characters follow."""
-    return f".hf_ftedit-{folder.absolute().name}-"
-
-
-def _open_to_others(folder: Path) -> None:
-    """The usual permissions for what was made private as temporary files are."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
-
-
-def write_text(path: Path, text: str) -> None:
-    """UTF-8, with the same line ends everywhere."""
-    path.write_text(text, encoding="utf-8", newline="\n")

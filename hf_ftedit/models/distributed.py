@@ -161,11 +161,11 @@ class Processes:
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Context after which an [`~hf_ftedit.EditError`] of one process is one of all: none waits in vain."""
-        error = None
+        """Re-raise an [`~hf_ftedit.EditError`] or `OSError` of any process in all: none waits in vain."""
+        error: EditError | OSError | None = None
         try:
             yield
-        except EditError as raised:
+        except (EditError, OSError) as raised:
             error = raised
         told = [error and str(error)] if self.count == 1 else gather_object([error and str(error)])
         if error is not None:

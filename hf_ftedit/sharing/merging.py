@@ -15,13 +15,13 @@ from transformers import PrinterCallback
 from hf_ftedit.data import EditRecord, Fact, read_facts
 from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.evaluation import Measurement, load_checked, measure, results_of
+from hf_ftedit.files import require_empty
 from hf_ftedit.hub import (
     SHOWN_EDITS,
     SavedEdits,
     check_base,
     examples,
     read_edit_folder,
-    require_empty,
     save_edit_folder,
 )
 from hf_ftedit.models import EMBEDDED_NAME, asset, load_adapter, process_state, shared_answers, unedited

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_ftedit.data import EditRecord, read_edits
-from hf_ftedit.disk import require_writable
 from hf_ftedit.errors import EditError
-from hf_ftedit.hub import ADAPTER_FILES, EDITS_FILE, UNFINISHED, moving_prefix, read_recipe, require_empty
+from hf_ftedit.files import UNFINISHED, moving_prefix, require_empty, try_writing
+from hf_ftedit.hub import ADAPTER_FILES, EDITS_FILE, read_recipe
 from hf_ftedit.options import PROVENANCE
 
 RUN_FILE = "edit_run.json"  # which run a checkpoint is of
@@ -124,7 +124,7 @@ def require_place(folder: str | Path, resume: bool | str | None) -> None:
     if path.is_file() or (foreign and not checkpoints_of(path)):
         holds = f"holds {min(foreign)!r}, but no checkpoint to go on from" if foreign else "is a file"
         raise EditError(f"output_dir {str(folder)!r} {holds}; give another --output_dir or remove it")
-    return require_writable(folder)
+    return try_writing(folder)
 
 
 def is_finished(folder: str | Path) -> bool:
@@ -302,5 +302,5 @@ def _is_ours(name: str, folder: Path) -> bool:
 
 
 def _is_moved_in(name: str, folder: Path) -> bool:
-    """Whether it is a temporary folder of `folders.moved_in` for `folder`."""
+    """Whether it is a temporary folder of `files.moved_in` for `folder`."""
     return re.fullmatch(rf"{re.escape(moving_prefix(folder))}[a-z0-9_]{{8}}", name) is not None

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from hf_ftedit.disk import disk_errors
 from hf_ftedit.errors import EditError
+from hf_ftedit.files import writing
 from hf_ftedit.models import Processes
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training.checkpoints import (
@@ -89,7 +89,7 @@ class ResumableTrainer(SFTTrainer):
 
         Raises:
             [`~hf_ftedit.EditError`]: the checkpoint is incomplete or of another run; the loss became no
-                number; the disk is full.
+                number.
             [`~hf_ftedit.training.signals.Stopped`]: a signal asked for it, and a checkpoint was saved.
         """
         if resume_from_checkpoint or self.args.save_strategy != "no":
@@ -213,16 +213,16 @@ class ResumableTrainer(SFTTrainer):
         self._writes_aside = True
         if self._guard.stop:
             self.args.save_only_model = False  # what is left to do needs the optimizer
-        writing, processes = partial(disk_errors, f"{folder / name}", GO_ON), Processes()
+        processes = Processes()
         try:
             with written_aside(folder, is_main=self.args.should_save) as aside:
-                with processes.failing_together(), writing():  # each writes the state of its random numbers
+                with processes.failing_together(), writing(folder / name):  # each has random numbers to save
                     super()._save_checkpoint(model, trial)
                     self._name_best(folder)
                     if self.args.should_save:
                         self.state.save_to_json(str(aside / name / STATE_FILE))
                         (aside / name / RUN_FILE).write_text(json.dumps(self._run, indent=2) + "\n", encoding="utf-8")
-                with processes.failing_together(), writing():
+                with processes.failing_together(), writing(folder / name):
                     if self.args.should_save:
                         move_in(folder, name, GO_ON)
                         rotate(folder, self.args.save_total_limit, folder / name, self.state.best_model_checkpoint)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import stat
 
 import datasets
@@ -15,12 +14,11 @@ from test_card import RECIPE, RECORDS, RESULTS
 from tiny import bpe_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import hf_ftedit.hub.folders
+import hf_ftedit.files
 from hf_ftedit.data.readers import read_edits
-from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.scoring import score
 from hf_ftedit.hub.edit_folder import ADAPTER_FILES, save_edit_folder
-from hf_ftedit.hub.folders import require_empty, save_dataset_folder, save_results_folder
+from hf_ftedit.hub.folders import save_dataset_folder, save_results_folder
 
 TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith((".safetensors", ".png"))]
 
@@ -148,10 +146,8 @@ def test_saving_again_replaces_its_own_files_only(adapter, tokenizer, tmp_path):
 def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter, tokenizer, tmp_path, monkeypatch):
     """A mounted folder: what stands beside it is another file system, from which nothing can be moved in."""
     made = []
-    mkdtemp = hf_ftedit.hub.folders.tempfile.mkdtemp
-    monkeypatch.setattr(
-        hf_ftedit.hub.folders.tempfile, "mkdtemp", lambda **how: made.append(how["dir"]) or mkdtemp(**how)
-    )
+    mkdtemp = hf_ftedit.files.tempfile.mkdtemp
+    monkeypatch.setattr(hf_ftedit.files.tempfile, "mkdtemp", lambda **how: made.append(how["dir"]) or mkdtemp(**how))
     folder = tmp_path / "mounted"
     folder.mkdir()
     save(folder, adapter, tokenizer)
@@ -178,29 +174,6 @@ def test_text_files_are_utf8_with_plain_line_ends(adapter, tokenizer, tmp_path):
         assert content.endswith(b"\n") and b"\r" not in content, name
     for name in ("README.md", "edits.jsonl"):
         assert "日本" in (tmp_path / "adapter" / name).read_text(encoding="utf-8")
-
-
-def test_a_folder_with_content_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for free in (tmp_path / "new", tmp_path / "empty", tmp_path / "a" / "b" / "c", str(tmp_path / "new")):
-        require_empty(free)
-    assert names(tmp_path) == ["empty"]
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / ".hidden").touch()
-    (tmp_path / "file").touch()
-    for taken in (tmp_path / "full", tmp_path / "file", str(tmp_path / "full")):
-        expected = f"output_dir {str(taken)!r} exists and is not empty; give another --output_dir or remove it"
-        with pytest.raises(EditError, match=f"^{re.escape(expected)}$"):
-            require_empty(taken)
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    with pytest.raises(EditError, match=r": cannot write to .*file; give another one, or mend its permissions$"):
-        require_empty(tmp_path / "file" / "adapter")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
-    with pytest.raises(EditError, match=": cannot write to "):
-        require_empty(tmp_path / "adapter")
 
 
 def test_a_saved_dataset_is_loaded_with_its_splits(tmp_path, monkeypatch):

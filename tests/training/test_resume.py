@@ -23,9 +23,7 @@ import hf_ftedit.training.trainer
 from hf_ftedit import EditError
 from hf_ftedit.cli.app import main
 from hf_ftedit.cli.arguments import resume_wish, with_words
-from hf_ftedit.disk import disk_trouble, require_writable
 from hf_ftedit.hub.edit_folder import sha256
-from hf_ftedit.hub.folders import moved_in, require_empty
 from hf_ftedit.training.checkpoints import (
     ASIDE,
     RUN_FILE,
@@ -209,8 +207,8 @@ def test_a_disk_that_fills_up_costs_a_line(ends, case, kept):
     failed, resumed = ended[case]
     assert failed["code"] == 2 and "Traceback" not in failed["err"], failed["err"]
     (line,) = lines(failed["err"])
-    where = "output_dir 'folder'" if case == "folder" else f"{case}/checkpoint-6"
-    assert line.startswith(f"hf-ftedit: {where} cannot be written (") and "free some space" in line
+    where = folder / "folder" if case == "folder" else Path(case, "checkpoint-6")
+    assert line.startswith(f"hf-ftedit: {where}: File too large; free some space")
     assert resumed["code"] == 0, resumed["err"]
     assert lines(resumed["err"]) == [f"Going on from {case}/checkpoint-{kept}"]
     assert finished(folder / case) == finished(folder / "whole")
@@ -222,10 +220,8 @@ def test_a_dataset_is_written_whole_or_not_at_all(ends):
     stopped, full = ended["augment"]
     assert (stopped["code"], full["code"]) == (128 + TERM, 2)
     assert lines(stopped["err"]) == ["hf-ftedit: stopped by SIGTERM"]
-    told = (
-        "output_dir 'full' cannot be written (No space left on device); free some space, or give another --output_dir"
-    )
-    assert lines(full["err"]) == [f"hf-ftedit: {told}"]
+    (line,) = lines(full["err"])
+    assert line.startswith(f"hf-ftedit: {folder / 'full'}: No space left on device; ")
     assert not [name for name in names(folder) if name.startswith(("stopped", "full", ".hf_ftedit"))]
 
 
@@ -233,7 +229,7 @@ def test_a_cache_on_a_full_disk_costs_a_line(ends):
     (failed,) = ends[1]["rows"]
     assert failed["code"] == 2 and "Traceback" not in failed["err"], failed["err"]
     (line,) = lines(failed["err"])
-    assert "the cache of datasets" in line and "HF_DATASETS_CACHE" in line and "No space left" in line
+    assert "other-cache-2: No space left on device" in line
 
 
 def test_a_loss_that_is_no_number_costs_a_line(ends):
@@ -258,7 +254,7 @@ def test_a_disk_that_is_full(tmp_path):
     full, held, grown, complete = ran(tmp_path, {"disk": runs}, program=program)["disk"]
     assert (full["code"], grown["code"], complete["code"]) == (2, 0, 0), (full, grown)
     (line,) = lines(full["err"])
-    assert re.match(r"hf-ftedit: disk/out/checkpoint-\d+ cannot be written \(.+\); free some space, then add", line)
+    assert re.match(r"hf-ftedit: disk/out/checkpoint-\d+: No space left on device; free some space", line)
     left = re.findall(r"'([^']+)'", held["out"].splitlines()[0])
     left.remove("unfinished")  # what was measured
     assert left and all(name.startswith("checkpoint-") for name in left)
@@ -293,8 +289,8 @@ def test_two_processes_stop_at_one_step_and_go_on(tmp_path):
     last = checkpoints_of(tmp_path / "part")[-1]
     assert last != folder and problem_of(last) is None
     full = launched([*OFTEN, "part", RESUME], at="torch.save", call=1, code=LIMIT, rank="0")
-    told = "cannot be written (a file did not take all that was written to it; is the disk full?); free some space"
-    assert full.returncode != 0 and told in full.stderr and "RuntimeError" not in full.stderr  # of any of them
+    assert full.returncode != 0
+    assert "File too large" in full.stderr and "RuntimeError" not in full.stderr  # of any of them
     resumed = launched([*OFTEN, "part", RESUME])
     assert lines(resumed.stderr) == [f"Going on from part/{last.name}"]
     assert finished(tmp_path / "part") == finished(tmp_path / "whole")
@@ -652,43 +648,6 @@ def test_leftovers_of_a_killed_save_are_no_obstacle(tmp_path):
     require_place(tmp_path / "new", True)
     with pytest.raises(EditError, match="is not empty"):
         require_place(folder, None)
-
-
-def test_a_folder_that_takes_no_files_is_refused_to_root_too():
-    if not Path("/sys/kernel").is_dir():
-        pytest.skip("needs a file system that takes no files")
-    for check in (require_writable, require_empty, lambda folder: require_place(folder, True)):
-        with pytest.raises(EditError, match=": cannot write to /sys.*; give another one, or mend its permissions$"):
-            check("/sys/kernel/adapter")
-
-
-def test_troubles_of_a_disk_are_known_by_their_words(tmp_path):
-    full = OSError(28, "No space left on device")
-    assert disk_trouble(full) == "No space left on device"
-    try:
-        try:
-            raise full
-        except OSError as error:
-            raise ValueError("a library says") from error
-    except ValueError as error:
-        assert disk_trouble(error) == "No space left on device"
-    try:
-        try:
-            raise PermissionError(13, "Permission denied")
-        except PermissionError:
-            {}["name"]
-    except KeyError as error:  # a fault of ours, on the way of handling one of the disk
-        assert disk_trouble(error) is None
-    assert disk_trouble(FileNotFoundError(2, "no file")) is None and disk_trouble(ValueError("else")) is None
-    with pytest.raises(RuntimeError) as caught:
-        torch.save(torch.zeros(100_000), "/dev/full")
-    assert disk_trouble(caught.value)
-    with pytest.raises(
-        EditError, match=r"^output_dir '.*out' cannot be written \(No space left on device\); free some"
-    ):
-        with moved_in(tmp_path / "out"):
-            Path("/dev/full").write_text("x" * 100_000)
-    assert names(tmp_path) == []
 
 
 def test_a_signal_stops_at_once_or_leaves_a_wish():

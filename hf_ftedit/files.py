@@ -1,0 +1,133 @@
+"""Folders and files that are written whole or not at all, and the errors of a file system that refuses them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hf_ftedit.errors import EditError
+
+UNFINISHED = "unfinished"  # folder of an evaluation's journals, until its results are written
+# Errors that a user mends, not a programmer: no space, no permission, a broken disk. A missing file is not among them.
+_REFUSALS = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "ENOTDIR"}
+
+
+def require_empty(folder: str | Path, *, resume: bool = False) -> None:
+    """
+    Raise an error where `folder` exists with content, or cannot be made or written to.
+
+    Args:
+        folder (`str` or `Path`):
+            Where something is to be written.
+        resume (`bool`, *optional*, defaults to `False`):
+            Whether an unfinished evaluation may be there, and nothing else.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: the folder holds something.
+        `OSError`: as [`try_writing`].
+    """
+    path = Path(folder)
+    if path.is_dir() and [item.name for item in path.iterdir()] == [UNFINISHED]:
+        if resume:
+            return
+        raise EditError(
+            f"output_dir {str(folder)!r} holds an evaluation that was stopped; add --resume to go on with it, "
+            "or remove the folder"
+        )
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
+    try_writing(path)
+
+
+def try_writing(folder: str | Path, size: int = 0) -> None:
+    """Raise the `OSError` that writing `size` bytes to `folder`, or to what it would be made in, meets."""
+    path = Path(folder).absolute()
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    try:
+        # By trying, not by `os.access`: that says yes to root, whatever the file system says.
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(bytes(size))
+    except OSError as error:
+        error.filename = str(folder)  # not the temporary file, of which nobody knows
+        raise
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Context for writes to `folder`: the `OSError` of a file system that refuses them names the folder."""
+    try:
+        yield
+    except Exception as error:
+        if refusal := refusal_behind(error):
+            refusal.filename = str(folder)
+        else:
+            # PyTorch, safetensors and datasets hide a full disk behind errors and wordings of their own, which
+            # change: the file system itself says whether it still takes a megabyte.
+            try_writing(folder, 2**20)
+        raise
+
+
+def refusal_behind(error: BaseException) -> OSError | None:
+    """The refusal of the file system that led to `error`: no space, no permission; `None` where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and errno.errorcode.get(cause.errno or 0) in _REFUSALS:
+            return cause
+        # A `KeyError` while a refusal was handled is a fault of ours, whose traceback must be seen.
+        cause = cause.__cause__ or (cause.__context__ if isinstance(cause, (OSError, RuntimeError)) else None)
+    return None
+
+
+@contextmanager
+def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
+    """
+    A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well.
+
+    Args:
+        folder (`Path`):
+            Where to; files of the same names are replaced.
+        replaced (`Collection[str]`, *optional*):
+            Names of files in it that go as well.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Inside a folder that exists: its parent may be another file system, or not ours to write to.
+    place = folder if folder.is_dir() else folder.parent
+    new = Path(tempfile.mkdtemp(prefix=moving_prefix(folder), dir=place))
+    try:
+        with writing(folder):
+            yield new
+            _open_to_others(new)
+            if not folder.exists():
+                new.rename(folder)
+                return
+            for name in set(replaced) - {file.name for file in new.iterdir()}:
+                (folder / name).unlink(missing_ok=True)
+            for file in sorted(new.iterdir()):
+                os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def moving_prefix(folder: Path) -> str:
+    """The beginning of the name of the temporary folder of `folder`; eight characters follow."""
+    return f".hf_ftedit-{folder.absolute().name}-"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 with the same line ends on every system: files are compared by their SHA-256."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _open_to_others(folder: Path) -> None:
+    """Give what was made private, as temporary files are, the usual permissions."""
+    mask = os.umask(0)
+    os.umask(mask)
+    folder.chmod(0o777 & ~mask)
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~mask)
