@@ -72,7 +72,7 @@ ROOMS = {
         "conditional",
         "trainer",
     ],
-    "sharing": ["verification", "conflicts", "merge_parts", "merging"],
+    "sharing": ["verification", "conflicts", "merging"],
     "cli": ["console", "arguments", "inputs", "edit_verbs", "share_verbs", "app"],
 }
 MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]

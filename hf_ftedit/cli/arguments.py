@@ -105,10 +105,6 @@ class MergeOptions(SharedOptions):
     )
     weights: list[float] | None = field(default=None, metadata={"help": "Weight of each adapter; 1 by default."})
     density: float = field(default=0.5, metadata={"help": "Share of the weights that ties and dare keep."})
-    prefer: str | None = field(default=None, metadata={"help": "The adapter whose edits win where some conflict."})
-    locality_pool: str | None = field(
-        default=None, metadata={"help": "Facts that must stay, for training on where edits conflict."}
-    )
     merge_into_base: bool = field(
         default=False, metadata={"help": "Save a whole model with the edits in its weights; one adapter may do."}
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from hf_ftedit.cli.arguments import OPTIONS, parsed
@@ -60,7 +59,6 @@ def merge(args: list[str]) -> None:
     options: Any = parsed((OPTIONS["merge"],), args)[0]
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the merged adapter to")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # they flash by where edits conflict
     from hf_ftedit.evaluation import parts_table, results_table
     from hf_ftedit.sharing import merge as merged
 
@@ -70,9 +68,7 @@ def merge(args: list[str]) -> None:
         combination_type=options.combination_type,
         weights=options.weights,
         density=options.density,
-        prefer=options.prefer,
         base_model=options.model_name_or_path,
-        locality_pool=options.locality_pool,
         merge_into_base=options.merge_into_base,
         trust_remote_code=options.trust_remote_code,
     )

@@ -1,6 +1,5 @@
 from .card import SHOWN_EDITS as SHOWN_EDITS
 from .card_examples import examples as examples
-from .card_metadata import metadata_of as metadata_of
 from .edit_folder import ADAPTER_FILES as ADAPTER_FILES
 from .edit_folder import EDITS_FILE as EDITS_FILE
 from .edit_folder import RECIPE_FILE as RECIPE_FILE

@@ -1,15 +1,12 @@
-"""Edits of different adapters that contradict each other: found, and decided in favour of one adapter."""
+"""Edits of different adapters that contradict each other: they are named, and no merge decides between them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, shown
-
-logger = logging.getLogger(__name__)
 
 
 class Conflict(NamedTuple):
@@ -41,52 +38,43 @@ def conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> list[Conflict]:
         parts (`Mapping[str, Sequence[EditRecord]]`):
             Edits by adapter.
     """
-    known: dict[Any, tuple[str, EditRecord]] = {}
-    found: dict[tuple[str, str, str, str], Conflict] = {}
+    first_with: dict[Any, tuple[str, EditRecord]] = {}
+    pairs: dict[tuple[str, str, str, str], Conflict] = {}
     for name, edits in parts.items():
         for edit in edits:
             for key in _keys(edit):
-                first, other = known.setdefault(key, (name, edit))
-                if first != name and _plain(other.target_new) != _plain(edit.target_new):
-                    found.setdefault((first, other.edit_id, name, edit.edit_id), Conflict(first, other, name, edit))
-    return list(found.values())
+                first, other = first_with.setdefault(key, (name, edit))
+                if first != name and _folded(other.target_new) != _folded(edit.target_new):
+                    # Two edits may share their prompt and their relation: that is still one conflict.
+                    pairs.setdefault((first, other.edit_id, name, edit.edit_id), Conflict(first, other, name, edit))
+    return list(pairs.values())
 
 
-def decided(
-    parts: Mapping[str, Sequence[EditRecord]], clashes: Sequence[Conflict], preferred: str | None
-) -> dict[str, list[EditRecord]]:
+def check_conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> None:
     """
-    The edits by adapter, without those that conflict with one of the preferred adapter; they are named in the log.
+    Raise [`~hf_ftedit.EditError`] where edits of two adapters conflict: merged weights would hold both sides.
 
     Args:
         parts (`Mapping[str, Sequence[EditRecord]]`):
-            Edits by adapter.
-        clashes (`Sequence[Conflict]`):
-            Their [`conflicts`].
-        preferred (`str`, *optional*):
-            The adapter whose edits win.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: some of them are between other adapters.
+            Edits by adapter, named as the user did.
     """
-    open_clashes = [clash for clash in clashes if preferred not in (clash.first, clash.second)]
-    if open_clashes:
-        more = f" ({len(open_clashes) - 1} more such conflicts)" if len(open_clashes) > 1 else ""
-        raise EditError(f"edits conflict: {open_clashes[0]}{more}; give --prefer with the adapter whose edits win")
-    lost = {(clash.second, clash.other.edit_id) for clash in clashes if clash.first == preferred}
-    lost |= {(clash.first, clash.edit.edit_id) for clash in clashes if clash.second == preferred}
-    for name, edit_id in sorted(lost):
-        logger.info("left out edit %s of %s: %s has another answer, and is preferred", shown(edit_id), name, preferred)
-    return {name: [edit for edit in edits if (name, edit.edit_id) not in lost] for name, edits in parts.items()}
+    if not (clashes := conflicts(parts)):
+        return
+    first, more = clashes[0], len(clashes) - 1
+    # No option decides this: leaving an edit out of the list leaves it in the weights. Only training takes it out.
+    raise EditError(
+        f"edits conflict: {first}{f' ({more} more such conflicts)' if more else ''}; train them together instead: "
+        f"hf-ftedit train --adapter {first.first} --edits {first.second}/edits.jsonl --output_dir both, "
+        f"after removing {first.other.edit_id} there, or with --revoke {first.edit.edit_id}"
+    )
 
 
-def _keys(edit: EditRecord) -> list[Any]:
-    """What two edits share if they are about the same: the prompt, or the subject and the relation."""
-    keys: list[Any] = [_plain(edit.prompt)]
+def _keys(edit: EditRecord) -> Iterator[Any]:
+    """Keys that edits about the same fact share: the prompt, and the subject with the relation."""
+    yield _folded(edit.prompt)
     if edit.subject and edit.relation_id:
-        keys.append((_plain(edit.subject), edit.relation_id))
-    return keys
+        yield _folded(edit.subject), edit.relation_id
 
 
-def _plain(text: str) -> str:
+def _folded(text: str) -> str:
     return " ".join(text.split()).casefold()

@@ -1,4 +1,4 @@
-"""Published edits, measured again: each claim with what was found and a verdict."""
+"""Verify published edits: their files' SHA-256, the card's numbers, and the scores, which are measured again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from huggingface_hub import metadata_load
 
 from hf_ftedit.data import is_hub_dataset, read_texts
 from hf_ftedit.errors import EditError
@@ -14,17 +15,17 @@ from hf_ftedit.evaluation import SCORES, load_checked, measure, results_of
 from hf_ftedit.hub import (
     CARD_FILE,
     FETCHED,
+    RECIPE_FILE,
     SavedEdits,
     base_of,
     changed_files,
     check_base,
     fetch_folder,
-    metadata_of,
     read_edit_folder,
     read_recipe,
 )
 from hf_ftedit.models import check_adapter, load_adapter, unedited
-from hf_ftedit.options import PROVENANCE, EditOptions
+from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training import options_of, quantization_of
 
 GOOD, BAD, OPEN = "ok", "DIFFERS", "not checked"
@@ -35,25 +36,25 @@ class Check(NamedTuple):
     One claim of published edits.
 
     Args:
-        what (`str`):
-            What it is about: `"after: efficacy"`, `"edits.jsonl"`.
-        claim (`str`):
-            What is stated.
-        found (`str`):
-            What was measured.
+        name (`str`):
+            Subject of the claim: `"after: efficacy"`, `"edits.jsonl"`.
+        claimed (`str`):
+            Value that is published.
+        measured (`str`):
+            Value that was computed again.
         verdict (`str`):
             `"ok"`, `"DIFFERS"`, or `"not checked"`, which is no failure.
     """
 
-    what: str
-    claim: str
-    found: str
+    name: str
+    claimed: str
+    measured: str
     verdict: str
 
 
 class Verification(NamedTuple):
     """
-    What became of the claims.
+    The checks of published edits.
 
     Args:
         checks (`list[Check]`):
@@ -67,7 +68,7 @@ class Verification(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether no claim differs from what was found."""
+        """`True` where no claim differs from what was measured."""
         return all(check.verdict != BAD for check in self.checks)
 
 
@@ -83,8 +84,8 @@ def verify(
     """
     Check published edits: the files' SHA-256, the card's numbers, and the scores, which are measured again.
 
-    The unedited and the edited model are asked all probes of the published `edits.jsonl`, in the precision and with
-    the settings of `edit_config.yaml`.
+    The unedited and the edited model answer all probes of the published `edits.jsonl`, in the precision and with the
+    settings of `edit_config.yaml`.
 
     Args:
         name (`str`):
@@ -106,128 +107,123 @@ def verify(
     Example:
     ```python
     verification = verify("user/my-edits")
-    print(verification.passed, [check.what for check in verification.checks if check.verdict == "DIFFERS"])
+    print(verification.passed, [check.name for check in verification.checks if check.verdict == "DIFFERS"])
     ```
     """
     folder = fetch_folder(name, FETCHED, revision=revision, token=token)
     files = read_recipe(folder, name)[PROVENANCE]["files"]
-    fetch_folder(name, tuple(files), revision=revision, token=token)  # a whole model's names were not known before
+    fetch_folder(name, tuple(files), revision=revision, token=token)  # a whole model's names stand in the recipe
     checks = list(_file_checks(folder, files))
     try:
-        told = read_edit_folder(folder, name)
-        checks += _card_checks(told)
-        how = {"trust_remote_code": trust_remote_code, "token": token}
-        found, is_hidden = _measured(told, name, base_model, how)
-        checks += _score_checks(told.results, found, tolerance, is_hidden)
+        saved = read_edit_folder(folder, name)
+        checks += _card_checks(saved)
+        scores = _measure_again(saved, name, base_model, {"trust_remote_code": trust_remote_code, "token": token})
+        checks += _score_checks(saved, scores, tolerance)
     except EditError as error:
         if all(check.verdict != BAD for check in checks):
             raise
-        checks.append(Check("scores", "measured again", str(error), BAD))  # what was damaged may not even load
+        checks.append(Check("scores", "measured again", str(error), BAD))  # a damaged file may not even load
     return Verification(checks, None if Path(name).is_dir() else folder.name)
 
 
-def _measured(
-    told: SavedEdits, name: str, base_model: str | None, loading: Mapping[str, Any]
-) -> tuple[dict[str, Any], bool]:
-    """Scores without and with the edits, and whether there are texts that only their author has."""
-    options = options_of(told.recipe)
-    texts, is_hidden = _texts(options)
-    how: dict[str, Any] = {"texts": texts, "seed": told.recipe.get("seed", 42)}
-    found = {}
-    for when, model, tokenizer in _models(told, name, base_model, options, loading):
-        found[when] = measure(model, tokenizer, told.records, options, desc=f"Measuring {when}", **how)
-    return results_of(found), is_hidden
+def _measure_again(saved: SavedEdits, name: str, base_model: str | None, loading: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores without and with the edits, as `eval_results.json` holds them."""
+    options, seed = options_of(saved.recipe), saved.recipe.get("seed", 42)
+    texts = read_texts(options.perplexity_texts) if options.perplexity_texts and not _has_own_texts(saved) else []
+    return results_of(
+        {
+            when: measure(model, tokenizer, saved.records, options, texts=texts, seed=seed, desc=f"Measuring {when}")
+            for when, model, tokenizer in _models(saved, name, base_model, loading)
+        }
+    )
+
+
+def _has_own_texts(saved: SavedEdits) -> bool:
+    """`True` where perplexity was measured on a file that only the author has."""
+    texts = saved.recipe.get("perplexity_texts")
+    return texts is not None and not is_hub_dataset(texts)
 
 
 def _models(
-    told: SavedEdits, name: str, base_model: str | None, options: EditOptions, loading: Mapping[str, Any]
+    saved: SavedEdits, name: str, base_model: str | None, loading: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """The unedited model, then the edited one, each with its tokenizer; of whole models one at a time."""
-    source, revision = base_of(told.path, told, base_model)
-    how: dict[str, Any] = {
-        "chat_template": options.chat_template,
-        "dtype": told.recipe.get("dtype", "float32"),
-        "quantization_config": quantization_of(told.recipe),
+    source, revision = base_of(saved.path, saved, base_model)
+    settings: dict[str, Any] = {
+        "chat_template": bool(saved.recipe.get("chat_template")),
+        "dtype": saved.recipe.get("dtype", "float32"),
+        "quantization_config": quantization_of(saved.recipe),
         **loading,
     }
-    if told.is_adapter:
-        check_adapter(told.path, name)
-    model, tokenizer = load_checked(source, told.records, revision=revision, **how)
-    check_base(model, told.provenance, name)
-    if told.is_adapter:
-        adapted = load_adapter(model, told.path)
+    if saved.is_adapter:
+        check_adapter(saved.path, name)  # before the base model is downloaded
+    model, tokenizer = load_checked(source, saved.records, revision=revision, **settings)
+    check_base(model, saved.provenance, name)
+    if saved.is_adapter:
+        adapted = load_adapter(model, saved.path)
         with unedited(adapted):
             yield "before", adapted, tokenizer
         yield "after", adapted, tokenizer
     else:
         yield "before", model, tokenizer
-        del model
-        yield "after", *load_checked(str(told.path), told.records, **how)
+        del model  # two whole models need not fit
+        yield "after", *load_checked(str(saved.path), saved.records, **settings)
 
 
 def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
     """Each file against its SHA-256; the card may be edited by hand, as its numbers are compared."""
     changed = changed_files(folder, files)
     if not files:
-        yield Check("edit_config.yaml", "SHA-256 of every file", "none", BAD)
-    for name, stated in files.items():
-        digest = changed.get(name, stated)
+        yield Check(RECIPE_FILE, "SHA-256 of every file", "none", BAD)
+    for name, claimed in files.items():
+        digest = changed.get(name, claimed)
         verdict = GOOD if name not in changed else (OPEN if name == CARD_FILE and digest else BAD)
-        found = f"sha256 {digest[:12]}" if digest else "missing"
-        yield Check(name, f"sha256 {str(stated)[:12]}", found, verdict)
+        measured = f"sha256 {digest[:12]}" if digest else "missing"
+        yield Check(name, f"sha256 {str(claimed)[:12]}", measured, verdict)
 
 
-def _card_checks(told: SavedEdits) -> Iterator[Check]:
-    """What the metadata of the card says against `eval_results.json`."""
-    path = told.path / CARD_FILE
+def _card_checks(saved: SavedEdits) -> Iterator[Check]:
+    """The metadata of the card against `eval_results.json`."""
     try:
-        metadata = metadata_of(path.read_text(encoding="utf-8"))
+        metadata = metadata_load(saved.path / CARD_FILE) or {}
         results = metadata["model-index"][0]["results"]
-        values = {metric["type"]: metric["value"] for result in results for metric in result["metrics"]}
+        claims = {metric["type"]: metric["value"] for result in results for metric in result["metrics"]}
     except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
         yield Check("card: model-index", "scores", "none that can be read", BAD)
         return
-    expected = {name: told.results["after"].get(name) for name in SCORES}
-    for name, value in {**dict.fromkeys(values), **expected}.items():
-        claim, found = values.get(name), None if value is None else round(value, 2)
-        if claim is not None or found is not None:
-            yield Check(
-                f"card: {SCORES.get(name, name)}", _number(claim), _number(found), GOOD if claim == found else BAD
-            )
+    after = {name: saved.results["after"].get(name) for name in SCORES}
+    for name, score in {**dict.fromkeys(claims), **after}.items():
+        claimed, measured = claims.get(name), None if score is None else round(score, 2)
+        if claimed is not None or measured is not None:
+            yield _equal(f"card: {SCORES.get(name, name)}", claimed, measured)
     if "base_model" in metadata:
-        claim, found = metadata["base_model"], told.recipe.get("model_name_or_path")
-        yield Check("card: base model", str(claim), str(found), GOOD if claim == found else BAD)
+        yield _equal("card: base model", metadata["base_model"], saved.recipe.get("model_name_or_path"))
 
 
-def _score_checks(
-    claimed: Mapping[str, Any], found: Mapping[str, Any], tolerance: float, is_hidden: bool
-) -> Iterator[Check]:
+def _score_checks(saved: SavedEdits, scores: Mapping[str, Any], tolerance: float) -> Iterator[Check]:
     """Published scores against measured ones."""
-    for what in ("protocol", "n_edits"):
-        yield Check(what, str(claimed.get(what)), str(found[what]), GOOD if claimed.get(what) == found[what] else BAD)
+    for setting in ("protocol", "n_edits"):
+        yield _equal(setting, saved.results.get(setting), scores[setting])
     for when in ("before", "after"):
         for name, label in SCORES.items():
-            claim, value = claimed[when].get(name), found[when].get(name)
-            if claim is None and value is None:
+            claimed, measured = saved.results[when].get(name), scores[when].get(name)
+            if claimed is None and measured is None:
                 continue
-            verdict = GOOD if _close(claim, value, tolerance) else BAD
-            if name == "perplexity" and is_hidden:
+            verdict = GOOD if _is_close(claimed, measured, tolerance) else BAD
+            if name == "perplexity" and _has_own_texts(saved):
                 verdict = OPEN
-            yield Check(f"{when}: {label}", _number(claim), _number(value), verdict)
+            yield Check(f"{when}: {label}", _text(claimed), _text(measured), verdict)
 
 
-def _close(claim: Any, found: Any, tolerance: float) -> bool:
-    numbers = isinstance(claim, (int, float)) and isinstance(found, (int, float))
-    return numbers and abs(claim - found) <= tolerance
+def _equal(name: str, claimed: Any, measured: Any) -> Check:
+    return Check(name, _text(claimed), _text(measured), GOOD if claimed == measured else BAD)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, (int, float)) else ("none" if value is None else str(value))
+def _is_close(claimed: Any, measured: Any, tolerance: float) -> bool:
+    # Anybody may have written eval_results.json: a claim may be text.
+    are_numbers = isinstance(claimed, (int, float)) and isinstance(measured, (int, float))
+    return are_numbers and abs(claimed - measured) <= tolerance
 
 
-def _texts(options: EditOptions) -> tuple[list[str], bool]:
-    """Texts for perplexity, and whether there are some that only their author has."""
-    name = options.perplexity_texts
-    if name is None:
-        return [], False
-    return (read_texts(name), False) if is_hub_dataset(name) else ([], True)
+def _text(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else ("none" if value is None else str(value))

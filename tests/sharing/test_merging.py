@@ -1,6 +1,8 @@
-"""Adapters made into one: exactly their sum by cat, conflicts named and decided, the issue's bars on real edits."""
+"""Adapters made into one: exactly their sum by cat, conflicts named, the issue's bars on real edits."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,20 +10,21 @@ from peft import PeftModel
 
 from hf_ftedit import load_edited_model, merge, read_edits, verify
 from hf_ftedit.cli.app import main
-from hf_ftedit.data.records import EditRecord, write_jsonl
+from hf_ftedit.data.records import write_jsonl
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.loading import asset, load_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two adapters of twenty edits each, and one that contradicts three of the first's."""
-    folder, edits = tmp_path_factory.mktemp("merging"), read_edits(asset("edits.jsonl"), limit=50)
-    other = [EditRecord(**{**vars(edit), "target_new": "Jonathan Swift"}) for edit in edits[:3]]
-    for name, part in (("a", edits[:20]), ("b", edits[20:40]), ("c", [*other, *edits[40:50]])):
+    """Two adapters of twenty edits each, and a copy of the first whose edits contradict three of its own."""
+    folder, edits = tmp_path_factory.mktemp("merging"), read_edits(asset("edits.jsonl"), limit=40)
+    for name, part in (("a", edits[:20]), ("b", edits[20:])):
         write_jsonl(part, folder / f"{name}.jsonl")
         args = ["--edits", str(folder / f"{name}.jsonl"), "--output_dir", str(folder / name)]
         assert main(["train", *args]) == 0
+    shutil.copytree(folder / "a", folder / "c")
+    write_jsonl([replace(edit, target_new="Jonathan Swift") for edit in edits[:3]], folder / "c" / "edits.jsonl")
     return folder
 
 
@@ -41,10 +44,10 @@ def deltas(path):
 
 
 def test_forty_edits_of_two_adapters_hold_in_one(folder):
-    told = merge([str(folder / "a"), str(folder / "b")], folder / "ab")
-    assert told.results["n_edits"] == len(told.records) == 40
-    assert told.results["after"]["efficacy"] >= 90
-    assert [part["n_edits"] for part in told.provenance["parts"]] == [20, 20] and told.provenance["rank"] == 64
+    saved = merge([str(folder / "a"), str(folder / "b")], folder / "ab")
+    assert saved.results["n_edits"] == len(saved.records) == 40
+    assert saved.results["after"]["efficacy"] >= 90
+    assert [part["n_edits"] for part in saved.provenance["parts"]] == [20, 20] and saved.provenance["rank"] == 64
     assert verify(str(folder / "ab")).passed
 
 
@@ -56,15 +59,14 @@ def test_cat_with_weights_is_the_sum(folder):
         assert torch.allclose(found, 0.5 * first[name] + 2 * second[name], atol=1e-6), name
 
 
-def test_conflicts_are_named_and_decided(folder):
-    names = [str(folder / "a"), str(folder / "c")]
-    with pytest.raises(EditError, match=r"edits conflict: 'Emma is a work by' is .* in a .* 'Jonathan Swift' in c"):
-        merge(names, folder / "none")
-    assert not (folder / "none").exists()
-    told = merge(names, folder / "ac", prefer=names[1])
-    assert [part["n_edits"] for part in told.provenance["parts"]] == [17, 13]
-    assert told.provenance["parts"][1]["efficacy"] >= 90 and told.results["after"]["efficacy"] >= 90
-    assert {edit.target_new for edit in told.records if edit.prompt == "Emma is a work by"} == {"Jonathan Swift"}
+def test_conflicts_stop_it_with_the_command_that_retrains(folder):
+    first, second = str(folder / "a"), str(folder / "c")
+    with pytest.raises(
+        EditError, match=r"edits conflict: 'Emma is a work by' is .* in .*a \(.* 'Jonathan Swift'"
+    ) as error:
+        merge([first, second], folder / "none")
+    assert f"hf-ftedit train --adapter {first} --edits {second}/edits.jsonl --output_dir both" in str(error.value)
+    assert "(2 more such conflicts)" in str(error.value) and not (folder / "none").exists()
 
 
 def test_five_of_twenty_are_taken_back(folder):
@@ -86,8 +88,8 @@ def test_earlier_edits_stay_when_training_goes_on(folder):
 
 
 def test_an_adapter_goes_into_the_weights(folder):
-    told = merge([str(folder / "a")], folder / "whole", merge_into_base=True)
-    assert not told.is_adapter and verify(str(folder / "whole")).passed
+    saved = merge([str(folder / "a")], folder / "whole", merge_into_base=True)
+    assert not saved.is_adapter and verify(str(folder / "whole")).passed
     tokens = torch.arange(30)[None]
     whole, tokenizer = load_edited_model(str(folder / "whole"))
     merged, _ = load_edited_model(str(folder / "a"), merge=True)
@@ -122,6 +124,6 @@ def test_a_changed_number_edit_or_weight_is_found(folder, tmp_path):
         content = (copy / name).read_bytes()
         (copy / name).write_bytes(content.replace(old, new) if old else content[:-4000] + bytes(4000))
         found = verify(str(copy))
-        assert not found.passed and name in [check.what for check in found.checks if check.verdict == "DIFFERS"]
+        assert not found.passed and name in [check.name for check in found.checks if check.verdict == "DIFFERS"]
         assert main(["verify", str(copy)]) == 1
     assert main(["verify", str(folder / "a")]) == 0
