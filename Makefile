@@ -14,10 +14,10 @@ PYTEST_ARGS    ?=
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types check clean
+.PHONY: help demo test test-fast lint format types check clean
 
 help: ## Print these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.installed ## Edit the embedded model with the embedded edits; the adapter lands in demo-run/edited-adapter
 	@rm -rf demo-run/edited-adapter && mkdir -p demo-run
@@ -26,6 +26,9 @@ demo: $(VENV)/.installed ## Edit the embedded model with the embedded edits; the
 
 test: $(VENV)/.installed-dev ## Run the whole test suite (PYTEST_ARGS="-k cli" for a part of it)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed-dev ## Run what takes less than ten seconds a test: every room, in about a minute
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and formatting (ruff)
 	$(BIN)/ruff check .

@@ -33,9 +33,9 @@ def named(path: Path) -> str:
     return path.stem
 
 
-def run(script: Path, *arguments: str, timeout: int = 60) -> str:
+def run(script: Path, *arguments: str) -> str:
     command = [sys.executable, str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -44,6 +44,7 @@ def parsed_recipe(path: Path) -> tuple[EditConfig, EditModelConfig]:
     return TrlParser((EditConfig, EditModelConfig)).parse_args_and_config(["--config", str(path)])
 
 
+@pytest.mark.slow
 def test_editing_one_fact_prints_the_old_and_the_new_answer() -> None:
     assert len((EXAMPLES / "edit_one_fact.py").read_text(encoding="utf-8").splitlines()) <= 30
     before, *_, after = run(EXAMPLES / "edit_one_fact.py").splitlines()
@@ -51,6 +52,7 @@ def test_editing_one_fact_prints_the_old_and_the_new_answer() -> None:
     assert after.startswith("after:  The capital of France is Lyon")
 
 
+@pytest.mark.slow
 def test_notebook_is_without_outputs_and_runs(tmp_path: Path) -> None:
     notebook = json.loads((EXAMPLES / "edit_facts.ipynb").read_text(encoding="utf-8"))
     assert notebook["nbformat"] == 4
@@ -157,11 +159,11 @@ def test_slurm_job_saves_and_is_queued_again(tmp_path: Path) -> None:
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]"}
     env |= {"SLURM_JOB_ID": "12", "SLURM_NNODES": "2"}
     with subprocess.Popen(["bash", str(script), "recipe.yaml", "my-edits"], env=env, cwd=tmp_path) as job:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 600
         while not (tmp_path / "running").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         job.send_signal(signal.SIGTERM)
-        job.wait(timeout=20)
+        job.wait(timeout=600)
     assert (tmp_path / "saved").exists()
     assert (tmp_path / "requeued").read_text() == "requeue 12\n"
     asked = (tmp_path / "asked").read_text()
@@ -195,6 +197,7 @@ def test_benchmark_says_what_it_measures(script: Path) -> None:
     assert f"python examples/benchmarks/{script.name}" in (script.parent / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_edit_benchmark_runs_on_two_records(shared_dir: Path) -> None:
     flags = ("--num_edits", "2", "--num_train_epochs", "1", "--num_locality", "3", "--num_paraphrases", "2")
     lines = run(EXAMPLES / "benchmarks" / "edit_benchmark.py", "--shared", str(shared_dir), *flags).splitlines()
