@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.scoring import PROTOCOLS, compare, score
-from hf_ftedit.evaluation.tables import results_table
+from hf_ftedit import EditError, compare, results_table, score
+from hf_ftedit.evaluation.scoring import PROTOCOLS
 
 
 def report(before: str | None, after: str | None, protocol: str = "auto") -> tuple[str, dict[str, Any]]:

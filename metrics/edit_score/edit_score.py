@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from hf_ftedit.evaluation.scoring import score
+from hf_ftedit import score
 
 _DESCRIPTION = """
 Measures factual edits of a causal language model: efficacy (the edited prompts), generalization (their paraphrases),
