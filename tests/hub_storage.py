@@ -83,8 +83,6 @@ class Repository:
     """The commits of each branch, oldest first; the hashes that tags stand for; the descriptions by hash."""
 
     private: bool = False
-    gated: bool = False  # its files are for the owner only
-    read_only: bool = False
     branches: dict = field(default_factory=lambda: {"main": []})
     tags: dict = field(default_factory=dict)
     descriptions: dict = field(default_factory=dict)
@@ -129,13 +127,9 @@ class Repository:
         return oid, files
 
     def add_branch(self, name, revision):
-        if name in self.branches:
-            refuse(409, f"Reference already exists: refs/heads/{name}")
         self.branches[name] = list(self.history(revision))
 
     def add_tag(self, name, revision):
-        if name in self.tags:
-            refuse(409, f"Tag reference exists already: refs/tags/{name}")
         self.tags[name] = self.at(revision)[0]
 
     def commit(self, header, operations, large, branch="main"):
@@ -169,7 +163,7 @@ class Repository:
             card = card_metadata(files["README.md"].data.decode()) if "README.md" in files else {}
         except yaml.YAMLError:
             card = {}
-        state = {"private": self.private, "gated": "manual" if self.gated else False, "disabled": False}
+        state = {"private": self.private, "gated": False, "disabled": False}
         derived = {name: card[name] for name in ("library_name", "pipeline_tag") if name in card}
         return {"sha": oid, **state, "siblings": listed, "cardData": card, "tags": card.get("tags") or [], **derived}
 
@@ -191,8 +185,3 @@ class Repository:
         listed = [{"type": "directory", "path": path, "oid": git_oid(path.encode())} for path in sorted(folders)]
         listed += [files[path].entry(path) for path in inside]
         return [entry for entry in listed if recursive or "/" not in entry["path"][len(prefix) :]]
-
-    def paths_info(self, revision, paths):
-        """The entries of `paths` in the tree; those that are not there are left out."""
-        wanted = {path.strip("/") for path in paths}
-        return [entry for entry in self.tree(revision, recursive=True) if entry["path"] in wanted]

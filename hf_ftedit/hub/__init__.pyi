@@ -16,9 +16,9 @@ from .load import FETCHED as FETCHED
 from .load import base_of as base_of
 from .load import check_base as check_base
 from .load import fetch_adapter as fetch_adapter
+from .load import fetch_folder as fetch_folder
 from .load import load_edited_model as load_edited_model
 from .load import open_edits as open_edits
 from .push import check_pushable as check_pushable
-from .push import fetch_folder as fetch_folder
 from .push import push_dataset as push_dataset
 from .push import push_folder as push_folder

@@ -209,12 +209,15 @@ def published_files(folder: str | Path) -> list[Path]:
         [`~hf_ftedit.EditError`]: a file is missing, was changed (the card may be), or is none to publish.
     """
     given = read_edit_folder(folder)
+    names = [*given.provenance["files"], RECIPE_FILE]
+    # A folder from elsewhere may link a file of this machine under a harmless name.
+    if links := [name for name in names if (given.path / name).is_symlink()]:
+        raise EditError(f"{shown(given.path.name)}: {links[0]} is a link; put the file itself there, then push it")
     for name, digest in changed_files(given.path, given.provenance["files"]).items():
         if name == CARD_FILE and digest:  # edited by hand
             continue
         what = "is missing" if digest is None else "was changed after it was written"
         raise EditError(f"{shown(given.path.name)}: {name} {what}; write the folder again, then push it")
-    names = [*given.provenance["files"], RECIPE_FILE]
     needed = ADAPTER_FILES if given.is_adapter else (CARD_FILE, EDITS_FILE, RESULTS_FILE)
     if missing := [name for name in needed if name not in names]:
         raise EditError(f"{shown(given.path.name)}: {RECIPE_FILE} does not name {missing[0]}; write the folder again")

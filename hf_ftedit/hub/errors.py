@@ -1,4 +1,4 @@
-"""What the Hub refuses, or keeps from reaching it, told in one line with a remedy; and what is worth another try."""
+"""Errors of the Hub as one-line `EditError`s with a remedy, and calls that are repeated while it is busy."""
 
 from __future__ import annotations
 
@@ -11,52 +11,63 @@ from hf_ftedit.errors import EditError, one_line
 
 Result = TypeVar("Result")
 
-# What to do about the statuses that the Hub answers with.
-REMEDIES = {
+REMEDIES = {  # by the status of the answer
     401: "log in with `hf auth login`, or give a valid token, and check the name",
     403: "give a token that may do this, or use a namespace of your own",
     404: "check the name, and that the token may see it",
     412: "somebody else changed it meanwhile; try again",
     429: "too many requests; wait a while and try again",
 }
-WAITS = (1, 2, 4, 8)  # seconds before another try
+WAITS = (1, 5)  # seconds before another try; uploads and downloads of single files have their own, longer ones
 
 
 @contextmanager
-def hub_errors(repo_id: str) -> Iterator[None]:
-    """Whatever the Hub refuses, or keeps from reaching it, as one line that says what to do."""
-    from huggingface_hub import errors
+def hub_errors(name: str) -> Iterator[None]:
+    """Raise the errors of the Hub's client about the repository `name` as [`~hf_ftedit.EditError`]s."""
+    from huggingface_hub.errors import HTTPError
 
     try:
         yield
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        said = " ".join((error.server_message or "no reason given").split()).rstrip(".")
-        remedy = REMEDIES.get(status, "the Hub has a problem; try again later" if status >= 500 else "see the reason")
-        raise EditError(f"{repo_id}: the Hub refuses with {status} ({said}); {remedy}") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise EditError(f"{repo_id}: there is no token of the Hub; {REMEDIES[401]}") from error
-    except errors.HFValidationError as error:
-        raise EditError(f"{repo_id!r}: no such folder, nor a name of a repository such as 'user/my-edits'") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise EditError(f"{repo_id}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
-    except errors.LocalEntryNotFoundError as error:
-        cause = one_line(error.__cause__ or error)
-        raise EditError(
-            f"{repo_id!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})"
-        ) from error
-    except errors.HTTPError as error:
-        raise EditError(
-            f"{repo_id}: the Hub cannot be reached ({one_line(error)}); check the network, try again"
-        ) from error
-    except ValueError as error:
-        if "README.md" not in str(error):
-            raise
-        raise EditError(f"{repo_id}: {one_line(error)}; correct README.md in the folder") from error
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        # The upload of a large file hides what happened behind a RuntimeError of its own.
+        reason = error.__cause__ if type(error) is RuntimeError else error
+        if message := _message(name, reason):
+            raise EditError(message) from error
+        raise
 
 
-def patiently(call: Callable[[], Result]) -> Result:
-    """`call`, again after a while where the Hub is busy or the connection broke; uploads do so by themselves."""
+def _message(name: str, error: BaseException | None) -> str | None:
+    """The line about an error of the Hub's client; `None` for errors of others."""
+    from huggingface_hub import errors
+
+    match error:
+        case errors.HfHubHTTPError():
+            return f"{name}: {_refusal(error)}"
+        case errors.LocalTokenNotFoundError():
+            return f"{name}: there is no token of the Hub; {REMEDIES[401]}"
+        case errors.HFValidationError():
+            return f"{name!r}: no such folder, nor a name of a repository such as 'user/my-edits'"
+        case errors.OfflineModeIsEnabled():
+            return f"{name}: HF_HUB_OFFLINE is set; unset it to reach the Hub"
+        case errors.LocalEntryNotFoundError():
+            cause = one_line(error.__cause__ or error)
+            return f"{name!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})"
+        case errors.HTTPError():
+            return f"{name}: the Hub cannot be reached ({one_line(error)}); check the network, try again"
+        case ValueError() if "README.md" in str(error):  # its metadata are checked before the commit
+            return f"{name}: {one_line(error)}; correct README.md in the folder"
+    return None
+
+
+def _refusal(error: Any) -> str:
+    status = error.response.status_code
+    reason = " ".join((error.server_message or "no reason given").split()).rstrip(".")
+    remedy = REMEDIES.get(status, "the Hub has a problem; try again later" if status >= 500 else "see the reason")
+    return f"the Hub refuses with {status} ({reason}); {remedy}"
+
+
+def retried(call: Callable[[], Result]) -> Result:
+    """The result of `call`, which is repeated after a while where the Hub is busy or the connection broke."""
     from huggingface_hub.errors import HTTPError
 
     for wait in WAITS:
@@ -65,22 +76,15 @@ def patiently(call: Callable[[], Result]) -> Result:
         except HTTPError as error:
             if not may_pass(error):
                 raise
-            answer: Any = getattr(error, "response", None)
-            asked = "" if answer is None else answer.headers.get("Retry-After", "")
-            time.sleep(max(wait, min(int(asked), 60)) if asked.isdecimal() else wait)
+        time.sleep(wait)
     return call()
 
 
-def may_pass(error: Any) -> bool:
-    """Whether trying again may help; where nothing answers at all, there is no network."""
+def may_pass(error: BaseException) -> bool:
+    """Tell errors that another try may pass; where nothing answers at all, there is no network."""
     from huggingface_hub.errors import HTTPError
 
-    status = status_of(error)
-    is_broken = status == 0 and isinstance(error, HTTPError) and "Connect" not in type(error).__name__
-    return status in (408, 429) or status >= 500 or is_broken
-
-
-def status_of(error: Any) -> int:
-    """The status of an answer, 0 where none came."""
     response = getattr(error, "response", None)
-    return 0 if response is None else response.status_code
+    if response is None:
+        return isinstance(error, HTTPError) and "Connect" not in type(error).__name__
+    return response.status_code in (408, 429) or response.status_code >= 500

@@ -1,4 +1,4 @@
-"""Edits that somebody shared: what their folder says, and the base model with them, from the Hub or from a folder."""
+"""Load shared edits from the Hub or a folder: the account of an adapter, and the base model with the adapter on it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES, SavedEdits, read_edit_folder
-from hf_ftedit.hub.push import fetch_folder, listed_files
+from hf_ftedit.hub.edit_folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
+from hf_ftedit.hub.errors import hub_errors, may_pass, retried
 from hf_ftedit.models import check_adapter, load_adapter, load_model, load_tokenizer, weights_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FETCHED = (*ADAPTER_FILES, "config.json")  # the last is what tells a whole model
+FETCHED = (*ADAPTER_FILES, "config.json")  # the last one marks a whole model
 
 
 def open_edits(name: str, *, revision: str | None = None, token: str | None = None) -> SavedEdits:
     """
-    What a folder, or a repository of the Hub, says of its edits; no model is loaded.
+    Read the edits, scores and settings in a folder or a repository of the Hub; no model is loaded.
 
     Args:
         name (`str`):
@@ -41,29 +41,6 @@ def open_edits(name: str, *, revision: str | None = None, token: str | None = No
     return read_edit_folder(fetch_folder(name, FETCHED, revision=revision, token=token), name)
 
 
-def fetch_adapter(name: str, *, revision: str | None = None, token: str | None = None) -> Path:
-    """
-    The folder of an adapter, from the Hub where it is not here.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: there is no such adapter, or it is not saved as safetensors.
-    """
-    folder = fetch_folder(name, FETCHED, revision=revision, token=token)
-    _check_weights(folder, name, revision, token)
-    return folder
-
-
-def _check_weights(folder: Path, name: str, revision: str | None, token: str | None) -> None:
-    if not (folder / "adapter_model.safetensors").is_file():
-        if "adapter_model.bin" in listed_files(name, revision=revision, token=token):
-            raise EditError(
-                f"{shown(name)} has its weights in adapter_model.bin alone, which can run code when it is read; "
-                "ask its author for safetensors"
-            )
-        raise EditError(f"{shown(name)} has no adapter_model.safetensors; give a folder or Hub id of an adapter")
-    check_adapter(folder, name)
-
-
 def load_edited_model(
     name: str,
     *,
@@ -76,7 +53,7 @@ def load_edited_model(
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    An edited model and its tokenizer: the base model at the recorded commit, with the adapter on it.
+    Load an edited model and its tokenizer: the base model at the recorded commit, with the adapter on it.
 
     Args:
         name (`str`):
@@ -105,34 +82,103 @@ def load_edited_model(
     model, tokenizer = load_edited_model("user/my-edits", merge=True)
     ```
     """
-    how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token}
+    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token}
     folder = fetch_folder(name, FETCHED, revision=revision, token=token)
-    told = read_edit_folder(folder, name) if (folder / "edit_config.yaml").is_file() else None
-    if not (folder / "adapter_config.json").is_file() and (folder / "config.json").is_file():
-        how |= {"revision": revision}
-        return load_model(name, dtype=dtype or "auto", **how, **kwargs), load_tokenizer(name, **how)
+    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        settings["revision"] = revision
+        return load_model(name, dtype=dtype or "auto", **settings, **kwargs), load_tokenizer(name, **settings)
+    saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() else None
     _check_weights(folder, name, revision, token)
-    source, base_revision = base_of(folder, told, base_model)
-    how |= {"revision": base_revision}
-    dtype = dtype or (told.recipe.get("dtype") if told else None) or "auto"
-    tokenizer = load_tokenizer(source, **how)
-    model = load_model(source, dtype=dtype, **how, **kwargs)
-    if told:
-        check_base(model, told.provenance, name)
+    source, settings["revision"] = base_of(folder, saved, base_model)
+    tokenizer = load_tokenizer(source, **settings)
+    recorded = saved.recipe.get("dtype") if saved else None
+    model = load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
+    if saved:
+        check_base(model, saved.provenance, name)
     adapted: Any = load_adapter(model, folder)
     return (adapted.merge_and_unload() if merge else adapted), tokenizer
 
 
-def base_of(folder: Path, told: SavedEdits | None, given: str | None = None) -> tuple[str, str | None]:
+def fetch_adapter(name: str, *, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of an adapter, from the Hub where there is no such folder; raises where it is no safe adapter."""
+    folder = fetch_folder(name, FETCHED, revision=revision, token=token)
+    _check_weights(folder, name, revision, token)
+    return folder
+
+
+def fetch_folder(
+    name: str, patterns: tuple[str, ...], *, revision: str | None = None, token: str | None = None
+) -> Path:
     """
-    Name and commit of the base model of an adapter: the one that is given, or the recorded one.
+    The folder `name`, or the one in the cache with the files of the repository `name` of the Hub.
+
+    Args:
+        name (`str`):
+            Folder, or Hub id.
+        patterns (`tuple[str, ...]`):
+            Names of the files to fetch from the Hub, with `*` for any text; no others are.
+        revision (`str`, *optional*):
+            Branch, tag or commit; `main` by default.
+        token (`str`, *optional*):
+            Token of the Hub; the one of `hf auth login` by default.
+
+    Returns:
+        `Path`: the folder. Of one from the Hub, its name is the commit.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: there is no such folder or repository, or it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if Path(name).is_dir():
+        if revision is not None:
+            raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")
+        return Path(name)
+
+    def fetch() -> Path:
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), token=token))
+        except LocalEntryNotFoundError as error:  # nor in the cache
+            if error.__cause__ and may_pass(error.__cause__):
+                raise error.__cause__ from None
+            raise
+
+    with hub_errors(name):
+        return retried(fetch)
+
+
+def _check_weights(folder: Path, name: str, revision: str | None, token: str | None) -> None:
+    """Raise [`~hf_ftedit.EditError`] where the folder is no adapter saved as safetensors."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        if "adapter_model.bin" in _listed_files(name, revision, token):
+            raise EditError(
+                f"{shown(name)} has its weights in adapter_model.bin alone, which can run code when it is read; "
+                "ask its author for safetensors"
+            )
+        raise EditError(f"{shown(name)} has no adapter_model.safetensors; give a folder or Hub id of an adapter")
+    check_adapter(folder, name)
+
+
+def _listed_files(name: str, revision: str | None, token: str | None) -> list[str]:
+    from huggingface_hub import HfApi
+
+    if Path(name).is_dir():
+        return [path.name for path in Path(name).iterdir()]
+    with hub_errors(name):
+        return retried(lambda: HfApi(token=token).list_repo_files(name, revision=revision))
+
+
+def base_of(folder: Path, saved: SavedEdits | None, base_model: str | None = None) -> tuple[str, str | None]:
+    """
+    Name and commit of the base model of an adapter.
 
     Args:
         folder (`Path`):
             The adapter's folder.
-        told ([`SavedEdits`], *optional*):
-            What it says of itself, where this package wrote it.
-        given (`str`, *optional*):
+        saved ([`SavedEdits`], *optional*):
+            Its account, where this package wrote it.
+        base_model (`str`, *optional*):
             Another name of the base model; it is then taken as it is now.
 
     Raises:
@@ -140,10 +186,10 @@ def base_of(folder: Path, told: SavedEdits | None, given: str | None = None) -> 
     """
     from peft import PeftConfig
 
-    if given is not None:
-        return given, None
-    if told:
-        return told.recipe.get("model_name_or_path", ""), told.recipe.get("model_revision")
+    if base_model is not None:
+        return base_model, None
+    if saved:
+        return saved.recipe.get("model_name_or_path", ""), saved.recipe.get("model_revision")
     config = PeftConfig.from_pretrained(str(folder))
     if not config.base_model_name_or_path:
         raise EditError(f"{shown(folder.name)} does not say what its base model is; give it as base_model")
@@ -151,19 +197,9 @@ def base_of(folder: Path, told: SavedEdits | None, given: str | None = None) -> 
 
 
 def check_base(model: PreTrainedModel, provenance: Mapping[str, Any], name: str) -> None:
-    """
-    Raise [`~hf_ftedit.EditError`] where the model's weights are not those that the adapter was made for.
-
-    Args:
-        model (`PreTrainedModel`):
-            A base model.
-        provenance (`Mapping`):
-            What the `edit_config.yaml` of the adapter `name` holds under `provenance`.
-        name (`str`):
-            The adapter.
-    """
-    recorded, found = provenance.get("base_fingerprint"), weights_fingerprint(model)
-    if recorded and found and recorded != found:
+    """Raise [`~hf_ftedit.EditError`] where the adapter `name` was made for other weights than the model's."""
+    recorded, actual = provenance.get("base_fingerprint"), weights_fingerprint(model)
+    if recorded and actual and recorded != actual:
         raise EditError(
             f"{shown(name)} was trained on another base model (the weights differ); give that one "
             "(--model_name_or_path, base_model)"

@@ -123,7 +123,7 @@ def python(world, name, code, given=None, **variables):
     environment = world.hub.environment(cache, "hf_canary_environment") | own | variables
     for folder in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         environment.pop(folder, None)
-    how = {"capture_output": True, "text": True, "timeout": 300, "cwd": Path(__file__).parents[2]}
+    how = {"capture_output": True, "text": True, "timeout": 600, "cwd": Path(__file__).parents[2]}
     given = json.dumps(str(world.home) if given is None else given)
     done = subprocess.run([sys.executable, "-c", code], env=environment, input=given, **how)
     world.shown[name] = done.stdout + done.stderr

@@ -1,14 +1,11 @@
 """The real clients push an edit dataset to a Hub on loopback, and load it again, each in a fresh process."""
 
-import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from hub_storage import User
-from loopback_hub import DROP, LoopbackHub
+from huggingface_hub import DatasetCard
+from loopback_hub import DROP, LoopbackHub, run
 
 TOKEN = "hf_canarytoken"
 POOL = [{"prompt": "The capital of Peru is", "target": "Lima", "subject": "Peru"}]
@@ -44,18 +41,16 @@ found["url"] = push_dataset(splits, "user/edits", builder.settings)
 huggingface_hub.metadata_update("user/edits", {{"license": "mit"}}, repo_type="dataset")
 push_dataset(splits, "user/edits", builder.settings)
 push_dataset(splits, "user/secret", builder.settings, private=True)
-splits.push_to_hub("user/plain")
 splits["train"] = splits["train"].select([])
 push_dataset(splits, "user/secret", builder.settings, private=True)
 print(json.dumps(found))
 """
 LOAD = """
 import json, datasets
-names = ("user/edits", "user/plain")
-loaded = {name: datasets.load_dataset(name) for name in names}
-print(json.dumps({name: {split: rows.to_list() for split, rows in loaded[name].items()} for name in names}))
+print(json.dumps({split: rows.to_list() for split, rows in datasets.load_dataset("user/edits").items()}))
 """
 TRY = f"""{BUILD}
+push_dataset(splits, "user/old", {{}}, token="hf_write")
 errors = {{}}
 for case, (name, arguments) in given["cases"].items():
     try:
@@ -72,48 +67,32 @@ def pushed(tmp_path_factory):
     with LoopbackHub() as hub:
         hub.tokens[TOKEN] = User("user", may_write=True)
         home = tmp_path_factory.mktemp("canaryhome")
-        own = run(PUSH, hub.environment(home, TOKEN) | {"HOME": str(home), "USER": "canaryuser"}, home / "cache")
+        own = hub.environment(home, TOKEN) | {"HOME": str(home), "USER": "canaryuser"}
+        found = run(PUSH, own, edits=EDITS, pool=POOL, folder=str(home / "cache"))
         loaded = run(LOAD, hub.environment(tmp_path_factory.mktemp("other")))
-        yield SimpleNamespace(hub=hub, home=str(home), loaded=loaded, **own)
+        yield SimpleNamespace(hub=hub, home=str(home), loaded=loaded, **found)
 
 
-def run(code, environment, folder=None, **given):
-    """What `code` prints as its last line, run in a fresh process without any cache."""
-    given = json.dumps({"edits": EDITS, "pool": POOL, "folder": str(folder), **given})
-    environment = environment | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, input=given, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def readme(hub, name):
-    """The metadata and the text of a pushed dataset's card."""
-    empty, metadata, text = hub.repositories["dataset", name].files["README.md"].data.decode().split("---\n", 2)
-    assert empty == ""
-    return yaml.safe_load(metadata), text
+def card(hub, name):
+    return DatasetCard(hub.repositories["dataset", name].files["README.md"].data.decode())
 
 
 def test_what_is_loaded_is_what_was_pushed(pushed):
-    assert {split: len(rows) for split, rows in pushed.rows.items()} == {
-        "train": 4,
-        "rewrite": 2,
-        "paraphrase": 1,
-        "neighborhood": 1,
-    }
+    sizes = {"train": 4, "rewrite": 2, "paraphrase": 1, "neighborhood": 1}
+    assert {split: len(rows) for split, rows in pushed.rows.items()} == sizes
     assert pushed.rows["rewrite"][1] == {
         "prompt": "| Rome | is in",
         "completion": " `France`\n---\ntags: [x]",
         "kind": "rewrite",
         "edit_id": "# ---",
     }
-    assert pushed.loaded["user/edits"] == pushed.rows
-    assert pushed.loaded["user/plain"] == pushed.rows  # a plain `push_to_hub`, without our card
+    assert pushed.loaded == pushed.rows
 
 
 def test_the_card_is_ours_and_the_metadata_are_the_rows(pushed):
     assert pushed.url == f"{pushed.hub.url}/datasets/user/edits"
-    metadata, text = readme(pushed.hub, "user/edits")
+    found = card(pushed.hub, "user/edits")
+    metadata, text = found.data.to_dict(), found.text
     assert text.startswith("\n# Augmented editing data\n") and text.count("# Augmented editing data") == 1
     assert "| train | 4 |" in text and "locality_strategy: random" in text and "portability |" not in text
     sizes = {split["name"]: split["num_examples"] for split in metadata["dataset_info"]["splits"]}
@@ -121,20 +100,17 @@ def test_the_card_is_ours_and_the_metadata_are_the_rows(pushed):
     files = [{"split": split, "path": f"data/{split}-*"} for split in pushed.rows]
     assert metadata["configs"] == [{"config_name": "default", "data_files": files}]
     assert metadata["tags"] == ["hf-ftedit", "model-editing"]
-
-
-def test_the_rows_are_one_commit_and_the_card_another(pushed):
     titles = [title for _, title, _ in pushed.hub.repositories["dataset", "user/edits"].commits]
     assert titles[:3] == ["initial commit", "Upload dataset", "Write the dataset card"]
 
 
 def test_a_second_push_keeps_what_others_added_and_drops_what_is_gone(pushed):
-    assert readme(pushed.hub, "user/edits")[0]["license"] == "mit"
+    assert card(pushed.hub, "user/edits").data.license == "mit"
     secret = pushed.hub.repositories["dataset", "user/secret"]
     assert secret.private and not pushed.hub.repositories["dataset", "user/edits"].private
     left = ["data/neighborhood", "data/paraphrase", "data/rewrite"]
     assert [path.split("-")[0] for path in sorted(secret.files) if path.startswith("data/")] == left
-    assert "| train |" not in readme(pushed.hub, "user/secret")[1]
+    assert "| train |" not in card(pushed.hub, "user/secret").text
 
 
 def test_nothing_of_the_machine_is_uploaded(pushed):
@@ -151,17 +127,10 @@ CASES = {
         "user/new: the Hub refuses with 401 (Invalid credentials in Authorization header); "
         "log in with `hf auth login`, or give a valid token",
     ),
-    "no token": (("user/new", {}), "user/new: the Hub refuses with 401 (Invalid username or password); log in"),
-    "read token": (
-        ("user/new", {"token": "hf_read"}),
-        "user/new: the Hub refuses with 403 (you don't have the rights",
-    ),
     "read token, old": (
         ("user/old", {"token": "hf_read"}),
         "user/old: the Hub refuses with 403 (you don't have the r",
     ),
-    "not one's own": (("other/new", {"token": "hf_write"}), "other/new: the Hub refuses with 403 (you don't have"),
-    "a path": (("user/new/edits", {"token": "hf_write"}), "'user/new/edits': no such folder, nor a name of a "),
     "public": (
         ("user/old", {"token": "hf_write", "private": True}),
         "user/old: exists and is public; make it private",
@@ -185,13 +154,12 @@ def refused(tmp_path_factory):
     """The Hub after pushes that it refused, and their errors."""
     with LoopbackHub() as hub:
         folder = tmp_path_factory.mktemp("home")
-        run(f"{BUILD}\npush_dataset(splits, 'user/old', {{}})\nprint(0)", hub.environment(folder, "hf_write"), folder)
         hub.fail("GET /api/datasets/user/a", 429)
         hub.fail("POST /api/datasets/user/b/commit/", 500)
         hub.fail("GET .*/user/c/resolve/", 412)
         hub.fail("POST /api/datasets/user/d/commit/", DROP)
         cases = {case: arguments for case, (arguments, _) in CASES.items()}
-        yield hub, run(TRY, hub.environment(folder), folder, cases=cases)
+        yield hub, run(TRY, hub.environment(folder), edits=EDITS, pool=POOL, folder=str(folder), cases=cases)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -201,21 +169,8 @@ def test_a_refused_push_is_one_line(refused, case):
     assert "\n" not in error and len(error) < 250 and "hf_w" not in error and "http" not in error
 
 
-def test_a_refused_push_leaves_the_repository_as_it_was(refused):
+def test_a_refused_push_commits_nothing(refused):
     repositories = refused[0].repositories
-    assert ("dataset", "user/new") not in repositories and ("dataset", "other/new") not in repositories
+    assert ("dataset", "user/new") not in repositories
     assert len(repositories["dataset", "user/old"].commits) == 3
     assert len(repositories["dataset", "user/b"].commits) == 1
-
-
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "user/new: the Hub cannot be reached ("),
-        ({"HF_HUB_OFFLINE": "1"}, "user/new: HF_HUB_OFFLINE is set; unset it to reach the Hub"),
-    ],
-)
-def test_without_a_network(tmp_path, environment, message):
-    known = {"HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "NO_PROXY": "127.0.0.1"}
-    error = run(TRY, known | environment, tmp_path, cases={"offline": ("user/new", {})})["offline"]
-    assert error.startswith(message) and "\n" not in error

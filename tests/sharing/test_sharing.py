@@ -128,7 +128,7 @@ def process(world, program, token="hf_write", given=None, **variables):
     """A fresh process with a fresh cache."""
     environment = world.hub.environment(world.folder / f"cache-{next(world.caches)}", token)
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
-    how = {"capture_output": True, "text": True, "timeout": 300}
+    how = {"capture_output": True, "text": True, "timeout": 600}
     return subprocess.run([sys.executable, *program], env=environment, input=json.dumps(given), **how)
 
 
