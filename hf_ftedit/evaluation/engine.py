@@ -18,7 +18,6 @@ from hf_ftedit.models import (
     PairScores,
     Processes,
     greedy_answers,
-    old_objects_apart,
     sample_continuations,
     score_pairs,
 )
@@ -122,8 +121,7 @@ class Asker:
 
                 asked, answers = [pair(n)[0] for n in part], [pair(n)[1] for n in part]
                 names = [name(int(first[n])) for n in part]
-                with old_objects_apart():
-                    score_pairs(*self.asked, asked, answers, names=names, bar=bar, on_scored=keep, **self.how)
+                score_pairs(*self.asked, asked, answers, names=names, bar=bar, on_scored=keep, **self.how)
         self.processes.gather(((int(n), values[n]) for chunk in mine for n in chunk), values)
         return index, values
 
@@ -182,7 +180,7 @@ class Asker:
     @contextmanager
     def _together(self) -> Iterator[None]:
         """Context in which each process asks its share; an error of one is one of all."""
-        with self.processes.failing_together(), self.processes.lockstep():
+        with self.processes.failing_together():
             yield
 
     def _known(self, keys: dict[Any, int]) -> list[tuple[Any, Any]]:

@@ -11,14 +11,13 @@ from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.engine import Asker
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
+from hf_ftedit.evaluation.matching import containment, exact_match
 from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.evaluation.predictions import EditMeans, edit_means
 from hf_ftedit.evaluation.probes import ProbedTargets, check_lengths, filled
 from hf_ftedit.evaluation.scoring import compare, score
 from hf_ftedit.models import (
-    containment,
     context_length,
-    exact_match,
     load_config,
     load_model,
     load_tokenizer,

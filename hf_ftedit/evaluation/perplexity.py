@@ -11,14 +11,13 @@ from tqdm.auto import tqdm
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.statistics import bootstrap, interval
 from hf_ftedit.models import (
-    CompletionOnlyCollator,
     EncodedPair,
     Processes,
     context_length,
     encode_prompts,
     in_batches,
     inference,
-    judged_rows,
+    score_rows,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def perplexity(
     if not windows:
         raise EditError("no text has two tokens to measure perplexity on; give longer ones")
     sums = np.zeros((len(windows), 2))  # negative log-likelihood, tokens
-    _sum_up(model, tokenizer, [pair for _, pair in windows], sums, tokens_per_batch, desc)
+    _sum_up(model, [pair for _, pair in windows], sums, tokens_per_batch, desc)
     if np.isnan(sums).any():
         raise EditError("the perplexity is not a number; load the model in float32 (--dtype float32)")
     owner = np.array([number for number, _ in windows])
@@ -96,17 +95,15 @@ def _windows(ids: list[int], context: int | None) -> Iterable[EncodedPair]:
         yield EncodedPair(ids[begin : begin + size], 1)
 
 
-def _sum_up(
-    model: Any, tokenizer: Any, windows: list[EncodedPair], sums: np.ndarray, tokens_per_batch: int, desc: str
-) -> None:
+def _sum_up(model: Any, windows: list[EncodedPair], sums: np.ndarray, tokens_per_batch: int, desc: str) -> None:
     """Fill `sums`, of shape `(windows, 2)`, with the negative log-likelihood and the tokens of each window."""
-    processes, pad = Processes(model), CompletionOnlyCollator.from_tokenizer(tokenizer)
+    processes = Processes(model)
     mine = processes.share(sorted(range(len(windows)), key=lambda number: len(windows[number].input_ids)))
     bar = tqdm(total=len(mine), desc=desc, leave=False, disable=processes.hides_bar)
-    with inference(model), bar, processes.failing_together(), processes.lockstep():
+    with inference(model), bar, processes.failing_together():
 
         def run(batch: list[int]) -> None:
-            found = judged_rows(model, pad, windows, [mine[place] for place in batch])
+            found = score_rows(model, windows, [mine[place] for place in batch])
             numbers, place, tokens = np.unique(found.pair, return_inverse=True, return_counts=True)
             sums[numbers] = np.stack([-np.bincount(place, weights=found.logprob), tokens], axis=1)
             bar.update(len(batch))

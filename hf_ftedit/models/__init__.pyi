@@ -1,7 +1,5 @@
-from .answer_text import containment as containment
-from .answer_text import exact_match as exact_match
 from .batching import in_batches as in_batches
-from .batching import old_objects_apart as old_objects_apart
+from .batching import inference as inference
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
 from .distributed import Processes as Processes
 from .distributed import in_turns as in_turns
@@ -11,10 +9,9 @@ from .generation import MAX_ANSWER_TOKENS as MAX_ANSWER_TOKENS
 from .generation import continued_text as continued_text
 from .generation import greedy_answers as greedy_answers
 from .generation import shared_answers as shared_answers
-from .inference import inference as inference
 from .likelihood import PairScores as PairScores
-from .likelihood import judged_rows as judged_rows
 from .likelihood import score_pairs as score_pairs
+from .likelihood import score_rows as score_rows
 from .loading import EMBEDDED_NAME as EMBEDDED_NAME
 from .loading import asset as asset
 from .loading import check_adapter as check_adapter

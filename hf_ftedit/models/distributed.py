@@ -1,10 +1,11 @@
-"""Work that is shared out among the processes of `accelerate launch`: each item done once, and known to all."""
+"""Work shared out over the processes of `accelerate launch`: each item is run once, and all get its result."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 import torch
@@ -23,32 +24,28 @@ def process_state() -> PartialState:
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether the weights of `model` are spread over the processes (FSDP, ZeRO-3)."""
+    """Tell whether the weights of `model` are sharded over the processes (FSDP, ZeRO-3)."""
     return any(is_sharded_weight(weight) for weight in model.parameters())
 
 
 def is_sharded_weight(weight: Any) -> bool:
-    """Whether `weight` is spread over the processes (FSDP, ZeRO-3)."""
+    """Tell whether `weight` is sharded over the processes (a DTensor of FSDP 2, a parameter of ZeRO-3)."""
     return hasattr(weight, "full_tensor") or hasattr(weight, "ds_id")
 
 
-def _is_zero3(model: Any) -> bool:
-    return any(hasattr(weight, "ds_id") for weight in model.parameters())
-
-
 def whole_tensor(value: Any) -> Any:
-    """A weight or a number that FSDP may have spread over the processes, all of which must ask for it."""
+    """Gather a tensor that FSDP may have sharded; every process must call this."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def loads_on_one() -> bool:
-    """Whether FSDP's `cpu_ram_efficient_loading` is on: only the first process of a machine reads the weights."""
-    return all(os.environ.get(name, "").lower() in ("1", "true") for name in _LOADS_ON_ONE)
+def loads_on_main() -> bool:
+    """Tell whether only the main process reads the weights: FSDP's `cpu_ram_efficient_loading`."""
+    return _is_on("ACCELERATE_USE_FSDP") and _is_on("FSDP_CPU_RAM_EFFICIENT_LOADING")
 
 
 def check_launch() -> None:
-    """Raise [`~hf_ftedit.EditError`] where `accelerate launch` is to spread weights as it cannot here."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() not in ("1", "true"):
+    """Raise [`~hf_ftedit.EditError`] where `accelerate launch` is to shard weights as it cannot here."""
+    if not _is_on("ACCELERATE_USE_FSDP"):
         return
     if os.environ.get("FSDP_VERSION", "2") != "2":
         raise EditError("FSDP 1 is not supported; set fsdp_version: 2, as in examples/accelerate/fsdp2.yaml")
@@ -59,139 +56,112 @@ def check_launch() -> None:
         )
 
 
-_LOADS_ON_ONE = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
+class Split(Enum):
+    """Which processes run the items of some work."""
+
+    EVEN = auto()  # each its share
+    MAIN = auto()  # the main process alone, the only one that has weights before FSDP shards them
+    EVERYONE = auto()  # all of them everything, in step
 
 
 class Processes:
     """
-    The processes that ask one model, each about its share.
+    The processes that run one model, each on its share of the items.
 
-    An [`~hf_ftedit.EditError`] in one process is raised by all. On any other error a process ends, and
-    `accelerate launch` ends those that wait for it.
+    Where weights are sharded (FSDP, ZeRO-3) every process runs everything: a forward pass fetches each layer from all
+    of them, so passes must be in step. Sharing them out too would need an all-reduce before each pass, and empty
+    passes of the processes that are done first, for an evaluation that takes little beside the training.
 
     Args:
         model (`PreTrainedModel`, *optional*):
-            The model. Where its weights are spread by FSDP, ask it in a [`~Processes.lockstep`]; spread by ZeRO-3,
-            each process asks everything; where only the first process has weights as yet, that one does. Without a
-            model, the work needs none.
+            The model. Work without one is shared evenly.
     """
 
     def __init__(self, model: Any = None) -> None:
         state = process_state()
         self.is_main, self.rank = state.is_main_process, state.process_index
-        self.count: int = 1 if model is not None and _is_zero3(model) else state.num_processes
-        self._first: int = 0 if self.count == 1 else state.process_index
-        self._step = self.count
-        self._spread = model if self.count > 1 and model is not None and is_sharded(model) else None
-        if self.count > 1 and model is not None and self._spread is None and loads_on_one():
-            self._first, self._step = (0, 1) if self.is_main else (0, 0)
+        self.split = Split.EVEN
+        if model is not None and state.num_processes > 1:
+            self.split = Split.EVERYONE if is_sharded(model) else Split.MAIN if loads_on_main() else Split.EVEN
+        self.count: int = 1 if self.split is Split.EVERYONE else state.num_processes
 
     @property
     def hides_bar(self) -> bool | None:
-        """What `tqdm` takes as `disable`: one process shows the bar, and only on a screen."""
+        """`disable` of a `tqdm` bar: the main process shows it on a terminal, the others never."""
         return None if self.is_main else True
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part of `items`, which stand in an order that every process knows."""
-        return list(items[self._first :: self._step]) if self._step else []
+        """Select this process's part of `items`, which must be in the same order in every process."""
+        if self.split is Split.MAIN:
+            return list(items) if self.is_main else []
+        return list(items[self.rank % self.count :: self.count])
 
-    def gather(self, mine: Iterable[tuple[int, Any]], into: Any) -> None:
+    def gather(self, pairs: Iterable[tuple[int, Any]], into: Any) -> None:
         """Put the (position, value) pairs of all processes into `into`."""
         if self.count > 1:
-            for position, value in gather_object(list(mine)):
+            for position, value in gather_object(list(pairs)):
                 into[position] = value
 
-    def each_once(self, items: Sequence[Item], ask: Callable[[list[Item]], Sequence[Value]]) -> list[Value]:
+    def each_once(self, items: Sequence[Item], run: Callable[[list[Item]], Sequence[Value]]) -> list[Value]:
         """
-        What `ask` makes of each item, asked by one process and known to all.
+        Run each item in one process and return the results of all in every process.
 
         Args:
             items (`Sequence`):
                 The same ones, in the same order, in every process.
-            ask (`Callable[[list], Sequence]`):
-                Told some of the items, gives a value for each; not called without items.
+            run (`Callable[[list], Sequence]`):
+                Takes some of the items and returns a value for each; not called without items.
 
         Raises:
-            [`~hf_ftedit.EditError`]: `ask` raises it, in any of the processes.
+            [`~hf_ftedit.EditError`]: `run` raises it, in any of the processes.
         """
-        mine = self.share(range(len(items)))
-        with self.failing_together(), self.lockstep():
-            values = list(ask([items[place] for place in mine])) if mine else []
-        found: list[Any] = [None] * len(items)
-        for place, value in zip(mine, values, strict=True):
-            found[place] = value
-        self.gather(zip(mine, values, strict=True), found)
-        return found
-
-    @contextmanager
-    def lockstep(self) -> Iterator[None]:
-        """
-        Context in which a model whose weights FSDP spreads may be asked different things by each process.
-
-        All of them run its layers together, as they fetch the weights of each from one another. So a process says
-        before each forward pass that it does one; those that are done run empty ones until all are.
-        """
-        model = self._spread
-        if model is None:
-            yield
-            return
-        device = process_state().device
-        token = torch.zeros((1, 1), dtype=torch.long, device=device)
-
-        def asking(count: int) -> bool:
-            """Whether any process does a forward pass now; this one does `count`."""
-            wanted = torch.tensor(count, device=device)
-            torch.distributed.all_reduce(wanted)
-            return bool(wanted.item())
-
-        def empty_pass() -> None:
-            with torch.no_grad():
-                model(input_ids=token, attention_mask=torch.ones_like(token), use_cache=False)
-
-        empty_pass()  # what FSDP fetches once and then keeps, so that later passes fetch the same
-        # The embedding is what runs first, and once, whether the model is called or generates.
-        embedding = model.get_input_embeddings()
-        hook = embedding.register_forward_pre_hook(lambda *given: asking(1) and None, prepend=True)
-        try:
-            yield
-        finally:
-            hook.remove()
-            while asking(0):
-                empty_pass()
+        positions = self.share(range(len(items)))
+        with self.failing_together():
+            values = list(run([items[position] for position in positions])) if positions else []
+        results: list[Any] = [None] * len(items)
+        for position, value in zip(positions, values, strict=True):
+            results[position] = value
+        self.gather(zip(positions, values, strict=True), results)
+        return results
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Re-raise an [`~hf_ftedit.EditError`] or `OSError` of any process in all: none waits in vain."""
+        """Re-raise an `EditError` or `OSError` of any process in all of them, so that none hangs in a collective."""
         error: EditError | OSError | None = None
         try:
             yield
         except (EditError, OSError) as raised:
             error = raised
-        told = [error and str(error)] if self.count == 1 else gather_object([error and str(error)])
+        # Any other error ends its process, and then `accelerate launch` ends the others.
+        message = error and str(error)
+        messages = gather_object([message]) if self.count > 1 else []
         if error is not None:
             raise error
-        if others := [text for text in told if text]:
+        if others := [text for text in messages if text]:
             raise EditError(others[0])
 
 
 def in_turns(make: Callable[[], Value]) -> Value:
     """
-    What `make` returns, called by the main process first, then by the first one of each other machine, then the rest.
+    Call `make` in the main process first, then in the first one of each other machine, then in the rest.
 
-    So the files of a cache are written once, whether or not the machines share it, and then read by all.
-
-    Args:
-        make (`Callable`):
-            What to call, once in each process.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: `make` raises it, in any of the processes.
+    The files of a cache are so written once, whether or not the machines share it, and then read by all. An
+    [`~hf_ftedit.EditError`] of `make` in any process is raised in all.
     """
-    state, processes = process_state(), Processes()
-    turn = 0 if state.is_main_process else 1 if state.is_local_main_process else 2
-    made: list[Value] = []
-    for now in range(3 if processes.count > 1 else 1):
-        with processes.failing_together():
-            if now == turn:
-                made.append(make())
-    return made[0]
+    state = process_state()
+    results: list[Value] = []
+    errors: list[EditError | OSError] = []
+    with state.main_process_first(), state.local_main_process_first():
+        # Raised after the turns: an error that left them would skip the barrier that the others wait at.
+        try:
+            results.append(make())
+        except (EditError, OSError) as error:
+            errors.append(error)
+    with Processes().failing_together():
+        if errors:
+            raise errors[0]
+    return results[0]
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")

@@ -1,22 +1,112 @@
-"""Greedy text: what a model answers to prompts by itself, and how it goes on in the snippet of a card."""
+"""Batched generation without a model's own generation settings, and the greedy answers to prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
+from tqdm.auto import tqdm
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from hf_ftedit.models.answer_text import first_sentence
-from hf_ftedit.models.decoding import OnDone, generated_tokens, room, texts_in_batches
+from hf_ftedit.errors import EditError
+from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
-from hf_ftedit.models.tokenization import encode_prompts
+from hf_ftedit.models.tokenization import context_length, encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_ANSWER_TOKENS = 8
+
+# A chat model's settings, such as a penalty on repetition, are not its knowledge. Each is named, as `generate` fills
+# those that are not from the model's generation_config, whatever config it is called with.
+NEUTRAL_SETTINGS: dict[str, Any] = {
+    **{"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0},
+    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
+}
+
+# What ends with a full stop and ends no sentence: initials, and what often stands before a name.
+_ABBREVIATION = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
+_END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？]")
+
+OnDone: TypeAlias = Callable[[Sequence[int], Sequence[str]], None]
+
+
+class Prompt(NamedTuple):
+    """A prompt to generate from."""
+
+    text: str
+    ids: list[int]
+    new_tokens: int  # at most so many are generated
+    seed: int = 0
+
+
+def room(model: Any, ids: list[int]) -> int:
+    """Count the tokens that fit behind `ids` into the model's context."""
+    return (context_length(model.config) or sys.maxsize) - len(ids)
+
+
+def generated_texts(
+    model: Any,
+    prompts: Sequence[Prompt],
+    generate: Callable[[list[Prompt]], list[str]],
+    *,
+    tokens_per_batch: int,
+    desc: str,
+    on_done: OnDone | None = None,
+) -> list[str]:
+    """
+    Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`.
+
+    Raises [`~hf_ftedit.EditError`] where a prompt leaves no room in the model's context, or one does not fit into
+    memory. `on_done` is called with the indices and the texts of each batch.
+    """
+    for prompt in prompts:
+        if prompt.new_tokens < 1:
+            raise EditError(f"prompt {prompt.text!r} fills the model's context; give a shorter one")
+    texts = [""] * len(prompts)
+    with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=Processes().hides_bar) as bar:
+
+        def run(batch: list[int]) -> None:
+            # Rows are padded to the longest prompt. Where that leaves too little of the context to a shorter one, each
+            # is run alone, so that an answer does not depend on its batch.
+            longest = max((prompts[index].ids for index in batch), key=len)
+            fits = max(prompts[index].new_tokens for index in batch) <= room(model, longest)
+            for part in [batch] if fits else [[index] for index in batch]:
+                results = generate([prompts[index] for index in part])
+                for index, text in zip(part, results, strict=True):
+                    texts[index] = text
+                if on_done is not None:
+                    on_done(part, results)
+            bar.update(len(batch))
+
+        in_batches([len(prompt.ids) + prompt.new_tokens for prompt in prompts], tokens_per_batch, run)
+    return texts
+
+
+def generated_tokens(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], **settings: Any
+) -> list[list[int]]:
+    """The tokens, special ones included, that `model.generate` with these settings puts behind each prompt."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    # On the left, as `generate` goes on from the last column.
+    input_ids = padded([prompt.ids for prompt in prompts], pad, side="left").to(model.device)
+    mask = padded([[1] * len(prompt.ids) for prompt in prompts], 0, side="left").to(model.device)
+    with inference(model):
+        output = model.generate(
+            input_ids=input_ids,
+            attention_mask=mask,
+            max_new_tokens=max(prompt.new_tokens for prompt in prompts),
+            pad_token_id=pad,
+            synced_gpus=False,  # processes with prompts of their own, or all with the same ones: none waits
+            **NEUTRAL_SETTINGS | settings,
+        )
+    rows = output[:, input_ids.shape[1] :].tolist()
+    return [row[: prompt.new_tokens] for row, prompt in zip(rows, prompts, strict=True)]
 
 
 def greedy_answers(
@@ -31,74 +121,35 @@ def greedy_answers(
     on_done: OnDone | None = None,
 ) -> list[str]:
     """
-    The model's own greedy answers to `prompts`, cut at the end of the first sentence or line.
+    Generate the model's greedy answers, cut at the end of the first sentence or line, without surrounding space.
 
-    Args:
-        model (`PreTrainedModel`):
-            Model to ask.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        prompts (`Sequence[str]`):
-            Prompts, answered in batches of similar length.
-        max_new_tokens (`int`, *optional*, defaults to `8`):
-            Most tokens of an answer.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Ask through the tokenizer's chat template.
-        tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens of a batch, answers and padding included; halved where memory does not suffice.
-        desc (`str`, *optional*, defaults to `"Answering"`):
-            Label of the progress bar.
-        on_done (`Callable`, *optional*):
-            Told the indices of the prompts of each batch, and their answers.
-
-    Raises:
-        [`EditError`]: a prompt leaves no room in the model's context, or not even one fits into memory.
-
-    Returns:
-        `list[str]`: answers in the order of the prompts, without surrounding space; empty for no answer.
+    They are in the order of the prompts, which are run in batches of similar length. Raises [`~hf_ftedit.EditError`]
+    where a prompt leaves no room in the model's context, or one does not fit into memory.
     """
     encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
-    lengths = [min(max_new_tokens, room(model, ids)) for ids in encoded]
 
-    def answer(batch: Sequence[int]) -> list[str]:
-        ids = [encoded[index] for index in batch]
-        ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(map(len, ids)))])
-        settings = {"do_sample": False, "stopping_criteria": ended}
-        tokens = generated_tokens(model, tokenizer, ids, [lengths[index] for index in batch], **settings)
+    def answer(batch: list[Prompt]) -> list[str]:
+        ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))])
+        tokens = generated_tokens(model, tokenizer, batch, do_sample=False, stopping_criteria=ended)
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [first_sentence(text.rstrip("\ufffd")) for text in texts]  # the last token may be part of a character
 
-    return texts_in_batches(answer, prompts, encoded, lengths, model, tokens_per_batch, desc, on_done)
+    tasks = [
+        Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in zip(prompts, encoded, strict=True)
+    ]
+    return generated_texts(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc, on_done=on_done)
 
 
 def shared_answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **how: Any
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **kwargs: Any
 ) -> list[str]:
-    """
-    [`greedy_answers`] under `accelerate launch`: every process must call this; each prompt is asked by one of them.
-
-    Args:
-        model (`PreTrainedModel`):
-            Model to ask.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        prompts (`Sequence[str]`):
-            Prompts.
-        how:
-            Passed to [`greedy_answers`].
-
-    Raises:
-        [`EditError`]: as [`greedy_answers`], in any of the processes.
-    """
-    processes = Processes(model)
+    """[`greedy_answers`] under `accelerate launch`: every process must call this; each prompt is run in one."""
+    # Sorted, so that each process's share has prompts of every length.
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-    said = processes.each_once(
-        order, lambda mine: greedy_answers(model, tokenizer, [prompts[place] for place in mine], **how)
+    results = Processes(model).each_once(
+        order, lambda share: greedy_answers(model, tokenizer, [prompts[place] for place in share], **kwargs)
     )
-    answers = [""] * len(prompts)
-    for place, answer in zip(order, said, strict=True):
-        answers[place] = answer
-    return answers
+    return [answer for _, answer in sorted(zip(order, results, strict=True))]
 
 
 def continued_text(
@@ -110,19 +161,9 @@ def continued_text(
     max_new_tokens: int = MAX_ANSWER_TOKENS,
 ) -> str | None:
     """
-    The prompt and what follows it, as the snippet of a model card prints it; `None` where the context has no room.
+    The prompt and its continuation, as the snippet of a model card prints it; `None` where the context has no room.
 
-    Args:
-        model (`PreTrainedModel`):
-            Model to ask, with the habits of its own generation settings.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        prompt (`str`):
-            What to go on from.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Ask through the tokenizer's chat template.
-        max_new_tokens (`int`, *optional*, defaults to `8`):
-            Most tokens that follow.
+    Unlike [`greedy_answers`] with the model's own generation settings, as a reader of the card will run it.
     """
     encoded = encode_prompts(tokenizer, [prompt], chat_template=chat_template)
     if room(model, encoded[0]) < max_new_tokens:
@@ -135,19 +176,31 @@ def continued_text(
         attention_mask=torch.ones_like(ids),
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        synced_gpus=False,  # all processes ask the same
+        synced_gpus=False,  # all processes run the same
     )
     model.train(was_training)
     return str(tokenizer.decode(output[0], skip_special_tokens=True))
 
 
+def first_sentence(text: str) -> str:
+    """
+    Cut `text` at its first line break or sentence end, and strip it.
+
+    Example:
+        >>> first_sentence(" J. R. R. Tolkien, from St. Louis. He wrote")
+        'J. R. R. Tolkien, from St. Louis'
+    """
+    return _END.split(text.strip(), maxsplit=1)[0].strip()
+
+
 class _SentenceEnded(StoppingCriteria):
-    """A row is done when its first sentence is; the text is looked at after every fourth token."""
+    """Stops a row once its first sentence is over."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int) -> None:
         self.tokenizer, self.start = tokenizer, start
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        # After every fourth token only: of a small model, decoding takes as much time as running it.
         if (input_ids.shape[1] - self.start) % 4:
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)

@@ -1,4 +1,4 @@
-"""Models and tokenizers by name or folder: safetensors only, and no remote code unless asked."""
+"""Models, tokenizers and adapters by Hub id or folder: safetensors only, remote code only with `trust_remote_code`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import xxhash
 
 from hf_ftedit.errors import EditError, first_line
 
+# The libraries are imported in the functions that need them: `asset` and `public_name` must not load torch.
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -24,17 +25,23 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def asset(name: str) -> str:
-    """Path of a file or folder that the package brings."""
+    """
+    Path of a file or folder in the package's assets.
+
+    Args:
+        name (`str`):
+            Its name, such as `"model"` for the folder of the embedded model.
+    """
     return str(files("hf_ftedit") / "assets" / name)
 
 
 def model_source(name: str | None) -> str:
-    """Where to load a model from: the name itself, or the embedded model's folder without one."""
+    """Source for `from_pretrained`: the name itself, or the embedded model's folder without one."""
     return asset("model") if name in (None, EMBEDDED_NAME) else name
 
 
 def public_name(source: str) -> str:
-    """A model or data source as others may know it: a Hub id as it is, a file or folder by its own name alone."""
+    """A name that is safe to publish: Hub ids as they are, local paths cut to their last part."""
     if Path(source) == Path(asset("model")):
         return EMBEDDED_NAME
     return Path(source).resolve().name if Path(source).exists() or Path(source).is_absolute() else source
@@ -43,19 +50,32 @@ def public_name(source: str) -> str:
 def load_tokenizer(
     name: str | None, *, revision: str | None = None, trust_remote_code: bool = False, token: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of `name` (Hub id, folder, or `None` for the embedded model)."""
+    """
+    Load the tokenizer of a model.
+
+    Args:
+        name (`str`, *optional*):
+            Hub id or folder of the model; the embedded model without one.
+        revision (`str`, *optional*):
+            Branch, tag or commit.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Run code that the repository brings.
+        token (`str`, *optional*):
+            Token of the Hub; the one of `hf auth login` by default.
+
+    Raises:
+        [`EditError`]: there is no such model, or it has no tokenizer.
+    """
     from transformers import AutoTokenizer
 
     return _load(AutoTokenizer, name, revision=revision, trust_remote_code=trust_remote_code, token=token)
 
 
-def load_config(
-    name: str | None, *, revision: str | None = None, trust_remote_code: bool = False, token: str | None = None
-) -> PretrainedConfig:
-    """The configuration of `name`, without its weights."""
+def load_config(name: str | None, **kwargs: Any) -> PretrainedConfig:
+    """Load the configuration of a model without its weights; arguments as of [`load_tokenizer`]."""
     from transformers import AutoConfig
 
-    return _load(AutoConfig, name, revision=revision, trust_remote_code=trust_remote_code, token=token)
+    return _load(AutoConfig, name, **kwargs)
 
 
 def load_model(
@@ -67,7 +87,7 @@ def load_model(
     **kwargs: Any,
 ) -> PreTrainedModel:
     """
-    The causal language model `name`, on this process's device and in evaluation mode.
+    Load a causal language model onto this process's device, in evaluation mode.
 
     Args:
         name (`str`, *optional*):
@@ -79,52 +99,52 @@ def load_model(
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Run code that the repository brings.
         kwargs:
-            Passed to `from_pretrained`, such as `quantization_config` or `attn_implementation`.
+            Passed to `from_pretrained`, such as `quantization_config`, `attn_implementation` or `token`.
 
     Raises:
-        [`~hf_ftedit.EditError`]: there is no such model, or it has no safetensors weights.
+        [`EditError`]: there is no such model, or it has no safetensors weights.
     """
     from transformers import AutoModelForCausalLM
 
-    from hf_ftedit.models.distributed import check_launch, loads_on_one, process_state
+    from hf_ftedit.models.distributed import check_launch, loads_on_main, process_state
 
     check_launch()
-    device = process_state().device  # of this process, also under `accelerate launch`
+    device = process_state().device
+    # The commit rather than the branch: an adapter's recipe must name weights that stay the same.
     commit = _commit_of(name, revision, kwargs.get("token"))
+    kwargs |= {"revision": commit or revision, "dtype": dtype, "trust_remote_code": trust_remote_code}
     if kwargs.get("quantization_config") is not None:
         kwargs["device_map"] = {"": device}
-    with _whole():
-        model = _load(
-            AutoModelForCausalLM,
-            name,
-            revision=commit or revision,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            **kwargs,
-        )
+    with _without_zero3():
+        # `use_safetensors=None`, the default, may fall back to pickled weights, which can run code.
+        model = _load(AutoModelForCausalLM, name, use_safetensors=True, **kwargs)
     keep_gradients(model)
     model.config._commit_hash = commit  # transformers does not keep it
-    if loads_on_one() and not _has_room(model, device):
-        return model  # until FSDP spreads it over the devices
+    if loads_on_main() and not _fits_on(device, model):
+        return model  # until FSDP shards it over the devices
     return model if "device_map" in kwargs else model.to(device)
 
 
 @contextmanager
-def _whole() -> Iterator[None]:
-    """Under ZeRO-3, load whole weights: the unedited model is asked before DeepSpeed spreads them."""
+def _without_zero3() -> Iterator[None]:
+    """
+    Load whole weights under ZeRO-3.
+
+    `from_pretrained` would shard them at once, and a sharded model cannot be run before DeepSpeed has prepared it for
+    training; the unedited model is measured earlier.
+    """
     from transformers.integrations import deepspeed
 
-    kept = deepspeed._hf_deepspeed_config_weak_ref
+    config = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()
     try:
         yield
     finally:
-        deepspeed._hf_deepspeed_config_weak_ref = kept
+        deepspeed._hf_deepspeed_config_weak_ref = config
 
 
-def _has_room(model: Any, device: Any) -> bool:
-    """Whether `device` can hold all weights, and this process has read them."""
+def _fits_on(device: Any, model: Any) -> bool:
+    """Tell whether this process has read the weights of `model`, and `device` can hold them with some room to run."""
     import torch
 
     if any(weight.is_meta for weight in model.parameters()):
@@ -133,15 +153,7 @@ def _has_room(model: Any, device: Any) -> bool:
 
 
 def check_adapter(folder: str | Path, name: str | None = None) -> None:
-    """
-    Raise [`~hf_ftedit.EditError`] where `folder` is no adapter saved as safetensors; its weights are not read.
-
-    Args:
-        folder (`str` or `Path`):
-            Folder of an adapter.
-        name (`str`, *optional*):
-            What to call it in errors.
-    """
+    """Raise [`~hf_ftedit.EditError`] where `folder` (`name` in errors) is no safetensors adapter; reads no weights."""
     from peft import PeftConfig
 
     folder, name = Path(folder), name or str(folder)
@@ -150,77 +162,59 @@ def check_adapter(folder: str | Path, name: str | None = None) -> None:
     try:
         PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise EditError(
-            f"adapter {name!r} cannot be loaded: {first_line(error)}; write or download it again"
-        ) from error
+        raise _unreadable(name, error) from error
 
 
 def load_adapter(
     model: Any, folder: str | Path, *, is_trainable: bool = False, adapter_name: str = "default"
 ) -> PeftModel:
     """
-    `model` with the LoRA adapter in `folder`; only safetensors are read.
+    Put the LoRA adapter in `folder` into `model`, beside other adapters that it may have; only safetensors are read.
 
-    Args:
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            The base model, maybe with other adapters; the adapter is put into it.
-        folder (`str` or `Path`):
-            Folder of the adapter.
-        is_trainable (`bool`, *optional*, defaults to `False`):
-            Whether it will be trained on.
-        adapter_name (`str`, *optional*, defaults to `"default"`):
-            What PEFT calls it.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: there is no such adapter, or it is not saved as safetensors.
+    Raises [`~hf_ftedit.EditError`] where there is no such adapter, or it was made for another model.
     """
     from peft import PeftModel
     from safetensors import SafetensorError
 
     check_adapter(folder)
-    name = str(folder)
     try:
         if hasattr(model, "peft_config"):
             model.load_adapter(folder, adapter_name, is_trainable=is_trainable)
             return model.eval()
-        how: dict[str, Any] = {"is_trainable": is_trainable, "use_safetensors": True}
-        return PeftModel.from_pretrained(model, folder, adapter_name, **how).eval()
+        kwargs: dict[str, Any] = {"is_trainable": is_trainable, "use_safetensors": True}
+        return PeftModel.from_pretrained(model, folder, adapter_name, **kwargs).eval()
     except (OSError, ValueError, SafetensorError) as error:
-        raise EditError(
-            f"adapter {name!r} cannot be loaded: {first_line(error)}; write or download it again"
-        ) from error
+        raise _unreadable(str(folder), error) from error
     except RuntimeError as error:  # tensors of other sizes
         raise EditError(
-            f"adapter {name!r} does not fit this model; give the base model that it was made for"
+            f"adapter {str(folder)!r} does not fit this model; give the base model that it was made for"
         ) from error
+
+
+def _unreadable(name: str, error: Exception) -> EditError:
+    return EditError(f"adapter {name!r} cannot be loaded: {first_line(error)}; write or download it again")
 
 
 def weights_fingerprint(model: Any) -> str | None:
     """
-    A hash of some elements of every weight of the unedited model, the same in float32, bfloat16 and with an adapter.
+    Hash some elements of every weight of the unedited model: 32 hexadecimal digits.
 
-    Args:
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            The model.
-
-    Returns:
-        `str`: 32 hexadecimal digits; `None` for a model whose weights are quantized, sharded or not read.
+    The same in float32, bfloat16 and with an adapter; `None` where weights are quantized, sharded or not read.
     """
     import torch
 
     from hf_ftedit.models.distributed import is_sharded_weight
 
-    found = xxhash.xxh3_128()
+    digest = xxhash.xxh3_128()
     for name, weight in sorted(_own_weights(model)):
-        if not weight.is_floating_point() or is_sharded_weight(weight):
+        if not weight.is_floating_point() or is_sharded_weight(weight) or weight.is_meta:
             return None
-        if weight.is_meta:  # of a process that has not read them
-            return None
+        # A sample tells two models apart, at no cost that a large one would make felt.
         flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // 64)][:64].clone()
-        found.update(f"{name} {tuple(weight.shape)}".encode())
-        found.update(some.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())
-    return found.hexdigest()
+        sample = flat[:: max(1, len(flat) // 64)][:64].clone()
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(sample.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
@@ -233,13 +227,10 @@ def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
 
 def keep_gradients(model: Any) -> None:
     """
-    Keep 4-bit weights in the order that gradients go through.
+    Keep 4-bit weights in the layout that gradients go through, or raise [`~hf_ftedit.EditError`].
 
-    On some CPUs bitsandbytes 0.50 packs them anew at the first pass in evaluation mode, for a kernel without gradient
-    that is then used in training too: all layers below would learn nothing, silently.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: they are packed already.
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks them at the first pass in evaluation mode, for a kernel without
+    gradient that is then used in training too: all layers below would learn nothing, silently.
     """
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
@@ -265,12 +256,12 @@ def check_mergeable(model: Any) -> None:
 
 
 def unedited(model: Any) -> AbstractContextManager[Any]:
-    """Context in which `model` is the model without its adapter; a model without one is taken as it is."""
+    """Switch off the adapter of `model` within the context; a model without one is unedited already."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
 def _commit_of(name: str | None, revision: str | None, token: str | None) -> str | None:
-    """The commit that a revision of a Hub id stands for now; none of a folder, or where loading will say why not."""
+    """The commit that a Hub id's revision stands for now; none of a folder, or where loading will name the cause."""
     from huggingface_hub import resolve_revision
     from huggingface_hub.errors import RevisionResolutionError
 

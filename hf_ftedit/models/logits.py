@@ -1,77 +1,76 @@
-"""Logits only where they are read: a forward pass that projects the target positions and no others."""
+"""Forward passes that compute logits at the target positions only."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
+from hf_ftedit.models.batching import padded
+from hf_ftedit.models.prefix_tree import TokenTree
 from hf_ftedit.models.tokenization import IGNORE_INDEX
 
 
 class TargetLogits(NamedTuple):
-    """
-    The model's predictions of the labelled tokens of a batch, row by row from left to right.
+    """The model's predictions of the labelled tokens of a batch, row by row from left to right."""
 
-    Args:
-        logits (`torch.Tensor` of shape `(targets, vocabulary)`):
-            Logits in the model's precision.
-        labels (`torch.Tensor` of shape `(targets,)`):
-            The token that stands there.
-        rows (`torch.Tensor` of shape `(targets,)`):
-            The row of the batch it belongs to.
-    """
-
-    logits: torch.Tensor
-    labels: torch.Tensor
-    rows: torch.Tensor
+    logits: torch.Tensor  # (targets, vocabulary), in the model's precision
+    labels: torch.Tensor  # (targets,): the token at that place
+    rows: torch.Tensor  # (targets,): its row of the batch
 
 
 def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogits:
     """
     Run `model` and return the logits from which the labelled tokens are predicted.
 
-    The hidden states are projected through the model's own head, with its own scaling and soft-capping, only at the
-    columns of the batch that hold a label (`logits_to_keep`). Batches sorted by length have few such columns. TRL's
-    fused head does the same on Triton devices but scores every position elsewhere.
-
-    Args:
-        model (`torch.nn.Module`):
-            Causal language model, wrapped or not.
-        inputs (`dict`):
-            `input_ids`, `attention_mask` and `labels` of shape `(batch, length)`; other entries go to the model.
+    `inputs` has `input_ids`, `attention_mask` and `labels` of shape `(batch, length)`; other entries go to the model.
+    The model may be wrapped (DDP, `torch.compile`, PEFT); its own head, scaling and soft-capping are applied.
     """
     targets = inputs["labels"][:, 1:]
-    wanted = targets != IGNORE_INDEX
-    columns = wanted.any(dim=0).nonzero().squeeze(1)
+    is_target = targets != IGNORE_INDEX
+    columns = is_target.any(dim=0).nonzero().squeeze(1)
     inputs = {name: value for name, value in inputs.items() if name != "labels"}
+    # Columns of the batch rather than single positions, as `logits_to_keep` takes no others; batches sorted by length
+    # have few. TRL's fused head keeps single positions on Triton devices, but scores every position elsewhere.
     if _keeps_logits(_core(model)) and not learns_prompts(model):
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
-    else:  # what stands in front of the rows' own places are virtual tokens
+    else:  # virtual tokens of a learned prompt stand before the rows' own places
         logits = model(**inputs, use_cache=False).logits[:, -targets.shape[1] - 1 :][:, columns]
-    wanted, targets = wanted[:, columns], targets[:, columns]
-    return TargetLogits(logits[wanted], targets[wanted], wanted.nonzero()[:, 0])
+    is_target, targets = is_target[:, columns], targets[:, columns]
+    return TargetLogits(logits[is_target], targets[is_target], is_target.nonzero()[:, 0])
 
 
-def logits_at(model: Any, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:
+def tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, np.ndarray]:
     """
-    Run `model` and return its logits at some positions, shape `(positions, vocabulary)`.
+    Run `model` on token trees and return the logits from which their targets are predicted.
 
-    Only those hidden states reach the model's head; its own scaling and soft-capping follow as always.
-
-    Args:
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            Causal language model whose output embeddings are the last thing it applies to hidden states.
-        rows (`torch.Tensor` of shape `(positions,)`):
-            Row of the batch of each position.
-        columns (`torch.Tensor` of shape `(positions,)`):
-            Its place in the row.
-        inputs:
-            Go to the model: `input_ids` of shape `(batch, length)` and what belongs to them.
+    Shape `(positions, vocabulary)`; and for each target, in the order of the trees, its row of them: targets after the
+    same token share one.
     """
+    size = max(len(tree.tokens) for tree in trees)
+    tokens, positions = (
+        padded(rows, 0).to(model.device)
+        for rows in ([tree.tokens for tree in trees], [tree.positions for tree in trees])
+    )
+    visible = torch.from_numpy(np.stack([tree.attention_mask(size) for tree in trees])).to(model.device)
+    # Added to the attention's scores: of the masks with four dimensions, the one that every implementation takes.
+    mask = torch.zeros(visible.shape, dtype=model.dtype, device=model.device)
+    mask = mask.masked_fill_(~visible, torch.finfo(model.dtype).min)[:, None]
+    nodes = [(row, target.node) for row, tree in enumerate(trees) for target in tree.targets]
+    places, owner = np.unique(nodes, axis=0, return_inverse=True)
+    rows, columns = torch.from_numpy(places).to(model.device).unbind(1)
+    inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+    return _logits_at(model, rows, columns, inputs), owner.ravel()
 
+
+def _logits_at(model: Any, rows: torch.Tensor, columns: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+    """Logits at the positions (row, column) alone; the output embeddings must be the last layer that is applied."""
+
+    # A hook, as `logits_to_keep` takes whole columns only: in token trees nearly every column has a target somewhere.
     def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden, *others = args
         return hidden[rows.to(hidden.device), columns.to(hidden.device)][None], *others
@@ -84,13 +83,13 @@ def logits_at(model: Any, rows: torch.Tensor, columns: torch.Tensor, **inputs: A
 
 
 def learns_prompts(model: Any) -> bool:
-    """Whether an adapter puts virtual tokens before each row (prompt tuning and its kin)."""
+    """Tell whether an adapter puts virtual tokens before each row (prompt tuning and its kin)."""
     return getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
 
 
-def token_log_probs(found: TargetLogits) -> torch.Tensor:
+def token_log_probs(targets: TargetLogits) -> torch.Tensor:
     """Log-probability of each label in float32, shape `(targets,)`, natural logarithm."""
-    return -torch.nn.functional.cross_entropy(found.logits.float(), found.labels, reduction="none")
+    return -torch.nn.functional.cross_entropy(targets.logits.float(), targets.labels, reduction="none")
 
 
 def _core(model: Any) -> type:

@@ -1,4 +1,4 @@
-"""Prompts with their targets to token trees: what several sequences begin with stands, and is computed, once."""
+"""Token trees: several sequences in one, in which a beginning that they share stands, and is computed, once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 
 from hf_ftedit.models.tokenization import EncodedPair
 
-WIDTH = 96  # tokens of a tree: more share more, but each attends to all of them
+# Tokens of a tree. In wider ones more beginnings are shared, but every token attends to (masked) all of them.
+WIDTH = 96
 
 
-class Read(NamedTuple):
-    """A target token of a pair, and the position of the token in the tree from which it is predicted."""
+class TargetToken(NamedTuple):
+    """A token to be predicted."""
 
-    node: int
+    node: int  # position in the tree of the token from which it is predicted
     token: int
-    pair: int
+    pair: int  # index of the pair whose target it is part of
 
 
 class _Branch(NamedTuple):
-    """New tokens from position `first` up to `end`, behind the tokens at the positions `before`."""
+    """New tokens of the tree, from position `first` up to `end`, that follow the tokens at the positions `before`."""
 
     before: list[int]
     first: int
@@ -31,21 +32,11 @@ class _Branch(NamedTuple):
 
 @dataclass
 class TokenTree:
-    """
-    Token sequences in one: each token sees those before it in its own sequence, wherever they stand.
-
-    Args:
-        tokens (`list[int]`):
-            Each beginning that sequences share stands once.
-        positions (`list[int]`):
-            Place of each token in its own sequence, from 0.
-        reads (`list[Read]`):
-            What is to be predicted.
-    """
+    """Token sequences in one: each token attends to those before it in its own sequence, wherever they stand."""
 
     tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    reads: list[Read] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)  # place of each token in its own sequence, from 0
+    targets: list[TargetToken] = field(default_factory=list)
     _branches: list[_Branch] = field(default_factory=list)
 
     def grow(self, before: list[int], tokens: Sequence[int]) -> list[int]:
@@ -58,53 +49,52 @@ class TokenTree:
         self.positions += range(len(before), len(before) + len(tokens))
         return before + list(range(first, len(self.tokens)))
 
-    def visible(self, size: int) -> np.ndarray:
-        """Which token sees which, shape `(size, size)`; what fills up to `size` sees itself."""
-        seen, below = np.eye(size, dtype=bool), np.tri(size, dtype=bool)
+    def attention_mask(self, size: int) -> np.ndarray:
+        """Boolean mask of shape `(size, size)`, true where the row's token attends to the column's."""
+        # Padding attends to itself: a row without any true entry would be NaN after the softmax.
+        mask, causal = np.eye(size, dtype=bool), np.tri(size, dtype=bool)
         for before, first, end in self._branches:
-            seen[first:end, before] = True
-            seen[first:end, first:end] = below[: end - first, : end - first]
-        return seen
+            mask[first:end, before] = True
+            mask[first:end, first:end] = causal[: end - first, : end - first]
+        return mask
 
 
-def pack(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
+def token_trees(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
     """
-    Pairs as trees of about `width` tokens, the largest first; a longer prompt is a tree with all of its targets.
+    Merge pairs into trees, the largest first.
 
-    The last token of a pair is only ever predicted, so it is not in the tree.
-
-    Args:
-        pairs (`Sequence[EncodedPair]`):
-            Prompts with their targets.
-        width (`int`, *optional*, defaults to `96`):
-            Tokens of a tree beyond what all pairs begin with, such as a chat template's.
+    A tree has about `width` tokens beyond those that all pairs begin with, such as a chat template's. A longer prompt
+    makes a tree with all of its targets. The last token of a pair is only ever predicted, so it is not in the tree.
     """
+    # In the order of their tokens, the neighbors of a pair are those that share the most with it.
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].input_ids)
-    front = _shared(pairs[order[0]].input_ids[:-1], pairs[order[-1]].input_ids[:-1]) if order else 0
+    front = _common(pairs[order[0]].input_ids[:-1], pairs[order[-1]].input_ids[:-1]) if order else 0
     trees: list[TokenTree] = []
     last: list[int] = []
     nodes: list[int] = []
     for index in order:
-        ids = pairs[index].input_ids[:-1]
-        common = _shared(last, ids)
+        ids, start = pairs[index].input_ids[:-1], pairs[index].start
+        common = _common(last, ids)
         if not trees or _is_full(trees[-1], common - front, len(ids) - common, front + width):
             trees.append(TokenTree())
             common = 0
         nodes = trees[-1].grow(nodes[:common], ids[common:])
-        targets = enumerate(pairs[index].input_ids[pairs[index].start :], pairs[index].start)
-        trees[-1].reads += [Read(nodes[position - 1], token, index) for position, token in targets]
+        targets = enumerate(pairs[index].input_ids[start:], start)
+        trees[-1].targets += [TargetToken(nodes[place - 1], token, index) for place, token in targets]
         last = ids
     return sorted(trees, key=lambda tree: len(tree.tokens), reverse=True)
 
 
 def _is_full(tree: TokenTree, common: int, new: int, width: int) -> bool:
-    """Whether a sequence should begin another tree; one that shares more than it adds may stay for longer."""
+    """Tell whether a sequence that adds `new` tokens to `common` ones should begin another tree."""
     size = len(tree.tokens) + new
+    # One that shares more than it adds is worth a wider tree, as in another one its beginning is computed again. But
+    # attention grows with the square of the size: up to four widths, or twice a prompt that alone is longer.
     return size > width and (new >= common or size > max(4 * width, 2 * (common + new)))
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Count the tokens that both sequences begin with."""
     for place, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return place

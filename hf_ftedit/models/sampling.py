@@ -1,4 +1,4 @@
-"""Text sampled from a model: prefixes from the empty context, and continuations that depend on their seed alone."""
+"""Sampled text: prefixes from the empty context, and continuations that depend on their seed alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.decoding import OnDone, generated_tokens, room, texts_in_batches
 from hf_ftedit.models.distributed import Processes
+from hf_ftedit.models.generation import OnDone, Prompt, generated_texts, generated_tokens, room
 from hf_ftedit.models.tokenization import encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TEXT_TOKENS = 100
+TEXT_TOKENS = 100  # of a text with its prompt, as in ROME's evaluation
+MAX_DRAWS = 22  # of a batch of prefixes, some of which may be refused each time
 
 
 def sample_prefixes(
@@ -38,47 +39,36 @@ def sample_prefixes(
     """
     Sample `count` texts of `length` tokens from the empty context, cleaned to one line without special tokens.
 
-    Under `accelerate launch` every process must call this: the batches are shared out, and all return all texts, which
-    are the same on any number of processes.
-
-    Args:
-        model (`PreTrainedModel`):
-            The unedited model.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer; the context is its beginning-of-sequence token, or its end-of-sequence token.
-        length (`int`):
-            Tokens in each text.
-        count (`int`):
-            How many texts.
-        top_k (`int`, *optional*, defaults to `5`):
-            Sample among this many most likely tokens.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the sampling; the global random state is left as it was.
-        accept (`Callable[[str], bool]`, *optional*):
-            Tells which texts will do; others are drawn again. By default those that are not empty.
-        batch_size (`int`, *optional*, defaults to `128`):
-            Texts sampled at once.
-
-    Raises:
-        [`EditError`]: the tokenizer has no token to begin with, or the model samples too few usable texts.
+    Those that `accept` refuses are drawn again. The global random state is left as it was. Under `accelerate launch`
+    every process must call this: the batches are shared out, and all return all texts, which are the same on any
+    number of processes. Raises [`~hf_ftedit.EditError`] where the tokenizer has no token to begin with, or the model
+    samples too few usable texts.
     """
     start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
     if start is None:
         raise EditError("the tokenizer has neither a beginning- nor an end-of-sequence token to sample from; set one")
-    how: dict[str, Any] = {"length": length, "top_k": top_k, "accept": accept}
+    prompt = Prompt("", [start], length)
     sizes = [min(batch_size, count - begin) for begin in range(0, count, batch_size)]
     processes = Processes(model)
-    what, hides = f"Sampling prefixes of {length} tokens", processes.hides_bar
-    with tqdm(total=len(processes.share(sizes)), desc=what, unit="batch", leave=False, disable=hides) as bar:
+    bar = tqdm(
+        total=len(processes.share(sizes)),
+        desc=f"Sampling prefixes of {length} tokens",
+        unit="batch",
+        leave=False,
+        disable=processes.hides_bar,
+    )
 
-        def sample(mine: list[int]) -> Iterator[list[str]]:
-            for number in mine:
-                # Of its own seed, so that it does not matter who samples it; the first one's is the seed itself.
-                own = random.Random(f"{seed}/{number}").getrandbits(63) if number else seed
-                yield _sampled_batch(model, tokenizer, start, sizes[number], seed=own, **how)
-                bar.update()
+    def sample(numbers: list[int]) -> Iterator[list[str]]:
+        for number in numbers:
+            # Each batch has a seed of its own, so that it does not matter which process samples it.
+            own_seed = random.Random(f"{seed}/{number}").getrandbits(63) if number else seed
+            with _seeded(model, own_seed):
+                texts = _sampled_batch(model, tokenizer, [prompt] * sizes[number], top_k, accept)
+            bar.update()
+            yield texts
 
-        batches = processes.each_once(range(len(sizes)), lambda mine: list(sample(mine)))
+    with bar:
+        batches = processes.each_once(range(len(sizes)), lambda numbers: list(sample(numbers)))
     return [text for batch in batches for text in batch]
 
 
@@ -95,83 +85,58 @@ def sample_continuations(
     on_done: OnDone | None = None,
 ) -> list[str]:
     """
-    Texts that go on from `prompts`, sampled among the `top_k` likeliest tokens; the prompts are part of them.
+    Continue each prompt to a text of `length` tokens, sampled among the `top_k` likeliest ones; prompts included.
 
     A text depends on its own seed and prompt alone, not on what else is in its batch: the largest of the top
-    log-probabilities with Gumbel noise added is a sample of them (Maddison et al. 2014, arXiv 1411.0030).
-
-    Args:
-        model (`PreTrainedModel`):
-            Model to write.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        prompts (`Sequence[str]`):
-            How the texts begin.
-        seeds (`Sequence[int]`):
-            One for each text.
-        length (`int`, *optional*, defaults to `100`):
-            Tokens of a text with those of its prompt, as in ROME's evaluation; an end of sequence is not sampled.
-        top_k (`int`, *optional*, defaults to `5`):
-            Sample among this many most likely tokens.
-        tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens of a batch, padding included; halved where memory does not suffice.
-        desc (`str`, *optional*, defaults to `"Writing"`):
-            Label of the progress bar.
-        on_done (`Callable`, *optional*):
-            Told the indices of the prompts of each batch, and their texts.
-
-    Raises:
-        [`EditError`]: a prompt leaves no room in the model's context, or not even one fits into memory.
+    log-probabilities with Gumbel noise added is a sample of them (Maddison et al. 2014, arXiv 1411.0030). An end of
+    sequence is not sampled. Raises [`~hf_ftedit.EditError`] where a prompt leaves no room in the model's context, or
+    one does not fit into memory.
     """
     encoded = encode_prompts(tokenizer, prompts)
-    lengths = [min(max(1, length - len(ids)), room(model, ids)) for ids in encoded]
 
-    def write(batch: Sequence[int]) -> list[str]:
-        ids, wanted = [encoded[index] for index in batch], [lengths[index] for index in batch]
-        noise = _gumbel([seeds[index] for index in batch], (max(wanted), top_k)).to(model.device)
-        sample = LogitsProcessorList([_TopKSample(noise, max(map(len, ids)))])
-        settings = {"do_sample": False, "min_new_tokens": max(wanted), "logits_processor": sample}
-        tokens = generated_tokens(model, tokenizer, ids, wanted, **settings)
-        whole = [before + after for before, after in zip(ids, tokens, strict=True)]
+    def write(batch: list[Prompt]) -> list[str]:
+        steps = max(prompt.new_tokens for prompt in batch)
+        noise = _gumbel([prompt.seed for prompt in batch], (steps, top_k)).to(model.device)
+        sample = LogitsProcessorList([_TopKSample(noise, max(len(prompt.ids) for prompt in batch))])
+        settings = {"do_sample": False, "min_new_tokens": steps, "logits_processor": sample}
+        tokens = generated_tokens(model, tokenizer, batch, **settings)
+        whole = [prompt.ids + after for prompt, after in zip(batch, tokens, strict=True)]
         return tokenizer.batch_decode(whole, skip_special_tokens=True)
 
-    return texts_in_batches(write, prompts, encoded, lengths, model, tokens_per_batch, desc, on_done)
+    tasks = [
+        Prompt(text, ids, min(max(1, length - len(ids)), room(model, ids)), seed)
+        for text, ids, seed in zip(prompts, encoded, seeds, strict=True)
+    ]
+    return generated_texts(model, tasks, write, tokens_per_batch=tokens_per_batch, desc=desc, on_done=on_done)
 
 
 def clean_text(text: str) -> str:
-    """`text` on one line without control characters, doubled spaces, or sentence ends at its end."""
+    """Put `text` on one line without control characters, doubled spaces, or sentence ends at its end."""
     text = "".join(" " if unicodedata.category(char).startswith(("C", "Z")) else char for char in text)
     return re.sub(r" +", " ", text.replace("\ufffd", "")).strip().rstrip(".!?,;: ")
 
 
 def _sampled_batch(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    start: int,
-    count: int,
-    *,
-    length: int,
-    top_k: int,
-    seed: int,
-    accept: Callable[[str], bool],
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], top_k: int, accept: Callable[[str], bool]
 ) -> list[str]:
-    """`count` usable texts that begin with the token `start`."""
-    settings = {"do_sample": True, "top_k": top_k, "top_p": 1.0, "temperature": 1.0, "min_new_tokens": length}
+    """A usable text for each prompt; all prompts are the same."""
+    settings = {"do_sample": True, "top_k": top_k, "top_p": 1.0, "temperature": 1.0}
     texts: list[str] = []
-    with _seeded(model, seed):
-        for _ in range(22):  # refused samples are drawn again, but not for ever
-            batch = [[start]] * (count - len(texts))
-            tokens = generated_tokens(model, tokenizer, batch, [length] * len(batch), **settings)
-            cleaned = map(clean_text, tokenizer.batch_decode(tokens, skip_special_tokens=True))
-            texts += [text for text in cleaned if text and accept(text)]
-            if len(texts) == count:
-                return texts
-    raise EditError(f"the model sampled only {len(texts)} usable prefixes of {count}; use paraphrase_strategy 'none'")
+    for _ in range(MAX_DRAWS):
+        missing = prompts[len(texts) :]
+        tokens = generated_tokens(model, tokenizer, missing, min_new_tokens=missing[0].new_tokens, **settings)
+        cleaned = map(clean_text, tokenizer.batch_decode(tokens, skip_special_tokens=True))
+        texts += [text for text in cleaned if text and accept(text)]
+        if len(texts) == len(prompts):
+            return texts
+    raise EditError(
+        f"the model sampled only {len(texts)} usable prefixes of {len(prompts)}; use paraphrase_strategy 'none'"
+    )
 
 
 @contextmanager
 def _seeded(model: PreTrainedModel, seed: int) -> Iterator[None]:
-    """Seed torch inside the block, and restore its random states behind it."""
+    """Seed torch within the context, and restore its random states afterwards."""
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -179,7 +144,7 @@ def _seeded(model: PreTrainedModel, seed: int) -> Iterator[None]:
 
 
 class _TopKSample(LogitsProcessor):
-    """Leaves of each row the one token that `noise`, of shape `(rows, steps, k)`, samples among its `k` likeliest."""
+    """Keeps of each row the one token that `noise`, of shape `(rows, steps, k)`, samples among its `k` likeliest."""
 
     def __init__(self, noise: torch.Tensor, start: int) -> None:
         self.noise, self.start = noise, start
@@ -191,6 +156,7 @@ class _TopKSample(LogitsProcessor):
 
 
 def _gumbel(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard Gumbel noise of this shape for each seed, on the CPU so that every device draws the same."""
+    """Standard Gumbel noise of this shape for each seed."""
+    # On the CPU, so that every device draws the same.
     uniform = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return -torch.log(-torch.log(torch.stack(uniform).clamp(min=1e-20, max=1 - 1e-7)))

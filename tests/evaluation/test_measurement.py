@@ -14,9 +14,10 @@ from hf_ftedit.data.readers import read_edits
 from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
+from hf_ftedit.evaluation.matching import normalized
 from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
-from hf_ftedit.models.answer_text import first_sentence, normalized
+from hf_ftedit.models.generation import first_sentence
 from hf_ftedit.models.likelihood import score_pairs
 from hf_ftedit.models.loading import asset, load_model, load_tokenizer
 from hf_ftedit.models.logits import target_logits

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.batching import in_batches, old_objects_apart
+from hf_ftedit.models.batching import gc_frozen, in_batches
 from hf_ftedit.models.generation import greedy_answers
 from hf_ftedit.models.likelihood import score_pairs
 from hf_ftedit.models.sampling import sample_continuations
@@ -212,9 +212,9 @@ def test_a_model_that_never_fits_says_what_to_do():
 
 def test_old_objects_are_left_alone_in_the_context_only():
     gc.unfreeze()
-    with old_objects_apart():
+    with gc_frozen():
         inside = gc.get_freeze_count()
-        with old_objects_apart():
+        with gc_frozen():
             assert gc.get_freeze_count() > inside / 2 > 0  # some may die meanwhile
         assert gc.get_freeze_count() > inside / 2  # the outer one still holds
     assert gc.get_freeze_count() == 0
@@ -223,6 +223,6 @@ def test_old_objects_are_left_alone_in_the_context_only():
 def test_objects_that_others_set_apart_stay_so():
     gc.freeze()
     count = gc.get_freeze_count()
-    with pytest.raises(KeyboardInterrupt), old_objects_apart():
+    with pytest.raises(KeyboardInterrupt), gc_frozen():
         raise KeyboardInterrupt
     assert gc.get_freeze_count() > count / 2  # a few may die meanwhile

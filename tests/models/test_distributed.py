@@ -165,11 +165,27 @@ def test_one_process_does_everything():
     assert into == [None]  # it knows
 
 
+def test_only_the_main_process_runs_what_only_it_has_loaded(monkeypatch):
+    state = SimpleNamespace(is_main_process=False, process_index=1, num_processes=3)
+    monkeypatch.setattr("hf_ftedit.models.distributed.process_state", lambda: state)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    model = tiny_model("gpt2", bpe_tokenizer())
+    assert Processes(model).share("abcde") == ["b", "e"]
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "1")
+    assert (Processes(model).share("abcde"), Processes(model).count) == ([], 3)
+    assert Processes().share("abcde") == ["b", "e"]  # work without a model is shared
+    model.lm_head.weight.ds_id = 0  # as ZeRO-3 marks it
+    assert (Processes(model).share("abcde"), Processes(model).count) == (list("abcde"), 1)
+    state.is_main_process = True
+    del model.lm_head.weight.ds_id
+    assert Processes(model).share("abcde") == list("abcde")
+
+
 def test_an_item_is_asked_once_and_errors_are_raised():
     processes = Processes()
     assert processes.each_once("abc", lambda items: [item.upper() for item in items]) == ["A", "B", "C"]
     assert processes.each_once([], lambda items: pytest.fail("nothing to ask")) == []
-    with pytest.raises(EditError, match="too long"), processes.failing_together(), processes.lockstep():
+    with pytest.raises(EditError, match="too long"), processes.failing_together():
         raise EditError("too long")
 
 

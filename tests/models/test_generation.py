@@ -1,13 +1,18 @@
+import doctest
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import PROMPTS, bos_tokenizer, bpe_tokenizer, eloquent, sentencepiece_tokenizer, tiny_model
 
-from hf_ftedit.models.answer_text import first_sentence
-from hf_ftedit.models.generation import _SentenceEnded, greedy_answers
+import hf_ftedit.models.generation
+from hf_ftedit.errors import EditError
+from hf_ftedit.models.generation import _SentenceEnded, first_sentence, greedy_answers
 from hf_ftedit.models.loading import load_model, load_tokenizer
+from hf_ftedit.models.sampling import sample_continuations
 
+SENTENCES = st.text(st.sampled_from("ab A.!?\n 。3é")) | st.text()
 TOKENIZER = bpe_tokenizer()
 
 
@@ -93,7 +98,108 @@ def test_an_answer_does_not_end_within_a_character(monkeypatch):
     tokenizer = bpe_tokenizer()
     part = tokenizer("青藏", add_special_tokens=False).input_ids[:-1]  # the last byte is missing
     assert tokenizer.decode(part).endswith("\ufffd")
-    monkeypatch.setattr(
-        "hf_ftedit.models.generation.generated_tokens", lambda model, tokenizer, ids, *rest, **how: [part] * len(ids)
-    )
+    monkeypatch.setattr("hf_ftedit.models.generation.generated_tokens", lambda *args, **settings: [part])
     assert greedy_answers(tiny_model("gpt2", tokenizer), tokenizer, ["a"]) == ["青"]
+
+
+@pytest.mark.parametrize(
+    "habits",
+    [
+        {"do_sample": True, "temperature": 0.2, "top_p": 0.1, "top_k": 2},
+        {"repetition_penalty": 1.3},  # as Qwen2.5's chat models have
+        {"no_repeat_ngram_size": 2},
+        {"num_beams": 2},
+    ],
+    ids=lambda habits: next(iter(habits)),
+)
+def test_a_models_habits_of_generation_are_not_its_knowledge(habits):
+    tokenizer = TOKENIZER
+    model = eloquent("llama", tokenizer)
+    expected = (
+        greedy_answers(model, tokenizer, PROMPTS),
+        sample_continuations(model, tokenizer, PROMPTS, range(12), length=20),
+    )
+    model.generation_config.update(**habits)
+    found = (
+        greedy_answers(model, tokenizer, PROMPTS),
+        sample_continuations(model, tokenizer, PROMPTS, range(12), length=20),
+    )
+    assert found == expected
+
+
+def test_a_prompt_that_fills_the_context_is_an_error():
+    tokenizer = bpe_tokenizer()
+    with pytest.raises(EditError, match="fills the model's context"):
+        greedy_answers(tiny_model("gpt2", tokenizer, context=4), tokenizer, ["The capital of Kazakhstan is"])
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Rome", "Rome"),
+        (" Rome. It lies", "Rome"),
+        ("Rome.", "Rome"),
+        (" Rome! It", "Rome"),
+        (" Rome? Yes", "Rome"),
+        (" Rome\nParis", "Rome"),
+        (" Rome \n\n Paris", "Rome"),
+        ("\n\nRome\nParis", "Rome"),  # a model that starts with a line break
+        (" J. R. R. Tolkien. He", "J. R. R. Tolkien"),
+        (" J.R.R. Tolkien. He", "J.R.R. Tolkien"),
+        (" George H. W. Bush, of course. He", "George H. W. Bush, of course"),
+        (" 3.5 million people. It", "3.5 million people"),
+        (" in 1984. It", "in 1984"),
+        (" 3.5 million! Yes", "3.5 million"),
+        (" Washington, D.C. is\nmore", "Washington, D.C. is"),
+        (" at 10.30 in St. Louis. There", "at 10.30 in St. Louis"),
+        (" Washington D.C. is its seat. It", "Washington D.C. is its seat"),
+        (" Dr. Jekyll and Mr. Hyde. It", "Dr. Jekyll and Mr. Hyde"),
+        (" Martin Luther King Jr. and Gen. Lee met. They", "Martin Luther King Jr. and Gen. Lee met"),
+        (" the first. Prof. Moriarty", "the first"),
+        (" a forest. It", "a forest"),  # that ends in "st"
+        (" example.com and Yahoo! Inc", "example.com and Yahoo"),
+        (" Who framed Roger Rabbit?! It", "Who framed Roger Rabbit?"),
+        (" Well... it is Rome. Or", "Well.."),
+        (" Well… it is Rome. Or", "Well… it is Rome"),
+        ("東京。大阪", "東京"),
+        ("本当！はい", "本当"),
+        ("何？はい", "何"),
+        ("", ""),
+        (" \n\t ", ""),
+        (".", ""),
+        (" . Rome", ""),
+        ("! Rome", ""),
+    ],
+)
+def test_first_sentence(text, expected):
+    assert first_sentence(text) == expected
+
+
+@pytest.mark.parametrize("text, expected", [(" 7. It has", "7"), (" group 9. It", "group 9"), (" 3.5. It", "3.5")])
+def test_a_digit_is_no_initial(text, expected):
+    assert first_sentence(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " vitamin C. It is in lemons",  # no way to tell it from an initial
+        " He said “no.” Then he left",
+        " No. 5 by Chanel",
+    ],
+)
+def test_what_may_go_on_is_not_cut(text):
+    assert first_sentence(text) == text.strip()
+
+
+@settings(deadline=None)
+@given(SENTENCES)
+def test_a_first_sentence_is_a_part_of_the_text_on_one_line(text):
+    found = first_sentence(text)
+    assert found in text
+    assert "\n" not in found
+    assert found == found.strip()
+
+
+def test_the_example_in_the_docstring():
+    assert doctest.testmod(hf_ftedit.models.generation).failed == 0

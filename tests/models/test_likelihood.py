@@ -1,6 +1,7 @@
 """Scores agree with one pair at a time and plain logits, whether or not a model reads token trees."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.likelihood import _reads_trees, score_pairs
-from hf_ftedit.models.prefix_tree import pack
+from hf_ftedit.models import tree_support
+from hf_ftedit.models.likelihood import score_pairs
+from hf_ftedit.models.prefix_tree import token_trees
 from hf_ftedit.models.tokenization import encode_pairs
 
 TOKENIZER = bpe_tokenizer()
@@ -109,7 +111,8 @@ def encoded(prompts=PROMPTS, targets=TARGETS, tokenizer=TOKENIZER):
 @torch.no_grad()
 def reads_trees(model, *texts):
     pairs = encoded(*texts)
-    return _reads_trees(model.eval(), pack(pairs), max(len(pair.input_ids) for pair in pairs))
+    longest, largest = max(len(pair.input_ids) for pair in pairs), len(token_trees(pairs)[0].tokens)
+    return tree_support.reads_trees(model.eval(), longest, largest)
 
 
 @pytest.mark.parametrize("family", [*TREES, "llama4_text", *ROWS])
@@ -216,7 +219,7 @@ def test_other_precisions_give_about_the_same(family, dtype, atol):
     np.testing.assert_allclose(found.logprob, expected.logprob, rtol=0, atol=atol)
 
 
-def asked(model):
+def passes(model):
     """The tokens of each forward pass from here on, a list that fills."""
     seen = []
     model.register_forward_pre_hook(lambda _, args, inputs: seen.append(inputs["input_ids"]), with_kwargs=True)
@@ -225,16 +228,56 @@ def asked(model):
 
 def test_what_prompts_share_is_computed_once():
     model = build("gpt2")
-    seen = asked(model)
+    seen = passes(model)
     score_pairs(model, TOKENIZER, PROMPTS, TARGETS)
     *_, batch = seen
     assert len(seen) == 3  # the first two ask whether the model reads trees
     assert batch.numel() == trie_size(encoded()) < sum(len(ids) - 1 for ids, _ in encoded())
 
 
+def test_a_model_is_tried_once():
+    model = build("gpt2")
+    seen = passes(model)
+    assert all(reads_trees(model) for _ in range(2)) and len(seen) == 2
+    longer = [f"{PROMPTS[5]} {PROMPTS[5]}"], TARGETS[:1]
+    assert reads_trees(model, *longer) and len(seen) == 4  # a longer prompt may be beyond a window
+    assert reads_trees(model) and reads_trees(model, *longer) and len(seen) == 4
+    assert reads_trees(model.to(torch.float64)) and len(seen) == 6
+
+
+def test_a_model_that_fails_the_test_is_not_tried_again(caplog):
+    model = build("bloom")
+    seen = passes(model)
+    with caplog.at_level(logging.INFO, logger="hf_ftedit.models.tree_support"):
+        assert not any(reads_trees(model) for _ in range(2))
+    assert len(seen) <= 2
+    assert [record.getMessage() for record in caplog.records] == ["BloomForCausalLM does not read token trees"]
+
+
+def test_memory_that_runs_out_decides_nothing(caplog):
+    def fail(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model = build("gpt2")
+    hook = model.register_forward_pre_hook(fail)
+    assert not reads_trees(model) and "out of memory" in caplog.text
+    hook.remove()
+    assert reads_trees(model)
+
+
+def test_an_adapter_and_its_base_are_tried_apart():
+    model = with_lora(build("llama"))
+    seen = passes(model.get_base_model())
+    for _ in range(2):
+        assert reads_trees(model)
+        with model.disable_adapter():
+            assert reads_trees(model)
+    assert len(seen) == 4
+
+
 def test_a_model_that_reads_no_trees_gets_each_pair_in_a_row():
     model = build("bloom")
-    seen = asked(model)
+    seen = passes(model)
     score_pairs(model, TOKENIZER, PROMPTS, TARGETS, tokens_per_batch=40)
     rows = [batch for batch in seen[1:] if batch.shape != seen[0].shape]
     assert sum(map(len, rows)) == len(PROMPTS)
@@ -289,7 +332,7 @@ def test_a_pair_that_stands_twice_has_its_score_twice(family):
 
 def test_no_pairs_ask_nothing():
     model, told = build("gpt2"), []
-    seen = asked(model)
+    seen = passes(model)
     scores = score_pairs(model, TOKENIZER, [], [], on_scored=lambda *args: told.append(args))
     assert [column.shape for column in scores] == [(0,)] * 3
     assert not seen and not told

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_ftedit.models.prefix_tree import Read, pack
+from hf_ftedit.models.prefix_tree import TargetToken, token_trees
 from hf_ftedit.models.tokenization import EncodedPair
 
 SMALL_TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=12)  # few tokens, so that much is shared
@@ -14,9 +14,10 @@ def read_back(trees):
     """What each pair's tokens are predicted from, as the mask shows it: {pair: [(tokens before, token), ...]}."""
     found = {}
     for tree in trees:
-        visible, tokens, positions = tree.visible(len(tree.tokens)), np.array(tree.tokens), np.array(tree.positions)
-        for node, token, pair in tree.reads:
-            seen = np.flatnonzero(visible[node])
+        mask = tree.attention_mask(len(tree.tokens))
+        tokens, positions = np.array(tree.tokens), np.array(tree.positions)
+        for node, token, pair in tree.targets:
+            seen = np.flatnonzero(mask[node])
             seen = seen[np.argsort(positions[seen])]
             assert positions[seen].tolist() == list(range(len(seen)))
             found.setdefault(pair, []).append((tokens[seen].tolist(), token))
@@ -37,7 +38,7 @@ def trie_size(pairs):
 
 
 def sizes(pairs, width):
-    return [len(tree.tokens) for tree in pack(pairs, width)]
+    return [len(tree.tokens) for tree in token_trees(pairs, width)]
 
 
 def test_a_tree_by_hand():
@@ -47,11 +48,11 @@ def test_a_tree_by_hand():
         EncodedPair([1, 2, 3, 4, 9], 3),
         EncodedPair([1, 2, 5, 7, 0], 4),
     ]
-    [tree] = pack(pairs)
+    [tree] = token_trees(pairs)
     assert tree.tokens == [1, 2, 3, 4, 5, 6, 7, 7]
     assert tree.positions == [0, 1, 2, 3, 2, 3, 3, 0]
-    assert tree.reads == [Read(2, 4, 2), Read(3, 9, 2), Read(5, 9, 1), Read(6, 0, 3), Read(7, 8, 0)]
-    assert tree.visible(9).astype(int).tolist() == [
+    assert [tuple(target) for target in tree.targets] == [(2, 4, 2), (3, 9, 2), (5, 9, 1), (6, 0, 3), (7, 8, 0)]
+    assert tree.attention_mask(9).astype(int).tolist() == [
         [1, 0, 0, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0, 0, 0, 0],
@@ -67,7 +68,7 @@ def test_a_tree_by_hand():
 @settings(deadline=None)
 @given(PAIRS, st.integers(1, 20))
 def test_every_pair_can_be_read_back_through_the_mask(pairs, width):
-    trees = pack(pairs, width)
+    trees = token_trees(pairs, width)
     assert read_back(trees) == predictions(pairs)
     tokens = [len(tree.tokens) for tree in trees]
     assert tokens == sorted(tokens, reverse=True)
@@ -77,7 +78,7 @@ def test_every_pair_can_be_read_back_through_the_mask(pairs, width):
 @settings(deadline=None)
 @given(PAIRS)
 def test_what_fits_into_one_tree_is_there_once(pairs):
-    trees = pack(pairs, width=1000)
+    trees = token_trees(pairs, width=1000)
     assert len(trees) == bool(pairs)
     assert sum(len(tree.tokens) for tree in trees) == trie_size(pairs)
 
@@ -110,30 +111,30 @@ def test_a_sequence_that_shares_more_than_it_adds_stays_up_to_four_widths():
 def test_a_longer_prompt_is_a_tree_with_all_of_its_targets(length):
     long = [EncodedPair([5] * length + [target, 0], length) for target in (6, 7, 8)]
     short = [EncodedPair([1, 2], 1), EncodedPair([9, 2], 1)]
-    trees = pack(short + long + long[:1], width=4)
+    trees = token_trees(short + long + long[:1], width=4)
     assert [len(tree.tokens) for tree in trees] == [length + 3, 1, 1]
-    assert [len(tree.reads) for tree in trees] == [8, 1, 1]
+    assert [len(tree.targets) for tree in trees] == [8, 1, 1]
 
 
 def test_pairs_that_stand_twice_are_computed_once_and_read_twice():
     pairs = [EncodedPair([3, 4, 5], 1)] * 2
-    [tree] = pack(pairs)
+    [tree] = token_trees(pairs)
     assert tree.tokens == [3, 4]
-    assert tree.reads == [Read(0, 4, 0), Read(1, 5, 0), Read(0, 4, 1), Read(1, 5, 1)]
+    assert tree.targets == [TargetToken(0, 4, 0), TargetToken(1, 5, 0), TargetToken(0, 4, 1), TargetToken(1, 5, 1)]
 
 
 def test_a_pair_within_another_adds_nothing():
-    [tree] = pack([EncodedPair([3, 4, 5, 6], 3), EncodedPair([3, 4, 5], 2)])
+    [tree] = token_trees([EncodedPair([3, 4, 5, 6], 3), EncodedPair([3, 4, 5], 2)])
     assert tree.tokens == [3, 4, 5]
-    assert tree.reads == [Read(1, 5, 1), Read(2, 6, 0)]
+    assert tree.targets == [TargetToken(1, 5, 1), TargetToken(2, 6, 0)]
 
 
 def test_one_token_can_be_a_prompt_and_a_tree():
-    [tree] = pack([EncodedPair([4, 0], 1), EncodedPair([4, 2], 1)])
+    [tree] = token_trees([EncodedPair([4, 0], 1), EncodedPair([4, 2], 1)])
     assert (tree.tokens, tree.positions) == ([4], [0])
-    assert tree.reads == [Read(0, 0, 0), Read(0, 2, 1)]  # token 0 is a token
-    assert tree.visible(1).tolist() == [[True]]
+    assert tree.targets == [TargetToken(0, 0, 0), TargetToken(0, 2, 1)]  # token 0 is a token
+    assert tree.attention_mask(1).tolist() == [[True]]
 
 
 def test_no_pairs_are_no_trees():
-    assert pack([]) == []
+    assert token_trees([]) == []

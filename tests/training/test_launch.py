@@ -239,8 +239,8 @@ def test_every_probe_is_scored_once(alone, both):
     for when in range(2):  # before training, and after it
         first, second = (list(map(tuple, found["pairs"][when])) for found in both[0])
         expected = sorted(map(tuple, alone[0]["pairs"][when]))
-        if when and both[0][0]["type"] == "DistributedType.DEEPSPEED":
-            assert sorted(first) == sorted(second) == expected  # it has no lockstep: each asks everything
+        if when and both[0][0]["is_sharded"]:
+            assert sorted(first) == sorted(second) == expected  # in step: each scores everything
         else:
             assert sorted(first + second) == expected
             assert abs(len(first) - len(second)) <= 0.2 * len(first)

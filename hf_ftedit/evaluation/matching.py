@@ -1,4 +1,4 @@
-"""Answers in plain text: where an answer ends, and whether it says what was expected."""
+"""Exact match and containment of a target in a generated answer."""
 
 from __future__ import annotations
 
@@ -6,27 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# What ends with a full stop and ends no sentence: initials, and what often stands before a name.
-_ABBREVIATION = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
-_END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？]")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 
-def first_sentence(text: str) -> str:
-    """
-    `text` up to its first line break or sentence end, without surrounding space.
-
-    Example:
-        >>> first_sentence(" J. R. R. Tolkien, from St. Louis. He wrote")
-        'J. R. R. Tolkien, from St. Louis'
-    """
-    return _END.split(text.strip(), maxsplit=1)[0].strip()
-
-
 def normalized(text: str) -> str:
     """
-    `text` without case, punctuation, English articles and doubled spaces, as SQuAD compares answers.
+    Drop case, punctuation, English articles and doubled spaces, as SQuAD compares answers.
 
     Rajpurkar et al. 2016 (arXiv 1606.05250); here for all of Unicode. An answer that would vanish keeps its articles,
     and one of punctuation alone its characters.
@@ -39,13 +25,13 @@ def normalized(text: str) -> str:
 
 
 def exact_match(text: str, answers: Iterable[str]) -> bool:
-    """Whether `text` is one of `answers`, both normalized."""
+    """Tell whether `text` is one of `answers`, both normalized."""
     return normalized(text) in {normalized(answer) for answer in answers}
 
 
 def containment(text: str, answers: Iterable[str]) -> bool:
     """
-    Whether one of `answers` stands in `text` as whole words, both normalized.
+    Tell whether `text` contains one of `answers` as whole words, both normalized.
 
     Scripts that put no spaces between words, such as Chinese or Thai, are searched character by character.
 
@@ -53,15 +39,15 @@ def containment(text: str, answers: Iterable[str]) -> bool:
         >>> containment("It is in the city of York", ["York"]), containment("It is in Yorkshire", ["York"])
         (True, False)
     """
-    found = _forms(text)
-    return any(any(map(_stands_in, _forms(answer), found)) for answer in answers)
+    forms = _forms(text)
+    return any(any(map(_stands_in, _forms(answer), forms)) for answer in answers)
 
 
 def _forms(text: str) -> tuple[str, str]:
     """`text` normalized, and the same with its articles."""
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     bare = "".join(char for char in text if not unicodedata.category(char).startswith(("P", "C")))
-    forms = [unicodedata.normalize("NFKC", " ".join(kept.split())) for kept in (_ARTICLE.sub(" ", bare), bare, text)]
+    forms = [unicodedata.normalize("NFKC", " ".join(form.split())) for form in (_ARTICLE.sub(" ", bare), bare, text)]
     return next(filter(None, forms), ""), next(filter(None, forms[1:]), "")
 
 
