@@ -65,9 +65,9 @@ def launched(*args, cwd):
         port = str(free.getsockname()[1])
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
     config = ROOT / "examples" / "accelerate" / "cpu_2_processes.yaml"
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     done = subprocess.run(
-        [*launch, "--config_file", str(config), *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+        [*launch, "--config_file", str(config), *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
