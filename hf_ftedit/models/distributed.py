@@ -98,29 +98,20 @@ class Processes:
 
     def gather(self, pairs: Iterable[tuple[int, Any]], into: Any) -> None:
         """Put the (position, value) pairs of all processes into `into`."""
-        if self.count > 1:
-            for position, value in gather_object(list(pairs)):
-                into[position] = value
+        for position, value in gather_object(list(pairs)) if self.count > 1 else pairs:
+            into[position] = value
 
     def each_once(self, items: Sequence[Item], run: Callable[[list[Item]], Sequence[Value]]) -> list[Value]:
         """
         Run each item in one process and return the results of all in every process.
 
-        Args:
-            items (`Sequence`):
-                The same ones, in the same order, in every process.
-            run (`Callable[[list], Sequence]`):
-                Takes some of the items and returns a value for each; not called without items.
-
-        Raises:
-            [`~hf_ftedit.EditError`]: `run` raises it, in any of the processes.
+        The items and their order must be the same in all of them. `run` takes some items and returns a value for each;
+        it is not called without any. An [`~hf_ftedit.EditError`] that it raises in one process is raised in all.
         """
         positions = self.share(range(len(items)))
         with self.failing_together():
             values = list(run([items[position] for position in positions])) if positions else []
         results: list[Any] = [None] * len(items)
-        for position, value in zip(positions, values, strict=True):
-            results[position] = value
         self.gather(zip(positions, values, strict=True), results)
         return results
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,25 +49,19 @@ def sample_prefixes(
     prompt = Prompt("", [start], length)
     sizes = [min(batch_size, count - begin) for begin in range(0, count, batch_size)]
     processes = Processes(model)
-    bar = tqdm(
-        total=len(processes.share(sizes)),
-        desc=f"Sampling prefixes of {length} tokens",
-        unit="batch",
-        leave=False,
-        disable=processes.hides_bar,
-    )
+    devices = [model.device] if model.device.type == "cuda" else []
 
-    def sample(numbers: list[int]) -> Iterator[list[str]]:
-        for number in numbers:
+    def sample(numbers: list[int]) -> list[list[str]]:
+        batches = []
+        desc = f"Sampling prefixes of {length} tokens"
+        for number in tqdm(numbers, desc=desc, unit="batch", leave=False, disable=processes.hides_bar):
             # Each batch has a seed of its own, so that it does not matter which process samples it.
-            own_seed = random.Random(f"{seed}/{number}").getrandbits(63) if number else seed
-            with _seeded(model, own_seed):
-                texts = _sampled_batch(model, tokenizer, [prompt] * sizes[number], top_k, accept)
-            bar.update()
-            yield texts
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(random.Random(f"{seed}/{number}").getrandbits(63) if number else seed)
+                batches.append(_sampled_batch(model, tokenizer, [prompt] * sizes[number], top_k, accept))
+        return batches
 
-    with bar:
-        batches = processes.each_once(range(len(sizes)), lambda numbers: list(sample(numbers)))
+    batches = processes.each_once(range(len(sizes)), sample)
     return [text for batch in batches for text in batch]
 
 
@@ -132,15 +125,6 @@ def _sampled_batch(
     raise EditError(
         f"the model sampled only {len(texts)} usable prefixes of {len(prompts)}; use paraphrase_strategy 'none'"
     )
-
-
-@contextmanager
-def _seeded(model: PreTrainedModel, seed: int) -> Iterator[None]:
-    """Seed torch within the context, and restore its random states afterwards."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 class _TopKSample(LogitsProcessor):

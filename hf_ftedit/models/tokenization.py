@@ -1,4 +1,4 @@
-"""Prompt and target to token ids and labels: the one place that knows where a target begins."""
+"""Prompts and targets as token ids and labels: the one place that decides where a target begins."""
 
 from __future__ import annotations
 
@@ -43,31 +43,15 @@ def encode_pairs(
     names: Sequence[str] | None = None,
 ) -> list[EncodedPair]:
     """
-    Tokenize prompts with their completions, and find by position where each completion begins.
+    Tokenize prompts with their completions, and decide by position where each completion begins.
 
-    The prompt alone and the prompt with its completion are tokenized; the completion's tokens are those after the
-    longest common prefix, and at least one. Special tokens that the tokenizer adds in front are kept; those that it
-    adds behind (an end of sequence) are not, since an edited fact may be followed by anything.
+    The completion's tokens are those after the longest common prefix of the prompt alone and the prompt with its
+    completion, and at least one. Special tokens that the tokenizer adds in front stay; an end of sequence that it adds
+    behind does not, since an edited fact may be followed by anything. With `chat_template` the prompt is a user turn
+    and the completion the assistant's answer; without, a completion begins with the space that separates it.
 
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`):
-            Tokenizer of the model.
-        prompts (`Sequence[str]`):
-            Prompts, without trailing space.
-        completions (`Sequence[str]`):
-            Completions, each with the space that separates it from its prompt.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Make the prompt a user turn and the completion the assistant's answer.
-        max_length (`int`, *optional*):
-            Most tokens that a pair may have: the model's context.
-        names (`Sequence[str]`, *optional*):
-            What to call each pair in an error, such as `"edit 'a7'"`. Defaults to the prompt.
-
-    Returns:
-        `list[EncodedPair]`: one for each prompt.
-
-    Raises:
-        [`EditError`]: a pair is longer than `max_length`, or its completion adds no token.
+    Raises [`EditError`], with the pair's name from `names`, where a pair is longer than `max_length` tokens or its
+    completion adds none.
     """
     if not prompts:
         return []
@@ -77,6 +61,7 @@ def encode_pairs(
         front: list[int] = []
     else:
         front = front_tokens(tokenizer)
+    # Tokenized twice, as merges may cross the boundary. Offset mappings would show it, but slow tokenizers have none.
     distinct = list(dict.fromkeys(prompts))
     alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
@@ -90,7 +75,7 @@ def encode_pairs(
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat_template: bool = False
 ) -> list[list[int]]:
-    """Token ids of prompts as they stand before an answer, with the special tokens in front and none behind."""
+    """Tokenize prompts as they stand before an answer, with the special tokens in front and none behind."""
     if chat_template:
         front, prompts = [], _as_chat(tokenizer, prompts)
     else:
@@ -109,7 +94,7 @@ def front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def context_length(config: object) -> int | None:
-    """Most tokens that a model with this `transformers` configuration reads, or `None` where it does not say."""
+    """Most tokens that a model with this `transformers` configuration takes, or `None` where it has no limit."""
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
         length = getattr(text_config, name, None)
@@ -119,11 +104,10 @@ def context_length(config: object) -> int | None:
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts without special tokens, and nothing else that would have to be built."""
-    plain: dict[str, Any] = dict.fromkeys(
-        ("add_special_tokens", "return_attention_mask", "return_token_type_ids"), False
-    )
-    return tokenizer(list(texts), **plain)["input_ids"] if texts else []
+    """Token ids of texts without special tokens."""
+    # Masks and types would be lists as long as the ids, of all edits at once, that nobody reads.
+    settings: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False}
+    return tokenizer(list(texts), add_special_tokens=False, **settings)["input_ids"] if texts else []
 
 
 def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:

@@ -83,7 +83,7 @@ def on_cpu() -> None:
     torch.distributed.init_process_group("gloo")
 
 
-def launch(config: str, *args: str, cwd: Path, timeout: int = 240) -> subprocess.CompletedProcess:
+def launch(config: str, *args: str, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess:
     """Two processes of one of the shipped launch configurations."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -110,7 +110,7 @@ def alone(tmp_path_factory):
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     args = [*TRAIN, "--per_device_train_batch_size", "32", "--output_dir", "out"]
     subprocess.run(
-        [sys.executable, __file__, *args], cwd=folder, env=env, check=True, capture_output=True, timeout=120
+        [sys.executable, __file__, *args], cwd=folder, env=env, check=True, capture_output=True, timeout=600
     )
     return json.loads((folder / "process0.json").read_text()), folder
 
@@ -196,7 +196,7 @@ VERBS = [
 def verbs(alone, ddp):
     """What the other verbs tell on the adapter of one process: in that process, and in each of two."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(alone[1] / "cache"), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, __file__, "VERBS"], cwd=alone[1], env=env, check=True, timeout=120)
+    subprocess.run([sys.executable, __file__, "VERBS"], cwd=alone[1], env=env, check=True, timeout=600)
     folder = ddp[1] / "verbs"
     shutil.copytree(alone[1] / "out", folder / "out")
     done = launch("cpu_2_processes.yaml", __file__, "VERBS", cwd=folder)
