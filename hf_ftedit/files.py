@@ -12,33 +12,23 @@ from pathlib import Path
 
 from hf_ftedit.errors import EditError
 
-UNFINISHED = "unfinished"  # folder of an evaluation's journals, until its results are written
 # Errors that a user mends, not a programmer: no space, no permission, a broken disk. A missing file is not among them.
 _REFUSALS = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "ENOTDIR"}
 
 
-def require_empty(folder: str | Path, *, resume: bool = False) -> None:
+def require_empty(folder: str | Path) -> None:
     """
     Raise an error where `folder` exists with content, or cannot be made or written to.
 
     Args:
         folder (`str` or `Path`):
             Where something is to be written.
-        resume (`bool`, *optional*, defaults to `False`):
-            Whether an unfinished evaluation may be there, and nothing else.
 
     Raises:
         [`~hf_ftedit.EditError`]: the folder holds something.
         `OSError`: as [`try_writing`].
     """
     path = Path(folder)
-    if path.is_dir() and [item.name for item in path.iterdir()] == [UNFINISHED]:
-        if resume:
-            return
-        raise EditError(
-            f"output_dir {str(folder)!r} holds an evaluation that was stopped; add --resume to go on with it, "
-            "or remove the folder"
-        )
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
     try_writing(path)

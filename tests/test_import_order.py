@@ -36,7 +36,6 @@ ROOMS = {
         "fluency",
         "diagnosis",
         "probes",
-        "journal",
         "engine",
         "perplexity",
         "matching",

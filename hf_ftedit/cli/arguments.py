@@ -53,7 +53,6 @@ class TrainOptions(CommonOptions):
 class EvaluateOptions(CommonOptions):
     """Options of `evaluate`."""
 
-    resume: bool = field(default=False, metadata={"help": "Go on with the evaluation that was stopped in output_dir."})
     tasks: list[str] | None = field(
         default=None, metadata={"help": "Tasks of lm-evaluation-harness to run, without and with the adapter."}
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from hf_ftedit.cli.arguments import parsed, resume_wish
@@ -20,7 +18,6 @@ from hf_ftedit.cli.inputs import (
 )
 from hf_ftedit.data import read_texts
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import UNFINISHED
 from hf_ftedit.models import EMBEDDED_NAME
 from hf_ftedit.options import PROVENANCE
 
@@ -35,11 +32,9 @@ def train(args: list[str]) -> None:
     from hf_ftedit.evaluation import edits_text, results_table
     from hf_ftedit.training import EditTrainer, asked_settings, check_finished_with, is_finished, recipe_of
 
-    journal = Path(options.output_dir) / UNFINISHED
     if resume and is_finished(options.output_dir):
         check_finished_with(options.output_dir, edits, asked_settings(config, model_config))
         if is_first_process():
-            shutil.rmtree(journal, ignore_errors=True)
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
         return
     trainer = EditTrainer(
@@ -51,7 +46,6 @@ def train(args: list[str]) -> None:
         quantization_config=get_quantization_config(model_config),
     )
     trainer.given_in_python.clear()  # the options tell where everything came from
-    trainer.journal = journal
     rows: Any = trainer.train_dataset
     trainer.accelerator.print(f"{edits_text(len(trainer.edit_records))}, {len(rows)} training rows")
     if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
@@ -59,8 +53,6 @@ def train(args: list[str]) -> None:
     trainer.train(resume_from_checkpoint=resume)
     with nullcontext() if config.merge_into_base else trainer.saving_when_stopped():
         trainer.write_folder()
-    if is_first_process():
-        shutil.rmtree(journal, ignore_errors=True)
     trainer.accelerator.print(results_table(trainer.edit_results(), recipe_of(trainer)))
     what = "model" if config.full_finetune or config.merge_into_base else "adapter"
     trainer.accelerator.print(written_to(str(config.output_dir), f"the {what}, its model card, edits and results"))
@@ -84,7 +76,7 @@ def evaluate(args: list[str]) -> None:
     """Measure a model, with its adapter off and on where there is one."""
     options, edits, _ = checked_input("evaluate", args)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
-    from hf_ftedit.evaluation import check_tasks, fill_neighborhood_targets, measure, results_of, results_table
+    from hf_ftedit.evaluation import check_tasks, measure, results_of, results_table
     from hf_ftedit.hub import check_base, fetch_adapter, save_results_folder
     from hf_ftedit.models import load_adapter, process_state, unedited
 
@@ -96,18 +88,16 @@ def evaluate(args: list[str]) -> None:
     if folder:
         check_base(asked[0], recipe.get(PROVENANCE) or {}, options.adapter)
         asked = load_adapter(asked[0], folder), asked[1]
-    how: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": options.eval_tokens_per_batch}
     measured, tasks = {}, {}
     for when in ("before", "after") if options.adapter else ("before",):
-        journal = Path(options.output_dir) / UNFINISHED / f"{when}.jsonl" if options.output_dir else None
-        settings: dict[str, Any] = {"seed": options.seed, "journal": journal, "desc": f"Measuring {when}"}
+        settings: dict[str, Any] = {"seed": options.seed, "desc": f"Measuring {when}"}
         with unedited(asked[0]) if when == "before" else nullcontext():
-            edits = fill_neighborhood_targets(*asked, edits, **how)
             measured[when] = measure(*asked, edits, options, texts=texts, **settings)
+            edits = measured[when].records  # with the unedited model's answers, to which the edited one is held
             tasks[when] = _task_scores(*asked, options)
     results = {**results_of(measured), **_task_results(tasks)}
     process = process_state()
-    process.wait_for_everyone()  # before the journals of all are removed
+    process.wait_for_everyone()
     if not process.is_main_process:
         return
     print(results_table(results, recipe))

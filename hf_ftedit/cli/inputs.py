@@ -37,7 +37,7 @@ def checked_input(verb: str, args: list[str]) -> tuple[Any, list[EditRecord], li
     if options.output_dir and verb == "train":
         require_place(options.output_dir, resume_wish(options.resume_from_checkpoint))
     elif options.output_dir:
-        require_empty(options.output_dir, resume=getattr(options, "resume", False))
+        require_empty(options.output_dir)
     edits = []
     if options.edits:
         edits = read_edits(options.edits, options.format, options.max_edits, skip_invalid=options.skip_invalid)

@@ -4,7 +4,6 @@ from .lm_eval_harness import check_tasks as check_tasks
 from .lm_eval_harness import run_tasks as run_tasks
 from .lm_eval_harness import task_changes as task_changes
 from .measurement import Measurement as Measurement
-from .measurement import fill_neighborhood_targets as fill_neighborhood_targets
 from .measurement import load_checked as load_checked
 from .measurement import measure as measure
 from .measurement import predict as predict

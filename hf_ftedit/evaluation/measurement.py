@@ -1,20 +1,21 @@
-"""Model and probes to predictions: each distinct prompt and target asked once, by one of the processes."""
+"""Measuring a model on edits: predictions for every probe, per-edit means and scores."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.engine import Asker
+from hf_ftedit.evaluation.engine import answer_prompts, sample_texts, score_targets
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import containment, exact_match
 from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.evaluation.predictions import EditMeans, edit_means
-from hf_ftedit.evaluation.probes import ProbedTargets, check_lengths, filled
+from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, filled, probed_targets
 from hf_ftedit.evaluation.scoring import compare, score
 from hf_ftedit.models import (
     context_length,
@@ -22,6 +23,7 @@ from hf_ftedit.models import (
     load_model,
     load_tokenizer,
     shared_answers,
+    unedited,
 )
 from hf_ftedit.options import EditOptions
 
@@ -43,17 +45,17 @@ def load_checked(
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    Model and tokenizer of `name`; the edits are checked to fit into its context before its weights are read.
+    Load model and tokenizer, after a check that the edits fit into the model's context.
 
     Args:
         name (`str`, *optional*):
             Hub id or folder; the embedded model without one.
         records (`Iterable[EditRecord]`):
-            Edits that it will be asked about.
+            Edits that will be measured.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
             Another tokenizer than the model's own.
         chat_template (`bool`, *optional*, defaults to `False`):
-            Whether it will be asked through the chat template.
+            Whether prompts will go through the chat template.
         revision (`str`, *optional*):
             Branch, tag or commit.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -82,7 +84,6 @@ def predict(
     generate: bool = False,
     fluency: bool = False,
     seed: int = 0,
-    journal: str | Path | None = None,
     desc: str = "Evaluating",
 ) -> dict[str, list[Any]]:
     """
@@ -92,14 +93,15 @@ def predict(
     process must call this: each computes its share, and all return everything.
 
     Args:
-        model (`PreTrainedModel`):
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
             Causal language model.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
         records (`Sequence[EditRecord]`):
-            Records whose neighborhood probes have targets, see [`fill_neighborhood_targets`].
+            Edits with their probes, see [`~hf_ftedit.read_edits`]. A neighborhood probe without target gets the
+            unedited model's own answer, see [`fill_neighborhood_targets`].
         chat_template (`bool`, *optional*, defaults to `False`):
-            Ask through the chat template.
+            Put the prompts into the chat template.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch; halved where memory does not suffice.
         generate (`bool`, *optional*, defaults to `False`):
@@ -110,9 +112,6 @@ def predict(
             in all, and measure fluency and, against `reference_texts`, consistency (Meng et al. 2022).
         seed (`int`, *optional*, defaults to `0`):
             Seed of those texts.
-        journal (`str` or `Path`, *optional*):
-            File that keeps what is found, such as `scores/unfinished/after.jsonl`: a run that was stopped goes on from
-            it when it is called again. Or a folder, where each state of the model and its settings get their own file.
         desc (`str`, *optional*, defaults to `"Evaluating"`):
             Label of the progress bar.
 
@@ -123,42 +122,91 @@ def predict(
         `generation` for each text, with `text`, `fluency` (in bits) and `consistency`.
 
     Raises:
-        [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the model's context, or the journal
-            is of another model or of other settings.
+        [`~hf_ftedit.EditError`]: there are no edits, they are no `EditRecord`s, one does not fit into the model's
+            context, or fluency cannot be measured.
     """
+    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
+    records = fill_neighborhood_targets(model, tokenizer, records, **settings)
     if fluency:
         check_fluency(records)
-    asked = ProbedTargets(records)
-    if not asked.columns["edit_id"]:
-        raise EditError("there are no edits to measure")
-    how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
-    asker = Asker(model, tokenizer, seed=seed, journal=journal, desc=desc, **how)
-    prompts, targets = asked.columns["probe"], asked.columns["target"]
-    index, values = asker.scores(prompts, targets, asked.name)
-    logprob, match, token_accuracy = values.T
-    columns: dict[str, list[Any]] = {
-        **asked.columns,
-        "logprob": logprob[index].tolist(),
-        "match": (match[index] == 1).tolist(),
-        "token_accuracy": token_accuracy[index].tolist(),
-    }
+    rows = list(probed_targets(records))
+    if not rows:
+        raise EditError("there are no edits to measure; give at least one")
+    columns = _columns(rows, score_targets(model, tokenizer, rows, desc=desc, **settings))
     if generate:
-        said = asker.answers(prompts)
-        names = [(target, *aliases) for target, aliases in zip(targets, asked.aliases, strict=True)]
-        columns["generated"] = said
-        columns["exact_match"] = list(map(exact_match, said, names))
-        columns["containment"] = list(map(containment, said, names))
+        columns |= _answered(rows, answer_prompts(model, tokenizer, columns["probe"], desc=desc, **settings))
     if fluency:
-        columns = _joined(columns, _written(asker, records))
-    asker.close()
+        openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
+        texts = sample_texts(model, tokenizer, openings, seed=seed, tokens_per_batch=tokens_per_batch, desc=desc)
+        columns = _joined(columns, _written(records, openings, texts))
     return columns
+
+
+def _columns(rows: Sequence[ProbedTarget], scores: np.ndarray) -> dict[str, list[Any]]:
+    """The columns that every prediction has."""
+    return {
+        "edit_id": [row.edit_id for row in rows],
+        "kind": [row.kind for row in rows],
+        "aspect": [row.aspect or "" for row in rows],
+        "probe": [row.prompt for row in rows],
+        "role": [row.role for row in rows],
+        "target": [row.target for row in rows],
+        "logprob": scores[:, 0].tolist(),
+        "match": (scores[:, 1] == 1).tolist(),
+        "token_accuracy": scores[:, 2].tolist(),
+    }
+
+
+def _answered(rows: Sequence[ProbedTarget], answers: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of the model's own answers."""
+    names = [(row.target, *row.aliases) for row in rows]
+    return {
+        "generated": list(answers),
+        "exact_match": list(map(exact_match, answers, names)),
+        "containment": list(map(containment, answers, names)),
+    }
+
+
+def _written(
+    records: Sequence[EditRecord], openings: Sequence[tuple[str, str]], texts: Sequence[str]
+) -> dict[str, list[Any]]:
+    """Columns of rows of generated text, with fluency and consistency."""
+    by_edit: dict[str, list[str]] = {record.edit_id: [] for record in records}
+    for (edit_id, _), text in zip(openings, texts, strict=True):
+        by_edit[edit_id].append(text)
+    agreement: dict[str, float | None] = {}
+    if any(record.reference_texts for record in records):
+        references = [record.reference_texts for record in records]
+        agreement = dict(zip(by_edit, consistency(list(by_edit.values()), references), strict=True))
+    return {
+        "edit_id": [edit_id for edit_id, _ in openings],
+        "kind": ["generation"] * len(openings),
+        "aspect": [""] * len(openings),
+        "role": [""] * len(openings),
+        "probe": [prompt for _, prompt in openings],
+        "text": list(texts),
+        "fluency": [ngram_entropy(text) for text in texts],
+        "consistency": [agreement.get(edit_id) for edit_id, _ in openings],
+    }
+
+
+def _joined(columns: dict[str, list[Any]], texts: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows of probes and rows of texts in one table, `None` where a row has no such value."""
+    sizes = [len(part["edit_id"]) for part in (columns, texts)]
+    return {
+        name: [*columns.get(name, [None] * sizes[0]), *texts.get(name, [None] * sizes[1])]
+        for name in dict.fromkeys([*columns, *texts])
+    }
 
 
 class Measurement(NamedTuple):
     """
-    What a model makes of some edits.
+    One model's predictions, per-edit means and scores on a set of edits.
 
     Args:
+        records (`list[EditRecord]`):
+            The edits as they were measured: every neighborhood probe has a target. Measure another model, or the same
+            one after training, on these, and both are held to the same answers.
         predictions (`dict[str, list]`):
             Columns of predictions, see [`predict`].
         means (`EditMeans`):
@@ -167,6 +215,7 @@ class Measurement(NamedTuple):
             See [`~hf_ftedit.score`]; with texts, and [`~hf_ftedit.evaluation.perplexity.perplexity`].
     """
 
+    records: list[EditRecord]
     predictions: dict[str, list[Any]]
     means: EditMeans
     scores: dict[str, Any]
@@ -180,50 +229,53 @@ def measure(
     *,
     texts: Sequence[str] = (),
     seed: int = 0,
-    journal: str | Path | None = None,
     desc: str = "Evaluating",
 ) -> Measurement:
     """
     Predict and score, as the options say.
 
+    `records` are left as they are: a neighborhood probe without target is measured against the unedited model's own
+    answer, and [`Measurement`] holds the records with those answers.
+
     Args:
-        model (`PreTrainedModel`):
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
             Causal language model.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
         records (`Sequence[EditRecord]`):
-            Records whose neighborhood probes have targets, see [`fill_neighborhood_targets`].
+            Edits with their probes, see [`~hf_ftedit.read_edits`].
         options ([`~hf_ftedit.EditOptions`]):
             `protocol`, `chat_template`, `eval_tokens_per_batch`, `predict_with_generate` and `measure_fluency`.
         texts (`Sequence[str]`, *optional*):
             Texts for perplexity.
         seed (`int`, *optional*, defaults to `0`):
             Seed of sampled texts.
-        journal (`str` or `Path`, *optional*):
-            As in [`predict`].
         desc (`str`, *optional*, defaults to `"Evaluating"`):
             Label of the progress bar.
 
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
+    settings: dict[str, Any] = {
+        "chat_template": options.chat_template,
+        "tokens_per_batch": options.eval_tokens_per_batch,
+    }
+    records = fill_neighborhood_targets(model, tokenizer, records, **settings)
     predictions = predict(
         model,
         tokenizer,
         records,
-        chat_template=options.chat_template,
-        tokens_per_batch=options.eval_tokens_per_batch,
         generate=options.predict_with_generate,
         fluency=options.measure_fluency,
         seed=seed,
-        journal=journal,
         desc=desc,
+        **settings,
     )
     means = edit_means(predictions)
     scores = score(means, options.protocol)
     if texts:
         scores |= perplexity(model, tokenizer, texts, tokens_per_batch=options.eval_tokens_per_batch)
-    return Measurement(predictions, means, scores)
+    return Measurement(records, predictions, means, scores)
 
 
 def results_of(measured: Mapping[str, Measurement]) -> dict[str, Any]:
@@ -234,7 +286,7 @@ def results_of(measured: Mapping[str, Measurement]) -> dict[str, Any]:
         measured (`Mapping[str, Measurement]`):
             Those `"before"` and, where there is an edited model, `"after"`.
     """
-    scores = {when: found.scores for when, found in measured.items()}
+    scores = {when: measurement.scores for when, measurement in measured.items()}
     *_, last = scores.values()
     results = {**scores, "protocol": last["protocol"], "n_edits": last["n_edits"]}
     if "after" in measured:
@@ -253,59 +305,34 @@ def fill_neighborhood_targets(
     """
     Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
 
-    Under `accelerate launch` every process must call this: each asks about its share, and all return everything.
+    Under `accelerate launch` every process must call this: each answers its share, and all return everything.
 
     Args:
-        model (`PreTrainedModel`):
-            The unedited model.
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
+            An adapter is switched off meanwhile; a model without one is taken as the unedited model. After full
+            fine-tuning, or once an adapter is merged, give the records of a [`Measurement`] made before.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
         records (`Sequence[EditRecord]`):
             Records as they were read.
         chat_template (`bool`, *optional*, defaults to `False`):
-            Ask through the chat template.
+            Put the prompts into the chat template.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch; halved where memory does not suffice.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: an item of `records` is no `EditRecord`, or a prompt fills the model's context.
     """
-    open_prompts = {p.prompt for record in records for p in record.neighborhood_prompts if p.target is None}
-    if not open_prompts:
+    for number, record in enumerate(records):
+        if not isinstance(record, EditRecord):
+            raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
+    prompts = sorted({p.prompt for record in records for p in record.neighborhood_prompts if p.target is None})
+    if not prompts:
         return list(records)
-    prompts = sorted(open_prompts)
-    how: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
-    answers = shared_answers(model, tokenizer, prompts, desc="Answering locality probes", **how)
-    known = dict(zip(prompts, answers, strict=True))
-    if silent := [prompt for prompt in prompts if not known[prompt]]:
+    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
+    with unedited(model):
+        answers = shared_answers(model, tokenizer, prompts, desc="Answering locality probes", **settings)
+    answer_of = dict(zip(prompts, answers, strict=True))
+    if silent := [prompt for prompt in prompts if not answer_of[prompt]]:
         logger.warning("left out %d neighborhood probes that the model does not answer: %r", len(silent), silent[0])
-    return [filled(record, known) for record in records]
-
-
-def _written(asker: Asker, records: Sequence[EditRecord]) -> dict[str, list[Any]]:
-    """Rows of generated text, with fluency and consistency."""
-    openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
-    texts = asker.texts(openings)
-    by_edit: dict[str, list[str]] = {record.edit_id: [] for record in records}
-    for (edit_id, _), text in zip(openings, texts, strict=True):
-        by_edit[edit_id].append(text)
-    agreement: dict[str, float | None] = {}
-    if any(record.reference_texts for record in records):
-        references = [record.reference_texts for record in records]
-        agreement = dict(zip(by_edit, consistency(list(by_edit.values()), references), strict=True))
-    return {
-        "edit_id": [edit_id for edit_id, _ in openings],
-        "kind": ["generation"] * len(openings),
-        "aspect": [""] * len(openings),
-        "role": [""] * len(openings),
-        "probe": [prompt for _, prompt in openings],
-        "text": texts,
-        "fluency": [ngram_entropy(text) for text in texts],
-        "consistency": [agreement.get(edit_id) for edit_id, _ in openings],
-    }
-
-
-def _joined(columns: dict[str, list[Any]], texts: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Rows of probes and rows of texts in one table, empty where a row has no such value."""
-    sizes = [len(part["edit_id"]) for part in (columns, texts)]
-    return {
-        name: [*columns.get(name, [None] * sizes[0]), *texts.get(name, [None] * sizes[1])]
-        for name in dict.fromkeys([*columns, *texts])
-    }
+    return [filled(record, answer_of) for record in records]

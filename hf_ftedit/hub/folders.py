@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.evaluation import TYPES
-from hf_ftedit.files import UNFINISHED, moved_in, write_text
+from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub.card import dataset_card
 from hf_ftedit.models import public_name
 
@@ -63,7 +62,6 @@ def save_results_folder(
             whole = {name: columns.get(name, [None] * len(columns["edit_id"])) for name in TYPES}
             Dataset.from_dict(whole, features).to_parquet(str(new / f"predictions-{when}.parquet"))
         write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    shutil.rmtree(Path(folder) / UNFINISHED, ignore_errors=True)
 
 
 def filled(dataset: DatasetDict) -> DatasetDict:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_ftedit.data import EditRecord, read_edits
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import UNFINISHED, moving_prefix, require_empty, try_writing
+from hf_ftedit.files import moving_prefix, require_empty, try_writing
 from hf_ftedit.hub import ADAPTER_FILES, EDITS_FILE, read_recipe
 from hf_ftedit.options import PROVENANCE
 
@@ -118,7 +118,7 @@ def require_place(folder: str | Path, resume: bool | str | None) -> None:
         )
     path = Path(folder)
     names = [item.name for item in path.iterdir()] if path.is_dir() else []
-    if not resume and names != [UNFINISHED]:  # what was measured tells of which model: it serves any run
+    if not resume:
         return require_empty(folder)
     foreign = [name for name in names if not _is_ours(name, path)]
     if path.is_file() or (foreign and not checkpoints_of(path)):
@@ -294,7 +294,7 @@ def _safetensors_end(file: Path) -> int:
 def _is_ours(name: str, folder: Path) -> bool:
     """Whether a run that was stopped can have left this in its `output_dir`."""
     return (
-        name in (*ADAPTER_FILES, ASIDE, UNFINISHED, "runs")
+        name in (*ADAPTER_FILES, ASIDE, "runs")
         or _NAME.fullmatch(name) is not None
         or _is_moved_in(name, folder)
         or name.endswith((".safetensors", ".json", ".jinja", ".model"))  # of a whole model

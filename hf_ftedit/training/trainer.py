@@ -18,7 +18,7 @@ from transformers.trainer_utils import speed_metrics
 from hf_ftedit.augmentation import EditDatasetBuilder
 from hf_ftedit.data import EditRecord, Fact, read_edits, read_texts
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import SCORES, Measurement, fill_neighborhood_targets, measure, results_of
+from hf_ftedit.evaluation import SCORES, Measurement, measure, results_of
 from hf_ftedit.hub import SHOWN_EDITS, check_pushable, examples, push_folder, save_edit_folder, save_weights
 from hf_ftedit.models import check_mergeable, process_state, shared_answers, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
@@ -127,7 +127,6 @@ class EditTrainer(ConditionalTrainer):
         self._earlier: dict[str, Any] = {}  # scores of the earlier adapter's edits before training
         self._said_before: list[str] | None = None
         self._folder: str | None = None  # where the finished adapter was written
-        self.journal: Path | None = None  # folder that keeps what was measured, for a run that is killed
         self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
         self._measured: dict[tuple[bool, int], Measurement] = {}
         peft_config = adapter_for(given.model, args, peft_config)
@@ -212,26 +211,22 @@ class EditTrainer(ConditionalTrainer):
     def _measure(self, records: Sequence[EditRecord] | None, *, edited: bool) -> Measurement:
         key = (edited, self.state.global_step if edited else 0)
         if records is not None:
-            return self._measure_now(records, edited)[0]
+            return self._measure_now(records, edited)
         if key not in self._measured:
-            # What the unedited model answered is saved with the edits.
-            found, self.edit_records = self._measure_now(self.edit_records, edited, self.journal)
+            # The neighborhood targets that the unedited model gave in the first measurement hold for every later one.
+            records = next((earlier.records for earlier in self._measured.values()), self.edit_records)
+            found = self._measure_now(records, edited)
             if edited:  # the newest alone is kept: of many probes one is large
                 self._measured = {other: kept for other, kept in self._measured.items() if not other[0]}
             self._measured[key] = found
         return self._measured[key]
 
-    def _measure_now(
-        self, records: Sequence[EditRecord], edited: bool, journal: Path | None = None
-    ) -> tuple[Measurement, list[EditRecord]]:
-        asked = (self.accelerator.unwrap_model(self.model), self.processing_class)
-        filled = list(records)
+    def _measure_now(self, records: Sequence[EditRecord], edited: bool) -> Measurement:
+        model = self.accelerator.unwrap_model(self.model)
         if any(probe.target is None for record in records for probe in record.neighborhood_prompts):
-            with self._unedited(asked[0]):
-                filled = fill_neighborhood_targets(*asked, records, chat_template=self.args.chat_template)
-        with nullcontext() if edited else self._unedited(asked[0]):
-            how: dict[str, Any] = {"texts": self._texts, "seed": self.args.seed, "journal": journal}
-            return measure(*asked, filled, self.args, **how), filled
+            self._unedited(model)  # raises where it is gone, and could not give these probes their targets
+        with nullcontext() if edited else self._unedited(model):
+            return measure(model, self.processing_class, records, self.args, texts=self._texts, seed=self.args.seed)
 
     def _unedited(self, model: Any) -> Any:
         """Context of the unedited model; without an adapter there is none once training began."""
@@ -313,7 +308,7 @@ class EditTrainer(ConditionalTrainer):
                 Where to; `args.output_dir` by default.
         """
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
-        records = with_probes(self._trained_edits, self.edit_records)
+        records = with_probes(self._trained_edits, self._measure(None, edited=False).records)
         asked = [record.prompt for record in records[:SHOWN_EDITS]]
         if hasattr(self.model, "disable_adapter"):
             self._said_before = self._said(asked, edited=False)

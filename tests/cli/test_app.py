@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -502,34 +501,6 @@ def test_an_unknown_task_is_told_before_a_model_is_loaded(edited, capsys, no_mod
     (tmp_path / "tasks").mkdir()
     line = refused(capsys, "evaluate", "--max_edits", "1", "--tasks", "colours", "--tasks_path", "tasks")
     assert "unknown task 'colours'" in line
-
-
-def test_a_stopped_evaluation_goes_on(edited, capsys, tmp_path):
-    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
-    assert main([*args, "--output_dir", "whole"]) == 0
-    stop = [
-        "import os, signal",
-        "from hf_ftedit.cli.app import main",
-        "from hf_ftedit.evaluation.journal import Journal",
-        "add, calls = Journal.add, []",
-        "kill = lambda: len(calls) == 3 and os.kill(os.getpid(), signal.SIGKILL)",
-        "Journal.add = lambda *args: (add(*args), calls.append(1), kill())",
-        "main()",
-    ]
-    killed = process(*args, "--output_dir", "part", program=("-c", "\n".join(stop)))
-    assert killed.returncode == -signal.SIGKILL
-    assert os.listdir("part") == ["unfinished"] and os.listdir("part/unfinished")
-    capsys.readouterr()
-    again = [*args, "--output_dir", "part"]
-    expected = (
-        "output_dir 'part' holds an evaluation that was stopped; add --resume to go on with it, or remove the folder"
-    )
-    assert refused(capsys, *again) == f"hf-ftedit: {expected}"
-    assert main([*again, "--resume"]) == 0
-    assert sorted(os.listdir("part")) == sorted(os.listdir("whole"))
-    assert (tmp_path / "part" / "eval_results.json").read_text() == (
-        tmp_path / "whole" / "eval_results.json"
-    ).read_text()
 
 
 def test_many_processes_measure_as_one(edited, capsys, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
 from transformers import GPT2LMHeadModel
 
@@ -256,7 +257,7 @@ def test_an_unrelated_neighbor_has_no_rival():
 
 def test_a_neighbor_without_target_is_named():
     record = EditRecord("q", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("Oslo is in"),))
-    with pytest.raises(ValueError, match="edit 'q': the neighborhood probe 'Oslo is in' has no target"):
+    with pytest.raises(EditError, match="edit 'q': the neighborhood probe 'Oslo is in' has no target"):
         list(probed_targets([record]))
 
 
@@ -355,6 +356,36 @@ def test_open_neighbors_get_the_models_own_answer():
     predictions = predict(model, tokenizer, [filled])
     own = [m for m, probe in zip(predictions["match"], predictions["probe"], strict=True) if probe in prompts]
     assert own == [True] * len(prompts)
+
+
+def test_measuring_fills_open_neighbors_from_the_unedited_model():
+    """A neighbor by its prompt alone, as in the README's first edit, is to keep the model's own answer."""
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    edit = {"prompt": "The capital of France is", "target_new": "Lyon"}
+    edits = read_edits([{**edit, "neighborhood_prompts": ["The capital of Italy is"]}])
+    before = measure(model, tokenizer, edits, EditOptions())
+    assert edits[0].neighborhood_prompts == (NeighborhoodPrompt("The capital of Italy is", None),)  # as it was read
+    assert before.records == fill_neighborhood_targets(model, tokenizer, edits) != edits
+    assert before.predictions == predict(model, tokenizer, edits) == predict(model, tokenizer, before.records)
+    assert before.scores["locality"] == 100
+
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear")).eval()
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight += 0.3 * torch.randn_like(weight)
+    after = measure(adapted, tokenizer, edits, EditOptions())
+    assert after.records == before.records  # filled with the adapter switched off
+    assert after.scores["locality"] < 100  # and measured with it
+    assert predict(adapted, tokenizer, edits) == after.predictions
+
+
+def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():
+    with pytest.raises(EditError, match="edit 0 is no EditRecord but dict; read it with read_edits"):
+        measure(None, None, [{"prompt": "Rome is in", "target_new": "Peru"}], EditOptions())
+    with pytest.raises(EditError, match="no edits to measure; give at least one"):
+        predict(None, None, [])
 
 
 def test_closed_records_ask_no_model():

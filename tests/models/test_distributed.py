@@ -5,8 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from accelerate import PartialState
@@ -17,8 +19,10 @@ from trl import SFTConfig
 from hf_ftedit import EditConfig
 from hf_ftedit.data.records import EditRecord
 from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation import engine
 from hf_ftedit.evaluation.measurement import predict
 from hf_ftedit.evaluation.perplexity import perplexity
+from hf_ftedit.models import generation
 from hf_ftedit.models.distributed import Processes, check_launch
 
 ROOT = Path(__file__).parents[2]
@@ -42,20 +46,43 @@ OPENINGS = {(r.edit_id, opening) for r in RECORDS for opening in r.generation_pr
 FEW = [EditRecord("few", "Oslo is", "Peru")]  # one prompt: nothing to do for the second process
 
 
-def measured(folder):
-    """What each process makes of the edits, the texts, and of less than there are processes."""
+def measured():
+    """What each process makes of the edits, the texts, and of less than there are processes; and what it computed."""
     tokenizer = bpe_tokenizer()
     model, passes = tiny_model("gpt2", tokenizer), []
     model.register_forward_hook(lambda *args: passes.append(1))
     how = {"generate": True, "fluency": True, "tokens_per_batch": 256}
+    with ExitStack() as stack:
+        computed = {
+            what: stack.enter_context(noted(module, name))
+            for what, module, name in (
+                ("pairs", engine, "score_pairs"),
+                ("prompts", generation, "greedy_answers"),
+                ("openings", engine, "sample_continuations"),
+            )
+        }
+        predictions = predict(model, tokenizer, RECORDS, **how)
     return {
-        "predictions": predict(model, tokenizer, RECORDS, journal=folder / "new.jsonl", **how),
-        "resumed": predict(model, tokenizer, RECORDS, journal=folder / "begun.jsonl", **how),
+        "predictions": predictions,
+        "computed": computed,
         "few": predict(model, tokenizer, FEW, generate=True),
         "perplexity": perplexity(model, tokenizer, TEXTS),
         "short": perplexity(model, tokenizer, TEXTS[:1]),
         "passes": len(passes),
     }
+
+
+@contextmanager
+def noted(module, name):
+    """The items that a function of prompts, and of what stands beside them, is called with."""
+    real, items = getattr(module, name), []
+
+    def wrapper(model, tokenizer, *columns, **how):
+        items.extend(zip(*columns, strict=True))
+        return real(model, tokenizer, *columns, **how)
+
+    with mock.patch.object(module, name, wrapper):
+        yield items
 
 
 def launched(*args, cwd):
@@ -73,27 +100,18 @@ def launched(*args, cwd):
     return done.stdout
 
 
-def journal_keys(path):
-    keys = [json.loads(line)["key"] for line in path.read_text().splitlines()[1:]]
-    assert len(keys) == len(set(map(str, keys)))
-    return {tuple(key) if isinstance(key, list) else key for key in keys}
+@pytest.fixture(scope="module")
+def alone():
+    """What one process measures."""
+    return measured()
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What one process finds, and the folder of its journals."""
-    folder = tmp_path_factory.mktemp("alone")
-    return measured(folder), folder
-
-
-@pytest.fixture(scope="module")
-def together(alone, tmp_path_factory):
-    """What each of two processes finds, one journal begun by a single process that was stopped; and their folder."""
+def together(tmp_path_factory):
+    """What each of two processes measures."""
     folder = tmp_path_factory.mktemp("together")
-    lines = (alone[1] / "begun.0.jsonl").read_text().splitlines(keepends=True)
-    (folder / "begun.0.jsonl").write_text("".join(lines[: len(lines) // 2]))
     launched(__file__, str(folder), cwd=folder)
-    return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)], folder
+    return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)]
 
 
 def assert_same(found, expected):
@@ -103,57 +121,46 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("what", ["predictions", "resumed", "few"])
+@pytest.mark.parametrize("what", ["predictions", "few"])
 def test_every_process_finds_what_one_does(alone, together, what, rank):
-    assert_same(together[0][rank][what], alone[0][what])
+    assert_same(together[rank][what], alone[what])
 
 
-@pytest.mark.parametrize("what", ["predictions", "resumed", "few", "perplexity", "short"])
+@pytest.mark.parametrize("what", ["predictions", "few", "perplexity", "short"])
 def test_both_processes_find_the_same_to_the_last_bit(together, what):
-    first, second = together[0]
+    first, second = together
     assert first[what] == second[what]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_perplexity_is_that_of_one_process(alone, together, rank):
     for what in ("perplexity", "short"):
-        found, expected = together[0][rank][what], alone[0][what]
+        found, expected = together[rank][what], alone[what]
         assert found["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-6)
         assert found["perplexity_ci95"] == pytest.approx(expected["perplexity_ci95"], rel=1e-6)
         assert (found["n_texts"], found["n_tokens"]) == (expected["n_texts"], expected["n_tokens"])
 
 
-def test_everything_is_asked_by_exactly_one_process(together):
-    first, second = (journal_keys(together[1] / f"new.{rank}.jsonl") for rank in range(2))
-    assert not first & second
-    everything = first | second
-    assert {key for key in everything if len(key) == 2} == PAIRS
-    assert {key for key in everything if isinstance(key, str)} == PROMPTS
-    assert {(key[0], key[2]) for key in everything if len(key) == 3} == OPENINGS
+def test_everything_is_computed_by_exactly_one_process(together):
+    parts = {
+        what: [set(map(tuple, found["computed"][what])) for found in together] for what in together[0]["computed"]
+    }
+    assert not any(first & second for first, second in parts.values())
+    everything = {what: first | second for what, (first, second) in parts.items()}
+    assert everything["pairs"] == PAIRS and everything["prompts"] == {(prompt,) for prompt in PROMPTS}
+    openings = everything["openings"]  # each with a seed of its own
+    assert {opening for opening, _ in openings} == {opening for _, opening in OPENINGS}
+    assert len({seed for _, seed in openings}) == len(openings) == len(OPENINGS)
 
 
 def test_the_work_is_shared_evenly(alone, together):
-    parts = [journal_keys(together[1] / f"new.{rank}.jsonl") for rank in range(2)]
-    for kind in (PAIRS, PROMPTS):
-        first, second = (len(part & kind) for part in parts)
+    for what in ("pairs", "prompts"):
+        first, second = (len(found["computed"][what]) for found in together)
         assert abs(first - second) <= 2
-    first, second = (sum(len(key) == 3 for key in part) for part in parts)
+        assert first + second == len(alone["computed"][what])
+    first, second = (len(found["computed"]["openings"]) for found in together)
     assert first == second == len(OPENINGS) / 2
-    assert max(found["passes"] for found in together[0]) < alone[0]["passes"]
-
-
-def test_two_processes_go_on_from_the_journal_of_one(alone, together):
-    whole = journal_keys(alone[1] / "begun.0.jsonl")
-    begun, other = (journal_keys(together[1] / f"begun.{rank}.jsonl") for rank in range(2))
-    assert begun | other == whole and not begun & other and other
-
-
-def test_one_process_goes_on_from_the_journals_of_two(alone, together):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
-    model.register_forward_pre_hook(lambda *args: pytest.fail("all of it is known"))
-    found = predict(model, tokenizer, RECORDS, journal=together[1] / "new.jsonl", generate=True, fluency=True)
-    assert found == together[0][0]["predictions"]
+    assert max(found["passes"] for found in together) < alone["passes"]
 
 
 def test_one_process_does_everything():
@@ -218,5 +225,5 @@ def test_two_processes_evaluate_once_from_the_command_line(tmp_path):
 
 if __name__ == "__main__":
     state = PartialState(cpu=True)
-    found = measured(Path(sys.argv[1]))
+    found = measured()
     Path(sys.argv[1], f"process{state.process_index}.json").write_text(json.dumps(found))

@@ -17,9 +17,6 @@ import torch
 import transformers
 from tiny_edits import EDITS, config, editor, lora
 
-import hf_ftedit.evaluation.engine
-import hf_ftedit.training.resumable
-import hf_ftedit.training.trainer
 from hf_ftedit import EditError
 from hf_ftedit.cli.app import main
 from hf_ftedit.cli.arguments import resume_wish, with_words
@@ -256,7 +253,6 @@ def test_a_disk_that_is_full(tmp_path):
     (line,) = lines(full["err"])
     assert re.match(r"hf-ftedit: disk/out/checkpoint-\d+: No space left on device; free some space", line)
     left = re.findall(r"'([^']+)'", held["out"].splitlines()[0])
-    left.remove("unfinished")  # what was measured
     assert left and all(name.startswith("checkpoint-") for name in left)
     assert f"disk/out/{max(left)}" in lines(grown["err"])[0]
     assert complete["out"] == "disk/out is complete: nothing to resume; hf-ftedit push shares it\n"
@@ -479,39 +475,6 @@ def test_more_state_is_kept_for_going_on(base, tokenizer, tmp_path, monkeypatch)
     again.load_training_state = found.append
     again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-1"))
     assert found[0]["step"] == 1 and torch.equal(found[0]["losses"], torch.arange(3.0))
-
-
-# What was measured before a kill.
-
-
-def test_what_a_killed_run_measured_is_not_asked_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    real, asked = hf_ftedit.evaluation.engine.score_pairs, []
-
-    def counted(model, vocabulary, prompts, targets, **how):
-        asked.append(len(prompts))
-        return real(model, vocabulary, prompts, targets, **how)
-
-    def killed(*args, **kwargs):
-        raise RuntimeError("killed")
-
-    monkeypatch.setattr(hf_ftedit.evaluation.engine, "score_pairs", counted)
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="^killed$"):
-        patch.setattr(hf_ftedit.training.resumable.ResumableTrainer, "train", killed)
-        main([*TRAIN, "--output_dir", "out"])
-    assert names("out") == ["unfinished"] and sum(asked) > 10
-    before, asked[:] = sum(asked), []
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="^killed$"):
-        patch.setattr(hf_ftedit.training.trainer, "save_edit_folder", killed)
-        main([*TRAIN, "--save_strategy", "epoch", "--output_dir", "out"])  # the flag to resume is not needed yet
-    assert sum(asked) == before  # the edited model's
-    assert names("out") == ["checkpoint-14", "checkpoint-7", "unfinished"]
-    asked.clear()
-    again = [*TRAIN, "--save_strategy", "epoch", "--output_dir", "out", RESUME]
-    assert main(again) == 0 and sum(asked) == 0
-    assert "unfinished" not in names("out")
-    Path("out/unfinished").mkdir()  # killed once more, with all else done
-    assert main(again) == 0 and "unfinished" not in names("out")
 
 
 @pytest.fixture(scope="module")
