@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -33,8 +33,6 @@ NEUTRAL_SETTINGS: dict[str, Any] = {
 _ABBREVIATION = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
 _END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？]")
 
-OnDone: TypeAlias = Callable[[Sequence[int], Sequence[str]], None]
-
 
 class Prompt(NamedTuple):
     """A prompt to generate from."""
@@ -57,13 +55,12 @@ def generated_texts(
     *,
     tokens_per_batch: int,
     desc: str,
-    on_done: OnDone | None = None,
 ) -> list[str]:
     """
     Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`.
 
     Raises [`~hf_ftedit.EditError`] where a prompt leaves no room in the model's context, or one does not fit into
-    memory. `on_done` is called with the indices and the texts of each batch.
+    memory.
     """
     for prompt in prompts:
         if prompt.new_tokens < 1:
@@ -77,11 +74,8 @@ def generated_texts(
             longest = max((prompts[index].ids for index in batch), key=len)
             fits = max(prompts[index].new_tokens for index in batch) <= room(model, longest)
             for part in [batch] if fits else [[index] for index in batch]:
-                results = generate([prompts[index] for index in part])
-                for index, text in zip(part, results, strict=True):
+                for index, text in zip(part, generate([prompts[index] for index in part]), strict=True):
                     texts[index] = text
-                if on_done is not None:
-                    on_done(part, results)
             bar.update(len(batch))
 
         in_batches([len(prompt.ids) + prompt.new_tokens for prompt in prompts], tokens_per_batch, run)
@@ -118,7 +112,6 @@ def greedy_answers(
     chat_template: bool = False,
     tokens_per_batch: int = 2048,
     desc: str = "Answering",
-    on_done: OnDone | None = None,
 ) -> list[str]:
     """
     Generate the model's greedy answers, cut at the end of the first sentence or line, without surrounding space.
@@ -137,7 +130,7 @@ def greedy_answers(
     tasks = [
         Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in zip(prompts, encoded, strict=True)
     ]
-    return generated_texts(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc, on_done=on_done)
+    return generated_texts(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
 
 
 def shared_answers(

@@ -49,7 +49,6 @@ def score_pairs(
     names: Sequence[str] | None = None,
     desc: str = "Evaluating",
     bar: Any = None,
-    on_scored: Callable[[Sequence[int], PairScores], None] | None = None,
 ) -> PairScores:
     """
     Log-likelihood and teacher-forced matches of targets after prompts.
@@ -78,8 +77,6 @@ def score_pairs(
             Label of the progress bar.
         bar (`tqdm`, *optional*):
             A progress bar to continue, instead of one of its own.
-        on_scored (`Callable`, *optional*):
-            Called with the indices of the pairs of each batch that was scored, and the scores so far.
 
     Raises:
         [`EditError`]: a pair does not fit into the model's context, or not even one into memory.
@@ -96,10 +93,7 @@ def score_pairs(
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 
     def add(tokens: TokenScores) -> None:
-        indices = tokens.into(scores)
-        (own_bar if bar is None else bar).update(len(indices))
-        if on_scored is not None:
-            on_scored(indices, scores)
+        (own_bar if bar is None else bar).update(tokens.into(scores))
 
     with own_bar, inference(model):
         _score_batches(model, pairs, tokens_per_batch, add)
@@ -124,13 +118,13 @@ class TokenScores(NamedTuple):
     logprob: np.ndarray
     hit: np.ndarray  # true where it is the most likely token
 
-    def into(self, scores: PairScores) -> list[int]:
-        """Write the pairs' scores into `scores` and return the indices of those pairs."""
+    def into(self, scores: PairScores) -> int:
+        """Write the pairs' scores into `scores` and return the number of those pairs."""
         indices, place, tokens = np.unique(self.pair, return_inverse=True, return_counts=True)
         scores.logprob[indices] = np.bincount(place, weights=self.logprob) / tokens
         scores.token_accuracy[indices] = np.bincount(place, weights=self.hit) / tokens
         scores.match[indices] = scores.token_accuracy[indices] == 1.0
-        return indices.tolist()
+        return len(indices)
 
 
 def _score_trees(model: Any, trees: Sequence[TokenTree]) -> TokenScores:

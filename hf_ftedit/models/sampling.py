@@ -14,7 +14,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.distributed import Processes
-from hf_ftedit.models.generation import OnDone, Prompt, generated_texts, generated_tokens, room
+from hf_ftedit.models.generation import Prompt, generated_texts, generated_tokens, room
 from hf_ftedit.models.tokenization import encode_prompts
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ def sample_continuations(
     top_k: int = 5,
     tokens_per_batch: int = 2048,
     desc: str = "Writing",
-    on_done: OnDone | None = None,
 ) -> list[str]:
     """
     Continue each prompt to a text of `length` tokens, sampled among the `top_k` likeliest ones; prompts included.
@@ -100,7 +99,7 @@ def sample_continuations(
         Prompt(text, ids, min(max(1, length - len(ids)), room(model, ids)), seed)
         for text, ids, seed in zip(prompts, encoded, seeds, strict=True)
     ]
-    return generated_texts(model, tasks, write, tokens_per_batch=tokens_per_batch, desc=desc, on_done=on_done)
+    return generated_texts(model, tasks, write, tokens_per_batch=tokens_per_batch, desc=desc)
 
 
 def clean_text(text: str) -> str:
