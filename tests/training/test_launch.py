@@ -32,7 +32,7 @@ SCORES = ("edit_score", "efficacy", "generalization", "locality", "portability")
 def told(args: list[str]) -> dict:
     """What the command line does with `args`: what it asks the model, what it makes, and what it trains on."""
     from hf_ftedit.augmentation import augmenter as augmentation
-    from hf_ftedit.cli import main as cli
+    from hf_ftedit.cli import main
     from hf_ftedit.evaluation import engine as asking
     from hf_ftedit.models import sampling
     from hf_ftedit.training import trainer
@@ -71,7 +71,7 @@ def told(args: list[str]) -> dict:
         ):
             stack.enter_context(patch)
         stack.enter_context(contextlib.redirect_stdout(shown))
-        code = cli.main(args)
+        code = main(args)
     lines = shown.getvalue().splitlines(keepends=True)
     return {**found, "code": code, "shown": "".join(line for line in lines if not line.startswith("DeepSpeed "))}
 
