@@ -133,10 +133,6 @@ class EditOptions(AugmentationOptions):
             ones, so that they stay, and how well they did is reported.
         revoke (`list[str]`, *optional*):
             Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained from the others.
-        merge_into_base (`bool`, *optional*, defaults to `False`):
-            Save a whole model with the edits in its weights, instead of an adapter.
-        provenance (`dict`, *optional*):
-            What an `edit_config.yaml` tells beside its settings; it stands here so that the file can be a `--config`.
     """
 
     edits: str | None = _option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
@@ -157,8 +153,6 @@ class EditOptions(AugmentationOptions):
     perplexity_texts: str | None = _option(None, "File or Hub dataset with texts to measure perplexity on.")
     adapter: str | None = _option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
     revoke: list[str] | None = _option(None, "Names (edit_id) of edits of the adapter to take back.")
-    merge_into_base: bool = _option(False, "Save a whole model with the edits in its weights, not an adapter.")
-    provenance: dict[str, Any] | None = _option(None, "What edit_config.yaml tells beside its settings; not used.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

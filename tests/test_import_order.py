@@ -57,10 +57,11 @@ ROOMS = {
         "load",
     ],
     "training": [
+        "task",
         "config",
         "lora",
         "recipe",
-        "continuation",
+        "measurements",
         "setup",
         "signals",
         "step_guard",
@@ -71,7 +72,7 @@ ROOMS = {
         "trainer",
     ],
     "sharing": ["verification", "conflicts", "merging"],
-    "cli": ["console", "arguments", "inputs", "edit_verbs", "share_verbs", "app"],
+    "cli": ["console", "arguments", "resolve", "train", "evaluate", "augment", "push", "verify", "merge", "app"],
 }
 MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]
 

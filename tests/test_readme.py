@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_ftedit.cli.arguments import OPTIONS, parsed, with_words
+from hf_ftedit.cli.arguments import options_of, read_arguments
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,10 +43,11 @@ def test_commands_parse(command: str) -> None:
         verb, *args = args[args.index("hf_ftedit") + 1 :]
     else:
         assert program == "hf-ftedit"
-    options, unknown = parsed((OPTIONS[verb],), with_words(verb, args), partly=True)
+    arguments = read_arguments(verb, args)
+    options = options_of(verb, arguments)
     assert verb in ("push", "verify", "merge") or options.adapter or options.model_name_or_path == "Qwen/Qwen3-8B"
     often = ["--save_strategy", "steps", "--save_steps"]
-    assert unknown in ([], ["--load_in_4bit"], [*often, "100"], [*often, "1000"])
+    assert arguments.flags in ([], ["--load_in_4bit"], [*often, "100"], [*often, "1000"])
 
 
 def test_example_edit_is_valid_json_lines(tmp_path: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from hf_ftedit.cli.arguments import help_text, with_words
+from hf_ftedit.cli.arguments import OPTIONS, help_text
 from hf_ftedit.cli.console import is_first_process, without_home
-from hf_ftedit.cli.edit_verbs import augment, evaluate, train
-from hf_ftedit.cli.share_verbs import merge, push, verify
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import refusal_behind
 from hf_ftedit.training import Stopped, stoppable
@@ -54,32 +52,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             from hf_ftedit import __version__
 
             print(__version__)
-        elif verb not in VERBS:
-            raise EditError(f"unknown verb {verb!r}; choose one of {', '.join(VERBS)}")
+        elif verb not in OPTIONS:
+            raise EditError(f"unknown verb {verb!r}; choose one of {', '.join(OPTIONS)}")
         elif {"-h", "--help"} & set(args):
             print(help_text(verb))
         else:
-            args = with_words(verb, args)
             _quiet()
             with stoppable():
-                return VERBS[verb](args) or 0
+                # The verb's file, found by its name: the others, and what they import, are not loaded.
+                return importlib.import_module(f"hf_ftedit.cli.{verb}").run(args) or 0
     except EditError as error:
-        if not is_first_process():
-            time.sleep(5)  # where the first one tells the same, the launcher ends this one meanwhile
-        return _told(str(error), 2)
+        return _exit_with(str(error), 2)
     except Stopped as stopped:
         go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.done else ""
-        return _told(f"{stopped}{go_on}", stopped.exit_code) if is_first_process() else stopped.exit_code
+        return _exit_with(f"{stopped}{go_on}", stopped.exit_code)
     except Exception as error:
         if (refusal := refusal_behind(error)) is None:
             raise
         name = refusal.filename or "a file of the run"
-        return _told(f"{name}: {refusal.strerror}; free some space, give another folder, or mend permissions", 2)
+        return _exit_with(f"{name}: {refusal.strerror}; free some space, give another folder, or mend permissions", 2)
     return 0
 
 
-def _told(line: str, code: int) -> int:
-    print(f"hf-ftedit: {without_home(line)}", file=sys.stderr)
+def _exit_with(message: str, code: int) -> int:
+    if is_first_process():  # the others of `accelerate launch` have the same to say
+        print(f"hf-ftedit: {without_home(message)}", file=sys.stderr)
     return code
 
 
@@ -93,13 +90,3 @@ def _quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks up where it is installed and not used
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)
-
-
-VERBS: dict[str, Callable[[list[str]], int | None]] = {
-    "train": train,
-    "evaluate": evaluate,
-    "augment": augment,
-    "push": push,
-    "verify": verify,
-    "merge": merge,
-}

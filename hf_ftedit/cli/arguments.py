@@ -1,15 +1,21 @@
-"""Words of the command line and of a `--config` file to options: what each verb takes, and `--help` without torch."""
+"""The options of each verb; flags and the file of `--config` are read once, and `--help` loads no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import yaml
 
 from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, PROVENANCE, EditOptions, choices_of
+
+if TYPE_CHECKING:
+    from trl import TrlParser
 
 MORE_OPTIONS = {
     "train": "all options of trl.SFTConfig (--learning_rate, by default 0.287 / the model's hidden size;\n"
@@ -19,9 +25,12 @@ MORE_OPTIONS = {
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
 FIRST = ("model_name_or_path", "edits", "locality_pool", "adapter", "output_dir")  # what nearly every call gives
-# Words that may stand before the options, and the option that they are then given to.
-WORDS = {"push": "--folder", "verify": "--name", "merge": "--adapters"}
-RESUME = "--resume_from_checkpoint"  # an option that may stand alone
+WORDS = {"push": ("folder", "?"), "verify": ("name", "?"), "merge": ("adapters", "*")}  # options without their flag
+# Settings of 0.1.0 that an edit_config.yaml may hold, and what to do instead where they were on.
+GONE = {
+    "prefix_per_edit": "all edits share the sampled prefixes; raise prefix_counts for more of them",
+    "merge_into_base": "train the adapter, then run hf-ftedit merge --merge_into_base",
+}
 
 
 @dataclass
@@ -45,8 +54,18 @@ class TrainOptions(CommonOptions):
     )
     resume_from_checkpoint: str | None = field(
         default=None,
-        metadata={"help": "Go on with a run that was stopped; alone, or with the checkpoint folder to go on from."},
+        metadata={
+            "help": "Go on with a run that was stopped; alone, or with the checkpoint folder to go on from.",
+            "nargs": "?",
+            "const": "True",
+        },
     )
+
+    @property
+    def resume(self) -> bool | str:
+        """The checkpoint folder to go on from, or whether to go on from the newest one, by flag or YAML."""
+        value = self.resume_from_checkpoint or ""
+        return {"true": True, "false": False, "none": False, "": False}.get(str(value).lower(), value)
 
 
 @dataclass
@@ -119,32 +138,95 @@ OPTIONS: dict[str, type[Any]] = {
 }
 
 
-def with_words(verb: str, args: list[str]) -> list[str]:
+class Arguments(NamedTuple):
     """
-    The arguments of a verb, words before the options given to their option.
+    The arguments of a verb: its own options parsed, those of TRL's settings left for [`parse_rest`].
 
-    Refuses what the parser would let pass or trip over: a word that is no option, and `--config` without a file. An
-    option that may stand alone gets the value that this means.
+    Args:
+        values (`dict`):
+            Options that were set, by name; a flag wins over the file of `--config`.
+        flags (`list[str]`):
+            The other flags with their values.
+        config (`dict`):
+            The other settings of the file.
     """
-    first = next((place for place, word in enumerate(args) if word.startswith("-")), len(args))
-    if first and verb not in WORDS:
-        raise EditError(f"unexpected {args[0]!r}; give options as --name value, such as --edits {args[0]}")
-    if first > 1 and verb != "merge":
-        raise EditError(f"unexpected {args[1]!r}; {verb} takes one folder or Hub id")
-    if args[-1:] == ["--config"]:
-        raise EditError("--config is without its file; give a YAML file with options after it")
-    given = [WORDS[verb], *args] if first else args
-    if verb != "train":
-        return given
-    behind = [*given[1:], "--"]
-    is_alone = [word == RESUME and behind[place].startswith("--") for place, word in enumerate(given)]
-    return [f"{word}=True" if alone else word for word, alone in zip(given, is_alone, strict=True)]
+
+    values: dict[str, Any]
+    flags: list[str]
+    config: dict[str, Any]
 
 
-def resume_wish(value: Any) -> bool | str:
-    """What `resume_from_checkpoint` asks for, as given on the command line or in YAML: whether to, or the folder."""
-    plain = {"true": True, "false": False, "none": False, "": False}
-    return plain.get(str("" if value is None else value).lower(), value)
+def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
+    """
+    Read flags and the file of `--config`, and parse the verb's own options; torch is not loaded.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: the file cannot be read, or an option has a value that it cannot take.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    first.error = _bad_options  # type: ignore[method-assign]
+    file, flags = first.parse_known_args(argv)
+    config = _read_config(verb, file.config) if file.config is not None else {}
+    parser = _parser((OPTIONS[verb],))
+    for action in parser._actions:  # only what is set comes out: an adapter's recipe may set the rest
+        action.default = config.get(action.dest, argparse.SUPPRESS)
+    if verb in WORDS:
+        name, count = WORDS[verb]
+        parser.add_argument(name, nargs=count, default=argparse.SUPPRESS)
+    values, rest = parser.parse_known_args(flags)
+    if rest and not rest[0].startswith("-"):
+        advice = (
+            f"{verb} takes one folder or Hub id"
+            if verb in WORDS
+            else f"give options as --name value, such as --edits {rest[0]}"
+        )
+        raise EditError(f"unexpected {rest[0]!r}; {advice}")
+    others = {name: value for name, value in config.items() if name not in vars(values)}
+    if verb not in MORE_OPTIONS and (rest or others):
+        raise _unknown_options([*rest, *(f"--{name}" for name in others)])
+    return Arguments(vars(values), rest, others)
+
+
+def options_of(verb: str, arguments: Arguments, defaults: Mapping[str, Any] | None = None) -> Any:
+    """The options of a verb as its dataclass; `defaults`, such as a recipe's, may hold other settings too."""
+    names = {option.name for option in fields(OPTIONS[verb])}
+    settings = {name: value for name, value in (defaults or {}).items() if name in names}
+    with _bad_values():
+        return OPTIONS[verb](**{**settings, **arguments.values})
+
+
+def parse_rest(
+    types: Sequence[Any], arguments: Arguments, defaults: Mapping[str, Any], ignored: Sequence[Any] = ()
+) -> list[Any]:
+    """
+    Parse what [`read_arguments`] left as dataclasses that load torch, such as [`~hf_ftedit.EditConfig`].
+
+    Args:
+        types (`Sequence[type]`):
+            The dataclasses.
+        arguments ([`Arguments`]):
+            The arguments of the verb.
+        defaults (`Mapping`):
+            Other defaults than the dataclasses': options that were parsed, an adapter's recipe.
+        ignored (`Sequence[type]`, *optional*):
+            Dataclasses whose options are let pass: a recipe of `train` serves `evaluate` too.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: an option is of none of them, or has a value that it cannot take.
+    """
+    parser = _parser(types)
+    parser.set_defaults_with_config(**{**defaults, **arguments.config})
+    with _bad_values():
+        *parsed, rest = parser.parse_args_into_dataclasses(
+            arguments.flags, return_remaining_strings=True, look_for_args_file=False
+        )
+    names = {option.name for each in (*types, *ignored) for option in fields(each)}
+    flags = [word for word in rest if word.startswith("--")] + [f"--{name}" for name in arguments.config]
+    unknown = [flag for flag in flags if _option_name(flag) not in names]
+    if unknown or (rest and not ignored):
+        raise _unknown_options(unknown or rest)
+    return parsed
 
 
 def help_text(verb: str) -> str:
@@ -152,7 +234,7 @@ def help_text(verb: str) -> str:
     words = {"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... "}.get(verb, "")
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
-    by_name = {option.name: option for option in fields(defaults) if option.name != PROVENANCE}
+    by_name = {option.name: option for option in fields(defaults)}
     for name in dict.fromkeys([*filter(by_name.get, FIRST), *by_name]):
         default = getattr(defaults, name)
         notes = [", ".join(choices_of(name, OPTIONS[verb])), "" if default is None else f"default: {default}"]
@@ -161,40 +243,45 @@ def help_text(verb: str) -> str:
     return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"] if verb in MORE_OPTIONS else lines)
 
 
-def parsed(
-    types: tuple[Any, ...], args: list[str], *, partly: bool = False, defaults: dict[str, Any] | None = None
-) -> tuple[Any, ...]:
-    """`args`, and the file of `--config`, as instances of `types`; with `partly`, options of others are let pass."""
+def _option_name(flag: str) -> str:
+    return flag.removeprefix("--").partition("=")[0].replace("-", "_").removeprefix("no_")
+
+
+def _read_config(verb: str, path: str) -> dict[str, Any]:
+    """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
+    with _bad_values(), open(path, encoding="utf-8") as file:
+        config = yaml.safe_load(file)
+        if not isinstance(config, dict):
+            raise ValueError(f"Config file {path} must contain a YAML mapping.")
+        os.environ.update({name: str(value) for name, value in config.pop("env", {}).items()})  # as TRL's scripts do
+    if verb in MORE_OPTIONS:
+        for name in (PROVENANCE, "record"):  # the block that is no setting, by its name now and in 0.1.0
+            config.pop(name, None)
+        for name, remedy in GONE.items():
+            if config.pop(name, False):
+                raise EditError(f"{path}: {name} is no option of {verb} any more; {remedy}")
+    return config
+
+
+def _parser(types: Sequence[Any]) -> TrlParser:
     from trl import TrlParser
 
     parser = TrlParser(types, allow_abbrev=False)
     parser.error = _bad_options  # type: ignore[method-assign] # argparse's own prints all options and ends the process
-    parser.set_defaults_with_config(**(defaults or {}))
+    return parser
+
+
+@contextmanager
+def _bad_values() -> Iterator[None]:
+    """Errors of YAML, dataclasses and files as one line each."""
     try:
-        *found, unknown = parser.parse_args_and_config(args, return_remaining_strings=True)
+        yield
     except EditError:
         raise
     except yaml.YAMLError as error:
         raise EditError(f"--config: not valid YAML: {one_line(error)}; correct it there") from error
     except (OSError, ValueError, TypeError) as error:
         _bad_options(str(error))
-    if unknown and not partly:
-        raise _unknown_options(unknown)
-    return (*found, unknown) if partly else tuple(found)
-
-
-def check_known(types: Sequence[Any], args: list[str]) -> None:
-    """
-    Raise [`~hf_ftedit.EditError`] about an option, given or in the file of `--config`, that no type has.
-
-    Only the first type is made: training arguments would set up the process as if it were to train.
-    """
-    first, *others = types
-    known = {option.name for other in others for option in fields(other)}
-    words = [word for word in parsed((first,), args, partly=True)[-1] if word.startswith("--")]
-    names = {word: word.removeprefix("--").partition("=")[0].removeprefix("no_") for word in words}
-    if unknown := [word for word, name in names.items() if name not in known]:
-        raise _unknown_options(unknown)
 
 
 def _bad_options(message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -20,3 +21,9 @@ def without_home(text: str) -> str:
 def written_to(folder: str, what: str) -> str:
     """The sentence that tells where `what` now is."""
     return f"Written to {without_home(folder)}: {what}."
+
+
+def hide_brief_bars(edits: int) -> None:
+    """Hide progress bars of `datasets` that flash by, or that would fill a log file."""
+    if edits < 1000 or not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -242,19 +242,6 @@ def keep_gradients(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def check_mergeable(model: Any) -> None:
-    """Raise [`~hf_ftedit.EditError`] where an adapter cannot go into the weights without being rounded."""
-    from hf_ftedit.models.distributed import is_sharded
-
-    if getattr(model.config, "quantization_config", None) is not None:
-        raise EditError(
-            "merge_into_base would round the edits to the few bits of the base model; save the adapter, then "
-            "`hf-ftedit merge ADAPTER --merge_into_base --output_dir FOLDER`, which loads the base model in full"
-        )
-    if is_sharded(model):
-        raise EditError("merge_into_base needs the whole model in one process; save the adapter, then merge it")
-
-
 def unedited(model: Any) -> AbstractContextManager[Any]:
     """Switch off the adapter of `model` within the context; a model without one is unedited already."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()

@@ -29,7 +29,7 @@ class ConditionalTrainer(ResumableTrainer):
         data_collator (`Callable`, *optional*):
             Defaults to [`~hf_ftedit.CompletionOnlyCollator`] for rows of this package.
         train_dataset (`Dataset`):
-            Rows, see [`~hf_ftedit.training.setup.Prepared`].
+            Rows, see [`~hf_ftedit.training.setup.Rows`].
         processing_class (`PreTrainedTokenizerBase`):
             Tokenizer.
         is_ours (`bool`):

@@ -8,28 +8,41 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
+from trl import get_peft_config
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.training.config import EditConfig, EditModelConfig
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig
     from transformers import PreTrainedModel
 
 
-def default_lora() -> PeftConfig | None:
-    """LoRA of rank 32, alpha 64, dropout 0.05 on all linear layers (Gangadhar & Stratos 2024)."""
-    from trl import get_peft_config
+def adapter_for(model: PreTrainedModel, args: EditConfig, config: PeftConfig | None) -> PeftConfig | None:
+    """
+    The adapter to put on `model`: the one of the user, or the paper's; none on a model that has one already.
 
-    from hf_ftedit.training.config import EditModelConfig
-
-    return get_peft_config(EditModelConfig())
+    Args:
+        model (`PreTrainedModel`):
+            The model to train.
+        args ([`EditConfig`]):
+            `adapter`, `full_finetune`, `lora_embedding` and `lora_layers`.
+        config (`PeftConfig`, *optional*):
+            The adapter of the user.
+    """
+    if hasattr(model, "peft_config") and args.adapter:
+        return None  # the adapter that training goes on from is as it is
+    if hasattr(model, "peft_config") or (args.full_finetune and config is None):
+        return config
+    config = config or get_peft_config(EditModelConfig())
+    return fit_lora(config, model, embedding=args.lora_embedding, layers=args.lora_layers)
 
 
 def fit_lora(
     config: PeftConfig | None, model: PreTrainedModel, *, embedding: bool = False, layers: list[int] | None = None
 ) -> PeftConfig | None:
     """
-    `config` fitted to `model`: GPT-2's transposed layers, and the token embedding when asked.
+    `config` fitted to `model`: GPT-2's transposed layers, and the token embedding where that is to be adapted.
 
     Args:
         config (`PeftConfig`):
@@ -58,13 +71,13 @@ def fit_lora(
             config.target_modules = sorted({name.rpartition(".")[2] for name in linear})
         config.layers_to_transform = layers
     if embedding:
-        found = model.get_input_embeddings()
-        name = next(name for name, module in model.named_modules() if module is found)
+        table = model.get_input_embeddings()
+        name = next(name for name, module in model.named_modules() if module is table)
         if isinstance(config.target_modules, str) and config.target_modules != "all-linear":  # a regular expression
             config.target_modules = f"(?:{config.target_modules})|{re.escape(name)}"
         else:
-            wanted = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
-            config.target_modules = [*wanted, name]
+            targets = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
+            config.target_modules = [*targets, name]
     return config
 
 
@@ -77,10 +90,10 @@ def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str]) ->
         if any(re.fullmatch(targets, name) for name in names):
             return targets
         targets = [targets]  # TRL makes a word of a list of one
-    for wanted in sorted(targets):
-        if not any(f".{name}".endswith(f".{wanted}") for name in names):
+    for target in sorted(targets):
+        if not any(f".{name}".endswith(f".{target}") for name in names):
             some = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise EditError(f"lora_target_modules: the model has no module {wanted!r}; its linear ones are {some}")
+            raise EditError(f"lora_target_modules: the model has no module {target!r}; its linear ones are {some}")
     return targets
 
 

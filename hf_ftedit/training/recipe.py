@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_ftedit import __version__
 from hf_ftedit.data import is_hub_dataset
@@ -13,6 +13,10 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.models import public_name, weights_fingerprint
 from hf_ftedit.options import PROVENANCE, EditOptions
 from hf_ftedit.training.config import EditConfig, EditModelConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 # What of the training arguments decides the weights. An allow-list: arguments also hold tokens and paths.
 TRAINING_KEYS = (
@@ -56,49 +60,67 @@ LORA_KEYS = {
 QUANTIZATION_KEYS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 
 
-def recipe_of(trainer: Any) -> dict[str, Any]:
+def recipe_of(
+    args: EditConfig,
+    model: PreTrainedModel | PeftModel,
+    *,
+    lora_targets: Any = None,
+    row_settings: Mapping[str, Any] | None = None,
+    given_in_python: Sequence[str] = (),
+    processes: int = 1,
+) -> dict[str, Any]:
     """
-    Settings that reproduce the trainer's adapter, as flags of `hf-ftedit train`: what `edit_config.yaml` holds.
+    Settings that reproduce an adapter, as flags of `hf-ftedit train`: what `edit_config.yaml` holds.
 
     Args:
-        trainer ([`~hf_ftedit.EditTrainer`]):
-            The trainer.
+        args ([`EditConfig`]):
+            The settings of the run.
+        model (`PreTrainedModel` or [`~peft.PeftModel`]):
+            The model that is trained: its name, commit, precision, quantization and LoRA.
+        lora_targets (`str` or `list[str]`, *optional*):
+            Target modules as they were set: PEFT writes out the names of `"all-linear"`.
+        row_settings (`Mapping`, *optional*):
+            Settings of a builder that made the rows, where they were not those of `args`.
+        given_in_python (`Sequence[str]`, *optional*):
+            Arguments that no command line can repeat.
+        processes (`int`, *optional*, defaults to `1`):
+            Processes that trained.
     """
-    args, config = trainer.args, trainer.model.config
-    sources = [args.edits, args.locality_pool]
-    recipe: dict[str, Any] = {"model_name_or_path": public_name(getattr(config, "_name_or_path", "") or "unknown")}
-    if revision := getattr(config, "_commit_hash", None):
-        recipe["model_revision"] = revision
-    recipe["dtype"] = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    recipe |= {option.name: getattr(args, option.name) for option in fields(EditOptions)}
-    recipe |= {"edits": "edits.jsonl", "format": None, "max_edits": None, PROVENANCE: None}
+    config, rows = model.config, row_settings or {}
+    settings: dict[str, Any] = {
+        "model_name_or_path": public_name(getattr(config, "_name_or_path", "") or "unknown"),
+        "model_revision": getattr(config, "_commit_hash", None) or None,
+        "dtype": str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
+        **{option.name: getattr(args, option.name) for option in fields(EditOptions)},
+        **{"edits": "edits.jsonl", "format": None, "max_edits": None},
+    }
     for name in ("locality_pool", "perplexity_texts", "similar_model", "adapter"):
-        recipe[name] = public_name(recipe[name]) if recipe[name] else None
-    recipe |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
-    recipe |= _lora(trainer)
-    recipe |= {name: value for name, value in trainer.row_settings.items() if name != "seed"}
-    recipe = {key: value for key, value in recipe.items() if value is not None}
-    provenance = provenance_of(recipe, trainer.model, sources)
-    if (seed := trainer.row_settings.get("seed", args.seed)) != args.seed:
+        settings[name] = public_name(settings[name]) if settings[name] else None
+    settings |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
+    settings |= _lora_settings(model, lora_targets)
+    settings |= {name: value for name, value in rows.items() if name != "seed"}
+    recipe = {name: value for name, value in settings.items() if value is not None}
+    provenance = provenance_of(recipe, model, [args.edits, args.locality_pool])
+    if (seed := rows.get("seed", args.seed)) != args.seed:
         provenance["seed_of_rows"] = seed
-    if trainer.given_in_python:
-        provenance["given_in_python"] = trainer.given_in_python
-    if (count := trainer.accelerator.num_processes) > 1:
-        provenance["processes"] = count
+    if given_in_python:
+        provenance["given_in_python"] = list(given_in_python)
+    if processes > 1:
+        provenance["processes"] = processes
     return {**recipe, PROVENANCE: provenance}
 
 
 def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """
-    What of somebody's `edit_config.yaml` another training may take over: the settings that [`recipe_of`] writes.
+    The settings of a downloaded `edit_config.yaml` that another training may reuse.
 
-    It may come from anywhere, so nothing else of it is used: no folder, token, code, or settings of the run.
+    An allow-list, as the file may come from anyone: no folder, token, code, or settings of the run.
 
     Args:
         recipe (`Mapping`):
-            The settings.
+            What the file holds.
     """
-    own = {"edits", "format", "max_edits", "adapter", "revoke", "merge_into_base", "full_finetune", PROVENANCE}
+    own = {"edits", "format", "max_edits", "adapter", "revoke", "full_finetune"}
     names = {option.name for option in fields(EditOptions)} - own
     names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules", "model_name_or_path", "dtype"}
     return {name: value for name, value in recipe.items() if name in names}
@@ -132,24 +154,25 @@ def quantization_of(recipe: Mapping[str, Any]) -> Any:
     return get_quantization_config(EditModelConfig(**settings))
 
 
-def asked_settings(*options: Any) -> dict[str, Any]:
+def requested_settings(*options: Any) -> dict[str, Any]:
     """
-    What a user asks for, by the names of a recipe, but for files, and for what the hardware decides.
+    The settings of a run that a recipe records, without files and what the hardware decides.
 
     Args:
         options:
             Instances of [`~hf_ftedit.EditConfig`] and [`~hf_ftedit.EditModelConfig`].
     """
-    own = {"edits", "format", "max_edits", "locality_pool", "perplexity_texts", "similar_model", PROVENANCE, "bf16"}
+    files = {"edits", "format", "max_edits", "locality_pool", "perplexity_texts", "similar_model"}
     names = {option.name for option in fields(EditOptions)} | {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS}
-    known = {name: getattr(given, name) for given in options for name in names - own if hasattr(given, name)}
-    known["adapter"] = public_name(known["adapter"]) if known.get("adapter") else None  # as a recipe names it
-    return {name: _plain(value) for name, value in known.items()}
+    names -= files | {"bf16"}
+    settings = {name: _plain(getattr(each, name)) for each in options for name in names if hasattr(each, name)}
+    settings["adapter"] = public_name(settings["adapter"]) if settings.get("adapter") else None  # as a recipe does
+    return settings
 
 
 def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any]) -> dict[str, Any]:
     """
-    What `edit_config.yaml` holds under `provenance`: what is no setting of `hf-ftedit train`.
+    The block `provenance` of `edit_config.yaml`: versions and the like, which are no settings of `hf-ftedit train`.
 
     Args:
         recipe (`Mapping`):
@@ -178,30 +201,31 @@ def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any])
 
 def _defaults() -> dict[str, Any]:
     """Defaults of the settings that a user may choose to change; what follows the hardware is not among them."""
-    known = {field.name: field for owner in (EditConfig, EditModelConfig) for field in fields(owner) if field.init}
-    given = ("edits", "locality_pool", "perplexity_texts", "adapter", "revoke", "bf16", "dtype")
-    return {name: _plain(_default(field)) for name, field in known.items() if name not in given}
+    owners = (EditConfig, EditModelConfig)
+    options = {option.name: option for owner in owners for option in fields(owner) if option.init}
+    others = ("edits", "locality_pool", "perplexity_texts", "adapter", "revoke", "bf16", "dtype")
+    return {name: _plain(_default(option)) for name, option in options.items() if name not in others}
 
 
-def _default(field: Field[Any]) -> Any:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
+def _default(option: Field[Any]) -> Any:
+    return option.default_factory() if option.default_factory is not MISSING else option.default
 
 
-def _lora(trainer: Any) -> dict[str, Any]:
-    adapters = getattr(trainer.model, "peft_config", {})
+def _lora_settings(model: Any, targets: Any) -> dict[str, Any]:
+    adapters = getattr(model, "peft_config", {})
     config = adapters.get("default") or next(iter(adapters.values()), None)
     if config is None:
         return {"use_peft": False}
-    found = {key: getattr(config, name, None) for key, name in LORA_KEYS.items()}
-    if (targets := trainer.lora_targets or config.target_modules) is not None:
-        found["lora_target_modules"] = [targets] if isinstance(targets, str) else sorted(targets)
-    quantized = getattr(trainer.model.config, "quantization_config", None)
+    settings = {key: getattr(config, name, None) for key, name in LORA_KEYS.items()}
+    if (targets := targets or config.target_modules) is not None:
+        settings["lora_target_modules"] = [targets] if isinstance(targets, str) else sorted(targets)
+    quantized = getattr(model.config, "quantization_config", None)
     if quantized is not None:
-        found |= {key: bool(getattr(quantized, key, False)) for key in ("load_in_4bit", "load_in_8bit")}
-    if found.get("load_in_4bit"):
-        found["bnb_4bit_quant_type"] = getattr(quantized, "bnb_4bit_quant_type", None)
-        found["use_bnb_nested_quant"] = getattr(quantized, "bnb_4bit_use_double_quant", None)
-    return found
+        settings |= {key: bool(getattr(quantized, key, False)) for key in ("load_in_4bit", "load_in_8bit")}
+    if settings.get("load_in_4bit"):
+        settings["bnb_4bit_quant_type"] = getattr(quantized, "bnb_4bit_quant_type", None)
+        settings["use_bnb_nested_quant"] = getattr(quantized, "bnb_4bit_use_double_quant", None)
+    return settings
 
 
 def _plain(value: Any) -> Any:

@@ -35,7 +35,6 @@ from hf_ftedit.training.checkpoints import (
     rotate,
     written_aside,
 )
-from hf_ftedit.training.recipe import recipe_of
 from hf_ftedit.training.signals import Stopped, deferred, ignoring_signals, wished
 from hf_ftedit.training.step_guard import EpochSampler, StepGuard, stopped_at
 
@@ -48,7 +47,6 @@ MEASURING = (
     "predict_with_generate",
     "measure_fluency",
     "perplexity_texts",
-    "merge_into_base",
     "skip_invalid",
 )
 STATE = "edit_state.pt"
@@ -258,9 +256,8 @@ class ResumableTrainer(SFTTrainer):
 
 def run_of(trainer: Any) -> dict[str, Any]:
     """What decides the weights that a trainer comes to: settings by name, and hashes of rows and base model."""
-    recipe = recipe_of(trainer)
-    provenance = recipe.pop(PROVENANCE)
-    settings = {name: value for name, value in recipe.items() if name not in MEASURING}
+    provenance = trainer.recipe[PROVENANCE]
+    settings = {name: value for name, value in trainer.recipe.items() if name not in (*MEASURING, PROVENANCE)}
     return {
         **settings,
         "base_fingerprint": provenance.get("base_fingerprint"),

@@ -1,138 +1,51 @@
-"""What a user hands to `EditTrainer` to what it trains on: edits are read and checked before a model is loaded."""
+"""From a task to what `SFTTrainer` needs: model and tokenizer, then tokenized rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
-from os import PathLike
-from pathlib import Path
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion
-from hf_ftedit.data import EditRecord, Fact, read_edits, read_facts
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import check_fluency, check_lengths, load_checked
-from hf_ftedit.hub import base_of, check_base, fetch_adapter, open_edits
-from hf_ftedit.models import context_length, in_turns, keep_gradients, load_adapter, load_tokenizer, unedited
-from hf_ftedit.options import OUTPUT_FOLDER
+from hf_ftedit.evaluation import check_lengths, load_checked
+from hf_ftedit.hub import base_of, check_base
+from hf_ftedit.models import (
+    check_adapter,
+    context_length,
+    in_turns,
+    keep_gradients,
+    load_adapter,
+    load_tokenizer,
+    unedited,
+)
 from hf_ftedit.training.config import EditConfig
-from hf_ftedit.training.continuation import Continued, continued
-from hf_ftedit.training.lora import default_lora, fit_lora
+from hf_ftedit.training.task import Continuation, EditTask
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Prepared(NamedTuple):
+class Rows(NamedTuple):
     """
-    A trainer's material.
+    Training rows, ready for [`~trl.SFTTrainer`].
 
     Args:
-        model (`PreTrainedModel`):
-            The model to edit.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        rows (`Dataset`):
-            What is trained on: tokenized by this package where `is_ours`, else as it was given.
-        eval_rows (`Dataset`, *optional*):
+        train (`Dataset`, `IterableDataset` or `dict`):
+            Rows to train on: tokenized where `are_tokenized`, else as they were passed.
+        evaluation (`Dataset` or `dict`, *optional*):
             Rows whose loss is evaluated, likewise.
-        records (`list[EditRecord]`):
-            Edits whose probes are measured.
-        edits (`list[EditRecord]`):
-            Edits that are trained, where they are known.
-        is_ours (`bool`):
-            Whether the rows are plain prompt-completion rows, whose target boundary this package decides.
-        prior ([`~hf_ftedit.training.continuation.Continued`], *optional*):
-            What is trained after the adapter `args.adapter`.
+        are_tokenized (`bool`):
+            Whether they are prompt-completion rows, whose target boundary this package decides; TRL prepares others.
+        settings (`dict`):
+            The builder's settings where a builder made them; else those of the trainer hold.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    rows: Any
-    eval_rows: Any
-    records: list[EditRecord]
-    edits: list[EditRecord]
-    is_ours: bool
-    prior: Continued | None
-
-
-def prepare(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase | None,
-    args: EditConfig,
-    train_dataset: Any,
-    eval_dataset: Any,
-    locality_pool: str | Iterable[Fact] | None = None,
-    quantization_config: Any = None,
-) -> Prepared:
-    """
-    Read, check, load, augment and tokenize, in this order; see [`EditTrainer`] for the arguments.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: bad edits or settings, named.
-    """
-    source: Any = args.edits if train_dataset is None else train_dataset
-    if are_edits(source):
-        source = read_edits(source, args.format, args.max_edits, skip_invalid=args.skip_invalid)
-    prior = _prior(args, source)
-    if prior:
-        source = prior.edits
-    measured = read_edits(eval_dataset, args.format) if are_edits(eval_dataset) else None
-    if args.measure_fluency:
-        check_fluency(measured or _records(source))
-    if args.metric_for_best_model and (args.load_best_model_at_end or args.save_strategy == "best"):
-        _check_best(args, measured or _records(source), measures_rows=eval_dataset is not None and not measured)
-    pool = args.locality_pool if locality_pool is None else locality_pool
-    facts = None if pool is None else read_facts(pool)
-    asked = [*_records(source), *(measured or ()), *(prior.revoked if prior else ())]
-    model, tokenizer = _loaded(model, tokenizer, args, asked, quantization_config, prior)
-    keep_gradients(model)
-    trained = _records(source)
-    records = measured or trained
-    if trained and not isinstance(source, EditDatasetBuilder):
-        revoked = prior.revoked if prior else []
-        source = _builder(trained, facts, args, model, tokenizer, measured or [], revoked)
-    if isinstance(source, EditDatasetBuilder):
-        source.check_same()
-        rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
-    else:
-        rows = source
-    eval_rows = None if measured else eval_dataset
-    is_ours = is_prompt_completion(rows)
-    if is_ours:
-        if args.packing or args.padding_free:
-            raise EditError("packing and padding_free are not supported for edits; turn them off")
-        rows = encoded(rows, args, tokenizer, model)
-        eval_rows = encoded_parts(eval_rows, args, tokenizer, model)
-    if records and eval_rows is None:
-        eval_rows = rows.take(1)  # `Trainer` wants rows for `eval_strategy`; the records are measured instead
-    return Prepared(model, tokenizer, rows, eval_rows, records, trained, is_ours, prior)
-
-
-def encoded(rows: Any, args: EditConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Any:
-    """Prompt-completion rows as tokens; one longer than `args.max_length` or the model's context is an error."""
-    limits = [limit for limit in (args.max_length, context_length(model.config)) if limit]
-    how: dict[str, Any] = {"max_length": min(limits, default=None), "num_proc": args.dataset_num_proc}
-    return in_turns(lambda: encode_rows(rows, tokenizer, args, **how))
-
-
-def encoded_parts(rows: Any, *how: Any) -> Any:
-    """Rows, or several named sets of them, as [`encoded`]; what is not prompt-completion stays as it is."""
-    if isinstance(rows, dict):
-        return {name: encoded_parts(part, *how) for name, part in rows.items()}
-    return encoded(rows, *how) if is_prompt_completion(rows) else rows
-
-
-def are_edits(source: Any) -> bool:
-    """Whether `source` is edits rather than training rows: a path, a list, or a dataset of edit records."""
-    if isinstance(source, Dataset):
-        columns = set(source.column_names)
-        return bool(columns & {"target_new", "requested_rewrite"}) or {"src", "alt"} <= columns
-    return isinstance(source, (str, PathLike, Sequence))
+    train: Any
+    evaluation: Any
+    are_tokenized: bool
+    settings: dict[str, Any]
 
 
 def as_edit_config(args: TrainingArguments | None) -> EditConfig:
@@ -141,129 +54,130 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
         return args
     if args is None:
         return EditConfig()
-    known = {field.name for field in fields(EditConfig) if field.init}
-    settings = {field.name: getattr(args, field.name) for field in fields(args) if field.name in known}
-    return EditConfig(**settings)
+    names = {field.name for field in fields(EditConfig) if field.init}
+    return EditConfig(**{field.name: getattr(args, field.name) for field in fields(args) if field.name in names})
 
 
-def repo_name(args: EditConfig) -> str:
-    """The repository to push to: `hub_model_id`, or the name of the folder that is written."""
-    return args.hub_model_id or Path(args.output_dir or OUTPUT_FOLDER).absolute().name
-
-
-def with_probes(trained: list[EditRecord], measured: list[EditRecord]) -> list[EditRecord]:
-    """The trained edits, each with its probes as measured where it is; the measured ones where rows are trained."""
-    probed = {(record.prompt, record.target_new): record for record in measured}
-    pairs = ((edit, probed.get((edit.prompt, edit.target_new), edit)) for edit in trained)
-    return [replace(record, edit_id=edit.edit_id) for edit, record in pairs] or measured
-
-
-def adapter_for(model: PreTrainedModel, args: EditConfig, peft_config: PeftConfig | None) -> PeftConfig | None:
-    """The adapter to put on `model`: the given one, or the paper's; none on a model that has one already."""
-    if hasattr(model, "peft_config") and args.adapter:
-        return None  # the adapter that training goes on from is as it is
-    if hasattr(model, "peft_config") or (args.full_finetune and peft_config is None):
-        return peft_config
-    return fit_lora(peft_config or default_lora(), model, embedding=args.lora_embedding, layers=args.lora_layers)
-
-
-def _prior(args: EditConfig, source: Any) -> Continued | None:
-    """What is trained after `args.adapter`, where there is one."""
-    if args.adapter is None:
-        return None
-    if source is not None and not isinstance(source, list):
-        raise EditError("adapter goes on from edits: give new edits (records, dicts, or a file), not training rows")
-    if args.full_finetune:
-        raise EditError("adapter and full_finetune do not go together; use merge_into_base to get a whole model")
-    folder = open_edits(args.adapter)
-    if folder.is_adapter:
-        fetch_adapter(args.adapter)
-    else:
-        raise EditError(f"adapter {args.adapter!r} holds a whole model; edit it as any other, by its name")
-    return continued(args.adapter, folder, source or [], args.revoke or [])
-
-
-def _check_best(args: EditConfig, records: Sequence[EditRecord], *, measures_rows: bool) -> None:
-    """Stop where the best checkpoint is to be chosen by a score that cannot be measured."""
-    metric = (args.metric_for_best_model or "").removeprefix("eval_")
+def check_best_metric(args: EditConfig, task: EditTask) -> None:
+    """Raise where the best checkpoint is to be chosen by a score that cannot be measured."""
+    if not args.metric_for_best_model or not (args.load_best_model_at_end or args.save_strategy == "best"):
+        return
+    metric = args.metric_for_best_model.removeprefix("eval_")
     kinds = {"generalization": "paraphrase_prompts", "locality": "neighborhood_prompts"}
     if metric not in ("edit_score", "efficacy", *kinds):
         return
-    if measures_rows or not records:
+    if task.eval_rows is not None or not task.measured:
         raise EditError(f"metric_for_best_model {metric!r} needs edits to evaluate; for rows, choose 'loss'")
     for score, kind in kinds.items():
-        if metric in (score, "edit_score") and not any(getattr(record, kind) for record in records):
+        if metric in (score, "edit_score") and not any(getattr(record, kind) for record in task.measured):
             raise EditError(
                 f"metric_for_best_model {metric!r} is undefined: no edit has {kind}; add some, or choose 'efficacy'"
             )
 
 
-def _records(source: Any) -> list[EditRecord]:
-    if isinstance(source, EditDatasetBuilder):
-        return source.records
-    return source if isinstance(source, list) else []
-
-
-def _loaded(
+def load_for(
+    task: EditTask,
     model: Any,
     tokenizer: PreTrainedTokenizerBase | None,
     args: EditConfig,
-    records: Sequence[EditRecord],
-    quantization_config: Any,
-    prior: Continued | None,
+    quantization_config: Any = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model, with an adapter to go on from, and tokenizer, after the edits were seen to fit into its context."""
+    """
+    The model to train, with the adapter that the task goes on from, and its tokenizer.
+
+    The edits are seen to fit into its context before its weights are read.
+
+    Args:
+        task ([`EditTask`]):
+            The task.
+        model (`str` or `PreTrainedModel`, *optional*):
+            Model, Hub id or folder; with a continuation it defaults to its adapter's base model.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Defaults to the model's.
+        args ([`EditConfig`]):
+            `chat_template`, `trust_remote_code` and `model_init_kwargs`, which is emptied once used.
+        quantization_config (`BitsAndBytesConfig`, *optional*):
+            Quantization of a model given by name.
+    """
+    loading = dict(args.model_init_kwargs or {})  # type: ignore[arg-type]
+    prior = task.continuation
     if prior:
-        if hasattr(model, "peft_config"):
-            raise EditError("adapter is given, and the model has an adapter already; give the base model")
-        own = base_of(prior.folder.path, prior.folder)
-        if model is None or (model == own[0] and own[1]):
-            args.model_init_kwargs = {**(args.model_init_kwargs or {}), "revision": own[1]}  # type: ignore[dict-item]
-        base, tokenizer = _base(own[0] if model is None else model, tokenizer, args, records, quantization_config)
-        check_base(base, prior.folder.provenance, prior.name)
-        adapted: Any = base if prior.revoked else load_adapter(base, prior.folder.path, is_trainable=True)
-        return adapted, tokenizer
-    if model is None:
+        model = _base_of(prior, model, loading)
+    elif model is None:
         raise EditError("model is missing; give the model to edit, or its Hub id or folder")
-    return _base(model, tokenizer, args, records, quantization_config)
-
-
-def _base(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase | None,
-    args: EditConfig,
-    records: Sequence[EditRecord],
-    quantization_config: Any,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    how: dict[str, Any] = {"chat_template": args.chat_template}
-    if not isinstance(model, str):
+    records = [*task.edits, *task.held_out, *task.revoked]
+    if isinstance(model, str):
+        args.model_init_kwargs = None  # used here; TRL would warn that they are ignored
+        loading |= {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config}
+        model, tokenizer = load_checked(model, records, tokenizer, chat_template=args.chat_template, **loading)
+    else:
         tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, trust_remote_code=args.trust_remote_code)
-        check_lengths(records, tokenizer, context_length(model.config), **how)
-        return model, tokenizer
-    how |= {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config}
-    how |= dict(args.model_init_kwargs or {})  # type: ignore[arg-type]
-    args.model_init_kwargs = None  # used here; TRL would warn that they are ignored
-    return load_checked(model, records, tokenizer, **how)
+        check_lengths(records, tokenizer, context_length(model.config), chat_template=args.chat_template)
+    if prior:
+        check_base(model, prior.saved.provenance, prior.name)
+        # After a revocation the weights hold the revoked edits: a new adapter is trained from the base model.
+        model = model if prior.revoked else load_adapter(model, prior.saved.path, is_trainable=True)
+    keep_gradients(model)
+    return model, tokenizer
+
+
+def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
+    """The base model of the adapter to go on from, at its recorded commit where it is the recorded one."""
+    if hasattr(model, "peft_config"):
+        raise EditError("adapter is given, and the model has an adapter already; give the base model")
+    check_adapter(prior.saved.path, prior.name)
+    base, revision = base_of(prior.saved.path, prior.saved)
+    if model is None or (model == base and revision):
+        loading["revision"] = revision
+    return base if model is None else model
+
+
+def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> Rows:
+    """
+    The task's edits augmented and tokenized; rows that were passed are tokenized where they are prompt-completion.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: a row is longer than `args.max_length` or the model's context, or the processes
+            of `accelerate launch` have different rows.
+    """
+    source = task.rows if task.rows is not None else _builder(task, model, tokenizer, args)
+    rows, settings = source, dict[str, Any]()
+    if isinstance(source, EditDatasetBuilder):
+        source.check_same()
+        rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
+        settings = source.settings if source is task.rows else {}
+    eval_rows, are_tokenized = task.eval_rows, is_prompt_completion(rows)
+    if are_tokenized:
+        if args.packing or args.padding_free:
+            raise EditError("packing and padding_free are not supported for edits; turn them off")
+        rows, eval_rows = (tokenized(part, tokenizer, model, args) for part in (rows, eval_rows))
+    if task.measured and eval_rows is None:
+        eval_rows = rows.take(1)  # `Trainer` wants rows for `eval_strategy`; the records are measured instead
+    return Rows(rows, eval_rows, are_tokenized, settings)
+
+
+def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, args: EditConfig) -> Any:
+    """Prompt-completion rows, or named sets of them, as tokens; other rows as they are. None is cut."""
+    if isinstance(rows, dict):
+        return {name: tokenized(part, tokenizer, model, args) for name, part in rows.items()}
+    if not is_prompt_completion(rows):
+        return rows
+    longest = min(filter(None, (args.max_length, context_length(model.config))), default=None)
+    return in_turns(lambda: encode_rows(rows, tokenizer, args, max_length=longest, num_proc=args.dataset_num_proc))
 
 
 def _builder(
-    records: list[EditRecord],
-    facts: list[Fact] | None,
-    args: EditConfig,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    held_out: list[EditRecord],
-    revoked: list[EditRecord],
+    task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
 ) -> EditDatasetBuilder:
     with unedited(model):
         return EditDatasetBuilder(
-            records,
+            task.edits,
             model,
             tokenizer,
-            locality_pool=facts,
+            locality_pool=task.facts,
             options=args,
-            held_out=held_out,
-            revoked=revoked,
+            held_out=task.held_out,
+            revoked=task.revoked,
             chat_template=args.chat_template,
             seed=args.seed,
         )

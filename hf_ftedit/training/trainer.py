@@ -7,34 +7,25 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
-from itertools import islice
-from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
-from hf_ftedit.augmentation import EditDatasetBuilder
-from hf_ftedit.data import EditRecord, Fact, read_edits, read_texts
+from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import SCORES, Measurement, measure, results_of
 from hf_ftedit.hub import SHOWN_EDITS, check_pushable, examples, push_folder, save_edit_folder, save_weights
-from hf_ftedit.models import check_mergeable, process_state, shared_answers, unedited
+from hf_ftedit.models import process_state, shared_answers, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
 from hf_ftedit.training.conditional import ConditionalTrainer
 from hf_ftedit.training.config import EditConfig, learning_rate_for
-from hf_ftedit.training.continuation import retention, revocation, scores_of
+from hf_ftedit.training.lora import adapter_for
+from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.recipe import recipe_of
-from hf_ftedit.training.setup import (
-    adapter_for,
-    are_edits,
-    as_edit_config,
-    encoded_parts,
-    prepare,
-    repo_name,
-    with_probes,
-)
+from hf_ftedit.training.setup import as_edit_config, check_best_metric, load_for, make_rows, tokenized
+from hf_ftedit.training.task import EditTask, are_edits, read_task
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -60,10 +51,11 @@ class EditTrainer(ConditionalTrainer):
             Settings. An [`~trl.SFTConfig`] or `TrainingArguments` is taken over.
         data_collator (`Callable`, *optional*):
             Defaults to [`CompletionOnlyCollator`] for prompt-completion rows.
-        train_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
+        train_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence`, `str` or [`EditTask`], *optional*):
             Prompt-completion rows; or a builder; or edits (records, dicts, or a file of any known format), which are
             augmented with the settings of `args`; defaults to `args.edits`. Any other dataset that `SFTTrainer` takes
-            is trained as it would.
+            is trained as it would. A task that was read already, see [`~hf_ftedit.training.task.read_task`], brings
+            `eval_dataset` and `locality_pool` too.
         eval_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
             Edits whose probes `evaluate` measures (records, dicts, or a file of any known format); defaults to the
             edits trained on. A dataset of rows gives the loss.
@@ -110,44 +102,51 @@ class EditTrainer(ConditionalTrainer):
         **kwargs: Any,
     ) -> None:
         args = copy(as_edit_config(args))  # what is set below is of this trainer; the settings may make another one
-        eval_dataset = eval_dataset.records if isinstance(eval_dataset, EditDatasetBuilder) else eval_dataset
         if args.push_to_hub and process_state().is_main_process:
             check_pushable(repo_name(args), args.hub_token)
-        # What the recipe of the adapter cannot take from `args`.
-        is_built = isinstance(train_dataset, EditDatasetBuilder)
-        self.row_settings: dict[str, Any] = train_dataset.settings if is_built else {}
-        has_facts = not args.locality_pool and not isinstance(locality_pool, (str, type(None)))
-        objects = {"train_dataset": is_built, "locality_pool": has_facts}
-        self.given_in_python = [name for name, is_object in objects.items() if is_object]
-        self._texts = read_texts(args.perplexity_texts) if args.perplexity_texts else []
-        given = prepare(model, processing_class, args, train_dataset, eval_dataset, locality_pool, quantization_config)
-        self.edit_records = given.records
-        self._trained_edits = given.edits
-        self._prior = given.prior
-        self._earlier: dict[str, Any] = {}  # scores of the earlier adapter's edits before training
-        self._said_before: list[str] | None = None
-        self._folder: str | None = None  # where the finished adapter was written
-        self._has_eval_rows = eval_dataset is not None and not are_edits(eval_dataset)
-        self._measured: dict[tuple[bool, int], Measurement] = {}
-        peft_config = adapter_for(given.model, args, peft_config)
+        if isinstance(train_dataset, EditTask):
+            self.task = train_dataset
+        else:
+            self.task = read_task(args, train_dataset, eval_dataset, locality_pool)
+        check_best_metric(args, self.task)
+        model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
+        rows = make_rows(self.task, model, tokenizer, args)
+        peft_config = adapter_for(model, args, peft_config)
         if args.learning_rate is None:
-            has_adapter = peft_config is not None or hasattr(given.model, "peft_config")
-            args.learning_rate = learning_rate_for(given.model.config, full_finetune=not has_adapter)
-        if args.merge_into_base:
-            check_mergeable(given.model)
-        self.lora_targets = getattr(peft_config, "target_modules", None)  # as asked; PEFT writes out the names
+            has_adapter = peft_config is not None or hasattr(model, "peft_config")
+            args.learning_rate = learning_rate_for(model.config, full_finetune=not has_adapter)
+        self.measurements = Measurements(self.task.measured)
+        self._row_settings = rows.settings
+        self._lora_targets = getattr(peft_config, "target_modules", None)
+        self._folder: str | None = None  # where the finished adapter was written
         super().__init__(
-            model=given.model,
+            model=model,
             args=args,
             data_collator=data_collator,
-            train_dataset=given.rows,
-            eval_dataset=given.eval_rows,
-            processing_class=given.tokenizer,
-            is_ours=given.is_ours,
+            train_dataset=rows.train,
+            eval_dataset=rows.evaluation,
+            processing_class=tokenizer,
+            is_ours=rows.are_tokenized,
             peft_config=peft_config,
             **kwargs,
         )
         args.model_init_kwargs = None  # used, or warned of: a token may stand in them, and loggers write settings
+        self.recipe = self._recipe_now()
+
+    @property
+    def edit_records(self) -> list[EditRecord]:
+        """Edits whose probes are measured, as they were read."""
+        return self.task.measured
+
+    def _recipe_now(self) -> dict[str, Any]:
+        return recipe_of(
+            self.args,
+            self.accelerator.unwrap_model(self.model),
+            lora_targets=self._lora_targets,
+            row_settings=self._row_settings,
+            given_in_python=self.task.given_in_python,
+            processes=self.accelerator.num_processes,
+        )
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -164,7 +163,7 @@ class EditTrainer(ConditionalTrainer):
                 Put before each name: `eval_edit_score`, `eval_efficacy` and so on.
         """
         if self._means_rows(eval_dataset):
-            eval_dataset = encoded_parts(eval_dataset, self.args, self.processing_class, self.model)
+            eval_dataset = tokenized(eval_dataset, self.processing_class, self.model, self.args)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         start = time.time()
         self.model.eval()  # as `Trainer` does: `log` tells evaluation from training by the mode
@@ -177,9 +176,9 @@ class EditTrainer(ConditionalTrainer):
         return metrics
 
     def _means_rows(self, eval_dataset: Any) -> bool:
-        """Whether `evaluate` is asked for the loss of rows rather than for the scores of edits."""
+        """Tell whether `evaluate` is to give the loss of rows rather than the scores of edits."""
         if eval_dataset is None:
-            return self._has_eval_rows or not self.edit_records
+            return self.task.eval_rows is not None or not self.task.measured
         is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)  # of one set among several
         return is_name or not are_edits(eval_dataset)
 
@@ -208,25 +207,24 @@ class EditTrainer(ConditionalTrainer):
         """
         return self._measure(records, edited=edited).scores
 
-    def _measure(self, records: Sequence[EditRecord] | None, *, edited: bool) -> Measurement:
-        key = (edited, self.state.global_step if edited else 0)
+    def _measure(self, records: Sequence[EditRecord] | None = None, *, edited: bool) -> Measurement:
+        step = self.state.global_step
         if records is not None:
-            return self._measure_now(records, edited)
-        if key not in self._measured:
-            # The neighborhood targets that the unedited model gave in the first measurement hold for every later one.
-            records = next((earlier.records for earlier in self._measured.values()), self.edit_records)
-            found = self._measure_now(records, edited)
-            if edited:  # the newest alone is kept: of many probes one is large
-                self._measured = {other: kept for other, kept in self._measured.items() if not other[0]}
-            self._measured[key] = found
-        return self._measured[key]
+            return self._measure_now(records, edited=edited)
+        measurement = self.measurements.newest(edited=edited, step=step)
+        if measurement is None:
+            measurement = self._measure_now(self.measurements.records, edited=edited)
+            self.measurements.note(measurement, edited=edited, step=step)
+        return measurement
 
-    def _measure_now(self, records: Sequence[EditRecord], edited: bool) -> Measurement:
+    def _measure_now(self, records: Sequence[EditRecord], *, edited: bool) -> Measurement:
         model = self.accelerator.unwrap_model(self.model)
         if any(probe.target is None for record in records for probe in record.neighborhood_prompts):
             self._unedited(model)  # raises where it is gone, and could not give these probes their targets
         with nullcontext() if edited else self._unedited(model):
-            return measure(model, self.processing_class, records, self.args, texts=self._texts, seed=self.args.seed)
+            return measure(
+                model, self.processing_class, records, self.args, texts=self.task.texts, seed=self.args.seed
+            )
 
     def _unedited(self, model: Any) -> Any:
         """Context of the unedited model; without an adapter there is none once training began."""
@@ -239,12 +237,16 @@ class EditTrainer(ConditionalTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as [`~transformers.Trainer`] does; what training makes impossible to measure is measured first."""
-        if self.edit_records and not hasattr(self.model, "disable_adapter"):
-            self.score_edits(edited=False)
-        if self._prior and not self._prior.revoked and not self._earlier:
-            earlier = [edit for edit in self.edit_records if edit.edit_id in set(self._prior.earlier)]
-            self._earlier = self.score_edits(earlier) if earlier else {}
+        if self.task.measured and not hasattr(self.model, "disable_adapter"):
+            self._measure(edited=False)
+        prior = self.task.continuation
+        if prior and not prior.revoked and not self.measurements.earlier:
+            ids = set(prior.earlier)
+            earlier = [edit for edit in self.measurements.records if edit.edit_id in ids]
+            self.measurements.earlier = self.score_edits(earlier) if earlier else {}
         self._forget_edited()
+        # Settings may have changed since; and once FSDP has sharded the weights, they have no fingerprint.
+        self.recipe = self._recipe_now()
         output = super().train(*args, **kwargs)
         if self.args.load_best_model_at_end:
             self._forget_edited()
@@ -252,37 +254,32 @@ class EditTrainer(ConditionalTrainer):
 
     def _forget_edited(self) -> None:
         """Drop what is of other weights than the model's: an earlier run's, or the last step's for the best one's."""
-        self._folder = None
-        self._measured = {key: found for key, found in self._measured.items() if not key[0]}
+        self._folder = self.measurements.after = None
 
     def edit_results(self) -> dict[str, Any]:
         """
         Scores before and after, as `eval_results.json` holds them.
 
         After an adapter (`args.adapter`), also what became of its edits: see
-        [`~hf_ftedit.training.continuation.retention`] and [`~hf_ftedit.training.continuation.revocation`].
+        [`~hf_ftedit.training.measurements.retention`] and [`~hf_ftedit.training.measurements.revocation`].
         """
-        measured = {"before": self._measure(None, edited=False), "after": self._measure(None, edited=True)}
-        recipe = recipe_of(self)
+        after = self._measure(edited=True)
         results = {
-            **results_of(measured),
-            "base_model": recipe["model_name_or_path"],
-            "base_model_revision": recipe.get("model_revision"),
+            **results_of({"before": self._measure(edited=False), "after": after}),
+            "base_model": self.recipe["model_name_or_path"],
+            "base_model_revision": self.recipe.get("model_revision"),
         }
-        if self._prior and self._prior.revoked:
-            results["revoked"] = self._revocation(self._prior.revoked, self._prior.name)
-        elif self._prior and self._earlier:
-            after = scores_of(measured["after"].predictions, self._prior.earlier, results["protocol"])
-            results["retention"] = retention(self._earlier, after, self._prior.name)
+        prior = self.task.continuation
+        if prior and prior.revoked:
+            prompts = [[edit.prompt, *edit.paraphrase_prompts] for edit in prior.revoked]
+            each = [prompt for group in prompts for prompt in group]
+            answers = self._answers(each, edited=False), self._answers(each, edited=True)
+            efficacy = self.score_edits(prior.revoked)["efficacy"]
+            results["revoked"] = revocation(prompts, answers, efficacy, prior.name)
+        elif prior and self.measurements.earlier:
+            now = scores_of(after.predictions, prior.earlier, results["protocol"])
+            results["retention"] = retention(self.measurements.earlier, now, prior.name)
         return results
-
-    def _revocation(self, revoked: Sequence[EditRecord], name: str) -> dict[str, Any]:
-        """Whether the model says what it says without its adapter."""
-        prompts = [[edit.prompt, *edit.paraphrase_prompts] for edit in revoked]
-        asked = [prompt for several in prompts for prompt in several]
-        same = iter(map(eq, self._said(asked, edited=False), self._said(asked, edited=True)))
-        efficacy = self.score_edits(revoked)["efficacy"]
-        return revocation([list(islice(same, len(several))) for several in prompts], efficacy, name)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """
@@ -292,59 +289,51 @@ class EditTrainer(ConditionalTrainer):
         edit records, and in checkpoints, only the weights are written. The folder is whole or not there: files are
         written aside and moved in.
         """
-        if _internal_call or not self.edit_records:
+        if _internal_call or not self.task.measured:
             return super().save_model(output_dir, _internal_call)
         self.write_folder(output_dir)
         if self.args.push_to_hub:
             self.push_to_hub()
         return None
 
-    def write_folder(self, output_dir: str | None = None) -> None:
+    def write_folder(self, output_dir: str | None = None) -> dict[str, Any]:
         """
         Write the adapter folder as [`~EditTrainer.save_model`] does, without a push.
 
         Args:
             output_dir (`str`, *optional*):
                 Where to; `args.output_dir` by default.
+
+        Returns:
+            `dict`: the results as they were written, see [`~EditTrainer.edit_results`].
         """
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
-        records = with_probes(self._trained_edits, self._measure(None, edited=False).records)
-        asked = [record.prompt for record in records[:SHOWN_EDITS]]
-        if hasattr(self.model, "disable_adapter"):
-            self._said_before = self._said(asked, edited=False)
-            if self.args.merge_into_base:
-                self.merge_into_base()
-        model = (self.accelerator.unwrap_model(self.model), self.processing_class)
-        said = examples(*model, asked, self._said_before, chat_template=self.args.chat_template)
-        results = {**self.edit_results(), **said}
+        model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
+        prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[:SHOWN_EDITS]]
+        before = self._answers(prompts, edited=False) if hasattr(model, "disable_adapter") else None
+        answers = examples(model, tokenizer, prompts, before, chat_template=self.args.chat_template)
+        results = {**self.edit_results(), **answers}
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
         state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
         if self.args.should_save:
             save_edit_folder(
                 folder,
-                self.accelerator.unwrap_model(self.model),
-                self.processing_class,
-                records=records,
+                model,
+                tokenizer,
+                records=self.task.saved_records(self.measurements.records),
                 results=results,
-                recipe=recipe_of(self),
+                recipe=self.recipe,
                 state_dict=state_dict,
             )
         self.accelerator.wait_for_everyone()
         self._folder = folder
+        return results
 
-    def _said(self, prompts: list[str], *, edited: bool) -> list[str]:
+    def _answers(self, prompts: list[str], *, edited: bool) -> list[str]:
         """The model's greedy answers, with or without its adapter."""
         model = self.accelerator.unwrap_model(self.model)
         with nullcontext() if edited else self._unedited(model):
             return shared_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
-
-    def merge_into_base(self) -> None:
-        """Put the adapter into the weights of the base model, which is measured without it first."""
-        if self.edit_records:
-            self.score_edits(edited=False)
-        self.model = self.accelerator.unwrap_model(self.model).merge_and_unload()
-        self.model_wrapped = self.model
-        self._forget_edited()
 
     def push_to_hub(  # type: ignore[override] # it gives the page's address, and `Trainer` a commit's
         self,
@@ -379,7 +368,7 @@ class EditTrainer(ConditionalTrainer):
             [`~hf_ftedit.EditError`]: the Hub refuses or cannot be reached. What was written on disk is
                 complete, and `hf-ftedit push` pushes it.
         """
-        if not self.edit_records:
+        if not self.task.measured:
             raise EditError("there are no edit records to push; train on edits, or give them as eval_dataset")
         if self._folder is None:
             self.write_folder()
@@ -417,3 +406,8 @@ class EditTrainer(ConditionalTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written with the adapter folder, when there are results to show."""
+
+
+def repo_name(args: EditConfig) -> str:
+    """The repository to push to: `hub_model_id`, or the name of the folder that is written."""
+    return args.hub_model_id or Path(args.output_dir or OUTPUT_FOLDER).absolute().name

@@ -242,7 +242,7 @@ BAD_WORDS = {
     "lengths and counts": (["--prefix_counts", "5"], "prefix_lengths [5, 10] and prefix_counts [5] do not fit: "),
     "a word first": (["edits.jsonl"], "unexpected 'edits.jsonl'; give options as --name value, such as --edits edits"),
     "no value": (["--edits"], "argument --edits: expected one argument"),
-    "config without file": (["--config"], "--config is without its file; give a YAML file with options after it"),
+    "config without file": (["--config"], "bad options: argument --config: expected one argument; "),
     "config missing": (["--config", "x.yaml"], "bad options: [Errno 2] No such file or directory: 'x.yaml'"),
     "config no YAML": (["--config", "bad.yaml"], '--config: not valid YAML: while parsing a flow sequence in "bad.'),
     "config a list": (["--config", "list.yaml"], "Config file list.yaml must contain a YAML mapping"),

@@ -4,8 +4,10 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tiny import bpe_tokenizer, tiny_model
+from trl import get_peft_config
 
-from hf_ftedit.training.lora import default_lora, fit_lora
+from hf_ftedit import EditModelConfig
+from hf_ftedit.training.lora import fit_lora
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def adapted(model, config):
 
 
 def test_default_is_the_papers():
-    config = default_lora()
+    config = get_peft_config(EditModelConfig())
     assert (config.r, config.lora_alpha, config.lora_dropout) == (32, 64, 0.05)
     assert config.target_modules == "all-linear" and config.task_type == "CAUSAL_LM"
 
@@ -69,5 +71,9 @@ def test_an_adapter_without_training_changes_nothing(tokenizer):
     model, ids = tiny_model("gpt2", tokenizer), torch.arange(6)[None]
     with torch.no_grad():
         before = model(ids).logits
-        after = get_peft_model(model, fit_lora(default_lora(), model, embedding=True)).eval()(ids).logits
+        after = (
+            get_peft_model(model, fit_lora(get_peft_config(EditModelConfig()), model, embedding=True))
+            .eval()(ids)
+            .logits
+        )
     assert torch.equal(before, after)

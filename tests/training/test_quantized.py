@@ -43,13 +43,6 @@ def test_what_was_saved_measures_the_same_in_the_same_bits(folder):
     assert verify(str(folder)).passed
 
 
-def test_edits_are_not_rounded_into_few_bits(tmp_path, capsys):
-    args = ["--load_in_4bit", "--merge_into_base", "--max_edits", "2", "--output_dir", str(tmp_path / "whole")]
-    assert main(["train", *args]) == 2
-    *_, error = capsys.readouterr().err.splitlines()
-    assert error.startswith("hf-ftedit: merge_into_base would round the edits")
-
-
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 TOKENS = torch.arange(12)[None]
 

@@ -5,9 +5,10 @@ import torch
 import yaml
 from datasets import Dataset
 from tiny import bpe_tokenizer, tiny_model
-from trl import TrlParser, get_peft_config, get_quantization_config
+from trl import get_peft_config, get_quantization_config
 
 from hf_ftedit import AugmentationOptions, EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, Fact
+from hf_ftedit.cli.arguments import options_of, parse_rest, read_arguments
 from hf_ftedit.models.loading import asset, public_name
 from hf_ftedit.options import EditOptions
 from hf_ftedit.training.recipe import recipe_of
@@ -47,26 +48,24 @@ def home(tmp_path):
 
 def parsed(recipe, folder):
     (folder / "edit_config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    return TrlParser((EditConfig, EditModelConfig)).parse_args_and_config(
-        ["--config", str(folder / "edit_config.yaml"), "--output_dir", str(folder / "again"), "--use_cpu", "true"]
-    )
+    flags = ["--config", str(folder / "edit_config.yaml"), "--output_dir", str(folder / "again"), "--use_cpu", "true"]
+    arguments = read_arguments("train", flags)
+    return parse_rest((EditConfig, EditModelConfig), arguments, vars(options_of("train", arguments)))
 
 
 def test_no_path_and_no_token(home):
     (home / "facts.jsonl").write_text('{"prompt": "Oslo lies in", "target": "Norway"}')
     (home / "sentences").mkdir()
-    recipe = recipe_of(
-        trainer_of(
-            home,
-            hub_token=CANARY,
-            hub_model_id="somebody/secret-project",
-            edits=str(home / "edits.jsonl"),
-            locality_pool=str(home / "facts.jsonl"),
-            similar_model=str(home / "sentences"),
-            run_name=str(home / "run"),
-            model_init_kwargs={"token": CANARY},
-        )
-    )
+    recipe = trainer_of(
+        home,
+        hub_token=CANARY,
+        hub_model_id="somebody/secret-project",
+        edits=str(home / "edits.jsonl"),
+        locality_pool=str(home / "facts.jsonl"),
+        similar_model=str(home / "sentences"),
+        run_name=str(home / "run"),
+        model_init_kwargs={"token": CANARY},
+    ).recipe
     text = yaml.safe_dump(recipe)
     for secret in (CANARY, "somebody", "secret-project", str(home), "/"):
         assert secret not in text, secret
@@ -110,11 +109,11 @@ def test_no_path_and_no_token(home):
 )
 def test_fed_back_it_gives_the_same_settings(home, settings, lora):
     trainer = trainer_of(home, lora, **settings)
-    config, model_config = parsed(recipe_of(trainer), home)
+    config, model_config = parsed(trainer.recipe, home)
     for name in TRAINING:
         assert getattr(config, name) == getattr(trainer.args, name), name
     for name in EditOptions.__dataclass_fields__:
-        if name not in ("edits", "provenance"):
+        if name != "edits":
             assert getattr(config, name) == getattr(trainer.args, name), name
     assert config.edits == "edits.jsonl" and model_config.model_name_or_path == "base"
     assert model_config.dtype == "float32" and model_config.use_peft
@@ -126,7 +125,7 @@ def test_fed_back_it_gives_the_same_settings(home, settings, lora):
 
 def test_the_embedding_is_adapted_again(home):
     trainer = trainer_of(home, lora_embedding=True)
-    config, model_config = parsed(recipe_of(trainer), home)
+    config, model_config = parsed(trainer.recipe, home)
     assert config.lora_embedding
     model = tiny_model("gpt2", trainer.processing_class)
     again = EditTrainer(
@@ -142,7 +141,7 @@ def test_the_embedding_is_adapted_again(home):
 
 
 def test_a_full_finetune_says_so(home):
-    recipe = recipe_of(trainer_of(home, full_finetune=True))
+    recipe = trainer_of(home, full_finetune=True).recipe
     assert recipe["full_finetune"] and not recipe["use_peft"] and "lora_r" not in recipe
     config, model_config = parsed(recipe, home)
     assert config.full_finetune and get_peft_config(model_config) is None
@@ -150,12 +149,12 @@ def test_a_full_finetune_says_so(home):
 
 def test_what_is_undefined_is_left_out_and_a_revision_and_quantization_are_told(home):
     trainer = trainer_of(home)
-    assert None not in recipe_of(trainer).values() and "model_revision" not in recipe_of(trainer)
+    assert None not in trainer.recipe.values() and "model_revision" not in trainer.recipe
     trainer.model.config._commit_hash = "abc123"
     quantization = get_quantization_config(EditModelConfig(load_in_4bit=True, use_bnb_nested_quant=True))
     trainer.model.config.quantization_config = quantization
     trainer.model.config.dtype = torch.bfloat16
-    recipe = recipe_of(trainer)
+    recipe = recipe_of(trainer.args, trainer.model)
     assert recipe["model_revision"] == "abc123" and recipe["dtype"] == "bfloat16"
     assert recipe["load_in_4bit"] is True and recipe["load_in_8bit"] is False
     assert (recipe["bnb_4bit_quant_type"], recipe["use_bnb_nested_quant"]) == ("nf4", True)
@@ -180,7 +179,7 @@ def test_a_builders_settings_are_the_recipes(tmp_path):
     edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
     builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, options=options, seed=5)
     args = EditConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none")
-    recipe = recipe_of(EditTrainer(model, args, train_dataset=builder, processing_class=tokenizer))
+    recipe = EditTrainer(model, args, train_dataset=builder, processing_class=tokenizer).recipe
     found = [recipe[name] for name in ("paraphrase_strategy", "locality_strategy", "num_locality", "seed")]
     assert found == ["none", "random", 1, 42]
     assert recipe["provenance"]["seed_of_rows"] == 5 and recipe["provenance"]["given_in_python"] == ["train_dataset"]
@@ -191,5 +190,5 @@ def test_a_pool_of_ones_own_is_noted(tmp_path):
     args = EditConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none", num_paraphrases=0)
     edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
     given = {"train_dataset": edits, "processing_class": tokenizer, "locality_pool": pool}
-    recipe = recipe_of(EditTrainer(tiny_model("gpt2", tokenizer), args, **given))
+    recipe = EditTrainer(tiny_model("gpt2", tokenizer), args, **given).recipe
     assert recipe["provenance"]["given_in_python"] == ["locality_pool"] and "seed_of_rows" not in recipe["provenance"]

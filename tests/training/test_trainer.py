@@ -21,7 +21,6 @@ from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, predict
 from hf_ftedit.evaluation.scoring import score
 from hf_ftedit.hub.edit_folder import ADAPTER_FILES
 from hf_ftedit.models.loading import load_model, load_tokenizer
-from hf_ftedit.training.recipe import recipe_of
 
 ROWS = Dataset.from_list(
     [
@@ -687,7 +686,7 @@ def test_of_the_edited_model_the_newest_measurement_is_kept(base, tokenizer, tmp
     trainer = editor(base, tokenizer, args)
     trainer.score_edits(edited=False)
     trainer.train()
-    assert list(trainer._measured) == [(False, 0), (True, trainer.state.global_step)]
+    assert trainer.measurements.step == trainer.state.global_step and trainer.measurements.before is not None
 
 
 def test_batches_are_padded_as_asked(base, tokenizer, tmp_path):
@@ -732,4 +731,4 @@ def test_the_learning_rate_follows_the_models_width(base, tokenizer, tmp_path, m
     trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, lr_scheduler_type="constant", **settings))
     trainer.train()
     assert trainer.lr_scheduler.get_last_lr() == [pytest.approx(rate)] * len(trainer.optimizer.param_groups)
-    assert recipe_of(trainer)["learning_rate"] == rate
+    assert trainer.recipe["learning_rate"] == rate

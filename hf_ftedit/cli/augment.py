@@ -1,0 +1,47 @@
+"""`hf-ftedit augment`: write the training rows of edits, and their probes, as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.console import hide_brief_bars, is_first_process, written_to
+from hf_ftedit.cli.resolve import edits_to_measure, load_base, pool_source
+from hf_ftedit.data import read_facts
+from hf_ftedit.errors import EditError
+from hf_ftedit.files import require_empty
+
+
+def run(argv: Sequence[str]) -> None:
+    """Make the rows, and write them with a card."""
+    arguments = read_arguments("augment", argv)
+    options = options_of("augment", arguments)
+    if options.output_dir:
+        require_empty(options.output_dir)
+    edits, pool = edits_to_measure(options), pool_source(options)
+    facts = None if pool is None else read_facts(pool)
+    if options.output_dir is None:
+        raise EditError("--output_dir is missing; give the folder to write the dataset to")
+    hide_brief_bars(len(edits))
+    from hf_ftedit.augmentation import EditDatasetBuilder
+    from hf_ftedit.hub import save_dataset_folder
+    from hf_ftedit.models import in_turns
+
+    model, tokenizer = load_base(arguments, options, edits, {})
+    builder = EditDatasetBuilder(
+        edits,
+        model,
+        tokenizer,
+        locality_pool=facts,
+        options=options,
+        chat_template=options.chat_template,
+        seed=options.seed,
+    )
+    builder.check_same()
+    in_turns(builder.download_and_prepare)
+    if not is_first_process():
+        return
+    dataset = builder.as_dataset()
+    save_dataset_folder(options.output_dir, dataset, builder.settings)
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.items())
+    print(written_to(options.output_dir, f"{sizes} rows"))

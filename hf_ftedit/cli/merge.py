@@ -1,0 +1,35 @@
+"""`hf-ftedit merge`: combine several edit adapters, or put one into its base model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.console import is_first_process, written_to
+from hf_ftedit.errors import EditError
+
+
+def run(argv: Sequence[str]) -> None:
+    """Merge, measure, write the folder, and print the scores of all and of each part."""
+    options = options_of("merge", read_arguments("merge", argv))
+    if options.output_dir is None:
+        raise EditError("--output_dir is missing; give the folder to write the merged adapter to")
+    from hf_ftedit.evaluation import parts_table, results_table
+    from hf_ftedit.sharing import merge
+
+    saved = merge(
+        options.adapters,
+        options.output_dir,
+        combination_type=options.combination_type,
+        weights=options.weights,
+        density=options.density,
+        base_model=options.model_name_or_path,
+        merge_into_base=options.merge_into_base,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if not is_first_process():
+        return
+    print(results_table(saved.results))
+    print(parts_table(saved.provenance["parts"]))
+    kind = "model" if options.merge_into_base else "adapter"
+    print(written_to(options.output_dir, f"the {kind}, its model card, edits and results"))

@@ -1,0 +1,117 @@
+"""Defaults of the verbs that edit and measure: the embedded edits and model, the recipe of an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hf_ftedit.cli.arguments import Arguments, CommonOptions, parse_rest
+from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
+from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation import check_fluency
+from hf_ftedit.hub import RECIPE_FILE, SavedEdits, fetch_adapter, read_recipe
+from hf_ftedit.models import EMBEDDED_NAME, asset
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+
+def embedded_settings(model_name: str | None) -> dict[str, Any]:
+    """Training settings that suit the embedded model, where it is the one to edit."""
+    if model_name not in (None, EMBEDDED_NAME):
+        return {}
+    return yaml.safe_load(Path(asset("train.yaml")).read_text(encoding="utf-8"))
+
+
+def inherited_settings(saved: SavedEdits, name: str, pool: str | None) -> dict[str, Any]:
+    """
+    The settings of the adapter that `train` goes on from.
+
+    Args:
+        saved ([`SavedEdits`]):
+            The adapter's folder.
+        name (`str`):
+            The adapter.
+        pool (`str`, *optional*):
+            The option `locality_pool`; without it the adapter's pool must be here, or be one of the Hub.
+    """
+    from hf_ftedit.training import inherited
+
+    settings = inherited(saved.recipe)
+    own = settings.get("locality_pool")
+    if settings.get("model_name_or_path") == EMBEDDED_NAME and own == Path(asset("locality_pool.jsonl")).name:
+        del settings["locality_pool"]
+    elif own and not pool and not Path(own).exists() and not is_hub_dataset(own):
+        raise EditError(
+            f"adapter {name!r} was trained with the locality pool {own!r}, which is not here; "
+            "give it with --locality_pool, or another one"
+        )
+    return settings
+
+
+def open_adapter(name: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of an adapter to measure, and its recipe, which is empty where another program wrote it."""
+    folder = fetch_adapter(name)
+    return folder, read_recipe(folder, name) if (folder / RECIPE_FILE).is_file() else {}
+
+
+def edit_source(options: CommonOptions) -> str | None:
+    """The option `edits`; the embedded ones with the embedded model."""
+    return options.edits or _embedded(options, "edits.jsonl")
+
+
+def pool_source(options: CommonOptions) -> str | None:
+    """The option `locality_pool`; the embedded one with the embedded model."""
+    return options.locality_pool or _embedded(options, "locality_pool.jsonl")
+
+
+def _embedded(options: CommonOptions, file: str) -> str | None:
+    return asset(file) if options.model_name_or_path in (None, EMBEDDED_NAME) else None
+
+
+def require_edits(source: str | None) -> str:
+    """Raise where no edits were named: only the embedded model brings some."""
+    if source is None:
+        raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
+    return source
+
+
+def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
+    """The edits of a verb that does not train, checked."""
+    source = require_edits(edit_source(options))
+    edits = read_edits(source, options.format, options.max_edits, skip_invalid=options.skip_invalid)
+    if options.measure_fluency:
+        check_fluency(edits)
+    return edits
+
+
+def model_settings(model_config: ModelConfig) -> dict[str, Any]:
+    """The settings of [`~trl.ModelConfig`] that go to `from_pretrained`."""
+    settings = {"revision": model_config.model_revision, "attn_implementation": model_config.attn_implementation}
+    return {"dtype": model_config.dtype, **{name: value for name, value in settings.items() if value is not None}}
+
+
+def load_base(
+    arguments: Arguments, options: CommonOptions, edits: Sequence[EditRecord], recipe: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """The base model and tokenizer of a verb that does not train, as the recipe of its adapter has them."""
+    from trl import get_quantization_config
+
+    from hf_ftedit.evaluation import load_checked
+    from hf_ftedit.training import EditConfig, EditModelConfig
+
+    if options.model_name_or_path != recipe.get("model_name_or_path"):  # another base model has other commits
+        recipe = {name: value for name, value in recipe.items() if name != "model_revision"}
+    defaults = {**recipe, "model_name_or_path": options.model_name_or_path}
+    (model_config,) = parse_rest((EditModelConfig,), arguments, defaults, ignored=(EditConfig,))
+    return load_checked(
+        options.model_name_or_path,
+        edits,
+        chat_template=options.chat_template,
+        trust_remote_code=options.trust_remote_code,
+        quantization_config=get_quantization_config(model_config),
+        **model_settings(model_config),
+    )

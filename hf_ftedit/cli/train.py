@@ -1,0 +1,83 @@
+"""`hf-ftedit train`: edit a model, measure it before and after, write the adapter folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_ftedit.cli.arguments import Arguments, options_of, parse_rest, read_arguments
+from hf_ftedit.cli.console import hide_brief_bars, is_first_process, without_home, written_to
+from hf_ftedit.cli.resolve import (
+    edit_source,
+    embedded_settings,
+    inherited_settings,
+    model_settings,
+    pool_source,
+    require_edits,
+)
+from hf_ftedit.hub import open_edits
+from hf_ftedit.models import EMBEDDED_NAME
+from hf_ftedit.training import check_finished_with, is_finished, read_task, require_place
+
+
+def run(argv: Sequence[str]) -> None:
+    """Check everything that needs no torch, then train, write the folder, print the scores, and push."""
+    arguments = read_arguments("train", argv)
+    name = arguments.values.get("adapter")
+    adapter = open_edits(name) if name else None
+    recipe = inherited_settings(adapter, str(name), arguments.values.get("locality_pool")) if adapter else {}
+    model_name = arguments.values.get("model_name_or_path", recipe.get("model_name_or_path"))
+    defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
+    options = options_of("train", arguments, defaults)
+    require_place(options.output_dir, options.resume)
+    edits = options.edits if adapter else require_edits(edit_source(options))
+    task = read_task(options, edits, locality_pool=pool_source(options), adapter=adapter)
+    hide_brief_bars(len(task.edits))
+    config, model_config = _settings(arguments, {**defaults, **vars(options)})
+    if options.resume and is_finished(options.output_dir):
+        from hf_ftedit.training import requested_settings
+
+        check_finished_with(options.output_dir, task.edits, requested_settings(config, model_config))
+        if is_first_process():
+            print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
+        return
+    _train(task, config, model_config, options.resume)
+
+
+def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The trainer's settings and the model's."""
+    from hf_ftedit.training import EditConfig, EditModelConfig
+
+    config, model_config = parse_rest((EditConfig, EditModelConfig), arguments, defaults)
+    config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
+    config.full_finetune = config.full_finetune or not model_config.use_peft
+    config.enable_jit_checkpoint = False  # SIGTERM saves in any case, and then ends the process
+    return config, model_config
+
+
+def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> None:
+    from trl import get_peft_config, get_quantization_config
+
+    from hf_ftedit.evaluation import edits_text, results_table
+    from hf_ftedit.training import EditTrainer
+
+    trainer = EditTrainer(
+        model=model_config.model_name_or_path or EMBEDDED_NAME,
+        args=config,
+        train_dataset=task,
+        peft_config=None if config.full_finetune else get_peft_config(model_config),
+        quantization_config=get_quantization_config(model_config),
+    )
+    rows: Any = trainer.train_dataset
+    trainer.accelerator.print(f"{edits_text(len(task.measured))}, {len(rows)} training rows")
+    if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
+        trainer.score_edits(edited=False)
+    trainer.train(resume_from_checkpoint=resume)
+    with trainer.saving_when_stopped():
+        results = trainer.write_folder()
+    trainer.accelerator.print(results_table(results, trainer.recipe))
+    kind = "model" if config.full_finetune else "adapter"
+    trainer.accelerator.print(written_to(str(config.output_dir), f"the {kind}, its model card, edits and results"))
+    if config.push_to_hub:  # last: the folder is complete and its results are printed, whatever the Hub does
+        trainer.push_to_hub()

@@ -1,0 +1,34 @@
+"""`hf-ftedit verify`: measure published edits again, and compare with what they claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.console import is_first_process, without_home
+from hf_ftedit.errors import EditError
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print a line for each check; 1 where a claim does not hold."""
+    options = options_of("verify", read_arguments("verify", argv))
+    if options.name is None:
+        raise EditError("verify needs a folder or Hub id, such as hf-ftedit verify user/name")
+    from hf_ftedit.evaluation import checks_table
+    from hf_ftedit.sharing import BAD, verify
+
+    verification = verify(
+        options.name,
+        revision=options.revision,
+        base_model=options.model_name_or_path,
+        tolerance=options.tolerance,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if is_first_process():
+        print(checks_table(verification.checks))
+        at = f" at commit {verification.revision}" if verification.revision else ""
+        bad = sum(check.verdict == BAD for check in verification.checks)
+        total = len(verification.checks)
+        verdict = "every claim holds" if verification.passed else f"{bad} of {total} claims do not hold"
+        print(f"{without_home(options.name)}{at}: {verdict}.")
+    return 0 if verification.passed else 1

@@ -1,0 +1,215 @@
+"""An edit task: the edits, what is measured and the adapter to go on from, read and checked before torch is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+from hf_ftedit.data import EditRecord, Fact, read_edits, read_facts, read_texts
+from hf_ftedit.errors import EditError, shown
+from hf_ftedit.evaluation import check_fluency
+from hf_ftedit.hub import SavedEdits, open_edits
+from hf_ftedit.models import public_name
+from hf_ftedit.options import EditOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """
+    Continued training: the edits of an existing adapter plus new ones, minus revoked ones.
+
+    Args:
+        name (`str`):
+            The adapter's name, safe to publish.
+        saved ([`SavedEdits`]):
+            The adapter's folder.
+        edits (`list[EditRecord]`):
+            Edits to train: the adapter's own first, then new ones.
+        earlier (`list[str]`):
+            `edit_id` of the adapter's own edits that stay.
+        revoked (`list[EditRecord]`):
+            The adapter's own edits that are taken back.
+    """
+
+    name: str
+    saved: SavedEdits
+    edits: list[EditRecord]
+    earlier: list[str]
+    revoked: list[EditRecord]
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """
+    What an [`~hf_ftedit.EditTrainer`] trains and measures, read and checked; see [`read_task`].
+
+    Args:
+        edits (`list[EditRecord]`):
+            Edits to train; empty where rows are trained.
+        measured (`list[EditRecord]`):
+            Edits whose probes are measured: the trained ones, or those of `eval_dataset`.
+        facts (`list[Fact]`, *optional*):
+            The locality pool.
+        rows (`Dataset` or [`EditDatasetBuilder`], *optional*):
+            Training rows, where they were passed instead of edits; a builder makes them of `edits`.
+        eval_rows (`Dataset` or `dict`, *optional*):
+            Rows whose loss is evaluated.
+        texts (`list[str]`):
+            Texts to measure perplexity on.
+        continuation ([`Continuation`], *optional*):
+            The adapter to go on from.
+        given_in_python (`list[str]`):
+            Arguments that were objects rather than names, which no command line can repeat.
+    """
+
+    edits: list[EditRecord]
+    measured: list[EditRecord]
+    facts: list[Fact] | None = None
+    rows: Any = None
+    eval_rows: Any = None
+    texts: list[str] = field(default_factory=list)
+    continuation: Continuation | None = None
+    given_in_python: list[str] = field(default_factory=list)
+
+    @property
+    def revoked(self) -> list[EditRecord]:
+        """Edits of the adapter to go on from that are taken back."""
+        return self.continuation.revoked if self.continuation else []
+
+    @property
+    def held_out(self) -> list[EditRecord]:
+        """Edits that are measured and not trained: no training row may hold a probe of theirs."""
+        return [] if self.measured is self.edits else self.measured
+
+    def saved_records(self, measured: Sequence[EditRecord]) -> list[EditRecord]:
+        """The records to save: trained edits, with the probes of `measured` where they are there too."""
+        probed = {(record.prompt, record.target_new): record for record in measured}
+        pairs = ((edit, probed.get((edit.prompt, edit.target_new), edit)) for edit in self.edits)
+        return [replace(record, edit_id=edit.edit_id) for edit, record in pairs] or list(measured)
+
+
+def read_task(
+    options: EditOptions,
+    train_dataset: Any = None,
+    eval_dataset: Any = None,
+    locality_pool: str | Iterable[Fact] | None = None,
+    *,
+    adapter: SavedEdits | None = None,
+) -> EditTask:
+    """
+    Read and check what is to be trained and measured; torch is not loaded.
+
+    Args:
+        options ([`EditOptions`]):
+            `edits`, `locality_pool`, `adapter`, `revoke`, `perplexity_texts`, and how to read them.
+        train_dataset (`str`, `Sequence`, `Dataset` or [`EditDatasetBuilder`], *optional*):
+            Edits or training rows; defaults to `options.edits`.
+        eval_dataset (`str`, `Sequence`, `Dataset` or [`EditDatasetBuilder`], *optional*):
+            Edits to measure, or rows whose loss is evaluated; defaults to the edits trained on.
+        locality_pool (`str` or `Iterable[Fact]`, *optional*):
+            Facts that must stay; defaults to `options.locality_pool`.
+        adapter ([`SavedEdits`], *optional*):
+            The folder of `options.adapter`, where it was opened already.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: an edit, a fact, or the adapter cannot be used.
+    """
+    source: Any = options.edits if train_dataset is None else train_dataset
+    new = _read(source, options) if are_edits(source) else []
+    rows: Any = None if are_edits(source) else source
+    # A builder is known by its records: to import its class would load `datasets`.
+    is_builder = hasattr(rows, "records")
+    eval_dataset = getattr(eval_dataset, "records", eval_dataset)
+    probed = read_edits(eval_dataset, options.format) if are_edits(eval_dataset) else []
+    continuation = None
+    if options.adapter is not None:
+        if rows is not None:
+            raise EditError("adapter goes on from edits: give edits (records, dicts, or a file), not training rows")
+        continuation = _continuation(options, adapter or open_edits(options.adapter), new)
+    elif rows is None and not new:
+        raise EditError("there is nothing to train on; give edits or rows as train_dataset, or a file as edits")
+    edits = continuation.edits if continuation else list(rows.records) if is_builder else new
+    if options.measure_fluency:
+        check_fluency(probed or edits)
+    pool = options.locality_pool if locality_pool is None else locality_pool
+    has_facts = not options.locality_pool and locality_pool is not None and not isinstance(locality_pool, str)
+    return EditTask(
+        edits=edits,
+        measured=probed or edits,
+        facts=None if pool is None else read_facts(pool),
+        rows=rows,
+        eval_rows=None if probed else eval_dataset,
+        texts=read_texts(options.perplexity_texts) if options.perplexity_texts else [],
+        continuation=continuation,
+        given_in_python=["train_dataset"] * is_builder + ["locality_pool"] * has_facts,
+    )
+
+
+def are_edits(source: Any) -> bool:
+    """Tell edits (a path, a list, a dataset with an edit's columns) from training rows."""
+    if hasattr(source, "column_names"):  # a `Dataset`; its class is not imported, for torch-free checks
+        columns = set(source.column_names or ())
+        return bool(columns & {"target_new", "requested_rewrite"}) or {"src", "alt"} <= columns
+    return isinstance(source, (str, PathLike, Sequence))
+
+
+def united(parts: Sequence[Sequence[EditRecord]], names: Sequence[str]) -> list[EditRecord]:
+    """
+    All edits of several parts: duplicates are merged, and an `edit_id` that two of them use gets its part's name too.
+
+    Args:
+        parts (`Sequence[Sequence[EditRecord]]`):
+            Edits, no two of which give one prompt different targets.
+        names (`Sequence[str]`):
+            A name for each part.
+    """
+    prompts: dict[str, str] = {}  # by edit_id
+    edits = []
+    for name, part in zip(names, parts, strict=True):
+        for edit in part:
+            if prompts.setdefault(edit.edit_id, edit.prompt) != edit.prompt:
+                edit = replace(edit, edit_id=f"{name}:{edit.edit_id}")
+            edits.append(edit)
+    return read_edits(edits) if edits else []
+
+
+def _read(source: Any, options: EditOptions) -> list[EditRecord]:
+    return read_edits(source, options.format, options.max_edits, skip_invalid=options.skip_invalid)
+
+
+def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRecord]) -> Continuation:
+    """The edits of `options.adapter` without those of `options.revoke` and with those of `new`."""
+    name, revoke = options.adapter or "", set(options.revoke or ())
+    if options.full_finetune:
+        raise EditError(
+            "adapter and full_finetune do not go together; hf-ftedit merge --merge_into_base gives a model"
+        )
+    if not saved.is_adapter:
+        raise EditError(f"adapter {name!r} holds a whole model; edit it as any other, by its name")
+    public = public_name(name)
+    if not new and not revoke:
+        raise EditError(f"adapter {public!r}: give edits to add, or revoke the names of some of its own")
+    if unknown := revoke - {edit.edit_id for edit in saved.records}:
+        some = ", ".join(shown(edit.edit_id) for edit in saved.records[:3])
+        raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}, ...")
+    revoked = [edit for edit in saved.records if edit.edit_id in revoke]
+    stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], new)
+    edits = united([stay, new], [public, "new"])
+    if not edits:
+        raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
+    return Continuation(public, saved, edits, [edit.edit_id for edit in stay], revoked)
+
+
+def _without_replaced(earlier: list[EditRecord], new: Sequence[EditRecord]) -> list[EditRecord]:
+    """Earlier edits whose prompt no new one gives another target; the others are named in the log."""
+    targets = {edit.prompt: edit.target_new for edit in new}
+    replaced = [edit for edit in earlier if targets.get(edit.prompt, edit.target_new) != edit.target_new]
+    if replaced:
+        names = ", ".join(shown(edit.edit_id) for edit in replaced[:3])
+        logger.warning("%d earlier edits are replaced by new ones of the same prompt: %s", len(replaced), names)
+    return [edit for edit in earlier if edit not in replaced]
