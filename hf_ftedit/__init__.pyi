@@ -14,7 +14,7 @@ from .evaluation.measurement import predict as predict
 from .evaluation.scoring import compare as compare
 from .evaluation.scoring import score as score
 from .evaluation.tables import results_table as results_table
-from .hub.edit_folder import SavedEdits as SavedEdits
+from .hub.folder import SavedEdits as SavedEdits
 from .hub.load import load_edited_model as load_edited_model
 from .hub.load import open_edits as open_edits
 from .hub.push import push_dataset as push_dataset

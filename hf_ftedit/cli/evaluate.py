@@ -25,8 +25,8 @@ def run(argv: Sequence[str]) -> None:
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
     hide_brief_bars(len(edits))
-    from hf_ftedit.evaluation import check_tasks, measure, results_of, results_table
-    from hf_ftedit.hub import check_base, save_results_folder
+    from hf_ftedit.evaluation import check_tasks, measure, results_of, results_table, save_results_folder
+    from hf_ftedit.hub import check_base
     from hf_ftedit.models import load_adapter, process_state, unedited
 
     if options.tasks:

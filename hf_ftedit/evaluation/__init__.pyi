@@ -10,8 +10,9 @@ from .measurement import predict as predict
 from .measurement import results_of as results_of
 from .predictions import GENERATED as GENERATED
 from .predictions import NAMES as NAMES
-from .predictions import TYPES as TYPES
 from .probes import check_lengths as check_lengths
+from .results_folder import RESULTS_FILE as RESULTS_FILE
+from .results_folder import save_results_folder as save_results_folder
 from .score_format import SCORES as SCORES
 from .score_format import change_text as change_text
 from .score_format import counts as counts

@@ -1,220 +1,282 @@
-"""Model cards: plain data to Markdown text, nothing read and nothing written."""
+"""Model cards: plain data to Markdown text with YAML metadata, nothing read and nothing written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import jinja2
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation import SCORES, counts, diagnose, edits_text, score_text
-from hf_ftedit.hub.card_metadata import datasets_of, front_matter, has_namespace, is_on_hub, is_plain, model_metadata
 from hf_ftedit.hub.card_rows import aspect_rows, generated_rows, part_rows, retention_rows, score_rows
 from hf_ftedit.hub.markdown import code_block, code_span, literal, markdown_text
 from hf_ftedit.models import EMBEDDED_NAME
 
-DATASET_TAGS = ["hf-ftedit", "model-editing"]
+TAGS = ["model-editing", "knowledge-editing", "hf-ftedit"]
 SHOWN_EDITS = 20
-SHOWN_ROWS = 2  # of each kind, of a dataset
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that `vllm serve --max-lora-rank` accepts
+UNUSUAL = {  # settings of adapters that serving engines may refuse
+    "lora_embedding": "a LoRA on the token embedding",
+    "use_dora": "DoRA",
+    "lora_modules_to_save": "whole layers saved with it",
+    "lora_target_parameters": "LoRA on single parameters",
+}
+# Names that may stand in a command line or an address as they are: on the Hub, of a folder, of an edit.
+PLAIN = re.compile(r"\w[\w.:-]{0,95}(/[\w.:-]{1,96})?", re.ASCII)
 
 
 def model_card(
     records: Sequence[EditRecord],
-    results: dict[str, Any],
-    recipe: dict[str, Any],
+    results: Mapping[str, Any],
+    recipe: Mapping[str, Any],
     provenance: Mapping[str, Any] | None = None,
     *,
     adapter: bool = True,
 ) -> str:
     """
-    The card of an edited model: what was edited, how to use it, how well it went, with which settings, and limits.
+    Write the card of an edited model: its edits, use, scores, settings, limits.
 
     Args:
         records (`Sequence[EditRecord]`):
             The edits; the first twenty are shown.
-        results (`dict`):
-            What `eval_results.json` holds. Its `answers` are what the model said to the first edits' prompts before,
-            and says after; without them the edits' own targets are shown.
-        recipe (`dict`):
-            What `edit_config.yaml` holds.
+        results (`Mapping`):
+            Content of `eval_results.json`. Its `answers` are the model's own to the first edits' prompts, before and
+            after; without them the edits' targets are shown.
+        recipe (`Mapping`):
+            Settings in `edit_config.yaml`.
         provenance (`Mapping`, *optional*):
-            What `edit_config.yaml` holds under `provenance`.
+            Its block `provenance`.
         adapter (`bool`, *optional*, defaults to `True`):
             Whether the folder holds an adapter rather than a whole model.
     """
-    provenance = provenance or {}
-    after, shown = results["after"], records[:SHOWN_EDITS]
-    said = [(said["before"], said["after"]) for said in results.get("answers") or ()]
-    asked_for = [(edit.target_true or "—", edit.target_new) for edit in shown]
-    example = results.get("example") or {}
-    return _render(
-        "model_card.md",
-        metadata=front_matter(model_metadata(results, provenance, adapter)),
-        base_model=results["base_model"],
-        n_edits=len(records),
-        headline=_headline(results),
-        shown=[(edit.prompt, *pair) for edit, pair in zip(shown, said or asked_for, strict=False)],
-        answered=bool(said),
-        parts=part_rows(provenance),
-        combination=provenance.get("combination"),
-        retention=_retention(results.get("retention")),
-        revoked=_revoked(results.get("revoked")),
-        prompt=example.get("prompt", records[0].prompt),
-        output=example.get("output"),
-        chat=bool(recipe.get("chat_template")),
-        **_loading(results, recipe, provenance),
-        **_serving(recipe, provenance, results),
-        score_columns=["before", "after", *(["change"] if results.get("change") else []), "edits", "probes"],
-        scores=score_rows(results),
-        protocol=results["protocol"],
-        probes=after["n_probes"],
-        generated=generated_rows(results),
-        aspects=aspect_rows(results),
-        fluency=after.get("fluency"),
-        texts=after.get("n_texts"),
-        diagnosis=diagnose(results, recipe),
-        edit_id=next((edit.edit_id for edit in records if is_plain(edit.edit_id)), "EDIT_ID"),
-        changed=_yaml({name: recipe[name] for name in provenance.get("changed", recipe) if name in recipe}),
-        made_with=[f"{name} {version}" for name, version in provenance.get("made_with", {}).items()],
-        datasets=datasets_of(provenance),
-        adapter=adapter,
-        **_limits(records, results),
-    )
+    return rendered("model_card.md", card=Card(records, results, recipe, provenance or {}, adapter))
 
 
-def dataset_card(
-    config: dict[str, Any],
-    sizes: dict[str, int],
-    metadata: dict[str, Any],
-    rows: Iterable[Mapping[str, str]] = (),
-) -> str:
-    """
-    The card of an augmented edit dataset.
+@dataclass(frozen=True)
+class Card:
+    """All that `templates/model_card.md` reads: the data of a folder, and texts made of them."""
 
-    Args:
-        config (`dict`):
-            Settings of the augmentation.
-        sizes (`dict[str, int]`):
-            Rows of each split.
-        metadata (`dict`):
-            What the front matter must hold, such as `configs`; the tags of such a dataset are added.
-        rows (`Iterable[Mapping[str, str]]`, *optional*):
-            Some training rows; the first ones of each kind are shown.
-    """
-    tags = list(dict.fromkeys([*(metadata.get("tags") or ()), *DATASET_TAGS]))
-    kinds: dict[str, list[Mapping[str, str]]] = {}
-    for row in rows:
-        kinds.setdefault(row["kind"], []).append(row)
-    return _render(
-        "dataset_card.md",
-        metadata=front_matter({**metadata, "tags": tags}),
-        settings=_yaml(config),
-        sizes=sizes,
-        shown=[row for found in kinds.values() for row in found[:SHOWN_ROWS]],
-    )
+    edits: Sequence[EditRecord]
+    results: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    is_adapter: bool
+    most_rank = VLLM_RANKS[-1]
+
+    @property
+    def metadata(self) -> str:
+        """The YAML in front of the card."""
+        kind, tags = ("adapter", [*TAGS, "lora"]) if self.is_adapter else ("finetune", TAGS)
+        base: dict[str, Any] = {}
+        if self.is_on_hub:
+            base = {"base_model": self.base_model, "base_model_relation": kind}
+        return ModelCardData(
+            **base,
+            datasets=self.datasets or None,
+            library_name="peft" if self.is_adapter else "transformers",
+            pipeline_tag="text-generation",
+            tags=[*tags, f"base_model:{kind}:{self.base_model}"] if base else tags,
+            model_name=(self.provenance.get("repo_id") or "edited model").rpartition("/")[2],
+            eval_results=self._eval_results(),
+        ).to_yaml()
+
+    def _eval_results(self) -> list[EvalResult]:
+        after = self.results["after"]
+        sizes = {name: counts(after, name) for name in SCORES if after.get(name) is not None}
+        return [
+            EvalResult(
+                task_type="text-generation",
+                task_name="Model editing",
+                dataset_type="edits",
+                dataset_name=f"edits.jsonl ({edits_text(self.results['n_edits'])})",
+                metric_type=name,
+                metric_name=SCORES[name],
+                metric_value=round(after[name], 2),
+                metric_args={"n_texts": probes} if edits is None else {"n_edits": edits, "n_probes": probes},
+            )
+            for name, (edits, probes) in sizes.items()
+        ]
+
+    @property
+    def made_with(self) -> list[str]:
+        """Libraries with their versions."""
+        return [f"{name} {version}" for name, version in self.provenance.get("made_with", {}).items()]
+
+    @property
+    def base_model(self) -> str:
+        """Hub id of the base model, or the name of its folder."""
+        return self.results["base_model"]
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of the base model when it was edited."""
+        return self.results.get("base_model_revision")
+
+    @property
+    def is_embedded(self) -> bool:
+        """`True` for the small model that the package brings."""
+        return self.base_model == EMBEDDED_NAME
+
+    @property
+    def is_on_hub(self) -> bool:
+        """`True` where the base model is one of the Hub: it has a namespace, or was loaded at a commit."""
+        has_commit = is_plain(self.base_model) and bool(self.revision)
+        return not self.is_embedded and (has_namespace(self.base_model) or has_commit)
+
+    @property
+    def repo_id(self) -> str | None:
+        """The repository of the card, once it is pushed."""
+        return self.provenance.get("repo_id")
+
+    @property
+    def datasets(self) -> list[str]:
+        """Datasets of the Hub that edits and facts came from, without the split."""
+        names = (name.partition(":")[0] for name in self.provenance.get("datasets") or ())
+        return list(dict.fromkeys(name for name in names if has_namespace(name)))
+
+    @property
+    def headline(self) -> str:
+        """The result in a sentence."""
+        before, after = self.results["before"], self.results["after"]
+        name = "efficacy" if after.get("edit_score") is None else "edit_score"
+        if after.get(name) is None:
+            return "How well the edits hold was not measured."
+        _, probes = counts(after, name)
+        was = "—" if before.get(name) is None else f"{before[name]:.1f}"
+        return f"{SCORES[name].capitalize()} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
+
+    @property
+    def shown(self) -> list[tuple[str, str, str]]:
+        """The first edits: prompt, answer before, answer after."""
+        edits = self.edits[:SHOWN_EDITS]
+        if answers := self.results.get("answers"):
+            pairs = zip(edits, answers, strict=False)
+            return [(edit.prompt, answer["before"], answer["after"]) for edit, answer in pairs]
+        return [(edit.prompt, edit.target_true or "—", edit.target_new) for edit in edits]
+
+    @property
+    def example(self) -> Mapping[str, Any]:
+        """The snippet's `prompt`, and the `output` that it printed, if it ran."""
+        return self.results.get("example") or {"prompt": self.edits[0].prompt, "output": None}
+
+    @property
+    def edit_id(self) -> str:
+        """An edit to revoke in the example of the command."""
+        return next((edit.edit_id for edit in self.edits if is_plain(edit.edit_id)), "EDIT_ID")
+
+    @property
+    def bits(self) -> str:
+        """Settings of bitsandbytes with which the edits were measured, as Python."""
+        names = [name for name in ("load_in_4bit", "load_in_8bit") if self.settings.get(name)]
+        if names and self.settings.get("bnb_4bit_quant_type"):
+            names.append("bnb_4bit_quant_type")
+        values = ((name, self.settings[name]) for name in names)
+        return ", ".join(f"{name}={literal(value) if isinstance(value, str) else value}" for name, value in values)
+
+    @property
+    def needed(self) -> list[str]:
+        """Files and folders that the recipe needs beside it, as Markdown."""
+        names = {
+            "the base model": None if self.is_embedded or self.is_on_hub else self.base_model,
+            "the adapter": self.settings.get("adapter"),
+            "the locality pool": self.settings.get("locality_pool"),
+        }
+        return [f"{kind} {code_span(name)}" for kind, name in names.items() if name and not has_namespace(name)]
+
+    @property
+    def rank(self) -> int:
+        """Rank of the adapter; of a merged one, the sum of its parts'."""
+        return self.provenance.get("rank") or self.settings.get("lora_r", 0)
+
+    @property
+    def vllm_rank(self) -> int | None:
+        """The smallest rank that vLLM accepts for it."""
+        return next((rank for rank in VLLM_RANKS if rank >= self.rank), None)
+
+    @property
+    def served(self) -> str:
+        """The base model in the command that serves it."""
+        return self.base_model if is_plain(self.base_model) else "BASE_MODEL"
+
+    @property
+    def unusual(self) -> list[str]:
+        """Parts of the adapter that serving engines may refuse."""
+        return [label for name, label in UNUSUAL.items() if self.settings.get(name)]
+
+    @property
+    def changed(self) -> str:
+        """The settings that are not the defaults, as YAML."""
+        names = self.provenance.get("changed", self.settings)
+        return yaml_text({name: self.settings[name] for name in names if name in self.settings})
+
+    @property
+    def counterfactual(self) -> str:
+        """Sentence on the old answers."""
+        number = sum(edit.target_true is not None for edit in self.edits)
+        if not number:
+            return "The edit list gives no old answers."
+        return f"The edit list gives an old answer for {number} of {edits_text(len(self.edits))}, to be replaced."
+
+    @property
+    def abilities(self) -> str:
+        """Sentence on perplexity."""
+        before, after = self.results["before"].get("perplexity"), self.results["after"].get("perplexity")
+        if before is None or after is None:
+            return "They were not measured here."
+        texts = f"{self.results['after']['n_texts']} texts"
+        return f"Perplexity on {texts} went from {before:.2f} to {after:.2f}; nothing else was measured."
+
+    def limit(self, name: str, kind: str, subject: str) -> str:
+        """Sentence on the score `name`, measured on probes of `kind` about a `subject`."""
+        before, after = self.results["before"].get(name), self.results["after"].get(name)
+        if after is None:
+            return f"{subject.capitalize()} were not measured here."
+        probes = f"{self.results['after']['n_probes'][kind]} probed {subject}"
+        was = "" if before is None else f" (before the edits: {before:.1f})"
+        return f"On {probes} {name} is {after:.1f} percent{was}."
+
+    @property
+    def diagnosis(self) -> list[str]:
+        """Sentences on the scores, see [`~hf_ftedit.diagnose`]."""
+        return diagnose(self.results, self.settings)
+
+    @property
+    def tables(self) -> dict[str, list[list[str]]]:
+        """Rows of the tables, by name; empty where nothing was measured."""
+        return {
+            "scores": score_rows(self.results),
+            "generated": generated_rows(self.results),
+            "aspects": aspect_rows(self.results),
+            "parts": part_rows(self.provenance),
+            "retention": retention_rows(self.results["retention"]) if self.results.get("retention") else [],
+        }
 
 
-def _render(name: str, **values: Any) -> str:
-    source = (files("hf_ftedit") / "templates" / name).read_text(encoding="utf-8")
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
-    return environment.from_string(source).render(**values).rstrip() + "\n"
+def is_plain(name: str) -> bool:
+    """Tell a name that may stand in a command line or an address as it is."""
+    return bool(PLAIN.fullmatch(name))
 
 
-def _yaml(settings: Mapping[str, Any]) -> str:
+def has_namespace(name: str) -> bool:
+    """Tell a name on the Hub with its owner, such as `"user/name"`."""
+    return "/" in name and is_plain(name)
+
+
+def yaml_text(settings: Mapping[str, Any]) -> str:
+    """Settings as YAML, in their order."""
     return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).rstrip() if settings else ""
 
 
-def _headline(results: Mapping[str, Any]) -> str:
-    """The result in a sentence."""
-    before, after = results["before"], results["after"]
-    name = "efficacy" if after.get("edit_score") is None else "edit_score"
-    if after.get(name) is None:
-        return "How well the edits hold was not measured."
-    _, probes = counts(after, name)
-    was = "—" if before.get(name) is None else f"{before[name]:.1f}"
-    return f"{SCORES[name].capitalize()} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
-
-
-def _loading(results: dict[str, Any], recipe: dict[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What the snippets need to load the base model as it was, and the files that the recipe needs beside it."""
-    revision, repo_id = results.get("base_model_revision"), provenance.get("repo_id")
-    wanted = {name: recipe[name] for name in ("load_in_4bit", "load_in_8bit") if recipe.get(name)}
-    if wanted and recipe.get("bnb_4bit_quant_type"):
-        wanted["bnb_4bit_quant_type"] = recipe["bnb_4bit_quant_type"]
-    settings = ", ".join(
-        f"{name}={literal(value) if isinstance(value, str) else value}" for name, value in wanted.items()
-    )
-    embedded, on_hub = results["base_model"] == EMBEDDED_NAME, is_on_hub(results)
-    needed = {
-        "the base model": None if embedded or on_hub else results["base_model"],
-        "the adapter": recipe.get("adapter"),
-        "the locality pool": recipe.get("locality_pool"),
-    }
-    return {
-        "embedded": embedded,
-        "on_hub": on_hub,
-        "revision": revision,
-        "dtype": recipe.get("dtype", "float32"),
-        "bits": f"BitsAndBytesConfig({settings})" if settings else "",
-        "repo_id": repo_id,
-        "here": repo_id or ".",
-        "needed": [f"{what} {code_span(name)}" for what, name in needed.items() if name and not has_namespace(name)],
-    }
-
-
-def _serving(recipe: dict[str, Any], provenance: Mapping[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    """What a serving engine must be told, and what it may not support."""
-    rank = provenance.get("rank") or recipe.get("lora_r", 0)
-    unusual = {
-        "a LoRA on the token embedding": recipe.get("lora_embedding"),
-        "DoRA": recipe.get("use_dora"),
-        "whole layers saved with it": recipe.get("lora_modules_to_save"),
-        "LoRA on single parameters": recipe.get("lora_target_parameters"),
-    }
-    return {
-        "rank": rank,
-        "vllm_rank": next((allowed for allowed in VLLM_RANKS if allowed >= rank), None),
-        "most_rank": VLLM_RANKS[-1],
-        "served": results["base_model"] if is_plain(results["base_model"]) else "BASE_MODEL",
-        "unusual": [name for name, used in unusual.items() if used],
-    }
-
-
-def _retention(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return {**found, "rows": retention_rows(found)} if found else None
-
-
-def _revoked(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return {**found, "back": score_text(found, "back")} if found else None
-
-
-def _limits(records: Sequence[EditRecord], results: dict[str, Any]) -> dict[str, str]:
-    """What is known of the limits, in sentences."""
-    before, after = results["before"], results["after"]
-    probes, changed = after["n_probes"], sum(edit.target_true is not None for edit in records)
-    counterfactual = "The edit list gives no old answers."
-    if changed:
-        of_all = edits_text(len(records))
-        counterfactual = f"The edit list gives an old answer for {changed} of {of_all}, to be replaced."
-    was = {
-        name: "" if before.get(name) is None else f" (before the edits: {before[name]:.1f})"
-        for name in ("portability", "locality")
-    }
-    ripple = "Consequences were not measured here."
-    if after.get("portability") is not None:
-        probed = f"On {probes['portability']} probed consequences"
-        ripple = f"{probed} portability is {after['portability']:.1f} percent{was['portability']}."
-    neighbors = "Neighboring facts were not measured here."
-    if after.get("locality") is not None:
-        probed = f"On {probes['neighborhood']} probed neighboring facts"
-        neighbors = f"{probed} locality is {after['locality']:.1f} percent{was['locality']}."
-    abilities = "They were not measured here."
-    if after.get("perplexity") is not None and before.get("perplexity") is not None:
-        change = f"{before['perplexity']:.2f} to {after['perplexity']:.2f}"
-        abilities = f"Perplexity on {after['n_texts']} texts went from {change}; nothing else was measured."
-    return {"counterfactual": counterfactual, "ripple": ripple, "neighbors": neighbors, "abilities": abilities}
+def rendered(template: str, **values: Any) -> str:
+    """A template of the package with these values; names that it reads in vain are errors."""
+    source = (files("hf_ftedit") / "templates" / template).read_text(encoding="utf-8")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
+    environment.filters["score"] = score_text
+    return environment.from_string(source).render(**values).rstrip() + "\n"

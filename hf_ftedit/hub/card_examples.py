@@ -1,4 +1,4 @@
-"""What a model says to the first edits' prompts, without and with the edits: what a card shows."""
+"""Answers of the model for its card: to the prompts of the first edits, without and with the edits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def examples(
     chat_template: bool = False,
 ) -> dict[str, Any]:
     """
-    What `eval_results.json` holds for the card.
+    Generate what `eval_results.json` holds for the card.
 
     Args:
         model (`PreTrainedModel`):
@@ -36,11 +36,11 @@ def examples(
 
     Returns:
         `dict`: `example`, the first `prompt` and the `output` of the card's snippet; with `before`, also `answers`:
-        what the model says to each prompt `before` and `after`.
+        the model's answers to each prompt `before` and `after`.
     """
     output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template)
-    found: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
+    texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
     if before is not None:
         after = shared_answers(model, tokenizer, prompts, chat_template=chat_template)
-        found["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
-    return found
+        texts["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
+    return texts

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
 from hf_ftedit.hub.errors import hub_errors, may_pass, retried
+from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
 from hf_ftedit.models import check_adapter, load_adapter, load_model, load_tokenizer, weights_fingerprint
 
 if TYPE_CHECKING:

@@ -1,26 +1,25 @@
-"""Any text as text: in Markdown, in code, in a Python literal, with a name for what cannot be seen."""
+"""Escape any text for Markdown, code and Python literals, and name characters that cannot be seen."""
 
 from __future__ import annotations
 
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection
 
 SHOWN_CHARACTERS = 300  # of a text on one line
 LONG_WORD = re.compile("([!-~]{60})[!-~]+")  # no browser breaks it, so that it makes a table too wide
-# What Markdown, and the extensions that sites add to it, give a meaning. Colons make links and emoji where something
-# follows, dots where a letter does; parentheses are here as `\\(` starts a formula on the Hub.
+# Characters with a meaning in Markdown, or in the extensions that sites add to it. Colons make links and emoji where
+# something follows, dots where a letter does; parentheses are here as `\\(` starts a formula on the Hub.
 SPECIAL = re.compile(r"[\\`*_{}\[\]()<>&#+=|~^$@]|:(?=\S)|\.(?=[^\W\d])")
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories: controls, formats, half and private characters
-BLANKS = "\u115f\u1160\u2065\u2800\u3164\uffa0"  # letters and a symbol without a shape
-SHAPELESS = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # marks without a shape
-# Hidden characters that are part of others: joiners, which Persian and emoji need, and the tags of England's flag.
-PARTS = re.compile(
-    "(?<=[^\0-\u02ff\u2000-\u206f])[\u200c\u200d](?=[^\0-\u02ff\u2000-\u206f])"
-    "|(?<=\U0001f3f4)[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
+# Letters, marks and tags without a shape, in which a text could hide another one.
+SHAPELESS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
-MARKS = 4  # that one character may carry
+VISIBLE = "\n\t\u200c\u200d\ufe0f"  # of the above: line ends, and the joiners and selector of the next two lines
+LOOSE_SELECTOR = re.compile("(?<=[\ufe0f])\ufe0f")  # one makes an emoji of a sign; more of them say something else
+# Joiners shape Persian words and emoji; elsewhere nobody sees them.
+LOOSE_JOINER = re.compile("(?<![^\0-\u02ff\u2000-\u206f])[\u200c\u200d]|[\u200c\u200d](?![^\0-\u02ff\u2000-\u206f])")
 
 
 def markdown_text(text: str) -> str:
@@ -49,51 +48,22 @@ def one_line(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """
-    `text` with a name such as `[U+202E]` for what cannot be seen, turns the direction of writing, or piles up.
-
-    Flags, emoji of several characters and letters with up to four marks stay whole, new lines and tabs are kept.
-    """
-    parts = {place for part in PARTS.finditer(text) for place in range(*part.span())}
-    return _named(text, lambda char: f"[U+{ord(char):04X}]", _is_hidden, parts)
+    """`text` with a name such as `[U+202E]` for characters that cannot be seen or turn the direction of writing."""
+    text = "".join(_name(char) if _is_hidden(char) else char for char in text)
+    return LOOSE_JOINER.sub(lambda char: _name(char[0]), LOOSE_SELECTOR.sub(lambda char: _name(char[0]), text))
 
 
 def literal(text: str) -> str:
-    """`text` as a Python literal, with an escape for what cannot be seen or turns the direction of writing."""
-    return _named(json.dumps(text, ensure_ascii=False), _escape, _is_doubtful)
-
-
-def _named(
-    text: str, name: Callable[[str], str], is_hidden: Callable[[str], bool], parts: Collection[int] = ()
-) -> str:
-    """`text` with a name for hidden characters, but for those at the places of `parts`, and for marks too many."""
-    shown, marks = [], MARKS  # marks on the last character; a space, an ASCII sign or a name can carry none
-    for place, char in enumerate(text):
-        is_named = is_hidden(char) and place not in parts
-        if unicodedata.category(char) in ("Mn", "Me"):
-            is_named |= marks >= MARKS or bool(marks and SHAPELESS.match(char))
-            marks += 1
-        elif is_named or (char.isascii() and not char.isalnum()):
-            marks = MARKS
-        elif place not in parts:
-            marks = 0
-        shown.append(name(char) if is_named else char)
-    return "".join(shown)
+    """`text` as a Python literal, with an escape for characters that cannot be seen."""
+    return json.dumps(text, ensure_ascii=False) if text.isprintable() and not SHAPELESS.search(text) else ascii(text)
 
 
 def _is_hidden(char: str) -> bool:
-    """Whether it cannot be seen or turns the direction of writing; Python may not know the newest emoji yet."""
-    category = unicodedata.category(char)
-    return char in BLANKS or (category in HIDDEN and char not in "\n\t") or (category == "Cn" and char >= "\U000e0000")
+    return char not in VISIBLE and (unicodedata.category(char) in HIDDEN or bool(SHAPELESS.match(char)))
 
 
-def _is_doubtful(char: str) -> bool:
-    """Whether it has no place in source code: a space other than the usual one, or what shows in some fonts alone."""
-    return not char.isprintable() or char in BLANKS or bool(SHAPELESS.match(char))
-
-
-def _escape(char: str) -> str:
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+def _name(char: str) -> str:
+    return f"[U+{ord(char):04X}]"
 
 
 def _longest_run(text: str) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, read_recipe
+from hf_ftedit.hub.dataset_card import card_of_dataset, filled
 from hf_ftedit.hub.errors import hub_errors, retried
-from hf_ftedit.hub.folders import card_of_dataset, filled
+from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, read_recipe
 from hf_ftedit.options import COMMIT_MESSAGE, PROVENANCE
 
 if TYPE_CHECKING:

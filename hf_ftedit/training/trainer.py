@@ -285,7 +285,7 @@ class EditTrainer(ConditionalTrainer):
         """
         Write the adapter folder: weights, model card, edits, results, recipe; with `args.push_to_hub`, push it too.
 
-        See [`~hf_ftedit.hub.edit_folder.save_edit_folder`]. Edits that were not measured yet are measured now. Without
+        See [`~hf_ftedit.hub.folder.save_edit_folder`]. Edits that were not measured yet are measured now. Without
         edit records, and in checkpoints, only the weights are written. The folder is whole or not there: files are
         written aside and moved in.
         """

@@ -24,7 +24,7 @@ from hf_ftedit.cli.app import USAGE, main
 from hf_ftedit.cli.arguments import OPTIONS
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.evaluation.scoring import score
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES
+from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models.loading import asset
 
 EDITING = ("train", "evaluate", "augment")

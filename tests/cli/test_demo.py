@@ -6,7 +6,7 @@ import pytest
 
 from hf_ftedit.cli.app import main
 from hf_ftedit.data.readers import read_edits
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES
+from hf_ftedit.hub.folder import ADAPTER_FILES
 
 
 @pytest.mark.slow

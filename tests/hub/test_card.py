@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 from test_markdown import HOSTILE, TEXTS
 
 from hf_ftedit.data.records import EditRecord
-from hf_ftedit.hub.card import dataset_card, model_card
-from hf_ftedit.hub.card_metadata import metadata_of
+from hf_ftedit.hub.card import model_card
+from hf_ftedit.hub.dataset_card import dataset_card
 from hf_ftedit.hub.markdown import literal, one_line, visible
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -218,7 +218,7 @@ def test_card_is_the_golden_file(name):
 
 def test_metadata_of_an_adapter():
     metadata, _ = front_matter(CARDS["model_card.md"]())
-    model = ["base_model", "base_model_relation", "library_name", "pipeline_tag", "tags", "model-index"]
+    model = ["base_model", "library_name", "pipeline_tag", "tags", "base_model_relation", "model-index"]
     assert list(metadata) == model
     assert metadata["library_name"] == "peft" and metadata["base_model"] == "user/tiny-gpt2"
     tags = ["model-editing", "knowledge-editing", "hf-ftedit", "lora", "base_model:adapter:user/tiny-gpt2"]
@@ -258,7 +258,7 @@ def test_the_hub_reads_the_metadata(name):
     """As `huggingface_hub` has them, and as it would write them again."""
     card = CARDS[name]()
     data = (DatasetCard if "dataset" in name else ModelCard)(card).data
-    metadata = metadata_of(card)
+    metadata = front_matter(card)[0]
     assert data.to_dict() == metadata
     if "dataset" not in name:
         (result,) = metadata["model-index"][0]["results"]
@@ -273,13 +273,7 @@ def test_metadata_of_a_dataset():
     assert metadata["tags"] == ["hf-ftedit", "model-editing"]
     assert rows(CARDS["dataset_card.md"]()) == [[3, 3, 3], [4, 4, 4, 4]]  # two rows of a kind at most
     without = dataset_card({"seed": 42}, SIZES, METADATA | {"tags": ["mine"]})
-    assert rows(without) == [[3, 3, 3]] and metadata_of(without)["tags"] == ["mine", "hf-ftedit", "model-editing"]
-
-
-@pytest.mark.parametrize("text", ["no metadata", "---\n- a\n---\n", "---\na: [\n---\n"])
-def test_a_card_without_metadata_is_an_error(text):
-    with pytest.raises((ValueError, yaml.YAMLError)):
-        metadata_of(text)
+    assert rows(without) == [[3, 3, 3]] and front_matter(without)[0]["tags"] == ["mine", "hf-ftedit", "model-editing"]
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
@@ -288,7 +282,7 @@ def test_hostile_text_cannot_change_the_page(text, shown, renderer):
     """The whole page: metadata, tables, blocks and links are those of harmless text, and the text is shown."""
     for card, expected in zip(hostile_cards(text), hostile_cards(HARMLESS), strict=True):
         card.encode("utf-8")
-        assert metadata_of(card) == metadata_of(expected)
+        assert front_matter(card)[0] == front_matter(expected)[0]
         seen, wanted = page(card, renderer), page(expected, renderer)
         assert seen.tags == wanted.tags
         marked = [place for place, cell in enumerate(wanted.texts) if cell.endswith(HARMLESS)]

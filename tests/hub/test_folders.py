@@ -16,9 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_ftedit.files
 from hf_ftedit.data.readers import read_edits
-from hf_ftedit.evaluation.scoring import score
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES, save_edit_folder
-from hf_ftedit.hub.folders import save_dataset_folder, save_results_folder
+from hf_ftedit.hub.dataset_card import save_dataset_folder
+from hf_ftedit.hub.folder import ADAPTER_FILES, save_edit_folder
 
 TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith((".safetensors", ".png"))]
 
@@ -192,21 +191,3 @@ def test_a_saved_dataset_is_loaded_with_its_splits(tmp_path, monkeypatch):
     card = (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
     assert "| train | 2 |" in card and "num_locality: 3" in card
     assert "similar_model: model\n" in card and str(tmp_path) not in card
-
-
-def test_saved_predictions_give_the_saved_scores(tmp_path):
-    rows = [
-        {"edit_id": "a", "kind": kind, "probe": kind, "role": role, "logprob": logprob, "match": True}
-        for kind in ("rewrite", "paraphrase", "neighborhood")
-        for role, logprob in (("new", -1.0), ("true", -2.0))
-    ]
-    predictions = {
-        name: [{"token_accuracy": 1.0, **row}[name] for row in rows] for name in [*rows[0], "token_accuracy"]
-    }
-    results = {"before": score(predictions)}
-    save_results_folder(tmp_path / "results", results, {"before": predictions})
-    assert names(tmp_path / "results") == ["eval_results.json", "predictions-before.parquet"]
-    assert json.loads((tmp_path / "results" / "eval_results.json").read_text()) == results
-    saved = Dataset.from_parquet(str(tmp_path / "results" / "predictions-before.parquet"), cache_dir=str(tmp_path))
-    assert score(saved.to_list()) == results["before"]
-    assert (results["before"]["efficacy"], results["before"]["locality"]) == (100.0, 0.0)

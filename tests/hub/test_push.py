@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from loopback_hub import DROP, LoopbackHub, run
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES, changed_files, published_files, read_edit_folder
+from hf_ftedit.hub.folder import ADAPTER_FILES, changed_files, published_files, read_edit_folder
 
 ONES_OWN = {
     "notes.txt": b"mine",

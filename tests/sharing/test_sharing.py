@@ -15,11 +15,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from hub_storage import File, Repository, User
+from huggingface_hub import ModelCard
 from loopback_hub import DROP, LoopbackHub
 from safetensors.torch import load, save
 
-from hf_ftedit.hub.card_metadata import metadata_of
-from hf_ftedit.hub.edit_folder import published_files, read_edit_folder
+from hf_ftedit.hub.folder import published_files, read_edit_folder
 from hf_ftedit.models.loading import asset
 
 N_EDITS = 20
@@ -170,9 +170,9 @@ def test_the_base_model_and_its_commit_are_recorded(world):
     config = json.loads(world.files["adapter_config.json"])
     assert (config["base_model_name_or_path"], config["revision"]) == ("user/base", world.base)
     card = world.files["README.md"].decode()
-    metadata = metadata_of(card)
-    assert metadata["base_model"] == "user/base" and metadata["base_model_relation"] == "adapter"
-    assert {"base_model:adapter:user/base", "lora", "hf-ftedit"} <= set(metadata["tags"])
+    metadata = ModelCard(card).data
+    assert metadata.base_model == "user/base" and metadata["base_model_relation"] == "adapter"
+    assert {"base_model:adapter:user/base", "lora", "hf-ftedit"} <= set(metadata.tags)
     assert f"https://huggingface.co/user/base/tree/{world.base}" in card
     assert world.hub.repositories["model", "user/base"].head != world.base  # it has gone on since
 
@@ -304,7 +304,7 @@ def tampering(world):
     recipe = yaml.safe_load(files["edit_config.yaml"])
     recipe["provenance"]["files"]["eval_results.json"] = hashlib.sha256(better).hexdigest()
     consistent = yaml.safe_dump(recipe, sort_keys=False).encode()
-    card = re.sub(rb"(?m)^(\s+name: edit score\s+value: ).*$", rb"\g<1>100.0", files["README.md"])
+    card = re.sub(rb"value: .*(\s+name: edit score)", rb"value: 100.0\1", files["README.md"])
     branches = {
         "results": tampered(world, "results", eval_results_json=better),
         "results and sum": tampered(world, "sums", eval_results_json=better, edit_config_yaml=consistent),

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ftedit import EditConfig, EditError, EditTrainer, Fact
 from hf_ftedit.data.readers import read_edits
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES
+from hf_ftedit.hub.folder import ADAPTER_FILES
 
 FITTING = [
     ("gpt2", bpe_tokenizer),

@@ -12,7 +12,7 @@ from tiny_edits import EDITS, config, editor
 from transformers import DataCollatorForSeq2Seq
 
 from hf_ftedit import EditError
-from hf_ftedit.hub.edit_folder import sha256
+from hf_ftedit.hub.folder import sha256
 from hf_ftedit.training.mastery import REVIEW, ROW, Mastery
 
 ROWS = [{ROW: number} for number in range(8)]

@@ -20,7 +20,7 @@ from tiny_edits import EDITS, config, editor, lora
 from hf_ftedit import EditError
 from hf_ftedit.cli.app import main
 from hf_ftedit.cli.arguments import resume_wish, with_words
-from hf_ftedit.hub.edit_folder import sha256
+from hf_ftedit.hub.folder import sha256
 from hf_ftedit.training.checkpoints import (
     ASIDE,
     RUN_FILE,
@@ -89,7 +89,7 @@ MOMENTS = {
         "call": STEPS,
         "signal": int(signal.SIGINT),
     },
-    "asked to stop in the saving": {"at": "hf_ftedit.hub.edit_folder.scores_plot", "call": 1, "signal": TERM},
+    "asked to stop in the saving": {"at": "hf_ftedit.hub.folder.scores_plot", "call": 1, "signal": TERM},
 }
 
 

@@ -19,7 +19,7 @@ import hf_ftedit.training.trainer
 from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditTrainer, Fact, read_edits
 from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, predict
 from hf_ftedit.evaluation.scoring import score
-from hf_ftedit.hub.edit_folder import ADAPTER_FILES
+from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models.loading import load_model, load_tokenizer
 
 ROWS = Dataset.from_list(

@@ -1,4 +1,4 @@
-"""The folder of an edited model: what it holds, how it is written and read, and the SHA-256 of each of its files."""
+"""The folder of an edited model: its files, written and read, and the SHA-256 of each of them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import yaml
 
 from hf_ftedit.data import EditRecord, read_edits, write_jsonl
 from hf_ftedit.errors import EditError, one_line, shown
+from hf_ftedit.evaluation import RESULTS_FILE
 from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub.card import model_card
-from hf_ftedit.hub.folders import CARD_FILE, RESULTS_FILE
 from hf_ftedit.hub.plot import scores_plot
 from hf_ftedit.models import public_name
 from hf_ftedit.options import PROVENANCE
@@ -24,21 +24,24 @@ from hf_ftedit.options import PROVENANCE
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CARD_FILE = "README.md"
 RECIPE_FILE = "edit_config.yaml"
 EDITS_FILE = "edits.jsonl"
 PLOT_FILE = "scores.png"
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILES: tuple[str, ...] = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
+    WEIGHTS_FILE,
+    CONFIG_FILE,
     CARD_FILE,
     EDITS_FILE,
     RESULTS_FILE,
     RECIPE_FILE,
     PLOT_FILE,
 )
-# What a folder may hold to be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled.
+# An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled, and
+# nothing in folders below.
 _PUBLISHABLE = re.compile(r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)")
-
 _WEIGHTS = re.compile(
     r"adapter_model\.safetensors|(adapter_)?config\.json|model[\d-]*(of-\d+)?\.safetensors(\.index\.json)?"
 )
@@ -46,7 +49,7 @@ _WEIGHTS = re.compile(
 
 class SavedEdits(NamedTuple):
     """
-    What an adapter folder says of itself.
+    A saved adapter folder without its weights: edits, scores, settings, provenance.
 
     Args:
         path (`Path`):
@@ -58,7 +61,7 @@ class SavedEdits(NamedTuple):
         recipe (`dict`):
             The settings that reproduce it.
         provenance (`dict`):
-            What else is known of its making: versions, the files' SHA-256, parts that it was merged from.
+            Versions, the files' SHA-256, parts that it was merged from: all of `edit_config.yaml` that is no setting.
     """
 
     path: Path
@@ -69,8 +72,11 @@ class SavedEdits(NamedTuple):
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it holds an adapter rather than a whole model."""
-        return (self.path / "adapter_config.json").is_file()
+        """`True` for an adapter, `False` for a whole model."""
+        return (self.path / CONFIG_FILE).is_file()
+
+
+# Written
 
 
 def save_edit_folder(
@@ -100,7 +106,7 @@ def save_edit_folder(
         results (`dict`):
             Scores before and after, see [`~hf_ftedit.EditTrainer.edit_results`].
         recipe (`dict`):
-            Settings that reproduce it, see [`~hf_ftedit.training.recipe.recipe_of`].
+            Settings that reproduce it, with its provenance.
         state_dict (`dict`, *optional*):
             Gathered weights of a sharded model.
     """
@@ -118,16 +124,16 @@ def _model_files(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     try:
-        known = read_recipe(folder, folder.name)[PROVENANCE]["files"]
+        named = read_recipe(folder, folder.name)[PROVENANCE]["files"]
     except EditError:
-        known = {}
-    return [file.name for file in folder.iterdir() if file.name in known or _WEIGHTS.fullmatch(file.name)]
+        named = {}
+    return [file.name for file in folder.iterdir() if file.name in named or _WEIGHTS.fullmatch(file.name)]
 
 
 def save_weights(
     folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, state_dict: dict[str, Any] | None = None
 ) -> None:
-    """The weights of an adapter, or a whole model with its tokenizer, without what tells of this machine."""
+    """Save the weights of an adapter, or a whole model with its tokenizer, without paths of this machine."""
     if not hasattr(model, "peft_config"):
         model.save_pretrained(folder, state_dict=state_dict)
         tokenizer.save_pretrained(folder)
@@ -139,21 +145,51 @@ def save_weights(
             file.rename(folder / file.name)
         (folder / active).rmdir()
     (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT's; it names the folder of the base model
-    _name_base(folder / "adapter_config.json", getattr(model.config, "_commit_hash", None))
+    _name_base(folder / CONFIG_FILE, getattr(model.config, "_commit_hash", None))
+
+
+def _name_base(path: Path, revision: str | None) -> None:
+    """Replace the base model's folder, which PEFT records, by its public name, and add its commit."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
+    config["revision"] = revision or config.get("revision")
+    if isinstance(config.get("target_modules"), list):  # a set of PEFT's, in another order in every process
+        config["target_modules"].sort()
+    write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _write_account(new: Path, saved: SavedEdits, *, write_card: bool = True) -> None:
+    """Write the card, then `edit_config.yaml` with the SHA-256 of all other files, in `new` and of earlier writing."""
+    if write_card:
+        card = model_card(saved.records, saved.results, saved.recipe, saved.provenance, adapter=saved.is_adapter)
+        write_text(new / CARD_FILE, card)
+    digests = {path.name: sha256(path) for path in sorted(new.iterdir())}
+    provenance = {**saved.provenance, "files": {**saved.provenance.get("files", {}), **digests}}
+    settings = yaml.safe_dump({**saved.recipe, PROVENANCE: provenance}, sort_keys=False, allow_unicode=True)
+    write_text(new / RECIPE_FILE, settings)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Read
 
 
 def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
     """
-    What a folder says of itself, without its weights.
+    Read a folder without its weights.
 
     Args:
         folder (`str` or `Path`):
             An adapter folder.
         name (`str`, *optional*):
-            What to call it in errors.
+            Name of it in errors.
 
     Raises:
-        [`~hf_ftedit.EditError`]: it was not written by this package, or what it holds cannot be read.
+        [`~hf_ftedit.EditError`]: it was not written by this package, or its files cannot be read.
     """
     folder, name = Path(folder), name or Path(folder).name
     recipe = read_recipe(folder, name)
@@ -167,35 +203,37 @@ def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
 
 
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:
-    """What `edit_config.yaml` holds; `provenance.files` is there in any case. Raises as [`read_edit_folder`]."""
+    """Content of `edit_config.yaml`; `provenance.files` is there in any case. Raises as [`read_edit_folder`]."""
     recipe = _loaded(folder / RECIPE_FILE, name, yaml.safe_load)
     provenance = recipe.pop("record", None) or recipe.get(PROVENANCE) or {}  # "record" is 0.1.0's name
-    files = provenance.get("files") if isinstance(provenance, dict) else None
-    recipe[PROVENANCE] = {**(provenance if isinstance(provenance, dict) else {}), "files": files or {}}
-    names = recipe[PROVENANCE]["files"]
-    if not isinstance(names, dict) or not all(_PUBLISHABLE.fullmatch(str(file)) for file in names):
+    provenance = provenance if isinstance(provenance, dict) else {}
+    files = provenance.get("files") or {}
+    if not isinstance(files, dict) or not all(_PUBLISHABLE.fullmatch(str(file)) for file in files):
         raise EditError(
             f"{shown(name)}: {RECIPE_FILE} names a file that must not be published; write or download it again"
         )
-    return recipe
+    return {**recipe, PROVENANCE: {**provenance, "files": files}}
 
 
 def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]:
     if not file.is_file():
         raise EditError(f"{shown(name)} has no {file.name}; give a folder that hf-ftedit wrote")
     try:
-        found = load(file.read_text(encoding="utf-8"))
+        content = load(file.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
         raise EditError(
             f"{shown(name)}: {file.name} cannot be read ({one_line(error)}); write or download it again"
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or download it again")
-    return found
+    return content
+
+
+# Published
 
 
 def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | None]:
-    """Files whose SHA-256 is not the stated one: what it is, or None where one is missing."""
+    """SHA-256 of each file that differs from the stated one; `None` where the file is missing."""
     paths = {name: folder / name for name in files}
     digests = {name: sha256(path) if path.is_file() else None for name, path in paths.items()}
     return {name: digest for name, digest in digests.items() if digest != files[name]}
@@ -208,66 +246,30 @@ def published_files(folder: str | Path) -> list[Path]:
     Raises:
         [`~hf_ftedit.EditError`]: a file is missing, was changed (the card may be), or is none to publish.
     """
-    given = read_edit_folder(folder)
-    names = [*given.provenance["files"], RECIPE_FILE]
+    saved = read_edit_folder(folder)
+    names, label = [*saved.provenance["files"], RECIPE_FILE], shown(saved.path.name)
     # A folder from elsewhere may link a file of this machine under a harmless name.
-    if links := [name for name in names if (given.path / name).is_symlink()]:
-        raise EditError(f"{shown(given.path.name)}: {links[0]} is a link; put the file itself there, then push it")
-    for name, digest in changed_files(given.path, given.provenance["files"]).items():
+    if links := [name for name in names if (saved.path / name).is_symlink()]:
+        raise EditError(f"{label}: {links[0]} is a link; put the file itself there, then push it")
+    for name, digest in changed_files(saved.path, saved.provenance["files"]).items():
         if name == CARD_FILE and digest:  # edited by hand
             continue
         what = "is missing" if digest is None else "was changed after it was written"
-        raise EditError(f"{shown(given.path.name)}: {name} {what}; write the folder again, then push it")
-    needed = ADAPTER_FILES if given.is_adapter else (CARD_FILE, EDITS_FILE, RESULTS_FILE)
+        raise EditError(f"{label}: {name} {what}; write the folder again, then push it")
+    needed = ADAPTER_FILES if saved.is_adapter else (CARD_FILE, EDITS_FILE, RESULTS_FILE)
     if missing := [name for name in needed if name not in names]:
-        raise EditError(f"{shown(given.path.name)}: {RECIPE_FILE} does not name {missing[0]}; write the folder again")
-    return [given.path / name for name in names]
+        raise EditError(f"{label}: {RECIPE_FILE} does not name {missing[0]}; write the folder again")
+    return [saved.path / name for name in names]
 
 
 def finish_folder(folder: str | Path, repo_id: str) -> None:
-    """
-    Make the card for the repository `repo_id`, whose name stands in its commands; one edited by hand stays as it is.
-
-    Args:
-        folder (`str` or `Path`):
-            An adapter folder, complete.
-        repo_id (`str`):
-            The repository that it is pushed to.
-    """
-    given = read_edit_folder(folder)
-    by_hand = CARD_FILE in changed_files(given.path, given.provenance["files"])
-    if given.provenance.get("repo_id") == repo_id and not by_hand:
+    """Write the card for the repository `repo_id`, named in its commands; one edited by hand stays as it is."""
+    saved = read_edit_folder(folder)
+    by_hand = CARD_FILE in changed_files(saved.path, saved.provenance["files"])
+    if saved.provenance.get("repo_id") == repo_id and not by_hand:
         return
-    with moved_in(given.path) as new:
+    with moved_in(saved.path) as new:
         if by_hand:
-            shutil.copy(given.path / CARD_FILE, new)
-        _write_account(
-            new, given._replace(provenance={**given.provenance, "repo_id": repo_id}), write_card=not by_hand
-        )
-
-
-def _write_account(new: Path, told: SavedEdits, *, write_card: bool = True) -> None:
-    """The card, then `edit_config.yaml` with the SHA-256 of every other file, of which some may be known already."""
-    if write_card:
-        card = model_card(told.records, told.results, told.recipe, told.provenance, adapter=told.is_adapter)
-        write_text(new / CARD_FILE, card)
-    digests = {path.name: sha256(path) for path in sorted(new.iterdir())}
-    provenance = {**told.provenance, "files": {**told.provenance.get("files", {}), **digests}}
-    settings = yaml.safe_dump({**told.recipe, PROVENANCE: provenance}, sort_keys=False, allow_unicode=True)
-    write_text(new / RECIPE_FILE, settings)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _name_base(path: Path, revision: str | None) -> None:
-    """PEFT records where the base model was loaded from, which may be a folder of this machine, but not the commit."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
-    config["revision"] = revision or config.get("revision")
-    if isinstance(config.get("target_modules"), list):  # a set of PEFT's, in another order in every process
-        config["target_modules"].sort()
-    write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+            shutil.copy(saved.path / CARD_FILE, new)  # its new SHA-256 goes into the recipe
+        named = saved._replace(provenance={**saved.provenance, "repo_id": repo_id})
+        _write_account(new, named, write_card=not by_hand)
