@@ -1,4 +1,4 @@
-"""What a user may set about an edit: plain settings without torch, shared by the trainer, the builder and `--help`."""
+"""Settings of an edit as dataclasses without torch: the trainer, the builder and `--help` share them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
 Objective = Literal["conditional", "full"]
 Protocol = Literal["auto", "probability", "accuracy"]
 
-OUTPUT_FOLDER = "edited-adapter"  # of `train` and the trainer, where none is given
+OUTPUT_FOLDER = "edited-adapter"  # default of `train` and the trainer
 COMMIT_MESSAGE = "Push edits with hf_ftedit"
-PROVENANCE = "provenance"  # key of edit_config.yaml for what is no setting: versions, SHA-256 of files
+# Key of edit_config.yaml for what is no setting: versions, SHA-256 of files. All its other keys are options of
+# `train`, so that the file is a `--config` that trains the adapter again.
+PROVENANCE = "provenance"
 
 
 def _option(default: Any, help: str) -> Any:
     """A dataclass field with its default and its line of `--help`."""
+    # TRL's parser reads the help from the metadata; the longer docstrings are for readers of the API.
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata={"help": help})
     return field(default=default, metadata={"help": help})
@@ -51,8 +54,6 @@ class AugmentationOptions:
             How many texts are sampled of each length.
         prefix_top_k (`int`, *optional*, defaults to `5`):
             Top-k of the sampling.
-        prefix_per_edit (`bool`, *optional*, defaults to `False`):
-            Draw fresh texts for every edit instead of sharing one bank among all.
         similar_model (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
             Sentence-transformers model (Hub id or local folder) behind `locality_strategy="similar"`.
     """
@@ -64,14 +65,12 @@ class AugmentationOptions:
     prefix_lengths: list[int] = _option([5, 10], "Lengths in tokens of the sampled texts put before a prompt.")
     prefix_counts: list[int] = _option([5, 10], "How many texts are sampled of each length.")
     prefix_top_k: int = _option(5, "Top-k of that sampling.")
-    prefix_per_edit: bool = _option(False, "Sample fresh texts for every edit instead of sharing them.")
     similar_model: str = _option(
         "sentence-transformers/all-MiniLM-L6-v2", "Sentence-transformers model of the strategy `similar`."
     )
 
     def __post_init__(self) -> None:
-        for option in fields(AugmentationOptions):
-            check_choice(option.name, getattr(self, option.name), AugmentationOptions)
+        _check_choices(self, AugmentationOptions)
         for name in ("num_paraphrases", "num_locality"):
             if getattr(self, name) < 0:
                 raise EditError(f"{name} is {getattr(self, name)}: give 0 or more")
@@ -80,6 +79,8 @@ class AugmentationOptions:
                 f"prefix_lengths {self.prefix_lengths} and prefix_counts {self.prefix_counts} do not fit: "
                 "give one count for each length, and lengths of 1 or more"
             )
+        # Every row of an edit has a prefix of its own: with fewer prefixes, rows of the strategy "prefix" would be
+        # the same text twice.
         if self.paraphrase_strategy != "none" and self.num_paraphrases > sum(self.prefix_counts):
             raise EditError(
                 f"num_paraphrases is {self.num_paraphrases}, but {sum(self.prefix_counts)} prefixes are sampled: "
@@ -107,7 +108,7 @@ class EditOptions(AugmentationOptions):
             `"conditional"` maximises log p(target | prompt); `"full"` the likelihood of prompt and target together,
             the paper's baseline.
         mastered_probability (`float`, *optional*):
-            Let a row rest once the model gives its completion this probability, such as 0.9, but for every fourth
+            Skip a row once the model gives its completion this probability, such as 0.9, but for every fourth
             epoch: less time for the same scores, see [`~hf_ftedit.training.mastery.Mastery`].
         protocol (`str`, *optional*, defaults to `"auto"`):
             Which protocol the edit score uses: `"probability"`, `"accuracy"`, or the one that fits the data.
@@ -132,7 +133,7 @@ class EditOptions(AugmentationOptions):
             Folder or Hub id of an adapter. Training goes on from it: its own edits are trained again with the new
             ones, so that they stay, and how well they did is reported.
         revoke (`list[str]`, *optional*):
-            Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained from the others.
+            Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained on the others.
     """
 
     edits: str | None = _option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
@@ -141,7 +142,7 @@ class EditOptions(AugmentationOptions):
     skip_invalid: bool = _option(False, "Leave out unusable or contradicting edits instead of stopping.")
     locality_pool: str | None = _option(None, "File or Hub dataset with facts that must stay as they are.")
     objective: Objective = _option("conditional", "Likelihood that is maximised: of the target, or of all text.")
-    mastered_probability: float | None = _option(None, "Let rows rest that the model knows this surely.")
+    mastered_probability: float | None = _option(None, "Skip training rows that the model gives this probability.")
     protocol: Protocol = _option("auto", "Protocol of the edit score.")
     chat_template: bool = _option(False, "Put prompts and targets into the tokenizer's chat template.")
     full_finetune: bool = _option(False, "Train all weights instead of a LoRA adapter.")
@@ -156,27 +157,28 @@ class EditOptions(AugmentationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option in fields(EditOptions):
-            check_choice(option.name, getattr(self, option.name), EditOptions)
+        _check_choices(self, EditOptions)
         for name in ("max_edits", "eval_tokens_per_batch"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise EditError(f"{name} is {value}: give 1 or more")
         if self.mastered_probability is not None and not 0 < self.mastered_probability < 1:
             raise EditError(f"mastered_probability is {self.mastered_probability}: give a number between 0 and 1")
+        # `lora_layers` saves the backward pass below its first layer, which the embedding would need.
         if self.lora_layers and self.lora_embedding:
-            raise EditError("lora_layers and lora_embedding do not go together: the embedding stands in no layer")
+            raise EditError("lora_layers and lora_embedding do not go together: the embedding is in no layer")
         if self.revoke and not self.adapter:
             raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
 
 
 def choices_of(name: str, owner: type) -> tuple[str, ...]:
-    """The values that the option `name` of the dataclass `owner` may have, where it is a `Literal` of texts."""
+    """The values of the option `name` of the dataclass `owner`, where it is a `Literal` of texts; else none."""
     choices = get_args(get_type_hints(owner)[name])
     return choices if all(isinstance(choice, str) for choice in choices) else ()
 
 
-def check_choice(name: str, value: Any, owner: type) -> None:
-    """Raise [`EditError`] when the option `name` of the dataclass `owner` is a `Literal` that lacks `value`."""
-    choices = choices_of(name, owner)
-    if choices and value not in choices:
-        raise EditError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+def _check_choices(options: Any, owner: type) -> None:
+    """Raise [`EditError`] when a `Literal` option of the dataclass `owner` has another value: dataclasses do not."""
+    for option in fields(owner):
+        choices, value = choices_of(option.name, owner), getattr(options, option.name)
+        if choices and value not in choices:
+            raise EditError(f"{option.name} is {value!r}: choose one of {', '.join(choices)}")

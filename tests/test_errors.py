@@ -2,12 +2,11 @@ import pytest
 
 import hf_ftedit
 from hf_ftedit import errors
-from hf_ftedit.data import fields, records
 from hf_ftedit.errors import EditError, first_line, one_line, shown
 
 
 def test_there_is_one_error_wherever_it_is_imported_from():
-    assert hf_ftedit.EditError is errors.EditError is fields.EditError is records.EditError
+    assert hf_ftedit.EditError is errors.EditError
     assert issubclass(EditError, ValueError)
 
 

@@ -27,7 +27,7 @@ ROOMS = {
         "generation",
         "sampling",
     ],
-    "augmentation": ["leakage", "locality_pool", "similarity", "augmenter", "builder"],
+    "augmentation": ["leakage", "locality_pool", "similarity", "rows", "augmenter", "builder"],
     "evaluation": [
         "statistics",
         "predictions",

@@ -1,4 +1,4 @@
 from .augmenter import Augmenter as Augmenter
 from .builder import EditDatasetBuilder as EditDatasetBuilder
-from .builder import encode_rows as encode_rows
-from .builder import is_prompt_completion as is_prompt_completion
+from .rows import encode_rows as encode_rows
+from .rows import is_prompt_completion as is_prompt_completion

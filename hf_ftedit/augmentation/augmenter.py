@@ -1,4 +1,4 @@
-"""Edit records, the unedited model and a pool of facts to training rows: rewrites, paraphrases, locality facts."""
+"""Training rows of edits: rewrites (E), paraphrases (P) and locality facts (R)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool, draws
+from hf_ftedit.augmentation.rows import TrainingRow, training_row
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import asset
@@ -23,23 +24,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class TrainingRow(TypedDict):
-    """One prompt-completion row; `kind` is rewrite, paraphrase or locality, or that of a probe."""
-
-    prompt: str
-    completion: str
-    kind: str
-    edit_id: str
-
-
 class Augmenter:
     """
-    Turns edit records into training rows: E (rewrites), P (paraphrases) and R (locality facts).
+    Turn edit records into training rows: E (rewrites), P (paraphrases) and R (locality facts).
 
     Follows Gangadhar & Stratos 2024 (arXiv 2402.11078), with relation wordings and near facts beyond it.
     Rows never hold the text of a probe of `records`; what is left out for that is counted in the log. All that needs
     a model happens here; [`~Augmenter.rows_of`] then only draws. Under `accelerate launch` every process must make
-    one: what the model is asked is shared out among them, and all get the same rows.
+    one: they share the model's work, and all get the same rows.
 
     Args:
         records (`Sequence[EditRecord]`):
@@ -57,7 +49,7 @@ class Augmenter:
         revoked (`Sequence[EditRecord]`, *optional*):
             Edits that are taken back: the unedited model's answers to their prompts and other wordings are rehearsed.
         chat_template (`bool`, *optional*, defaults to `False`):
-            Whether the model is asked for its own answers through its chat template.
+            Put prompts into the chat template where the model answers them.
         seed (`int`, *optional*, defaults to `42`):
             Seed of everything drawn.
 
@@ -86,14 +78,13 @@ class Augmenter:
         self._restored = self._prepare_restored(revoked)
         self._similar = self._prepare_similar()
         self._prefixes = self._prepare_prefixes()
-        self._model = self._tokenizer = None  # rows are drawn in worker processes too: carry no model there
-        if self._pool.left_out:
-            logger.info(
-                "left out %d facts of the locality pool: an edit changes them, or a probe asks for them",
-                self._pool.left_out,
-            )
-        self._warn_of_a_dry_pool()
-        self._warn_of_edited_probes()
+        # Rows are drawn in worker processes too, to which the augmenter is pickled: without a model.
+        self._model = self._tokenizer = None
+        if left_out := self._pool.left_out:
+            reason = "an edit changes them, or a probe asks for them"
+            logger.info("left out %d facts of the locality pool: %s", left_out, reason)
+        self._warn_if_pool_is_too_small()
+        self._warn_if_probes_are_edited()
 
     def rows(self) -> Iterator[TrainingRow]:
         """The training rows of all edits, edit by edit."""
@@ -103,15 +94,16 @@ class Augmenter:
     def rows_of(self, index: int) -> Iterator[TrainingRow]:
         """The training rows of one edit: its rewrite, then paraphrases, then locality facts."""
         record = self.records[index]
+        # Of its own for each edit: its rows depend neither on the other edits' order nor on the process that draws.
         rng = random.Random(f"{self.seed}/{record.edit_id}")
-        yield _row(record, "rewrite", record.prompt, record.target_new)
-        for prompt in self._paraphrases(index, rng):
-            yield _row(record, "paraphrase", prompt, record.target_new)
+        yield training_row(record, "rewrite", record.prompt, record.target_new)
+        for prompt in self._paraphrases(record, rng):
+            yield training_row(record, "paraphrase", prompt, record.target_new)
         for fact in [*self._locality(index, rng), *self._restored[index :: len(self.records)]]:
-            yield _row(record, "locality", fact.prompt, fact.target)
+            yield training_row(record, "locality", fact.prompt, fact.target)
 
     def most_rows(self) -> int:
-        """How many rows there are at most: a pool may have too few facts."""
+        """Upper bound of the number of rows: a pool may have too few facts."""
         options = self.options
         each = 1 + (options.num_paraphrases if options.paraphrase_strategy != "none" else 0)
         each += options.num_locality if options.locality_strategy != "none" else 0
@@ -122,40 +114,29 @@ class Augmenter:
         records = [record.to_dict() for record in [*self.records, *self._held_out]]
         facts = [tuple(vars(fact).values()) for fact in self._pool.facts]
         wordings = [self._pool.wordings(record) for record in self.records]
-        return [
-            records,
-            facts,
-            wordings,
-            asdict(self.options),
-            self.seed,
-            self._prefixes,
-            self._similar,
-            self._restored,
-        ]
+        drawn = [self._prefixes, self._similar, self._restored]
+        return [records, facts, wordings, asdict(self.options), self.seed, *drawn]
 
-    def _paraphrases(self, index: int, rng: random.Random) -> list[str]:
+    def _paraphrases(self, record: EditRecord, rng: random.Random) -> list[str]:
         """Prompts that ask for the edit's fact in other wordings or behind other text."""
-        record, count = self.records[index], self.options.num_paraphrases
-        if self.options.paraphrase_strategy == "none" or not count:
+        count, strategy = self.options.num_paraphrases, self.options.paraphrase_strategy
+        if strategy == "none" or not count:
             return []
-        bank = self._prefixes[index % len(self._prefixes)]
-        prefixes = rng.sample(bank, len(bank))
+        prefixes = rng.sample(self._prefixes, len(self._prefixes))
         wordings = self._wordings(record, rng)
-        if self.options.paraphrase_strategy == "prefix" or not wordings:
+        if strategy == "prefix" or not wordings:
             return [_behind(prefix, record.prompt) for prefix in prefixes[:count]]
-        if self.options.paraphrase_strategy == "both":
-            count -= count // 2
-            behind = [_behind(prefix, record.prompt) for prefix in prefixes[: self.options.num_paraphrases // 2]]
-        else:
-            behind = []
-        return behind + _spread(wordings, prefixes, count)
+        half = count // 2 if strategy == "both" else 0
+        behind = [_behind(prefix, record.prompt) for prefix in prefixes[:half]]
+        return behind + _spread(wordings, prefixes, count - half)
 
     def _wordings(self, record: EditRecord, rng: random.Random) -> list[str]:
         """Other wordings of the relation with the subject put in, drawn by their frequency, none of them a probe's."""
         if self.options.paraphrase_strategy == "prefix" or record.subject is None:
             return []
-        found = self._pool.wordings(record)
-        templates = sorted((t for t in found if t != record.template), key=lambda t: rng.random() ** (1 / found[t]))
+        counts = self._pool.wordings(record)
+        # Weighted sampling without replacement: the largest of u ** (1 / weight) (Efraimidis & Spirakis 2006).
+        templates = sorted((t for t in counts if t != record.template), key=lambda t: rng.random() ** (1 / counts[t]))
         texts = (template.replace("{}", record.subject) for template in reversed(templates))
         allowed = (text for text in texts if text != record.prompt and not self._probes.overlaps(text))
         return list(islice(allowed, self.options.num_paraphrases))
@@ -184,20 +165,21 @@ class Augmenter:
             logger.info("no locality pool: rehearsing the unedited model's own answers to generic prompts")
             facts = [Fact(prompt, "") for prompt in generic_prompts()]
         facts = FactPool(facts, self._probes.overlaps, self.records).facts
-        most = min(len(facts), count * len(self.records) + 16)  # a few more: the model may have no answer to some
+        # A few more than are drawn: the model may have no answer to some.
+        most = min(len(facts), count * len(self.records) + 16)
         return FactPool(self._answered(random.Random(self.seed).sample(facts, most)), edited=self.records)
 
-    def _warn_of_a_dry_pool(self) -> None:
-        wanted = 0 if self.options.locality_strategy == "none" else self.options.num_locality
+    def _warn_if_pool_is_too_small(self) -> None:
+        count = 0 if self.options.locality_strategy == "none" else self.options.num_locality
         usable = len({fact.prompt for fact in self._pool.facts})
-        if usable < wanted:
+        if usable < count:
             logger.warning(
                 "the locality pool has only %d usable facts, fewer than num_locality (%d): more of what is not edited "
                 "may change; give a larger --locality_pool",
-                *(usable, wanted),
+                *(usable, count),
             )
 
-    def _warn_of_edited_probes(self) -> None:
+    def _warn_if_probes_are_edited(self) -> None:
         targets = {record.prompt: record.target_new for record in self.records}
         broken = [
             record.edit_id
@@ -221,14 +203,15 @@ class Augmenter:
         return [replace(fact, target=answer) for fact, answer in zip(facts, answers, strict=True) if answer]
 
     def _prepare_restored(self, revoked: Sequence[EditRecord]) -> list[Fact]:
-        """What the unedited model says of revoked edits, dealt out among the edits that stay."""
+        """The unedited model's answers to revoked edits, which are dealt out among the edits that stay."""
         if not revoked:
             return []
         rng = random.Random(self.seed)
-        asked = [Fact(prompt, "") for edit in revoked for prompt in (edit.prompt, *self._wordings(edit, rng))]
-        return self._answered(asked)
+        prompts = [prompt for edit in revoked for prompt in (edit.prompt, *self._wordings(edit, rng))]
+        return self._answered([Fact(prompt, "") for prompt in prompts])
 
     def _prepare_similar(self) -> list[list[int]]:
+        """Indices of the pool's facts that are nearest to each edit's prompt, for the strategy `"similar"`."""
         if self.options.locality_strategy != "similar" or not self.options.num_locality:
             return []
         from hf_ftedit.augmentation.similarity import nearest
@@ -237,28 +220,26 @@ class Augmenter:
         queries = [record.prompt for record in self.records]
         return nearest(queries, prompts, self.options.num_locality, self.options.similar_model)
 
-    def _prepare_prefixes(self) -> list[list[str]]:
-        """Banks of sampled texts: one that all edits share, or one for each edit."""
+    def _prepare_prefixes(self) -> list[str]:
+        """Sample the texts before prompts, which all edits share."""
         options = self.options
         if options.paraphrase_strategy == "none" or not options.num_paraphrases:
             return []
         from hf_ftedit.models import sample_prefixes
 
         model, tokenizer = self._need_model(f"paraphrase_strategy {options.paraphrase_strategy!r}")
-        banks: list[list[str]] = [[] for _ in range(len(self.records) if options.prefix_per_edit else 1)]
+        texts = []
         for length, count in zip(options.prefix_lengths, options.prefix_counts, strict=True):
-            texts = sample_prefixes(
+            texts += sample_prefixes(
                 model,
                 tokenizer,
                 length=length,
-                count=count * len(banks),
+                count=count,
                 top_k=options.prefix_top_k,
                 seed=self.seed + length,
                 accept=lambda text: not self._probes.overlaps(text),
             )
-            for index, bank in enumerate(banks):
-                bank += texts[index * count : (index + 1) * count]
-        return banks
+        return texts
 
     def _need_model(self, what: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._model is None or self._tokenizer is None:
@@ -299,7 +280,3 @@ def _take(facts: Iterable[Fact], count: int, into: dict[str, Fact]) -> None:
     facts = iter(facts)
     while len(into) < count and (fact := next(facts, None)) is not None:
         into.setdefault(fact.prompt, fact)
-
-
-def _row(record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
-    return {"prompt": prompt, "completion": f" {target}", "kind": kind, "edit_id": record.edit_id}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 import datasets
 from datasets.fingerprint import Hasher
 
-import hf_ftedit.augmentation.augmenter
-import hf_ftedit.augmentation.leakage
-import hf_ftedit.augmentation.locality_pool
-from hf_ftedit.augmentation.augmenter import Augmenter, TrainingRow
-from hf_ftedit.data import EditRecord, Fact, read_edits, read_facts
+from hf_ftedit.augmentation.augmenter import Augmenter
+from hf_ftedit.augmentation.leakage import ProbeTexts
+from hf_ftedit.augmentation.locality_pool import FactPool
+from hf_ftedit.augmentation.rows import TrainingRow, probe_rows
+from hf_ftedit.data import WORD, EditRecord, Fact, read_edits, read_facts
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import writing
-from hf_ftedit.models import Processes, encode_pairs
+from hf_ftedit.models import Processes
 from hf_ftedit.options import AugmentationOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from hf_ftedit.options import EditOptions
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
@@ -32,18 +30,7 @@ PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
 
 @dataclass
 class EditDatasetConfig(datasets.BuilderConfig):
-    """
-    What an edit dataset is made with.
-
-    Args:
-        seed (`int`, *optional*, defaults to `42`):
-            Seed of the augmentation.
-        options ([`AugmentationOptions`], *optional*):
-            Strategies and counts.
-        fingerprint (`str`, *optional*):
-            Hash of the edits, the pool, the sampled prefixes, the options, the seed and the code that makes the rows:
-            all that changes them, so that the cache never returns stale ones.
-    """
+    """Settings of an edit dataset: its cache folder is named by the hash of all that changes the rows."""
 
     seed: int = 42
     options: AugmentationOptions = field(default_factory=AugmentationOptions)
@@ -56,7 +43,7 @@ class EditDatasetConfig(datasets.BuilderConfig):
 
 class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     """
-    Builds the augmented rows of an edit set, and its probes, as splits of one dataset.
+    Build the augmented rows of an edit set, and its probes, as splits of one dataset.
 
     `train` holds the rows that [`Augmenter`] makes. `rewrite`, `paraphrase`, `neighborhood` and `portability` hold the
     probes, each with the completion that should follow it after the edit. All splits have the columns `prompt`,
@@ -82,11 +69,11 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         revoked (`Sequence[EditRecord]`, *optional*):
             Edits that are taken back, see [`Augmenter`].
         chat_template (`bool`, *optional*, defaults to `False`):
-            Whether the model is asked for its own answers through its chat template.
+            Put prompts into the chat template where the model answers them.
         seed (`int`, *optional*, defaults to `42`):
             Seed of the augmentation.
         cache_dir (`str`, *optional*):
-            Where the Arrow files are kept; the `datasets` cache by default.
+            Folder of the Arrow files; the `datasets` cache by default.
 
     Raises:
         [`~hf_ftedit.EditError`]: bad edits, pool or settings, named.
@@ -153,9 +140,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
 
         Every process must call this.
         """
-        found = [""] * (processes := Processes()).count
-        processes.gather([(processes.rank, self.config.fingerprint)], found)
-        if len(set(found)) > 1:
+        fingerprints = [""] * (processes := Processes()).count
+        processes.gather([(processes.rank, self.config.fingerprint)], fingerprints)
+        if len(set(fingerprints)) > 1:
             raise EditError(
                 "the processes have different rows to train on; give every machine the same edits, locality pool, "
                 "settings and versions"
@@ -178,14 +165,15 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        # A list is what `datasets` splits among the processes of `num_proc`.
+        # A list, not a range: that is what `datasets` splits among the processes of `num_proc`.
         positions = list(range(len(self.records)))
         sizes = {kind: sum(1 for edit in self.records for _ in probe_rows(edit, kind)) for kind in PROBE_SPLITS}
         splits = []
         for name, size in {"train": self._augmenter.most_rows(), **sizes}.items():
-            if size:  # `datasets` writes a split without rows, and then cannot read it
+            # `datasets` writes a split without rows, and then cannot read it.
+            if size:
                 split = datasets.SplitGenerator(name=name, gen_kwargs={"positions": positions, "split": name})
-                split.split_info.num_examples = size  # by which its bar tells the time left
+                split.split_info.num_examples = size  # for the time left in its progress bar
                 splits.append(split)
         return splits
 
@@ -197,91 +185,15 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
                 yield f"{position}/{number}", row
 
 
-def probe_rows(record: EditRecord, kind: str) -> Iterator[TrainingRow]:
-    """The probes of one kind as prompt-completion rows; those without an answer in the data are left out."""
-    pairs: dict[str, list[tuple[str, str | None]]] = {
-        "rewrite": [(record.prompt, record.target_new)],
-        "paraphrase": [(prompt, record.target_new) for prompt in record.paraphrase_prompts],
-        "neighborhood": [(probe.prompt, probe.target) for probe in record.neighborhood_prompts],
-        "portability": [(probe.prompt, probe.answers[0]) for probe in record.portability_prompts],
-    }
-    for prompt, target in pairs[kind]:
-        if target is not None:
-            yield {"prompt": prompt, "completion": f" {target}", "kind": kind, "edit_id": record.edit_id}
-
-
-def is_prompt_completion(dataset: Any) -> bool:
-    """Whether `dataset` holds plain prompt-completion rows: the kind whose target boundary this package decides."""
-    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
-        return False
-    first: dict[str, Any] = next(iter(dataset), {})
-    return "input_ids" not in first and all(isinstance(first.get(name), str) for name in ("prompt", "completion"))
-
-
-def encode_rows(
-    rows: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    options: EditOptions,
-    *,
-    max_length: int | None = None,
-    num_proc: int | None = None,
-) -> Any:
-    """
-    Tokenized rows with the columns `input_ids`, `labels` (-100 outside the likelihood's tokens) and `length`.
-
-    Args:
-        rows (`Dataset` or `IterableDataset`):
-            Rows with `prompt` and `completion`, and `edit_id` for naming them in errors.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Tokenizer of the model.
-        options ([`EditOptions`]):
-            Its `objective` decides which tokens are labels; its `chat_template` how prompts are put.
-        max_length (`int`, *optional*):
-            Most tokens of a row.
-        num_proc (`int`, *optional*):
-            Processes to tokenize with.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: a row is longer than `max_length`.
-    """
-    encode = _row_encoder(tokenizer, options.chat_template, options.objective == "full", max_length)
-    if isinstance(rows, datasets.IterableDataset):
-        return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))
-    how = {"remove_columns": rows.column_names, "num_proc": num_proc, "desc": "Tokenizing rows"}
-    with writing(Path(datasets.config.HF_DATASETS_CACHE)):
-        return rows.map(encode, batched=True, **how)
-
-
-def _row_encoder(
-    tokenizer: PreTrainedTokenizerBase, chat_template: bool, full: bool, max_length: int | None
-) -> Callable[[dict[str, list[str]]], dict[str, list[Any]]]:
-    def encode(rows: dict[str, list[str]]) -> dict[str, list[Any]]:
-        names = [f"edit {edit_id!r}" for edit_id in rows["edit_id"]] if "edit_id" in rows else None
-        pairs = encode_pairs(
-            tokenizer,
-            rows["prompt"],
-            rows["completion"],
-            chat_template=chat_template,
-            max_length=max_length,
-            names=names,
-        )
-        return {
-            "input_ids": [pair.input_ids for pair in pairs],
-            "labels": [pair.input_ids if full else pair.labels for pair in pairs],
-            "length": [len(pair.input_ids) for pair in pairs],
-        }
-
-    return encode
-
-
 def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptions:
     """The augmentation's part of `options`: what a trainer adds to them must not change the cache."""
-    if options is None:
-        return AugmentationOptions()
-    return AugmentationOptions(**{name: getattr(options, name) for name in asdict(AugmentationOptions())})
+    names = asdict(AugmentationOptions()) if options else {}
+    return AugmentationOptions(**{name: getattr(options, name) for name in names})
 
 
 def _fingerprint(augmenter: Augmenter) -> str:
-    modules = (hf_ftedit.augmentation.augmenter, hf_ftedit.augmentation.leakage, hf_ftedit.augmentation.locality_pool)
-    source = "".join(inspect.getsource(module) for module in modules) + inspect.getsource(probe_rows)
-    return Hasher.hash([source, *augmenter.ingredients()])
+    """Hash the rows' ingredients and the code that makes rows of them: all that changes the rows."""
+    # `datasets` knows a cache by its configuration alone, and would return the rows of an older version of the code.
+    modules = (inspect.getmodule(part) for part in (Augmenter, ProbeTexts, FactPool, probe_rows))
+    source = "".join(inspect.getsource(module) for module in modules if module)
+    return Hasher.hash([source, WORD.pattern, *augmenter.ingredients()])

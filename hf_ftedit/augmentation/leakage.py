@@ -1,30 +1,22 @@
-"""Which texts a training row must not hold: those of the evaluation's probes, and their endings."""
+"""Test-set leakage: training texts that hold a probe of the evaluation, or are the ending of one."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from xxhash import xxh3_64_intdigest
 
-from hf_ftedit.data import EditRecord
-
-_WORD = re.compile(r"\w+|[^\w\s]")
+from hf_ftedit.data import WORD, EditRecord
 
 
 class ProbeTexts:
     """
-    The texts of all probes of `records`, to ask whether a training text gives one of them away.
+    The texts of all probes of `records`, to find training texts that give one of them away.
 
     A text overlaps where it holds a probe, or where it is the ending of one: CounterFact's paraphrase probes are an
     unrelated sentence followed by the wording that counts. Words and punctuation are compared, not spaces or case;
-    a probe's last word may be the beginning of a longer one ("is a" stands in "is an").
-    The rewrite probe is what the user asked to train and is not meant here. Memory and time grow linearly with the
-    probes' words.
-
-    Args:
-        records (`Iterable[EditRecord]`):
-            Records whose probes are kept out.
+    a probe's last word may be the beginning of a longer one ("is a" stands in "is an"). The rewrite probe is what the
+    user wants trained, and is no probe here. Memory and time grow linearly with the probes' words.
 
     Example:
         >>> record = EditRecord("a", "Rome is in", "Gaul", paraphrase_prompts=("It rained. Where is Rome? In",))
@@ -47,10 +39,11 @@ class ProbeTexts:
         self._endings.update(_digest(words[start:]) for start in range(len(words)))
 
     def overlaps(self, text: str) -> bool:
-        """Whether `text` holds a probe's text or is the ending of one."""
+        """Does `text` hold a probe's text, or is it the ending of one?"""
         words = _words(text)
         if _digest(words) in self._endings:
             return True
+        # Runs of words are looked up by hash: a search for each probe in each row would grow with their product.
         return any(
             words[start + length - 1].startswith(
                 tuple(self._texts.get(_digest(words[start : start + length - 1]), ()))
@@ -68,9 +61,10 @@ def _probe_prompts(record: EditRecord) -> Iterable[str]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return WORD.findall(text.casefold())
 
 
 def _digest(words: Sequence[str]) -> int:
-    """64-bit fingerprint that, unlike `hash`, is the same in every process."""
+    """64-bit hash of the words."""
+    # Not Python's `hash`: it differs between processes, and rows are drawn in several.
     return xxh3_64_intdigest(" ".join(words).encode())

@@ -1,4 +1,4 @@
-"""The locality pool, indexed: which facts and which wordings there are for a relation."""
+"""The locality pool, indexed: the facts and the wordings of each relation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ class FactPool:
     Facts that must stay as they are, by relation and answer, and the wordings in which each relation occurs.
 
     A relation is known by its `relation_id` or, without one, by the prompt's template; a template that occurs with an
-    id stands for that id.
-
-    Args:
-        facts (`Iterable[Fact]`):
-            The pool. Facts that an edit changes (same subject and relation) must have been left out.
-        overlaps (`Callable[[str], bool]`):
-            Tells texts that must not be trained on, see [`~hf_ftedit.augmentation.leakage.ProbeTexts`]; such facts are
-            left out and counted in `left_out`.
-        edited (`Iterable[EditRecord]`):
-            The edits; a fact about an edited subject and relation, or with an edit's prompt, is left out too.
+    id stands for that id. Facts are left out, and counted in `left_out`, where their text `overlaps` what must not be
+    trained on (see [`~hf_ftedit.augmentation.leakage.ProbeTexts`]) and where they are about an edited subject and
+    relation or have an edit's prompt.
     """
 
     def __init__(
@@ -53,13 +46,14 @@ class FactPool:
             if relation := self.relation(fact):
                 self._by_relation[relation].append(fact)
                 self._by_answer[relation, fact.target].append(fact)
-        for item in [*facts, *edited]:  # the wording of a fact that is left out is still a wording
+        # All facts: the wording of one that is left out is still a wording.
+        for item in [*facts, *edited]:
             if item.template and (relation := self.relation(item)):
-                found = self._wordings[relation]
-                found[item.template] = found.get(item.template, 0) + 1
+                counts = self._wordings[relation]
+                counts[item.template] = counts.get(item.template, 0) + 1
 
     def relation(self, item: Statement) -> str | None:
-        """What the facts of one relation share: its id, or the template of the prompt, or nothing."""
+        """The key of an item's relation: its id, or the template of the prompt, or None."""
         return item.relation_id or self._ids.get(item.template or "") or item.template
 
     def wordings(self, record: EditRecord) -> dict[str, int]:
@@ -76,7 +70,8 @@ class FactPool:
 
 
 def draws(items: Sequence[Fact], rng: random.Random) -> Iterator[Fact]:
-    """`items` in random order without repetition, drawn one at a time: cheap when few of many are wanted."""
+    """`items` in random order without repetition, drawn one at a time."""
+    # Fisher-Yates on a dict of swaps: shuffling the whole pool for each of 10,000 edits costs minutes.
     swapped: dict[int, int] = {}
     for position in range(len(items)):
         chosen = rng.randrange(position, len(items))

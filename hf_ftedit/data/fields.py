@@ -1,24 +1,27 @@
-"""The fields of one row of a user's input, read with checks: every error names the place, the edit and the field."""
+"""Fields of one row of a user's input, read with checks: errors name the place, the edit, the field and the remedy."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hf_ftedit.errors import EditError, shown
 
+# Words, and punctuation marks one by one: how subjects are looked for, probes compared and generated texts counted.
+WORD = re.compile(r"\w+|[^\w\s]")
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
 
 
 def kind(value: object) -> str:
-    """What `value` is, for an error message."""
+    """The type of `value` in the words of an error message."""
     return _KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
 def is_blank(value: object) -> bool:
-    """Whether a cell holds nothing: null, blank text, or the NaN that tables have in place of null."""
+    """Is the cell empty: null, blank text, or the NaN that tables have in place of null?"""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -26,33 +29,18 @@ def is_blank(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Fields:
-    """
-    One row's fields, read with checks.
-
-    Args:
-        values (`Mapping[str, Any]`):
-            The row.
-        where (`str`, *optional*, defaults to `""`):
-            Where it stands, for errors: `"edits.jsonl line 7"`.
-        names (`Mapping[str, str]`, *optional*):
-            What the row's source calls a field, for errors, where that is not the field's own name.
-        edit_id (`Any`, *optional*):
-            The edit that the row is about, by default its `edit_id`.
-        prefix (`str`, *optional*, defaults to `""`):
-            Where the values stand inside the row, such as `"neighborhood_prompts[2]."`.
-    """
+    """One row's fields, read with checks."""
 
     values: Mapping[str, Any]
-    where: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
-    edit_id: Any = None
-    prefix: str = ""
+    where: str = ""  # the row's place, for errors: "edits.jsonl line 7"
+    names: Mapping[str, str] = field(default_factory=dict)  # the source's own names of fields, where they differ
+    edit_id: Any = None  # the edit that the row is about, by default its `edit_id`
+    prefix: str = ""  # the place of `values` inside the row: "neighborhood_prompts[2]."
 
     def error(self, name: str, problem: str, remedy: str) -> EditError:
         """An error about the field `name`, to be raised."""
-        edit_id = self.values.get("edit_id") if self.edit_id is None else self.edit_id
-        parts = [self.where, "" if edit_id is None else f"(edit_id {shown(edit_id)})"]
-        place = " ".join(part for part in parts if part)
+        edit = "" if self._edit_id() is None else f"(edit_id {shown(self._edit_id())})"
+        place = " ".join(filter(None, [self.where, edit]))
         name = self.prefix + name
         return EditError(f"{place}{place and ': '}{self.names.get(name, name)} {problem}; {remedy}")
 
@@ -83,10 +71,9 @@ class Fields:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The field as one or more texts; a text alone is one."""
-        found = self.listed(name)
-        if not found:
+        if not (texts := self.listed(name)):
             raise self.error(name, "is missing", "give at least one")
-        return found
+        return texts
 
     def object(self, name: str) -> Fields:
         """The fields of an object."""
@@ -94,10 +81,10 @@ class Fields:
 
     def objects(self, name: str, text: str = "") -> list[Fields]:
         """The fields of each object in a list; if `text` is given, a text alone is an object with that field only."""
-        found = self.items(name)
+        items = self.items(name)
         if text:
-            found = [(item, {text: value} if isinstance(value, str) else value) for item, value in found]
-        return [self._inside(item, value) for item, value in found]
+            items = [(item, {text: value} if isinstance(value, str) else value) for item, value in items]
+        return [self._inside(item, value) for item, value in items]
 
     def items(self, name: str) -> list[tuple[str, Any]]:
         """The name and value of each item of a list; null is an empty list, and anything else one item."""
@@ -109,8 +96,10 @@ class Fields:
     def _inside(self, name: str, value: Any) -> Fields:
         if not isinstance(value, Mapping):
             raise self.error(name, f"is {kind(value)}", "give an object")
-        edit_id = self.values.get("edit_id") if self.edit_id is None else self.edit_id
-        return Fields(value, self.where, self.names, edit_id, f"{self.prefix}{name}.")
+        return Fields(value, self.where, self.names, self._edit_id(), f"{self.prefix}{name}.")
+
+    def _edit_id(self) -> Any:
+        return self.values.get("edit_id") if self.edit_id is None else self.edit_id
 
     def _filled(self, name: str, prompt: str) -> str:
         if "{}" not in prompt:
@@ -124,8 +113,10 @@ class Fields:
         return prompt.replace("{}", subject)
 
     def _prompt(self, name: str, value: Any) -> str:
+        # A number is no prompt, though it is a target: somebody's columns are swapped.
         if isinstance(value, (int, float)) and not is_blank(value):
             raise self.error(name, f"is {shown(value)}, a number", "give text")
+        # Only the end: a space there would move the boundary between the prompt's tokens and the target's.
         return self._required(name, value, "give the text to complete").rstrip()
 
     def _required(self, name: str, value: Any, remedy: str) -> str:
@@ -139,6 +130,7 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise self.error(name, f"is {kind(value)}", "give text")
         text = str(value)
+        # No tokenizer takes half a character, and a NUL ends the text in some: far from the row that holds it.
         if "\x00" in text:
             raise self.error(name, f"holds a NUL character: {shown(text)}", "remove it")
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):

@@ -1,4 +1,4 @@
-"""The public formats of edit files: which one a row has, and the row in the native format."""
+"""The public formats of edit files, recognised by their fields and turned into native rows."""
 
 from __future__ import annotations
 
@@ -18,47 +18,34 @@ _KNOWN_FIELDS = (
 
 
 class Format(NamedTuple):
-    """
-    A known format.
-
-    Args:
-        to_native (`Callable[[Fields], Iterator[dict]]`):
-            A row to native rows; an `edit_id` is among its fields. A neighborhood probe of the edit's own relation
-            carries its `relation_id`.
-        names (`dict[str, str]`):
-            What the format calls a native field, for errors.
-    """
+    """A known format: a function from a row to native rows, and its own names of native fields, for errors."""
 
     to_native: Callable[[Fields], Iterator[NativeRow]]
     names: dict[str, str]
 
 
 def recognise(row: Mapping[str, Any], where: str) -> str:
-    """
-    The name of the format whose fields `row` has.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: no known format has such fields.
-    """
-    found = {name for name, value in row.items() if value is not None}
-    if "requested_rewrite" in found:
+    """Name the format that has the fields of `row`; raise [`~hf_ftedit.EditError`] where none has."""
+    names = {name for name, value in row.items() if value is not None}
+    if "requested_rewrite" in names:
         return "mquake" if isinstance(row["requested_rewrite"], (list, tuple)) else "counterfact"
-    if "src" in found:
+    if "src" in names:
         return "zsre"
-    if found & {"prompt", "target_new"}:
-        return "easyedit" if found & _EASYEDIT_FIELDS else "native"
+    # A row with only one of the two is native too, so that the error names the field that is missing.
+    if names & {"prompt", "target_new"}:
+        return "easyedit" if names & _EASYEDIT_FIELDS else "native"
     raise EditError(f"{where}: the fields {shown(list(row))} are of no known format; known are {_KNOWN_FIELDS}")
 
 
 def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) -> Iterator[NativeRow]:
     """
-    The edits of a row in the native format, not yet checked.
+    Turn a row into the edits that it holds, in the native format and not yet checked.
 
     Args:
         row (`Mapping[str, Any]`):
             The row as it was read.
         where (`str`):
-            Where it stands, for errors.
+            Its place, for errors.
         default_id (`str`):
             The edit's id where the row gives none.
         format (`str`):
@@ -67,22 +54,23 @@ def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) 
     Raises:
         [`~hf_ftedit.EditError`]: a field is of a wrong type.
     """
-    given = (row[name] for name in ("edit_id", "case_id", "id") if not is_blank(row.get(name)))
-    edit_id = next(given, default_id)
+    ids = (row[name] for name in ("edit_id", "case_id", "id") if not is_blank(row.get(name)))
+    edit_id = next(ids, default_id)
     for native in FORMATS[format].to_native(Fields({**row, "edit_id": edit_id}, where)):
         yield {"edit_id": edit_id, **native}
 
 
 def flat(value: Any) -> list[Any]:
-    """What stands in a value, in lists in it, and so on; blanks are left out."""
-    found, waiting = [], [value]
-    while waiting:
-        item = waiting.pop()
+    """All items of a value, of lists in it, and so on; blanks are left out."""
+    items, stack = [], [value]
+    # A stack, not recursion: a hostile file nests deeper than Python's limit.
+    while stack:
+        item = stack.pop()
         if isinstance(item, (list, tuple)):
-            waiting.extend(reversed(item))
+            stack.extend(reversed(item))
         elif not is_blank(item):
-            found.append(item)
-    return found
+            items.append(item)
+    return items
 
 
 def _native(fields: Fields) -> Iterator[NativeRow]:
@@ -92,6 +80,7 @@ def _native(fields: Fields) -> Iterator[NativeRow]:
 def _counterfact(fields: Fields) -> Iterator[NativeRow]:
     native = _rewrite(fields.object("requested_rewrite"))
     near = [value for _, value in fields.items("neighborhood_prompts")]
+    # Its neighborhood prompts ask for the same relation of subjects with the same old answer (Meng et al. 2022).
     relation = {"target": native["target_true"], "relation_id": native["relation_id"]}
     yield {
         **native,
@@ -121,7 +110,8 @@ def _easyedit(fields: Fields) -> Iterator[NativeRow]:
     for _, probe, answers in _grouped(fields, "locality"):
         native["neighborhood_prompts"].append({"prompt": probe.values.get("prompt"), "target": _first(answers)})
     for aspect, probe, answers in _grouped(fields, "portability"):
-        if answers:  # KnowEdit has questions without an answer: nothing can be measured by them
+        # KnowEdit has questions without an answer: nothing can be measured by them.
+        if answers:
             native["portability_prompts"].append(_portability(probe.values.get("prompt"), answers, aspect))
     probes = {name: flat([row.get(name), more]) for name, more in native.items() if name.endswith("_prompts")}
     yield {**row, **native, **probes}
@@ -129,14 +119,14 @@ def _easyedit(fields: Fields) -> Iterator[NativeRow]:
 
 def _answered(fields: Fields, prompts: str, answers: str) -> list[NativeRow]:
     """Prompts with their targets: one for each, or one for all; several for one prompt are names of one thing."""
-    asked, known = flat(fields.values.get(prompts)), flat(fields.values.get(answers))
-    if len(asked) == 1 or not known:
-        known = known[:1] or [None]
-    if len(known) == 1:
-        known *= len(asked)
-    if len(known) != len(asked):
-        raise fields.error(answers, f"has {len(known)} answers for {len(asked)} prompts", "give one for each prompt")
-    return [{"prompt": prompt, "target": target} for prompt, target in zip(asked, known, strict=True)]
+    texts, targets = flat(fields.values.get(prompts)), flat(fields.values.get(answers))
+    if len(texts) == 1 or not targets:
+        targets = targets[:1] or [None]
+    if len(targets) == 1:
+        targets *= len(texts)
+    if len(targets) != len(texts):
+        raise fields.error(answers, f"has {len(targets)} answers for {len(texts)} prompts", "give one for each prompt")
+    return [{"prompt": prompt, "target": target} for prompt, target in zip(texts, targets, strict=True)]
 
 
 def _grouped(fields: Fields, name: str) -> Iterator[tuple[str, Fields, list[Any]]]:
@@ -187,7 +177,8 @@ def _mquake(fields: Fields) -> Iterator[NativeRow]:
             **_rewrite(rewrite),
             "edit_id": f"{row['edit_id']}-{position}",
             "paraphrase_prompts": flat(question),
-            "portability_prompts": [] if position else further,  # of the whole case, so asked once
+            # They are of the whole case, not of one rewrite: measured once.
+            "portability_prompts": [] if position else further,
             "target_aliases": aliases.get(question),
         }
 

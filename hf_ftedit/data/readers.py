@@ -1,32 +1,30 @@
-"""Any known source to edit records and pool facts: recognised, checked, duplicates merged, conflicts refused."""
+"""Any source to checked edits and facts: formats recognised, duplicates merged, contradictions refused."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from typing import Any
 
-from hf_ftedit.data.fields import Fields, is_blank, kind
+from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
 from hf_ftedit.data.formats import FORMATS, recognise, to_native
-from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt
+from hf_ftedit.data.records import TARGET_REMEDY, EditRecord, Fact, NeighborhoodPrompt
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
 
 logger = logging.getLogger(__name__)
 
 _NATIVE_FIELDS = {field.name for field in dataclass_fields(EditRecord)} | {"case_id", "id"}
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def read_edits(
     source: Source, format: str | None = None, limit: int | None = None, *, skip_invalid: bool = False
 ) -> list[EditRecord]:
     """
-    The edits of a file, dataset or list, checked.
+    Read the edits of a file, dataset or list, and check them.
 
     Edits that occur twice (same prompt, same new target) are merged, with the probes of both. An edit that has no
     `edit_id`, `case_id` or `id` is named by its position, from 0.
@@ -35,7 +33,7 @@ def read_edits(
         source (`str`, `PathLike` or `Iterable`):
             A `.json`, `.jsonl`, `.csv` or `.parquet` file; the id of a Hub dataset as `"user/name"` or
             `"user/name:split"` (split `train` if none is given); a `datasets.Dataset`; or an iterable of dicts or of
-            [`~hf_ftedit.EditRecord`].
+            [`~hf_ftedit.EditRecord`], whose probes are taken as they are.
         format (`str`, *optional*):
             `"native"`, `"counterfact"`, `"easyedit"` (KnowEdit too), `"zsre"` or `"mquake"`; by default each row's is
             recognised by its fields.
@@ -55,23 +53,42 @@ def read_edits(
     edits, unused, skipped = _Edits(), dict[str, None](), list[str]()
     for where, record in _records(source, format, unused, skipped if skip_invalid else None):
         edits.add(where, record)
-        if len(edits.records) == limit:
+        if len(edits.by_prompt) == limit:
             break
     if skip_invalid:
-        skipped += edits.take_conflicts()
+        skipped += edits.take_contradictions()
     if skipped:
         logger.warning("left out %d unusable edits; the first: %s", len(skipped), skipped[0])
     if unused:
         logger.warning("fields that are no part of an edit were not used: %s", ", ".join(map(str, unused)))
     records = edits.finished()
-    if not (isinstance(source, list) and isinstance(source[0], EditRecord)):  # else it was said when they were read
+    # Records were read before, by this function: its remark on them was logged then.
+    if not (isinstance(source, list) and isinstance(source[0], EditRecord)):
         _note_unchanged(records)
     return records
 
 
+def combine_edits(parts: Iterable[tuple[str, Sequence[EditRecord]]]) -> list[EditRecord]:
+    """
+    Put the edits of several adapters together; an edit that occurs twice is merged.
+
+    Args:
+        parts (`Iterable[tuple[str, Sequence[EditRecord]]]`):
+            Names and edits, no two of which give one prompt different targets. Of two edits with one `edit_id`, the
+            later one gets the name of its part in front: `"name:edit_id"`.
+    """
+    prompts: dict[str, str] = {}  # by edit_id
+    edits = []
+    for name, part in parts:
+        for edit in part:
+            is_taken = prompts.setdefault(edit.edit_id, edit.prompt) != edit.prompt
+            edits.append(replace(edit, edit_id=f"{name}:{edit.edit_id}") if is_taken else edit)
+    return read_edits(edits) if edits else []
+
+
 def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
     """
-    The facts of a locality pool, in the order in which they stand.
+    Read the facts of a locality pool, in their order.
 
     Rows are facts (`prompt`, `target`, maybe `subject` and `relation_id`), ROME's known facts (`prompt`, `attribute`),
     or edits in any format that [`read_edits`] knows. An edit gives what is true without it: its prompt and paraphrases
@@ -103,25 +120,27 @@ def _checked_limit(limit: int | None) -> int | None:
 def _records(
     source: Source, format: str | None, unused: dict[str, None], skipped: list[str] | None
 ) -> Iterator[tuple[str, EditRecord]]:
-    """
-    Each edit and where it stands.
-
-    Fields that native rows have beyond an edit's go into `unused`; errors of single rows into `skipped`, if given.
-    """
+    """Each edit with its place; fields beyond an edit's go into `unused`, errors into `skipped` where it is given."""
     for number, (where, row) in enumerate(read_rows(source)):
         try:
-            found = list(_row_records(row, where, str(number), format, unused))
+            records = list(_row_records(row, where, str(number), format, unused))
         except EditError as error:
             if skipped is None:
                 raise
             skipped.append(str(error))
             continue
-        yield from ((where, record) for record in found)
+        yield from ((where, record) for record in records)
 
 
 def _row_records(
     row: Any, where: str, default_id: str, format: str | None, unused: dict[str, None]
 ) -> Iterator[EditRecord]:
+    if isinstance(row, EditRecord):
+        # Read before, or made in Python: not read again through a dict. But a space or nothing where the prompt ends
+        # and the target begins would move the boundary that training and scores depend on.
+        fields = Fields(vars(row), where)
+        yield replace(row, prompt=fields.prompt(), target_new=fields.required("target_new", TARGET_REMEDY))
+        return
     values, name = _row_and_format(row, where, format)
     if name == "native":
         unused.update(dict.fromkeys(field for field in values if field not in _NATIVE_FIELDS))
@@ -130,76 +149,66 @@ def _row_records(
 
 
 def _row_and_format(row: Any, where: str, format: str | None) -> tuple[Mapping[str, Any], str]:
-    if isinstance(row, EditRecord):
-        return row.to_dict(), "native"
     if not isinstance(row, Mapping):
         raise EditError(f"{where}: is {kind(row)}; each row must be an object with the fields of an edit")
     return row, format or recognise(row, where)
 
 
 class _Edits:
-    """Edits that were read: no prompt twice, no `edit_id` twice."""
+    """The edits read so far, each prompt and each `edit_id` once, and the contradictions among them."""
 
     def __init__(self) -> None:
-        self.records: list[EditRecord] = []
-        self._places: dict[str, tuple[int, str]] = {}
-        self._by_id: dict[str, int] = {}
+        self.by_prompt: dict[str, tuple[str, EditRecord]] = {}  # with the place of each
+        self._prompts: dict[str, str] = {}  # by edit_id
         self._merged = 0
-        self._conflicts: list[str] = []
+        self._contradictions: list[str] = []
 
     def add(self, where: str, record: EditRecord) -> None:
-        if clash := _two_answers(record.neighborhood_prompts):
-            self._conflicts.append(f"{where} (edit_id {shown(record.edit_id)}): neighborhood_prompts gives {clash}")
+        place, earlier = self.by_prompt.get(record.prompt, (where, None))
+        if problem := _contradiction(where, record, place, earlier):
+            # Collected, not raised: the error says how many there are, and `skip_invalid` leaves all of them out.
+            self._contradictions.append(problem)
             return
-        if record.prompt in self._places:
-            self._add_again(where, record)
-            return
-        if record.edit_id in self._by_id:
-            other = self.records[self._by_id[record.edit_id]]
-            prompts = f"{shown(other.prompt)} ({self._places[other.prompt][1]}) and {shown(record.prompt)}"
-            raise Fields(record.to_dict(), where).error("edit_id", f"names two edits, {prompts}", "rename one of them")
-        self._places[record.prompt] = len(self.records), where
-        self._by_id[record.edit_id] = len(self.records)
-        self.records.append(record)
-
-    def _add_again(self, where: str, record: EditRecord) -> None:
-        index, place = self._places[record.prompt]
-        earlier = self.records[index]
-        if clash := _two_answers(earlier.neighborhood_prompts + record.neighborhood_prompts):
-            other = f"those of the same edit (edit_id {shown(earlier.edit_id)}, {place})"
-            ours = f"{where} (edit_id {shown(record.edit_id)}): neighborhood_prompts and {other}"
-            self._conflicts.append(f"{ours} give {clash}")
-            return
-        if earlier.target_new == record.target_new:
+        if earlier:
             self._merged += 1
-            self.records[index] = _united(earlier, record)
-            return
-        prompt = f"{shown(record.prompt)} both {shown(earlier.target_new)} (edit_id {shown(earlier.edit_id)}, {place})"
-        ours = f"{where} (edit_id {shown(record.edit_id)}): target_new gives the prompt"
-        self._conflicts.append(f"{ours} {prompt} and {shown(record.target_new)}")
+            record = _merged(earlier, record)
+        elif other := self._prompts.get(record.edit_id):
+            prompts = f"{shown(other)} ({self.by_prompt[other][0]}) and {shown(record.prompt)}"
+            raise Fields(vars(record), where).error("edit_id", f"names two edits, {prompts}", "rename one of them")
+        self._prompts[record.edit_id] = record.prompt
+        self.by_prompt[record.prompt] = place, record
 
-    def take_conflicts(self) -> list[str]:
-        """The contradictions found so far, which are then no error any more."""
-        taken, self._conflicts = self._conflicts, []
+    def take_contradictions(self) -> list[str]:
+        """Return the contradictions and forget them: they are no error any more."""
+        taken, self._contradictions = self._contradictions, []
         return taken
 
     def finished(self) -> list[EditRecord]:
-        """The edits, where no two contradict each other."""
-        if self._conflicts:
-            others = len(self._conflicts) - 1
+        """The edits; an error where two of them contradict each other."""
+        if self._contradictions:
+            others = len(self._contradictions) - 1
             more = f" ({others} more such conflicts follow)" if others else ""
-            raise EditError(
-                f"{self._conflicts[0]}; keep one answer a prompt, or leave such edits out with --skip_invalid{more}"
-            )
+            remedy = "keep one answer a prompt, or leave such edits out with --skip_invalid"
+            raise EditError(f"{self._contradictions[0]}; {remedy}{more}")
         if self._merged:
             logger.warning("merged %d duplicate edits", self._merged)
-        return self.records
+        return [record for _, record in self.by_prompt.values()]
 
 
-def _note_unchanged(records: Iterable[EditRecord]) -> None:
-    unchanged = [record.edit_id for record in records if record.target_new == record.target_true]
-    if unchanged:
-        logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
+def _contradiction(where: str, record: EditRecord, place: str, earlier: EditRecord | None) -> str | None:
+    """Say where `record` contradicts itself, or the earlier edit of its prompt; None where it does not."""
+    start = f"{where} (edit_id {shown(record.edit_id)}):"
+    if clash := _two_answers(record.neighborhood_prompts):
+        return f"{start} neighborhood_prompts gives {clash}"
+    if earlier is None:
+        return None
+    other = f"(edit_id {shown(earlier.edit_id)}, {place})"
+    if clash := _two_answers(earlier.neighborhood_prompts + record.neighborhood_prompts):
+        return f"{start} neighborhood_prompts and those of the same edit {other} give {clash}"
+    if earlier.target_new != record.target_new:
+        targets = f"{shown(earlier.target_new)} {other} and {shown(record.target_new)}"
+        return f"{start} target_new gives the prompt {shown(record.prompt)} both {targets}"
+    return None
 
 
 def _two_answers(probes: Iterable[NeighborhoodPrompt]) -> str | None:
@@ -211,21 +220,28 @@ def _two_answers(probes: Iterable[NeighborhoodPrompt]) -> str | None:
     return None
 
 
-def _united(first: EditRecord, second: EditRecord) -> EditRecord:
-    """`first`, with what only `second` has."""
+def _merged(first: EditRecord, second: EditRecord) -> EditRecord:
+    """`first`, with all that only `second` has."""
     changes: dict[str, Any] = {}
     for name, value in vars(first).items():
         other = getattr(second, name)
         if isinstance(value, tuple):
-            known = set(value)
-            changes[name] = value + tuple(item for item in other if item not in known)
-            if name == "neighborhood_prompts":  # a probe with an answer says more than the same without
-                answered = {probe.prompt for probe in changes[name] if probe.target is not None}
-                kept = (probe for probe in changes[name] if probe.target is not None or probe.prompt not in answered)
-                changes[name] = tuple(kept)
+            # Compared with `first` only: CounterFact has one generation prompt several times, on purpose.
+            own = set(value)
+            changes[name] = value + tuple(item for item in other if item not in own)
         elif value is None:
             changes[name] = other
-    return replace(first, **changes)
+    near = changes["neighborhood_prompts"]
+    answered = {probe.prompt for probe in near if probe.target is not None}
+    # A probe with an answer says more than the same probe without.
+    near = tuple(probe for probe in near if probe.target is not None or probe.prompt not in answered)
+    return replace(first, **{**changes, "neighborhood_prompts": near})
+
+
+def _note_unchanged(records: Iterable[EditRecord]) -> None:
+    unchanged = [record.edit_id for record in records if record.target_new == record.target_true]
+    if unchanged:
+        logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
 
 
 def _facts(source: Source) -> Iterator[tuple[Fact, bool]]:
@@ -234,18 +250,21 @@ def _facts(source: Source) -> Iterator[tuple[Fact, bool]]:
         if isinstance(row, Fact):
             yield row, False
             continue
-        for native in _fact_rows(row, where, str(number)):
+        values = row.to_dict() if isinstance(row, EditRecord) else row
+        for native in _fact_rows(values, where, str(number)):
             fact = Fact.from_dict(native, where)
             yield fact, fact.subject is None
 
 
 def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]]:
     if isinstance(row, Mapping) and is_blank(row.get("target_new")) and ("target" in row or "attribute" in row):
-        given = {name: value for name, value in row.items() if value is not None}
-        yield {"prompt": row.get("template"), "target": row.get("attribute"), **given}
+        # ROME's known facts hold the prompt filled in, or only its template.
+        yield {"prompt": row.get("template"), "target": row.get("attribute")} | {
+            name: value for name, value in row.items() if value is not None
+        }
         return
-    values, format = _row_and_format(row, where, None)
-    for native in to_native(values, where, default_id, format):
+    row, format = _row_and_format(row, where, None)
+    for native in to_native(row, where, default_id, format):
         about = {name: native.get(name) for name in ("edit_id", "subject", "relation_id")}
         fields = Fields(native, where)
         prompts = [native.get("prompt"), *(prompt for _, prompt in fields.items("paraphrase_prompts"))]
@@ -259,11 +278,12 @@ class _Subjects:
 
     def __init__(self, subjects: Iterable[str]) -> None:
         self._subjects = set(subjects)
-        self._lengths = sorted({len(_WORD.findall(subject)) for subject in self._subjects} - {0}, reverse=True)
+        self._lengths = sorted({len(WORD.findall(subject)) for subject in self._subjects} - {0}, reverse=True)
 
     def in_text(self, text: str) -> str | None:
         """The known subject of the most words in `text`, the first of them."""
-        words = [match.span() for match in _WORD.finditer(text)]
+        # Runs of words are looked up in a set: one regex of all subjects would try each of them at every place.
+        words = [match.span() for match in WORD.finditer(text)]
         for length in self._lengths:
             for (start, _), (_, end) in zip(words, words[length - 1 :], strict=False):
                 if text[start:end] in self._subjects:

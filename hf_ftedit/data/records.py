@@ -1,4 +1,4 @@
-"""Edit records and pool facts: what they hold, and the native format that stores them."""
+"""Edit records and facts of a locality pool, and the native format that stores them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_ftedit.data.fields import Fields
+
+TARGET_REMEDY = "give the text that should follow the prompt"
 
 
 class NeighborhoodPrompt(NamedTuple):
@@ -28,7 +29,7 @@ class PortabilityPrompt(NamedTuple):
 
 
 class Statement:
-    """What an edit and a fact share: a prompt about a subject."""
+    """The base of edits and facts: a prompt about a subject."""
 
     prompt: str
     subject: str | None
@@ -41,13 +42,14 @@ class Statement:
             return None
         first, *rest = parts = self.prompt.split(self.subject)
         # "a" also stands inside "capital": where the subject occurs as a word of its own, only that is the subject.
+        # Not a regex with \b: there are no word boundaries in scripts without spaces.
         own = [not (before[-1:].isalnum() or after[:1].isalnum()) for before, after in zip(parts, rest, strict=False)]
         joints = ["{}" if is_own or not any(own) else self.subject for is_own in own]
         return first + "".join(joint + part for joint, part in zip(joints, rest, strict=True))
 
     @property
     def relation(self) -> str | None:
-        """What statements of one relation share: `relation_id`, else the template, else None."""
+        """The key of the statement's relation: `relation_id`, else the template, else None."""
         return self.relation_id or self.template
 
 
@@ -62,11 +64,11 @@ class EditRecord(Statement):
         prompt (`str`):
             The text that `target_new` is to follow, with the subject written out.
         target_new (`str`):
-            What the edited model should say.
+            The answer that the edited model is to give.
         subject (`str`, *optional*):
-            What the prompt is about.
+            The thing that the prompt is about.
         target_true (`str`, *optional*):
-            What the prompt was answered with before.
+            The answer before the edit.
         paraphrase_prompts (`tuple[str, ...]`, *optional*, defaults to `()`):
             Other wordings of the prompt.
         neighborhood_prompts (`tuple[NeighborhoodPrompt, ...]`, *optional*, defaults to `()`):
@@ -80,7 +82,7 @@ class EditRecord(Statement):
         target_aliases (`tuple[str, ...]`, *optional*, defaults to `()`):
             Other names of `target_new`, which count where the model's own answer is compared with it.
         reference_texts (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Texts about things of which `target_new` is true: what generated text should be consistent with.
+            Texts about things of which `target_new` is true, with which generated text should be consistent.
 
     Example:
         >>> EditRecord("a", "The capital of Kazakhstan is", "Astana", subject="Kazakhstan").template
@@ -102,10 +104,9 @@ class EditRecord(Statement):
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a row of the native format: text, lists and dicts, as `json` writes them."""
-        lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, tuple)}
+        # Not `dataclasses.asdict`: it takes three times as long, and keeps tuples, which no JSON reader gives back.
         return {
-            **vars(self),
-            **lists,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()},
             "neighborhood_prompts": [probe._asdict() for probe in self.neighborhood_prompts],
             "portability_prompts": [p._asdict() | {"answers": list(p.answers)} for p in self.portability_prompts],
         }
@@ -113,7 +114,7 @@ class EditRecord(Statement):
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], where: str = "", names: Mapping[str, str] | None = None) -> EditRecord:
         """
-        The record of a row of the native format, checked: the inverse of `to_dict`.
+        Make a record of a row of the native format, checked: the inverse of `to_dict`.
 
         Whitespace at the end of prompts and around other texts goes, as it would move the token boundary.
 
@@ -121,27 +122,28 @@ class EditRecord(Statement):
             row (`Mapping[str, Any]`):
                 Fields by name. `{}` in `prompt`, `paraphrase_prompts` and `generation_prompts` stands for `subject`.
             where (`str`, *optional*, defaults to `""`):
-                Where the row stands, for errors: `"edits.jsonl line 7"`.
+                The row's place, for errors: `"edits.jsonl line 7"`.
             names (`Mapping[str, str]`, *optional*):
-                What the row's source calls a field, for errors, where that is not the field's own name.
+                The source's own names of fields, for errors, where they differ.
 
         Raises:
             [`EditError`]: a required field is missing or empty, a field is of a wrong type, or a text is not usable.
         """
         fields = Fields(row, where, names or {})
-        near = fields.objects("neighborhood_prompts", text="prompt")
-        further = fields.objects("portability_prompts")
+        near = [(probe.prompt(), probe.text("target")) for probe in fields.objects("neighborhood_prompts", "prompt")]
+        further = [
+            (probe.prompt(), probe.texts("answers"), probe.text("aspect"))
+            for probe in fields.objects("portability_prompts")
+        ]
         return cls(
             edit_id=fields.required("edit_id", "give each edit a name of its own"),
             prompt=fields.statement("prompt"),
-            target_new=fields.required("target_new", "give the text that should follow the prompt"),
+            target_new=fields.required("target_new", TARGET_REMEDY),
             subject=fields.text("subject"),
             target_true=fields.text("target_true"),
             paraphrase_prompts=fields.statements("paraphrase_prompts"),
-            neighborhood_prompts=tuple(NeighborhoodPrompt(probe.prompt(), probe.text("target")) for probe in near),
-            portability_prompts=tuple(
-                PortabilityPrompt(probe.prompt(), probe.texts("answers"), probe.text("aspect")) for probe in further
-            ),
+            neighborhood_prompts=tuple(NeighborhoodPrompt(*probe) for probe in near),
+            portability_prompts=tuple(PortabilityPrompt(*probe) for probe in further),
             generation_prompts=fields.statements("generation_prompts"),
             relation_id=fields.text("relation_id"),
             target_aliases=fields.listed("target_aliases"),
@@ -152,7 +154,7 @@ class EditRecord(Statement):
 @dataclass(frozen=True)
 class Fact(Statement):
     """
-    An entry of a locality pool: something that is so, and must stay so.
+    An entry of a locality pool: a fact that must stay as it is.
 
     Args:
         prompt (`str`):
@@ -160,7 +162,7 @@ class Fact(Statement):
         target (`str`):
             The answer.
         subject (`str`, *optional*):
-            What the prompt is about.
+            The thing that the prompt is about.
         relation_id (`str`, *optional*):
             Name of the relation, such as Wikidata's `P103`.
     """
@@ -172,12 +174,7 @@ class Fact(Statement):
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], where: str = "") -> Fact:
-        """
-        The fact of a row with `prompt`, `target` and maybe `subject` and `relation_id`.
-
-        Raises:
-            [`EditError`]: as [`EditRecord.from_dict`].
-        """
+        """Make a fact of a row with `prompt`, `target` and maybe `subject` and `relation_id`, checked as an edit's."""
         fields = Fields(row, where)
         target = fields.required("target", "give the fact's answer")
         return cls(fields.statement("prompt"), target, fields.text("subject"), fields.text("relation_id"))
@@ -185,20 +182,13 @@ class Fact(Statement):
 
 def write_jsonl(records: Iterable[EditRecord], path: str | os.PathLike[str]) -> None:
     """
-    Write records in the native format, one JSON object a line; `path` is never seen half written.
+    Write records in the native format, one JSON object a line.
 
     Args:
         records (`Iterable[EditRecord]`):
-            What to write.
+            The records.
         path (`str` or `PathLike`):
             The file, replaced where it exists.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-            for record in records:
-                file.write(json.dumps(record.to_dict(), ensure_ascii=False) + "\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(record.to_dict(), ensure_ascii=False) + "\n" for record in records)

@@ -1,4 +1,4 @@
-"""Files, datasets and iterables to rows, each with the place where it stands, or to plain texts."""
+"""Files, datasets and iterables to rows, each with its place for errors, or to plain texts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ Located: TypeAlias = tuple[str, Any]
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^/:\s]+)?")
+_DATASET_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^/:\s]+)?")
 _EXAMPLE = '{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}'
+# Endings of columns whose cells in a table may be JSON lists: only those, as "[b]" may be somebody's target.
 _LISTS = (
     *("_prompts", "requested_rewrite", "locality", "portability", "questions", "answers", "ground_truth", "_alias"),
     *("_aliases", "_texts", "single_hops"),
@@ -27,7 +28,7 @@ _LISTS = (
 
 def read_rows(source: Source) -> Iterator[Located]:
     """
-    The rows of `source`, whatever it is, each with the place where it stands: `("edits.jsonl line 7", row)`.
+    Read the rows of any `source`, each with its place: `("edits.jsonl line 7", row)`.
 
     Args:
         source (`str`, `PathLike` or `Iterable`):
@@ -43,8 +44,8 @@ def read_rows(source: Source) -> Iterator[Located]:
         name, rows = "edits", _numbered("row", source)
         rows = _without_json_cells(rows) if hasattr(source, "column_names") else rows
     else:
-        found = f"an object with the keys {shown(list(source))}" if isinstance(source, Mapping) else kind(source)
-        raise EditError(f"the source is {found}; give a file, a Hub dataset id, a dataset's split, or a list of rows")
+        what = f"an object with the keys {shown(list(source))}" if isinstance(source, Mapping) else kind(source)
+        raise EditError(f"the source is {what}; give a file, a Hub dataset id, a dataset's split, or a list of rows")
     first = next(rows, None)
     if first is None:
         raise EditError(f"{name}: holds no rows; give at least one such as {_EXAMPLE}")
@@ -53,7 +54,7 @@ def read_rows(source: Source) -> Iterator[Located]:
 
 def read_texts(source: Source) -> list[str]:
     """
-    The texts of a file (JSON, JSONL, CSV, Parquet), a Hub dataset, a dataset, or an iterable of texts.
+    Read the texts of a file (JSON, JSONL, CSV, Parquet), a Hub dataset, a dataset, or an iterable of texts.
 
     Args:
         source (`str`, `PathLike` or `Iterable`):
@@ -68,10 +69,10 @@ def read_texts(source: Source) -> list[str]:
 
 
 def is_hub_dataset(source: Any) -> bool:
-    """Whether `source` is the id of a Hub dataset, `"user/name"` or `"user/name:split"`, rather than a file."""
+    """Is `source` the id of a Hub dataset, `"user/name"` or `"user/name:split"`, rather than a file?"""
     if not isinstance(source, str) or os.path.exists(source):
         return False
-    return os.path.splitext(source)[1].lower() not in SUFFIXES and _HUB_ID.fullmatch(source) is not None
+    return os.path.splitext(source)[1].lower() not in SUFFIXES and _DATASET_ID.fullmatch(source) is not None
 
 
 def _text(row: Any, where: str) -> str:
@@ -92,10 +93,11 @@ def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
         if may_be_hub and is_hub_dataset(path):
             return _hub_rows(path)
         raise EditError(f"{shown(path)}: no such file; check the path, or give a Hub dataset id such as 'user/name'")
-    readers = dict(zip(SUFFIXES, (_json_rows, _jsonl_rows, _csv_rows, _parquet_rows), strict=True))
-    if suffix not in readers:
+    if suffix not in SUFFIXES:
         raise EditError(f"{name}: the suffix {suffix!r} is not known; use one of {', '.join(SUFFIXES)}")
-    return _named_failures(readers[suffix](path, name), name)
+    # Not `datasets.load_dataset`: it names no line in its errors, and infers one schema for rows of several kinds.
+    reader = (_json_rows, _jsonl_rows, _csv_rows, _parquet_rows)[SUFFIXES.index(suffix)]
+    return _named_failures(reader(path, name), name)
 
 
 def _named_failures(rows: Iterator[Located], name: str) -> Iterator[Located]:
@@ -111,19 +113,13 @@ def _numbered(word: str, rows: Iterable[Any], name: str = "") -> Iterator[Locate
 
 
 def _json_rows(path: str, name: str) -> Iterator[Located]:
-    with open(path, "rb") as file:
-        data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _not_utf8(f"{name} line {line}", error) from error
+    text = "".join(_lines(path, name))
     remedy = "if it has one object a line, name it .jsonl"
     rows = _parsed(text, name, remedy, whole_file=True) if text.strip() else []
     if isinstance(rows, Mapping):
         lists = [key for key, value in rows.items() if isinstance(value, list)]
-        found = f"an object whose list stands under {shown(lists[0])}" if len(lists) == 1 else "an object"
-        raise EditError(f"{name}: the top level is {found}; make the top level a list of rows")
+        level = f"an object whose list stands under {shown(lists[0])}" if len(lists) == 1 else "an object"
+        raise EditError(f"{name}: the top level is {level}; make the top level a list of rows")
     if not isinstance(rows, list):
         raise EditError(f"{name}: the top level is {kind(rows)}; make it a list of rows such as [{_EXAMPLE}]")
     yield from _numbered("row", rows, name)
@@ -133,10 +129,8 @@ def _jsonl_rows(path: str, name: str) -> Iterator[Located]:
     for number, line in enumerate(_lines(path, name), start=1):
         if line.strip():
             where = f"{name} line {number}"
-            yield (
-                where,
-                _parsed(line.rstrip(), where, "give one JSON object a line; if it is one JSON list, name it .json"),
-            )
+            remedy = "give one JSON object a line; if it is one JSON list, name it .json"
+            yield where, _parsed(line.rstrip(), where, remedy)
 
 
 def _csv_rows(path: str, name: str) -> Iterator[Located]:
@@ -147,7 +141,7 @@ def _csv_rows(path: str, name: str) -> Iterator[Located]:
             raise EditError(f"{name} line 1: the header names a column twice: {shown(list(header))}; rename one")
         for row in reader:
             where = f"{name} line {reader.line_num}"
-            if None in row:
+            if None in row:  # where `csv` puts the cells that have no column
                 raise EditError(f"{where}: has more cells than the header; put text that has a comma in double quotes")
             yield from _without_json_cells([(where, row)])
     except csv.Error as error:
@@ -183,14 +177,11 @@ def _lines(path: str, name: str) -> Iterator[str]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
+                # Spreadsheets put a byte order mark in front, which no JSON reader takes.
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise _not_utf8(f"{name} line {number}", error) from error
-
-
-def _not_utf8(where: str, error: UnicodeDecodeError) -> EditError:
-    found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
-    return EditError(f"{where}: is not UTF-8 ({found}); save the file as UTF-8")
+                place = f"byte 0x{line[error.start]:02x} at position {error.start}"
+                raise EditError(f"{name} line {number}: is not UTF-8 ({place}); save the file as UTF-8") from error
 
 
 def _parsed(text: str, where: str, remedy: str, whole_file: bool = False) -> Any:
@@ -206,7 +197,7 @@ def _parsed(text: str, where: str, remedy: str, whole_file: bool = False) -> Any
 
 
 def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:
-    """Tables may hold a list as JSON text in the cell."""
+    """Read the cells of a table: blanks are null, and lists may be JSON text."""
     for where, row in rows:
         yield where, {key: _cell(value, key, where) for key, value in row.items()} if isinstance(row, Mapping) else row
 

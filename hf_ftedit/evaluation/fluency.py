@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import log2
@@ -10,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.errors import EditError
-
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def check_fluency(records: Iterable[EditRecord]) -> None:
@@ -47,7 +44,7 @@ def ngram_entropy(text: str) -> float | None:
         >>> round(ngram_entropy("so it was and so it was"), 2)
         1.92
     """
-    words = _WORD.findall(text)
+    words = WORD.findall(text)
     return (_entropy(words, 2) + 2 * _entropy(words, 3)) / 3 if len(words) >= 3 else None
 
 

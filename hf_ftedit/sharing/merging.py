@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import EditRecord, combine_edits
 from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.evaluation import Measurement, load_checked, measure, results_of
 from hf_ftedit.files import require_empty
@@ -24,7 +24,7 @@ from hf_ftedit.hub import (
 from hf_ftedit.models import load_adapter, process_state, public_name, shared_answers, unedited
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.sharing.conflicts import check_conflicts
-from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of, united
+from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -109,7 +109,7 @@ def merge(
     check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
     # The whole model is written in full precision: a quantized base would round the edits away.
     quantization = None if merge_into_base else quantization_of(parts[0].saved.recipe)
-    edits = united([part.saved.records for part in parts], [part.name for part in parts])
+    edits = combine_edits((part.name, part.saved.records) for part in parts)
     base, tokenizer = _load_base(parts, edits, base_model, quantization, trust_remote_code)
     model = combine(base, parts, combination_type, density)
     _measure_and_write(output_dir, model, tokenizer, edits, parts, combination_type, merge_into_base)

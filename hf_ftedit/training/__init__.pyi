@@ -13,5 +13,4 @@ from .recipe import requested_settings as requested_settings
 from .signals import Stopped as Stopped
 from .signals import stoppable as stoppable
 from .task import read_task as read_task
-from .task import united as united
 from .trainer import EditTrainer as EditTrainer

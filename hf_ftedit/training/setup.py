@@ -163,7 +163,9 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
     if not is_prompt_completion(rows):
         return rows
     longest = min(filter(None, (args.max_length, context_length(model.config))), default=None)
-    return in_turns(lambda: encode_rows(rows, tokenizer, args, max_length=longest, num_proc=args.dataset_num_proc))
+    settings: dict[str, Any] = {"chat_template": args.chat_template, "objective": args.objective}
+    settings |= {"max_length": longest, "num_proc": args.dataset_num_proc}
+    return in_turns(lambda: encode_rows(rows, tokenizer, **settings))
 
 
 def _builder(

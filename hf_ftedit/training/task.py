@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
-from hf_ftedit.data import EditRecord, Fact, read_edits, read_facts, read_texts
+from hf_ftedit.data import EditRecord, Fact, combine_edits, read_edits, read_facts, read_texts
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.hub import SavedEdits, open_edits
@@ -158,26 +158,6 @@ def are_edits(source: Any) -> bool:
     return isinstance(source, (str, PathLike, Sequence))
 
 
-def united(parts: Sequence[Sequence[EditRecord]], names: Sequence[str]) -> list[EditRecord]:
-    """
-    All edits of several parts: duplicates are merged, and an `edit_id` that two of them use gets its part's name too.
-
-    Args:
-        parts (`Sequence[Sequence[EditRecord]]`):
-            Edits, no two of which give one prompt different targets.
-        names (`Sequence[str]`):
-            A name for each part.
-    """
-    prompts: dict[str, str] = {}  # by edit_id
-    edits = []
-    for name, part in zip(names, parts, strict=True):
-        for edit in part:
-            if prompts.setdefault(edit.edit_id, edit.prompt) != edit.prompt:
-                edit = replace(edit, edit_id=f"{name}:{edit.edit_id}")
-            edits.append(edit)
-    return read_edits(edits) if edits else []
-
-
 def _read(source: Any, options: EditOptions) -> list[EditRecord]:
     return read_edits(source, options.format, options.max_edits, skip_invalid=options.skip_invalid)
 
@@ -199,7 +179,7 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
         raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}, ...")
     revoked = [edit for edit in saved.records if edit.edit_id in revoke]
     stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], new)
-    edits = united([stay, new], [public, "new"])
+    edits = combine_edits([(public, stay), ("new", new)])
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
     return Continuation(public, saved, edits, [edit.edit_id for edit in stay], revoked)

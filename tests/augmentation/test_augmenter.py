@@ -80,14 +80,6 @@ def test_prefixes_stand_before_the_edit_prompt_and_are_shared(asked):
     assert all(bank == banks[0] for bank in banks)
 
 
-def test_prefixes_can_be_drawn_per_edit(asked):
-    rows = rows_by_edit(asked, paraphrase_strategy="prefix", prefix_per_edit=True)
-    first, second = [
-        {prompt.split(". ")[0] for prompt in prompts(rows[record.edit_id], "paraphrase")} for record in EDITS[:2]
-    ]
-    assert first != second
-
-
 def test_an_edit_without_subject_gets_prefixes(asked):
     record = EditRecord("x", "Rome is in", "Gaul")
     (rows,) = rows_by_edit(asked, [record]).values()

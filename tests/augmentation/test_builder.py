@@ -10,7 +10,7 @@ from tiny import bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_mo
 from trl import SFTConfig, SFTTrainer
 
 from hf_ftedit import AugmentationOptions, Augmenter, EditDatasetBuilder, EditError, EditOptions, Fact, read_edits
-from hf_ftedit.augmentation.builder import encode_rows, is_prompt_completion, probe_rows
+from hf_ftedit.augmentation.rows import encode_rows, is_prompt_completion, probe_rows
 
 COLUMNS = ["prompt", "completion", "kind", "edit_id"]
 SPLITS = ["train", "rewrite", "paraphrase", "neighborhood", "portability"]
@@ -153,7 +153,6 @@ CHANGES = {
             "prefix_lengths": [4],
             "prefix_counts": [5],
             "prefix_top_k": 2,
-            "prefix_per_edit": True,
         }.items()
     },
 }
@@ -222,20 +221,20 @@ def test_a_strategy_without_what_it_needs_is_named():
 def test_labels_are_the_completions_tokens(make):
     tokenizer = make()
     rows = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy", "edit_id": "a"}])
-    (row,) = encode_rows(rows, tokenizer, EditOptions())
+    (row,) = encode_rows(rows, tokenizer)
     assert sorted(row) == ["input_ids", "labels", "length"]
     assert row["input_ids"] == tokenizer("Rome is in Italy", add_special_tokens=False)["input_ids"]
     start = len(tokenizer("Rome is in", add_special_tokens=False)["input_ids"])
     assert row["labels"] == [-100] * start + row["input_ids"][start:]
     assert row["length"] == len(row["input_ids"])
-    (full,) = encode_rows(rows, tokenizer, EditOptions(objective="full"))
+    (full,) = encode_rows(rows, tokenizer, objective="full")
     assert full["labels"] == full["input_ids"] == row["input_ids"]
 
 
 def test_with_a_chat_template_the_answer_follows_the_turn():
     tokenizer = chat_tokenizer()
     rows = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
-    (row,) = encode_rows(rows, tokenizer, EditOptions(chat_template=True))
+    (row,) = encode_rows(rows, tokenizer, chat_template=True)
     text = "<|im_start|>user\nRome is in<|im_end|>\n<|im_start|>assistant\nItaly"
     assert tokenizer.decode(row["input_ids"]) == text
     assert tokenizer.decode([token for token in row["labels"] if token != -100]) == "Italy"
@@ -244,7 +243,7 @@ def test_with_a_chat_template_the_answer_follows_the_turn():
 def test_a_row_that_does_not_fit_is_named(tokenizer):
     rows = Dataset.from_list([{"prompt": "Rome is in " * 9, "completion": " Italy", "edit_id": "a7"}])
     with pytest.raises(EditError, match=r"^edit 'a7': prompt and target have \d+ tokens, at most 8 fit"):
-        encode_rows(rows, tokenizer, EditOptions(), max_length=8)
+        encode_rows(rows, tokenizer, max_length=8)
 
 
 def test_plain_rows_are_told_from_others():

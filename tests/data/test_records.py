@@ -1,6 +1,4 @@
 import json
-import os
-import stat
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
@@ -171,22 +169,6 @@ def test_write_jsonl(tmp_path):
     lines = path.read_bytes().decode("utf-8").split("\n")
     assert [json.loads(line) for line in lines[:2]] == [FULL.to_dict(), odd.to_dict()] and lines[2:] == [""]
     assert "🇺🇳" in lines[1]
-    assert os.listdir(tmp_path) == ["edits.jsonl"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "edits.jsonl"
-    path.write_text("old")
-    with pytest.raises(UnicodeEncodeError):
-        write_jsonl([FULL, replace(FULL, prompt="\ud800")], str(path))
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["edits.jsonl"]
 
 
 def test_import_loads_nothing_heavy():

@@ -156,7 +156,7 @@ GOOD = '{"prompt": "A is", "target_new": "b"}'
         (
             "x.json",
             b'[{"prompt":\n"Malm\xf6"}]',
-            "x.json line 2: is not UTF-8 (byte 0xf6 at position 17); save the file",
+            "x.json line 2: is not UTF-8 (byte 0xf6 at position 5); save the file",
         ),
         ("x.jsonl", b'{}\n{"prompt": "Malm\xf6"}', "the fields [] are of no known format"),
         ("x.jsonl", GOOD.encode() + b'\n"Malm\xf6"', "x.jsonl line 2: is not UTF-8 (byte 0xf6 at position 5)"),

@@ -1,0 +1,96 @@
+"""Prompt-completion rows: of an edit's probes, and as the tokens that a model is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import datasets
+
+from hf_ftedit.data import EditRecord
+from hf_ftedit.files import writing
+from hf_ftedit.models import encode_pairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TrainingRow(TypedDict):
+    """One prompt-completion row; `kind` is rewrite, paraphrase or locality, or that of a probe."""
+
+    prompt: str
+    completion: str
+    kind: str
+    edit_id: str
+
+
+def training_row(record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
+    """Make a row of `record`; the space that separates prompt and target belongs to the completion."""
+    return {"prompt": prompt, "completion": f" {target}", "kind": kind, "edit_id": record.edit_id}
+
+
+def probe_rows(record: EditRecord, kind: str) -> Iterator[TrainingRow]:
+    """Make rows of the probes of one kind; those without an answer in the data are left out."""
+    pairs: dict[str, list[tuple[str, str | None]]] = {
+        "rewrite": [(record.prompt, record.target_new)],
+        "paraphrase": [(prompt, record.target_new) for prompt in record.paraphrase_prompts],
+        "neighborhood": [(probe.prompt, probe.target) for probe in record.neighborhood_prompts],
+        "portability": [(probe.prompt, probe.answers[0]) for probe in record.portability_prompts],
+    }
+    return (training_row(record, kind, prompt, target) for prompt, target in pairs[kind] if target is not None)
+
+
+def is_prompt_completion(dataset: Any) -> bool:
+    """Does `dataset` hold plain prompt-completion rows, the kind whose target boundary this package decides?"""
+    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        return False
+    first: dict[str, Any] = next(iter(dataset), {})
+    return "input_ids" not in first and all(isinstance(first.get(name), str) for name in ("prompt", "completion"))
+
+
+def encode_rows(
+    rows: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    chat_template: bool = False,
+    objective: str = "conditional",
+    max_length: int | None = None,
+    num_proc: int | None = None,
+) -> Any:
+    """
+    Tokenize rows to the columns `input_ids`, `labels` (-100 outside the likelihood's tokens) and `length`.
+
+    Args:
+        rows (`Dataset` or `IterableDataset`):
+            Rows with `prompt` and `completion`, and `edit_id` for naming them in errors.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Tokenizer of the model.
+        chat_template (`bool`, *optional*, defaults to `False`):
+            Put prompts into a user turn, see [`EditOptions`].
+        objective (`str`, *optional*, defaults to `"conditional"`):
+            Which tokens are labels: those of the completion, or, for `"full"`, all.
+        max_length (`int`, *optional*):
+            Most tokens of a row.
+        num_proc (`int`, *optional*):
+            Processes to tokenize with.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: a row is longer than `max_length`.
+    """
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        names = [f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None
+        texts = batch["prompt"], batch["completion"]
+        pairs = encode_pairs(tokenizer, *texts, chat_template=chat_template, max_length=max_length, names=names)
+        return {
+            "input_ids": [pair.input_ids for pair in pairs],
+            "labels": [pair.input_ids if objective == "full" else pair.labels for pair in pairs],
+            "length": [len(pair.input_ids) for pair in pairs],
+        }
+
+    if isinstance(rows, datasets.IterableDataset):
+        return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))
+    settings = {"remove_columns": rows.column_names, "num_proc": num_proc, "desc": "Tokenizing rows"}
+    with writing(Path(datasets.config.HF_DATASETS_CACHE)):
+        return rows.map(encode, batched=True, **settings)
