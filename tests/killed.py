@@ -5,12 +5,13 @@ Runs of the command line that end badly, each in a fork of this process: imports
     accelerate launch ... tests/killed.py --alone RUN.json
 
 CHAINS.json names lists of runs, made one after the other; two lists are worked on at a time. A run has `args` of the
-command line, and, optionally, `at` (a function), `call` (which call of it), `signal` (sent to itself just before that
-call) or `code` (run at that call), and `setup` (code that is run first). Prints, for each run, `code` (negative after
-a signal), `out` and `err`. `--alone` makes one run without a fork, in which only the process `rank` acts.
+command line, and, optionally, `at` (a function), `call` (which call of it), and `signal` (sent to itself just before
+that call) or `code` (run at that call). Prints, for each run, `code` (negative after a signal), `out` and `err`.
+`--alone` makes one run without a fork, in which only the process `rank` acts.
 """
 
 import json
+import multiprocessing
 import os
 import pydoc
 import sys
@@ -32,12 +33,11 @@ def patch(at: str, call: int, act: str) -> None:
 
 
 def child(run: dict) -> int:
-    from hf_ftedit.cli.app import main
+    from hf_ftedit.cli import main
 
-    exec(run.get("setup", ""), {"os": os})  # noqa: S102
     if "at" in run:
         act = f"os.kill(os.getpid(), {run['signal']})" if "signal" in run else run["code"]
-        patch(run["at"], run.get("call", 1), act)
+        patch(run["at"], run["call"], act)
     return main(run["args"])
 
 
@@ -57,26 +57,12 @@ def ended(run: dict) -> dict:
                 sys.stderr.flush()
                 os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        texts = {}
-        for name, file in (("out", out), ("err", err)):
-            file.seek(0)
-            texts[name] = file.read()
+        texts = {name: (file.seek(0), file.read())[1] for name, file in (("out", out), ("err", err))}
     return {"code": code, **texts}
 
 
-def work_off(chains: dict, at_once: int = 2) -> dict:
-    """All chains, by as many forks at once, which leave what came of them in files."""
-    names, pids = list(chains), []
-    for start in range(at_once):
-        if not (pid := os.fork()):
-            for name in names[start::at_once]:
-                with open(f"{name}.ended.json", "w") as file:
-                    json.dump([ended(run) for run in chains[name]], file)
-            os._exit(0)
-        pids.append(pid)
-    for pid in pids:
-        os.waitpid(pid, 0)
-    return {name: json.loads(open(f"{name}.ended.json").read()) for name in names}
+def all_ended(runs: list[dict]) -> list[dict]:
+    return [ended(run) for run in runs]
 
 
 if __name__ == "__main__":
@@ -91,4 +77,6 @@ if __name__ == "__main__":
     import hf_ftedit.evaluation.tables
     import hf_ftedit.training.trainer  # noqa: F401
 
-    print(json.dumps(work_off(json.loads(open(sys.argv[1]).read()))))
+    chains = json.loads(open(sys.argv[1]).read())
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(json.dumps(dict(zip(chains, pool.map(all_ended, chains.values(), chunksize=1), strict=True))))

@@ -1,5 +1,5 @@
 """
-Kill `hf-ftedit train` at random moments, go on with --resume_from_checkpoint, and compare what comes out.
+Kill `hf-ftedit train` at random moments, resume with --resume_from_checkpoint, and compare the files at the end.
 
     python examples/benchmarks/kill_test.py                  # the embedded model: 40 edits, 20 kills
     python examples/benchmarks/kill_test.py --signal TERM    # asked to stop instead of killed
@@ -7,8 +7,8 @@ Kill `hf-ftedit train` at random moments, go on with --resume_from_checkpoint, a
 
 Two runs are left alone: their files are what every other run must end with, byte for byte. The duration of the quicker
 one is cut into as many parts as there are kills, and in each a moment is drawn (--seed): a fresh process is killed,
-and the same command with --resume_from_checkpoint is run until it ends. Rows are made anew each time: no run finds
-another's.
+and the same command with --resume_from_checkpoint is run until it ends. Rows are made anew each time: no run reads
+those of another.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = "--learning_rate 1e-3 --lora_r 64 --lora_alpha 128 --num_train_epochs 2".split()
 HEADER = """\
-| kill | after s | of the run | phase | gone on from | s to the end | adapter the same | all files the same |
+| kill | after s | of the run | phase | resumed from | s to the end | adapter the same | all files the same |
 |---|---|---|---|---|---|---|---|"""
 
 
@@ -48,21 +48,21 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = Test(Path(folder), options).run()
+        results = KillTest(Path(folder), options).run()
     if options.output:
-        options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    raise SystemExit(0 if found["same"] == found["kills"] else 1)
+        options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    raise SystemExit(0 if results["same"] == results["kills"] else 1)
 
 
-class Test:
-    """Runs in a folder, and what they end with."""
+class KillTest:
+    """Runs in a folder, and the files that they end with."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder, self.options = folder, options
         self.number = getattr(signal, f"SIG{options.signal}")
         self.flags = ["--max_edits", str(options.num_edits), "--save_strategy", "steps", "--logging_steps", "1"]
         self.flags += ["--predict_with_generate"]  # evaluation takes its share of the time then
-        self.flags += ["--save_steps", str(options.save_steps)]
+        self.flags += ["--save_steps", str(options.save_steps), "--save_total_limit", "1"]
         if options.bench:
             model, data = options.shared / "models" / "counterfact-gpt2-5m", options.shared / "data"
             if not model.is_dir():
@@ -98,7 +98,7 @@ class Test:
         return time.perf_counter() - start
 
     def killed(self, kill: int, moment: float, duration: float) -> dict[str, Any]:
-        """One run that is killed and gone on with. A run that is over before its moment is made again, and shorter."""
+        """One run that is killed and resumed. A run that is over before its moment is made anew, killed earlier."""
         name, after = f"run{kill}", moment
         while True:
             process = self.process(name)
@@ -117,26 +117,26 @@ class Test:
             raise SystemExit((self.folder / f"{name}.log").read_text())
         rest = time.perf_counter() - start
         log = (self.folder / f"{name}.log").read_text()
-        found = digests(self.folder / name)
-        gone_on = re.search(r"Going on from \S+/(\S+)", log)
+        files = digests(self.folder / name)
+        resumed = re.search(r"Resuming from \S+/(\S+)", log)
         row = {
             "after": after,
             "share": after / duration,
             "phase": phase,
-            "from": gone_on[1] if gone_on else "finished already" if "is complete" in log else "the beginning",
-            "passed_over": re.findall(r"(\S+) is passed over", log),
+            "from": resumed[1] if resumed else "finished already" if "is complete" in log else "the beginning",
+            "skipped": re.findall(r"(\S+) is incomplete and skipped", log),
             "rest": rest,
-            "same_adapter": found.get("adapter_model.safetensors") == self.expected["adapter_model.safetensors"],
-            "same_files": found == self.expected,
+            "same_adapter": files.get("adapter_model.safetensors") == self.expected["adapter_model.safetensors"],
+            "same_files": files == self.expected,
         }
         shutil.rmtree(self.folder / name)
         return row
 
     def process(self, name: str, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "hf_ftedit", "train", *self.flags, "--output_dir", name, *more]
-        known = {"OMP_NUM_THREADS": str(self.options.threads), "HF_DATASETS_CACHE": str(self.cache(name))}
+        own = {"OMP_NUM_THREADS": str(self.options.threads), "HF_DATASETS_CACHE": str(self.cache(name))}
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        env = {**os.environ, **known, "PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
+        env = {**os.environ, **own, "PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
         with open(self.folder / f"{name}.log", "wb") as log:
             return subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT)
 
@@ -144,14 +144,13 @@ class Test:
         return self.folder / f"{name}-cache"
 
     def phase(self, name: str) -> str:
-        """What the run was at, by what it had printed and written."""
+        """The part of the run that was killed, by what it had printed and written."""
         log, folder = (self.folder / f"{name}.log").read_text(), self.folder / name
-        asides = [*self.folder.glob(f".{name}-*"), *folder.glob(f".{name}-*")]
-        if asides:
+        if any(item for place in (self.folder, folder) for item in place.glob(f".hf_ftedit-{name}-*")):
             return "writing the folder"
         if (folder / "scores.png").exists():  # the last file
             return "at its end"
-        if (folder / ".unfinished-checkpoint").exists():
+        if any(not (checkpoint / "edit_run.json").exists() for checkpoint in folder.glob("checkpoint-*")):
             return "writing a checkpoint"
         if "train_runtime" in log:
             return "evaluation after"

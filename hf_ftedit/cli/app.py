@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EditError as error:
         return _exit_with(str(error), 2)
     except Stopped as stopped:
-        go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.done else ""
+        go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.detail else ""
         return _exit_with(f"{stopped}{go_on}", stopped.exit_code)
     except Exception as error:
         if (refusal := refusal_behind(error)) is None:

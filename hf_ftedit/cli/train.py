@@ -18,7 +18,7 @@ from hf_ftedit.cli.resolve import (
 )
 from hf_ftedit.hub import open_edits
 from hf_ftedit.models import EMBEDDED_NAME
-from hf_ftedit.training import check_finished_with, is_finished, read_task, require_place
+from hf_ftedit.training import check_output_dir, is_finished, read_task
 
 
 def run(argv: Sequence[str]) -> None:
@@ -30,15 +30,12 @@ def run(argv: Sequence[str]) -> None:
     model_name = arguments.values.get("model_name_or_path", recipe.get("model_name_or_path"))
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
     options = options_of("train", arguments, defaults)
-    require_place(options.output_dir, options.resume)
+    check_output_dir(options.output_dir, options.resume)
     edits = options.edits if adapter else require_edits(edit_source(options))
     task = read_task(options, edits, locality_pool=pool_source(options), adapter=adapter)
     hide_brief_bars(len(task.edits))
     config, model_config = _settings(arguments, {**defaults, **vars(options)})
     if options.resume and is_finished(options.output_dir):
-        from hf_ftedit.training import requested_settings
-
-        check_finished_with(options.output_dir, task.edits, requested_settings(config, model_config))
         if is_first_process():
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
         return
@@ -74,8 +71,7 @@ def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> Non
     if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
         trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=resume)
-    with trainer.saving_when_stopped():
-        results = trainer.write_folder()
+    results = trainer.write_folder()
     trainer.accelerator.print(results_table(results, trainer.recipe))
     kind = "model" if config.full_finetune else "adapter"
     trainer.accelerator.print(written_to(str(config.output_dir), f"the {kind}, its model card, edits and results"))

@@ -1,9 +1,7 @@
 from .card import SHOWN_EDITS as SHOWN_EDITS
 from .card_examples import examples as examples
 from .dataset_card import save_dataset_folder as save_dataset_folder
-from .folder import ADAPTER_FILES as ADAPTER_FILES
 from .folder import CARD_FILE as CARD_FILE
-from .folder import EDITS_FILE as EDITS_FILE
 from .folder import RECIPE_FILE as RECIPE_FILE
 from .folder import SavedEdits as SavedEdits
 from .folder import changed_files as changed_files

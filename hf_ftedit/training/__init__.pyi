@@ -1,6 +1,5 @@
-from .checkpoints import check_finished_with as check_finished_with
+from .checkpoints import check_output_dir as check_output_dir
 from .checkpoints import is_finished as is_finished
-from .checkpoints import require_place as require_place
 from .config import EditConfig as EditConfig
 from .config import EditModelConfig as EditModelConfig
 from .measurements import scores_of as scores_of
@@ -9,7 +8,6 @@ from .recipe import inherited as inherited
 from .recipe import options_of as options_of
 from .recipe import provenance_of as provenance_of
 from .recipe import quantization_of as quantization_of
-from .recipe import requested_settings as requested_settings
 from .signals import Stopped as Stopped
 from .signals import stoppable as stoppable
 from .task import read_task as read_task

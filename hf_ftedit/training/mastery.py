@@ -1,4 +1,4 @@
-"""Which training rows the model knows already: they rest, and are reviewed now and then."""
+"""Skips training rows whose completion already has probability >= p; every fourth epoch they are trained again."""
 
 from __future__ import annotations
 
@@ -15,84 +15,77 @@ from transformers import TrainerCallback
 logger = logging.getLogger(__name__)
 
 ROW = "row"  # column with the number of a row, and entry of a batch
-REVIEW = 4  # a row that rests is trained again in every so many epochs
+REVIEW_EPOCHS = 4  # a mastered row is trained again once in so many epochs
 
 
 class Mastery(TrainerCallback):
     """
-    A collator that leaves out what the model knows, and the memory of what it knows.
+    A collator that skips mastered rows, and a callback that settles between epochs which rows those are.
 
-    A row rests once the model gave its completion at least the probability `mastered`, in the forward pass that
-    trained it. In every fourth epoch it is trained again, and goes on being trained where it was forgotten. What is
-    known is put together over the processes between epochs. Steps and learning rates are those of a run that leaves
-    nothing out: batches become smaller, not fewer.
+    A row is mastered once the model gave its completion at least the probability `probability`, in the forward pass
+    that trained it. In every fourth epoch it is trained again, and goes on being trained where it was forgotten. Steps
+    and learning rates are those of a run that skips nothing: batches become smaller, not fewer.
 
     Args:
         collator (`Callable`):
             Makes a batch of rows.
         n_rows (`int`):
-            How many rows there are; each has its number in the column `row`.
-        mastered (`float`):
-            Probability of the whole completion from which on a row is known, between 0 and 1.
-        most (`Callable`):
+            Number of training rows; each has its own number in the column `row`.
+        probability (`float`):
+            Probability of the whole completion from which on a row is mastered, between 0 and 1.
+        max_over_processes (`Callable`):
             Gives the greatest of all processes' values, for a tensor.
     """
 
     def __init__(
-        self, collator: Callable[..., dict[str, Any]], n_rows: int, mastered: float, most: Callable[..., torch.Tensor]
+        self,
+        collator: Callable[..., dict[str, Any]],
+        n_rows: int,
+        probability: float,
+        max_over_processes: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
-        self._collator, self._most = collator, most
-        self._limit = -math.log(mastered)
-        # Shared with the data loader's workers. `_epoch` is which epoch `_found` is of.
+        self._collator, self._max_over_processes = collator, max_over_processes
+        self._limit = -math.log(probability)
+        # Losses are -log p(completion | prompt), in nats. Shared memory, as the data loader's workers collate.
         self._losses = torch.full((n_rows,), math.inf).share_memory_()
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()
-        self._found = torch.full((n_rows,), -math.inf)
+        self._new_losses = torch.full((n_rows,), -math.inf)  # of the epoch that goes on, in this process
         self._trained = 0  # row passes of the epochs before
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of the rows that do not rest; of the least known one where all do."""
+        """Make a batch of the rows that are not skipped; of the one with the greatest loss where all would be."""
         if ROW not in rows[0]:
             return self._collator(rows)
-        awake = [row for row in rows if not self.rests(row[ROW])]
-        rows = awake or [max(rows, key=lambda row: float(self._losses[row[ROW]]))]
+        least_known = max(rows, key=lambda row: float(self._losses[row[ROW]]))
+        rows = [row for row in rows if not self.skips(row[ROW])] or [least_known]
         batch = self._collator([{name: value for name, value in row.items() if name != ROW} for row in rows])
         return {**batch, ROW: torch.tensor([row[ROW] for row in rows])}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a data loader's worker needs, where it is not a fork of this process."""
-        return {**vars(self), "_most": None, "_found": None}
+        # Of a data loader's worker that is spawned: it needs no more, and a trainer cannot be pickled.
+        return {**vars(self), "_max_over_processes": None, "_new_losses": None}
 
-    def rests(self, row: int) -> bool:
-        """Whether a row is left out in this epoch."""
-        return bool(self._losses[row] <= self._limit) and (row + int(self._epoch)) % REVIEW != 0
+    def skips(self, row: int) -> bool:
+        """True of a row that is left out in this epoch."""
+        return bool(self._losses[row] <= self._limit) and (row + int(self._epoch)) % REVIEW_EPOCHS != 0
 
-    def note(self, rows: torch.Tensor, log_probs: torch.Tensor, places: torch.Tensor) -> None:
-        """
-        Keep how well rows are known.
-
-        Args:
-            rows (`torch.Tensor` of shape `(batch,)`):
-                Their numbers.
-            log_probs (`torch.Tensor` of shape `(targets,)`):
-                Log-probability of each of their completions' tokens.
-            places (`torch.Tensor` of shape `(targets,)`):
-                The row of the batch that each belongs to.
-        """
-        self._found = self._found.to(rows.device)
-        self._found[rows] = torch.zeros(len(rows), device=rows.device).index_add(0, places, -log_probs.detach())
+    def record(self, rows: torch.Tensor, log_probs: torch.Tensor, places: torch.Tensor) -> None:
+        """Record losses: of rows by number, from the log-probability of each token and the batch's row it is in."""
+        self._new_losses = self._new_losses.to(rows.device)
+        self._new_losses[rows] = torch.zeros(len(rows), device=rows.device).index_add(0, places, -log_probs.detach())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Nothing is known at the beginning."""
+        """Forget an earlier run."""
         if not state.global_step:
-            self.load_state({"losses": math.inf, "found": -math.inf, "epoch": 0, "trained": 0})
+            self.load_state({"losses": math.inf, "new_losses": -math.inf, "epoch": 0, "trained": 0})
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let rest what the last epoch found known."""
+        """Skip from now on what the last epoch mastered."""
         if (epoch := int(state.epoch or 0)) != int(self._epoch):
             self._settle(epoch)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say how much was left out."""
+        """Log how many rows were skipped."""
         self._settle(int(self._epoch))
         passes = round(len(self._losses) * (state.epoch or 0))
         if state.is_world_process_zero and passes:
@@ -101,27 +94,28 @@ class Mastery(TrainerCallback):
             )
 
     def _settle(self, epoch: int) -> None:
-        """Take over what was found in an epoch that is over."""
-        found = self._most(self._found).cpu()
-        seen = found.isfinite()
-        self._losses[seen] = found[seen]
-        self._trained += int(seen.sum())
-        self._found.fill_(-math.inf)
+        """Take over the losses of an epoch that is over, from all processes."""
+        losses = self._max_over_processes(self._new_losses).cpu()
+        is_seen = losses.isfinite()
+        self._losses[is_seen] = losses[is_seen]
+        self._trained += int(is_seen.sum())
+        self._new_losses.fill_(-math.inf)
         self._epoch.fill_(epoch)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold; all processes ask for it."""
-        found = self._most(self._found).cpu()
-        return {"losses": self._losses.clone(), "found": found, "epoch": int(self._epoch), "trained": self._trained}
+        """State that a checkpoint must hold; called by all processes."""
+        losses = self._max_over_processes(self._new_losses).cpu()
+        counts = {"epoch": int(self._epoch), "trained": self._trained}
+        return {"losses": self._losses.clone(), "new_losses": losses, **counts}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` gave."""
         self._losses.copy_(torch.as_tensor(state["losses"]))
-        self._found.copy_(torch.as_tensor(state["found"]))
+        self._new_losses.copy_(torch.as_tensor(state["new_losses"]))
         self._epoch.fill_(state["epoch"])
         self._trained = state["trained"]
 
 
 def numbered(rows: Dataset) -> Dataset:
-    """Rows with their numbers."""
+    """Add the column `row`."""
     return rows.add_column(ROW, np.arange(len(rows)))

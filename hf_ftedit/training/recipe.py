@@ -154,22 +154,6 @@ def quantization_of(recipe: Mapping[str, Any]) -> Any:
     return get_quantization_config(EditModelConfig(**settings))
 
 
-def requested_settings(*options: Any) -> dict[str, Any]:
-    """
-    The settings of a run that a recipe records, without files and what the hardware decides.
-
-    Args:
-        options:
-            Instances of [`~hf_ftedit.EditConfig`] and [`~hf_ftedit.EditModelConfig`].
-    """
-    files = {"edits", "format", "max_edits", "locality_pool", "perplexity_texts", "similar_model"}
-    names = {option.name for option in fields(EditOptions)} | {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS}
-    names -= files | {"bf16"}
-    settings = {name: _plain(getattr(each, name)) for each in options for name in names if hasattr(each, name)}
-    settings["adapter"] = public_name(settings["adapter"]) if settings.get("adapter") else None  # as a recipe does
-    return settings
-
-
 def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any]) -> dict[str, Any]:
     """
     The block `provenance` of `edit_config.yaml`: versions and the like, which are no settings of `hf-ftedit train`.

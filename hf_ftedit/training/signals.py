@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they stop at once where nothing is lost by it, and while training when a step has been saved."""
+"""SIGINT and SIGTERM raise `Stopped`: at once, or while training when a checkpoint holds the current step."""
 
 from __future__ import annotations
 
@@ -6,113 +6,90 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
     """
-    The process was told to stop, and has put its things in order: what `finally` and `with` do is done.
-
-    Like `KeyboardInterrupt` it is no `Exception`: nothing that mends errors may swallow it.
+    Raised where SIGINT or SIGTERM ends the process; no `Exception`, as code that handles errors must not swallow it.
 
     Args:
         number (`int`):
             The signal.
-        done (`str`, *optional*):
+        detail (`str`, *optional*):
             What was done before stopping, such as `"at step 7; saved in out/checkpoint-7"`.
     """
 
-    def __init__(self, number: int, done: str = "") -> None:
-        self.number, self.done = number, done
-        super().__init__(f"stopped by {signal.Signals(number).name}{done and ' '}{done}")
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell expects of a program that a signal ended."""
-        return 128 + self.number
+    def __init__(self, number: int, detail: str = "") -> None:
+        self.detail, self.exit_code = detail, 128 + number  # as shells count
+        super().__init__(f"stopped by {signal.Signals(number).name} {detail}".rstrip())
 
 
-class _Wish:
-    """What was asked of this process by signals; there is one, as there is one set of signal handlers."""
+@dataclass
+class _Handler:
+    """The handler of both signals; one object, as a process has one set of handlers."""
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self.asked_at = 0.0
-        self.waits = False  # whether somebody looks at `number` in time
-        self.owner = 0
+    pending: int = 0  # the first signal that came
+    received_at: float = 0.0
+    is_deferred: bool = False  # while training, which looks at `pending` at the end of each step
+    owner: int = 0
 
-    def take(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.owner:  # a worker that was forked: it is not the one to save anything
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if os.getpid() != self.owner:
+            # A forked worker has nothing to save, and pools end their workers by SIGTERM.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-            return
-        now = time.monotonic()
-        if self.number is None:
-            self.number, self.asked_at = number, now
-            if not self.waits:
+        elif not self.pending:
+            self.pending, self.received_at = number, now
+            if not self.is_deferred:
                 raise Stopped(number)
-            name = signal.Signals(number).name
-            os.write(2, f"hf-ftedit: {name}: saving at the end of this step\n".encode())
-        elif self.waits and number == signal.SIGINT and now - self.asked_at > 1:
-            self.waits = False  # a second Ctrl-C; launchers send one signal twice in a row
+            # No `print`: a handler may interrupt one, and buffered streams are not reentrant.
+            os.write(2, f"hf-ftedit: {signal.Signals(number).name}: saving at the end of this step\n".encode())
+        elif self.is_deferred and number == signal.SIGINT and now - self.received_at > 1:
+            # Terminals and launchers pass one Ctrl-C on twice in a row; a later one is a second wish.
+            self.is_deferred = False
             raise Stopped(number, "at once, without saving")
 
 
-_wish = _Wish()
+_handler = _Handler()
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Within the block, SIGTERM and Ctrl-C raise [`Stopped`]: at once, or while training when a step is saved."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can handle signals
+        yield  # Python lets only the main thread handle signals
         return
-    _wish.number, _wish.waits, _wish.owner = None, False, os.getpid()
-    # What the process was told to ignore, as by `nohup`, stays ignored.
-    known = {number: signal.getsignal(number) for number in SIGNALS}
-    known = {number: handler for number, handler in known.items() if handler is not signal.SIG_IGN}
-    for number in known:
-        signal.signal(number, _wish.take)
+    _handler.pending, _handler.is_deferred, _handler.owner = 0, False, os.getpid()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What the process was started to ignore, as by `nohup`, stays ignored.
+    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, _handler)
     try:
         yield
     finally:
-        for number, handler in known.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
-        _wish.number, _wish.owner = None, 0
+        _handler.pending = 0
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Within the block a signal only leaves a wish, see [`wished`]; one that nobody saw stops the process after it."""
-    _wish.waits = True
+def deferred_signals() -> Iterator[None]:
+    """Within the block a signal only sets [`pending_signal`]; it raises [`Stopped`] after it, if nothing else did."""
+    _handler.is_deferred = True
     try:
         yield
     finally:
-        _wish.waits = False
-    if _wish.number is not None:
-        raise Stopped(_wish.number)
+        _handler.is_deferred = False
+    if _handler.pending:
+        raise Stopped(_handler.pending)
 
 
-def ignoring_signals(init: Callable[[int], None] | None, number: int) -> None:
-    """
-    Start a data loader's worker that no signal ends: one of the terminal or of a launcher is for the main process.
-
-    Args:
-        init (`Callable`, *optional*):
-            What else is to be done in the worker.
-        number (`int`):
-            The worker.
-    """
-    for signal_number in SIGNALS:
-        signal.signal(signal_number, signal.SIG_IGN)
-    if init:
-        init(number)
-
-
-def wished() -> int:
-    """The signal by which this process was asked to stop; 0 without one."""
-    return _wish.number or 0
+def pending_signal() -> int:
+    """Number of the signal that asked this process to stop; 0 without one."""
+    return _handler.pending

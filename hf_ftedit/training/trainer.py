@@ -19,9 +19,9 @@ from hf_ftedit.evaluation import SCORES, Measurement, measure, results_of
 from hf_ftedit.hub import SHOWN_EDITS, check_pushable, examples, push_folder, save_edit_folder, save_weights
 from hf_ftedit.models import process_state, shared_answers, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
-from hf_ftedit.training.conditional import ConditionalTrainer
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
+from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.recipe import recipe_of
 from hf_ftedit.training.setup import as_edit_config, check_best_metric, load_for, make_rows, tokenized
@@ -42,7 +42,7 @@ class EditTrainer(ConditionalTrainer):
     It differs in what an edit needs (Gangadhar & Stratos 2024, arXiv 2402.11078): the loss covers the completion's
     tokens by position and no end-of-sequence token; edit records are augmented; logits are computed at the target
     positions only; `evaluate` measures the edit score; without a `peft_config` a LoRA adapter is trained. A killed
-    run goes on exactly where its newest checkpoint is, see [`~hf_ftedit.training.resumable.ResumableTrainer`].
+    run goes on exactly where its newest checkpoint is, see [`~hf_ftedit.training.resume.ResumableTrainer`].
 
     Args:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from hf_ftedit.models.distributed import is_sharded
-from hf_ftedit.training.resumable import rows_hash
+from hf_ftedit.training.resume import rows_hash
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "examples" / "accelerate"

@@ -12,36 +12,27 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.models import CompletionOnlyCollator, learns_prompts, target_logits, token_log_probs
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.mastery import ROW, Mastery, numbered
-from hf_ftedit.training.resumable import ResumableTrainer
+from hf_ftedit.training.resume import ResumableTrainer
 
 
 class ConditionalTrainer(ResumableTrainer):
     """
-    A [`~hf_ftedit.training.resumable.ResumableTrainer`] that maximises log p(target | prompt) of tokenized rows.
+    A [`~hf_ftedit.training.resume.ResumableTrainer`] that maximises log p(target | prompt) of tokenized rows.
 
-    With `args.mastered_probability`, rows that the model knows rest, see [`~hf_ftedit.training.mastery.Mastery`].
+    With `args.mastered_probability` it skips rows, see [`~hf_ftedit.training.mastery.Mastery`].
+
+    Takes what [`~trl.SFTTrainer`] takes; `args` are of this trainer alone, as it changes them, and `data_collator`
+    defaults to [`~hf_ftedit.CompletionOnlyCollator`] for rows of this package.
 
     Args:
-        model (`PreTrainedModel`):
-            Model to train.
-        args ([`EditConfig`]):
-            Settings of this trainer alone: it changes them.
-        data_collator (`Callable`, *optional*):
-            Defaults to [`~hf_ftedit.CompletionOnlyCollator`] for rows of this package.
-        train_dataset (`Dataset`):
-            Rows, see [`~hf_ftedit.training.setup.Rows`].
-        processing_class (`PreTrainedTokenizerBase`):
-            Tokenizer.
         is_ours (`bool`):
-            Whether the rows were tokenized by this package; others are TRL's to prepare, and so is their loss.
-        kwargs:
-            Passed to [`~trl.SFTTrainer`].
+            Rows were tokenized by this package; others are TRL's to prepare, and so is their loss.
 
     Raises:
         [`~hf_ftedit.EditError`]: `args.mastered_probability` does not fit the rows or the loss.
     """
 
-    # What this trainer is always given, more closely than `Trainer` declares it.
+    # `Trainer` declares these as optional, or as more general classes.
     args: EditConfig
     model: PreTrainedModel
     processing_class: PreTrainedTokenizerBase
@@ -58,18 +49,23 @@ class ConditionalTrainer(ResumableTrainer):
         **kwargs: Any,
     ) -> None:
         self._is_ours = is_ours
+        self._mastery: Mastery | None = None
         if is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
             data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(processing_class, multiple)
-        self._pads = isinstance(data_collator, CompletionOnlyCollator)  # another one may not know a row's length
-        self._mastery: Mastery | None = None
+        # A collator of somebody else's may try to pad a column that it does not know.
+        columns = ["input_ids", "labels", *(["length"] if isinstance(data_collator, CompletionOnlyCollator) else [])]
         if args.mastered_probability is not None and is_ours and isinstance(train_dataset, Dataset):
             train_dataset = numbered(train_dataset)
-            given = (data_collator, len(train_dataset), args.mastered_probability, self._most)
-            self._mastery = data_collator = Mastery(*given)
+            columns.append(ROW)
+            data_collator = self._mastery = Mastery(
+                data_collator, len(train_dataset), args.mastered_probability, self.max_over_processes
+            )
         rows = {"data_collator": data_collator, "train_dataset": train_dataset}
         super().__init__(model=model, args=args, processing_class=processing_class, **rows, **kwargs)
+        if is_ours:
+            self._signature_columns = columns  # type: ignore[assignment]
         if self._mastery and self._reads_targets_only():
             self.add_callback(self._mastery)
         elif args.mastered_probability is not None:
@@ -89,19 +85,21 @@ class ConditionalTrainer(ResumableTrainer):
         numbers = inputs.pop(ROW, None)
         if return_outputs or not self._reads_targets_only():
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        found = target_logits(model, inputs)
-        log_probs = token_log_probs(found)
-        total = -log_probs.sum()
+        # On Triton devices TRL's fused head projects the targets only, as this does; elsewhere it projects every
+        # position. One loss for all devices is kept, since rows are to share their beginnings in one forward pass.
+        predicted = target_logits(model, inputs)
+        log_probs = token_log_probs(predicted)
         if self._mastery and numbers is not None:
-            self._mastery.note(numbers, log_probs, found.rows)
-        count = found.labels.numel() if num_items_in_batch is None else num_items_in_batch
-        loss = total / torch.as_tensor(count, device=total.device).clamp(min=1)
+            self._mastery.record(numbers, log_probs, predicted.rows)
+        count = predicted.labels.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = -log_probs.sum() / torch.as_tensor(count, device=log_probs.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
-        self._count(found, inputs)
+        self._count(predicted, inputs)
         return loss
 
     def _reads_targets_only(self) -> bool:
+        """True where the loss needs no more than the targets' logits."""
         return (
             self._is_ours
             and self.args.objective == "conditional"
@@ -113,26 +111,20 @@ class ConditionalTrainer(ResumableTrainer):
             and self.accelerator.parallelism_config is None
         )
 
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if self._is_ours:
-            kept = [name for name, used in (("length", self._pads), (ROW, self._mastery)) if used]
-            self._signature_columns = ["input_ids", "labels", *kept]  # type: ignore[assignment]
-
     def training_state(self) -> dict[str, Any]:
-        """Which rows are mastered."""
+        """Losses by which rows are mastered."""
         return {"mastery": self._mastery.state()} if self._mastery else {}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Take up which rows are mastered."""
+        """Restore the losses by which rows are mastered."""
         if self._mastery and "mastery" in state:
             self._mastery.load_state(state["mastery"])
 
     @torch.no_grad()
-    def _count(self, found: Any, inputs: dict[str, Any]) -> None:
+    def _count(self, predicted: Any, inputs: dict[str, Any]) -> None:
         """Keep what `log` reports on the device: reading it at every step would stall a small model."""
         metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["mean_token_accuracy"].append((found.logits.argmax(dim=-1) == found.labels).float().mean())
+        metrics["mean_token_accuracy"].append((predicted.logits.argmax(dim=-1) == predicted.labels).float().mean())
         if self.model.training and "attention_mask" in inputs:
             self._total_train_tokens = self._total_train_tokens + inputs["attention_mask"].sum()
         metrics["num_tokens"] = [self._total_train_tokens]
@@ -140,7 +132,7 @@ class ConditionalTrainer(ResumableTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log metrics; those kept on the device are read once here, and put together over the processes."""
         for name, values in self._metrics["train" if self.model.training else "eval"].items():
-            if kept := [value for value in values if isinstance(value, torch.Tensor)]:
-                how = "sum" if name == "num_tokens" else "mean"
-                values[:] = self.accelerator.reduce(torch.stack(kept), reduction=how).tolist()
+            if tensors := [value for value in values if isinstance(value, torch.Tensor)]:
+                reduction = "sum" if name == "num_tokens" else "mean"
+                values[:] = self.accelerator.reduce(torch.stack(tensors), reduction=reduction).tolist()
         super().log(logs, start_time)
