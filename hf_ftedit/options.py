@@ -19,12 +19,12 @@ COMMIT_MESSAGE = "Push edits with hf_ftedit"
 PROVENANCE = "provenance"
 
 
-def _option(default: Any, help: str) -> Any:
-    """A dataclass field with its default and its line of `--help`."""
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A dataclass field with its default, its line of `--help`, and other arguments of `add_argument`."""
     # TRL's parser reads the help from the metadata; the longer docstrings are for readers of the API.
     if isinstance(default, list):
-        return field(default_factory=default.copy, metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=default.copy, metadata={"help": help, **metadata})
+    return field(default=default, metadata={"help": help, **metadata})
 
 
 @dataclass
@@ -58,14 +58,14 @@ class AugmentationOptions:
             Sentence-transformers model (Hub id or local folder) behind `locality_strategy="similar"`.
     """
 
-    paraphrase_strategy: ParaphraseStrategy = _option("relation", "Where other wordings come from.")
-    num_paraphrases: int = _option(10, "Paraphrase rows per edit.")
-    locality_strategy: LocalityStrategy = _option("near", "Which facts are rehearsed so that they stay.")
-    num_locality: int = _option(20, "Locality rows per edit.")
-    prefix_lengths: list[int] = _option([5, 10], "Lengths in tokens of the sampled texts put before a prompt.")
-    prefix_counts: list[int] = _option([5, 10], "How many texts are sampled of each length.")
-    prefix_top_k: int = _option(5, "Top-k of that sampling.")
-    similar_model: str = _option(
+    paraphrase_strategy: ParaphraseStrategy = option("relation", "Where other wordings come from.")
+    num_paraphrases: int = option(10, "Paraphrase rows per edit.")
+    locality_strategy: LocalityStrategy = option("near", "Which facts are rehearsed so that they stay.")
+    num_locality: int = option(20, "Locality rows per edit.")
+    prefix_lengths: list[int] = option([5, 10], "Lengths in tokens of the sampled texts put before a prompt.")
+    prefix_counts: list[int] = option([5, 10], "How many texts are sampled of each length.")
+    prefix_top_k: int = option(5, "Top-k of that sampling.")
+    similar_model: str = option(
         "sentence-transformers/all-MiniLM-L6-v2", "Sentence-transformers model of the strategy `similar`."
     )
 
@@ -136,24 +136,24 @@ class EditOptions(AugmentationOptions):
             Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained on the others.
     """
 
-    edits: str | None = _option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
-    format: str | None = _option(None, "Format of the edits; recognised by its fields if not given.")
-    max_edits: int | None = _option(None, "Use only the first so many edits.")
-    skip_invalid: bool = _option(False, "Leave out unusable or contradicting edits instead of stopping.")
-    locality_pool: str | None = _option(None, "File or Hub dataset with facts that must stay as they are.")
-    objective: Objective = _option("conditional", "Likelihood that is maximised: of the target, or of all text.")
-    mastered_probability: float | None = _option(None, "Skip training rows that the model gives this probability.")
-    protocol: Protocol = _option("auto", "Protocol of the edit score.")
-    chat_template: bool = _option(False, "Put prompts and targets into the tokenizer's chat template.")
-    full_finetune: bool = _option(False, "Train all weights instead of a LoRA adapter.")
-    lora_embedding: bool = _option(False, "Give the token embedding a LoRA too.")
-    lora_layers: list[int] | None = _option(None, "The only layers that get a LoRA, from 0; all if not given.")
-    eval_tokens_per_batch: int = _option(2048, "Tokens, padding included, of one evaluation batch.")
-    predict_with_generate: bool = _option(False, "Let the model answer each probe by itself too, and score that.")
-    measure_fluency: bool = _option(False, "Measure fluency and consistency of text after the generation_prompts.")
-    perplexity_texts: str | None = _option(None, "File or Hub dataset with texts to measure perplexity on.")
-    adapter: str | None = _option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
-    revoke: list[str] | None = _option(None, "Names (edit_id) of edits of the adapter to take back.")
+    edits: str | None = option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
+    format: str | None = option(None, "Format of the edits; recognised by its fields if not given.")
+    max_edits: int | None = option(None, "Use only the first so many edits.")
+    skip_invalid: bool = option(False, "Leave out unusable or contradicting edits instead of stopping.")
+    locality_pool: str | None = option(None, "File or Hub dataset with facts that must stay as they are.")
+    objective: Objective = option("conditional", "Likelihood that is maximised: of the target, or of all text.")
+    mastered_probability: float | None = option(None, "Skip training rows that the model gives this probability.")
+    protocol: Protocol = option("auto", "Protocol of the edit score.")
+    chat_template: bool = option(False, "Put prompts and targets into the tokenizer's chat template.")
+    full_finetune: bool = option(False, "Train all weights instead of a LoRA adapter.")
+    lora_embedding: bool = option(False, "Give the token embedding a LoRA too.")
+    lora_layers: list[int] | None = option(None, "The only layers that get a LoRA, from 0; all if not given.")
+    eval_tokens_per_batch: int = option(2048, "Tokens, padding included, of one evaluation batch.")
+    predict_with_generate: bool = option(False, "Let the model answer each probe by itself too, and score that.")
+    measure_fluency: bool = option(False, "Measure fluency and consistency of text after the generation_prompts.")
+    perplexity_texts: str | None = option(None, "File or Hub dataset with texts to measure perplexity on.")
+    adapter: str | None = option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
+    revoke: list[str] | None = option(None, "Names (edit_id) of edits of the adapter to take back.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -71,7 +71,19 @@ ROOMS = {
         "trainer",
     ],
     "sharing": ["verification", "conflicts", "merging"],
-    "cli": ["console", "arguments", "resolve", "train", "evaluate", "augment", "push", "verify", "merge", "app"],
+    "cli": [
+        "console",
+        "options",
+        "arguments",
+        "resolve",
+        "train",
+        "evaluate",
+        "augment",
+        "push",
+        "verify",
+        "merge",
+        "app",
+    ],
 }
 MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]
 

@@ -9,8 +9,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from hf_ftedit.cli.arguments import OPTIONS, help_text
+from hf_ftedit.cli.arguments import help_text
 from hf_ftedit.cli.console import is_first_process, without_home
+from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import refusal_behind
 from hf_ftedit.training import Stopped, stoppable

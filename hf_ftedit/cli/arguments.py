@@ -1,4 +1,4 @@
-"""The options of each verb; flags and the file of `--config` are read once, and `--help` loads no torch."""
+"""Flags and the file of `--config` to options, each read once; `--help` without torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import yaml
 
+from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError, one_line
-from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, PROVENANCE, EditOptions, choices_of
+from hf_ftedit.options import PROVENANCE, choices_of
 
 if TYPE_CHECKING:
     from trl import TrlParser
@@ -33,123 +34,8 @@ GONE = {
 }
 
 
-@dataclass
-class CommonOptions(EditOptions):
-    """What every verb reads and checks before it loads anything heavy."""
-
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the base model; the embedded one if not given."}
-    )
-    output_dir: str | None = field(default=None, metadata={"help": "Folder to write; must not exist with content."})
-    seed: int = field(default=42, metadata={"help": "Seed of everything drawn."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository brings."})
-
-
-@dataclass
-class TrainOptions(CommonOptions):
-    """Options of `train` that must be checked first."""
-
-    output_dir: str | None = field(
-        default=OUTPUT_FOLDER, metadata={"help": "Folder to write; must not exist with content."}
-    )
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={
-            "help": "Go on with a run that was stopped; alone, or with the checkpoint folder to go on from.",
-            "nargs": "?",
-            "const": "True",
-        },
-    )
-
-    @property
-    def resume(self) -> bool | str:
-        """The checkpoint folder to go on from, or whether to go on from the newest one, by flag or YAML."""
-        value = self.resume_from_checkpoint or ""
-        return {"true": True, "false": False, "none": False, "": False}.get(str(value).lower(), value)
-
-
-@dataclass
-class EvaluateOptions(CommonOptions):
-    """Options of `evaluate`."""
-
-    tasks: list[str] | None = field(
-        default=None, metadata={"help": "Tasks of lm-evaluation-harness to run, without and with the adapter."}
-    )
-    tasks_path: str | None = field(default=None, metadata={"help": "Folder with task files of your own."})
-    tasks_limit: int | None = field(default=None, metadata={"help": "Use only the first so many samples of a task."})
-    num_fewshot: int | None = field(default=None, metadata={"help": "Examples before each sample of a task."})
-
-
-@dataclass
-class PushOptions:
-    """Options of `push`."""
-
-    folder: str | None = field(default=None, metadata={"help": "Folder that `train` or `merge` wrote."})
-    repo_id: str | None = field(default=None, metadata={"help": "Repository to push to, such as user/my-edits."})
-    private: bool = field(default=False, metadata={"help": "Let only you see it; by default as your account says."})
-    revision: str | None = field(default=None, metadata={"help": "Branch to push to; main by default."})
-    commit_message: str = field(default=COMMIT_MESSAGE, metadata={"help": "Title of the commit."})
-
-
-@dataclass
-class SharedOptions:
-    """What the verbs that load somebody's edits have in common."""
-
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Base model, where it is not the recorded one, such as a copy on your disk."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository brings."})
-
-
-@dataclass
-class VerifyOptions(SharedOptions):
-    """Options of `verify`."""
-
-    name: str | None = field(default=None, metadata={"help": "Hub id or folder of the edits to verify."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of them."})
-    tolerance: float = field(
-        default=1.0, metadata={"help": "Most that a score may differ, in points: other hardware rounds otherwise."}
-    )
-
-
-@dataclass
-class MergeOptions(SharedOptions):
-    """Options of `merge`."""
-
-    adapters: list[str] = field(default_factory=list, metadata={"help": "Hub ids or folders of the adapters."})
-    output_dir: str | None = field(default=None, metadata={"help": "Folder to write; must not exist with content."})
-    combination_type: str = field(
-        default="cat", metadata={"help": "How PEFT combines them: cat (exact), ties, dare_ties, dare_linear, svd, ..."}
-    )
-    weights: list[float] | None = field(default=None, metadata={"help": "Weight of each adapter; 1 by default."})
-    density: float = field(default=0.5, metadata={"help": "Share of the weights that ties and dare keep."})
-    merge_into_base: bool = field(
-        default=False, metadata={"help": "Save a whole model with the edits in its weights; one adapter may do."}
-    )
-
-
-OPTIONS: dict[str, type[Any]] = {
-    "train": TrainOptions,
-    "evaluate": EvaluateOptions,
-    "augment": CommonOptions,
-    "push": PushOptions,
-    "verify": VerifyOptions,
-    "merge": MergeOptions,
-}
-
-
 class Arguments(NamedTuple):
-    """
-    The arguments of a verb: its own options parsed, those of TRL's settings left for [`parse_rest`].
-
-    Args:
-        values (`dict`):
-            Options that were set, by name; a flag wins over the file of `--config`.
-        flags (`list[str]`):
-            The other flags with their values.
-        config (`dict`):
-            The other settings of the file.
-    """
+    """The verb's own options that were set, by name; and the flags and `--config` settings left for [`parse_rest`]."""
 
     values: dict[str, Any]
     flags: list[str]
@@ -157,31 +43,22 @@ class Arguments(NamedTuple):
 
 
 def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
-    """
-    Read flags and the file of `--config`, and parse the verb's own options; torch is not loaded.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: the file cannot be read, or an option has a value that it cannot take.
-    """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    first.error = _bad_options  # type: ignore[method-assign]
-    file, flags = first.parse_known_args(argv)
+    """Read flags and the file of `--config`, and parse the verb's own options; torch is not loaded."""
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config")
+    before.error = _bad_options  # type: ignore[method-assign]
+    file, flags = before.parse_known_args(argv)
     config = _read_config(verb, file.config) if file.config is not None else {}
     parser = _parser((OPTIONS[verb],))
-    for action in parser._actions:  # only what is set comes out: an adapter's recipe may set the rest
+    for action in parser._actions:  # only what is set comes out, as an adapter's recipe may set the rest
         action.default = config.get(action.dest, argparse.SUPPRESS)
     if verb in WORDS:
         name, count = WORDS[verb]
         parser.add_argument(name, nargs=count, default=argparse.SUPPRESS)
     values, rest = parser.parse_known_args(flags)
     if rest and not rest[0].startswith("-"):
-        advice = (
-            f"{verb} takes one folder or Hub id"
-            if verb in WORDS
-            else f"give options as --name value, such as --edits {rest[0]}"
-        )
-        raise EditError(f"unexpected {rest[0]!r}; {advice}")
+        advice = f"give options as --name value, such as --edits {rest[0]}"
+        raise EditError(f"unexpected {rest[0]!r}; {f'{verb} takes one folder or Hub id' if verb in WORDS else advice}")
     others = {name: value for name, value in config.items() if name not in vars(values)}
     if verb not in MORE_OPTIONS and (rest or others):
         raise _unknown_options([*rest, *(f"--{name}" for name in others)])
@@ -200,20 +77,10 @@ def parse_rest(
     types: Sequence[Any], arguments: Arguments, defaults: Mapping[str, Any], ignored: Sequence[Any] = ()
 ) -> list[Any]:
     """
-    Parse what [`read_arguments`] left as dataclasses that load torch, such as [`~hf_ftedit.EditConfig`].
+    Parse what [`read_arguments`] left, as dataclasses that load torch, such as [`~hf_ftedit.EditConfig`].
 
-    Args:
-        types (`Sequence[type]`):
-            The dataclasses.
-        arguments ([`Arguments`]):
-            The arguments of the verb.
-        defaults (`Mapping`):
-            Other defaults than the dataclasses': options that were parsed, an adapter's recipe.
-        ignored (`Sequence[type]`, *optional*):
-            Dataclasses whose options are let pass: a recipe of `train` serves `evaluate` too.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: an option is of none of them, or has a value that it cannot take.
+    Options of the dataclasses `ignored` are let pass: a recipe of `train` serves `evaluate` too. They are not made,
+    since training arguments would set up the process as if it were to train.
     """
     parser = _parser(types)
     parser.set_defaults_with_config(**{**defaults, **arguments.config})
@@ -253,7 +120,8 @@ def _read_config(verb: str, path: str) -> dict[str, Any]:
         config = yaml.safe_load(file)
         if not isinstance(config, dict):
             raise ValueError(f"Config file {path} must contain a YAML mapping.")
-        os.environ.update({name: str(value) for name, value in config.pop("env", {}).items()})  # as TRL's scripts do
+        environment = dict(config.pop("env", {}))  # TRL's scripts set it too
+        os.environ.update({name: str(value) for name, value in environment.items()})
     if verb in MORE_OPTIONS:
         for name in (PROVENANCE, "record"):  # the block that is no setting, by its name now and in 0.1.0
             config.pop(name, None)

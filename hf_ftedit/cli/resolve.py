@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hf_ftedit.cli.arguments import Arguments, CommonOptions, parse_rest
+from hf_ftedit.cli.arguments import Arguments, parse_rest
+from hf_ftedit.cli.options import CommonOptions
 from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import check_fluency

@@ -1,0 +1,101 @@
+"""The options of each verb, without torch; `train`, `evaluate` and `augment` take TRL's settings too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, EditOptions, option
+
+
+@dataclass
+class CommonOptions(EditOptions):
+    """Options of the verbs that edit and measure, checked before anything heavy is loaded."""
+
+    model_name_or_path: str | None = option(None, "Hub id or folder of the base model; the embedded one if not given.")
+    output_dir: str | None = option(None, "Folder to write; must not exist with content.")
+    seed: int = option(42, "Seed of everything drawn.")
+    trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
+
+
+@dataclass
+class TrainOptions(CommonOptions):
+    """Options of `train`."""
+
+    output_dir: str | None = option(OUTPUT_FOLDER, "Folder to write; must not exist with content.")
+    resume_from_checkpoint: str | None = option(
+        None,
+        "Go on with a run that was stopped; alone, or with the checkpoint folder to go on from.",
+        nargs="?",
+        const="True",
+    )
+
+    @property
+    def resume(self) -> bool | str:
+        """The checkpoint folder to go on from, or whether to go on from the newest one, by flag or YAML."""
+        value = self.resume_from_checkpoint or ""
+        return {"true": True, "false": False, "none": False, "": False}.get(str(value).lower(), value)
+
+
+@dataclass
+class EvaluateOptions(CommonOptions):
+    """Options of `evaluate`."""
+
+    tasks: list[str] | None = option(None, "Tasks of lm-evaluation-harness to run, without and with the adapter.")
+    tasks_path: str | None = option(None, "Folder with task files of your own.")
+    tasks_limit: int | None = option(None, "Use only the first so many samples of a task.")
+    num_fewshot: int | None = option(None, "Examples before each sample of a task.")
+
+
+@dataclass
+class PushOptions:
+    """Options of `push`."""
+
+    folder: str | None = option(None, "Folder that `train` or `merge` wrote.")
+    repo_id: str | None = option(None, "Repository to push to, such as user/my-edits.")
+    private: bool = option(False, "Let only you see it; by default as your account says.")
+    revision: str | None = option(None, "Branch to push to; main by default.")
+    commit_message: str = option(COMMIT_MESSAGE, "Title of the commit.")
+
+
+@dataclass
+class SharedOptions:
+    """Options of the verbs that load somebody's edits."""
+
+    model_name_or_path: str | None = option(
+        None, "Base model, where it is not the recorded one, such as a copy on your disk."
+    )
+    trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
+
+
+@dataclass
+class VerifyOptions(SharedOptions):
+    """Options of `verify`."""
+
+    name: str | None = option(None, "Hub id or folder of the edits to verify.")
+    revision: str | None = option(None, "Branch, tag or commit of them.")
+    tolerance: float = option(1.0, "Most that a score may differ, in points: other hardware rounds otherwise.")
+
+
+@dataclass
+class MergeOptions(SharedOptions):
+    """Options of `merge`."""
+
+    adapters: list[str] = option([], "Hub ids or folders of the adapters.")
+    output_dir: str | None = option(None, "Folder to write; must not exist with content.")
+    combination_type: str = option(
+        "cat", "How PEFT combines them: cat (exact), ties, dare_ties, dare_linear, svd, ..."
+    )
+    weights: list[float] | None = option(None, "Weight of each adapter; 1 by default.")
+    density: float = option(0.5, "Share of the weights that ties and dare keep.")
+    merge_into_base: bool = option(False, "Save a whole model with the edits in its weights; one adapter may do.")
+
+
+OPTIONS: dict[str, type[Any]] = {
+    "train": TrainOptions,
+    "evaluate": EvaluateOptions,
+    "augment": CommonOptions,
+    "push": PushOptions,
+    "verify": VerifyOptions,
+    "merge": MergeOptions,
+}

@@ -1,0 +1,107 @@
+"""Flags and `--config` files to options: each is parsed once, flags win, and files of 0.1.0 are still read."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_ftedit import EditConfig, EditError, EditModelConfig
+from hf_ftedit.cli.arguments import options_of, parse_rest, read_arguments
+
+OLD = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0" / "edit_config.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def config(**settings):
+    Path("config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return ["--config", "config.yaml"]
+
+
+def train_settings(*flags):
+    arguments = read_arguments("train", flags)
+    options = options_of("train", arguments)
+    return options, *parse_rest((EditConfig, EditModelConfig), arguments, vars(options))
+
+
+def test_a_flag_wins_over_the_file_which_wins_over_a_recipe():
+    arguments = read_arguments("train", ["--seed", "3", *config(seed=2, num_locality=2, learning_rate="5e-3")])
+    options = options_of("train", arguments, {"seed": 1, "num_locality": 1, "num_paraphrases": 1, "lora_r": 1})
+    assert (options.seed, options.num_locality, options.num_paraphrases) == (3, 2, 1)
+    assert arguments.values == {"seed": 3, "num_locality": 2}
+    assert (arguments.flags, arguments.config) == ([], {"learning_rate": "5e-3"})
+
+
+def test_what_is_left_is_parsed_as_trls_settings():
+    flags = ["--skip_invalid", "--learning-rate", "5e-3", "--max_edits", "3", "--lora_target_modules", "q", "v"]
+    options, trained, model = train_settings(*flags, *config(lora_r=4, use_cpu=True, lora_layers=[0, 1]))
+    assert (options.skip_invalid, options.max_edits) == (True, 3)
+    assert (trained.learning_rate, trained.max_edits, trained.lora_layers) == (5e-3, 3, [0, 1])
+    assert (model.lora_r, model.lora_target_modules) == (4, ["q", "v"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "argv", "name", "value"),
+    [
+        ("push", ["here"], "folder", "here"),
+        ("push", ["--repo_id", "a/b", "here"], "folder", "here"),
+        ("push", ["--folder", "here", *("--repo_id", "a/b")], "folder", "here"),
+        ("verify", [], "name", None),
+        ("merge", ["a", "b", "--output_dir", "c"], "adapters", ["a", "b"]),
+        ("merge", ["--output_dir", "c", "--adapters", "a", "b"], "adapters", ["a", "b"]),
+    ],
+)
+def test_folders_stand_without_a_flag_or_with_it(verb, argv, name, value):
+    assert getattr(options_of(verb, read_arguments(verb, argv)), name) == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], False),
+        (["--resume_from_checkpoint"], True),
+        (["--resume_from_checkpoint", "--seed", "1"], True),
+        (["--resume_from_checkpoint", "True"], True),
+        (["--resume_from_checkpoint", "false"], False),
+        (["--seed", "1", "--resume_from_checkpoint", "out/checkpoint-5"], "out/checkpoint-5"),
+    ],
+)
+def test_resuming_is_asked_for_by_a_flag_alone_or_with_a_folder(flags, expected):
+    assert options_of("train", read_arguments("train", flags)).resume == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, True), (None, False), (False, False), ("out/c", "out/c")])
+def test_resuming_is_asked_for_in_a_file(value, expected):
+    assert options_of("train", read_arguments("train", config(resume_from_checkpoint=value))).resume == expected
+
+
+def test_a_recipe_of_0_1_0_is_a_config():
+    recipe = yaml.safe_load(OLD.read_text(encoding="utf-8"))
+    assert "record" in recipe and recipe["merge_into_base"] is False
+    options, trained, model = train_settings("--config", str(OLD), "--use_cpu")
+    assert (options.predict_with_generate, trained.learning_rate, model.lora_r) == (True, 0.004, 2)
+    for verb in ("evaluate", "augment"):
+        arguments = read_arguments(verb, ["--config", str(OLD)])
+        (model,) = parse_rest((EditModelConfig,), arguments, {}, ignored=(EditConfig,))
+        assert model.lora_r == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("merge_into_base", "hf-ftedit merge --merge_into_base"), ("prefix_per_edit", "prefix_counts")],
+)
+def test_a_setting_that_went_is_an_error_where_it_was_on(name, remedy):
+    with pytest.raises(EditError, match=f"config.yaml: {name} is no option of train any more; .*{remedy}"):
+        read_arguments("train", config(**{name: True}))
+    with pytest.raises(EditError, match="unknown option --merge_into_base"):
+        train_settings("--use_cpu", "--merge_into_base")
+
+
+def test_the_environment_of_a_file_is_set(monkeypatch):
+    monkeypatch.delenv("OF_A_TEST", raising=False)
+    arguments = read_arguments("evaluate", config(env={"OF_A_TEST": 1}))
+    assert os.environ.pop("OF_A_TEST") == "1" and arguments.config == {}
