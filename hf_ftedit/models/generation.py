@@ -113,12 +113,7 @@ def greedy_answers(
     tokens_per_batch: int = 2048,
     desc: str = "Answering",
 ) -> list[str]:
-    """
-    Generate the model's greedy answers, cut at the end of the first sentence or line, without surrounding space.
-
-    They are in the order of the prompts, which are run in batches of similar length. Raises [`~hf_ftedit.EditError`]
-    where a prompt leaves no room in the model's context, or one does not fit into memory.
-    """
+    """Generate the model's greedy answers, cut at the end of the first sentence or line, without surrounding space."""
     encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
 
     def answer(batch: list[Prompt]) -> list[str]:
@@ -127,9 +122,8 @@ def greedy_answers(
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [first_sentence(text.rstrip("\ufffd")) for text in texts]  # the last token may be part of a character
 
-    tasks = [
-        Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in zip(prompts, encoded, strict=True)
-    ]
+    most = [min(max_new_tokens, room(model, ids)) for ids in encoded]
+    tasks = [Prompt(*parts) for parts in zip(prompts, encoded, most, strict=True)]
     return generated_texts(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
 
 

@@ -81,8 +81,7 @@ def sample_continuations(
 
     A text depends on its own seed and prompt alone, not on what else is in its batch: the largest of the top
     log-probabilities with Gumbel noise added is a sample of them (Maddison et al. 2014, arXiv 1411.0030). An end of
-    sequence is not sampled. Raises [`~hf_ftedit.EditError`] where a prompt leaves no room in the model's context, or
-    one does not fit into memory.
+    sequence is not sampled.
     """
     encoded = encode_prompts(tokenizer, prompts)
 
@@ -95,10 +94,8 @@ def sample_continuations(
         whole = [prompt.ids + after for prompt, after in zip(batch, tokens, strict=True)]
         return tokenizer.batch_decode(whole, skip_special_tokens=True)
 
-    tasks = [
-        Prompt(text, ids, min(max(1, length - len(ids)), room(model, ids)), seed)
-        for text, ids, seed in zip(prompts, encoded, seeds, strict=True)
-    ]
+    most = [min(max(1, length - len(ids)), room(model, ids)) for ids in encoded]
+    tasks = [Prompt(*parts) for parts in zip(prompts, encoded, most, seeds, strict=True)]
     return generated_texts(model, tasks, write, tokens_per_batch=tokens_per_batch, desc=desc)
 
 
