@@ -120,18 +120,21 @@ def assert_same(found, expected):
         assert column == pytest.approx(expected[name], abs=1e-5)  # numbers only; all else is equal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("what", ["predictions", "few"])
 def test_every_process_finds_what_one_does(alone, together, what, rank):
     assert_same(together[rank][what], alone[what])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["predictions", "few", "perplexity", "short"])
 def test_both_processes_find_the_same_to_the_last_bit(together, what):
     first, second = together
     assert first[what] == second[what]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_perplexity_is_that_of_one_process(alone, together, rank):
     for what in ("perplexity", "short"):
@@ -141,6 +144,7 @@ def test_perplexity_is_that_of_one_process(alone, together, rank):
         assert (found["n_texts"], found["n_tokens"]) == (expected["n_texts"], expected["n_tokens"])
 
 
+@pytest.mark.slow
 def test_everything_is_computed_by_exactly_one_process(together):
     parts = {
         what: [set(map(tuple, found["computed"][what])) for found in together] for what in together[0]["computed"]
@@ -153,6 +157,7 @@ def test_everything_is_computed_by_exactly_one_process(together):
     assert len({seed for _, seed in openings}) == len(openings) == len(OPENINGS)
 
 
+@pytest.mark.slow
 def test_the_work_is_shared_evenly(alone, together):
     for what in ("pairs", "prompts"):
         first, second = (len(found["computed"][what]) for found in together)
@@ -216,6 +221,7 @@ def test_one_gpu_is_used_without_a_launcher(monkeypatch, caplog, tmp_path):
     assert "one of 4 GPUs is used; to use all: accelerate launch -m hf_ftedit train" in caplog.text
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_once_from_the_command_line(tmp_path):
     args = ["-m", "hf_ftedit", "evaluate", "--max_edits", "1", "--output_dir"]
     shown = launched(*args, "scores", cwd=tmp_path)
