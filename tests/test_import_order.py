@@ -30,7 +30,6 @@ ROOMS = {
     "augmentation": ["leakage", "locality_pool", "similarity", "rows", "augmenter", "builder"],
     "evaluation": [
         "statistics",
-        "predictions",
         "scoring",
         "score_format",
         "fluency",

@@ -8,8 +8,6 @@ from .measurement import load_checked as load_checked
 from .measurement import measure as measure
 from .measurement import predict as predict
 from .measurement import results_of as results_of
-from .predictions import GENERATED as GENERATED
-from .predictions import NAMES as NAMES
 from .probes import check_lengths as check_lengths
 from .results_folder import RESULTS_FILE as RESULTS_FILE
 from .results_folder import save_results_folder as save_results_folder
@@ -18,6 +16,9 @@ from .score_format import change_text as change_text
 from .score_format import counts as counts
 from .score_format import edits_text as edits_text
 from .score_format import score_text as score_text
+from .scoring import GENERATED as GENERATED
+from .scoring import NAMES as NAMES
+from .scoring import TYPES as TYPES
 from .scoring import compare as compare
 from .scoring import score as score
 from .statistics import bootstrap as bootstrap

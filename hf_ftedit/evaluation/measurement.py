@@ -14,9 +14,8 @@ from hf_ftedit.evaluation.engine import answer_prompts, sample_texts, score_targ
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import containment, exact_match
 from hf_ftedit.evaluation.perplexity import perplexity
-from hf_ftedit.evaluation.predictions import EditMeans, edit_means
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, filled, probed_targets
-from hf_ftedit.evaluation.scoring import compare, score
+from hf_ftedit.evaluation.scoring import EditMeans, compare, edit_means, score
 from hf_ftedit.models import (
     context_length,
     load_config,

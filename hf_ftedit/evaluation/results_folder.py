@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hf_ftedit.evaluation.predictions import TYPES
+from hf_ftedit.evaluation.scoring import TYPES
 from hf_ftedit.files import moved_in, write_text
 
 RESULTS_FILE = "eval_results.json"

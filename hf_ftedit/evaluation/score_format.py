@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_ftedit.evaluation.predictions import NAMES
+from hf_ftedit.evaluation.scoring import NAMES
 
 SCORES = {
     "edit_score": "edit score",

@@ -1,21 +1,186 @@
-"""Per-probe predictions to success rates, accuracies, the edit score and its intervals."""
+"""Predictions to per-edit means, success rates, the edit score with its interval, and the significance of changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 
-from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.predictions import GENERATED, NAMES, TEXT_SCORES, EditMeans, Predictions, edit_means
+from hf_ftedit.data import is_blank, read_rows
+from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.evaluation.statistics import bootstrap, interval, means, permutation_test
 
+KINDS = ("rewrite", "paraphrase", "neighborhood", "portability")
+NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "portability"), strict=True))
 SCORED = ("efficacy", "generalization", "locality")
+TEXT_SCORES = ("fluency", "consistency")
+GENERATED = ("exact_match", "containment")
 PROTOCOLS = ("accuracy", "probability", *GENERATED)
+COLUMNS = ("edit_id", "kind", "probe", "role", "logprob", "match", "token_accuracy")
+OPTIONAL_COLUMNS = ("aspect", *GENERATED, *TEXT_SCORES)
+# Of a saved table; what was not measured is null.
+TYPES = {
+    **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "role", "target"), "string"),
+    **{"logprob": "float64", "match": "bool", "token_accuracy": "float64"},
+    **{"generated": "string", "exact_match": "bool", "containment": "bool"},
+    **{"text": "string", "fluency": "float64", "consistency": "float64"},
+}
+_PROBE = ["edit_id", "kind", "aspect", "probe"]  # that make up one probe
 
+Predictions: TypeAlias = "Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | str | os.PathLike[str]"
 Key: TypeAlias = tuple[str, str]
 Intervals: TypeAlias = dict[Key, list[float] | None]
+
+
+class EditMeans(NamedTuple):
+    """
+    Each edit's own scores, from 0 to 1: what edits are averaged, resampled and compared by.
+
+    Args:
+        edit_ids (`list[str]`):
+            The edits, sorted.
+        values (`dict[tuple[str, str], np.ndarray]`):
+            By protocol and score: mean over the edit's probes, shape `(edits,)`, NaN where it has none. The scores are
+            efficacy, generalization, locality, portability, `portability/<aspect>`, and, under the protocol `"text"`,
+            fluency (in bits) and consistency.
+        n_probes (`dict[str, int]`):
+            Probes by kind (of `generation`: texts), and of portability by `portability/<aspect>`.
+        protocol (`str`):
+            The one that fits the data: probability where every probe has both targets, else accuracy.
+    """
+
+    edit_ids: list[str]
+    values: dict[Key, np.ndarray]
+    n_probes: dict[str, int]
+    protocol: str
+
+
+def edit_means(predictions: Predictions) -> EditMeans:
+    """
+    Average predictions over each edit's probes, see [`EditMeans`].
+
+    Raises:
+        [`~hf_ftedit.EditError`]: as [`score`].
+    """
+    table = _table(predictions)
+    is_text = table["kind"] == "generation"
+    texts, probes = table[is_text], _probes(table[~is_text])
+    values = {("text", name): _by_edit(texts, name) for name in TEXT_SCORES if name in table}
+    n_probes = {kind: int((probes["kind"] == kind).sum()) for kind in KINDS} | {"generation": len(texts)}
+    hops = probes[probes["kind"] == "portability"]
+    for protocol in (name for name in PROTOCOLS if name in probes):
+        for kind, name in NAMES.items():
+            values[protocol, name] = _by_edit(probes[probes["kind"] == kind], protocol)
+        for aspect in sorted({*hops["aspect"]} - {""}):
+            values[protocol, f"portability/{aspect}"] = _by_edit(hops[hops["aspect"] == aspect], protocol)
+            n_probes[f"portability/{aspect}"] = int((hops["aspect"] == aspect).sum())
+    compared = probes.loc[probes["kind"] != "portability", "probability"]
+    fits = "probability" if len(compared) and compared.notna().all() else "accuracy"
+    return EditMeans(list(table["edit_id"].cat.categories), values, n_probes, fits)
+
+
+def _table(predictions: Predictions) -> pd.DataFrame:
+    """The columns that scoring reads, checked: texts as categories, everything else as numbers."""
+    table = _read(predictions)
+    if not len(table):
+        raise EditError("there are no predictions to score")
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise EditError(f"predictions lack the columns {', '.join(missing)}; give those that `predict` returns")
+    if "aspect" not in table:
+        table["aspect"] = ""
+    for name in table:
+        table[name] = _texts(table[name]) if TYPES[name] == "string" else _numbers(name, table[name])
+    _reject_unscorable(table)
+    table["aspect"] = table["aspect"].where(table["kind"] == "portability", "")
+    for name in _PROBE:
+        # Edits are sorted; the rest stands as it appears, so that means are summed up in the order of the table.
+        values = sorted({*table[name]}) if name == "edit_id" else pd.unique(table[name])
+        table[name] = pd.Categorical(table[name], values)
+    return table
+
+
+def _read(predictions: Any) -> pd.DataFrame:
+    """The columns that scoring reads, as they were written."""
+    rows = predictions
+    if isinstance(rows, (str, os.PathLike)):
+        rows = [row for _, row in read_rows(rows)]
+    if hasattr(rows, "to_pandas"):  # of `datasets` or PyArrow
+        rows = rows.to_pandas()
+    try:
+        # As objects: pandas would read integers with a gap as floats, and so give edits other names.
+        table = pd.DataFrame(rows, dtype=object).reset_index(drop=True)
+    except (ValueError, TypeError) as error:
+        raise EditError(f"predictions are no table ({first_line(error)}); give rows, columns or a file") from error
+    if "role" not in table and "target" in table and {*table["target"].dropna()} <= {"new", "true", ""}:
+        # Tables of 0.1.0 call it `target`; what is scored is their `answer`, which scoring does not read.
+        table = table.rename(columns={"target": "role"})
+    return table[[name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in table]]
+
+
+def _texts(values: pd.Series) -> list[str]:
+    return ["" if is_blank(value) else str(value) for value in values]
+
+
+def _numbers(name: str, values: pd.Series) -> np.ndarray:
+    try:
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise EditError(f"the column {name} holds what is no number ({error}); give numbers, or null") from error
+
+
+def _reject_unscorable(table: pd.DataFrame) -> None:
+    is_probe = table["kind"] != "generation"
+    for name in ("logprob", "token_accuracy"):
+        _reject(table, is_probe & table[name].isna(), f"{name} is not a number; evaluate again, in float32")
+    unknown = is_probe & ~table["role"].isin(["new", "true"])
+    _reject(table, unknown, "role is neither 'new' nor 'true'; give which target was scored")
+    _reject(table, is_probe & ~table["kind"].isin(KINDS), f"its kind is none of {', '.join(KINDS)}, generation")
+
+
+def _reject(table: pd.DataFrame, bad: pd.Series, reason: str) -> None:
+    """Raise [`~hf_ftedit.EditError`] about the first row that is `bad`."""
+    if bad.any():
+        edit_id, kind, probe = table.loc[bad.idxmax(), ["edit_id", "kind", "probe"]]
+        raise EditError(f"edit {edit_id!r}, {kind} probe {probe!r}: {reason}")
+
+
+def _probes(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each probe: its edit, kind and aspect, and its success by protocol, NaN where that is undefined."""
+    probe = rows.groupby(_PROBE, observed=True).ngroup()
+    expected = (rows["role"] == "true") == (rows["kind"] == "neighborhood")
+    _reject_contradictions(rows, probe, expected)
+    lacking = ~probe.isin(probe[expected])
+    _reject(rows, lacking, "there is no prediction of its expected target; predict both targets of a probe")
+    # Of the several answers of a portability probe, the best one counts.
+    best = rows[expected].groupby(probe[expected]).max(numeric_only=True)
+    rival = rows[~expected].groupby(probe[~expected])["logprob"].max().reindex(best.index)
+    probes = rows[_PROBE].loc[~probe.duplicated()].set_axis(probe[~probe.duplicated()]).sort_index()
+    probes["accuracy"] = best["token_accuracy"]
+    probes["probability"] = (best["logprob"] > rival).astype(float).where(rival.notna())
+    if all(name in rows and best[name].notna().any() for name in GENERATED):
+        probes[list(GENERATED)] = best[list(GENERATED)]
+    return probes
+
+
+def _reject_contradictions(rows: pd.DataFrame, probe: pd.Series, expected: pd.Series) -> None:
+    """A probe that stands twice counts once, so both rows must agree; only portability has several answers."""
+    single = rows["kind"] != "portability"
+    for name, part in (("logprob", single & expected), ("logprob", single & ~expected), ("token_accuracy", expected)):
+        values = rows.loc[part & single, name]
+        differs = values != values.groupby(probe[part & single]).transform("first")
+        _reject(rows, differs, "it has two different predictions; score one run at a time")
+
+
+def _by_edit(rows: pd.DataFrame, name: str) -> np.ndarray:
+    """Mean of a column over each edit's rows, shape `(edits,)`; NaN where it has none that is defined."""
+    rows = rows[rows[name].notna()]
+    edits, size = rows["edit_id"].cat.codes, len(rows["edit_id"].cat.categories)
+    with np.errstate(invalid="ignore"):
+        # Not `groupby(...).mean()`: it compensates rounding, and would change scores that are published by a last bit.
+        return np.bincount(edits, rows[name], size) / np.bincount(edits, minlength=size)
 
 
 def score(
@@ -52,21 +217,21 @@ def score(
 
     Raises:
         [`~hf_ftedit.EditError`]: a value is not a number, a probe has two different predictions or none of its
-            expected target, or the protocol cannot be computed.
+            expected target, the protocol cannot be computed, or there are no resamples.
     """
-    found = predictions if isinstance(predictions, EditMeans) else edit_means(predictions)
-    chosen = _chosen(found, protocol)
-    drawn = _resampled(found, n_resamples, seed)
-    scores = {name: _protocol_scores(found, name, drawn) for name in PROTOCOLS if (name, SCORED[0]) in found.values}
+    per_edit = _per_edit(predictions, n_resamples)
+    chosen = _chosen(per_edit, protocol)
+    intervals = _intervals(per_edit, n_resamples, seed)
+    scores = {name: _protocol_scores(per_edit, name, intervals) for name in _protocols(per_edit)}
     return {
         "protocol": chosen,
         **scores[chosen],
-        **_values(found, _reported(chosen)[len(SCORED) :], drawn),
+        **_values(per_edit, _reported(chosen)[len(SCORED) :], intervals),
         "edit_score_note": _note(scores[chosen]),
-        "n_edits": len(found.edit_ids),
-        "n_edits_scored": {name: _count(found, protocol, name) for protocol, name in _reported(chosen)},
-        "n_probes": {kind: n for kind, n in found.n_probes.items() if "/" not in kind},
-        "portability_aspects": _aspects(found, drawn),
+        "n_edits": len(per_edit.edit_ids),
+        "n_edits_scored": {key[1]: len(_defined(per_edit, key)) for key in _reported(chosen)},
+        "n_probes": {kind: n for kind, n in per_edit.n_probes.items() if "/" not in kind},
+        "portability_aspects": _aspects(per_edit, intervals),
         **scores,
     }
 
@@ -80,7 +245,7 @@ def compare(
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """
-    What changed between two measurements of the same edits, and whether chance could have made it.
+    Differences between two measurements of the same edits, with intervals and p-values.
 
     Args:
         before (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
@@ -102,7 +267,7 @@ def compare(
     Raises:
         [`~hf_ftedit.EditError`]: the two are not about the same edits.
     """
-    one, two = (item if isinstance(item, EditMeans) else edit_means(item) for item in (before, after))
+    one, two = _per_edit(before, n_resamples), _per_edit(after, n_resamples)
     if one.edit_ids != two.edit_ids:
         raise EditError("before and after are not about the same edits; predict both with one list of edits")
     chosen = _chosen(two, protocol)
@@ -138,73 +303,83 @@ def harmonic_mean(values: Sequence[float | None]) -> float | None:
     return float(_harmonic(np.array([values], dtype=float))[0])
 
 
-def _chosen(found: EditMeans, protocol: str) -> str:
-    chosen = found.protocol if protocol == "auto" else protocol
+def _per_edit(predictions: Predictions | EditMeans, n_resamples: int) -> EditMeans:
+    if n_resamples < 1:
+        raise EditError(f"n_resamples is {n_resamples}; give at least 1")
+    return predictions if isinstance(predictions, EditMeans) else edit_means(predictions)
+
+
+def _protocols(per_edit: EditMeans) -> list[str]:
+    """The protocols that can be computed."""
+    return [protocol for protocol in PROTOCOLS if (protocol, SCORED[0]) in per_edit.values]
+
+
+def _chosen(per_edit: EditMeans, protocol: str) -> str:
+    chosen = per_edit.protocol if protocol == "auto" else protocol
     if chosen not in PROTOCOLS:
         raise EditError(f"protocol is {protocol!r}; choose one of auto, {', '.join(PROTOCOLS)}")
-    if (chosen, SCORED[0]) not in found.values:
+    if chosen not in _protocols(per_edit):
         raise EditError(f"protocol {chosen!r} needs generated answers; predict with `generate=True`")
     return chosen
 
 
 def _reported(protocol: str) -> list[Key]:
-    """What is reported beside the edit score; the probability of portability is undefined, as it has no rival."""
+    """The scores beside the edit score; the probability of portability is undefined, as it has no rival."""
     other = "accuracy" if protocol == "probability" else protocol
     return [*((protocol, name) for name in SCORED), (other, "portability"), *(("text", name) for name in TEXT_SCORES)]
 
 
-def _resampled(found: EditMeans, n: int, seed: int) -> Intervals:
-    """The 95 % interval of every score, in percent; edit scores with them."""
-    keys = list(found.values)
-    places = {p: [keys.index((p, name)) for name in SCORED] for p in PROTOCOLS if (p, SCORED[0]) in keys}
+def _intervals(per_edit: EditMeans, n: int, seed: int) -> Intervals:
+    """The 95 % interval of every score and edit score, in percent, all from the same resamples."""
+    keys = list(per_edit.values)
+    places = {p: [keys.index((p, name)) for name in SCORED] for p in _protocols(per_edit)}
 
-    def statistic(drawn: np.ndarray) -> np.ndarray:
-        return np.column_stack([drawn, *(_harmonic(drawn[:, columns]) for columns in places.values())])
+    def statistic(resampled: np.ndarray) -> np.ndarray:
+        return np.column_stack([resampled, *(_harmonic(resampled[:, columns]) for columns in places.values())])
 
-    values = 100 * np.stack([found.values[key] for key in keys], axis=1)
+    values = 100 * np.stack([per_edit.values[key] for key in keys], axis=1)
     intervals = interval(bootstrap(values, statistic, n, seed))
     return dict(zip([*keys, *((protocol, "edit_score") for protocol in places)], intervals, strict=True))
 
 
-def _protocol_scores(found: EditMeans, protocol: str, drawn: Intervals) -> dict[str, Any]:
+def _protocol_scores(per_edit: EditMeans, protocol: str, intervals: Intervals) -> dict[str, Any]:
     names = SCORED if protocol == "probability" else (*SCORED, "portability")
-    values = _values(found, [(protocol, name) for name in names], drawn)
+    values = _values(per_edit, [(protocol, name) for name in names], intervals)
     total = harmonic_mean([values[name] for name in SCORED])
-    ci95 = None if total is None else drawn[protocol, "edit_score"]
+    ci95 = None if total is None else intervals[protocol, "edit_score"]
     return {"edit_score": total, "edit_score_ci95": ci95, **values}
 
 
-def _values(found: EditMeans, keys: Iterable[Key], drawn: Intervals) -> dict[str, Any]:
+def _values(per_edit: EditMeans, keys: Iterable[Key], intervals: Intervals) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for protocol, name in keys:
-        values[name] = _percent(found, protocol, name)
-        values[f"{name}_ci95"] = drawn.get((protocol, name))
+    for key in keys:
+        values[key[1]] = _percent(per_edit, key)
+        values[f"{key[1]}_ci95"] = intervals.get(key)
     return values
 
 
-def _percent(found: EditMeans, protocol: str, name: str) -> float | None:
+def _percent(per_edit: EditMeans, key: Key) -> float | None:
     """A score's mean over the edits that have it, times 100."""
-    values = found.values.get((protocol, name))
-    known = np.array([]) if values is None else values[~np.isnan(values)]
-    return 100 * float(known.mean()) if known.size else None
+    values = _defined(per_edit, key)
+    return 100 * float(values.mean()) if values.size else None
 
 
-def _count(found: EditMeans, protocol: str, name: str) -> int:
-    """Edits over which a score is averaged."""
-    values = found.values.get((protocol, name))
-    return 0 if values is None else int((~np.isnan(values)).sum())
+def _defined(per_edit: EditMeans, key: Key) -> np.ndarray:
+    """The values of the edits that have a score."""
+    values = per_edit.values.get(key, np.array([]))
+    return values[~np.isnan(values)]
 
 
-def _aspects(found: EditMeans, drawn: Intervals) -> dict[str, dict[str, Any]]:
+def _aspects(per_edit: EditMeans, intervals: Intervals) -> dict[str, dict[str, Any]]:
     """Portability by aspect: by accuracy, and by exact match and containment where answers were generated."""
-    names = [name for protocol, name in found.values if protocol == "accuracy" and "/" in name]
+    names = [name for protocol, name in per_edit.values if protocol == "accuracy" and "/" in name]
     return {
         name.partition("/")[2]: {
-            "portability": _percent(found, "accuracy", name),
-            "portability_ci95": drawn["accuracy", name],
-            **{other: _percent(found, other, name) for other in GENERATED if (other, name) in found.values},
-            "n_edits": _count(found, "accuracy", name),
-            "n_probes": found.n_probes[name],
+            "portability": _percent(per_edit, ("accuracy", name)),
+            "portability_ci95": intervals["accuracy", name],
+            **{other: _percent(per_edit, (other, name)) for other in GENERATED if (other, name) in per_edit.values},
+            "n_edits": len(_defined(per_edit, ("accuracy", name))),
+            "n_probes": per_edit.n_probes[name],
         }
         for name in names
     }
@@ -222,6 +397,5 @@ def _harmonic(values: np.ndarray) -> np.ndarray:
 
 
 def _note(summary: dict[str, Any]) -> str | None:
-    kinds = {name: kind for kind, name in NAMES.items()}
-    missing = [f"no {kinds[name]} probe: {name} is undefined" for name in SCORED if summary[name] is None]
-    return "; ".join(missing) or None
+    missing = [f"no {kind} probe: {name} is undefined" for kind, name in NAMES.items() if name in SCORED]
+    return "; ".join(note for note, name in zip(missing, SCORED, strict=True) if summary[name] is None) or None

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.predictions import COLUMNS, KINDS, EditMeans, edit_means
-from hf_ftedit.evaluation.scoring import compare, harmonic_mean, score
+from hf_ftedit.evaluation.scoring import COLUMNS, KINDS, EditMeans, compare, edit_means, harmonic_mean, score
 
 OTHER = {"new": "true", "true": "new"}
 
