@@ -18,7 +18,6 @@ from .score_format import edits_text as edits_text
 from .score_format import score_text as score_text
 from .scoring import GENERATED as GENERATED
 from .scoring import NAMES as NAMES
-from .scoring import TYPES as TYPES
 from .scoring import compare as compare
 from .scoring import score as score
 from .statistics import bootstrap as bootstrap
