@@ -42,18 +42,8 @@ def model_card(
     """
     Write the card of an edited model: its edits, use, scores, settings, limits.
 
-    Args:
-        records (`Sequence[EditRecord]`):
-            The edits; the first twenty are shown.
-        results (`Mapping`):
-            Content of `eval_results.json`. Its `answers` are the model's own to the first edits' prompts, before and
-            after; without them the edits' targets are shown.
-        recipe (`Mapping`):
-            Settings in `edit_config.yaml`.
-        provenance (`Mapping`, *optional*):
-            Its block `provenance`.
-        adapter (`bool`, *optional*, defaults to `True`):
-            Whether the folder holds an adapter rather than a whole model.
+    `results` is the content of `eval_results.json`, `recipe` and `provenance` that of `edit_config.yaml`; `adapter` is
+    `False` for a whole model.
     """
     return rendered("model_card.md", card=Card(records, results, recipe, provenance or {}, adapter))
 
@@ -67,7 +57,7 @@ class Card:
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     is_adapter: bool
-    most_rank = VLLM_RANKS[-1]
+    embedded, most_rank = EMBEDDED_NAME, VLLM_RANKS[-1]
 
     @property
     def metadata(self) -> str:
@@ -76,6 +66,7 @@ class Card:
         base: dict[str, Any] = {}
         if self.is_on_hub:
             base = {"base_model": self.base_model, "base_model_relation": kind}
+        # The Hub's own class: how scores stand in a card is its business, and changes.
         return ModelCardData(
             **base,
             datasets=self.datasets or None,
@@ -89,6 +80,7 @@ class Card:
     def _eval_results(self) -> list[EvalResult]:
         after = self.results["after"]
         sizes = {name: counts(after, name) for name in SCORES if after.get(name) is not None}
+        # Two decimals, as `verify` compares them with the rounded scores.
         return [
             EvalResult(
                 task_type="text-generation",
@@ -104,35 +96,18 @@ class Card:
         ]
 
     @property
-    def made_with(self) -> list[str]:
-        """Libraries with their versions."""
-        return [f"{name} {version}" for name, version in self.provenance.get("made_with", {}).items()]
-
-    @property
     def base_model(self) -> str:
         """Hub id of the base model, or the name of its folder."""
         return self.results["base_model"]
 
     @property
-    def revision(self) -> str | None:
-        """Commit of the base model when it was edited."""
-        return self.results.get("base_model_revision")
-
-    @property
-    def is_embedded(self) -> bool:
-        """`True` for the small model that the package brings."""
-        return self.base_model == EMBEDDED_NAME
-
-    @property
     def is_on_hub(self) -> bool:
         """`True` where the base model is one of the Hub: it has a namespace, or was loaded at a commit."""
-        has_commit = is_plain(self.base_model) and bool(self.revision)
-        return not self.is_embedded and (has_namespace(self.base_model) or has_commit)
-
-    @property
-    def repo_id(self) -> str | None:
-        """The repository of the card, once it is pushed."""
-        return self.provenance.get("repo_id")
+        if self.base_model == EMBEDDED_NAME:
+            return False
+        # A folder has no commit, so that a name like "gpt2" with one is of the Hub.
+        has_commit = bool(self.results.get("base_model_revision"))
+        return has_namespace(self.base_model) or (has_commit and is_plain(self.base_model))
 
     @property
     def datasets(self) -> list[str]:
@@ -155,19 +130,16 @@ class Card:
     def shown(self) -> list[tuple[str, str, str]]:
         """The first edits: prompt, answer before, answer after."""
         edits = self.edits[:SHOWN_EDITS]
+        # The model's own words where there are some: targets are what was wanted.
         if answers := self.results.get("answers"):
             pairs = zip(edits, answers, strict=False)
             return [(edit.prompt, answer["before"], answer["after"]) for edit, answer in pairs]
         return [(edit.prompt, edit.target_true or "—", edit.target_new) for edit in edits]
 
     @property
-    def example(self) -> Mapping[str, Any]:
-        """The snippet's `prompt`, and the `output` that it printed, if it ran."""
-        return self.results.get("example") or {"prompt": self.edits[0].prompt, "output": None}
-
-    @property
     def edit_id(self) -> str:
         """An edit to revoke in the example of the command."""
+        # Others would need quoting, differently in each shell.
         return next((edit.edit_id for edit in self.edits if is_plain(edit.edit_id)), "EDIT_ID")
 
     @property
@@ -182,8 +154,9 @@ class Card:
     @property
     def needed(self) -> list[str]:
         """Files and folders that the recipe needs beside it, as Markdown."""
+        # A recipe names files without their folders: it tells nothing of the machine that wrote it.
         names = {
-            "the base model": None if self.is_embedded or self.is_on_hub else self.base_model,
+            "the base model": None if self.is_on_hub or self.base_model == EMBEDDED_NAME else self.base_model,
             "the adapter": self.settings.get("adapter"),
             "the locality pool": self.settings.get("locality_pool"),
         }
@@ -276,6 +249,7 @@ def yaml_text(settings: Mapping[str, Any]) -> str:
 def rendered(template: str, **values: Any) -> str:
     """A template of the package with these values; names that it reads in vain are errors."""
     source = (files("hf_ftedit") / "templates" / template).read_text(encoding="utf-8")
+    # Not `autoescape`: it is for HTML. Each text of an edit passes one of the filters below instead.
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
     environment.filters["score"] = score_text

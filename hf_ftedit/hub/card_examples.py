@@ -19,25 +19,7 @@ def examples(
     *,
     chat_template: bool = False,
 ) -> dict[str, Any]:
-    """
-    Generate what `eval_results.json` holds for the card.
-
-    Args:
-        model (`PreTrainedModel`):
-            The edited model.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        prompts (`Sequence[str]`):
-            Prompts of the first edits, at least one.
-        before (`Sequence[str]`, *optional*):
-            The unedited model's greedy answers to them.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Ask through the chat template.
-
-    Returns:
-        `dict`: `example`, the first `prompt` and the `output` of the card's snippet; with `before`, also `answers`:
-        the model's answers to each prompt `before` and `after`.
-    """
+    """The `example` in `eval_results.json` for the card; with answers `before` also those after, as `answers`."""
     output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template)
     texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
     if before is not None:

@@ -19,17 +19,7 @@ READ_ROWS = 100  # the first ones, among which those that are shown are looked f
 
 
 def save_dataset_folder(folder: str | Path, dataset: DatasetDict, config: dict[str, Any]) -> None:
-    """
-    Write an augmented dataset as one Parquet file a split, with its card; `load_dataset(folder)` reads it.
-
-    Args:
-        folder (`str` or `Path`):
-            Where to.
-        dataset (`DatasetDict`):
-            The splits; empty ones are left out.
-        config (`dict`):
-            Settings of the augmentation, for the card.
-    """
+    """Write a dataset as one Parquet file for each split with rows, and its card; `load_dataset(folder)` reads it."""
     splits = filled(dataset)
     data_files = [{"split": name, "path": f"{name}.parquet"} for name in splits]
     metadata = {"configs": [{"config_name": "default", "data_files": data_files}]}
@@ -49,7 +39,8 @@ def card_of_dataset(settings: Mapping[str, Any], splits: DatasetDict, metadata: 
     public = {name: public_name(value) if isinstance(value, str) else value for name, value in settings.items()}
     sizes = {name: len(split) for name, split in splits.items()}
     rows = splits["train"].take(min(READ_ROWS, sizes["train"])).to_list() if "train" in splits else []
-    is_text = rows and {"prompt", "completion", "kind"} <= set(rows[0])  # rows of one's own may be tokens
+    # Rows of one's own may be tokens, which nobody can read.
+    is_text = rows and {"prompt", "completion", "kind"} <= set(rows[0])
     return dataset_card(public, sizes, metadata, rows if is_text else [])
 
 
@@ -59,19 +50,8 @@ def dataset_card(
     metadata: Mapping[str, Any],
     rows: Iterable[Mapping[str, str]] = (),
 ) -> str:
-    """
-    Write the card of an augmented edit dataset.
-
-    Args:
-        config (`Mapping`):
-            Settings of the augmentation.
-        sizes (`Mapping[str, int]`):
-            Rows of each split.
-        metadata (`Mapping`):
-            YAML metadata, such as `configs`; the tags of such a dataset are added.
-        rows (`Iterable[Mapping[str, str]]`, *optional*):
-            Some training rows; the first ones of each kind are shown.
-    """
+    """The card of an augmented dataset: metadata, sizes of its splits, the first rows of each kind, settings."""
+    # Others' tags stay in front: they chose them.
     tags = list(dict.fromkeys([*(metadata.get("tags") or ()), *TAGS]))
     kinds: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:

@@ -29,6 +29,7 @@ def hub_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        # All that the client raises; what is none of its own passes as it is.
         # The upload of a large file hides what happened behind a RuntimeError of its own.
         reason = error.__cause__ if type(error) is RuntimeError else error
         if message := _message(name, reason):
@@ -40,6 +41,7 @@ def _message(name: str, error: BaseException | None) -> str | None:
     """The line about an error of the Hub's client; `None` for errors of others."""
     from huggingface_hub import errors
 
+    # In this order: the first ones are kinds of the later ones.
     match error:
         case errors.HfHubHTTPError():
             return f"{name}: {_refusal(error)}"
@@ -70,6 +72,7 @@ def retried(call: Callable[[], Result]) -> Result:
     """The result of `call`, which is repeated after a while where the Hub is busy or the connection broke."""
     from huggingface_hub.errors import HTTPError
 
+    # Not `http_backoff` of huggingface_hub: it repeats one request, and a commit must be made of a fresh head.
     for wait in WAITS:
         try:
             return call()

@@ -90,25 +90,10 @@ def save_edit_folder(
     state_dict: dict[str, Any] | None = None,
 ) -> None:
     """
-    Write an edited model: for an adapter exactly the files of `ADAPTER_FILES`.
+    Write an edited model whole or not at all: for an adapter exactly the files of `ADAPTER_FILES`.
 
-    The files are written to a temporary folder and moved in when all are complete.
-
-    Args:
-        folder (`str` or `Path`):
-            Where to; an edited model that is there is replaced.
-        model ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
-            The edited model; a whole model is saved with its tokenizer.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        records (`Sequence[EditRecord]`):
-            The edits.
-        results (`dict`):
-            Scores before and after, see [`~hf_ftedit.EditTrainer.edit_results`].
-        recipe (`dict`):
-            Settings that reproduce it, with its provenance.
-        state_dict (`dict`, *optional*):
-            Gathered weights of a sharded model.
+    An edited model that is in the folder is replaced, other files stay. `recipe` holds the settings with their
+    provenance, `state_dict` the gathered weights of a sharded model.
     """
     with moved_in(Path(folder), replaced=_model_files(Path(folder))) as new:
         save_weights(new, model, tokenizer, state_dict)
@@ -123,6 +108,7 @@ def _model_files(folder: Path) -> list[str]:
     """Files of the model that is in `folder`: an adapter beside another model's weights would be put on those."""
     if not folder.is_dir():
         return []
+    # A folder without a readable recipe may still hold weights: those of PEFT or transformers.
     try:
         named = read_recipe(folder, folder.name)[PROVENANCE]["files"]
     except EditError:
@@ -138,9 +124,11 @@ def save_weights(
         model.save_pretrained(folder, state_dict=state_dict)
         tokenizer.save_pretrained(folder)
         return
+    # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub, and may save an embedding nobody trained.
     active = model.active_adapter
     model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False, selected_adapters=[active])
-    if active != "default":  # PEFT puts any other one into a folder of its name
+    # PEFT puts any other one into a folder of its name.
+    if active != "default":
         for file in (folder / active).iterdir():
             file.rename(folder / file.name)
         (folder / active).rmdir()
@@ -153,7 +141,8 @@ def _name_base(path: Path, revision: str | None) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
     config["revision"] = revision or config.get("revision")
-    if isinstance(config.get("target_modules"), list):  # a set of PEFT's, in another order in every process
+    # A set of PEFT's, in another order in every process: the same training is to give the same file.
+    if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
     write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -163,6 +152,7 @@ def _write_account(new: Path, saved: SavedEdits, *, write_card: bool = True) -> 
     if write_card:
         card = model_card(saved.records, saved.results, saved.recipe, saved.provenance, adapter=saved.is_adapter)
         write_text(new / CARD_FILE, card)
+    # The recipe comes last and is not in its own list: it cannot hold its own SHA-256.
     digests = {path.name: sha256(path) for path in sorted(new.iterdir())}
     provenance = {**saved.provenance, "files": {**saved.provenance.get("files", {}), **digests}}
     settings = yaml.safe_dump({**saved.recipe, PROVENANCE: provenance}, sort_keys=False, allow_unicode=True)
@@ -179,18 +169,7 @@ def sha256(path: Path) -> str:
 
 
 def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
-    """
-    Read a folder without its weights.
-
-    Args:
-        folder (`str` or `Path`):
-            An adapter folder.
-        name (`str`, *optional*):
-            Name of it in errors.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: it was not written by this package, or its files cannot be read.
-    """
+    """Read a folder without its weights; raises [`~hf_ftedit.EditError`] where this package did not write it."""
     folder, name = Path(folder), name or Path(folder).name
     recipe = read_recipe(folder, name)
     provenance = recipe.pop(PROVENANCE)
@@ -205,6 +184,7 @@ def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:
     """Content of `edit_config.yaml`; `provenance.files` is there in any case. Raises as [`read_edit_folder`]."""
     recipe = _loaded(folder / RECIPE_FILE, name, yaml.safe_load)
+    # Anybody may have written the file: whatever is no mapping counts as nothing, and is then missed by `verify`.
     provenance = recipe.pop("record", None) or recipe.get(PROVENANCE) or {}  # "record" is 0.1.0's name
     provenance = provenance if isinstance(provenance, dict) else {}
     files = provenance.get("files") or {}
@@ -240,19 +220,15 @@ def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | Non
 
 
 def published_files(folder: str | Path) -> list[Path]:
-    """
-    The files of a folder that are pushed: those that `edit_config.yaml` names, and it.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: a file is missing, was changed (the card may be), or is none to publish.
-    """
+    """The files to push: `edit_config.yaml` and those that it names, unchanged but for the card."""
     saved = read_edit_folder(folder)
     names, label = [*saved.provenance["files"], RECIPE_FILE], shown(saved.path.name)
     # A folder from elsewhere may link a file of this machine under a harmless name.
     if links := [name for name in names if (saved.path / name).is_symlink()]:
         raise EditError(f"{label}: {links[0]} is a link; put the file itself there, then push it")
     for name, digest in changed_files(saved.path, saved.provenance["files"]).items():
-        if name == CARD_FILE and digest:  # edited by hand
+        # Edited by hand, as authors do; `verify` compares its numbers, not its text.
+        if name == CARD_FILE and digest:
             continue
         what = "is missing" if digest is None else "was changed after it was written"
         raise EditError(f"{label}: {name} {what}; write the folder again, then push it")
@@ -268,6 +244,7 @@ def finish_folder(folder: str | Path, repo_id: str) -> None:
     by_hand = CARD_FILE in changed_files(saved.path, saved.provenance["files"])
     if saved.provenance.get("repo_id") == repo_id and not by_hand:
         return
+    # Only these two are written: weights are large, and stay where they are.
     with moved_in(saved.path) as new:
         if by_hand:
             shutil.copy(saved.path / CARD_FILE, new)  # its new SHA-256 goes into the recipe

@@ -84,6 +84,7 @@ def load_edited_model(
     """
     settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token}
     folder = fetch_folder(name, FETCHED, revision=revision, token=token)
+    # Not by the recipe: adapters and whole models of others are loaded too, they only have no account to check.
     if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         settings["revision"] = revision
         return load_model(name, dtype=dtype or "auto", **settings, **kwargs), load_tokenizer(name, **settings)
@@ -91,6 +92,7 @@ def load_edited_model(
     _check_weights(folder, name, revision, token)
     source, settings["revision"] = base_of(folder, saved, base_model)
     tokenizer = load_tokenizer(source, **settings)
+    # As measured: in another precision the scores on the card need not hold.
     recorded = saved.recipe.get("dtype") if saved else None
     model = load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
     if saved:
@@ -109,25 +111,7 @@ def fetch_adapter(name: str, *, revision: str | None = None, token: str | None =
 def fetch_folder(
     name: str, patterns: tuple[str, ...], *, revision: str | None = None, token: str | None = None
 ) -> Path:
-    """
-    The folder `name`, or the one in the cache with the files of the repository `name` of the Hub.
-
-    Args:
-        name (`str`):
-            Folder, or Hub id.
-        patterns (`tuple[str, ...]`):
-            Names of the files to fetch from the Hub, with `*` for any text; no others are.
-        revision (`str`, *optional*):
-            Branch, tag or commit; `main` by default.
-        token (`str`, *optional*):
-            Token of the Hub; the one of `hf auth login` by default.
-
-    Returns:
-        `Path`: the folder. Of one from the Hub, its name is the commit.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: there is no such folder or repository, or it cannot be reached.
-    """
+    """The folder `name`, or the one in the cache with files of a repository of the Hub, whose commit is its name."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -139,7 +123,8 @@ def fetch_folder(
     def fetch() -> Path:
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), token=token))
-        except LocalEntryNotFoundError as error:  # nor in the cache
+        except LocalEntryNotFoundError as error:
+            # Neither in the cache: the Hub was busy, or the connection broke, and another try may help.
             if error.__cause__ and may_pass(error.__cause__):
                 raise error.__cause__ from None
             raise
@@ -151,6 +136,7 @@ def fetch_folder(
 def _check_weights(folder: Path, name: str, revision: str | None, token: str | None) -> None:
     """Raise [`~hf_ftedit.EditError`] where the folder is no adapter saved as safetensors."""
     if not (folder / "adapter_model.safetensors").is_file():
+        # Asked of the Hub, as a pickle is never fetched.
         if "adapter_model.bin" in _listed_files(name, revision, token):
             raise EditError(
                 f"{shown(name)} has its weights in adapter_model.bin alone, which can run code when it is read; "
@@ -170,22 +156,10 @@ def _listed_files(name: str, revision: str | None, token: str | None) -> list[st
 
 
 def base_of(folder: Path, saved: SavedEdits | None, base_model: str | None = None) -> tuple[str, str | None]:
-    """
-    Name and commit of the base model of an adapter.
-
-    Args:
-        folder (`Path`):
-            The adapter's folder.
-        saved ([`SavedEdits`], *optional*):
-            Its account, where this package wrote it.
-        base_model (`str`, *optional*):
-            Another name of the base model; it is then taken as it is now.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: none is recorded.
-    """
+    """Name and commit of the base model of an adapter: `base_model` as it is now, or the recorded one."""
     from peft import PeftConfig
 
+    # Another copy has other commits, so that the recorded one is not asked of it.
     if base_model is not None:
         return base_model, None
     if saved:
@@ -198,6 +172,7 @@ def base_of(folder: Path, saved: SavedEdits | None, base_model: str | None = Non
 
 def check_base(model: PreTrainedModel, provenance: Mapping[str, Any], name: str) -> None:
     """Raise [`~hf_ftedit.EditError`] where the adapter `name` was made for other weights than the model's."""
+    # By the weights, not the name: a name says nothing of a copy on disk, nor of a branch that went on.
     recorded, actual = provenance.get("base_fingerprint"), weights_fingerprint(model)
     if recorded and actual and recorded != actual:
         raise EditError(

@@ -30,6 +30,7 @@ def markdown_text(text: str) -> str:
 def code_span(text: str) -> str:
     """`text` on one line as a code span, with as many backticks around it as it takes; not for the cell of a table."""
     text = one_line(text)
+    # A backslash does not escape a backtick inside a span: only a longer fence ends it later.
     fence = "`" * (_longest_run(text) + 1)
     pad = " " if text[:1] == "`" or text[-1:] == "`" else ""
     return f"{fence}{pad}{text}{pad}{fence}"
@@ -49,12 +50,14 @@ def one_line(text: str) -> str:
 
 def visible(text: str) -> str:
     """`text` with a name such as `[U+202E]` for characters that cannot be seen or turn the direction of writing."""
+    # Joiners come last: whether one is loose depends on what the steps before left beside it.
     text = "".join(_name(char) if _is_hidden(char) else char for char in text)
     return LOOSE_JOINER.sub(lambda char: _name(char[0]), LOOSE_SELECTOR.sub(lambda char: _name(char[0]), text))
 
 
 def literal(text: str) -> str:
     """`text` as a Python literal, with an escape for characters that cannot be seen."""
+    # `repr` would do but for quotes: it takes single ones, and double ones where a text has single ones.
     return json.dumps(text, ensure_ascii=False) if text.isprintable() and not SHAPELESS.search(text) else ascii(text)
 
 

@@ -74,6 +74,7 @@ def push_folder(
 
 def _repository(api: HfApi, repo_id: str, private: bool | None, repo_type: str | None = None) -> Any:
     """The page of the repository, which is made where it is not there; private where that is asked for."""
+    # `private` is heeded when a repository is made, and nobody is told when it was there before and public.
     page = api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True)
     if private and not api.repo_info(page.repo_id, repo_type=repo_type).private:
         raise EditError(f"{page.repo_id}: exists and is public; make it private on the Hub first, or push elsewhere")
@@ -86,6 +87,7 @@ def _commit(api: HfApi, name: str, folder: str | Path, revision: str | None, mes
 
     head = api.model_info(name, revision=revision)
     listed = {file.rfilename for file in head.siblings or ()}
+    # A name that was typed wrong must not cost somebody a model.
     if RECIPE_FILE not in listed and (other := sorted(listed - set(UNOWNED))):
         raise EditError(f"{name}: exists and holds something else ({shown(other[0])}); push to another name")
     finish_folder(folder, name)
@@ -99,6 +101,7 @@ def _commit(api: HfApi, name: str, folder: str | Path, revision: str | None, mes
 
 def _earlier_files(api: HfApi, name: str, commit: str | None) -> set[str]:
     """Names of the files that an earlier push put into the repository."""
+    # By name, not all that is there: license files and notes of others stay.
     recipe = Path(api.hf_hub_download(name, RECIPE_FILE, revision=commit))
     with suppress(EditError):  # somebody broke it there, and it is written again
         return {*ADAPTER_FILES, *read_recipe(recipe.parent, name)[PROVENANCE]["files"]}
@@ -106,21 +109,14 @@ def _earlier_files(api: HfApi, name: str, commit: str | None) -> set[str]:
 
 
 def check_pushable(repo_id: str, token: str | None = None) -> None:
-    """
-    Raise [`~hf_ftedit.EditError`] where the token may not write, or `repo_id` is no name; nothing is made yet.
-
-    Args:
-        repo_id (`str`):
-            Where to push later.
-        token (`str`, *optional*):
-            Token of the Hub; the one of `hf auth login` by default.
-    """
+    """Raise [`~hf_ftedit.EditError`] where the token may not write, or `repo_id` is no name; nothing is made yet."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
 
     with hub_errors(repo_id):
         validate_repo_id(repo_id)
         user = retried(HfApi(token=token).whoami)
+    # Fine-grained tokens say "fineGrained": whether they suffice is seen at the push.
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise EditError(f"{repo_id}: the token may only read; give one with write access")
 
@@ -171,6 +167,7 @@ def push_dataset(
     api = HfApi(token=token)
     with hub_errors(repo_id):
         page = retried(lambda: _repository(api, repo_id, private, "dataset"))
+        # Two commits, as `datasets` writes the first one, and its card has the metadata that ours must keep.
         commit = splits.push_to_hub(page.repo_id, token=token)
         pushed = api.hf_hub_download(page.repo_id, "README.md", repo_type="dataset", revision=commit.oid)
         api.upload_file(

@@ -10,15 +10,7 @@ from hf_ftedit.errors import EditError, shown
 
 
 class Conflict(NamedTuple):
-    """
-    Two edits that cannot both hold.
-
-    Args:
-        first (`str`), second (`str`):
-            The adapters.
-        edit (`EditRecord`), other (`EditRecord`):
-            Their edits.
-    """
+    """Two edits, each with the name of its adapter, that cannot both hold."""
 
     first: str
     edit: EditRecord
@@ -31,13 +23,7 @@ class Conflict(NamedTuple):
 
 
 def conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> list[Conflict]:
-    """
-    Edits of different adapters that give one prompt, or one subject and relation, different targets.
-
-    Args:
-        parts (`Mapping[str, Sequence[EditRecord]]`):
-            Edits by adapter.
-    """
+    """Edits of different adapters that give one prompt, or one subject and relation, different targets."""
     first_with: dict[Any, tuple[str, EditRecord]] = {}
     pairs: dict[tuple[str, str, str, str], Conflict] = {}
     for name, edits in parts.items():
@@ -51,13 +37,7 @@ def conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> list[Conflict]:
 
 
 def check_conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> None:
-    """
-    Raise [`~hf_ftedit.EditError`] where edits of two adapters conflict: merged weights would hold both sides.
-
-    Args:
-        parts (`Mapping[str, Sequence[EditRecord]]`):
-            Edits by adapter, named as the user did.
-    """
+    """Raise [`~hf_ftedit.EditError`] where edits of two adapters conflict; they are named as the user did."""
     if not (clashes := conflicts(parts)):
         return
     first, more = clashes[0], len(clashes) - 1

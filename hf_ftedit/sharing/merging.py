@@ -39,15 +39,7 @@ class Part(NamedTuple):
     """
     One adapter to merge.
 
-    Args:
-        name (`str`):
-            Its Hub id, or its folder's own name: safe to publish.
-        saved ([`SavedEdits`]):
-            Its edits, scores and settings.
-        revision (`str`, *optional*):
-            Its commit, where it is from the Hub.
-        weight (`float`):
-            Factor of its weights.
+    `name` is safe to publish, `revision` its commit where it is from the Hub, `weight` the factor of its weights.
     """
 
     name: str
@@ -117,12 +109,7 @@ def merge(
 
 
 def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", density: float = 0.5) -> PeftModel:
-    """
-    `base` with one adapter that PEFT's `add_weighted_adapter` makes of those of the parts.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: they cannot be combined so.
-    """
+    """`base` with one adapter that PEFT's `add_weighted_adapter` makes of those of the parts."""
     import torch
 
     model, names = base, [f"part{number}" for number in range(len(parts))]
@@ -131,11 +118,14 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
         config: Any = model.peft_config[name]
         if getattr(config, "use_dora", False) or getattr(config, "bias", "none") != "none":
             raise EditError(f"{shown(part.name)} has DoRA or biases, which cannot be merged; train all edits at once")
-        config.use_rslora = False  # the layers keep their own scale; PEFT would give it to the new adapter as well
+        # The layers keep the scale that they were loaded with; PEFT would give it to the new adapter once more.
+        config.use_rslora = False
     settings: dict[str, Any] = {"combination_type": combination_type}
     if any(word in combination_type for word in ("ties", "dare", "prune")):
-        settings["density"] = density  # the other kinds refuse it
-    torch.manual_seed(0)  # dare drops at random
+        # The other kinds refuse it.
+        settings["density"] = density
+    # Dare drops weights at random: the same parts are to give the same adapter.
+    torch.manual_seed(0)
     try:
         model.add_weighted_adapter(names, [part.weight for part in parts], MERGED, **settings)
     except ValueError as error:
@@ -154,10 +144,12 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
         raise EditError(f"weights are {len(weights)} and the adapters {len(names)}; give one weight for each")
     parts: list[Part] = []
     for name, weight in zip(names, weights or [1.0] * len(names), strict=True):
+        # Edits before weights: a folder without them is refused before anything large is fetched.
         saved = open_edits(name)
         fetch_adapter(name)
         public = public_name(name)
-        while public in [part.name for part in parts]:  # folders of one name in different places
+        # Folders of one name in different places: the credits on the card are told apart by a prime.
+        while public in [part.name for part in parts]:
             public += "'"
         # A snapshot of the Hub lies in the cache under its commit.
         parts.append(Part(public, saved, None if Path(name).is_dir() else saved.path.name, weight))
@@ -212,7 +204,8 @@ def _measure_and_write(
 ) -> None:
     """Measure all edits without and with the merged adapter, and write the folder from the first process."""
     recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in NOT_INHERITED}
-    provenance = provenance_of(recipe, model, [])  # before the adapter goes into the base model: it says its rank
+    # Before the adapter goes into the base model, which has no rank.
+    provenance = provenance_of(recipe, model, [])
     options, prompts = options_of(recipe), [edit.prompt for edit in edits[:SHOWN_EDITS]]
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with unedited(model):
@@ -236,7 +229,8 @@ def _measure_and_write(
 
 def _credits(parts: Sequence[Part], after: Measurement, edits: Sequence[EditRecord]) -> list[dict[str, Any]]:
     """Each part's edits and weight, and its efficacy alone and in the merged adapter."""
-    ids = {edit.prompt: edit.edit_id for edit in edits}  # an edit_id that two parts share was changed in one of them
+    # By prompt: an `edit_id` that two parts share was changed in one of them.
+    ids = {edit.prompt: edit.edit_id for edit in edits}
     rows = []
     for part in parts:
         own = [ids[edit.prompt] for edit in part.saved.records]

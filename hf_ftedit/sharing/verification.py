@@ -112,7 +112,8 @@ def verify(
     """
     folder = fetch_folder(name, FETCHED, revision=revision, token=token)
     files = read_recipe(folder, name)[PROVENANCE]["files"]
-    fetch_folder(name, tuple(files), revision=revision, token=token)  # a whole model's names stand in the recipe
+    # The names of a whole model's files are known by its recipe alone.
+    fetch_folder(name, tuple(files), revision=revision, token=token)
     checks = list(_file_checks(folder, files))
     try:
         saved = read_edit_folder(folder, name)
@@ -122,20 +123,20 @@ def verify(
     except EditError as error:
         if all(check.verdict != BAD for check in checks):
             raise
-        checks.append(Check("scores", "measured again", str(error), BAD))  # a damaged file may not even load
+        # A damaged file may not even load: that is a claim that fails, not an error of the user's.
+        checks.append(Check("scores", "measured again", str(error), BAD))
     return Verification(checks, None if Path(name).is_dir() else folder.name)
 
 
 def _measure_again(saved: SavedEdits, name: str, base_model: str | None, loading: Mapping[str, Any]) -> dict[str, Any]:
     """Scores without and with the edits, as `eval_results.json` holds them."""
-    options, seed = options_of(saved.recipe), saved.recipe.get("seed", 42)
+    options = options_of(saved.recipe)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts and not _has_own_texts(saved) else []
-    return results_of(
-        {
-            when: measure(model, tokenizer, saved.records, options, texts=texts, seed=seed, desc=f"Measuring {when}")
-            for when, model, tokenizer in _models(saved, name, base_model, loading)
-        }
-    )
+    settings: dict[str, Any] = {"options": options, "texts": texts, "seed": saved.recipe.get("seed", 42)}
+    measured = {}
+    for when, model, tokenizer in _models(saved, name, base_model, loading):
+        measured[when] = measure(model, tokenizer, saved.records, desc=f"Measuring {when}", **settings)
+    return results_of(measured)
 
 
 def _has_own_texts(saved: SavedEdits) -> bool:
@@ -155,8 +156,9 @@ def _models(
         "quantization_config": quantization_of(saved.recipe),
         **loading,
     }
+    # Before the base model is downloaded, which may be large.
     if saved.is_adapter:
-        check_adapter(saved.path, name)  # before the base model is downloaded
+        check_adapter(saved.path, name)
     model, tokenizer = load_checked(source, saved.records, revision=revision, **settings)
     check_base(model, saved.provenance, name)
     if saved.is_adapter:
@@ -166,7 +168,8 @@ def _models(
         yield "after", adapted, tokenizer
     else:
         yield "before", model, tokenizer
-        del model  # two whole models need not fit
+        # Two whole models need not fit into memory together.
+        del model
         yield "after", *load_checked(str(saved.path), saved.records, **settings)
 
 
@@ -177,6 +180,7 @@ def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
         yield Check(RECIPE_FILE, "SHA-256 of every file", "none", BAD)
     for name, claimed in files.items():
         digest = changed.get(name, claimed)
+        # Authors edit the card's text; its numbers are compared below.
         verdict = GOOD if name not in changed else (OPEN if name == CARD_FILE and digest else BAD)
         measured = f"sha256 {digest[:12]}" if digest else "missing"
         yield Check(name, f"sha256 {str(claimed)[:12]}", measured, verdict)
@@ -191,6 +195,7 @@ def _card_checks(saved: SavedEdits) -> Iterator[Check]:
     except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
         yield Check("card: model-index", "scores", "none that can be read", BAD)
         return
+    # Scores that the card claims and nobody measured are checked too, and differ.
     after = {name: saved.results["after"].get(name) for name in SCORES}
     for name, score in {**dict.fromkeys(claims), **after}.items():
         claimed, measured = claims.get(name), None if score is None else round(score, 2)
@@ -210,6 +215,7 @@ def _score_checks(saved: SavedEdits, scores: Mapping[str, Any], tolerance: float
             if claimed is None and measured is None:
                 continue
             verdict = GOOD if _is_close(claimed, measured, tolerance) else BAD
+            # Their author has the texts: a claim that cannot be measured is neither right nor wrong.
             if name == "perplexity" and _has_own_texts(saved):
                 verdict = OPEN
             yield Check(f"{when}: {label}", _text(claimed), _text(measured), verdict)
