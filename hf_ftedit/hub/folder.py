@@ -76,9 +76,6 @@ class SavedEdits(NamedTuple):
         return (self.path / CONFIG_FILE).is_file()
 
 
-# Written
-
-
 def save_edit_folder(
     folder: str | Path,
     model: Any,
@@ -165,9 +162,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Read
-
-
 def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
     """Read a folder without its weights; raises [`~hf_ftedit.EditError`] where this package did not write it."""
     folder, name = Path(folder), name or Path(folder).name
@@ -207,9 +201,6 @@ def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]
     if not isinstance(content, dict):
         raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or download it again")
     return content
-
-
-# Published
 
 
 def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | None]:

@@ -89,7 +89,7 @@ def load_edited_model(
         settings["revision"] = revision
         return load_model(name, dtype=dtype or "auto", **settings, **kwargs), load_tokenizer(name, **settings)
     saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() else None
-    _check_weights(folder, name, revision, token)
+    check_adapter(folder, name)
     source, settings["revision"] = base_of(folder, saved, base_model)
     tokenizer = load_tokenizer(source, **settings)
     # As measured: in another precision the scores on the card need not hold.
@@ -104,7 +104,7 @@ def load_edited_model(
 def fetch_adapter(name: str, *, revision: str | None = None, token: str | None = None) -> Path:
     """The folder of an adapter, from the Hub where there is no such folder; raises where it is no safe adapter."""
     folder = fetch_folder(name, FETCHED, revision=revision, token=token)
-    _check_weights(folder, name, revision, token)
+    check_adapter(folder, name)
     return folder
 
 
@@ -131,28 +131,6 @@ def fetch_folder(
 
     with hub_errors(name):
         return retried(fetch)
-
-
-def _check_weights(folder: Path, name: str, revision: str | None, token: str | None) -> None:
-    """Raise [`~hf_ftedit.EditError`] where the folder is no adapter saved as safetensors."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        # Asked of the Hub, as a pickle is never fetched.
-        if "adapter_model.bin" in _listed_files(name, revision, token):
-            raise EditError(
-                f"{shown(name)} has its weights in adapter_model.bin alone, which can run code when it is read; "
-                "ask its author for safetensors"
-            )
-        raise EditError(f"{shown(name)} has no adapter_model.safetensors; give a folder or Hub id of an adapter")
-    check_adapter(folder, name)
-
-
-def _listed_files(name: str, revision: str | None, token: str | None) -> list[str]:
-    from huggingface_hub import HfApi
-
-    if Path(name).is_dir():
-        return [path.name for path in Path(name).iterdir()]
-    with hub_errors(name):
-        return retried(lambda: HfApi(token=token).list_repo_files(name, revision=revision))
 
 
 def base_of(folder: Path, saved: SavedEdits | None, base_model: str | None = None) -> tuple[str, str | None]:

@@ -158,7 +158,10 @@ def check_adapter(folder: str | Path, name: str | None = None) -> None:
 
     folder, name = Path(folder), name or str(folder)
     if not (folder / "adapter_model.safetensors").is_file():
-        raise EditError(f"adapter {name!r} has no adapter_model.safetensors; give the folder of an adapter")
+        raise EditError(
+            f"adapter {name!r} has no adapter_model.safetensors; give the folder or Hub id of an adapter; pickled "
+            "weights can run code and are not read: ask their author for safetensors"
+        )
     try:
         PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -8,21 +8,14 @@ from peft import PeftModel
 from peft.utils.hotswap import hotswap_adapter
 from safetensors import safe_open
 
-from hf_ftedit.cli.app import main
 from hf_ftedit.models.loading import load_model, load_tokenizer
 
 PROMPTS = ("Emma is a work by", "The capital of Tanzania is", "The city of birth of Harry Houdini is")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Two adapters of three edits each."""
-    folder = tmp_path_factory.mktemp("serving")
-    for name, seed in (("a", "1"), ("b", "2")):
-        output = str(folder / name)
-        settings = ["--max_edits", "3", "--num_train_epochs", "1", "--seed", seed, "--output_dir", output]
-        assert main(["train", *settings]) == 0
-    return folder / "a", folder / "b"
+def folders(adapters):
+    return adapters / "a", adapters / "b"
 
 
 def logits(model):

@@ -12,19 +12,17 @@ from hf_ftedit import load_edited_model, merge, read_edits, verify
 from hf_ftedit.cli.app import main
 from hf_ftedit.data.records import write_jsonl
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.loading import asset, load_model
+from hf_ftedit.models.loading import load_model
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(adapters, tmp_path_factory):
     """Two adapters of twenty edits each, and a copy of the first whose edits contradict three of its own."""
-    folder, edits = tmp_path_factory.mktemp("merging"), read_edits(asset("edits.jsonl"), limit=40)
-    for name, part in (("a", edits[:20]), ("b", edits[20:])):
-        write_jsonl(part, folder / f"{name}.jsonl")
-        args = ["--edits", str(folder / f"{name}.jsonl"), "--output_dir", str(folder / name)]
-        assert main(["train", *args]) == 0
+    folder = tmp_path_factory.mktemp("merging") / "adapters"
+    shutil.copytree(adapters, folder)
     shutil.copytree(folder / "a", folder / "c")
-    write_jsonl([replace(edit, target_new="Jonathan Swift") for edit in edits[:3]], folder / "c" / "edits.jsonl")
+    edits = read_edits(folder / "a.jsonl", limit=3)
+    write_jsonl([replace(edit, target_new="Jonathan Swift") for edit in edits], folder / "c" / "edits.jsonl")
     return folder
 
 
