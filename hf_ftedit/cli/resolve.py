@@ -15,6 +15,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.hub import RECIPE_FILE, SavedEdits, fetch_adapter, read_recipe
 from hf_ftedit.models import EMBEDDED_NAME, asset
+from hf_ftedit.training import inherited
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -28,19 +29,7 @@ def embedded_settings(model_name: str | None) -> dict[str, Any]:
 
 
 def inherited_settings(saved: SavedEdits, name: str, pool: str | None) -> dict[str, Any]:
-    """
-    The settings of the adapter that `train` goes on from.
-
-    Args:
-        saved ([`SavedEdits`]):
-            The adapter's folder.
-        name (`str`):
-            The adapter.
-        pool (`str`, *optional*):
-            The option `locality_pool`; without it the adapter's pool must be here, or be one of the Hub.
-    """
-    from hf_ftedit.training import inherited
-
+    """The settings of the adapter `name` that `train` goes on from; its locality pool must be here, or named anew."""
     settings = inherited(saved.recipe)
     own = settings.get("locality_pool")
     if settings.get("model_name_or_path") == EMBEDDED_NAME and own == Path(asset("locality_pool.jsonl")).name:
@@ -59,9 +48,12 @@ def open_adapter(name: str) -> tuple[Path, dict[str, Any]]:
     return folder, read_recipe(folder, name) if (folder / RECIPE_FILE).is_file() else {}
 
 
-def edit_source(options: CommonOptions) -> str | None:
+def edit_source(options: CommonOptions) -> str:
     """The option `edits`; the embedded ones with the embedded model."""
-    return options.edits or _embedded(options, "edits.jsonl")
+    source = options.edits or _embedded(options, "edits.jsonl")
+    if source is None:
+        raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
+    return source
 
 
 def pool_source(options: CommonOptions) -> str | None:
@@ -73,17 +65,9 @@ def _embedded(options: CommonOptions, file: str) -> str | None:
     return asset(file) if options.model_name_or_path in (None, EMBEDDED_NAME) else None
 
 
-def require_edits(source: str | None) -> str:
-    """Raise where no edits were named: only the embedded model brings some."""
-    if source is None:
-        raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
-    return source
-
-
 def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
     """The edits of a verb that does not train, checked."""
-    source = require_edits(edit_source(options))
-    edits = read_edits(source, options.format, options.max_edits, skip_invalid=options.skip_invalid)
+    edits = read_edits(edit_source(options), options.format, options.max_edits, skip_invalid=options.skip_invalid)
     if options.measure_fluency:
         check_fluency(edits)
     return edits

@@ -14,7 +14,6 @@ from hf_ftedit.cli.resolve import (
     inherited_settings,
     model_settings,
     pool_source,
-    require_edits,
 )
 from hf_ftedit.hub import open_edits
 from hf_ftedit.models import EMBEDDED_NAME
@@ -31,14 +30,14 @@ def run(argv: Sequence[str]) -> None:
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
     options = options_of("train", arguments, defaults)
     check_output_dir(options.output_dir, options.resume)
-    edits = options.edits if adapter else require_edits(edit_source(options))
+    edits = options.edits if adapter else edit_source(options)
     task = read_task(options, edits, locality_pool=pool_source(options), adapter=adapter)
-    hide_brief_bars(len(task.edits))
-    config, model_config = _settings(arguments, {**defaults, **vars(options)})
     if options.resume and is_finished(options.output_dir):
         if is_first_process():
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
         return
+    hide_brief_bars(len(task.edits))
+    config, model_config = _settings(arguments, {**defaults, **vars(options)})
     _train(task, config, model_config, options.resume)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +11,7 @@ from accelerate.utils import get_int_from_env
 from trl import ModelConfig, SFTConfig
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.options import OUTPUT_FOLDER, EditOptions
+from hf_ftedit.options import OUTPUT_FOLDER, EditOptions, option
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -45,28 +45,24 @@ class EditConfig(EditOptions, SFTConfig):
         [`~hf_ftedit.EditError`]: an option has a value that it cannot take.
     """
 
-    output_dir: str | None = field(default=OUTPUT_FOLDER, metadata={"help": "Where the adapter folder is written."})
-    learning_rate: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Peak learning rate; 0.287 / the model's hidden size if not given."}
+    output_dir: str | None = option(OUTPUT_FOLDER, "Where the adapter folder is written.")
+    learning_rate: float | None = option(  # type: ignore[assignment]
+        None, "Peak learning rate; 0.287 / the model's hidden size if not given."
     )
-    num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the rows."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows of a batch on one device."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "How batches are drawn; rows of similar length go together."}
+    num_train_epochs: float = option(6.0, "Passes over the rows.")
+    per_device_train_batch_size: int = option(32, "Rows of a batch on one device.")
+    lr_scheduler_type: str = option("cosine", "Learning-rate schedule.")
+    train_sampling_strategy: str = option(
+        "group_by_length", "How batches are drawn; rows of similar length go together."
     )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Most tokens of a row; a longer one is an error, never cut."}
+    max_length: int | None = option(None, "Most tokens of a row; a longer one is an error, never cut.")
+    activation_checkpointing: bool | None = option(
+        False, "Recompute activations to save memory, at about 20 percent more time."
     )
-    activation_checkpointing: bool | None = field(
-        default=False, metadata={"help": "Recompute activations to save memory, at about 20 percent more time."}
-    )
-    save_strategy: str = field(
-        default="no", metadata={"help": "When checkpoints are written; 'steps' or 'epoch' to resume."}
-    )
-    hub_strategy: str = field(default="end", metadata={"help": "When to push; only the finished adapter is."})
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Look for trained weights that have no part in a batch, at a cost (DDP)."}
+    save_strategy: str = option("no", "When checkpoints are written; 'steps' or 'epoch' to resume.")
+    hub_strategy: str = option("end", "When to push; only the finished adapter is.")
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Look for trained weights that have no part in a batch, at a cost (DDP)."
     )
 
     def __post_init__(self) -> None:
@@ -99,19 +95,16 @@ class EditConfig(EditOptions, SFTConfig):
 class EditModelConfig(ModelConfig):
     """[`~trl.ModelConfig`] with the paper's LoRA on by default: rank 32, alpha 64, dropout 0.05, all linear layers."""
 
-    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter; see also `full_finetune`."})
-    lora_r: int = field(default=32, metadata={"help": "Rank of the LoRA."})
-    lora_alpha: int = field(default=64, metadata={"help": "Scale of the LoRA, times 1/rank."})
-    lora_target_modules: list[str] | None = field(
-        default_factory=lambda: ["all-linear"],
-        metadata={"help": "Layers that get a LoRA; all linear ones by default."},
+    use_peft: bool = option(True, "Train a LoRA adapter; see also `full_finetune`.")
+    lora_r: int = option(32, "Rank of the LoRA.")
+    lora_alpha: int = option(64, "Scale of the LoRA, times 1/rank.")
+    lora_target_modules: list[str] | None = option(
+        ["all-linear"], "Layers that get a LoRA; all linear ones by default."
     )
-    dtype: str | None = field(
-        default=None,
-        metadata={
-            "help": "Precision of the weights: bfloat16 on a GPU that has it, else float32, unless given.",
-            "choices": ["auto", "bfloat16", "float16", "float32"],
-        },
+    dtype: str | None = option(
+        None,
+        "Precision of the weights: bfloat16 on a GPU that has it, else float32, unless given.",
+        choices=["auto", "bfloat16", "float16", "float32"],
     )
 
     def __post_init__(self) -> None:
@@ -129,12 +122,6 @@ def learning_rate_for(config: PretrainedConfig, *, full_finetune: bool = False) 
     7e-5 is what Gangadhar & Stratos (2024) train a LoRA on GPT-J with. That Adam's best learning rate is inversely
     proportional to the width is from Yang et al. (2022, arXiv 2203.03466, table 3). At a hidden size of 256 half and
     twice the rate were worse, and so was more than a tenth of it for all weights: see examples/benchmarks/README.md.
-
-    Args:
-        config ([`~transformers.PretrainedConfig`]):
-            The model's configuration.
-        full_finetune (`bool`, *optional*, defaults to `False`):
-            All weights are trained: a tenth of a LoRA's rate.
     """
     width = getattr(config.get_text_config(), "hidden_size", 4096)
     return float(f"{7e-5 * 4096 / width / (10 if full_finetune else 1):.2g}")

@@ -19,17 +19,7 @@ if TYPE_CHECKING:
 
 
 def adapter_for(model: PreTrainedModel, args: EditConfig, config: PeftConfig | None) -> PeftConfig | None:
-    """
-    The adapter to put on `model`: the one of the user, or the paper's; none on a model that has one already.
-
-    Args:
-        model (`PreTrainedModel`):
-            The model to train.
-        args ([`EditConfig`]):
-            `adapter`, `full_finetune`, `lora_embedding` and `lora_layers`.
-        config (`PeftConfig`, *optional*):
-            The adapter of the user.
-    """
+    """The adapter to put on `model`: the user's `config`, or the paper's; none on a model that has one already."""
     if hasattr(model, "peft_config") and args.adapter:
         return None  # the adapter that training goes on from is as it is
     if hasattr(model, "peft_config") or (args.full_finetune and config is None):

@@ -16,27 +16,14 @@ from hf_ftedit.evaluation import NAMES, Measurement, bootstrap, interval, means,
 
 @dataclass
 class Measurements:
-    """
-    The measurements of a run's edits that are still true.
+    """A run's measurements that are still true: of the unedited model, and the newest of the edited one."""
 
-    Args:
-        read (`list[EditRecord]`):
-            The edits as they were read.
-        before ([`Measurement`], *optional*):
-            Of the unedited model.
-        after ([`Measurement`], *optional*):
-            Of the edited model, the newest only: of many probes one is large.
-        step (`int`):
-            The step of training after which `after` was measured.
-        earlier (`dict`):
-            Scores of the edits of the adapter that training went on from, before it.
-    """
-
+    # Only one of the edited model is kept: of many probes one is large.
     read: list[EditRecord]
     before: Measurement | None = None
     after: Measurement | None = None
-    step: int = 0
-    earlier: dict[str, Any] = field(default_factory=dict)
+    step: int = 0  # of training, after which `after` was measured
+    earlier: dict[str, Any] = field(default_factory=dict)  # scores of the edits of the adapter to go on from
 
     @property
     def records(self) -> list[EditRecord]:
@@ -66,17 +53,7 @@ def scores_of(predictions: Mapping[str, Sequence[Any]], edit_ids: Iterable[str],
 
 
 def retention(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """
-    How an adapter's edits did before and after training went on from it, as `eval_results.json` holds it.
-
-    Args:
-        before (`Mapping`):
-            Their scores with the adapter as it was.
-        after (`Mapping`):
-            Their scores now.
-        name (`str`):
-            The adapter.
-    """
+    """Scores of an adapter's edits before and after training went on from it, as `eval_results.json` holds them."""
     names = [key for score in ("edit_score", *NAMES.values()) for key in (score, f"{score}_ci95")]
     both = {when: {key: scores[key] for key in names} for when, scores in (("before", before), ("after", after))}
     return {"adapter": name, "n_edits": after["n_edits"], **both}
@@ -86,7 +63,7 @@ def revocation(
     prompts: Sequence[Sequence[str]], answers: tuple[list[str], list[str]], efficacy: float | None, name: str
 ) -> dict[str, Any]:
     """
-    How many revoked edits are answered as the base model answers them, as `eval_results.json` holds it.
+    The share of revoked edits that are answered as the base model answers them, as `eval_results.json` holds it.
 
     Args:
         prompts (`Sequence[Sequence[str]]`):
@@ -97,12 +74,10 @@ def revocation(
             Efficacy of the revoked edits now, in percent.
         name (`str`):
             The adapter that they were taken from.
-
-    Returns:
-        `dict`: `back` is the mean over each edit's prompts, then over the edits, in percent, with `back_ci95`.
     """
     same = map(eq, *answers)
     shares = [100 * np.mean(list(islice(same, len(group)))) for group in prompts]
+    # As scores are: the mean over an edit's prompts first, then over the edits, which are what is drawn again.
     values = np.array(shares)[:, None]
     (back,), (ends,) = means(values), interval(bootstrap(values, lambda mean: mean, 1000, 0))
     counts = {"n_edits": len(prompts), "n_probes": sum(map(len, prompts))}

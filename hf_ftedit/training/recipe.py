@@ -12,40 +12,20 @@ from hf_ftedit.data import is_hub_dataset
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import public_name, weights_fingerprint
 from hf_ftedit.options import PROVENANCE, EditOptions
-from hf_ftedit.training.config import EditConfig, EditModelConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-# What of the training arguments decides the weights. An allow-list: arguments also hold tokens and paths.
+    from hf_ftedit.training.config import EditConfig
+
+# The training arguments that decide the weights. An allow-list: arguments also hold tokens and paths.
 TRAINING_KEYS = (
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "weight_decay",
-    "optim",
-    "optim_args",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "max_length",
-    "train_sampling_strategy",
-    "dataloader_drop_last",
-    "average_tokens_across_devices",
-    "bf16",
-    "fp16",
-    "seed",
-    "data_seed",
-    "loss_type",
-    "label_smoothing_factor",
-    "neftune_noise_alpha",
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "optim_args"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "max_length", "train_sampling_strategy"),
+    *("dataloader_drop_last", "average_tokens_across_devices", "bf16", "fp16", "seed", "data_seed"),
+    *("loss_type", "label_smoothing_factor", "neftune_noise_alpha"),
 )
 LIBRARIES = ("transformers", "trl", "peft", "torch")
 LORA_KEYS = {
@@ -72,19 +52,8 @@ def recipe_of(
     """
     Settings that reproduce an adapter, as flags of `hf-ftedit train`: what `edit_config.yaml` holds.
 
-    Args:
-        args ([`EditConfig`]):
-            The settings of the run.
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            The model that is trained: its name, commit, precision, quantization and LoRA.
-        lora_targets (`str` or `list[str]`, *optional*):
-            Target modules as they were set: PEFT writes out the names of `"all-linear"`.
-        row_settings (`Mapping`, *optional*):
-            Settings of a builder that made the rows, where they were not those of `args`.
-        given_in_python (`Sequence[str]`, *optional*):
-            Arguments that no command line can repeat.
-        processes (`int`, *optional*, defaults to `1`):
-            Processes that trained.
+    `lora_targets` are the LoRA's modules as they were set, since PEFT writes out the names of `"all-linear"`, and
+    `row_settings` those of a builder of the user, where they are not those of `args`.
     """
     config, rows = model.config, row_settings or {}
     settings: dict[str, Any] = {
@@ -111,15 +80,8 @@ def recipe_of(
 
 
 def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    The settings of a downloaded `edit_config.yaml` that another training may reuse.
-
-    An allow-list, as the file may come from anyone: no folder, token, code, or settings of the run.
-
-    Args:
-        recipe (`Mapping`):
-            What the file holds.
-    """
+    """The settings of a downloaded `edit_config.yaml` that another training may reuse."""
+    # An allow-list, as the file may come from anyone: no folder, token, code, or settings of the run.
     own = {"edits", "format", "max_edits", "adapter", "revoke", "full_finetune"}
     names = {option.name for option in fields(EditOptions)} - own
     names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules", "model_name_or_path", "dtype"}
@@ -127,16 +89,7 @@ def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(recipe: Mapping[str, Any]) -> EditOptions:
-    """
-    The settings with which the edits of an adapter were measured.
-
-    Args:
-        recipe (`Mapping`):
-            What its `edit_config.yaml` holds.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: a setting is of a wrong type.
-    """
+    """The settings with which the edits of an adapter were measured; an `EditError` where one is of a wrong type."""
     names = {field.name for field in fields(EditOptions)} - {"adapter", "revoke"}
     try:
         return EditOptions(**{name: recipe[name] for name in names if name in recipe})
@@ -150,6 +103,8 @@ def quantization_of(recipe: Mapping[str, Any]) -> Any:
     """How the base model was quantized, as `from_pretrained` takes it."""
     from trl import get_quantization_config
 
+    from hf_ftedit.training.config import EditModelConfig
+
     settings = {name: recipe[name] for name in (*QUANTIZATION_KEYS, "dtype") if name in recipe}
     return get_quantization_config(EditModelConfig(**settings))
 
@@ -158,17 +113,8 @@ def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any])
     """
     The block `provenance` of `edit_config.yaml`: versions and the like, which are no settings of `hf-ftedit train`.
 
-    Args:
-        recipe (`Mapping`):
-            The settings.
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            The edited model.
-        sources (`Iterable`):
-            Where edits and facts came from: those that are datasets of the Hub are named.
-
-    Returns:
-        `dict`: `made_with` (versions), `changed` (settings that are not the defaults), `datasets`, and, of an adapter,
-        its `rank` and `base_fingerprint`, see [`~hf_ftedit.models.loading.weights_fingerprint`].
+    It names the settings that are not the defaults, and those of `sources` that are datasets of the Hub; of an adapter
+    its rank, and the fingerprint of its base model, by which a wrong base model is known.
     """
     defaults = _defaults()
     provenance: dict[str, Any] = {
@@ -185,6 +131,8 @@ def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any])
 
 def _defaults() -> dict[str, Any]:
     """Defaults of the settings that a user may choose to change; what follows the hardware is not among them."""
+    from hf_ftedit.training.config import EditConfig, EditModelConfig
+
     owners = (EditConfig, EditModelConfig)
     options = {option.name: option for owner in owners for option in fields(owner) if option.init}
     others = ("edits", "locality_pool", "perplexity_texts", "adapter", "revoke", "bf16", "dtype")

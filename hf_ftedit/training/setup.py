@@ -28,24 +28,12 @@ if TYPE_CHECKING:
 
 
 class Rows(NamedTuple):
-    """
-    Training rows, ready for [`~trl.SFTTrainer`].
-
-    Args:
-        train (`Dataset`, `IterableDataset` or `dict`):
-            Rows to train on: tokenized where `are_tokenized`, else as they were passed.
-        evaluation (`Dataset` or `dict`, *optional*):
-            Rows whose loss is evaluated, likewise.
-        are_tokenized (`bool`):
-            Whether they are prompt-completion rows, whose target boundary this package decides; TRL prepares others.
-        settings (`dict`):
-            The builder's settings where a builder made them; else those of the trainer hold.
-    """
+    """Training rows for [`~trl.SFTTrainer`], and rows whose loss is evaluated; TRL prepares those not tokenized."""
 
     train: Any
     evaluation: Any
     are_tokenized: bool
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # of the user's builder, where one made the rows
 
 
 def as_edit_config(args: TrainingArguments | None) -> EditConfig:
@@ -82,23 +70,7 @@ def load_for(
     args: EditConfig,
     quantization_config: Any = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """
-    The model to train, with the adapter that the task goes on from, and its tokenizer.
-
-    The edits are seen to fit into its context before its weights are read.
-
-    Args:
-        task ([`EditTask`]):
-            The task.
-        model (`str` or `PreTrainedModel`, *optional*):
-            Model, Hub id or folder; with a continuation it defaults to its adapter's base model.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Defaults to the model's.
-        args ([`EditConfig`]):
-            `chat_template`, `trust_remote_code` and `model_init_kwargs`, which is emptied once used.
-        quantization_config (`BitsAndBytesConfig`, *optional*):
-            Quantization of a model given by name.
-    """
+    """The model to train, with the adapter to go on from; the edits fit into its context, or no weights are read."""
     loading = dict(args.model_init_kwargs or {})  # type: ignore[arg-type]
     prior = task.continuation
     if prior:
@@ -133,17 +105,11 @@ def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
 
 
 def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> Rows:
-    """
-    The task's edits augmented and tokenized; rows that were passed are tokenized where they are prompt-completion.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: a row is longer than `args.max_length` or the model's context, or the processes
-            of `accelerate launch` have different rows.
-    """
+    """The task's edits augmented and tokenized; rows of the user are tokenized where they are prompt-completion."""
     source = task.rows if task.rows is not None else _builder(task, model, tokenizer, args)
     rows, settings = source, dict[str, Any]()
     if isinstance(source, EditDatasetBuilder):
-        source.check_same()
+        source.check_same()  # the processes of `accelerate launch` read the edits each by itself
         rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
         settings = source.settings if source is task.rows else {}
     eval_rows, are_tokenized = task.eval_rows, is_prompt_completion(rows)

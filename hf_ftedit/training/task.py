@@ -20,26 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Continuation:
-    """
-    Continued training: the edits of an existing adapter plus new ones, minus revoked ones.
+    """Continued training: the edits of an existing adapter plus new ones, minus revoked ones."""
 
-    Args:
-        name (`str`):
-            The adapter's name, safe to publish.
-        saved ([`SavedEdits`]):
-            The adapter's folder.
-        edits (`list[EditRecord]`):
-            Edits to train: the adapter's own first, then new ones.
-        earlier (`list[str]`):
-            `edit_id` of the adapter's own edits that stay.
-        revoked (`list[EditRecord]`):
-            The adapter's own edits that are taken back.
-    """
-
-    name: str
+    name: str  # safe to publish
     saved: SavedEdits
-    edits: list[EditRecord]
-    earlier: list[str]
+    edits: list[EditRecord]  # to train: the adapter's own first
+    earlier: list[str]  # `edit_id` of its own edits that stay
     revoked: list[EditRecord]
 
 
