@@ -15,17 +15,7 @@ RESULTS_FILE = "eval_results.json"
 def save_results_folder(
     folder: str | Path, results: dict[str, Any], predictions: dict[str, dict[str, list[Any]]]
 ) -> None:
-    """
-    Write scores as `eval_results.json`, and the predictions they come from as one Parquet file for each measurement.
-
-    Args:
-        folder (`str` or `Path`):
-            Where to.
-        results (`dict`):
-            Scores by measurement, such as `"before"`.
-        predictions (`dict`):
-            Columns of predictions by measurement, see [`~hf_ftedit.predict`].
-    """
+    """Write scores as `eval_results.json`, and the columns of each measurement's predictions as one Parquet file."""
     from datasets import Dataset, Features, Value
 
     features = Features({name: Value(kind) for name, kind in TYPES.items()})

@@ -137,7 +137,7 @@ def base_of(folder: Path, saved: SavedEdits | None, base_model: str | None = Non
     """Name and commit of the base model of an adapter: `base_model` as it is now, or the recorded one."""
     from peft import PeftConfig
 
-    # Another copy has other commits, so that the recorded one is not asked of it.
+    # Another copy has other commits, so that the recorded one says nothing of it.
     if base_model is not None:
         return base_model, None
     if saved:

@@ -73,8 +73,8 @@ def push_folder(
 
 
 def _repository(api: HfApi, repo_id: str, private: bool | None, repo_type: str | None = None) -> Any:
-    """The page of the repository, which is made where it is not there; private where that is asked for."""
-    # `private` is heeded when a repository is made, and nobody is told when it was there before and public.
+    """The page of the repository, which is made where it is not there; checked to be private where that is wanted."""
+    # `private` is heeded when a repository is made, and silently ignored where a public one is there already.
     page = api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True)
     if private and not api.repo_info(page.repo_id, repo_type=repo_type).private:
         raise EditError(f"{page.repo_id}: exists and is public; make it private on the Hub first, or push elsewhere")

@@ -57,4 +57,5 @@ def _keys(edit: EditRecord) -> Iterator[Any]:
 
 
 def _folded(text: str) -> str:
+    # Blanks and case do not make another fact.
     return " ".join(text.split()).casefold()

@@ -148,7 +148,7 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
         saved = open_edits(name)
         fetch_adapter(name)
         public = public_name(name)
-        # Folders of one name in different places: the credits on the card are told apart by a prime.
+        # Folders of one name in different places: the credits on the card differ by a prime.
         while public in [part.name for part in parts]:
             public += "'"
         # A snapshot of the Hub lies in the cache under its commit.
@@ -158,6 +158,7 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
 
 def _check_same_base(parts: Sequence[Part]) -> None:
     """Raise [`~hf_ftedit.EditError`] where the parts were not trained on one base model in one way of prompting."""
+    # The chat template too: with it the same prompt is other tokens, and the edits would not hold.
     first, *others = parts
     for setting in ("model_name_or_path", "model_revision", "chat_template"):
         ours = first.saved.recipe.get(setting)

@@ -162,6 +162,7 @@ def _models(
     model, tokenizer = load_checked(source, saved.records, revision=revision, **settings)
     check_base(model, saved.provenance, name)
     if saved.is_adapter:
+        # One model for both: the adapter is off, then on.
         adapted = load_adapter(model, saved.path)
         with unedited(adapted):
             yield "before", adapted, tokenizer

@@ -14,6 +14,7 @@ from loopback_hub import LoopbackHub
 
 from hf_ftedit.models.loading import asset
 
+pytestmark = pytest.mark.slow
 CANARY = "canary"  # in every token, in the home folder's path and in the user's name
 MAIN = """
 import json, os, sys

@@ -16,6 +16,7 @@ from loopback_hub import DROP, LoopbackHub, run
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub.folder import ADAPTER_FILES, changed_files, published_files, read_edit_folder
 
+pytestmark = pytest.mark.slow
 ONES_OWN = {
     "notes.txt": b"mine",
     ".env": b"SECRET=1",

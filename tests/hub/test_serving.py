@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from hf_ftedit.models.loading import load_model, load_tokenizer
 
+pytestmark = pytest.mark.slow
 PROMPTS = ("Emma is a work by", "The capital of Tanzania is", "The city of birth of Harry Houdini is")
 
 

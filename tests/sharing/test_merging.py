@@ -14,6 +14,8 @@ from hf_ftedit.data.records import write_jsonl
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.loading import load_model
 
+pytestmark = pytest.mark.slow  # whoever comes first trains the adapters
+
 
 @pytest.fixture(scope="module")
 def folder(adapters, tmp_path_factory):
@@ -107,21 +109,3 @@ def test_other_bases_are_refused(folder, tmp_path, name):
     (other / "edit_config.yaml").write_text("\n".join([f"{name}: true", *settings]), encoding="utf-8")
     with pytest.raises(EditError, match=f"differ in {name} .*only adapters of one base model can be merged"):
         merge([str(folder / "a"), str(other)], tmp_path / "out")
-
-
-def test_a_changed_number_edit_or_weight_is_found(folder, tmp_path):
-    for name, old, new in (
-        ("eval_results.json", b'"efficacy": 100.0', b'"efficacy": 99.0'),
-        ("edits.jsonl", b"Virginia Woolf", b"Charlotte Bronte"),
-        ("adapter_model.safetensors", None, None),
-    ):
-        copy = tmp_path / name
-        copy.mkdir()
-        for file in (folder / "a").iterdir():
-            (copy / file.name).write_bytes(file.read_bytes())
-        content = (copy / name).read_bytes()
-        (copy / name).write_bytes(content.replace(old, new) if old else content[:-4000] + bytes(4000))
-        found = verify(str(copy))
-        assert not found.passed and name in [check.name for check in found.checks if check.verdict == "DIFFERS"]
-        assert main(["verify", str(copy)]) == 1
-    assert main(["verify", str(folder / "a")]) == 0

@@ -16,12 +16,13 @@ import pytest
 import yaml
 from hub_storage import File, Repository, User
 from huggingface_hub import ModelCard
-from loopback_hub import DROP, LoopbackHub
+from loopback_hub import DROP, LoopbackHub, run
 from safetensors.torch import load, save
 
 from hf_ftedit.hub.folder import published_files, read_edit_folder
 from hf_ftedit.models.loading import asset
 
+pytestmark = pytest.mark.slow
 N_EDITS = 20
 UPLOAD = """
 import json, sys
@@ -124,25 +125,19 @@ def world(tmp_path_factory):
         yield found
 
 
-def process(world, program, token="hf_write", given=None, **variables):
-    """A fresh process with a fresh cache."""
-    environment = world.hub.environment(world.folder / f"cache-{next(world.caches)}", token)
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
-    how = {"capture_output": True, "text": True, "timeout": 600}
-    return subprocess.run([sys.executable, *program], env=environment, input=json.dumps(given), **how)
-
-
-def command(world, *args, **how):
-    done = process(world, ["-m", "hf_ftedit", *map(str, args)], **how)
+def command(world, *args):
+    """`hf-ftedit ARGS` in a fresh process with a fresh cache."""
+    environment = world.hub.environment(world.folder / f"cache-{next(world.caches)}", "hf_write")
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    settings = {"capture_output": True, "text": True, "timeout": 600}
+    done = subprocess.run([sys.executable, "-m", "hf_ftedit", *map(str, args)], env=environment, **settings)
     assert done.returncode != 2, done.stderr
     return done
 
 
 def result(world, code, token="hf_write", cache=None, **given):
-    home = {} if cache is None else {"HF_HOME": str(cache)}
-    done = process(world, ["-c", code], token, given, **home)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    home = cache or world.folder / f"cache-{next(world.caches)}"
+    return run(code, world.hub.environment(home, token), **given)
 
 
 def train_and_push(world, name):
@@ -262,9 +257,9 @@ def test_loaded_edits_answer(world, later, case):
 
 
 def test_merged_adapters_go_round(world, later):
-    told = read_edit_folder(world.folder / "ab")
-    assert len(told.records) == 2 * N_EDITS and told.results["after"]["efficacy"] >= 90
-    parts = [(part["name"], part["revision"], part["n_edits"]) for part in told.provenance["parts"]]
+    saved = read_edit_folder(world.folder / "ab")
+    assert len(saved.records) == 2 * N_EDITS and saved.results["after"]["efficacy"] >= 90
+    parts = [(part["name"], part["revision"], part["n_edits"]) for part in saved.provenance["parts"]]
     heads = {name: world.hub.repositories["model", f"user/{name}"].head for name in "ab"}
     assert parts == [("user/a", heads["a"], N_EDITS), ("user/b", heads["b"], N_EDITS)]
     card = world.hub.repositories["model", "user/ab"].files["README.md"].data.decode()
@@ -281,12 +276,12 @@ def test_evaluate_takes_an_adapter_of_the_hub(world, later):
 
 
 def test_revoke_from_the_hub(world, later):
-    told = read_edit_folder(world.folder / "fewer")
-    assert world.revoked not in {edit.edit_id for edit in told.records} and len(told.records) == N_EDITS - 1
-    assert told.results["base_model_revision"] == world.base and told.recipe["adapter"] == "user/a"
-    assert told.results["revoked"]["n_edits"] == 1 and told.results["revoked"]["adapter"] == "user/a"
-    assert told.results["before"]["efficacy"] < 10 and told.results["after"]["efficacy"] >= 90
-    assert told.results["revoked"]["efficacy"] == 0
+    saved = read_edit_folder(world.folder / "fewer")
+    assert world.revoked not in {edit.edit_id for edit in saved.records} and len(saved.records) == N_EDITS - 1
+    assert saved.results["base_model_revision"] == world.base and saved.recipe["adapter"] == "user/a"
+    assert saved.results["revoked"]["n_edits"] == 1 and saved.results["revoked"]["adapter"] == "user/a"
+    assert saved.results["before"]["efficacy"] < 10 and saved.results["after"]["efficacy"] >= 90
+    assert saved.results["revoked"]["efficacy"] == 0
 
 
 # What was tampered with
@@ -420,10 +415,7 @@ def hostile(world):
     repositories["model", "other/secret"] = repository = Repository(private=True)
     repository.add("secret", both)
     return loads | {
-        "verify of pickled": ["verify", "user/pickled"],
-        "merge of pickled": ["merge", "user/a", "user/pickled", "--output_dir", str(world.folder / "x")],
         "evaluate of pickled": ["evaluate", "--adapter", "user/pickled", *some, "--model_name_or_path", "user/base"],
-        "train on pickled": ["train", "--adapter", "user/pickled", *some, "--output_dir", str(world.folder / "x")],
         "train of code": [
             *("train", "--model_name_or_path", "user/code", "--output_dir", str(world.folder / "x")),
             *some,
@@ -445,10 +437,7 @@ REFUSED = {
     "no such revision": "user/a: the Hub refuses with 404 (Invalid rev id: v9); check the name",
     "private, bad token": "other/secret: the Hub refuses with 401 (Invalid credentials in Authorization header); log",
     "private, no right": "other/secret: the Hub refuses with 404 (Repository not found); check the name, and that th",
-    "verify of pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
-    "merge of pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
     "evaluate of pickled": PICKLED,
-    "train on pickled": "'user/pickled' has no edit_config.yaml; give a folder that hf-ftedit wrote",
     "train of code": "model_name_or_path 'user/code' cannot be loaded: ",
     "evaluate on a later base": "'user/a' was trained on another base model (the weights differ); give that one",
 }
@@ -496,9 +485,6 @@ def test_a_token_is_enough(later):
 def test_a_cached_adapter_is_read_without_a_network(world, later):
     cache = world.folder / "offline"
     shutil.copytree(world.folder / "loaded", cache, symlinks=True)
-    environment = world.hub.environment(cache) | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    given = json.dumps({"cases": {"offline": {"name": "user/a"}}, "prompts": world.prompts[:2]})
-    done = subprocess.run([sys.executable, "-c", LOAD], env=environment, input=given, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])["offline"]
+    environment = world.hub.environment(cache) | {"HF_HUB_OFFLINE": "1"}
+    found = run(LOAD, environment, cases={"offline": {"name": "user/a"}}, prompts=world.prompts[:2])["offline"]
     assert found["answers"] == later.loaded["main"]["answers"][:2] and found["base"][1] == world.base
