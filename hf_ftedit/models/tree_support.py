@@ -56,7 +56,7 @@ def reads_trees(model: Any, longest: int, largest: int) -> bool:
         logger.debug("the test of token trees failed", exc_info=True)
         reads = False
     outcomes[state] = _Outcome(reads, longest, largest)
-    logger.info("%s %s token trees", type(model).__name__, "reads" if reads else "does not read")
+    logger.debug("%s %s token trees", type(model).__name__, "reads" if reads else "does not read")
     return reads
 
 
