@@ -31,7 +31,6 @@ ROOMS = {
     "evaluation": [
         "statistics",
         "scoring",
-        "score_format",
         "fluency",
         "diagnosis",
         "probes",
@@ -45,7 +44,6 @@ ROOMS = {
     ],
     "hub": [
         "markdown",
-        "card_rows",
         "card",
         "card_examples",
         "dataset_card",

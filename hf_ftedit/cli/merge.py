@@ -30,6 +30,6 @@ def run(argv: Sequence[str]) -> None:
     if not is_first_process():
         return
     print(results_table(saved.results))
-    print(parts_table(saved.provenance["parts"]))
+    print(parts_table(saved.provenance["parts"]).text())
     kind = "model" if options.merge_into_base else "adapter"
     print(written_to(options.output_dir, f"the {kind}, its model card, edits and results"))

@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
         trust_remote_code=options.trust_remote_code,
     )
     if is_first_process():
-        print(checks_table(verification.checks))
+        print(checks_table(verification.checks).text())
         at = f" at commit {verification.revision}" if verification.revision else ""
         bad = sum(check.verdict == BAD for check in verification.checks)
         total = len(verification.checks)

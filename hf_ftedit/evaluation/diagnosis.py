@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_ftedit.evaluation.score_format import edits_text
-
 LOW = 90.0  # a score below it is worth a change of settings
 GAP = 15.0  # points by which one way of measuring may flatter
 FEW = 30  # edits below which an interval says little
@@ -108,8 +106,8 @@ def _doubts(results: Mapping[str, Any]) -> list[str]:
     if p_value is not None and p_value > 0.05 and after["n_edits"] > 5:  # five edits cannot reach it
         found.append(f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits.")
     if after["n_edits"] < FEW:
-        edits = f"{edits_text(after['n_edits'])} {'was' if after['n_edits'] == 1 else 'were'}"
-        found.append(f"Only {edits} measured: the intervals are wide, and rough at that.")
+        edits = "edit was" if after["n_edits"] == 1 else "edits were"
+        found.append(f"Only {after['n_edits']} {edits} measured: the intervals are wide, and rough at that.")
     if after["edit_score_note"]:
         found.append(f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}")
     return found

@@ -1,25 +1,71 @@
-"""Results as text for people: tables, and what they mean."""
+"""Tables of results: rows made once, drawn for the console or written as Markdown for a model card."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from rich import table as rich_table
 from rich.console import Console
-from rich.table import Table
 
+from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import MEASURABLE, diagnose
-from hf_ftedit.evaluation.score_format import SCORES, change_text, counts, edits_text, score_text
+from hf_ftedit.evaluation.scoring import GENERATED, NAMES
 
 WIDTH = 110
+SCORES = {
+    "edit_score": "edit score",
+    "efficacy": "efficacy",
+    "generalization": "generalization",
+    "locality": "locality",
+    "portability": "portability",
+    "fluency": "fluency",
+    "consistency": "consistency",
+    "perplexity": "perplexity",
+}
 PROTOCOLS = {
     "probability": "probability",
     "accuracy": "accuracy",
     "exact_match": "exact match",
     "containment": "containment",
 }
+_KINDS = {**{name: kind for kind, name in NAMES.items()}, "fluency": "generation", "consistency": "generation"}
+
+
+class Table(NamedTuple):
+    """
+    A table of plain text.
+
+    Args:
+        header (`list[str]`):
+            Names of the columns.
+        rows (`list[list[str]]`):
+            Cells of each row.
+        n_names (`int`, *optional*, defaults to `1`):
+            Columns on the left that hold names from anywhere, which Markdown must escape; the rest are numbers.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    n_names: int = 1
+
+    def text(self) -> str:
+        """The table in box characters, at most `WIDTH` columns wide."""
+        table = rich_table.Table(*self.header)
+        for row in self.rows:
+            table.add_row(*row)
+        out = io.StringIO()
+        # Neither markup nor colours: names of aspects and adapters may hold brackets, and logs have no terminal.
+        Console(file=out, width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None).print(table)
+        return out.getvalue().rstrip()
+
+    def markdown(self, escape: Callable[[str], str]) -> str:
+        """The table in Markdown; not by rich's, which pads the columns: a changed cell would change every line."""
+        rows = [[*map(escape, row[: self.n_names]), *row[self.n_names :]] for row in self.rows]
+        header, *lines = (f"| {' | '.join(row)} |" for row in [self.header, *rows])
+        return "\n".join([header.replace("|  |", "| |"), "|" + "---|" * len(self.header), *lines])
 
 
 def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str:
@@ -33,114 +79,175 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
             [`~hf_ftedit.evaluation.lm_eval_harness.task_changes`].
         settings (`Mapping`, *optional*):
             What `edit_config.yaml` holds, for the diagnosis.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: there are no scores in it.
     """
-    measured = {when: results[when] for when in ("before", "after") if when in results}
-    last = list(measured.values())[-1]
+    *_, last = _measured(results).values()
     parts = [
         f"{edits_text(last['n_edits'])}, {last['protocol']} protocol, percent (95 % interval)",
-        _scores(measured, results.get("change")),
+        scores_table(results).text(),
     ]
     if "exact_match" in last:
         title = "By protocol, percent; exact match and containment are of the model's own answers"
-        parts += ["", title, _protocols(measured)]
-    if any(last.get("portability_aspects") or ()):
-        parts += ["", "Portability by aspect, percent", _aspects(measured)]
+        parts += ["", title, _protocols_table(results).text()]
+    if last.get("portability_aspects"):
+        parts += ["", "Portability by aspect, percent", _aspects_table(results).text()]
     if results.get("tasks"):
-        parts += ["", "Tasks of lm-evaluation-harness", _tasks(results["tasks"])]
-    parts += _earlier(results)
-    sentences = diagnose(results, settings)
-    if not sentences and last["edit_score_note"]:
-        parts += ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. {MEASURABLE}", 100)]
-    if sentences:
-        wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
-        parts += ["", "Diagnosis", *wrapped]
-    return "\n".join(parts)
+        parts += ["", "Tasks of lm-evaluation-harness", _tasks_table(results["tasks"]).text()]
+    return "\n".join([*parts, *_earlier(results), *_diagnosis(results, settings, last)])
 
 
-def checks_table(checks: Iterable[Sequence[str]]) -> str:
-    """Claims with what was found, one a line; see [`~hf_ftedit.Check`]."""
-    table = Table("", "claim", "found", "verdict")
-    for check in checks:
-        table.add_row(*check)
-    return _drawn(table)
-
-
-def parts_table(parts: Iterable[Mapping[str, Any]]) -> str:
-    """What was merged, as `edit_config.yaml` records it."""
-    table = Table("part", "edits", "weight", "efficacy alone", "here")
-    for part in parts:
-        scores = ("—" if part[name] is None else f"{part[name]:.1f}" for name in ("efficacy_alone", "efficacy"))
-        table.add_row(part["name"], str(part["n_edits"]), f"{part['weight']:g}", *scores)
-    return _drawn(table)
-
-
-def _earlier(results: Mapping[str, Any]) -> list[str]:
-    """What became of the edits of the adapter before this one."""
-    if found := results.get("revoked"):
-        back = f"{score_text(found, 'back')} percent of {found['n_probes']} prompts are answered as before the edits"
-        return ["", f"{found['n_edits']} edits of {found['adapter']} revoked: {back}"]
-    if not (found := results.get("retention")):
-        return []
-    table = Table("", "before", "after")
-    for name, label in SCORES.items():
-        if found["after"].get(name) is not None:
-            table.add_row(label, *(score_text(found[when], name) for when in ("before", "after")))
-    return [
-        "",
-        f"The {found['n_edits']} earlier edits of {found['adapter']}, before and after this training",
-        _drawn(table),
-    ]
-
-
-def _scores(measured: Mapping[str, Mapping[str, Any]], change: Mapping[str, Any] | None) -> str:
-    last = list(measured.values())[-1]
-    table = Table("", *measured, *(["change"] if change else []), "edits", "probes")
-    for name, label in SCORES.items():
-        if all(found.get(name) is None for found in measured.values()):
-            continue
-        cells = [label, *(score_text(found, name) for found in measured.values())]
-        if change:
-            cells.append(change_text(change.get(name)))
-        edits, probes = counts(last, name)
-        table.add_row(*cells, *(("", f"{probes} texts") if edits is None else (str(edits), str(probes))))
-    return _drawn(table)
-
-
-def _protocols(measured: Mapping[str, Mapping[str, Any]]) -> str:
-    names = [name for name in SCORES if name not in ("fluency", "consistency", "perplexity")]
-    table = Table("", "", *(SCORES[name] for name in names))
-    for protocol, label in PROTOCOLS.items():
-        rows = {when: [found.get(protocol, {}).get(name) for name in names] for when, found in measured.items()}
-        if all(value is None for row in rows.values() for value in row):
-            continue
-        for when, row in rows.items():
-            table.add_row(label, when, *("—" if value is None else f"{value:.1f}" for value in row))
-    return _drawn(table)
-
-
-def _aspects(measured: Mapping[str, Mapping[str, Any]]) -> str:
+def scores_table(results: Mapping[str, Any]) -> Table:
+    """Each score that was measured: before, after, its change, the edits and probes behind it."""
+    measured, change = _measured(results), results.get("change")
     *_, last = measured.values()
-    generated = [name for name in ("exact_match", "containment") if name in last]
-    table = Table("", "", "portability", *(PROTOCOLS[name] for name in generated), "edits", "probes")
+    rows = []
+    for name, label in SCORES.items():
+        if all(scores.get(name) is None for scores in measured.values()):
+            continue
+        row = [label, *(score_text(scores, name) for scores in measured.values())]
+        edits, probes = counts(last, name)
+        behind = ["", f"{probes} texts"] if edits is None else [str(edits), str(probes)]
+        rows.append([*row, *([change_text(change.get(name))] if change else []), *behind])
+    return Table(["", *measured, *(["change"] if change else []), "edits", "probes"], rows)
+
+
+def answers_table(results: Mapping[str, Any]) -> Table:
+    """Scores of the model's own answers, before and after; without rows where it was not asked for any."""
+    header = ["", *(f"{PROTOCOLS[name]}, before" if when == "before" else when for name, when in _ANSWERS)]
+    if "exact_match" not in results["after"]:
+        return Table(header, [])
+    columns = [results[when][protocol] for protocol, when in _ANSWERS]
+    names = [name for name in SCORES if any(column.get(name) is not None for column in columns)]
+    return Table(header, [[SCORES[name], *(score_text(column, name) for column in columns)] for name in names])
+
+
+_ANSWERS = [(protocol, when) for protocol in GENERATED for when in ("before", "after")]
+
+
+def portability_table(results: Mapping[str, Any]) -> Table:
+    """Portability by aspect, before and after, with the number of probes."""
+    rows = []
+    for aspect, scores in (results["after"].get("portability_aspects") or {}).items():
+        both = (results[when]["portability_aspects"][aspect] for when in ("before", "after"))
+        rows.append([aspect, *(score_text(found, "portability") for found in both), str(scores["n_probes"])])
+    return Table(["aspect", "before", "after", "probes"], rows)
+
+
+def retention_table(retention: Mapping[str, Any]) -> Table:
+    """Scores of an earlier adapter's edits before and after training went on from it."""
+    names = [name for name in SCORES if retention["after"].get(name) is not None]
+    rows = [[SCORES[name], *(score_text(retention[when], name) for when in ("before", "after"))] for name in names]
+    return Table(["", "before", "after"], rows)
+
+
+def parts_table(parts: Iterable[Mapping[str, Any]]) -> Table:
+    """Merged adapters, as `edit_config.yaml` records them: efficacy alone by their own cards, here after merging."""
+    header = ["adapter", "commit", "edits", "weight", "efficacy alone", "efficacy here"]
+    rows = []
+    for part in parts:
+        efficacy = ("—" if part[name] is None else f"{part[name]:.1f}" for name in ("efficacy_alone", "efficacy"))
+        commit = (part.get("revision") or "—")[:7]
+        rows.append([part["name"], commit, str(part["n_edits"]), f"{part['weight']:g}", *efficacy])
+    return Table(header, rows, n_names=2)
+
+
+def checks_table(checks: Iterable[Sequence[str]]) -> Table:
+    """Claims of an adapter folder beside what was measured, see [`~hf_ftedit.Check`]."""
+    return Table(["", "claim", "found", "verdict"], [list(check) for check in checks], n_names=4)
+
+
+def _protocols_table(results: Mapping[str, Any]) -> Table:
+    measured = _measured(results)
+    names = [name for name in SCORES if name not in ("fluency", "consistency", "perplexity")]
+    rows = []
+    for protocol, label in PROTOCOLS.items():
+        values = {when: [scores.get(protocol, {}).get(name) for name in names] for when, scores in measured.items()}
+        if any(value is not None for row in values.values() for value in row):
+            cells = {when: ["—" if value is None else f"{value:.1f}" for value in row] for when, row in values.items()}
+            rows += [[label, when, *row] for when, row in cells.items()]
+    return Table(["", "", *(SCORES[name] for name in names)], rows)
+
+
+def _aspects_table(results: Mapping[str, Any]) -> Table:
+    measured = _measured(results)
+    *_, last = measured.values()
+    generated = [name for name in GENERATED if name in last]
+    rows = []
     for aspect in last["portability_aspects"]:
         for when, found in measured.items():
             scores = found["portability_aspects"][aspect]
-            cells = [score_text(scores, "portability"), *(score_text(scores, name) for name in generated)]
-            table.add_row(aspect, when, *cells, str(scores["n_edits"]), str(scores["n_probes"]))
-    return _drawn(table)
+            cells = (score_text(scores, name) for name in ("portability", *generated))
+            rows.append([aspect, when, *cells, str(scores["n_edits"]), str(scores["n_probes"])])
+    return Table(["", "", "portability", *(PROTOCOLS[name] for name in generated), "edits", "probes"], rows)
 
 
-def _tasks(rows: Sequence[Mapping[str, Any]]) -> str:
-    table = Table("task", "metric", "before", "after", "change", "n")
-    for row in rows:
-        numbers = ["" if row[name] is None else f"{row[name]:.4g}" for name in ("before", "after")]
-        change = "" if row["difference"] is None else f"{row['difference']:+.4g}"
-        error = "" if row.get("difference_stderr") is None else f" ± {row['difference_stderr']:.2g}"
-        table.add_row(str(row["task"]), str(row["metric"]), *numbers, change + error, str(row["n"] or ""))
-    return _drawn(table)
+def _tasks_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for task in tasks:
+        numbers = ["" if task[name] is None else f"{task[name]:.4g}" for name in ("before", "after")]
+        change = "" if task["difference"] is None else f"{task['difference']:+.4g}"
+        error = "" if task.get("difference_stderr") is None else f" ± {task['difference_stderr']:.2g}"
+        rows.append([str(task["task"]), str(task["metric"]), *numbers, change + error, str(task["n"] or "")])
+    return Table(["task", "metric", "before", "after", "change", "n"], rows)
 
 
-def _drawn(table: Table) -> str:
-    out = io.StringIO()
-    Console(file=out, width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None).print(table)
-    return out.getvalue().rstrip()
+def _earlier(results: Mapping[str, Any]) -> list[str]:
+    """Lines on the edits of the adapter before this one."""
+    if revoked := results.get("revoked"):
+        back = f"{score_text(revoked, 'back')} percent of {revoked['n_probes']} prompts"
+        title = f"{revoked['n_edits']} edits of {revoked['adapter']} revoked"
+        return ["", f"{title}: {back} are answered as before the edits"]
+    if retention := results.get("retention"):
+        title = f"The {retention['n_edits']} earlier edits of {retention['adapter']}, before and after this training"
+        return ["", title, retention_table(retention).text()]
+    return []
+
+
+def _diagnosis(results: Mapping[str, Any], settings: Mapping[str, Any] | None, last: Mapping[str, Any]) -> list[str]:
+    """Lines of the diagnosis; of one measurement, the reason why there is no edit score."""
+    if sentences := diagnose(results, settings):
+        wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
+        return ["", "Diagnosis", *wrapped]
+    if last["edit_score_note"]:
+        return ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. {MEASURABLE}", 100)]
+    return []
+
+
+def _measured(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The scores by `"before"` and `"after"`."""
+    measured = {when: results[when] for when in ("before", "after") if when in results}
+    if not measured:
+        raise EditError("results hold neither 'before' nor 'after'; give what eval_results.json holds")
+    return measured
+
+
+def score_text(scores: Mapping[str, Any], name: str) -> str:
+    """A score with its 95 % interval, as `"93.1 (90.2 to 95.4)"`, or a dash where it is undefined."""
+    if scores.get(name) is None:
+        return "—"
+    ends = scores.get(f"{name}_ci95")
+    return f"{scores[name]:.1f}" + (f" ({ends[0]:.1f} to {ends[1]:.1f})" if ends else "")
+
+
+def change_text(change: Mapping[str, Any] | None) -> str:
+    """A change with its p-value, as `"+98.3 (p < 0.001)"`; empty where there is none."""
+    if change is None:
+        return ""
+    p_value = "p < 0.001" if change["p_value"] < 0.001 else f"p = {change['p_value']:.3f}"
+    return f"{change['difference']:+.1f} ({p_value})"
+
+
+def edits_text(number: int) -> str:
+    """A number of edits, as `"1 edit"` or `"2 edits"`."""
+    return "1 edit" if number == 1 else f"{number} edits"
+
+
+def counts(scores: Mapping[str, Any], name: str) -> tuple[int | None, int]:
+    """Edits and probes behind a score; of perplexity, texts alone."""
+    if name == "perplexity":
+        return None, scores["n_texts"]
+    kinds = [_KINDS[name]] if name in _KINDS else ["rewrite", "paraphrase", "neighborhood"]
+    edits = scores.get("n_edits_scored", {}).get(name, scores["n_edits"])
+    return edits, sum(scores["n_probes"].get(kind, 0) for kind in kinds)

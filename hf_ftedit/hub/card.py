@@ -13,8 +13,19 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_ftedit.data import EditRecord
-from hf_ftedit.evaluation import SCORES, counts, diagnose, edits_text, score_text
-from hf_ftedit.hub.card_rows import aspect_rows, generated_rows, part_rows, retention_rows, score_rows
+from hf_ftedit.evaluation import (
+    SCORES,
+    Table,
+    answers_table,
+    counts,
+    diagnose,
+    edits_text,
+    parts_table,
+    portability_table,
+    retention_table,
+    score_text,
+    scores_table,
+)
 from hf_ftedit.hub.markdown import code_block, code_span, literal, markdown_text
 from hf_ftedit.models import EMBEDDED_NAME
 
@@ -220,14 +231,15 @@ class Card:
         return diagnose(self.results, self.settings)
 
     @property
-    def tables(self) -> dict[str, list[list[str]]]:
-        """Rows of the tables, by name; empty where nothing was measured."""
+    def tables(self) -> dict[str, Table]:
+        """The tables by name; without rows where nothing was measured."""
+        nothing: Mapping[str, Any] = {"before": {}, "after": {}}
         return {
-            "scores": score_rows(self.results),
-            "generated": generated_rows(self.results),
-            "aspects": aspect_rows(self.results),
-            "parts": part_rows(self.provenance),
-            "retention": retention_rows(self.results["retention"]) if self.results.get("retention") else [],
+            "scores": scores_table(self.results),
+            "answers": answers_table(self.results),
+            "aspects": portability_table(self.results),
+            "parts": parts_table(self.provenance.get("parts") or ()),
+            "retention": retention_table(self.results.get("retention") or nothing),
         }
 
 
@@ -252,5 +264,5 @@ def rendered(template: str, **values: Any) -> str:
     # Not `autoescape`: it is for HTML. Each text of an edit passes one of the filters below instead.
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
-    environment.filters["score"] = score_text
+    environment.filters |= {"score": score_text, "table": lambda table: table.markdown(markdown_text)}
     return environment.from_string(source).render(**values).rstrip() + "\n"

@@ -3,9 +3,10 @@
 import pytest
 from rich.cells import cell_len
 
+from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import diagnose
 from hf_ftedit.evaluation.scoring import compare, score
-from hf_ftedit.evaluation.tables import WIDTH, results_table
+from hf_ftedit.evaluation.tables import WIDTH, Table, change_text, counts, edits_text, results_table, score_text
 
 NOTE = "no neighborhood probe: locality is undefined"
 KINDS = ("rewrite", "paraphrase", "neighborhood")
@@ -273,3 +274,62 @@ def test_no_note_is_wider_than_a_screen(kind):
     rows = [found for found in AFTER if found["kind"] == kind]
     for results in ({"before": score(rows)}, measured(rows, rows)):
         assert widest(results_table(results)) <= WIDTH
+
+
+FEW_SCORES = {
+    "edit_score": 94.67,
+    "edit_score_ci95": [90.0, 100.0],
+    "portability": None,
+    "n_edits": 3,
+    "n_edits_scored": {"locality": 2},
+    "n_probes": {"rewrite": 3, "paraphrase": 5, "neighborhood": 4, "portability": 1},
+    "n_texts": 7,
+}
+
+
+def test_scores_as_text():
+    assert score_text(FEW_SCORES, "edit_score") == "94.7 (90.0 to 100.0)"
+    assert score_text({"efficacy": 12.34}, "efficacy") == "12.3"
+    assert score_text(FEW_SCORES, "portability") == score_text(FEW_SCORES, "efficacy") == "—"
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_value", "expected"),
+    [(98.34, 0.0004, "+98.3 (p < 0.001)"), (-1.25, 0.001, "-1.2 (p = 0.001)"), (0.0, 1.0, "+0.0 (p = 1.000)")],
+)
+def test_changes_as_text(difference, p_value, expected):
+    assert change_text({"difference": difference, "p_value": p_value}) == expected
+
+
+def test_no_change_is_no_text():
+    assert change_text(None) == ""
+
+
+def test_a_number_of_edits_as_text():
+    assert [edits_text(number) for number in (0, 1, 2)] == ["0 edits", "1 edit", "2 edits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("efficacy", (3, 3)),
+        ("locality", (2, 4)),
+        ("edit_score", (3, 12)),
+        ("fluency", (3, 0)),
+        ("perplexity", (None, 7)),
+    ],
+)
+def test_edits_and_probes_behind_a_score(name, expected):
+    assert counts(FEW_SCORES, name) == expected
+
+
+def test_results_without_scores_are_an_error_that_names_the_remedy():
+    with pytest.raises(EditError, match="neither 'before' nor 'after'; give what eval_results.json holds"):
+        results_table({"protocol": "accuracy"})
+
+
+def test_a_table_in_markdown_escapes_names_alone():
+    table = Table(["", "a", "p"], [["x|y", "<1>", "< 2"], ["z", "", "3"]], n_names=2)
+    assert table.markdown(lambda text: text.replace("|", "!").replace("<", "(")) == (
+        "| | a | p |\n|---|---|---|\n| x!y | (1> | < 2 |\n| z |  | 3 |"
+    )
