@@ -56,7 +56,8 @@ def reads_trees(model: Any, longest: int, largest: int) -> bool:
         logger.debug("the test of token trees failed", exc_info=True)
         reads = False
     outcomes[state] = _Outcome(reads, longest, largest)
-    logger.debug("%s %s token trees", type(model).__name__, "reads" if reads else "does not read")
+    if not reads:  # most do, and nobody needs a line about it
+        logger.info("%s does not read token trees", type(model).__name__)
     return reads
 
 
