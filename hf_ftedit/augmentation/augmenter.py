@@ -195,11 +195,11 @@ class Augmenter:
 
     def _answered(self, facts: list[Fact]) -> list[Fact]:
         """The facts with the unedited model's own answers in place of theirs."""
-        from hf_ftedit.models import shared_answers
+        from hf_ftedit.models import greedy_answers
 
         model, tokenizer = self._need_model("rehearsing own answers")
         prompts = [fact.prompt for fact in facts]
-        answers = shared_answers(model, tokenizer, prompts, chat_template=self._chat_template, desc="Own answers")
+        answers = greedy_answers(model, tokenizer, prompts, chat_template=self._chat_template, desc="Own answers")
         return [replace(fact, target=answer) for fact, answer in zip(facts, answers, strict=True) if answer]
 
     def _prepare_restored(self, revoked: Sequence[EditRecord]) -> list[Fact]:

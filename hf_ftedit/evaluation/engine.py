@@ -10,7 +10,7 @@ import xxhash
 from tqdm.auto import tqdm
 
 from hf_ftedit.evaluation.probes import ProbedTarget
-from hf_ftedit.models import Processes, sample_continuations, score_pairs, shared_answers
+from hf_ftedit.models import Processes, greedy_answers, sample_continuations, score_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ def answer_prompts(
 ) -> list[str]:
     """The model's own greedy answer to each prompt; each distinct prompt is answered once."""
     distinct = list(dict.fromkeys(prompts))
-    answers = shared_answers(
+    answers = greedy_answers(
         model,
         tokenizer,
         distinct,

@@ -18,10 +18,10 @@ from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, filled, pro
 from hf_ftedit.evaluation.scoring import EditMeans, compare, edit_means, score
 from hf_ftedit.models import (
     context_length,
+    greedy_answers,
     load_config,
     load_model,
     load_tokenizer,
-    shared_answers,
     unedited,
 )
 from hf_ftedit.options import EditOptions
@@ -330,7 +330,7 @@ def fill_neighborhood_targets(
         return list(records)
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
     with unedited(model):
-        answers = shared_answers(model, tokenizer, prompts, desc="Answering locality probes", **settings)
+        answers = greedy_answers(model, tokenizer, prompts, desc="Answering locality probes", **settings)
     answer_of = dict(zip(prompts, answers, strict=True))
     if silent := [prompt for prompt in prompts if not answer_of[prompt]]:
         logger.warning("left out %d neighborhood probes that the model does not answer: %r", len(silent), silent[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_ftedit.models import continued_text, shared_answers
+from hf_ftedit.models import continued_text, greedy_answers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +23,6 @@ def examples(
     output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template)
     texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
     if before is not None:
-        after = shared_answers(model, tokenizer, prompts, chat_template=chat_template)
+        after = greedy_answers(model, tokenizer, prompts, chat_template=chat_template)
         texts["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
     return texts

@@ -113,8 +113,14 @@ def greedy_answers(
     tokens_per_batch: int = 2048,
     desc: str = "Answering",
 ) -> list[str]:
-    """Generate the model's greedy answers, cut at the end of the first sentence or line, without surrounding space."""
+    """
+    Generate the model's greedy answers, cut at the end of the first sentence or line, without surrounding space.
+
+    Under `accelerate launch` every process must call this: each prompt is run in one, and all return all answers.
+    """
     encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
+    most = [min(max_new_tokens, room(model, ids)) for ids in encoded]
+    tasks = [Prompt(*parts) for parts in zip(prompts, encoded, most, strict=True)]
 
     def answer(batch: list[Prompt]) -> list[str]:
         ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))])
@@ -122,21 +128,14 @@ def greedy_answers(
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [first_sentence(text.rstrip("\ufffd")) for text in texts]  # the last token may be part of a character
 
-    most = [min(max_new_tokens, room(model, ids)) for ids in encoded]
-    tasks = [Prompt(*parts) for parts in zip(prompts, encoded, most, strict=True)]
-    return generated_texts(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
+    def run(share: list[int]) -> list[str]:
+        own = [tasks[place] for place in share]
+        return generated_texts(model, own, answer, tokens_per_batch=tokens_per_batch, desc=desc)
 
-
-def shared_answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **kwargs: Any
-) -> list[str]:
-    """[`greedy_answers`] under `accelerate launch`: every process must call this; each prompt is run in one."""
     # Sorted, so that each process's share has prompts of every length.
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-    results = Processes(model).each_once(
-        order, lambda share: greedy_answers(model, tokenizer, [prompts[place] for place in share], **kwargs)
-    )
-    return [answer for _, answer in sorted(zip(order, results, strict=True))]
+    answers = Processes(model).each_once(order, run)
+    return [text for _, text in sorted(zip(order, answers, strict=True))]
 
 
 def continued_text(

@@ -21,7 +21,7 @@ from hf_ftedit.hub import (
     read_edit_folder,
     save_edit_folder,
 )
-from hf_ftedit.models import load_adapter, process_state, public_name, shared_answers, unedited
+from hf_ftedit.models import greedy_answers, load_adapter, process_state, public_name, unedited
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of
@@ -211,7 +211,7 @@ def _measure_and_write(
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with unedited(model):
         before = measure(model, tokenizer, edits, desc="Measuring before", **settings)
-        unedited_answers = shared_answers(model, tokenizer, prompts, chat_template=options.chat_template)
+        unedited_answers = greedy_answers(model, tokenizer, prompts, chat_template=options.chat_template)
     if merge_into_base:
         model = model.merge_and_unload()
     after = measure(model, tokenizer, edits, desc="Measuring after", **settings)

@@ -17,7 +17,7 @@ from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import SCORES, Measurement, measure, results_of
 from hf_ftedit.hub import SHOWN_EDITS, check_pushable, examples, push_folder, save_edit_folder, save_weights
-from hf_ftedit.models import process_state, shared_answers, unedited
+from hf_ftedit.models import greedy_answers, process_state, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
@@ -333,7 +333,7 @@ class EditTrainer(ConditionalTrainer):
         """The model's greedy answers, with or without its adapter."""
         model = self.accelerator.unwrap_model(self.model)
         with nullcontext() if edited else self._unedited(model):
-            return shared_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
+            return greedy_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
 
     def push_to_hub(  # type: ignore[override] # it gives the page's address, and `Trainer` a commit's
         self,

@@ -57,7 +57,7 @@ def measured():
             what: stack.enter_context(noted(module, name))
             for what, module, name in (
                 ("pairs", engine, "score_pairs"),
-                ("prompts", generation, "greedy_answers"),
+                ("prompts", generation, "generated_tokens"),
                 ("openings", engine, "sample_continuations"),
             )
         }
@@ -78,7 +78,7 @@ def noted(module, name):
     real, items = getattr(module, name), []
 
     def wrapper(model, tokenizer, *columns, **how):
-        items.extend(zip(*columns, strict=True))
+        items.extend([getattr(item, "text", item) for item in row] for row in zip(*columns, strict=True))
         return real(model, tokenizer, *columns, **how)
 
     with mock.patch.object(module, name, wrapper):
