@@ -23,6 +23,7 @@ _fused_gelu = partial(torch.nn.functional.gelu, approximate="tanh")
 
 def padded(rows: Sequence[list[int]], value: int, *, side: str = "right") -> torch.Tensor:
     """Rows of integers as one tensor of shape `(rows, longest)`, filled up with `value` on one side."""
+    # Not `tokenizer.pad`: it needs a padding token, which GPT-2 has none of, and pads on the tokenizer's own side.
     return torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side
     )

@@ -47,6 +47,7 @@ def check_launch() -> None:
     """Raise [`~hf_ftedit.EditError`] where `accelerate launch` is to shard weights as it cannot here."""
     if not _is_on("ACCELERATE_USE_FSDP"):
         return
+    # FSDP 1 flattens the weights of a layer into one, whose parts have no names that an adapter could be saved by.
     if os.environ.get("FSDP_VERSION", "2") != "2":
         raise EditError("FSDP 1 is not supported; set fsdp_version: 2, as in examples/accelerate/fsdp2.yaml")
     if process_state().distributed_type == DistributedType.MULTI_CPU:
@@ -65,22 +66,15 @@ class Split(Enum):
 
 
 class Processes:
-    """
-    The processes that run one model, each on its share of the items.
-
-    Where weights are sharded (FSDP, ZeRO-3) every process runs everything: a forward pass fetches each layer from all
-    of them, so passes must be in step. Sharing them out too would need an all-reduce before each pass, and empty
-    passes of the processes that are done first, for an evaluation that takes little beside the training.
-
-    Args:
-        model (`PreTrainedModel`, *optional*):
-            The model. Work without one is shared evenly.
-    """
+    """The processes that run `model`, each on its share of the items; work without a model is shared evenly."""
 
     def __init__(self, model: Any = None) -> None:
         state = process_state()
         self.is_main, self.rank = state.is_main_process, state.process_index
         self.split = Split.EVEN
+        # Where weights are sharded, a forward pass fetches each layer from all processes, so passes must be in step.
+        # Sharing them out too would need an all-reduce before each pass, and empty passes of the processes that are
+        # done first, for an evaluation that takes little beside the training.
         if model is not None and state.num_processes > 1:
             self.split = Split.EVERYONE if is_sharded(model) else Split.MAIN if loads_on_main() else Split.EVEN
         self.count: int = 1 if self.split is Split.EVERYONE else state.num_processes
@@ -94,6 +88,7 @@ class Processes:
         """Select this process's part of `items`, which must be in the same order in every process."""
         if self.split is Split.MAIN:
             return list(items) if self.is_main else []
+        # Strided, not in blocks: items mostly come sorted by length, and the shares so take about as long.
         return list(items[self.rank % self.count :: self.count])
 
     def gather(self, pairs: Iterable[tuple[int, Any]], into: Any) -> None:
@@ -133,12 +128,8 @@ class Processes:
 
 
 def in_turns(make: Callable[[], Value]) -> Value:
-    """
-    Call `make` in the main process first, then in the first one of each other machine, then in the rest.
-
-    The files of a cache are so written once, whether or not the machines share it, and then read by all. An
-    [`~hf_ftedit.EditError`] of `make` in any process is raised in all.
-    """
+    """Call `make` in the main process first, then in the first one of each other machine, then in the rest."""
+    # The files of a cache are so written once, whether or not the machines share it, and then read by all.
     state = process_state()
     results: list[Value] = []
     errors: list[EditError | OSError] = []

@@ -29,6 +29,7 @@ NEUTRAL_SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
 }
 
+# A rule rather than a sentence splitter: those need a model or a language, and answers are a few words long.
 # What ends with a full stop and ends no sentence: initials, and what often stands before a name.
 _ABBREVIATION = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
 _END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？]")

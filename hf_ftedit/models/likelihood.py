@@ -120,6 +120,7 @@ class TokenScores(NamedTuple):
 
     def into(self, scores: PairScores) -> int:
         """Write the pairs' scores into `scores` and return the number of those pairs."""
+        # All tokens of a pair are in one batch, so its means are final.
         indices, place, tokens = np.unique(self.pair, return_inverse=True, return_counts=True)
         scores.logprob[indices] = np.bincount(place, weights=self.logprob) / tokens
         scores.token_accuracy[indices] = np.bincount(place, weights=self.hit) / tokens

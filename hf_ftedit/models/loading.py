@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_NAME = "hf_ftedit/embedded"
+# Any other name is a path, and one that does not exist must not be looked for on the Hub.
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -42,6 +43,7 @@ def model_source(name: str | None) -> str:
 
 def public_name(source: str) -> str:
     """A name that is safe to publish: Hub ids as they are, local paths cut to their last part."""
+    # A path may hold the name of a user, a customer or a project.
     if Path(source) == Path(asset("model")):
         return EMBEDDED_NAME
     return Path(source).resolve().name if Path(source).exists() or Path(source).is_absolute() else source
@@ -127,12 +129,9 @@ def load_model(
 
 @contextmanager
 def _without_zero3() -> Iterator[None]:
-    """
-    Load whole weights under ZeRO-3.
-
-    `from_pretrained` would shard them at once, and a sharded model cannot be run before DeepSpeed has prepared it for
-    training; the unedited model is measured earlier.
-    """
+    """Load whole weights under ZeRO-3."""
+    # `from_pretrained` would shard them at once, and a sharded model cannot be run before DeepSpeed has prepared it
+    # for training; the unedited model is measured earlier.
     from transformers.integrations import deepspeed
 
     config = deepspeed._hf_deepspeed_config_weak_ref
@@ -229,12 +228,9 @@ def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def keep_gradients(model: Any) -> None:
-    """
-    Keep 4-bit weights in the layout that gradients go through, or raise [`~hf_ftedit.EditError`].
-
-    On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks them at the first pass in evaluation mode, for a kernel without
-    gradient that is then used in training too: all layers below would learn nothing, silently.
-    """
+    """Keep 4-bit weights in the layout that gradients go through, or raise [`~hf_ftedit.EditError`]."""
+    # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks them at the first pass in evaluation mode, for a kernel
+    # without gradient that is then used in training too: all layers below would learn nothing, silently.
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
             if getattr(module.weight.quant_state, "packing_format_for_cpu", False):

@@ -89,6 +89,7 @@ def learns_prompts(model: Any) -> bool:
 
 def token_log_probs(targets: TargetLogits) -> torch.Tensor:
     """Log-probability of each label in float32, shape `(targets,)`, natural logarithm."""
+    # In bfloat16 a log-probability has two or three digits, too few for the gradient of an almost learned token.
     return -torch.nn.functional.cross_entropy(targets.logits.float(), targets.labels, reduction="none")
 
 

@@ -64,7 +64,7 @@ def token_trees(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenT
     Merge pairs into trees, the largest first.
 
     A tree has about `width` tokens beyond those that all pairs begin with, such as a chat template's. A longer prompt
-    makes a tree with all of its targets. The last token of a pair is only ever predicted, so it is not in the tree.
+    makes a tree with all of its targets.
     """
     # In the order of their tokens, the neighbors of a pair are those that share the most with it.
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].input_ids)
@@ -73,6 +73,7 @@ def token_trees(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenT
     last: list[int] = []
     nodes: list[int] = []
     for index in order:
+        # The last token of a pair is only ever predicted, so it is not in the tree.
         ids, start = pairs[index].input_ids[:-1], pairs[index].start
         common = _common(last, ids)
         if not trees or _is_full(trees[-1], common - front, len(ids) - common, front + width):

@@ -20,8 +20,9 @@ from hf_ftedit.models.tokenization import encode_prompts
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TEXT_TOKENS = 100  # of a text with its prompt, as in ROME's evaluation
-MAX_DRAWS = 22  # of a batch of prefixes, some of which may be refused each time
+# Tokens of a text with those of its prompt, as in ROME's evaluation.
+TEXT_TOKENS = 100
+MAX_DRAWS = 22
 
 
 def sample_prefixes(
@@ -111,6 +112,7 @@ def _sampled_batch(
     """A usable text for each prompt; all prompts are the same."""
     settings = {"do_sample": True, "top_k": top_k, "top_p": 1.0, "temperature": 1.0}
     texts: list[str] = []
+    # Refused texts are drawn again, but not for ever: a model may have no usable one.
     for _ in range(MAX_DRAWS):
         missing = prompts[len(texts) :]
         tokens = generated_tokens(model, tokenizer, missing, min_new_tokens=missing[0].new_tokens, **settings)

@@ -134,7 +134,7 @@ def _encoded(front: list[int], prompt: list[int], whole: list[int]) -> EncodedPa
         if before != after:
             break
         common += 1
-    # A merge across the boundary may leave only the target's last token behind the common prefix.
+    # A merge across the boundary may swallow the target; its last token is then what is predicted.
     start = len(front) + min(common, len(whole) - 1)
     return EncodedPair(front + whole, start)
 
