@@ -2,12 +2,11 @@
 Runs of the command line that end badly, each in a fork of this process: imports are paid once.
 
     python tests/killed.py CHAINS.json
-    accelerate launch ... tests/killed.py --alone RUN.json
 
 CHAINS.json names lists of runs, made one after the other; two lists are worked on at a time. A run has `args` of the
 command line, and, optionally, `at` (a function), `call` (which call of it), and `signal` (sent to itself just before
-that call) or `code` (run at that call). Prints, for each run, `code` (negative after a signal), `out` and `err`.
-`--alone` makes one run without a fork, in which only the process `rank` acts.
+that call) or `code` (run at that call); and `port`, where two processes make it together, of which the second acts.
+Prints, for each run, `code` (negative after a signal), `out` and `err`.
 """
 
 import json
@@ -35,28 +34,41 @@ def patch(at: str, call: int, act: str) -> None:
 def child(run: dict) -> int:
     from hf_ftedit.cli import main
 
+    os.environ.update(run.get("env", {}))
     if "at" in run:
         act = f"os.kill(os.getpid(), {run['signal']})" if "signal" in run else run["code"]
         patch(run["at"], run["call"], act)
     return main(run["args"])
 
 
+def forked(run: dict, out: int, err: int) -> int:
+    """The process id of a fork that makes a run, and prints to two files."""
+    if pid := os.fork():
+        return pid
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    code = 1
+    try:
+        code = child(run)
+    except BaseException:  # a traceback is what the tests look for
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def ended(run: dict) -> dict:
-    """One run in a fork, with what it printed."""
+    """One run, with what it printed."""
+    runs = [run]
+    if "port" in run:  # as `accelerate launch` starts them
+        env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": run["port"], "ACCELERATE_USE_CPU": "true"}
+        runs = [{"args": run["args"], "env": {**env, "RANK": "0", "LOCAL_RANK": "0"}}]
+        runs += [{**run, "env": {**env, "RANK": "1", "LOCAL_RANK": "1"}}]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        if not (pid := os.fork()):
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            code = 1
-            try:
-                code = child(run)
-            except BaseException:  # a traceback is what the tests look for
-                sys.excepthook(*sys.exc_info())
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        pids = [forked(each, out.fileno(), err.fileno()) for each in runs]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        code = next(filter(None, codes), 0)
         texts = {name: (file.seek(0), file.read())[1] for name, file in (("out", out), ("err", err))}
     return {"code": code, **texts}
 
@@ -66,12 +78,6 @@ def all_ended(runs: list[dict]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--alone":
-        alone = json.loads(open(sys.argv[2]).read())
-        if os.environ["RANK"] != alone.get("rank"):
-            alone.pop("at", None)
-        sys.exit(child(alone))
-
     import matplotlib.figure  # noqa: F401
 
     import hf_ftedit.evaluation.tables

@@ -43,9 +43,10 @@ STEPS = 14  # 2 edits of 1 + 5 + 8 rows, by 4, twice
 STEP = "hf_ftedit.training.resume.ResumableTrainer.training_step"
 
 
-def environment(folder):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    return {**env, "HF_DATASETS_CACHE": str(folder / "cache")}
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def names(folder):
@@ -89,9 +90,17 @@ def ends(tmp_path_factory):
     # Beyond the limit a write fails as on a full disk.
     chains["full"] = [{"args": [*OFTEN, "full"], "at": "torch.save", "call": 4, "code": FULL}]
     chains["steep"] = [{"args": [*OFTEN, "steep", "--learning_rate", "1e30", "--max_grad_norm", "0"]}]
+    two = [*TRAIN, "--mastered_probability", "0.5", "--output_dir"]
+    chains["two"] = [
+        {"args": [*two, "two-whole"], "port": free_port()},
+        {"args": [*two, "two"], "at": STEP, "call": 2, "signal": TERM, "port": free_port()},
+        {"args": [*two, "two", RESUME], "port": free_port()},
+    ]
     (folder / "chains.json").write_text(json.dumps(chains))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    env["HF_DATASETS_CACHE"] = str(folder / "cache")
     command = [sys.executable, str(HELPER), "chains.json"]
-    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -147,28 +156,18 @@ def test_an_infinite_loss_costs_a_line(ends):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_at_one_step_and_resume(tmp_path):
-    """One of them is asked to stop."""
-    config = ROOT / "examples" / "accelerate" / "cpu_2_processes.yaml"
-
-    def launched(args, **run):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        (tmp_path / "run.json").write_text(json.dumps({"args": args, **run}))
-        command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
-        command += ["--config_file", str(config), str(HELPER), "--alone", "run.json"]
-        env = environment(tmp_path)
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
-
-    often = [*OFTEN[:-1], "--mastered_probability", "0.5", "--output_dir"]
-    assert launched([*often, "whole"]).returncode == 0
-    stopped = launched([*often, "part"], at=STEP, call=2, signal=TERM, rank="1")
-    assert lines(stopped.stderr)[0] == "hf-ftedit: SIGTERM: saving at the end of this step"
-    assert "stopped by SIGTERM at step 2; saved in part/checkpoint-2;" in stopped.stderr
-    resumed = launched([*often, "part", RESUME])
-    assert lines(resumed.stderr) == ["Resuming from part/checkpoint-2"]
-    assert digests(tmp_path / "part") == digests(tmp_path / "whole")
+def test_two_processes_stop_at_one_step_and_resume(ends):
+    """The second one is sent a signal."""
+    folder, ended = ends
+    whole, stopped, resumed = ended["two"]
+    assert (whole["code"], resumed["code"]) == (0, 0), resumed["err"]
+    assert stopped["code"] == 128 + TERM and "Traceback" not in stopped["err"], stopped["err"]
+    assert lines(stopped["err"]) == [
+        "hf-ftedit: SIGTERM: saving at the end of this step",
+        "hf-ftedit: stopped by SIGTERM at step 2; saved in two/checkpoint-2; add --resume_from_checkpoint to go on",
+    ]
+    assert lines(resumed["err"]) == ["Resuming from two/checkpoint-2"]
+    assert digests(folder / "two") == digests(folder / "two-whole")
 
 
 # In one process: what resuming depends on.
@@ -188,7 +187,7 @@ RUNS = {
     "accumulated": {"gradient_accumulation_steps": 2},
     "random": {"train_sampling_strategy": "random"},
     "stopped by max_steps": {"max_steps": 11},
-    "best": {**BEST, "load_best_model_at_end": True},
+    "best": {**BEST, "eval_steps": 3, "load_best_model_at_end": True},
     "whole model": {"full_finetune": True, "learning_rate": 1e-3},
     "mastered": {"mastered_probability": 0.5, "num_train_epochs": 3, "learning_rate": 2e-2},
 }
@@ -196,13 +195,13 @@ RUNS = {
 
 @pytest.mark.parametrize("run", RUNS)
 def test_resuming_in_any_epoch_gives_the_same_weights(base, tokenizer, tmp_path, run):
-    kwargs = settings(**{"num_train_epochs": 2, **RUNS[run]})
+    kwargs = settings(**{"num_train_epochs": 2, "save_steps": 3, **RUNS[run]})
     whole = editor(base, tokenizer, config(tmp_path / "whole", **kwargs))
     whole.train()
     expected = weights(whole)
     checkpoints = checkpoints_in(tmp_path / "whole")
-    assert len(checkpoints) == whole.state.max_steps and all(map(is_complete, checkpoints))
-    for checkpoint in (checkpoints[len(checkpoints) // 4], checkpoints[len(checkpoints) * 3 // 4], checkpoints[-1]):
+    assert all(map(is_complete, checkpoints)) and checkpoints[-1].name == f"checkpoint-{whole.state.max_steps}"
+    for checkpoint in (checkpoints[0], *checkpoints[-2:]):
         again = editor(base, tokenizer, config(tmp_path / "whole", **kwargs))
         again.train(resume_from_checkpoint=str(checkpoint))
         assert again.state.global_step == whole.state.max_steps
@@ -322,7 +321,7 @@ def test_old_checkpoints_go_but_never_the_best_one(base, tokenizer, tmp_path, li
 
 
 def test_the_best_checkpoint_may_be_moved_but_not_missing(base, tokenizer, tmp_path):
-    kwargs = settings(max_steps=3, learning_rate=0.0, **RUNS["best"])
+    kwargs = settings(max_steps=3, learning_rate=0.0, load_best_model_at_end=True, **BEST)
     editor(base, tokenizer, config(tmp_path / "out", **kwargs)).train()
     (tmp_path / "out").rename(tmp_path / "moved")
     again = editor(base, tokenizer, config(tmp_path / "moved", **kwargs))
