@@ -1,4 +1,4 @@
-"""Command line `hf-ftedit`: a verb to its function, and what goes wrong to one line and an exit code."""
+"""Command line `hf-ftedit`: runs a verb; an error becomes one line on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.detail else ""
         return _exit_with(f"{stopped}{go_on}", stopped.exit_code)
+    # One place for all that a file system refuses: a check before each write would still miss a disk that fills up.
     except Exception as error:
         if (refusal := refusal_behind(error)) is None:
             raise
@@ -76,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit_with(message: str, code: int) -> int:
-    if is_first_process():  # the others of `accelerate launch` have the same to say
+    # The other processes of `accelerate launch` have the same to say; their exit code ends the launch as well.
+    if is_first_process():
         print(f"hf-ftedit: {without_home(message)}", file=sys.stderr)
     return code
 
@@ -84,10 +86,12 @@ def _exit_with(message: str, code: int) -> int:
 def _quiet() -> None:
     """Silence what a user cannot act on: deprecations inside libraries, and their remarks on what they align."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # `Trainer` says it when it is to push, as bars of the Hub are off.
     warnings.filterwarnings("ignore", "Cannot enable progress bars")  # `Trainer`, when it is to push
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of downloads and loading fill log files
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks up where it is installed and not used
+    # It speaks up where it is installed and not used.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)

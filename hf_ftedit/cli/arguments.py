@@ -25,9 +25,15 @@ MORE_OPTIONS = {
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
-FIRST = ("model_name_or_path", "edits", "locality_pool", "adapter", "output_dir")  # what nearly every call gives
+FIRST = (
+    "model_name_or_path",
+    "edits",
+    "locality_pool",
+    "adapter",
+    "output_dir",
+)  # listed before the others by `--help`
 WORDS = {"push": ("folder", "?"), "verify": ("name", "?"), "merge": ("adapters", "*")}  # options without their flag
-# Settings of 0.1.0 that an edit_config.yaml may hold, and what to do instead where they were on.
+# Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {
     "prefix_per_edit": "all edits share the sampled prefixes; raise prefix_counts for more of them",
     "merge_into_base": "train the adapter, then run hf-ftedit merge --merge_into_base",
@@ -44,16 +50,20 @@ class Arguments(NamedTuple):
 
 def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     """Read flags and the file of `--config`, and parse the verb's own options; torch is not loaded."""
+    # A parser of its own, since TRL's reads the file into its dataclasses alone, and makes strings of the rest.
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     before.add_argument("--config")
     before.error = _bad_options  # type: ignore[method-assign]
     file, flags = before.parse_known_args(argv)
     config = _read_config(verb, file.config) if file.config is not None else {}
     parser = _parser((OPTIONS[verb],))
-    for action in parser._actions:  # only what is set comes out, as an adapter's recipe may set the rest
+    # Only options that were set come out, as an adapter's recipe may set the rest. TRL sets defaults this way too;
+    # `set_defaults` would also return names that are no options.
+    for action in parser._actions:
         action.default = config.get(action.dest, argparse.SUPPRESS)
     if verb in WORDS:
         name, count = WORDS[verb]
+        # SUPPRESS: without the word, the option of the same name keeps its value.
         parser.add_argument(name, nargs=count, default=argparse.SUPPRESS)
     values, rest = parser.parse_known_args(flags)
     if rest and not rest[0].startswith("-"):
@@ -123,7 +133,8 @@ def _read_config(verb: str, path: str) -> dict[str, Any]:
         environment = dict(config.pop("env", {}))  # TRL's scripts set it too
         os.environ.update({name: str(value) for name, value in environment.items()})
     if verb in MORE_OPTIONS:
-        for name in (PROVENANCE, "record"):  # the block that is no setting, by its name now and in 0.1.0
+        # The block that is no setting, by its name now and in 0.1.0.
+        for name in (PROVENANCE, "record"):
             config.pop(name, None)
         for name, remedy in GONE.items():
             if config.pop(name, False):
@@ -135,7 +146,8 @@ def _parser(types: Sequence[Any]) -> TrlParser:
     from trl import TrlParser
 
     parser = TrlParser(types, allow_abbrev=False)
-    parser.error = _bad_options  # type: ignore[method-assign] # argparse's own prints all options and ends the process
+    # argparse's own prints all options, a few hundred, and ends the process.
+    parser.error = _bad_options  # type: ignore[method-assign]
     return parser
 
 

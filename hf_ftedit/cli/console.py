@@ -1,4 +1,4 @@
-"""What the command line prints: by which process, and without the user's folder in it."""
+"""Printing: by the first process only, and without the user's home folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 
 
 def is_first_process() -> bool:
-    """Whether this is the first process of `accelerate launch`, as the launcher says: torch may not be loaded."""
+    """Tell whether this is the first process of `accelerate launch`."""
+    # By the launcher's variable rather than by accelerate's state, as torch may not be loaded.
     return os.environ.get("RANK", "0") == "0"
 
 
 def without_home(text: str) -> str:
-    """`text` with `~` for the user's folder: what is printed may be posted."""
+    """`text` with `~` for the home folder, since output is posted in issues."""
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text
 
 
-def written_to(folder: str, what: str) -> str:
-    """The sentence that tells where `what` now is."""
-    return f"Written to {without_home(folder)}: {what}."
+def written_to(folder: str, content: str) -> str:
+    """The last line of a verb that wrote a folder."""
+    return f"Written to {without_home(folder)}: {content}."
 
 
 def hide_brief_bars(edits: int) -> None:

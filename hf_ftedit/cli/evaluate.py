@@ -41,11 +41,13 @@ def run(argv: Sequence[str]) -> None:
             measured[when] = measure(
                 model, tokenizer, edits, options, texts=texts, seed=options.seed, desc=f"Measuring {when}"
             )
-            edits = measured[when].records  # with the unedited model's answers, to which the edited one is held
+            # With the unedited model's answers, to which the edited one is held.
+            edits = measured[when].records
             tasks[when] = _task_scores(model, tokenizer, options)
     results = {**results_of(measured), **_task_results(tasks)}
     if not process_state().is_main_process:
         return
+    # Written before they are printed: a closed terminal must not cost an hour of measuring.
     if options.output_dir:
         save_results_folder(options.output_dir, results, {when: each.predictions for when, each in measured.items()})
     print(results_table(results, recipe))

@@ -88,7 +88,8 @@ def load_base(
     from hf_ftedit.evaluation import load_checked
     from hf_ftedit.training import EditConfig, EditModelConfig
 
-    if options.model_name_or_path != recipe.get("model_name_or_path"):  # another base model has other commits
+    # Another base model than the recorded one, such as a copy on disk, has other commits.
+    if options.model_name_or_path != recipe.get("model_name_or_path"):
         recipe = {name: value for name, value in recipe.items() if name != "model_revision"}
     defaults = {**recipe, "model_name_or_path": options.model_name_or_path}
     (model_config,) = parse_rest((EditModelConfig,), arguments, defaults, ignored=(EditConfig,))

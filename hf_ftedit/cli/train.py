@@ -29,6 +29,7 @@ def run(argv: Sequence[str]) -> None:
     model_name = arguments.values.get("model_name_or_path", recipe.get("model_name_or_path"))
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
     options = options_of("train", arguments, defaults)
+    # Before the edits: of two mistakes, the one that would overwrite something comes first.
     check_output_dir(options.output_dir, options.resume)
     edits = options.edits if adapter else edit_source(options)
     task = read_task(options, edits, locality_pool=pool_source(options), adapter=adapter)
@@ -48,7 +49,8 @@ def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, A
     config, model_config = parse_rest((EditConfig, EditModelConfig), arguments, defaults)
     config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
     config.full_finetune = config.full_finetune or not model_config.use_peft
-    config.enable_jit_checkpoint = False  # SIGTERM saves in any case, and then ends the process
+    # transformers' own handler of SIGTERM saves before the optimizer's step: a resumed run would differ.
+    config.enable_jit_checkpoint = False
     return config, model_config
 
 
@@ -67,12 +69,14 @@ def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> Non
     )
     rows: Any = trainer.train_dataset
     trainer.accelerator.print(f"{edits_text(len(task.measured))}, {len(rows)} training rows")
-    if not trainer.is_fsdp_enabled:  # which spreads the weights when training begins
+    # FSDP spreads the weights when training begins; before, one device may not hold the model.
+    if not trainer.is_fsdp_enabled:
         trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=resume)
     results = trainer.write_folder()
     trainer.accelerator.print(results_table(results, trainer.recipe))
     kind = "model" if config.full_finetune else "adapter"
     trainer.accelerator.print(written_to(str(config.output_dir), f"the {kind}, its model card, edits and results"))
-    if config.push_to_hub:  # last: the folder is complete and its results are printed, whatever the Hub does
+    # Last: the folder is complete and its results are printed, whatever the Hub does.
+    if config.push_to_hub:
         trainer.push_to_hub()

@@ -68,18 +68,22 @@ class EditConfig(EditOptions, SFTConfig):
     def __post_init__(self) -> None:
         EditOptions.__post_init__(self)
         if get_int_from_env(["WORLD_SIZE"], 1) > 1 and not torch.accelerator.is_available():
-            self.use_cpu = True  # else each process would train alone
+            # Without it `Trainer` joins no process group where there is no accelerator: each would train alone.
+            self.use_cpu = True
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.use_cpu and has_bf16()
         if not torch.accelerator.is_available():
-            self.dataloader_pin_memory = False  # there is nothing to pin memory for; PyTorch would warn
+            # There is nothing to pin memory for, and PyTorch would warn at every run.
+            self.dataloader_pin_memory = False
         if self.load_best_model_at_end and self.metric_for_best_model is None:
+            # `Trainer` would choose by the loss of the training rows, which falls while locality is lost.
             self.metric_for_best_model, self.greater_is_better = "edit_score", True
         if self.push_to_hub and self.hub_strategy != "end":
             raise EditError(
                 f"hub_strategy is {str(self.hub_strategy)!r}: only what is finished is pushed; leave it at 'end'"
             )
-        if self.completion_only_loss is False:  # TRL's name for it
+        # TRL's name for it: a script that was written for `SFTTrainer` keeps its meaning.
+        if self.completion_only_loss is False:
             self.objective = "full"
         SFTConfig.__post_init__(self)
         self._use_one_gpu()
@@ -128,5 +132,5 @@ def learning_rate_for(config: PretrainedConfig, *, full_finetune: bool = False) 
 
 
 def has_bf16() -> bool:
-    """Whether an accelerator with bfloat16 is at hand."""
+    """Tell whether there is an accelerator with bfloat16."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def adapter_for(model: PreTrainedModel, args: EditConfig, config: PeftConfig | None) -> PeftConfig | None:
     """The adapter to put on `model`: the user's `config`, or the paper's; none on a model that has one already."""
     if hasattr(model, "peft_config") and args.adapter:
-        return None  # the adapter that training goes on from is as it is
+        # A second adapter beside the one that training goes on from would leave its edits untrained.
+        return None
     if hasattr(model, "peft_config") or (args.full_finetune and config is None):
         return config
     config = config or get_peft_config(EditModelConfig())
@@ -54,10 +55,12 @@ def fit_lora(
     linear = _linear_layers(model)
     transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in linear)
     targets = _checked_targets(config.target_modules, model, linear)
+    # A copy: one configuration of the user may serve several trainers.
     config = replace(config, fan_in_fan_out=transposed, target_modules=targets)
     if layers is not None:
         _check_layers(layers, model, config)
-        if config.target_modules in (None, "all-linear"):  # PEFT takes no pattern beside numbers of layers
+        # PEFT takes no pattern beside numbers of layers: the modules are named.
+        if config.target_modules in (None, "all-linear"):
             config.target_modules = sorted({name.rpartition(".")[2] for name in linear})
         config.layers_to_transform = layers
     if embedding:
@@ -79,7 +82,8 @@ def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str]) ->
     if isinstance(targets, str):
         if any(re.fullmatch(targets, name) for name in names):
             return targets
-        targets = [targets]  # TRL makes a word of a list of one
+        # TRL makes a word of a list of one: it may be no pattern but a name.
+        targets = [targets]
     for target in sorted(targets):
         if not any(f".{name}".endswith(f".{target}") for name in names):
             some = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))

@@ -1,4 +1,4 @@
-"""What a run measured, and when: before training, after it, and of an earlier adapter's edits."""
+"""Measurements of a run: before and after training, and of an earlier adapter's edits and revoked ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_ftedit.evaluation import NAMES, Measurement, bootstrap, interval, means,
 class Measurements:
     """A run's measurements that are still true: of the unedited model, and the newest of the edited one."""
 
-    # Only one of the edited model is kept: of many probes one is large.
+    # Only one of the edited model stays: with 10,000 edits its predictions are hundreds of thousands of rows.
     read: list[EditRecord]
     before: Measurement | None = None
     after: Measurement | None = None
@@ -28,6 +28,7 @@ class Measurements:
     @property
     def records(self) -> list[EditRecord]:
         """The edits; once measured, with the unedited model's answers as targets of open neighborhood probes."""
+        # The first measurement's answers hold for every later one, or scores before and after would differ by them.
         first = self.before or self.after
         return first.records if first else self.read
 

@@ -61,14 +61,17 @@ def recipe_of(
         "model_revision": getattr(config, "_commit_hash", None) or None,
         "dtype": str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
         **{option.name: getattr(args, option.name) for option in fields(EditOptions)},
+        # The folder holds its own edits, chosen and in the native format: the command is run beside them.
         **{"edits": "edits.jsonl", "format": None, "max_edits": None},
     }
+    # A path would tell of somebody's machine, and lead nowhere on another one.
     for name in ("locality_pool", "perplexity_texts", "similar_model", "adapter"):
         settings[name] = public_name(settings[name]) if settings[name] else None
     settings |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     settings |= _lora_settings(model, lora_targets)
     settings |= {name: value for name, value in rows.items() if name != "seed"}
     recipe = {name: value for name, value in settings.items() if value is not None}
+    # The rows of a builder may have another seed than the training; `seed` itself is the training's.
     provenance = provenance_of(recipe, model, [args.edits, args.locality_pool])
     if (seed := rows.get("seed", args.seed)) != args.seed:
         provenance["seed_of_rows"] = seed
@@ -100,7 +103,7 @@ def options_of(recipe: Mapping[str, Any]) -> EditOptions:
 
 
 def quantization_of(recipe: Mapping[str, Any]) -> Any:
-    """How the base model was quantized, as `from_pretrained` takes it."""
+    """The quantization of an adapter's base model, as `from_pretrained` takes it."""
     from trl import get_quantization_config
 
     from hf_ftedit.training.config import EditModelConfig
@@ -130,7 +133,7 @@ def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any])
 
 
 def _defaults() -> dict[str, Any]:
-    """Defaults of the settings that a user may choose to change; what follows the hardware is not among them."""
+    """Defaults of the settings that a user may choose to change; no settings that follow the hardware."""
     from hf_ftedit.training.config import EditConfig, EditModelConfig
 
     owners = (EditConfig, EditModelConfig)
@@ -149,6 +152,7 @@ def _lora_settings(model: Any, targets: Any) -> dict[str, Any]:
     if config is None:
         return {"use_peft": False}
     settings = {key: getattr(config, name, None) for key, name in LORA_KEYS.items()}
+    # PEFT replaces "all-linear" by the names of one model's layers, in the order of a set.
     if (targets := targets or config.target_modules) is not None:
         settings["lora_target_modules"] = [targets] if isinstance(targets, str) else sorted(targets)
     quantized = getattr(model.config, "quantization_config", None)

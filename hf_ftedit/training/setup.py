@@ -1,4 +1,4 @@
-"""From a task to what `SFTTrainer` needs: model and tokenizer, then tokenized rows."""
+"""Model, tokenizer and tokenized rows of an edit task, for `SFTTrainer`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
         return args
     if args is None:
         return EditConfig()
+    # Newer arguments of transformers that `EditConfig` lacks are dropped, as are those that it computes.
     names = {field.name for field in fields(EditConfig) if field.init}
     return EditConfig(**{field.name: getattr(args, field.name) for field in fields(args) if field.name in names})
 
@@ -79,7 +80,8 @@ def load_for(
         raise EditError("model is missing; give the model to edit, or its Hub id or folder")
     records = [*task.edits, *task.held_out, *task.revoked]
     if isinstance(model, str):
-        args.model_init_kwargs = None  # used here; TRL would warn that they are ignored
+        # Used here: TRL would warn that it ignores them, as it gets a model.
+        args.model_init_kwargs = None
         loading |= {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config}
         model, tokenizer = load_checked(model, records, tokenizer, chat_template=args.chat_template, **loading)
     else:
@@ -99,6 +101,7 @@ def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
         raise EditError("adapter is given, and the model has an adapter already; give the base model")
     check_adapter(prior.saved.path, prior.name)
     base, revision = base_of(prior.saved.path, prior.saved)
+    # Another base model that was named is taken as it is now; its weights are compared once they are read.
     if model is None or (model == base and revision):
         loading["revision"] = revision
     return base if model is None else model
@@ -109,7 +112,8 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
     source = task.rows if task.rows is not None else _builder(task, model, tokenizer, args)
     rows, settings = source, dict[str, Any]()
     if isinstance(source, EditDatasetBuilder):
-        source.check_same()  # the processes of `accelerate launch` read the edits each by itself
+        # The processes of `accelerate launch` read the edits each by itself, maybe from disks of several machines.
+        source.check_same()
         rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
         settings = source.settings if source is task.rows else {}
     eval_rows, are_tokenized = task.eval_rows, is_prompt_completion(rows)
@@ -118,7 +122,8 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
             raise EditError("packing and padding_free are not supported for edits; turn them off")
         rows, eval_rows = (tokenized(part, tokenizer, model, args) for part in (rows, eval_rows))
     if task.measured and eval_rows is None:
-        eval_rows = rows.take(1)  # `Trainer` wants rows for `eval_strategy`; the records are measured instead
+        # `Trainer` wants rows for `eval_strategy`, though `evaluate` measures the records instead.
+        eval_rows = rows.take(1)
     return Rows(rows, eval_rows, are_tokenized, settings)
 
 
@@ -137,6 +142,7 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
 def _builder(
     task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
 ) -> EditDatasetBuilder:
+    # Prefixes and own answers are the unedited model's, also where training goes on from an adapter.
     with unedited(model):
         return EditDatasetBuilder(
             task.edits,

@@ -108,7 +108,7 @@ def read_task(
     source: Any = options.edits if train_dataset is None else train_dataset
     new = _read(source, options) if are_edits(source) else []
     rows: Any = None if are_edits(source) else source
-    # A builder is known by its records: to import its class would load `datasets`.
+    # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
     eval_dataset = getattr(eval_dataset, "records", eval_dataset)
     probed = read_edits(eval_dataset, options.format) if are_edits(eval_dataset) else []
@@ -123,6 +123,7 @@ def read_task(
     if options.measure_fluency:
         check_fluency(probed or edits)
     pool = options.locality_pool if locality_pool is None else locality_pool
+    # A name in the options can be given on a command line again; facts handed over as objects cannot.
     has_facts = not options.locality_pool and locality_pool is not None and not isinstance(locality_pool, str)
     return EditTask(
         edits=edits,
@@ -138,7 +139,8 @@ def read_task(
 
 def are_edits(source: Any) -> bool:
     """Tell edits (a path, a list, a dataset with an edit's columns) from training rows."""
-    if hasattr(source, "column_names"):  # a `Dataset`; its class is not imported, for torch-free checks
+    # A `Dataset`, known by its columns: to import its class would load `datasets` before any check.
+    if hasattr(source, "column_names"):
         columns = set(source.column_names or ())
         return bool(columns & {"target_new", "requested_rewrite"}) or {"src", "alt"} <= columns
     return isinstance(source, (str, PathLike, Sequence))

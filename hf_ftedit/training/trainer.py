@@ -101,7 +101,9 @@ class EditTrainer(ConditionalTrainer):
         locality_pool: str | Iterable[Fact] | None = None,
         **kwargs: Any,
     ) -> None:
-        args = copy(as_edit_config(args))  # what is set below is of this trainer; the settings may make another one
+        # A copy: some settings are changed below, and the caller may make another trainer with the same ones.
+        args = copy(as_edit_config(args))
+        # Hours of training should not end with a repository that cannot be written to.
         if args.push_to_hub and process_state().is_main_process:
             check_pushable(repo_name(args), args.hub_token)
         if isinstance(train_dataset, EditTask):
@@ -130,7 +132,8 @@ class EditTrainer(ConditionalTrainer):
             peft_config=peft_config,
             **kwargs,
         )
-        args.model_init_kwargs = None  # used, or warned of: a token may stand in them, and loggers write settings
+        # Used by now, or warned of; a token may stand in them, and what logs a run logs its settings.
+        args.model_init_kwargs = None
         self.recipe = self._recipe_now()
 
     @property
@@ -166,7 +169,8 @@ class EditTrainer(ConditionalTrainer):
             eval_dataset = tokenized(eval_dataset, self.processing_class, self.model, self.args)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         start = time.time()
-        self.model.eval()  # as `Trainer` does: `log` tells evaluation from training by the mode
+        # As `Trainer` does: `log` tells evaluation from training by the mode.
+        self.model.eval()
         records = self.edit_records if eval_dataset is None else read_edits(eval_dataset, self.args.format)
         scores = self.score_edits(None if eval_dataset is None else records)
         metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in REPORTED if scores.get(name) is not None}
@@ -179,7 +183,8 @@ class EditTrainer(ConditionalTrainer):
         """Tell whether `evaluate` is to give the loss of rows rather than the scores of edits."""
         if eval_dataset is None:
             return self.task.eval_rows is not None or not self.task.measured
-        is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)  # of one set among several
+        # `Trainer` evaluates several named sets one by one, and then gives the name instead of the rows.
+        is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)
         return is_name or not are_edits(eval_dataset)
 
     def predict_edits(
@@ -203,7 +208,7 @@ class EditTrainer(ConditionalTrainer):
         """
         Scores of `records` (the trainer's without), see [`~hf_ftedit.score`]; arguments as `predict_edits`.
 
-        What was measured of the trainer's own records is kept: asking again at the same step computes nothing.
+        The measurement of the trainer's own records is cached: a second call at the same step computes nothing.
         """
         return self._measure(records, edited=edited).scores
 
@@ -220,7 +225,8 @@ class EditTrainer(ConditionalTrainer):
     def _measure_now(self, records: Sequence[EditRecord], *, edited: bool) -> Measurement:
         model = self.accelerator.unwrap_model(self.model)
         if any(probe.target is None for record in records for probe in record.neighborhood_prompts):
-            self._unedited(model)  # raises where it is gone, and could not give these probes their targets
+            # Raises where the unedited model is gone, and could not give these probes their targets.
+            self._unedited(model)
         with nullcontext() if edited else self._unedited(model):
             return measure(
                 model, self.processing_class, records, self.args, texts=self.task.texts, seed=self.args.seed
@@ -236,7 +242,7 @@ class EditTrainer(ConditionalTrainer):
         return unedited(model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as [`~transformers.Trainer`] does; what training makes impossible to measure is measured first."""
+        """Train as [`~transformers.Trainer`] does; a full finetune measures the unedited model first."""
         if self.task.measured and not hasattr(self.model, "disable_adapter"):
             self._measure(edited=False)
         prior = self.task.continuation
@@ -253,7 +259,7 @@ class EditTrainer(ConditionalTrainer):
         return output
 
     def _forget_edited(self) -> None:
-        """Drop what is of other weights than the model's: an earlier run's, or the last step's for the best one's."""
+        """Drop measurements of other weights: of an earlier run, or of the last step where the best one is loaded."""
         self._folder = self.measurements.after = None
 
     def edit_results(self) -> dict[str, Any]:
@@ -313,6 +319,7 @@ class EditTrainer(ConditionalTrainer):
         before = self._answers(prompts, edited=False) if hasattr(model, "disable_adapter") else None
         answers = examples(model, tokenizer, prompts, before, chat_template=self.args.chat_template)
         results = {**self.edit_results(), **answers}
+        # Sharded weights are gathered by all processes together, before the first one writes.
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
         state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
         if self.args.should_save:
