@@ -20,6 +20,7 @@ def examples(
     chat_template: bool = False,
 ) -> dict[str, Any]:
     """The `example` in `eval_results.json` for the card; with answers `before` also those after, as `answers`."""
+    # As the snippet in the card calls it: whoever runs that can compare.
     output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template)
     texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
     if before is not None:

@@ -27,6 +27,7 @@ def scores_plot(results: dict[str, Any]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
+    # A score that only one of the two has is drawn with a dash: it was measured, and is undefined there.
     names = [name for name in NAMES if any(results[when].get(name) is not None for when in COLORS)]
     figure = Figure(figsize=(7.2, 0.9 + 0.62 * len(names)), dpi=110, layout="constrained")
     axes = figure.subplots()
