@@ -32,13 +32,8 @@ def ngram_entropy(text: str) -> float | None:
     ROME splits with NLTK, which differs at contractions and such. In scripts without spaces, a run of letters is one
     word, so values say little.
 
-    Args:
-        text (`str`):
-            What was generated, from its prompt on, as ROME measures it.
-
-    Returns:
-        `float` or `None`: from 0 (one word, repeated) to `(log2(N - 1) + 2 * log2(N - 2)) / 3` (no bigram twice) for a
-        text of `N` words; `None` for fewer than three, which have no trigram.
+    `text` is what was generated, from its prompt on. The value is from 0 (one word, repeated) to `(log2(N - 1) + 2 *
+    log2(N - 2)) / 3` (no bigram twice) for `N` words; `None` for fewer than three, which have no trigram.
 
     Example:
         >>> round(ngram_entropy("so it was and so it was"), 2)
@@ -58,15 +53,7 @@ def consistency(generated: Sequence[Sequence[str]], references: Sequence[Sequenc
     values are comparable only between calls with the same references. Words that no reference text holds do not count.
     Tables show 100 times these values.
 
-    Args:
-        generated (`Sequence[Sequence[str]]`):
-            The generated texts of each record.
-        references (`Sequence[Sequence[str]]`):
-            The reference texts of each record, in the same order.
-
-    Returns:
-        `list[float | None]`: a value from 0 to 1 for each record; `None` where its reference texts hold no word, or
-        nothing was generated.
+    A value is from 0 to 1, or `None` where a record's reference texts hold no word, or nothing was generated for it.
 
     Raises:
         [`~hf_ftedit.EditError`]: scikit-learn is not installed, or the two are not of one length.
@@ -81,8 +68,8 @@ def consistency(generated: Sequence[Sequence[str]], references: Sequence[Sequenc
     first, second = (vectorizer.transform(map(" ".join, part)) for part in (generated, references))
     cosines = np.asarray(first.multiply(second).sum(axis=1)).ravel()  # rows are of length 1, or zero
     written = np.array([any(text.strip() for text in record) for record in generated], dtype=bool)
-    known = written & (second.getnnz(axis=1) > 0)
-    return [min(float(value), 1.0) if is_known else None for value, is_known in zip(cosines, known, strict=True)]
+    is_defined = written & (second.getnnz(axis=1) > 0)
+    return [min(float(value), 1.0) if defined else None for value, defined in zip(cosines, is_defined, strict=True)]
 
 
 def _entropy(words: Sequence[str], n: int) -> float:

@@ -41,27 +41,11 @@ def perplexity(
     it. A text longer than the model's context is read in windows that share one token. Under `accelerate launch` every
     process must call this.
 
-    Args:
-        model (`PreTrainedModel`):
-            Causal language model.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        texts (`Sequence[str]`):
-            Texts.
-        tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens of a batch; halved where memory does not suffice.
-        n_resamples (`int`, *optional*, defaults to `1000`):
-            Bootstrap resamples of the texts.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the bootstrap.
-        desc (`str`, *optional*, defaults to `"Perplexity"`):
-            Label of the progress bar.
-
     Returns:
-        `dict`: `perplexity`, `perplexity_ci95`, `n_texts` and `n_tokens` that were counted.
+        `dict`: `perplexity`, its bootstrap interval `perplexity_ci95`, `n_texts` and `n_tokens` that were counted.
 
     Raises:
-        [`~hf_ftedit.EditError`]: no text has two tokens, or the model's numbers are none.
+        [`~hf_ftedit.EditError`]: no text has two tokens, or the model gives NaN.
     """
     windows = [
         (number, window)
@@ -98,15 +82,15 @@ def _windows(ids: list[int], context: int | None) -> Iterable[EncodedPair]:
 def _sum_up(model: Any, windows: list[EncodedPair], sums: np.ndarray, tokens_per_batch: int, desc: str) -> None:
     """Fill `sums`, of shape `(windows, 2)`, with the negative log-likelihood and the tokens of each window."""
     processes = Processes(model)
-    mine = processes.share(sorted(range(len(windows)), key=lambda number: len(windows[number].input_ids)))
-    bar = tqdm(total=len(mine), desc=desc, leave=False, disable=processes.hides_bar)
+    share = processes.share(sorted(range(len(windows)), key=lambda number: len(windows[number].input_ids)))
+    bar = tqdm(total=len(share), desc=desc, leave=False, disable=processes.hides_bar)
     with inference(model), bar, processes.failing_together():
 
         def run(batch: list[int]) -> None:
-            found = score_rows(model, windows, [mine[place] for place in batch])
-            numbers, place, tokens = np.unique(found.pair, return_inverse=True, return_counts=True)
-            sums[numbers] = np.stack([-np.bincount(place, weights=found.logprob), tokens], axis=1)
+            scores = score_rows(model, windows, [share[place] for place in batch])
+            numbers, place, tokens = np.unique(scores.pair, return_inverse=True, return_counts=True)
+            sums[numbers] = np.stack([-np.bincount(place, weights=scores.logprob), tokens], axis=1)
             bar.update(len(batch))
 
-        in_batches([len(windows[number].input_ids) for number in mine], tokens_per_batch, run)
-    processes.gather(((number, sums[number]) for number in mine), sums)
+        in_batches([len(windows[number].input_ids) for number in share], tokens_per_batch, run)
+    processes.gather(((number, sums[number]) for number in share), sums)

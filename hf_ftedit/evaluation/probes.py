@@ -16,33 +16,15 @@ if TYPE_CHECKING:
 
 
 class ProbedTarget(NamedTuple):
-    """
-    One target of one probe: a row of the predictions.
-
-    Args:
-        edit_id (`str`):
-            The edit that is probed.
-        kind (`str`):
-            `"rewrite"`, `"paraphrase"`, `"neighborhood"` or `"portability"`.
-        prompt (`str`):
-            The probe's text.
-        role (`str`):
-            `"new"` or `"true"`, see [`~hf_ftedit.score`].
-        target (`str`):
-            The text whose likelihood is computed.
-        aspect (`str`, *optional*):
-            Of a portability probe, such as `"reasoning"`.
-        aliases (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Other names of the target, which count in a generated answer.
-    """
+    """One target of one probe: a row of the predictions."""
 
     edit_id: str
-    kind: str
+    kind: str  # "rewrite", "paraphrase", "neighborhood" or "portability"
     prompt: str
-    role: str
+    role: str  # "new" or "true", see `score`
     target: str
-    aspect: str | None = None
-    aliases: tuple[str, ...] = ()
+    aspect: str | None = None  # of a portability probe, such as "reasoning"
+    aliases: tuple[str, ...] = ()  # other names of the target, which count in a generated answer
 
     @property
     def name(self) -> str:
