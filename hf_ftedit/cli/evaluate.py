@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
     if folder:
         check_base(model, recipe.get(PROVENANCE) or {}, options.adapter)
         model = load_adapter(model, folder)
-    measured, tasks = {}, {}
+    measured = {}
     for when in ("before", "after") if folder else ("before",):
         with unedited(model) if when == "before" else nullcontext():
             measured[when] = measure(
@@ -43,10 +43,11 @@ def run(argv: Sequence[str]) -> None:
             )
             # With the unedited model's answers, to which the edited one is held.
             edits = measured[when].records
-            tasks[when] = _task_scores(model, tokenizer, options)
-    results = {**results_of(measured), **_task_results(tasks)}
+    results = results_of(measured)
     if not process_state().is_main_process:
         return
+    if options.tasks:
+        results["tasks"] = _task_changes(model, tokenizer, options)
     # Written before they are printed: a closed terminal must not cost an hour of measuring.
     if options.output_dir:
         save_results_folder(options.output_dir, results, {when: each.predictions for when, each in measured.items()})
@@ -63,29 +64,17 @@ def _measured_with(recipe: dict[str, Any]) -> dict[str, Any]:
     return {name: recipe[name] for name in names if name in recipe} if recipe else {}
 
 
-def _task_scores(model: Any, tokenizer: Any, options: Any) -> dict[str, Any]:
-    """Scores of the tasks of lm-evaluation-harness, computed by one process."""
-    from hf_ftedit.evaluation import run_tasks
-    from hf_ftedit.models import process_state
+def _task_changes(model: Any, tokenizer: Any, options: Any) -> list[dict[str, Any]]:
+    """Scores in tasks of lm-evaluation-harness without and with the adapter."""
+    from hf_ftedit.evaluation import compare_tasks
 
-    if not options.tasks or not process_state().is_main_process:
-        return {}
-    return run_tasks(
+    return compare_tasks(
         model,
         tokenizer,
         options.tasks,
         include_path=options.tasks_path,
         limit=options.tasks_limit,
         num_fewshot=options.num_fewshot,
-        chat_template=options.chat_template,
+        apply_chat_template=options.chat_template,
         seed=options.seed,
     )
-
-
-def _task_results(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    from hf_ftedit.evaluation import task_changes
-
-    rows = task_changes(scores["before"], scores.get("after", scores["before"]))
-    if "after" not in scores:
-        rows = [{**row, "after": None, "difference": None, "difference_stderr": None} for row in rows]
-    return {"tasks": rows} if rows else {}

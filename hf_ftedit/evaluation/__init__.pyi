@@ -1,8 +1,7 @@
 from .diagnosis import diagnose as diagnose
 from .fluency import check_fluency as check_fluency
 from .lm_eval_harness import check_tasks as check_tasks
-from .lm_eval_harness import run_tasks as run_tasks
-from .lm_eval_harness import task_changes as task_changes
+from .lm_eval_harness import compare_tasks as compare_tasks
 from .measurement import Measurement as Measurement
 from .measurement import load_checked as load_checked
 from .measurement import measure as measure

@@ -76,7 +76,7 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         results (`Mapping`):
             What `eval_results.json` holds: scores by `"before"` and, where there is an edited model, `"after"`, see
             [`~hf_ftedit.score`]; `"change"`, see [`~hf_ftedit.compare`]; `"tasks"`, see
-            [`~hf_ftedit.evaluation.lm_eval_harness.task_changes`].
+            [`~hf_ftedit.evaluation.lm_eval_harness.compare_tasks`].
         settings (`Mapping`, *optional*):
             What `edit_config.yaml` holds, for the diagnosis.
 
