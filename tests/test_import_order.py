@@ -133,6 +133,8 @@ def test_every_door_is_used(room: str) -> None:
         "from hf_ftedit.cli import main; main(['--help'])",
         "from hf_ftedit.cli import main; main(['train', '--help'])",
         "from hf_ftedit.cli import main; main(['train', '--edits', 'missing.json'])",
+        "from hf_ftedit import EditOptions; from hf_ftedit.training import read_task; read_task(EditOptions(), "
+        "[{'prompt': 'Rome is in', 'target_new': 'Peru'}], locality_pool=[{'prompt': 'Oslo:', 'target': 'Peru'}])",
     ],
 )
 def test_what_needs_no_model_loads_no_torch(code: str) -> None:
