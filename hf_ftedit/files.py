@@ -17,17 +17,7 @@ _REFUSALS = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EN
 
 
 def require_empty(folder: str | Path) -> None:
-    """
-    Raise an error where `folder` exists with content, or cannot be made or written to.
-
-    Args:
-        folder (`str` or `Path`):
-            Where something is to be written.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: the folder holds something.
-        `OSError`: as [`try_writing`].
-    """
+    """Raise [`~hf_ftedit.EditError`] where `folder` has content, and `OSError` where it cannot be written to."""
     path = Path(folder)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
@@ -75,15 +65,7 @@ def refusal_behind(error: BaseException) -> OSError | None:
 
 @contextmanager
 def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
-    """
-    A temporary folder beside `folder`, or in it where it exists, whose files move there if the block ends well.
-
-    Args:
-        folder (`Path`):
-            Where to; files of the same names are replaced.
-        replaced (`Collection[str]`, *optional*):
-            Names of files in it that go as well.
-    """
+    """Context with a temporary folder whose files move to `folder`, where those `replaced` go, if it ends well."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Inside a folder that exists: its parent may be another file system, or not ours to write to.

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool, draws
 from hf_ftedit.augmentation.rows import TrainingRow, training_row
+from hf_ftedit.augmentation.similarity import nearest
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import asset
+from hf_ftedit.models import asset, greedy_answers, sample_prefixes
 from hf_ftedit.options import AugmentationOptions
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Augmenter:
         if strategy == "none" or not count:
             return []
         same = [] if strategy in ("random", "self", "similar") else self._pool.same_relation(record)
+        # By prompt: a row that stands twice among the few of an edit would count twice.
         chosen: dict[str, Fact] = {}
         if strategy == "similar":
             _take((self._pool.facts[i] for i in self._similar[index]), count, chosen)
@@ -165,6 +167,7 @@ class Augmenter:
             logger.info("no locality pool: rehearsing the unedited model's own answers to generic prompts")
             facts = [Fact(prompt, "") for prompt in generic_prompts()]
         facts = FactPool(facts, self._probes.overlaps, self.records).facts
+        # Drawn before the model answers: each answer is a run of it, and a pool may hold a hundred thousand prompts.
         # A few more than are drawn: the model may have no answer to some.
         most = min(len(facts), count * len(self.records) + 16)
         return FactPool(self._answered(random.Random(self.seed).sample(facts, most)), edited=self.records)
@@ -195,8 +198,6 @@ class Augmenter:
 
     def _answered(self, facts: list[Fact]) -> list[Fact]:
         """The facts with the unedited model's own answers in place of theirs."""
-        from hf_ftedit.models import greedy_answers
-
         model, tokenizer = self._need_model("rehearsing own answers")
         prompts = [fact.prompt for fact in facts]
         answers = greedy_answers(model, tokenizer, prompts, chat_template=self._chat_template, desc="Own answers")
@@ -214,8 +215,6 @@ class Augmenter:
         """Indices of the pool's facts that are nearest to each edit's prompt, for the strategy `"similar"`."""
         if self.options.locality_strategy != "similar" or not self.options.num_locality:
             return []
-        from hf_ftedit.augmentation.similarity import nearest
-
         prompts = [fact.prompt for fact in self._pool.facts]
         queries = [record.prompt for record in self.records]
         return nearest(queries, prompts, self.options.num_locality, self.options.similar_model)
@@ -225,8 +224,6 @@ class Augmenter:
         options = self.options
         if options.paraphrase_strategy == "none" or not options.num_paraphrases:
             return []
-        from hf_ftedit.models import sample_prefixes
-
         model, tokenizer = self._need_model(f"paraphrase_strategy {options.paraphrase_strategy!r}")
         texts = []
         for length, count in zip(options.prefix_lengths, options.prefix_counts, strict=True):
@@ -267,6 +264,7 @@ def _behind(prefix: str, prompt: str) -> str:
 
 def _spread(wordings: Sequence[str], prefixes: Sequence[str], count: int) -> list[str]:
     """At most `count` distinct prompts from `wordings`, every second behind a prefix; few wordings come again."""
+    # Bare wordings teach the wording itself; behind text, it is learnt to hold wherever it stands.
     rows: dict[str, None] = {}
     for position in range(count):
         wording = wordings[position % len(wordings)]

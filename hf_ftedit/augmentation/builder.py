@@ -135,11 +135,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         return {**asdict(self.config.options), "seed": self.config.seed}
 
     def check_same(self) -> None:
-        """
-        Raise [`~hf_ftedit.EditError`] where the processes of `accelerate launch` have different rows.
-
-        Every process must call this.
-        """
+        """Raise [`~hf_ftedit.EditError`] where the processes of `accelerate launch` differ; each of them calls it."""
         fingerprints = [""] * (processes := Processes()).count
         processes.gather([(processes.rank, self.config.fingerprint)], fingerprints)
         if len(set(fingerprints)) > 1:
@@ -159,10 +155,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             super().download_and_prepare(*args, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description="Training rows of factual edits and the probes that measure them, made by hf_ftedit.",
-            features=FEATURES,
-        )
+        return datasets.DatasetInfo(features=FEATURES)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # A list, not a range: that is what `datasets` splits among the processes of `num_proc`.
@@ -187,6 +180,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
 
 def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptions:
     """The augmentation's part of `options`: what a trainer adds to them must not change the cache."""
+    # Not `fields(options)`: of the trainer's `EditConfig` that is a hundred settings of TRL.
     names = asdict(AugmentationOptions()) if options else {}
     return AugmentationOptions(**{name: getattr(options, name) for name in names})
 

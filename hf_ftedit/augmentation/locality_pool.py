@@ -25,6 +25,7 @@ class FactPool:
         overlaps: Callable[[str], bool] = lambda text: False,
         edited: Sequence[EditRecord] = (),
     ) -> None:
+        # In their order, which a set would lose: the same seed must draw the same facts.
         facts = list(dict.fromkeys(facts))
         self._ids = {
             item.template: item.relation_id for item in [*facts, *edited] if item.template and item.relation_id

@@ -59,24 +59,10 @@ def encode_rows(
     num_proc: int | None = None,
 ) -> Any:
     """
-    Tokenize rows to the columns `input_ids`, `labels` (-100 outside the likelihood's tokens) and `length`.
+    Tokenize prompt-completion rows to the columns `input_ids`, `labels` and `length`.
 
-    Args:
-        rows (`Dataset` or `IterableDataset`):
-            Rows with `prompt` and `completion`, and `edit_id` for naming them in errors.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Tokenizer of the model.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Put prompts into a user turn, see [`EditOptions`].
-        objective (`str`, *optional*, defaults to `"conditional"`):
-            Which tokens are labels: those of the completion, or, for `"full"`, all.
-        max_length (`int`, *optional*):
-            Most tokens of a row.
-        num_proc (`int`, *optional*):
-            Processes to tokenize with.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: a row is longer than `max_length`.
+    Labels are the tokens of the completion, or, for the objective `"full"`, all tokens, and -100 elsewhere. A row
+    longer than `max_length` tokens is an [`~hf_ftedit.EditError`] that names its `edit_id`: nothing is cut.
     """
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:

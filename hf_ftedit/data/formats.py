@@ -38,22 +38,7 @@ def recognise(row: Mapping[str, Any], where: str) -> str:
 
 
 def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) -> Iterator[NativeRow]:
-    """
-    Turn a row into the edits that it holds, in the native format and not yet checked.
-
-    Args:
-        row (`Mapping[str, Any]`):
-            The row as it was read.
-        where (`str`):
-            Its place, for errors.
-        default_id (`str`):
-            The edit's id where the row gives none.
-        format (`str`):
-            Name of the row's format, one of `FORMATS`.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: a field is of a wrong type.
-    """
+    """Turn a row of a format into the native rows of its edits, not yet checked; `default_id` names one without id."""
     ids = (row[name] for name in ("edit_id", "case_id", "id") if not is_blank(row.get(name)))
     edit_id = next(ids, default_id)
     for native in FORMATS[format].to_native(Fields({**row, "edit_id": edit_id}, where)):

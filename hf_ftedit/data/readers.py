@@ -70,12 +70,9 @@ def read_edits(
 
 def combine_edits(parts: Iterable[tuple[str, Sequence[EditRecord]]]) -> list[EditRecord]:
     """
-    Put the edits of several adapters together; an edit that occurs twice is merged.
+    Put the edits of several adapters, each with its name, together; an edit that occurs twice is merged.
 
-    Args:
-        parts (`Iterable[tuple[str, Sequence[EditRecord]]]`):
-            Names and edits, no two of which give one prompt different targets. Of two edits with one `edit_id`, the
-            later one gets the name of its part in front: `"name:edit_id"`.
+    Of two edits with one `edit_id`, the later one gets the name of its part in front: `"name:edit_id"`.
     """
     prompts: dict[str, str] = {}  # by edit_id
     edits = []

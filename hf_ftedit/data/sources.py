@@ -27,16 +27,7 @@ _LISTS = (
 
 
 def read_rows(source: Source) -> Iterator[Located]:
-    """
-    Read the rows of any `source`, each with its place: `("edits.jsonl line 7", row)`.
-
-    Args:
-        source (`str`, `PathLike` or `Iterable`):
-            See [`~hf_ftedit.read_edits`].
-
-    Raises:
-        [`EditError`]: there is no such source, it cannot be read, or it holds no rows.
-    """
+    """Read the rows of any source of [`~hf_ftedit.read_edits`], each with its place: `("edits.jsonl line 7", row)`."""
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         name, rows = os.path.basename(path), _path_rows(path, may_be_hub=isinstance(source, str))
@@ -53,16 +44,7 @@ def read_rows(source: Source) -> Iterator[Located]:
 
 
 def read_texts(source: Source) -> list[str]:
-    """
-    Read the texts of a file (JSON, JSONL, CSV, Parquet), a Hub dataset, a dataset, or an iterable of texts.
-
-    Args:
-        source (`str`, `PathLike` or `Iterable`):
-            Rows with a column `text` (in any case), or with one column of text only.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: there is no such source, or a row holds no text.
-    """
+    """Read an iterable of texts, or rows with a column `text` (in any case) or with one column of text only."""
     if isinstance(source, Sequence) and not len(source):
         raise EditError("there are no texts; give at least one")
     return [_text(row, where) for where, row in read_rows(source)]
