@@ -72,7 +72,7 @@ def edited(tmp_path_factory):
 def process(*args, program=("-m", "hf_ftedit"), **settings):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": os.path.abspath("cache")}
     command = [sys.executable, *program, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, **settings)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, **settings)
 
 
 def write(name, *rows):

@@ -174,5 +174,5 @@ def test_write_jsonl(tmp_path):
 def test_import_loads_nothing_heavy():
     heavy = "{'torch', 'datasets', 'pyarrow', 'pandas', 'numpy'}"
     code = f"import sys, hf_ftedit.data.readers; print(*{heavy} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert found.stdout.strip() == ""

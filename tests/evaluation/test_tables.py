@@ -1,5 +1,7 @@
 """The tables on the screen: scores of hand-made predictions, as `eval_results.json` holds them."""
 
+from pathlib import Path
+
 import pytest
 from rich.cells import cell_len
 
@@ -77,97 +79,21 @@ def widest(shown):
 
 
 BEFORE, AFTER = two((0.0, 1.0), (0.0, 1.0)), two((1.0, 1.0), (1.0, 1.0))
-TABLE = """\
-2 edits, accuracy protocol, percent (95 % interval)
-┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━┓
-┃                ┃ before                 ┃ after                  ┃ change            ┃ edits ┃ probes ┃
-┡━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━┩
-│ edit score     │ 42.9 (0.0 to 75.0)     │ 75.0 (75.0 to 75.0)    │ +32.1 (p = 1.000) │ 2     │ 8      │
-│ efficacy       │ 50.0 (0.0 to 100.0)    │ 100.0 (100.0 to 100.0) │ +50.0 (p = 1.000) │ 2     │ 2      │
-│ generalization │ 25.0 (0.0 to 50.0)     │ 50.0 (50.0 to 50.0)    │ +25.0 (p = 1.000) │ 2     │ 4      │
-│ locality       │ 100.0 (100.0 to 100.0) │ 100.0 (100.0 to 100.0) │ +0.0 (p = 1.000)  │ 2     │ 2      │
-└────────────────┴────────────────────────┴────────────────────────┴───────────────────┴───────┴────────┘
-
-Diagnosis
-- Generalization is low (50.0) while efficacy is 100.0: the wording was learnt rather than the fact.
-  Give more paraphrases (`num_paraphrases`) or more varied ones (`paraphrase_strategy`; `relation`
-  needs subjects and a locality pool).
-- Only 2 edits were measured: the intervals are wide, and rough at that."""
-EVERYTHING = """\
-20 edits, accuracy protocol, percent (95 % interval)
-┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━┓
-┃                ┃ before                 ┃ after                  ┃ change             ┃ edits ┃ probes   ┃
-┡━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━┩
-│ edit score     │ 0.0 (0.0 to 0.0)       │ 98.3 (94.4 to 100.0)   │ +98.3 (p < 0.001)  │ 20    │ 60       │
-│ efficacy       │ 0.0 (0.0 to 0.0)       │ 100.0 (100.0 to 100.0) │ +100.0 (p < 0.001) │ 20    │ 20       │
-│ generalization │ 0.0 (0.0 to 0.0)       │ 100.0 (100.0 to 100.0) │ +100.0 (p < 0.001) │ 20    │ 20       │
-│ locality       │ 100.0 (100.0 to 100.0) │ 95.0 (85.0 to 100.0)   │ -5.0 (p = 1.000)   │ 20    │ 20       │
-│ portability    │ 0.0 (0.0 to 0.0)       │ 50.0 (50.0 to 50.0)    │ +50.0 (p < 0.001)  │ 20    │ 40       │
-│ fluency        │ 600.0 (600.0 to 600.0) │ 450.0 (450.0 to 450.0) │ -150.0 (p < 0.001) │ 20    │ 20       │
-│ perplexity     │ 20.0 (19.0 to 21.0)    │ 20.5 (19.5 to 21.5)    │                    │       │ 12 texts │
-└────────────────┴────────────────────────┴────────────────────────┴────────────────────┴───────┴──────────┘
-
-By protocol, percent; exact match and containment are of the model's own answers
-┏━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━┓
-┃             ┃        ┃ edit score ┃ efficacy ┃ generalization ┃ locality ┃ portability ┃
-┡━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━━┩
-│ accuracy    │ before │ 0.0        │ 0.0      │ 0.0            │ 100.0    │ 0.0         │
-│ accuracy    │ after  │ 98.3       │ 100.0    │ 100.0          │ 95.0     │ 50.0        │
-│ exact match │ before │ 0.0        │ 0.0      │ 0.0            │ 50.0     │ 0.0         │
-│ exact match │ after  │ 0.0        │ 50.0     │ 0.0            │ 50.0     │ 50.0        │
-│ containment │ before │ 0.0        │ 0.0      │ 0.0            │ 75.0     │ 0.0         │
-│ containment │ after  │ 69.2       │ 100.0    │ 50.0           │ 75.0     │ 50.0        │
-└─────────────┴────────┴────────────┴──────────┴────────────────┴──────────┴─────────────┘
-
-Portability by aspect, percent
-┏━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━┓
-┃         ┃        ┃ portability            ┃ exact match ┃ containment ┃ edits ┃ probes ┃
-┡━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━┩
-│ alias   │ before │ 0.0 (0.0 to 0.0)       │ 0.0         │ 0.0         │ 20    │ 20     │
-│ alias   │ after  │ 0.0 (0.0 to 0.0)       │ 0.0         │ 0.0         │ 20    │ 20     │
-│ one hop │ before │ 0.0 (0.0 to 0.0)       │ 0.0         │ 0.0         │ 20    │ 20     │
-│ one hop │ after  │ 100.0 (100.0 to 100.0) │ 100.0       │ 100.0       │ 20    │ 20     │
-└─────────┴────────┴────────────────────────┴─────────────┴─────────────┴───────┴────────┘
-
-Tasks of lm-evaluation-harness
-┏━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━┳━━━━━┓
-┃ task     ┃ metric ┃ before ┃ after  ┃ change          ┃ n   ┃
-┡━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━╇━━━━━┩
-│ arc_easy │ acc    │ 0.25   │ 0.2375 │ -0.0125 ± 0.012 │ 400 │
-│ mine     │ f1     │        │ 1235   │                 │     │
-└──────────┴────────┴────────┴────────┴─────────────────┴─────┘
-
-Diagnosis
-- Fluency fell from 600 to 450: generated text repeats itself. Lower the `learning_rate` or the
-  `num_train_epochs`.
-- Only 20 edits were measured: the intervals are wide, and rough at that."""
-ONE = """\
-2 edits, accuracy protocol, percent (95 % interval)
-┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━┓
-┃                ┃ before                 ┃ edits ┃ probes ┃
-┡━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━┩
-│ edit score     │ 42.9 (0.0 to 75.0)     │ 2     │ 8      │
-│ efficacy       │ 50.0 (0.0 to 100.0)    │ 2     │ 2      │
-│ generalization │ 25.0 (0.0 to 50.0)     │ 2     │ 4      │
-│ locality       │ 100.0 (100.0 to 100.0) │ 2     │ 2      │
-└────────────────┴────────────────────────┴───────┴────────┘"""
+GOLDEN = Path(__file__).parents[1] / "golden"
+TABLE = (GOLDEN / "results_two_edits.txt").read_text(encoding="utf-8").removesuffix("\n")
+TERMINAL = {"FORCE_COLOR": "1", "COLUMNS": "40", "TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}
 
 
-def test_before_and_after():
-    assert results_table(measured(BEFORE, AFTER)) == TABLE
-
-
-def test_everything_that_can_be_measured():
-    assert results_table(measured_in_every_way()) == EVERYTHING
-
-
-def test_one_measurement_is_one_column_without_change_and_diagnosis():
-    assert results_table({"before": score(BEFORE)}) == ONE
-
-
-def test_what_the_results_hold_besides_is_ignored():
+@pytest.mark.parametrize("variables", [{}, TERMINAL])  # neither a terminal nor its colours change the text
+def test_the_table_is_the_golden_file(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    results = {"two_edits": measured(BEFORE, AFTER), "everything": measured_in_every_way()}
+    results["before_alone"] = {"before": score(BEFORE)}  # one column, without change and diagnosis
+    for name, measured_results in results.items():
+        assert results_table(measured_results) + "\n" == (GOLDEN / f"results_{name}.txt").read_text(encoding="utf-8")
     more = {"base_model": "[bold]y", "base_model_revision": None, "protocol": "x", "tasks": []}
-    assert results_table(measured(BEFORE, AFTER) | more) == TABLE
+    assert results_table(results["two_edits"] | more) == TABLE  # what the results hold besides is ignored
 
 
 def test_settings_are_named_in_the_diagnosis():
@@ -214,19 +140,6 @@ def test_answers_that_were_generated_after_training_only_are_a_dash_before():
     assert cells(shown, "alias") == ["before", "0.0 (0.0 to 0.0)", "—", "—", "20", "20"]
 
 
-@pytest.mark.parametrize(
-    "p_value, shown", [(0.0005, "p < 0.001"), (0.001, "p = 0.001"), (0.0049, "p = 0.005"), (0.5, "p = 0.500")]
-)
-def test_a_p_value_is_shown_to_a_thousandth(p_value, shown):
-    results = measured(BEFORE, AFTER)
-    results["change"]["efficacy"] |= {"p_value": p_value, "difference": -1.25}
-    assert cells(results_table(results), "efficacy")[2] == f"-1.2 ({shown})"
-
-
-def test_one_edit_is_singular():
-    assert results_table({"before": score(BEFORE[:4])}).startswith("1 edit, accuracy protocol, percent")
-
-
 HOSTILE = ["[bold]x", "[/x]", "[link=https://x.org]y[/link]", ":smile:", r"\[x]", "[1, 2]"]
 
 
@@ -239,12 +152,6 @@ def test_markup_is_shown_as_it_stands(text):
     results["tasks"] = [results["tasks"][0] | {"task": text, "metric": text}]
     shown = results_table(results)
     assert shown.count(f"│ {text} ") == 4
-
-
-def test_neither_a_terminal_nor_its_colours_change_the_text(monkeypatch):
-    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "40", "TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}.items():
-        monkeypatch.setenv(name, value)
-    assert results_table(measured(BEFORE, AFTER)) == TABLE
 
 
 def huge(results):
@@ -285,39 +192,40 @@ FEW_SCORES = {
     "n_probes": {"rewrite": 3, "paraphrase": 5, "neighborhood": 4, "portability": 1},
     "n_texts": 7,
 }
+FEW_COUNTS = {
+    "efficacy": (3, 3),
+    "locality": (2, 4),
+    "edit_score": (3, 12),
+    "fluency": (3, 0),
+    "perplexity": (None, 7),
+}
 
 
 def test_scores_as_text():
     assert score_text(FEW_SCORES, "edit_score") == "94.7 (90.0 to 100.0)"
     assert score_text({"efficacy": 12.34}, "efficacy") == "12.3"
     assert score_text(FEW_SCORES, "portability") == score_text(FEW_SCORES, "efficacy") == "—"
+    assert change_text(None) == ""
+    assert [edits_text(number) for number in (0, 1, 2)] == ["0 edits", "1 edit", "2 edits"]
+    assert results_table({"before": score(BEFORE[:4])}).startswith("1 edit, accuracy protocol, percent")
 
 
 @pytest.mark.parametrize(
     ("difference", "p_value", "expected"),
-    [(98.34, 0.0004, "+98.3 (p < 0.001)"), (-1.25, 0.001, "-1.2 (p = 0.001)"), (0.0, 1.0, "+0.0 (p = 1.000)")],
+    [
+        (98.34, 0.0005, "+98.3 (p < 0.001)"),
+        (-1.25, 0.001, "-1.2 (p = 0.001)"),
+        (-1.25, 0.0049, "-1.2 (p = 0.005)"),
+        (0.0, 1.0, "+0.0 (p = 1.000)"),
+    ],
 )
 def test_changes_as_text(difference, p_value, expected):
     assert change_text({"difference": difference, "p_value": p_value}) == expected
 
 
-def test_no_change_is_no_text():
-    assert change_text(None) == ""
-
-
-def test_a_number_of_edits_as_text():
-    assert [edits_text(number) for number in (0, 1, 2)] == ["0 edits", "1 edit", "2 edits"]
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [
-        ("efficacy", (3, 3)),
-        ("locality", (2, 4)),
-        ("edit_score", (3, 12)),
-        ("fluency", (3, 0)),
-        ("perplexity", (None, 7)),
-    ],
+    FEW_COUNTS.items(),
 )
 def test_edits_and_probes_behind_a_score(name, expected):
     assert counts(FEW_SCORES, name) == expected
