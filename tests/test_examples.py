@@ -15,7 +15,7 @@ from trl import TrlParser, get_quantization_config
 
 from hf_ftedit import EditConfig, EditModelConfig
 from hf_ftedit.augmentation.augmenter import generic_prompts
-from hf_ftedit.cli.arguments import options_of, parse_rest, read_arguments
+from hf_ftedit.cli.arguments import parse_rest, read_arguments
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
@@ -133,7 +133,7 @@ def checked_train_options(command: str) -> None:
     recipe = str(EXAMPLES / "recipes" / "single_edit.yaml")
     words[words.index("--config") + 1] = recipe
     arguments = read_arguments("train", words)
-    options = options_of("train", arguments)
+    options = arguments.options()
     assert options.resume and options.output_dir
     config, _ = parse_rest((EditConfig, EditModelConfig), arguments, vars(options))
     assert (config.save_strategy, config.save_steps, config.save_total_limit) == ("steps", 100, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.arguments import read_arguments
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_commands_parse(command: str) -> None:
     else:
         assert program == "hf-ftedit"
     arguments = read_arguments(verb, args)
-    options = options_of(verb, arguments)
+    options = arguments.options()
     assert verb in ("push", "verify", "merge") or options.adapter or options.model_name_or_path == "Qwen/Qwen3-8B"
     often = ["--save_strategy", "steps", "--save_steps"]
     assert arguments.flags in ([], ["--load_in_4bit"], [*often, "100"], [*often, "1000"])

@@ -35,15 +35,10 @@ hf-ftedit VERB --help lists the options of a verb."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run one verb.
+    Run one verb with `argv`, the process's arguments by default; the exit code.
 
-    Args:
-        argv (`Sequence[str]`, *optional*):
-            Arguments without the program's name; the process's by default.
-
-    Returns:
-        `int`: exit code: 0; 1 where `verify` finds a claim that does not hold; 2 for bad input, or a disk that is
-        full, with one line on standard error that says what to do; 130 or 143 after Ctrl-C or SIGTERM.
+    It is 1 where `verify` finds a claim that does not hold; 2 for bad input or a full disk, with one line on standard
+    error that says what to do; 130 or 143 after Ctrl-C or SIGTERM; else 0.
     """
     verb, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
@@ -87,7 +82,7 @@ def _quiet() -> None:
     """Silence what a user cannot act on: deprecations inside libraries, and their remarks on what they align."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     # `Trainer` says it when it is to push, as bars of the Hub are off.
-    warnings.filterwarnings("ignore", "Cannot enable progress bars")  # `Trainer`, when it is to push
+    warnings.filterwarnings("ignore", "Cannot enable progress bars")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of downloads and loading fill log files

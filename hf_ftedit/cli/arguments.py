@@ -25,13 +25,7 @@ MORE_OPTIONS = {
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
-FIRST = (
-    "model_name_or_path",
-    "edits",
-    "locality_pool",
-    "adapter",
-    "output_dir",
-)  # listed before the others by `--help`
+FIRST = ("model_name_or_path", "edits", "locality_pool", "adapter", "output_dir")  # in the list of `--help`
 WORDS = {"push": ("folder", "?"), "verify": ("name", "?"), "merge": ("adapters", "*")}  # options without their flag
 # Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {
@@ -41,11 +35,19 @@ GONE = {
 
 
 class Arguments(NamedTuple):
-    """The verb's own options that were set, by name; and the flags and `--config` settings left for [`parse_rest`]."""
+    """A verb's options that were set."""
 
-    values: dict[str, Any]
-    flags: list[str]
-    config: dict[str, Any]
+    verb: str
+    values: dict[str, Any]  # of the verb's own options
+    flags: list[str]  # left for `parse_rest`
+    config: dict[str, Any]  # settings of `--config` left for `parse_rest`
+
+    def options(self, defaults: Mapping[str, Any] | None = None) -> Any:
+        """The verb's own options as its dataclass; `defaults`, such as a recipe's, may hold other settings too."""
+        names = {option.name for option in fields(OPTIONS[self.verb])}
+        settings = {name: value for name, value in (defaults or {}).items() if name in names}
+        with _bad_values():
+            return OPTIONS[self.verb](**{**settings, **self.values})
 
 
 def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
@@ -72,32 +74,21 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     others = {name: value for name, value in config.items() if name not in vars(values)}
     if verb not in MORE_OPTIONS and (rest or others):
         raise _unknown_options([*rest, *(f"--{name}" for name in others)])
-    return Arguments(vars(values), rest, others)
-
-
-def options_of(verb: str, arguments: Arguments, defaults: Mapping[str, Any] | None = None) -> Any:
-    """The options of a verb as its dataclass; `defaults`, such as a recipe's, may hold other settings too."""
-    names = {option.name for option in fields(OPTIONS[verb])}
-    settings = {name: value for name, value in (defaults or {}).items() if name in names}
-    with _bad_values():
-        return OPTIONS[verb](**{**settings, **arguments.values})
+    return Arguments(verb, vars(values), rest, others)
 
 
 def parse_rest(
     types: Sequence[Any], arguments: Arguments, defaults: Mapping[str, Any], ignored: Sequence[Any] = ()
 ) -> list[Any]:
-    """
-    Parse what [`read_arguments`] left, as dataclasses that load torch, such as [`~hf_ftedit.EditConfig`].
-
-    Options of the dataclasses `ignored` are let pass: a recipe of `train` serves `evaluate` too. They are not made,
-    since training arguments would set up the process as if it were to train.
-    """
+    """Parse what [`read_arguments`] left, as dataclasses that load torch, such as [`~hf_ftedit.EditConfig`]."""
     parser = _parser(types)
     parser.set_defaults_with_config(**{**defaults, **arguments.config})
     with _bad_values():
         *parsed, rest = parser.parse_args_into_dataclasses(
             arguments.flags, return_remaining_strings=True, look_for_args_file=False
         )
+    # A recipe of `train` serves `evaluate` too. The dataclasses `ignored` are not made: training arguments would set
+    # up the process as if it were to train.
     names = {option.name for each in (*types, *ignored) for option in fields(each)}
     flags = [word for word in rest if word.startswith("--")] + [f"--{name}" for name in arguments.config]
     unknown = [flag for flag in flags if _option_name(flag) not in names]

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, is_first_process, written_to
 from hf_ftedit.cli.resolve import edits_to_measure, load_base, pool_source
 from hf_ftedit.data import read_facts
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import require_empty
 
 
 def run(argv: Sequence[str]) -> None:
     """Make the rows, and write them with a card."""
     arguments = read_arguments("augment", argv)
-    options = options_of("augment", arguments)
-    if options.output_dir:
-        require_empty(options.output_dir)
+    options = arguments.options()
     edits, pool = edits_to_measure(options), pool_source(options)
     facts = None if pool is None else read_facts(pool)
     if options.output_dir is None:

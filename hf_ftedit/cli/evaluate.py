@@ -4,34 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
 
-from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
-from hf_ftedit.cli.resolve import edits_to_measure, load_base, open_adapter
+from hf_ftedit.cli.resolve import edits_to_measure, load_base
 from hf_ftedit.data import read_texts
-from hf_ftedit.files import require_empty
+from hf_ftedit.hub import RECIPE_FILE, check_base, fetch_adapter, read_recipe
 from hf_ftedit.options import PROVENANCE
+from hf_ftedit.training import QUANTIZATION_KEYS
+
+# Settings of an adapter's recipe with which its edits were measured.
+MEASURED_WITH = ("model_name_or_path", "model_revision", "chat_template", "dtype", *QUANTIZATION_KEYS)
 
 
 def run(argv: Sequence[str]) -> None:
     """Measure, write the scores and predictions, print the scores."""
     arguments = read_arguments("evaluate", argv)
     adapter = arguments.values.get("adapter")
-    folder, recipe = open_adapter(adapter) if adapter else (None, {})
-    options = options_of("evaluate", arguments, _measured_with(recipe))
-    if options.output_dir:
-        require_empty(options.output_dir)
+    folder = fetch_adapter(adapter) if adapter else None
+    # Empty where another program wrote the adapter.
+    recipe = read_recipe(folder, str(adapter)) if folder and (folder / RECIPE_FILE).is_file() else {}
+    settings = {name: recipe[name] for name in MEASURED_WITH if name in recipe}
+    options = arguments.options(settings)
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
     hide_brief_bars(len(edits))
-    from hf_ftedit.evaluation import check_tasks, measure, results_of, results_table, save_results_folder
-    from hf_ftedit.hub import check_base
+    from hf_ftedit.evaluation import (
+        check_tasks,
+        compare_tasks,
+        measure,
+        results_of,
+        results_table,
+        save_results_folder,
+    )
     from hf_ftedit.models import load_adapter, process_state, unedited
 
     if options.tasks:
         check_tasks(options.tasks, options.tasks_path)
-    model, tokenizer = load_base(arguments, options, edits, _measured_with(recipe))
+    model, tokenizer = load_base(arguments, options, edits, settings)
     if folder:
         check_base(model, recipe.get(PROVENANCE) or {}, options.adapter)
         model = load_adapter(model, folder)
@@ -47,34 +57,19 @@ def run(argv: Sequence[str]) -> None:
     if not process_state().is_main_process:
         return
     if options.tasks:
-        results["tasks"] = _task_changes(model, tokenizer, options)
+        results["tasks"] = compare_tasks(
+            model,
+            tokenizer,
+            options.tasks,
+            include_path=options.tasks_path,
+            limit=options.tasks_limit,
+            num_fewshot=options.num_fewshot,
+            apply_chat_template=options.chat_template,
+            seed=options.seed,
+        )
     # Written before they are printed: a closed terminal must not cost an hour of measuring.
     if options.output_dir:
         save_results_folder(options.output_dir, results, {when: each.predictions for when, each in measured.items()})
     print(results_table(results, recipe))
     if options.output_dir:
         print(written_to(options.output_dir, "eval_results.json and predictions"))
-
-
-def _measured_with(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The settings with which an adapter's edits were measured: model, precision and chat template."""
-    from hf_ftedit.training import QUANTIZATION_KEYS
-
-    names = ("model_name_or_path", "model_revision", "chat_template", "dtype", *QUANTIZATION_KEYS)
-    return {name: recipe[name] for name in names if name in recipe} if recipe else {}
-
-
-def _task_changes(model: Any, tokenizer: Any, options: Any) -> list[dict[str, Any]]:
-    """Scores in tasks of lm-evaluation-harness without and with the adapter."""
-    from hf_ftedit.evaluation import compare_tasks
-
-    return compare_tasks(
-        model,
-        tokenizer,
-        options.tasks,
-        include_path=options.tasks_path,
-        limit=options.tasks_limit,
-        num_fewshot=options.num_fewshot,
-        apply_chat_template=options.chat_template,
-        seed=options.seed,
-    )

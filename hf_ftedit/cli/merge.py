@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import is_first_process, written_to
 from hf_ftedit.errors import EditError
 
 
 def run(argv: Sequence[str]) -> None:
     """Merge, measure, write the folder, and print the scores of all and of each part."""
-    options = options_of("merge", read_arguments("merge", argv))
+    options = read_arguments("merge", argv).options()
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the merged adapter to")
     from hf_ftedit.evaluation import parts_table, results_table

@@ -13,7 +13,8 @@ from hf_ftedit.cli.options import CommonOptions
 from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import check_fluency
-from hf_ftedit.hub import RECIPE_FILE, SavedEdits, fetch_adapter, read_recipe
+from hf_ftedit.files import require_empty
+from hf_ftedit.hub import SavedEdits
 from hf_ftedit.models import EMBEDDED_NAME, asset
 from hf_ftedit.training import inherited
 
@@ -42,12 +43,6 @@ def inherited_settings(saved: SavedEdits, name: str, pool: str | None) -> dict[s
     return settings
 
 
-def open_adapter(name: str) -> tuple[Path, dict[str, Any]]:
-    """The folder of an adapter to measure, and its recipe, which is empty where another program wrote it."""
-    folder = fetch_adapter(name)
-    return folder, read_recipe(folder, name) if (folder / RECIPE_FILE).is_file() else {}
-
-
 def edit_source(options: CommonOptions) -> str:
     """The option `edits`; the embedded ones with the embedded model."""
     source = options.edits or _embedded(options, "edits.jsonl")
@@ -66,7 +61,9 @@ def _embedded(options: CommonOptions, file: str) -> str | None:
 
 
 def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
-    """The edits of a verb that does not train, checked."""
+    """The edits of a verb that does not train, checked, as is the folder to write."""
+    if options.output_dir:
+        require_empty(options.output_dir)
     edits = read_edits(edit_source(options), options.format, options.max_edits, skip_invalid=options.skip_invalid)
     if options.measure_fluency:
         check_fluency(edits)
@@ -76,7 +73,7 @@ def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
 def model_settings(model_config: ModelConfig) -> dict[str, Any]:
     """The settings of [`~trl.ModelConfig`] that go to `from_pretrained`."""
     settings = {"revision": model_config.model_revision, "attn_implementation": model_config.attn_implementation}
-    return {"dtype": model_config.dtype, **{name: value for name, value in settings.items() if value is not None}}
+    return {name: value for name, value in {"dtype": model_config.dtype, **settings}.items() if value is not None}
 
 
 def load_base(

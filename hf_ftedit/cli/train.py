@@ -6,15 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_ftedit.cli.arguments import Arguments, options_of, parse_rest, read_arguments
+from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, is_first_process, without_home, written_to
-from hf_ftedit.cli.resolve import (
-    edit_source,
-    embedded_settings,
-    inherited_settings,
-    model_settings,
-    pool_source,
-)
+from hf_ftedit.cli.resolve import edit_source, embedded_settings, inherited_settings, model_settings, pool_source
 from hf_ftedit.hub import open_edits
 from hf_ftedit.models import EMBEDDED_NAME
 from hf_ftedit.training import check_output_dir, is_finished, read_task
@@ -28,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     recipe = inherited_settings(adapter, str(name), arguments.values.get("locality_pool")) if adapter else {}
     model_name = arguments.values.get("model_name_or_path", recipe.get("model_name_or_path"))
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
-    options = options_of("train", arguments, defaults)
+    options = arguments.options(defaults)
     # Before the edits: of two mistakes, the one that would overwrite something comes first.
     check_output_dir(options.output_dir, options.resume)
     edits = options.edits if adapter else edit_source(options)

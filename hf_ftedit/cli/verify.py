@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_ftedit.cli.arguments import options_of, read_arguments
+from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import is_first_process, without_home
 from hf_ftedit.errors import EditError
 
 
 def run(argv: Sequence[str]) -> int:
     """Print a line for each check; 1 where a claim does not hold."""
-    options = options_of("verify", read_arguments("verify", argv))
+    options = read_arguments("verify", argv).options()
     if options.name is None:
         raise EditError("verify needs a folder or Hub id, such as hf-ftedit verify user/name")
     from hf_ftedit.evaluation import checks_table

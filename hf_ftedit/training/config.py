@@ -24,20 +24,16 @@ class EditConfig(EditOptions, SFTConfig):
     r"""
     Configuration of [`EditTrainer`]: all of [`~trl.SFTConfig`], all of [`EditOptions`], and these other defaults.
 
-    - `output_dir`: `"edited-adapter"`;
     - `lr_scheduler_type` cosine, `num_train_epochs` 6, `per_device_train_batch_size` 32: the paper's (Gangadhar &
       Stratos 2024);
     - `learning_rate`: by the model's width, see [`learning_rate_for`]: the paper's 7e-5 for a LoRA on a model as wide
       as GPT-J or an 8B Llama, more for a narrower one;
     - `bf16`: where the hardware has it, instead of everywhere;
-    - `train_sampling_strategy`: `"group_by_length"`, since the rows are short and of many lengths;
     - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;
-    - `activation_checkpointing`: `False`; rows of twenty tokens need no memory for time;
     - `save_strategy`: `"no"`. The adapter is saved at the end; set `"steps"` or `"epoch"` to be able to resume;
-    - `hub_strategy`: `"end"`;
-    - `use_cpu`: where there are several processes and no accelerator, or each would train alone;
-    - `ddp_find_unused_parameters`: `False`; every trained weight has a part in every batch. Set it where some have
-      not, such as experts that no row is sent to.
+    - `output_dir` `"edited-adapter"`, `train_sampling_strategy` `"group_by_length"`, `activation_checkpointing` and
+      `ddp_find_unused_parameters` `False`, `hub_strategy` `"end"`, and `use_cpu` with several processes and no
+      accelerator.
 
     Several GPUs are used through `accelerate launch`, one process each; without it, one of them is.
 
@@ -56,11 +52,13 @@ class EditConfig(EditOptions, SFTConfig):
         "group_by_length", "How batches are drawn; rows of similar length go together."
     )
     max_length: int | None = option(None, "Most tokens of a row; a longer one is an error, never cut.")
+    # Rows of twenty tokens need no memory for time.
     activation_checkpointing: bool | None = option(
         False, "Recompute activations to save memory, at about 20 percent more time."
     )
     save_strategy: str = option("no", "When checkpoints are written; 'steps' or 'epoch' to resume.")
     hub_strategy: str = option("end", "When to push; only the finished adapter is.")
+    # Every trained weight has a part in every batch, but for experts that no row is sent to.
     ddp_find_unused_parameters: bool | None = option(
         False, "Look for trained weights that have no part in a batch, at a cost (DDP)."
     )
@@ -86,11 +84,8 @@ class EditConfig(EditOptions, SFTConfig):
         if self.completion_only_loss is False:
             self.objective = "full"
         SFTConfig.__post_init__(self)
-        self._use_one_gpu()
-
-    def _use_one_gpu(self) -> None:
-        """Without `accelerate launch`, `Trainer` would wrap the model in `DataParallel`, which tears our batches."""
         if self.n_gpu > 1:
+            # Without `accelerate launch`, `Trainer` would wrap the model in `DataParallel`, which tears our batches.
             logger.warning("one of %d GPUs is used; to use all: accelerate launch -m hf_ftedit train", self.n_gpu)
             self._n_gpu = 1
 

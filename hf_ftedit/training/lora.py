@@ -32,22 +32,7 @@ def adapter_for(model: PreTrainedModel, args: EditConfig, config: PeftConfig | N
 def fit_lora(
     config: PeftConfig | None, model: PreTrainedModel, *, embedding: bool = False, layers: list[int] | None = None
 ) -> PeftConfig | None:
-    """
-    `config` fitted to `model`: GPT-2's transposed layers, and the token embedding where that is to be adapted.
-
-    Args:
-        config (`PeftConfig`):
-            A LoRA; any other kind of adapter is returned as it is.
-        model (`PreTrainedModel`):
-            Model that gets the adapter.
-        embedding (`bool`, *optional*, defaults to `False`):
-            Adapt the token embedding too. Serving engines may not support that.
-        layers (`list[int]`, *optional*):
-            Numbers of the only transformer layers that get a LoRA, from 0: no gradient is computed below the first.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: the model has no such module or layer, or a pattern names the LoRA's layers.
-    """
+    """`config` fitted to `model`, where it is a LoRA: GPT-2's transposed layers, the token embedding, some layers."""
     from peft import LoraConfig
 
     if not isinstance(config, LoraConfig):

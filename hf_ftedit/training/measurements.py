@@ -32,19 +32,6 @@ class Measurements:
         first = self.before or self.after
         return first.records if first else self.read
 
-    def newest(self, *, edited: bool, step: int) -> Measurement | None:
-        """The measurement of the unedited model, or of the edited one where it is of this step."""
-        if edited:
-            return self.after if self.step == step else None
-        return self.before
-
-    def note(self, measurement: Measurement, *, edited: bool, step: int) -> None:
-        """Keep the measurement of the unedited model, or of the edited one after a step."""
-        if edited:
-            self.after, self.step = measurement, step
-        else:
-            self.before = measurement
-
 
 def scores_of(predictions: Mapping[str, Sequence[Any]], edit_ids: Iterable[str], protocol: str) -> dict[str, Any]:
     """Scores of some of the edits that were measured; see [`~hf_ftedit.score`]."""
@@ -61,20 +48,12 @@ def retention(before: Mapping[str, Any], after: Mapping[str, Any], name: str) ->
 
 
 def revocation(
-    prompts: Sequence[Sequence[str]], answers: tuple[list[str], list[str]], efficacy: float | None, name: str
+    prompts: Sequence[Sequence[str]], answers: Sequence[Sequence[str]], efficacy: float | None, name: str
 ) -> dict[str, Any]:
     """
     The share of revoked edits that are answered as the base model answers them, as `eval_results.json` holds it.
 
-    Args:
-        prompts (`Sequence[Sequence[str]]`):
-            Prompt and paraphrases of each revoked edit.
-        answers (`tuple[list[str], list[str]]`):
-            Answers to all of them, in order: without the new adapter, and with it.
-        efficacy (`float`, *optional*):
-            Efficacy of the revoked edits now, in percent.
-        name (`str`):
-            The adapter that they were taken from.
+    `prompts` are those of each edit, with its paraphrases; `answers` to all of them are without and with the adapter.
     """
     same = map(eq, *answers)
     shares = [100 * np.mean(list(islice(same, len(group)))) for group in prompts]

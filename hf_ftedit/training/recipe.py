@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -113,12 +113,7 @@ def quantization_of(recipe: Mapping[str, Any]) -> Any:
 
 
 def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any]) -> dict[str, Any]:
-    """
-    The block `provenance` of `edit_config.yaml`: versions and the like, which are no settings of `hf-ftedit train`.
-
-    It names the settings that are not the defaults, and those of `sources` that are datasets of the Hub; of an adapter
-    its rank, and the fingerprint of its base model, by which a wrong base model is known.
-    """
+    """The block `provenance` of `edit_config.yaml`: versions and the like, which are no settings of `train`."""
     defaults = _defaults()
     provenance: dict[str, Any] = {
         "made_with": {"hf_ftedit": __version__, **{name: version(name) for name in LIBRARIES}},
@@ -128,6 +123,7 @@ def provenance_of(recipe: Mapping[str, Any], model: Any, sources: Iterable[Any])
         provenance["datasets"] = datasets
     if hasattr(model, "peft_config"):
         provenance["rank"] = getattr(model.peft_config[model.active_adapter], "r", None)
+        # By it a wrong base model is known: its name says nothing of a copy on a disk.
         provenance["base_fingerprint"] = weights_fingerprint(model)
     return {name: value for name, value in provenance.items() if value is not None}
 
@@ -139,11 +135,11 @@ def _defaults() -> dict[str, Any]:
     owners = (EditConfig, EditModelConfig)
     options = {option.name: option for owner in owners for option in fields(owner) if option.init}
     others = ("edits", "locality_pool", "perplexity_texts", "adapter", "revoke", "bf16", "dtype")
-    return {name: _plain(_default(option)) for name, option in options.items() if name not in others}
-
-
-def _default(option: Field[Any]) -> Any:
-    return option.default_factory() if option.default_factory is not MISSING else option.default
+    return {
+        name: _plain(option.default if option.default_factory is MISSING else option.default_factory())
+        for name, option in options.items()
+        if name not in others
+    }
 
 
 def _lora_settings(model: Any, targets: Any) -> dict[str, Any]:

@@ -31,36 +31,16 @@ class Continuation:
 
 @dataclass(frozen=True)
 class EditTask:
-    """
-    What an [`~hf_ftedit.EditTrainer`] trains and measures, read and checked; see [`read_task`].
+    """Everything that an [`~hf_ftedit.EditTrainer`] trains and measures, read and checked; see [`read_task`]."""
 
-    Args:
-        edits (`list[EditRecord]`):
-            Edits to train; empty where rows are trained.
-        measured (`list[EditRecord]`):
-            Edits whose probes are measured: the trained ones, or those of `eval_dataset`.
-        facts (`list[Fact]`, *optional*):
-            The locality pool.
-        rows (`Dataset` or [`EditDatasetBuilder`], *optional*):
-            Training rows, where they were passed instead of edits; a builder makes them of `edits`.
-        eval_rows (`Dataset` or `dict`, *optional*):
-            Rows whose loss is evaluated.
-        texts (`list[str]`):
-            Texts to measure perplexity on.
-        continuation ([`Continuation`], *optional*):
-            The adapter to go on from.
-        given_in_python (`list[str]`):
-            Arguments that were objects rather than names, which no command line can repeat.
-    """
-
-    edits: list[EditRecord]
-    measured: list[EditRecord]
-    facts: list[Fact] | None = None
-    rows: Any = None
-    eval_rows: Any = None
-    texts: list[str] = field(default_factory=list)
+    edits: list[EditRecord]  # to train; empty where rows are trained
+    measured: list[EditRecord]  # the trained edits, or those of `eval_dataset`
+    facts: list[Fact] | None = None  # the locality pool
+    rows: Any = None  # training rows that were passed instead of edits; a builder makes them of `edits`
+    eval_rows: Any = None  # a dataset, or a dict of them, whose loss is evaluated
+    texts: list[str] = field(default_factory=list)  # to measure perplexity on
     continuation: Continuation | None = None
-    given_in_python: list[str] = field(default_factory=list)
+    given_in_python: list[str] = field(default_factory=list)  # objects, which no command line can repeat
 
     @property
     def revoked(self) -> list[EditRecord]:
@@ -88,22 +68,10 @@ def read_task(
     adapter: SavedEdits | None = None,
 ) -> EditTask:
     """
-    Read and check what is to be trained and measured; torch is not loaded.
+    Read and check what is to be trained and measured, once; torch is not loaded.
 
-    Args:
-        options ([`EditOptions`]):
-            `edits`, `locality_pool`, `adapter`, `revoke`, `perplexity_texts`, and how to read them.
-        train_dataset (`str`, `Sequence`, `Dataset` or [`EditDatasetBuilder`], *optional*):
-            Edits or training rows; defaults to `options.edits`.
-        eval_dataset (`str`, `Sequence`, `Dataset` or [`EditDatasetBuilder`], *optional*):
-            Edits to measure, or rows whose loss is evaluated; defaults to the edits trained on.
-        locality_pool (`str` or `Iterable[Fact]`, *optional*):
-            Facts that must stay; defaults to `options.locality_pool`.
-        adapter ([`SavedEdits`], *optional*):
-            The folder of `options.adapter`, where it was opened already.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: an edit, a fact, or the adapter cannot be used.
+    The datasets and the pool are those of [`~hf_ftedit.EditTrainer`]; `adapter` is the folder of `options.adapter`
+    where it was opened already.
     """
     source: Any = options.edits if train_dataset is None else train_dataset
     new = _read(source, options) if are_edits(source) else []

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REPORTED = tuple(SCORES)
-
 
 class EditTrainer(ConditionalTrainer):
     """
@@ -54,8 +53,7 @@ class EditTrainer(ConditionalTrainer):
         train_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence`, `str` or [`EditTask`], *optional*):
             Prompt-completion rows; or a builder; or edits (records, dicts, or a file of any known format), which are
             augmented with the settings of `args`; defaults to `args.edits`. Any other dataset that `SFTTrainer` takes
-            is trained as it would. A task that was read already, see [`~hf_ftedit.training.task.read_task`], brings
-            `eval_dataset` and `locality_pool` too.
+            is trained as it would. A task, see [`~hf_ftedit.training.task.read_task`], brings the next ones too.
         eval_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
             Edits whose probes `evaluate` measures (records, dicts, or a file of any known format); defaults to the
             edits trained on. A dataset of rows gives the loss.
@@ -106,10 +104,8 @@ class EditTrainer(ConditionalTrainer):
         # Hours of training should not end with a repository that cannot be written to.
         if args.push_to_hub and process_state().is_main_process:
             check_pushable(repo_name(args), args.hub_token)
-        if isinstance(train_dataset, EditTask):
-            self.task = train_dataset
-        else:
-            self.task = read_task(args, train_dataset, eval_dataset, locality_pool)
+        is_read = isinstance(train_dataset, EditTask)
+        self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
         check_best_metric(args, self.task)
         model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
         rows = make_rows(self.task, model, tokenizer, args)
@@ -157,13 +153,8 @@ class EditTrainer(ConditionalTrainer):
         """
         Measure the edits: edit score, efficacy, generalization, locality (0 to 100), and portability where probed.
 
-        Args:
-            eval_dataset (`Sequence[EditRecord]`, `Sequence[dict]`, `str` or `Dataset`, *optional*):
-                Edits to measure instead of the trainer's. A dataset of rows gives TRL's evaluation: its loss.
-            ignore_keys (`list[str]`, *optional*):
-                As in [`~transformers.Trainer`].
-            metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
-                Put before each name: `eval_edit_score`, `eval_efficacy` and so on.
+        `eval_dataset` holds other edits than the trainer's, in any known form; or rows, whose loss is evaluated as TRL
+        does. The rest is as in [`~transformers.Trainer`]: metrics are named `eval_edit_score` and so on.
         """
         if self._means_rows(eval_dataset):
             eval_dataset = tokenized(eval_dataset, self.processing_class, self.model, self.args)
@@ -173,7 +164,7 @@ class EditTrainer(ConditionalTrainer):
         self.model.eval()
         records = self.edit_records if eval_dataset is None else read_edits(eval_dataset, self.args.format)
         scores = self.score_edits(None if eval_dataset is None else records)
-        metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in REPORTED if scores.get(name) is not None}
+        metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in SCORES if scores.get(name) is not None}
         metrics |= speed_metrics(metric_key_prefix, start, num_samples=len(records))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -191,36 +182,31 @@ class EditTrainer(ConditionalTrainer):
         self, records: Sequence[EditRecord] | None = None, *, edited: bool = True
     ) -> dict[str, list[Any]]:
         """
-        Predictions for all probes of `records` (the trainer's without), see [`~hf_ftedit.predict`].
+        Predictions for all probes of `records` (the trainer's by default), see [`~hf_ftedit.predict`].
 
-        Args:
-            records (`Sequence[EditRecord]`, *optional*):
-                Records to measure.
-            edited (`bool`, *optional*, defaults to `True`):
-                Ask the model as it is now; else with the adapter switched off.
-
-        Raises:
-            [`~hf_ftedit.EditError`]: the unedited model is needed, and was trained without an adapter.
+        With `edited=False` the adapter is switched off; where there is none, the unedited model is gone once training
+        began, which is an [`~hf_ftedit.EditError`].
         """
         return self._measure(records, edited=edited).predictions
 
     def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
         """
-        Scores of `records` (the trainer's without), see [`~hf_ftedit.score`]; arguments as `predict_edits`.
+        Scores of `records` (the trainer's by default), see [`~hf_ftedit.score`]; arguments as `predict_edits`.
 
         The measurement of the trainer's own records is cached: a second call at the same step computes nothing.
         """
         return self._measure(records, edited=edited).scores
 
     def _measure(self, records: Sequence[EditRecord] | None = None, *, edited: bool) -> Measurement:
-        step = self.state.global_step
         if records is not None:
             return self._measure_now(records, edited=edited)
-        measurement = self.measurements.newest(edited=edited, step=step)
-        if measurement is None:
-            measurement = self._measure_now(self.measurements.records, edited=edited)
-            self.measurements.note(measurement, edited=edited, step=step)
-        return measurement
+        cache, step = self.measurements, self.state.global_step
+        if not edited:
+            cache.before = cache.before or self._measure_now(cache.records, edited=False)
+            return cache.before
+        if cache.after is None or cache.step != step:
+            cache.after, cache.step = self._measure_now(cache.records, edited=True), step
+        return cache.after
 
     def _measure_now(self, records: Sequence[EditRecord], *, edited: bool) -> Measurement:
         model = self.accelerator.unwrap_model(self.model)
@@ -263,12 +249,7 @@ class EditTrainer(ConditionalTrainer):
         self._folder = self.measurements.after = None
 
     def edit_results(self) -> dict[str, Any]:
-        """
-        Scores before and after, as `eval_results.json` holds them.
-
-        After an adapter (`args.adapter`), also what became of its edits: see
-        [`~hf_ftedit.training.measurements.retention`] and [`~hf_ftedit.training.measurements.revocation`].
-        """
+        """Scores before and after, as `eval_results.json` holds them; also of the edits of `args.adapter`."""
         after = self._measure(edited=True)
         results = {
             **results_of({"before": self._measure(edited=False), "after": after}),
@@ -278,8 +259,7 @@ class EditTrainer(ConditionalTrainer):
         prior = self.task.continuation
         if prior and prior.revoked:
             prompts = [[edit.prompt, *edit.paraphrase_prompts] for edit in prior.revoked]
-            each = [prompt for group in prompts for prompt in group]
-            answers = self._answers(each, edited=False), self._answers(each, edited=True)
+            answers = [self._answers([*chain(*prompts)], edited=edited) for edited in (False, True)]
             efficacy = self.score_edits(prior.revoked)["efficacy"]
             results["revoked"] = revocation(prompts, answers, efficacy, prior.name)
         elif prior and self.measurements.earlier:
@@ -291,9 +271,8 @@ class EditTrainer(ConditionalTrainer):
         """
         Write the adapter folder: weights, model card, edits, results, recipe; with `args.push_to_hub`, push it too.
 
-        See [`~hf_ftedit.hub.folder.save_edit_folder`]. Edits that were not measured yet are measured now. Without
-        edit records, and in checkpoints, only the weights are written. The folder is whole or not there: files are
-        written aside and moved in.
+        Edits that were not measured yet are measured now. Without edit records, and in checkpoints, only the weights
+        are written. The folder is whole or not there: files are written aside and moved in.
         """
         if _internal_call or not self.task.measured:
             return super().save_model(output_dir, _internal_call)
@@ -303,16 +282,7 @@ class EditTrainer(ConditionalTrainer):
         return None
 
     def write_folder(self, output_dir: str | None = None) -> dict[str, Any]:
-        """
-        Write the adapter folder as [`~EditTrainer.save_model`] does, without a push.
-
-        Args:
-            output_dir (`str`, *optional*):
-                Where to; `args.output_dir` by default.
-
-        Returns:
-            `dict`: the results as they were written, see [`~EditTrainer.edit_results`].
-        """
+        """Write the adapter folder as [`~EditTrainer.save_model`] does, without a push; the results in it."""
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[:SHOWN_EDITS]]
@@ -354,26 +324,15 @@ class EditTrainer(ConditionalTrainer):
         """
         Push the adapter folder to `args.hub_model_id`, in one commit; see [`~hf_ftedit.push_folder`].
 
-        Args:
-            commit_message (`str`, *optional*):
-                Title of the commit.
-            blocking (`bool`, *optional*, defaults to `True`):
-                As in [`~transformers.Trainer`]; a push is always waited for.
-            token (`str`, *optional*):
-                Token with write access; `args.hub_token` by default.
-            revision (`str`, *optional*):
-                Branch; `args.hub_revision` by default.
-            private (`bool`, *optional*):
-                Whether only you may see the repository; `args.hub_private_repo` by default.
-            kwargs:
-                What [`~transformers.Trainer`] takes for its card, such as `dataset_name`; this card has all it needs.
+        `token`, `revision` and `private` default to `args.hub_token`, `args.hub_revision` and `args.hub_private_repo`.
+        A push is always waited for, and the card needs nothing of `kwargs`, such as the `dataset_name` that
+        [`~transformers.Trainer`] takes.
 
         Returns:
             `str`: address of the model's page; `None` on other processes than the first.
 
         Raises:
-            [`~hf_ftedit.EditError`]: the Hub refuses or cannot be reached. What was written on disk is
-                complete, and `hf-ftedit push` pushes it.
+            [`~hf_ftedit.EditError`]: the Hub refuses or cannot be reached; the folder is complete on disk.
         """
         if not self.task.measured:
             raise EditError("there are no edit records to push; train on edits, or give them as eval_dataset")
@@ -382,12 +341,11 @@ class EditTrainer(ConditionalTrainer):
         url = None
         if self.is_world_process_zero():
             folder, name = str(self._folder), repo_name(self.args)
-            settings = {"private": self.args.hub_private_repo if private is None else private}
             try:
                 url = push_folder(
                     folder,
                     name,
-                    **settings,
+                    private=self.args.hub_private_repo if private is None else private,
                     token=token or self.args.hub_token,
                     revision=revision or self.args.hub_revision,
                     commit_message=commit_message or COMMIT_MESSAGE,

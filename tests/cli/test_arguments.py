@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hf_ftedit import EditConfig, EditError, EditModelConfig
-from hf_ftedit.cli.arguments import options_of, parse_rest, read_arguments
+from hf_ftedit.cli.arguments import parse_rest, read_arguments
 
 OLD = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0" / "edit_config.yaml"
 
@@ -24,13 +24,13 @@ def config(**settings):
 
 def train_settings(*flags):
     arguments = read_arguments("train", flags)
-    options = options_of("train", arguments)
+    options = arguments.options()
     return options, *parse_rest((EditConfig, EditModelConfig), arguments, vars(options))
 
 
 def test_a_flag_wins_over_the_file_which_wins_over_a_recipe():
     arguments = read_arguments("train", ["--seed", "3", *config(seed=2, num_locality=2, learning_rate="5e-3")])
-    options = options_of("train", arguments, {"seed": 1, "num_locality": 1, "num_paraphrases": 1, "lora_r": 1})
+    options = arguments.options({"seed": 1, "num_locality": 1, "num_paraphrases": 1, "lora_r": 1})
     assert (options.seed, options.num_locality, options.num_paraphrases) == (3, 2, 1)
     assert arguments.values == {"seed": 3, "num_locality": 2}
     assert (arguments.flags, arguments.config) == ([], {"learning_rate": "5e-3"})
@@ -56,7 +56,7 @@ def test_what_is_left_is_parsed_as_trls_settings():
     ],
 )
 def test_folders_stand_without_a_flag_or_with_it(verb, argv, name, value):
-    assert getattr(options_of(verb, read_arguments(verb, argv)), name) == value
+    assert getattr(read_arguments(verb, argv).options(), name) == value
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_folders_stand_without_a_flag_or_with_it(verb, argv, name, value):
     ],
 )
 def test_resuming_is_asked_for_by_a_flag_alone_or_with_a_folder(flags, expected):
-    assert options_of("train", read_arguments("train", flags)).resume == expected
+    assert read_arguments("train", flags).options().resume == expected
 
 
 @pytest.mark.parametrize(("value", "expected"), [(True, True), (None, False), (False, False), ("out/c", "out/c")])
 def test_resuming_is_asked_for_in_a_file(value, expected):
-    assert options_of("train", read_arguments("train", config(resume_from_checkpoint=value))).resume == expected
+    assert read_arguments("train", config(resume_from_checkpoint=value)).options().resume == expected
 
 
 def test_a_recipe_of_0_1_0_is_a_config():

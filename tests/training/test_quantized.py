@@ -30,12 +30,14 @@ def folder(request, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_edits_are_learnt_in_few_bits(folder):
     results = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
     assert results["before"]["efficacy"] == 0 and results["before"]["locality"] >= 90
     assert results["after"]["efficacy"] >= 90 and results["after"]["locality"] >= 60
 
 
+@pytest.mark.slow
 def test_what_was_saved_measures_the_same_in_the_same_bits(folder):
     recipe = yaml.safe_load((folder / "edit_config.yaml").read_text(encoding="utf-8"))
     assert recipe["load_in_4bit"] != recipe["load_in_8bit"]

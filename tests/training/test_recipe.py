@@ -8,7 +8,7 @@ from tiny import bpe_tokenizer, tiny_model
 from trl import get_peft_config, get_quantization_config
 
 from hf_ftedit import AugmentationOptions, EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, Fact
-from hf_ftedit.cli.arguments import options_of, parse_rest, read_arguments
+from hf_ftedit.cli.arguments import parse_rest, read_arguments
 from hf_ftedit.models.loading import asset, public_name
 from hf_ftedit.options import EditOptions
 from hf_ftedit.training.recipe import recipe_of
@@ -50,7 +50,7 @@ def parsed(recipe, folder):
     (folder / "edit_config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     flags = ["--config", str(folder / "edit_config.yaml"), "--output_dir", str(folder / "again"), "--use_cpu", "true"]
     arguments = read_arguments("train", flags)
-    return parse_rest((EditConfig, EditModelConfig), arguments, vars(options_of("train", arguments)))
+    return parse_rest((EditConfig, EditModelConfig), arguments, vars(arguments.options()))
 
 
 def test_no_path_and_no_token(home):
