@@ -11,12 +11,7 @@ from hf_ftedit.data import WORD, EditRecord
 
 class ProbeTexts:
     """
-    The texts of all probes of `records`, to find training texts that give one of them away.
-
-    A text overlaps where it holds a probe, or where it is the ending of one: CounterFact's paraphrase probes are an
-    unrelated sentence followed by the wording that counts. Words and punctuation are compared, not spaces or case;
-    a probe's last word may be the beginning of a longer one ("is a" stands in "is an"). The rewrite probe is what the
-    user wants trained, and is no probe here. Memory and time grow linearly with the probes' words.
+    The texts of all probes of `records`, to find training texts that hold one of them or are the ending of one.
 
     Example:
         >>> record = EditRecord("a", "Rome is in", "Gaul", paraphrase_prompts=("It rained. Where is Rome? In",))
@@ -41,8 +36,11 @@ class ProbeTexts:
     def overlaps(self, text: str) -> bool:
         """Does `text` hold a probe's text, or is it the ending of one?"""
         words = _words(text)
+        # CounterFact's paraphrase probes are an unrelated sentence followed by the wording that counts: a row with
+        # that wording alone gives the probe away.
         if _digest(words) in self._endings:
             return True
+        # A probe's last word may be the beginning of a longer one: "is a" stands in "is an".
         # Runs of words are looked up by hash: a search for each probe in each row would grow with their product.
         return any(
             words[start + length - 1].startswith(
@@ -54,6 +52,7 @@ class ProbeTexts:
 
 
 def _probe_prompts(record: EditRecord) -> Iterable[str]:
+    # Without the edit's own prompt: that it is trained is what the user wants.
     yield from record.paraphrase_prompts
     yield from (probe.prompt for probe in record.neighborhood_prompts)
     yield from (probe.prompt for probe in record.portability_prompts)
@@ -61,6 +60,7 @@ def _probe_prompts(record: EditRecord) -> Iterable[str]:
 
 
 def _words(text: str) -> list[str]:
+    # Spaces and case do not make another text.
     return WORD.findall(text.casefold())
 
 

@@ -10,14 +10,7 @@ from hf_ftedit.data import EditRecord, Fact, Statement
 
 
 class FactPool:
-    """
-    Facts that must stay as they are, by relation and answer, and the wordings in which each relation occurs.
-
-    A relation is known by its `relation_id` or, without one, by the prompt's template; a template that occurs with an
-    id stands for that id. Facts are left out, and counted in `left_out`, where their text `overlaps` what must not be
-    trained on (see [`~hf_ftedit.augmentation.leakage.ProbeTexts`]) and where they are about an edited subject and
-    relation or have an edit's prompt.
-    """
+    """Facts that must stay as they are, by relation and answer, and the wordings in which each relation occurs."""
 
     def __init__(
         self,
@@ -27,11 +20,13 @@ class FactPool:
     ) -> None:
         # In their order, which a set would lose: the same seed must draw the same facts.
         facts = list(dict.fromkeys(facts))
+        # A template that occurs with an id stands for that id, so that facts without one join their relation.
         self._ids = {
             item.template: item.relation_id for item in [*facts, *edited] if item.template and item.relation_id
         }
         changed = {(self.relation(record), record.subject) for record in edited if record.subject}
         prompts = {record.prompt for record in edited}
+        # Training on a fact that an edit changes undoes the edit; on a probe's text, it spoils the score.
         self.facts = [
             fact
             for fact in facts

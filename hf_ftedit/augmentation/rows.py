@@ -58,16 +58,12 @@ def encode_rows(
     max_length: int | None = None,
     num_proc: int | None = None,
 ) -> Any:
-    """
-    Tokenize prompt-completion rows to the columns `input_ids`, `labels` and `length`.
-
-    Labels are the tokens of the completion, or, for the objective `"full"`, all tokens, and -100 elsewhere. A row
-    longer than `max_length` tokens is an [`~hf_ftedit.EditError`] that names its `edit_id`: nothing is cut.
-    """
+    """Tokenize prompt-completion rows to `input_ids`, `labels` (-100 where nothing is learnt) and `length`."""
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         names = [f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None
         texts = batch["prompt"], batch["completion"]
+        # Rows that are too long are errors, named by their edit: cut, they would teach another answer.
         pairs = encode_pairs(tokenizer, *texts, chat_template=chat_template, max_length=max_length, names=names)
         return {
             "input_ids": [pair.input_ids for pair in pairs],

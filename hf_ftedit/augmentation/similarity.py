@@ -14,15 +14,8 @@ from hf_ftedit.models import Processes
 
 
 def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name: str) -> list[list[int]]:
-    """
-    Find the `count` texts nearest to each query by cosine similarity; their indices, nearest first.
-
-    Gangadhar & Stratos 2024 (arXiv 2402.11078) choose locality facts of single edits this way. Under
-    `accelerate launch` every process must call this, and embeds its share.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: sentence-transformers is not installed, or `model_name` cannot be loaded.
-    """
+    """Find the `count` texts nearest to each query by cosine similarity; their indices, nearest first."""
+    # As Gangadhar & Stratos 2024 (arXiv 2402.11078) choose the locality facts of single edits.
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.util import semantic_search
@@ -32,6 +25,7 @@ def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name
         model = SentenceTransformer(model_name)
     except (OSError, ValueError) as error:
         raise EditError(f"similar_model {model_name!r} cannot be loaded: {first_line(error)}") from error
+    # Under `accelerate launch` every process must come here: each embeds its share.
     processes = Processes()
     shows_bar = processes.is_main and sys.stderr.isatty()
     vectors: list[Any] = processes.each_once(

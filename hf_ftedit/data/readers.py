@@ -69,11 +69,8 @@ def read_edits(
 
 
 def combine_edits(parts: Iterable[tuple[str, Sequence[EditRecord]]]) -> list[EditRecord]:
-    """
-    Put the edits of several adapters, each with its name, together; an edit that occurs twice is merged.
-
-    Of two edits with one `edit_id`, the later one gets the name of its part in front: `"name:edit_id"`.
-    """
+    """Put the edits of several adapters, each with its name, together; an edit that occurs twice is merged."""
+    # Two adapters may name different edits alike: the later one becomes "name:edit_id", so that none is lost.
     prompts: dict[str, str] = {}  # by edit_id
     edits = []
     for name, part in parts:

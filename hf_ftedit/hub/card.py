@@ -48,14 +48,9 @@ def model_card(
     recipe: Mapping[str, Any],
     provenance: Mapping[str, Any] | None = None,
     *,
-    adapter: bool = True,
+    adapter: bool = True,  # False for a whole model
 ) -> str:
-    """
-    Write the card of an edited model: its edits, use, scores, settings, limits.
-
-    `results` is the content of `eval_results.json`, `recipe` and `provenance` that of `edit_config.yaml`; `adapter` is
-    `False` for a whole model.
-    """
+    """Write the card of an edited model from the contents of its `eval_results.json` and `edit_config.yaml`."""
     return rendered("model_card.md", card=Card(records, results, recipe, provenance or {}, adapter))
 
 

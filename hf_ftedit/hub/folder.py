@@ -30,15 +30,7 @@ EDITS_FILE = "edits.jsonl"
 PLOT_FILE = "scores.png"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
-ADAPTER_FILES: tuple[str, ...] = (
-    WEIGHTS_FILE,
-    CONFIG_FILE,
-    CARD_FILE,
-    EDITS_FILE,
-    RESULTS_FILE,
-    RECIPE_FILE,
-    PLOT_FILE,
-)
+ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EDITS_FILE, RESULTS_FILE, RECIPE_FILE, PLOT_FILE)
 # An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled, and
 # nothing in folders below.
 _PUBLISHABLE = re.compile(r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)")
@@ -83,15 +75,10 @@ def save_edit_folder(
     *,
     records: Sequence[EditRecord],
     results: dict[str, Any],
-    recipe: dict[str, Any],
-    state_dict: dict[str, Any] | None = None,
+    recipe: dict[str, Any],  # the settings with their provenance
+    state_dict: dict[str, Any] | None = None,  # the gathered weights of a sharded model
 ) -> None:
-    """
-    Write an edited model whole or not at all: for an adapter exactly the files of `ADAPTER_FILES`.
-
-    An edited model that is in the folder is replaced, other files stay. `recipe` holds the settings with their
-    provenance, `state_dict` the gathered weights of a sharded model.
-    """
+    """Write an edited model whole or not at all; one that is in the folder is replaced, other files stay."""
     with moved_in(Path(folder), replaced=_model_files(Path(folder))) as new:
         save_weights(new, model, tokenizer, state_dict)
         write_jsonl(records, new / EDITS_FILE)

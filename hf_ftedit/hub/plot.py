@@ -13,16 +13,7 @@ BAR = 0.36  # height, in rows
 
 
 def scores_plot(results: dict[str, Any]) -> bytes:
-    """
-    A bar for each score before and after, with its 95 % interval, on a scale from 0 to 100.
-
-    Args:
-        results (`dict`):
-            What `eval_results.json` holds.
-
-    Returns:
-        `bytes`: a PNG file, the same for the same results.
-    """
+    """Draw a bar for each score before and after, with its 95 % interval, from 0 to 100: the bytes of a PNG file."""
     # Not pyplot: it keeps state and looks for a screen.
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

@@ -64,12 +64,9 @@ def gc_frozen() -> Iterator[None]:
 
 
 def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[list[int]], None]) -> None:
-    """
-    Call `run` with the indices of `lengths`, the longest first, in batches of at most so many tokens with padding.
-
-    A batch has at least one item. One that does not fit into memory is run again as smaller ones, with half as many
-    tokens; those that were run are not. Raises [`~hf_ftedit.EditError`] where not even a single item fits.
-    """
+    """Call `run` with the indices of `lengths`, longest first, in batches of at most so many tokens with padding."""
+    # A batch has at least one item. One that does not fit into memory is run again as smaller ones, with half as many
+    # tokens; those that were run are not.
     order = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
     begin, size, budget = 0, 0, tokens_per_batch
 

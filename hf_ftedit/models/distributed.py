@@ -98,10 +98,9 @@ class Processes:
 
     def each_once(self, items: Sequence[Item], run: Callable[[list[Item]], Sequence[Value]]) -> list[Value]:
         """
-        Run each item in one process and return the results of all in every process.
+        Run each item in one process, and return the results of all in every process; `run` takes a share of the items.
 
-        The items and their order must be the same in all of them. `run` takes some items and returns a value for each;
-        it is not called without any. An [`~hf_ftedit.EditError`] that it raises in one process is raised in all.
+        The items and their order must be the same in all. An `EditError` or `OSError` of one process is raised in all.
         """
         positions = self.share(range(len(items)))
         with self.failing_together():

@@ -57,12 +57,7 @@ def generated_texts(
     tokens_per_batch: int,
     desc: str,
 ) -> list[str]:
-    """
-    Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`.
-
-    Raises [`~hf_ftedit.EditError`] where a prompt leaves no room in the model's context, or one does not fit into
-    memory.
-    """
+    """Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`."""
     for prompt in prompts:
         if prompt.new_tokens < 1:
             raise EditError(f"prompt {prompt.text!r} fills the model's context; give a shorter one")
@@ -114,11 +109,7 @@ def greedy_answers(
     tokens_per_batch: int = 2048,
     desc: str = "Answering",
 ) -> list[str]:
-    """
-    Generate the model's greedy answers, cut at the end of the first sentence or line, without surrounding space.
-
-    Under `accelerate launch` every process must call this: each prompt is run in one, and all return all answers.
-    """
+    """Generate greedy answers up to the first sentence or line end; every process must call this, and all get all."""
     encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
     most = [min(max_new_tokens, room(model, ids)) for ids in encoded]
     tasks = [Prompt(*parts) for parts in zip(prompts, encoded, most, strict=True)]
@@ -147,11 +138,8 @@ def continued_text(
     chat_template: bool = False,
     max_new_tokens: int = MAX_ANSWER_TOKENS,
 ) -> str | None:
-    """
-    The prompt and its continuation, as the snippet of a model card prints it; `None` where the context has no room.
-
-    Unlike [`greedy_answers`] with the model's own generation settings, as a reader of the card will run it.
-    """
+    """The prompt and its continuation, as the snippet of a card prints it; `None` where the context has no room."""
+    # With the model's own generation settings, unlike `greedy_answers`: so a reader of the card will run it.
     encoded = encode_prompts(tokenizer, [prompt], chat_template=chat_template)
     if room(model, encoded[0]) < max_new_tokens:
         return None

@@ -170,11 +170,7 @@ def check_adapter(folder: str | Path, name: str | None = None) -> None:
 def load_adapter(
     model: Any, folder: str | Path, *, is_trainable: bool = False, adapter_name: str = "default"
 ) -> PeftModel:
-    """
-    Put the LoRA adapter in `folder` into `model`, beside other adapters that it may have; only safetensors are read.
-
-    Raises [`~hf_ftedit.EditError`] where there is no such adapter, or it was made for another model.
-    """
+    """Put the LoRA adapter in `folder` into `model`, beside others that it may have; only safetensors are read."""
     from peft import PeftModel
     from safetensors import SafetensorError
 
@@ -198,11 +194,7 @@ def _unreadable(name: str, error: Exception) -> EditError:
 
 
 def weights_fingerprint(model: Any) -> str | None:
-    """
-    Hash some elements of every weight of the unedited model: 32 hexadecimal digits.
-
-    The same in float32, bfloat16 and with an adapter; `None` where weights are quantized, sharded or not read.
-    """
+    """Hash elements of every weight of the unedited model; `None` where weights are quantized, sharded or not read."""
     import torch
 
     from hf_ftedit.models.distributed import is_sharded_weight
@@ -215,6 +207,7 @@ def weights_fingerprint(model: Any) -> str | None:
         flat = weight.detach().reshape(-1)
         sample = flat[:: max(1, len(flat) // 64)][:64].clone()
         digest.update(f"{name} {tuple(weight.shape)}".encode())
+        # In bfloat16, so that it is the same in whatever precision the model was loaded.
         digest.update(sample.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 

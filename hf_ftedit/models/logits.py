@@ -24,12 +24,8 @@ class TargetLogits(NamedTuple):
 
 
 def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogits:
-    """
-    Run `model` and return the logits from which the labelled tokens are predicted.
-
-    `inputs` has `input_ids`, `attention_mask` and `labels` of shape `(batch, length)`; other entries go to the model.
-    The model may be wrapped (DDP, `torch.compile`, PEFT); its own head, scaling and soft-capping are applied.
-    """
+    """Run `model` on a batch `(batch, length)` and return the logits from which the labelled tokens are predicted."""
+    # The model may be wrapped (DDP, `torch.compile`, PEFT): its own head, scaling and soft-capping are applied.
     targets = inputs["labels"][:, 1:]
     is_target = targets != IGNORE_INDEX
     columns = is_target.any(dim=0).nonzero().squeeze(1)
@@ -45,12 +41,7 @@ def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogit
 
 
 def tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, np.ndarray]:
-    """
-    Run `model` on token trees and return the logits from which their targets are predicted.
-
-    Shape `(positions, vocabulary)`; and for each target, in the order of the trees, its row of them: targets after the
-    same token share one.
-    """
+    """Logits `(positions, vocabulary)` that predict the targets of token trees, and each target's row of them."""
     size = max(len(tree.tokens) for tree in trees)
     tokens, positions = (
         padded(rows, 0).to(model.device)
@@ -61,6 +52,7 @@ def tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, n
     mask = torch.zeros(visible.shape, dtype=model.dtype, device=model.device)
     mask = mask.masked_fill_(~visible, torch.finfo(model.dtype).min)[:, None]
     nodes = [(row, target.node) for row, tree in enumerate(trees) for target in tree.targets]
+    # Targets after the same token share a row.
     places, owner = np.unique(nodes, axis=0, return_inverse=True)
     rows, columns = torch.from_numpy(places).to(model.device).unbind(1)
     inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions, "use_cache": False}

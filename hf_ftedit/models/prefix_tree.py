@@ -60,12 +60,7 @@ class TokenTree:
 
 
 def token_trees(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenTree]:
-    """
-    Merge pairs into trees, the largest first.
-
-    A tree has about `width` tokens beyond those that all pairs begin with, such as a chat template's. A longer prompt
-    makes a tree with all of its targets.
-    """
+    """Merge pairs into trees of about `width` tokens beyond those that all pairs begin with, the largest first."""
     # In the order of their tokens, the neighbors of a pair are those that share the most with it.
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].input_ids)
     front = _common(pairs[order[0]].input_ids[:-1], pairs[order[-1]].input_ids[:-1]) if order else 0

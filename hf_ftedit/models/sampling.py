@@ -37,12 +37,9 @@ def sample_prefixes(
     batch_size: int = 128,
 ) -> list[str]:
     """
-    Sample `count` texts of `length` tokens from the empty context, cleaned to one line without special tokens.
+    Sample `count` texts of `length` tokens from the empty context, on one line; those that `accept` refuses again.
 
-    Those that `accept` refuses are drawn again. The global random state is left as it was. Under `accelerate launch`
-    every process must call this: the batches are shared out, and all return all texts, which are the same on any
-    number of processes. Raises [`~hf_ftedit.EditError`] where the tokenizer has no token to begin with, or the model
-    samples too few usable texts.
+    Under `accelerate launch` every process must call this; all return the same texts, however many they are.
     """
     start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
     if start is None:
@@ -77,13 +74,7 @@ def sample_continuations(
     tokens_per_batch: int = 2048,
     desc: str = "Writing",
 ) -> list[str]:
-    """
-    Continue each prompt to a text of `length` tokens, sampled among the `top_k` likeliest ones; prompts included.
-
-    A text depends on its own seed and prompt alone, not on what else is in its batch: the largest of the top
-    log-probabilities with Gumbel noise added is a sample of them (Maddison et al. 2014, arXiv 1411.0030). An end of
-    sequence is not sampled.
-    """
+    """Continue each prompt to a text of `length` tokens, sampled among the `top_k` likeliest; prompts included."""
     encoded = encode_prompts(tokenizer, prompts)
 
     def write(batch: list[Prompt]) -> list[str]:
@@ -132,6 +123,8 @@ class _TopKSample(LogitsProcessor):
         self.noise, self.start = noise, start
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        # The largest log-probability with Gumbel noise is a sample (Maddison et al. 2014, arXiv 1411.0030), which
+        # depends on its own seed alone: `torch.multinomial` would make it depend on the rest of the batch.
         values, tokens = scores.topk(self.noise.shape[2], dim=-1)
         chosen = (values + self.noise[:, input_ids.shape[1] - self.start]).argmax(dim=-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.gather(1, chosen), 0.0)

@@ -14,18 +14,10 @@ IGNORE_INDEX = -100
 
 
 class EncodedPair(NamedTuple):
-    """
-    One prompt with its target as token ids.
+    """One prompt with its target as token ids."""
 
-    Args:
-        input_ids (`list[int]`):
-            Tokens of the prompt and the target, with the special tokens that the tokenizer puts in front.
-        start (`int`):
-            Position of the target's first token, at least 1, so that every target token has a token before it.
-    """
-
-    input_ids: list[int]
-    start: int
+    input_ids: list[int]  # of prompt and target, with the special tokens that the tokenizer puts in front
+    start: int  # position of the target's first token, at least 1: every target token has a token before it
 
     @property
     def labels(self) -> list[int]:
@@ -45,14 +37,10 @@ def encode_pairs(
     """
     Tokenize prompts with their completions, and decide by position where each completion begins.
 
-    The completion's tokens are those after the longest common prefix of the prompt alone and the prompt with its
-    completion, and at least one. Special tokens that the tokenizer adds in front stay; an end of sequence that it adds
-    behind does not, since an edited fact may be followed by anything. With `chat_template` the prompt is a user turn
-    and the completion the assistant's answer; without, a completion begins with the space that separates it.
-
-    Raises [`EditError`], with the pair's name from `names`, where a pair is longer than `max_length` tokens or its
-    completion adds none.
+    Its tokens are those after the longest common prefix of the prompt alone and the prompt with its completion, and at
+    least one. Raises [`EditError`] by `names` where a pair exceeds `max_length` or its completion adds no token.
     """
+    # An end of sequence that a tokenizer adds behind is left out: an edited fact may be followed by anything.
     if not prompts:
         return []
     if chat_template:

@@ -31,12 +31,9 @@ _outcomes: WeakKeyDictionary[Any, dict[Any, _Outcome]] = WeakKeyDictionary()
 
 
 def reads_trees(model: Any, longest: int, largest: int) -> bool:
-    """
-    Tell whether `model` makes the same of sequences in one tree as of each alone.
-
-    Recurrent models do not, nor those that take positions from the place in memory (ALiBi), kernels without a mask,
-    and windows shorter than the `longest` sequence or, where they count places in memory, than the `largest` tree.
-    """
+    """Tell whether `model` makes the same of sequences in one tree as of each alone."""
+    # Not so recurrent models, those that take positions from the place in memory (ALiBi), kernels without a mask, and
+    # windows shorter than the `longest` sequence or, where they count places in memory, than the `largest` tree.
     if _is_excluded(model, longest, largest):
         return False
     # Tested rather than listed by architecture: such a list would be wrong for the next one, silently.

@@ -36,16 +36,12 @@ NOT_INHERITED = ("adapter", "revoke", "merge_into_base")  # settings of the firs
 
 
 class Part(NamedTuple):
-    """
-    One adapter to merge.
+    """One adapter to merge."""
 
-    `name` is safe to publish, `revision` its commit where it is from the Hub, `weight` the factor of its weights.
-    """
-
-    name: str
+    name: str  # safe to publish
     saved: SavedEdits
-    revision: str | None
-    weight: float
+    revision: str | None  # its commit where it is from the Hub
+    weight: float  # factor of its weights
 
 
 def merge(
