@@ -207,6 +207,7 @@ class Augmenter:
         """The unedited model's answers to revoked edits, which are dealt out among the edits that stay."""
         if not revoked:
             return []
+        # Not `target_true`: taking an edit back restores what the model said before, right or wrong.
         rng = random.Random(self.seed)
         prompts = [prompt for edit in revoked for prompt in (edit.prompt, *self._wordings(edit, rng))]
         return self._answered([Fact(prompt, "") for prompt in prompts])
@@ -227,6 +228,7 @@ class Augmenter:
         model, tokenizer = self._need_model(f"paraphrase_strategy {options.paraphrase_strategy!r}")
         texts = []
         for length, count in zip(options.prefix_lengths, options.prefix_counts, strict=True):
+            # A seed for each length: with one for all, short texts could be the beginnings of long ones.
             texts += sample_prefixes(
                 model,
                 tokenizer,

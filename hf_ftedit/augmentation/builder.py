@@ -166,7 +166,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             # `datasets` writes a split without rows, and then cannot read it.
             if size:
                 split = datasets.SplitGenerator(name=name, gen_kwargs={"positions": positions, "split": name})
-                split.split_info.num_examples = size  # for the time left in its progress bar
+                # For the time left in the progress bar alone: of training rows it is an upper bound.
+                split.split_info.num_examples = size
                 splits.append(split)
         return splits
 

@@ -32,6 +32,7 @@ def training_row(record: EditRecord, kind: str, prompt: str, target: str) -> Tra
 
 def probe_rows(record: EditRecord, kind: str) -> Iterator[TrainingRow]:
     """Make rows of the probes of one kind; those without an answer in the data are left out."""
+    # Of several right answers the first stands for all: a row has one completion.
     pairs: dict[str, list[tuple[str, str | None]]] = {
         "rewrite": [(record.prompt, record.target_new)],
         "paraphrase": [(prompt, record.target_new) for prompt in record.paraphrase_prompts],

@@ -108,6 +108,7 @@ class Fields:
         if subject is None:
             remedy = "give the subject, or write it in place of {}"
             raise self.error(name, f"is {shown(prompt)} and there is no subject", remedy)
+        # The statement's template would have two places for one subject.
         if "{}" in subject:
             raise self.error("subject", f"is {shown(subject)}", "give the subject itself, without {}")
         return prompt.replace("{}", subject)
@@ -125,8 +126,10 @@ class Fields:
         return self._checked(name, value)
 
     def _checked(self, name: str, value: Any) -> str:
+        # Tables turn a column of years into floats where one is missing.
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # tables turn a column of years into floats where one is missing
+            value = int(value)
+        # A bool is an int to Python, but as an answer it is a slip, which would be trained as "True".
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise self.error(name, f"is {kind(value)}", "give text")
         text = str(value)

@@ -26,6 +26,7 @@ class Format(NamedTuple):
 
 def recognise(row: Mapping[str, Any], where: str) -> str:
     """Name the format that has the fields of `row`; raise [`~hf_ftedit.EditError`] where none has."""
+    # By each row's fields, not once for a file: rows of several formats may stand in one.
     names = {name for name, value in row.items() if value is not None}
     if "requested_rewrite" in names:
         return "mquake" if isinstance(row["requested_rewrite"], (list, tuple)) else "counterfact"
@@ -151,6 +152,7 @@ def _mquake(fields: Fields) -> Iterator[NativeRow]:
         raise fields.error("requested_rewrite", "is empty", "give at least one rewrite")
     answers = flat([row.get("new_answer"), row.get("new_answer_alias")])
     further = [_portability(question, answers, "multi_hop") for question in flat(row.get("questions"))]
+    # Other names of a rewrite's target stand only in the single hop that has the rewrite's question.
     aliases: dict[Any, list[Any]] = {}
     for hop in (hop.values for hop in fields.objects("new_single_hops")):
         names = flat([hop.get("answer"), hop.get("answer_alias")])

@@ -53,6 +53,7 @@ def read_edits(
     edits, unused, skipped = _Edits(), dict[str, None](), list[str]()
     for where, record in _records(source, format, unused, skipped if skip_invalid else None):
         edits.add(where, record)
+        # Counted after merging: the limit is one of distinct edits, and the rest of a large file stays unread.
         if len(edits.by_prompt) == limit:
             break
     if skip_invalid:
@@ -77,6 +78,7 @@ def combine_edits(parts: Iterable[tuple[str, Sequence[EditRecord]]]) -> list[Edi
         for edit in part:
             is_taken = prompts.setdefault(edit.edit_id, edit.prompt) != edit.prompt
             edits.append(replace(edit, edit_id=f"{name}:{edit.edit_id}") if is_taken else edit)
+    # Through the reader: duplicates and contradictions among adapters are those of one file.
     return read_edits(edits) if edits else []
 
 
@@ -101,6 +103,7 @@ def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
     facts = list(itertools.islice(_facts(source), _checked_limit(limit)))
     if not facts:
         raise EditError("the locality pool holds no facts; its rows need a target, or edits a target_true")
+    # Without a subject, a fact has no template, and so mostly no relation: only at random would it be rehearsed.
     subjects = _Subjects(fact.subject for fact, _ in facts if fact.subject)
     return [replace(fact, subject=subjects.in_text(fact.prompt)) if is_open else fact for fact, is_open in facts]
 
@@ -138,6 +141,7 @@ def _row_records(
     values, name = _row_and_format(row, where, format)
     if name == "native":
         unused.update(dict.fromkeys(field for field in values if field not in _NATIVE_FIELDS))
+    # One row may be several edits: MQuAKE's cases have a rewrite for each hop.
     for native in to_native(values, where, default_id, name):
         yield EditRecord.from_dict(native, where, FORMATS[name].names)
 

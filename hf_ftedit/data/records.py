@@ -182,5 +182,6 @@ class Fact(Statement):
 
 def write_jsonl(records: Iterable[EditRecord], path: str | os.PathLike[str]) -> None:
     """Write records in the native format, one JSON object a line; a file that is there is replaced."""
+    # One line end on every system: a saved folder states the SHA-256 of this file.
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(record.to_dict(), ensure_ascii=False) + "\n" for record in records)

@@ -37,6 +37,7 @@ def read_rows(source: Source) -> Iterator[Located]:
     else:
         what = f"an object with the keys {shown(list(source))}" if isinstance(source, Mapping) else kind(source)
         raise EditError(f"the source is {what}; give a file, a Hub dataset id, a dataset's split, or a list of rows")
+    # Before anything is yielded: a source without rows is a mistake, never an empty list of edits.
     first = next(rows, None)
     if first is None:
         raise EditError(f"{name}: holds no rows; give at least one such as {_EXAMPLE}")
@@ -94,6 +95,7 @@ def _numbered(word: str, rows: Iterable[Any], name: str = "") -> Iterator[Locate
         yield f"{name} {word} {number}".strip(), row
 
 
+# Read as a whole, unlike the other kinds: `json` parses no streams.
 def _json_rows(path: str, name: str) -> Iterator[Located]:
     text = "".join(_lines(path, name))
     remedy = "if it has one object a line, name it .jsonl"
@@ -116,6 +118,7 @@ def _jsonl_rows(path: str, name: str) -> Iterator[Located]:
 
 
 def _csv_rows(path: str, name: str) -> Iterator[Located]:
+    # `strict`, as otherwise a quote that is never closed swallows the rest of the file silently.
     reader = csv.DictReader(_lines(path, name), strict=True, skipinitialspace=True)
     try:
         header = reader.fieldnames or ()
@@ -123,7 +126,8 @@ def _csv_rows(path: str, name: str) -> Iterator[Located]:
             raise EditError(f"{name} line 1: the header names a column twice: {shown(list(header))}; rename one")
         for row in reader:
             where = f"{name} line {reader.line_num}"
-            if None in row:  # where `csv` puts the cells that have no column
+            # Under None, `csv` puts the cells that have no column.
+            if None in row:
                 raise EditError(f"{where}: has more cells than the header; put text that has a comma in double quotes")
             yield from _without_json_cells([(where, row)])
     except csv.Error as error:
@@ -132,10 +136,12 @@ def _csv_rows(path: str, name: str) -> Iterator[Located]:
 
 
 def _parquet_rows(path: str, name: str) -> Iterator[Located]:
+    # Heavy, and needed for one of four suffixes.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
+        # Batch by batch: as Python objects, all rows of a large file at once take many times its size.
         batches = pq.ParquetFile(path).iter_batches()
         rows = (row for batch in batches for row in batch.to_pylist())
         yield from _without_json_cells(_numbered("row", rows, name))
@@ -174,7 +180,8 @@ def _parsed(text: str, where: str, remedy: str, whole_file: bool = False) -> Any
         raise EditError(f"{place}: is not valid JSON ({error.msg} at column {error.colno}); {remedy}") from error
     except RecursionError as error:
         raise EditError(f"{where}: is nested too deeply; {remedy}") from error
-    except ValueError as error:  # a number of thousands of digits
+    # Python refuses to read numbers of thousands of digits, with an error that is none of JSON's.
+    except ValueError as error:
         raise EditError(f"{where}: is not usable JSON ({first_line(error)}); {remedy}") from error
 
 

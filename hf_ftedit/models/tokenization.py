@@ -102,7 +102,7 @@ def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list
     """Each prompt as a user turn, up to where the assistant's answer begins."""
     if not getattr(tokenizer, "chat_template", None):
         raise EditError("chat_template is on, but this tokenizer has none: use a chat model or turn it off")
-    # A model that may think first is asked for the answer at once: the edit is about the answer.
+    # A model that may think first is to answer at once: the edit is about the answer.
     settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     return [str(tokenizer.apply_chat_template([{"role": "user", "content": text}], **settings)) for text in prompts]
 
