@@ -21,9 +21,8 @@ class FactPool:
         # In their order, which a set would lose: the same seed must draw the same facts.
         facts = list(dict.fromkeys(facts))
         # A template that occurs with an id stands for that id, so that facts without one join their relation.
-        self._ids = {
-            item.template: item.relation_id for item in [*facts, *edited] if item.template and item.relation_id
-        }
+        named = [(item.template, item.relation_id) for item in [*facts, *edited] if item.relation_id]
+        self._ids = {template: relation_id for template, relation_id in named if template}
         changed = {(self.relation(record), record.subject) for record in edited if record.subject}
         prompts = {record.prompt for record in edited}
         # Training on a fact that an edit changes undoes the edit; on a probe's text, it spoils the score.
@@ -44,9 +43,9 @@ class FactPool:
                 self._by_answer[relation, fact.target].append(fact)
         # All facts: the wording of one that is left out is still a wording.
         for item in [*facts, *edited]:
-            if item.template and (relation := self.relation(item)):
+            if (template := item.template) and (relation := self.relation(item)):
                 counts = self._wordings[relation]
-                counts[item.template] = counts.get(item.template, 0) + 1
+                counts[template] = counts.get(template, 0) + 1
 
     def relation(self, item: Statement) -> str | None:
         """The key of an item's relation: its id, or the template of the prompt, or None."""

@@ -47,11 +47,6 @@ class Statement:
         joints = ["{}" if is_own or not any(own) else self.subject for is_own in own]
         return first + "".join(joint + part for joint, part in zip(joints, rest, strict=True))
 
-    @property
-    def relation(self) -> str | None:
-        """The key of the statement's relation: `relation_id`, else the template, else None."""
-        return self.relation_id or self.template
-
 
 @dataclass(frozen=True)
 class EditRecord(Statement):

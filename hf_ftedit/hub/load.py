@@ -101,9 +101,9 @@ def load_edited_model(
     return (adapted.merge_and_unload() if merge else adapted), tokenizer
 
 
-def fetch_adapter(name: str, *, revision: str | None = None, token: str | None = None) -> Path:
+def fetch_adapter(name: str) -> Path:
     """The folder of an adapter, from the Hub where there is no such folder; raises where it is no safe adapter."""
-    folder = fetch_folder(name, FETCHED, revision=revision, token=token)
+    folder = fetch_folder(name, FETCHED)
     check_adapter(folder, name)
     return folder
 

@@ -106,9 +106,8 @@ def test_a_record_cannot_be_changed_and_can_be_hashed():
 )
 def test_template(prompt, subject, template):
     for statement in (EditRecord("a", prompt, "x", subject=subject), Fact(prompt, "x", subject)):
-        assert statement.template == statement.relation == template
+        assert statement.template == template
         assert template is None or template.replace("{}", subject) == prompt
-    assert Fact(prompt, "x", subject, "P1").relation == "P1"
 
 
 @given(texts, texts)
