@@ -29,88 +29,90 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
     """
     if "after" not in results:
         return []
-    before, after, known = results["before"], results["after"], settings or {}
-    found = [*_scores(after, known), *_ways(after), *_damage(before, after, known), *_doubts(results)]
-    if not found:
-        found = ["Efficacy, generalization and locality are all 90 or more: nothing stands out."]
-    return found
+    before, after, settings = results["before"], results["after"], settings or {}
+    sentences = [*_scores(after, settings), *_ways(after), *_damage(before, after, settings), *_doubts(results)]
+    if not sentences:
+        sentences = ["Efficacy, generalization and locality are all 90 or more: nothing stands out."]
+    return sentences
 
 
-def _scores(after: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
-    found = []
+def _scores(after: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    sentences = []
     if _is_low(after["efficacy"]):
-        found.append(
+        sentences.append(
             f"Efficacy is low ({after['efficacy']:.1f}): the edits themselves were not learnt. Train longer "
-            f"({_now('num_train_epochs', known)}) or with a larger {_now('learning_rate', known)}"
-            f"{_objective(known)}."
+            f"({_now('num_train_epochs', settings)}) or with a larger {_now('learning_rate', settings)}"
+            f"{_objective(settings)}."
         )
     elif _is_low(after["generalization"]):
-        found.append(
+        sentences.append(
             f"Generalization is low ({after['generalization']:.1f}){_while(after['efficacy'])}: the "
-            f"wording was learnt rather than the fact. Give more paraphrases ({_now('num_paraphrases', known)}) or "
-            f"more varied ones ({_now('paraphrase_strategy', known)}; `relation` needs subjects and a locality pool)."
+            f"wording was learnt rather than the fact. Give more paraphrases ({_now('num_paraphrases', settings)}) or "
+            f"more varied ones ({_now('paraphrase_strategy', settings)}; `relation` needs subjects and a locality "
+            "pool)."
         )
     if _is_low(after["locality"]):
-        found.append(
+        sentences.append(
             f"Locality is low ({after['locality']:.1f}): facts near the edited ones changed too. Rehearse more facts "
-            f"({_now('num_locality', known)}) or nearer ones ({_now('locality_strategy', known)}; `near` needs a "
-            f"locality pool with relation_id)."
+            f"({_now('num_locality', settings)}) or nearer ones ({_now('locality_strategy', settings)}; `near` needs "
+            "a locality pool with relation_id)."
         )
-    return found
+    return sentences
 
 
 def _ways(after: Mapping[str, Any]) -> list[str]:
     """Where teacher forcing or the comparison of two answers flatters."""
-    found = []
+    sentences = []
     said, forced = (after.get(name) or {} for name in ("containment", "accuracy"))
     if _gap(forced.get("efficacy"), said.get("efficacy")):
-        found.append(
+        sentences.append(
             f"The model would go on with the new answers (accuracy {forced['efficacy']:.1f}) but says them by itself "
             f"less often ({said['efficacy']:.1f}): teacher forcing flatters here; go by the generated answers."
         )
     if after["protocol"] == "probability" and _gap(after["locality"], forced.get("locality")):
-        found.append(
+        sentences.append(
             f"Of the near facts {after['locality']:.1f} % are still likelier than the new answers, but fewer are "
             f"still the model's first choice ({forced['locality']:.1f} by accuracy): compare with the value before "
             "the edit."
         )
-    return found
+    return sentences
 
 
-def _damage(before: Mapping[str, Any], after: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
-    found = []
+def _damage(before: Mapping[str, Any], after: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    sentences = []
     first, second = before.get("perplexity"), after.get("perplexity")
     if first and second and second > 1.1 * first:
-        found.append(
+        sentences.append(
             f"Perplexity rose from {first:.1f} to {second:.1f}: the model as a whole was changed. Lower the "
-            f"{_now('learning_rate', known)}, the {_now('lora_r', known)} or the {_now('num_train_epochs', known)}."
+            f"{_now('learning_rate', settings)}, the {_now('lora_r', settings)} or the "
+            f"{_now('num_train_epochs', settings)}."
         )
     first, second = before.get("fluency"), after.get("fluency")
     if first and second is not None and second < 0.9 * first:
-        found.append(
+        sentences.append(
             f"Fluency fell from {first:.0f} to {second:.0f}: generated text repeats itself. Lower the "
-            f"{_now('learning_rate', known)} or the {_now('num_train_epochs', known)}."
+            f"{_now('learning_rate', settings)} or the {_now('num_train_epochs', settings)}."
         )
-    return found
+    return sentences
 
 
 def _doubts(results: Mapping[str, Any]) -> list[str]:
     before, after = results["before"], results["after"]
-    found = []
+    sentences = []
     if before["efficacy"] is not None and before["efficacy"] > 50:
-        found.append(
+        sentences.append(
             f"{before['efficacy']:.0f} % of the edits held before training already: their gain says little; check "
             "that target_new is what the model does not say yet."
         )
     p_value = results.get("change", {}).get("edit_score", {}).get("p_value")
     if p_value is not None and p_value > 0.05 and after["n_edits"] > 5:  # five edits cannot reach it
-        found.append(f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits.")
+        sentences.append(f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits.")
     if after["n_edits"] < FEW:
         edits = "edit was" if after["n_edits"] == 1 else "edits were"
-        found.append(f"Only {after['n_edits']} {edits} measured: the intervals are wide, and rough at that.")
+        sentences.append(f"Only {after['n_edits']} {edits} measured: the intervals are wide, and rough at that.")
     if after["edit_score_note"]:
-        found.append(f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}")
-    return found
+        sentences.append(f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}")
+    return sentences
 
 
 def _is_low(value: float | None) -> bool:
@@ -125,10 +127,10 @@ def _gap(high: float | None, low: float | None) -> bool:
     return high is not None and low is not None and high - low > GAP
 
 
-def _now(name: str, known: Mapping[str, Any]) -> str:
-    """A setting with its present value, where it is known."""
-    return f"`{name}` (now {known[name]})" if name in known else f"`{name}`"
+def _now(name: str, settings: Mapping[str, Any]) -> str:
+    """A setting with its present value, where that is at hand."""
+    return f"`{name}` (now {settings[name]})" if name in settings else f"`{name}`"
 
 
-def _objective(known: Mapping[str, Any]) -> str:
-    return ", and use `objective` conditional rather than full" if known.get("objective") == "full" else ""
+def _objective(settings: Mapping[str, Any]) -> str:
+    return ", and use `objective` conditional rather than full" if settings.get("objective") == "full" else ""

@@ -17,7 +17,7 @@ def check_fluency(records: Iterable[EditRecord]) -> None:
     """Raise [`~hf_ftedit.EditError`] where fluency and consistency of `records` cannot be measured."""
     records = list(records)
     if not any(record.generation_prompts for record in records):
-        raise EditError("fluency is asked for, but no edit has generation_prompts; give some, or leave it off")
+        raise EditError("fluency cannot be measured: no edit has generation_prompts; give some, or leave it off")
     if any(record.reference_texts for record in records):
         _vectorizer()
 

@@ -46,9 +46,8 @@ def compare_tasks(
             Passed to `lm_eval.simple_evaluate`, such as `limit`, `num_fewshot` or `apply_chat_template`.
 
     Returns:
-        `list[dict]`: a row for each metric of each task: `task`, `metric` (with its filter, if it has one), `before`,
-        `after`, `difference`, `difference_stderr` and `n`, the samples; what is unknown is `None`. The standard error
-        is that of two independent samples: on the same samples, the true one is mostly smaller.
+        `list[dict]`: for each metric of each task `task`, `metric` (with its filter), `before`, `after`, `difference`,
+        `difference_stderr` (as of independent samples: mostly too large) and `n`, the samples; `None` where unknown.
 
     Raises:
         [`~hf_ftedit.EditError`]: as [`check_tasks`], or lm-eval fails at a task: no data, a broken task file.
@@ -68,35 +67,32 @@ def compare_tasks(
 
 def check_tasks(tasks: Sequence[str], include_path: str | Path | None = None) -> Any:
     """Check that lm-eval, the folder and `tasks` exist, without a model or data; lm-eval's index of tasks."""
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise EditError("tasks need lm_eval; install it with pip install 'hf-ftedit[lm-eval]'") from error
-    remedy = "for a task of your own, give the folder of its YAML file as --tasks_path"
+    folder, remedy = None, "for a task of your own, give the folder of its YAML file as --tasks_path"
     if include_path is not None:
-        if not Path(include_path).is_dir():
-            raise EditError(
-                f"tasks_path {str(include_path)!r}: no such folder; give the folder of your own task files"
-            )
-        with _quiet():
-            own = TaskManager(include_path=str(include_path), include_defaults=False)
+        folder, remedy = str(include_path), f"no valid YAML file in --tasks_path {str(include_path)!r} has it"
+        if not Path(folder).is_dir():
+            raise EditError(f"tasks_path {folder!r}: no such folder; give the folder of your own task files")
         # Alone where it suffices: the index of lm-eval's own ten thousand tasks takes many seconds.
-        if set(tasks) <= set(own.all_subtasks):
+        if set(tasks) <= set((own := _index(folder, False)).all_subtasks):
             return own
-        remedy = f"no valid YAML file in --tasks_path {str(include_path)!r} has it"
-    manager = _all_tasks(None if include_path is None else str(include_path))
-    if unknown := [task for task in tasks if task not in set(manager.all_tasks)]:
-        close = " or ".join(map(repr, difflib.get_close_matches(unknown[0], manager.all_tasks)))
+    # Cached by where the folder is, not by its name: a relative one means another after `chdir`.
+    names = (manager := _cached_index(folder and str(Path(folder).resolve()), True)).all_tasks
+    if unknown := [task for task in tasks if task not in names]:
+        close = " or ".join(map(repr, difflib.get_close_matches(unknown[0], names)))
         raise EditError(f"unknown task {unknown[0]!r}; {f'did you mean {close}? ' if close else ''}{remedy}")
     return manager
 
 
-@lru_cache(maxsize=1)
-def _all_tasks(folder: str | None) -> Any:
-    from lm_eval.tasks import TaskManager
-
+def _index(folder: str | None, include_defaults: bool) -> Any:
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise EditError("tasks need lm_eval; install it with pip install 'hf-ftedit[lm-eval]'") from error
     with _quiet():
-        return TaskManager(include_path=folder)
+        return TaskManager(include_path=folder, include_defaults=include_defaults)
+
+
+_cached_index = lru_cache(maxsize=1)(_index)
 
 
 def _scores(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Any, Any, Any]]:
@@ -124,10 +120,10 @@ def _scores(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> dict[tup
 
 def _change(task: str, metric: str, before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
     (old, old_error, n), (new, new_error, _) = before, after
-    difference = None if old is None or new is None else new - old
-    error = None if old_error is None or new_error is None else hypot(old_error, new_error)
-    row = {"task": task, "metric": metric, "before": old, "after": new, "difference": difference}
-    return row | {"difference_stderr": error, "n": n}
+    row = {"task": task, "metric": metric, "before": old, "after": new}
+    row["difference"] = None if old is None or new is None else new - old
+    row["difference_stderr"] = None if old_error is None or new_error is None else hypot(old_error, new_error)
+    return row | {"n": n}
 
 
 @contextmanager

@@ -22,10 +22,10 @@ def means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     Returns:
         `np.ndarray`: of shape `(scores,)`, or `(resamples, scores)` with weights; NaN where nothing counts.
     """
-    known = ~np.isnan(values)
+    defined = ~np.isnan(values)
     weights = np.ones(len(values)) if weights is None else weights
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
+        return (weights @ np.where(defined, values, 0.0)) / (weights @ defined.astype(float))
 
 
 def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> np.ndarray:
@@ -46,21 +46,21 @@ def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray],
         `np.ndarray`: of shape `(n, statistics)`.
     """
     rng, edits = np.random.default_rng(seed), len(values)
-    found = []
+    statistics = []
     for size in _blocks(n, edits):
         drawn = rng.integers(edits, size=(size, edits)) + np.arange(size)[:, None] * edits
         weights = np.bincount(drawn.ravel(), minlength=size * edits).reshape(size, edits)
-        found.append(statistic(means(values, weights.astype(float))))
-    return np.concatenate(found)
+        statistics.append(statistic(means(values, weights.astype(float))))
+    return np.concatenate(statistics)
 
 
 def interval(resampled: np.ndarray) -> list[list[float] | None]:
     """The 95 % percentile interval `[low, high]` of each column of `resampled`; `None` where a column is all NaN."""
-    found: list[list[float] | None] = []
+    ends: list[list[float] | None] = []
     for column in resampled.T:
-        known = column[~np.isnan(column)]
-        found.append([float(end) for end in np.percentile(known, [2.5, 97.5])] if known.size else None)
-    return found
+        defined = column[~np.isnan(column)]
+        ends.append([float(value) for value in np.percentile(defined, [2.5, 97.5])] if defined.size else None)
+    return ends
 
 
 def permutation_test(

@@ -114,7 +114,7 @@ def scores_table(results: Mapping[str, Any]) -> Table:
 
 
 def answers_table(results: Mapping[str, Any]) -> Table:
-    """Scores of the model's own answers, before and after; without rows where it was not asked for any."""
+    """Scores of the model's own answers, before and after; without rows where none were generated."""
     header = ["", *(f"{PROTOCOLS[name]}, before" if when == "before" else when for name, when in _ANSWERS)]
     if "exact_match" not in results["after"]:
         return Table(header, [])
@@ -131,7 +131,7 @@ def portability_table(results: Mapping[str, Any]) -> Table:
     rows = []
     for aspect, scores in (results["after"].get("portability_aspects") or {}).items():
         both = (results[when]["portability_aspects"][aspect] for when in ("before", "after"))
-        rows.append([aspect, *(score_text(found, "portability") for found in both), str(scores["n_probes"])])
+        rows.append([aspect, *(score_text(one, "portability") for one in both), str(scores["n_probes"])])
     return Table(["aspect", "before", "after", "probes"], rows)
 
 
@@ -176,8 +176,8 @@ def _aspects_table(results: Mapping[str, Any]) -> Table:
     generated = [name for name in GENERATED if name in last]
     rows = []
     for aspect in last["portability_aspects"]:
-        for when, found in measured.items():
-            scores = found["portability_aspects"][aspect]
+        for when, result in measured.items():
+            scores = result["portability_aspects"][aspect]
             cells = (score_text(scores, name) for name in ("portability", *generated))
             rows.append([aspect, when, *cells, str(scores["n_edits"]), str(scores["n_probes"])])
     return Table(["", "", "portability", *(PROTOCOLS[name] for name in generated), "edits", "probes"], rows)

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation import lm_eval_harness
 from hf_ftedit.evaluation.lm_eval_harness import check_tasks, compare_tasks
 from hf_ftedit.models.loading import load_model, load_tokenizer
 
@@ -215,6 +216,7 @@ def test_a_folder_that_is_none_is_named(tmp_path, folder):
 
 
 def test_the_missing_extra_is_named(monkeypatch):
+    lm_eval_harness._cached_index.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "lm_eval"] + ["lm_eval", "lm_eval.tasks"]:
         monkeypatch.setitem(sys.modules, name, None)
     for call in (lambda: check_tasks(["mmlu"]), lambda: compare_tasks(None, None, ["mmlu"])):
