@@ -43,30 +43,7 @@ def load_checked(
     token: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """
-    Load model and tokenizer, after a check that the edits fit into the model's context.
-
-    Args:
-        name (`str`, *optional*):
-            Hub id or folder; the embedded model without one.
-        records (`Iterable[EditRecord]`):
-            Edits that will be measured.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Another tokenizer than the model's own.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Whether prompts will go through the chat template.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Run code that the repository brings.
-        token (`str`, *optional*):
-            Token of the Hub; the one of `hf auth login` by default.
-        kwargs:
-            Passed to [`~hf_ftedit.load_model`].
-
-    Raises:
-        [`~hf_ftedit.EditError`]: there is no such model, or an edit does not fit.
-    """
+    """Load a model, by `kwargs` of [`~hf_ftedit.load_model`], and its tokenizer; before, check that the edits fit."""
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
     tokenizer = tokenizer or load_tokenizer(name, **source)
     check_lengths(records, tokenizer, context_length(load_config(name, **source)), chat_template=chat_template)
@@ -304,23 +281,9 @@ def fill_neighborhood_targets(
     """
     Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
 
-    Under `accelerate launch` every process must call this: each answers its share, and all return everything.
-
-    Args:
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            An adapter is switched off meanwhile; a model without one is taken as the unedited model. After full
-            fine-tuning, or once an adapter is merged, give the records of a [`Measurement`] made before.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        records (`Sequence[EditRecord]`):
-            Records as they were read.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Put the prompts into the chat template.
-        tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens of a batch; halved where memory does not suffice.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: an item of `records` is no `EditRecord`, or a prompt fills the model's context.
+    Under `accelerate launch` every process must call this: each answers its share, and all return everything. An
+    adapter is switched off meanwhile; a model without one is taken as the unedited model. After full fine-tuning, or
+    once an adapter is merged, give the records of a [`Measurement`] made before.
     """
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):

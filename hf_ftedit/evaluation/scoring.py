@@ -37,25 +37,17 @@ Intervals: TypeAlias = dict[Key, list[float] | None]
 
 class EditMeans(NamedTuple):
     """
-    Each edit's own scores, from 0 to 1: what edits are averaged, resampled and compared by.
+    Each edit's own scores, from 0 to 1, by which edits are averaged, resampled and compared.
 
-    Args:
-        edit_ids (`list[str]`):
-            The edits, sorted.
-        values (`dict[tuple[str, str], np.ndarray]`):
-            By protocol and score: mean over the edit's probes, shape `(edits,)`, NaN where it has none. The scores are
-            efficacy, generalization, locality, portability, `portability/<aspect>`, and, under the protocol `"text"`,
-            fluency (in bits) and consistency.
-        n_probes (`dict[str, int]`):
-            Probes by kind (of `generation`: texts), and of portability by `portability/<aspect>`.
-        protocol (`str`):
-            The one that fits the data: probability where every probe has both targets, else accuracy.
+    `values` are means over the edit's probes by protocol and score, shape `(edits,)`, NaN where it has none. Scores
+    are efficacy, generalization, locality, portability, `portability/<aspect>`, and, under the protocol `"text"`,
+    fluency (in bits) and consistency.
     """
 
-    edit_ids: list[str]
+    edit_ids: list[str]  # sorted
     values: dict[Key, np.ndarray]
-    n_probes: dict[str, int]
-    protocol: str
+    n_probes: dict[str, int]  # by kind (of `generation`: texts), and of portability by `portability/<aspect>`
+    protocol: str  # that fits the data: probability where every probe has both targets, else accuracy
 
 
 def edit_means(predictions: Predictions) -> EditMeans:

@@ -72,15 +72,7 @@ def remove_checkpoint(checkpoint: Path) -> None:
 
 
 def check_run(checkpoint: Path, run: Mapping[str, Any]) -> None:
-    """
-    Raise [`~hf_ftedit.EditError`] where a checkpoint is of another run; log where it does not say of which it is.
-
-    Args:
-        checkpoint (`Path`):
-            The folder.
-        run (`Mapping`):
-            What decides the weights: settings by name, and hashes of rows and base model.
-    """
+    """Raise where a checkpoint is of another run, by settings and hashes; log where it does not say of which it is."""
     if not is_complete(checkpoint):
         logger.warning("%s has no %s: it may be of other edits or settings", checkpoint, RUN_FILE)
         return

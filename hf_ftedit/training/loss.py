@@ -22,14 +22,7 @@ class ConditionalTrainer(ResumableTrainer):
     With `args.mastered_probability` it skips rows, see [`~hf_ftedit.training.mastery.Mastery`].
 
     Takes what [`~trl.SFTTrainer`] takes; `args` are of this trainer alone, as it changes them, and `data_collator`
-    defaults to [`~hf_ftedit.CompletionOnlyCollator`] for rows of this package.
-
-    Args:
-        is_ours (`bool`):
-            Rows were tokenized by this package; others are TRL's to prepare, and so is their loss.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: `args.mastered_probability` does not fit the rows or the loss.
+    defaults to [`~hf_ftedit.CompletionOnlyCollator`] for rows of this package, which `is_ours` says.
     """
 
     # `Trainer` declares these as optional, or as more general classes.

@@ -25,16 +25,6 @@ class Mastery(TrainerCallback):
     A row is mastered once the model gave its completion at least the probability `probability`, in the forward pass
     that trained it. In every fourth epoch it is trained again, and goes on being trained where it was forgotten. Steps
     and learning rates are those of a run that skips nothing: batches become smaller, not fewer.
-
-    Args:
-        collator (`Callable`):
-            Makes a batch of rows.
-        n_rows (`int`):
-            Number of training rows; each has its own number in the column `row`.
-        probability (`float`):
-            Probability of the whole completion from which on a row is mastered, between 0 and 1.
-        max_over_processes (`Callable`):
-            Gives the greatest of all processes' values, for a tensor.
     """
 
     def __init__(

@@ -66,14 +66,9 @@ class EpochSampler(Sampler[int]):
 
 @dataclass(eq=False)
 class StepGuard(TrainerCallback):
-    """
-    Stops a run in good order: on a NaN or infinite loss or gradient, and after a signal once the step is saved.
+    """Stops a run in good order: on a NaN or infinite loss or gradient, and after a signal once the step is saved."""
 
-    Args:
-        agree (`Callable`):
-            Gives the greatest of all processes' numbers: on a signal to one of them, all stop at the same step.
-    """
-
+    # The greatest of all processes' numbers: on a signal to one of them, all stop at the same step.
     agree: Callable[[int], int]
     losses: list[torch.Tensor] = field(default_factory=list)  # of the micro-batches of a step
     grad_norm: Any = None
@@ -152,20 +147,11 @@ class ResumableTrainer(SFTTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
-        Train as [`~transformers.Trainer`] does.
-
-        Args:
-            resume_from_checkpoint (`str` or `bool`, *optional*):
-                A checkpoint folder to resume from; `True` for the newest complete one in `output_dir`, or the
-                beginning where there is none.
-            args:
-                Passed to [`~transformers.Trainer`].
-            kwargs:
-                Passed to [`~transformers.Trainer`].
+        Train as [`~transformers.Trainer`] does, from a checkpoint folder or, with `True`, the newest complete one.
 
         Raises:
             [`~hf_ftedit.EditError`]: the checkpoint is incomplete or of another run; a NaN or infinite loss.
-            [`~hf_ftedit.training.signals.Stopped`]: a signal asked for it, and a checkpoint was saved.
+            [`~hf_ftedit.training.signals.Stopped`]: a signal came, and a checkpoint was saved.
         """
         self._guard.best, self._guard.signal = None, 0
         checkpoint = self._checkpoint(resume_from_checkpoint) if resume_from_checkpoint else None

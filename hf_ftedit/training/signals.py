@@ -13,16 +13,9 @@ from types import FrameType
 
 
 class Stopped(BaseException):
-    """
-    Raised where SIGINT or SIGTERM ends the process; no `Exception`, as code that handles errors must not swallow it.
+    """Raised where SIGINT or SIGTERM ends the process; `detail` is what was done before, as a checkpoint saved."""
 
-    Args:
-        number (`int`):
-            The signal.
-        detail (`str`, *optional*):
-            What was done before stopping, such as `"at step 7; saved in out/checkpoint-7"`.
-    """
-
+    # No `Exception`: code that handles errors must not swallow it.
     def __init__(self, number: int, detail: str = "") -> None:
         self.detail, self.exit_code = detail, 128 + number  # as shells count
         super().__init__(f"stopped by {signal.Signals(number).name} {detail}".rstrip())
