@@ -44,6 +44,7 @@ def load_checked(
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, by `kwargs` of [`~hf_ftedit.load_model`], and its tokenizer; before, check that the edits fit."""
+    # The tokenizer and the configuration tell it: a run fails in seconds, before gigabytes of weights are read.
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
     tokenizer = tokenizer or load_tokenizer(name, **source)
     check_lengths(records, tokenizer, context_length(load_config(name, **source)), chat_template=chat_template)
@@ -175,6 +176,7 @@ def _joined(columns: dict[str, list[Any]], texts: dict[str, list[Any]]) -> dict[
     }
 
 
+# A tuple rather than an object that measures: what was measured does not change with the model.
 class Measurement(NamedTuple):
     """
     One model's predictions, per-edit means and scores on a set of edits.
@@ -247,6 +249,7 @@ def measure(
         desc=desc,
         **settings,
     )
+    # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
     means = edit_means(predictions)
     scores = score(means, options.protocol)
     if texts:
@@ -255,13 +258,7 @@ def measure(
 
 
 def results_of(measured: Mapping[str, Measurement]) -> dict[str, Any]:
-    """
-    Measurements as `eval_results.json` holds them.
-
-    Args:
-        measured (`Mapping[str, Measurement]`):
-            Those `"before"` and, where there is an edited model, `"after"`.
-    """
+    """Measurements, those `"before"` and maybe those `"after"`, as `eval_results.json` holds them."""
     scores = {when: measurement.scores for when, measurement in measured.items()}
     *_, last = scores.values()
     results = {**scores, "protocol": last["protocol"], "n_edits": last["n_edits"]}
@@ -284,6 +281,8 @@ def fill_neighborhood_targets(
     Under `accelerate launch` every process must call this: each answers its share, and all return everything. An
     adapter is switched off meanwhile; a model without one is taken as the unedited model. After full fine-tuning, or
     once an adapter is merged, give the records of a [`Measurement`] made before.
+
+    Raises [`~hf_ftedit.EditError`] where an item is no `EditRecord`, or a prompt fills the model's context.
     """
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
