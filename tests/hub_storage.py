@@ -146,11 +146,8 @@ class Repository:
                 files[path] = File(base64.b64decode(value["content"]))
             elif kind == "lfsFile":
                 files[path] = File(large.get(value["oid"]) or refuse(400, f"{path} was not uploaded"), lfs=True)
-            elif kind in ("deletedFile", "deletedFolder"):
-                inside = path.rstrip("/") + "/"
-                gone = [name for name in files if name == path or (name.startswith(inside) and kind != "deletedFile")]
-                for name in gone or refuse(404, f"A file with this name doesn't exist: {path}", "EntryNotFound"):
-                    del files[name]
+            elif kind == "deletedFile":
+                files.pop(path) if path in files else refuse(404, f"There is no {path} to delete", "EntryNotFound")
             else:
                 refuse(501, f"the loopback Hub has no operation {kind}")
         self.add(header["summary"], files, branch, header.get("description", ""))

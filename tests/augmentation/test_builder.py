@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 from tiny import bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny_edits import PLAIN
 from trl import SFTConfig, SFTTrainer
 
 from hf_ftedit import AugmentationOptions, Augmenter, EditDatasetBuilder, EditError, EditOptions, Fact, read_edits
@@ -258,17 +259,7 @@ def test_plain_rows_are_told_from_others():
 def test_stock_trainer_trains_on_the_rows(build, tokenizer, tmp_path):
     own = tiny_model("gpt2", tokenizer)
     before = own.transformer.wte.weight.detach().clone()
-    args = SFTConfig(
-        output_dir=str(tmp_path / "out"),
-        max_steps=2,
-        per_device_train_batch_size=4,
-        learning_rate=1e-2,
-        use_cpu=True,
-        bf16=False,
-        report_to="none",
-        save_strategy="no",
-        dataloader_pin_memory=False,
-    )
+    args = SFTConfig(output_dir=str(tmp_path / "out"), max_steps=2, learning_rate=1e-2, **PLAIN)
     trainer = SFTTrainer(own, args, train_dataset=prepared(build())["train"], processing_class=tokenizer)
     output = trainer.train()
     assert output.global_step == 2 and 0 < output.training_loss < 20

@@ -270,35 +270,17 @@ def test_unknown_options(capsys, no_model, tmp_path, verb):
 
 
 SHARING = {
-    "push without a folder": (
-        ["push", "--repo_id", "user/a"],
-        "push needs a folder and --repo_id, such as hf-ftedit pu",
-    ),
-    "push without a name": (
-        ["push", "folder"],
-        "push needs a folder and --repo_id, such as hf-ftedit push edited-adap",
-    ),
+    "push without a folder": (["push", "--repo_id", "user/a"], "push needs a folder and --repo_id, such as hf-ftedit"),
+    "push without a name": (["push", "folder"], "push needs a folder and --repo_id, such as hf-ftedit push edited-ad"),
     "push of two": (["push", "a", "b"], "unexpected 'b'; push takes one folder or Hub id"),
-    "push of what is no folder": (
-        ["push", "gone", "--repo_id", "user/a"],
-        "'gone' has no edit_config.yaml; give a fol",
-    ),
+    "push of what is no folder": (["push", "gone", "--repo_id", "user/a"], "'gone' has no edit_config.yaml; give a f"),
     "verify of nothing": (["verify"], "verify needs a folder or Hub id, such as hf-ftedit verify user/name"),
-    "verify of a path": (
-        ["verify", "./gone"],
-        "'./gone': no such folder, nor a name of a repository such as 'user/my",
-    ),
+    "verify of a path": (["verify", "./gone"], "'./gone': no such folder, nor a name of a repository such as 'user/m"),
     "verify a word later": (["verify", "--tolerance", "x"], "argument --tolerance: invalid float value: 'x'"),
     "merge without output": (["merge", "a", "b"], "--output_dir is missing; give the folder to write the merged adap"),
     "merge of one": (["merge", "folder", "--output_dir", "out"], "merge got 1 adapters and needs 2 or more; name the"),
-    "merge of what is none": (
-        ["merge", "folder", "folder", "--output_dir", "out"],
-        "'folder' has no edit_config.yaml",
-    ),
-    "weights": (
-        ["merge", "a", "b", "--weights", "1", "--output_dir", "out"],
-        "weights are 1 and the adapters 2; give ",
-    ),
+    "merge of what is none": (["merge", "folder", "folder", "--output_dir", "out"], "'folder' has no edit_config.yam"),
+    "weights": (["merge", "a", "b", "--weights", "1", "--output_dir", "out"], "weights are 1 and the adapters 2; giv"),
     "unknown": (["merge", "a", "b", "--output_dir", "out", "--bogus", "1"], "unknown option --bogus"),
     "train on from nothing": (["train", "--adapter", "folder", "--revoke", "a"], "'folder' has no edit_config.yaml"),
     "revoke of nothing": (["train", "--revoke", "a"], "revoke is given without adapter: give the adapter whose edits"),

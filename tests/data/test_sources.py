@@ -30,9 +30,9 @@ def write(tmp_path, name, content):
     return path
 
 
-def as_csv(path, rows, columns):
+def as_csv(path, rows):
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
         writer.writeheader()
         writer.writerows({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
 
@@ -49,7 +49,7 @@ def as_parquet(path, rows):
 def test_the_text_formats(tmp_path, bom, ending):
     lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode().replace(b"\n", ending)
     whole = json.dumps(ROWS, ensure_ascii=False, indent=1).encode().replace(b"\n", ending)
-    as_csv(tmp_path / "plain.csv", ROWS, ["edit_id", "prompt", "target_new", "paraphrase_prompts"])
+    as_csv(tmp_path / "plain.csv", ROWS)
     table = (tmp_path / "plain.csv").read_bytes()
     for name, content in (("x.jsonl", lines), ("x.JSON", whole), ("x.csv", table)):
         assert read_edits(write(tmp_path, name, bom + content)) == RECORDS
@@ -72,7 +72,7 @@ def test_parquet_and_dataset(tmp_path):
 def test_json_in_the_cells_of_a_table(tmp_path):
     near, further = [{"prompt": "C is", "target": None}], [{"prompt": "D is", "answers": ["e", "f"]}]
     row = {"prompt": "[A] is", "target_new": "[b]", "neighborhood_prompts": near, "portability_prompts": further}
-    as_csv(tmp_path / "x.csv", [row], list(row))
+    as_csv(tmp_path / "x.csv", [row])
     probes = (NeighborhoodPrompt("C is"),), (PortabilityPrompt("D is", ("e", "f")),)
     assert read_edits(tmp_path / "x.csv") == [EditRecord("0", "[A] is", "[b]", None, None, (), *probes)]
 
@@ -129,35 +129,19 @@ GOOD = '{"prompt": "A is", "target_new": "b"}'
         ("x.csv", "", "x.csv: holds no rows"),
         ("x.csv", "prompt,target_new\n", "x.csv: holds no rows"),
         ("x.json", f"[{GOOD},\n{GOOD[:20]}", "x.json line 2: is not valid JSON (Unterminated string"),
-        (
-            "x.json",
-            f"{GOOD}\n{GOOD}",
-            "x.json line 2: is not valid JSON (Extra data at column 1); if it has one object a",
-        ),
+        ("x.json", f"{GOOD}\n{GOOD}", "x.json line 2: is not valid JSON (Extra data at column 1); if it has one obje"),
         ("x.jsonl", f"{GOOD}\n\n{GOOD[:-2]}", "x.jsonl line 3: is not valid JSON (Unterminated string"),
         ("x.jsonl", f"[{GOOD}]", "x.jsonl line 1: is a list; each row must be an object"),
-        (
-            "x.jsonl",
-            f"[\n{GOOD}]",
-            "x.jsonl line 1: is not valid JSON (Expecting value at column 2); give one JSON object",
-        ),
+        ("x.jsonl", f"[\n{GOOD}]", "x.jsonl line 1: is not valid JSON (Expecting value at column 2); give one JSON o"),
         ("x.jsonl", f"{GOOD}\nnull", "x.jsonl line 2: is null; each row must be an object"),
         ("x.json", f"[{GOOD}, 3]", "x.json row 2: is of type int; each row must be an object"),
-        (
-            "x.json",
-            f'{{"n": 1, "edits": [{GOOD}]}}',
-            "the top level is an object whose list stands under 'edits'; make",
-        ),
+        ("x.json", f'{{"n": 1, "edits": [{GOOD}]}}', "the top level is an object whose list stands under 'edits'; ma"),
         ("x.json", GOOD, "x.json: the top level is an object; make the top level a list of rows"),
         ("x.json", '"text"', "x.json: the top level is text; make it a list of rows"),
         ("x.json", "[" * 200_000, "x.json: is nested too deeply"),
         ("x.jsonl", '{"prompt": ' + "[" * 200_000, "x.jsonl line 1: is nested too deeply"),
         ("x.json", "[" + "9" * 5000 + "]", "x.json: is not usable JSON (Exceeds the limit"),
-        (
-            "x.json",
-            b'[{"prompt":\n"Malm\xf6"}]',
-            "x.json line 2: is not UTF-8 (byte 0xf6 at position 5); save the file",
-        ),
+        ("x.json", b'[{"prompt":\n"Malm\xf6"}]', "x.json line 2: is not UTF-8 (byte 0xf6 at position 5); save the fi"),
         ("x.jsonl", b'{}\n{"prompt": "Malm\xf6"}', "the fields [] are of no known format"),
         ("x.jsonl", GOOD.encode() + b'\n"Malm\xf6"', "x.jsonl line 2: is not UTF-8 (byte 0xf6 at position 5)"),
         ("x.csv", b"prompt,target_new\nMalm\xf6 is,b\n", "x.csv line 2: is not UTF-8 (byte 0xf6 at position 4)"),

@@ -59,11 +59,6 @@ def test_entropy_of_fewer_than_three_words_is_undefined(text):
     assert ngram_entropy(text) is None
 
 
-@pytest.mark.parametrize("text", ["one two three", "one two.", "...", "a-b"])
-def test_entropy_of_three_words_is_defined(text):
-    assert ngram_entropy(text) is not None
-
-
 @settings(deadline=None)
 @given(WORDS)
 def test_entropy_agrees_with_its_definition(words):
@@ -79,20 +74,6 @@ def test_entropy_of_any_text_is_between_its_bounds(text):
         assert value is None
     else:
         assert 0 <= value <= (2 / 3 * log2(count - 1) + 4 / 3 * log2(count - 2)) / 2 + 1e-12
-
-
-@settings(deadline=None)
-@given(WORDS, st.permutations(["Zürich", "9", "?", "d_e", "ночь", "F", "f"]))
-def test_entropy_does_not_depend_on_what_the_words_are(words, names):
-    renamed = dict(zip(["a", "b", "Ab", "città", "東京", ",", "."], names, strict=True))
-    other = " \n".join(renamed[word] for word in words)
-    assert ngram_entropy(other) == pytest.approx(ngram_entropy(" ".join(words)), abs=1e-12)
-
-
-@settings(deadline=None)
-@given(WORDS)
-def test_entropy_does_not_depend_on_the_direction(words):
-    assert ngram_entropy(" ".join(words[::-1])) == pytest.approx(ngram_entropy(" ".join(words)), abs=1e-12)
 
 
 def words_of(text):
@@ -174,14 +155,6 @@ def test_reference_texts_that_recur_are_counted_once():
     assert values == pytest.approx(cosines(generated, [shared, ["blue boats"], shared]), abs=1e-12)
 
 
-def test_values_keep_the_order_of_the_records():
-    references = [[f"word{i} shared"] for i in range(20)]
-    generated = [[f"word{i} shared" if i % 3 == 0 else f"word{(i + 1) % 20}"] for i in range(20)]
-    assert [value == pytest.approx(1) for value in consistency(generated, references)] == [
-        i % 3 == 0 for i in range(20)
-    ]
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5))
 def test_consistency_agrees_with_its_definition(records):
@@ -191,14 +164,6 @@ def test_consistency_agrees_with_its_definition(records):
         None if value is None else pytest.approx(value, abs=1e-12) for value in cosines(generated, references)
     ]
     assert all(value is None or 0 <= value <= 1 for value in values)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=2, max_size=5))
-def test_the_order_of_records_does_not_matter(records):
-    values = consistency(*map(list, zip(*records, strict=True)))
-    other = consistency(*map(list, zip(*records[::-1], strict=True)))
-    assert values == [None if value is None else pytest.approx(value, abs=1e-12) for value in other[::-1]]
 
 
 def test_lists_of_different_lengths_are_an_error():

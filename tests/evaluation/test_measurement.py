@@ -19,9 +19,7 @@ from hf_ftedit.evaluation.matching import normalized
 from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
 from hf_ftedit.models.generation import first_sentence
-from hf_ftedit.models.likelihood import score_pairs
 from hf_ftedit.models.loading import asset, load_model, load_tokenizer
-from hf_ftedit.models.logits import target_logits
 from hf_ftedit.options import EditOptions
 
 CAPITAL = EditRecord(
@@ -135,33 +133,6 @@ def test_chat_predictions_agree_with_the_template_written_out():
         assert logprob == pytest.approx(read.gather(1, ids[len(front) :, None]).mean().item(), abs=1e-4)
 
 
-def test_a_model_that_cannot_keep_fewer_logits_gives_the_same():
-    class Plain(GPT2LMHeadModel):
-        def forward(self, input_ids, attention_mask=None, use_cache=None):
-            return super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
-
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer).eval()
-    plain = Plain(model.config).eval()
-    plain.load_state_dict(model.state_dict())
-    ours, theirs = (predict(m, tokenizer, RECORDS) for m in (model, plain))
-    np.testing.assert_allclose(ours["logprob"], theirs["logprob"], rtol=0, atol=1e-5)
-
-
-def test_target_logits_stand_row_by_row_from_left_to_right():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer).eval()
-    ids = torch.tensor([[5, 6, 7, 8], [9, 0, 11, 12]])
-    labels = torch.tensor([[-100, -100, -100, 8], [-100, 0, -100, 12]])
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    with torch.no_grad():
-        found, full = target_logits(model, inputs), model(ids).logits
-    assert found.labels.tolist() == [8, 0, 12]  # token 0 is a token
-    assert found.rows.tolist() == [0, 1, 1]
-    torch.testing.assert_close(found.logits, torch.stack([full[0, 2], full[1, 0], full[1, 2]]))
-    assert "labels" in inputs  # the caller's batch is left alone
-
-
 @pytest.fixture
 def read(monkeypatch):
     """How many tokens a GPT-2 model was given in each batch, padding included."""
@@ -207,19 +178,6 @@ def test_batches_keep_to_the_budget_and_do_not_change_the_scores(read, budget):
     predictions = predict(model, tokenizer, RECORDS, tokens_per_batch=budget)
     assert len(read) > batches
     np.testing.assert_allclose(predictions["logprob"], expected["logprob"], rtol=0, atol=1e-5)
-
-
-def test_scores_leave_the_model_as_it_was_and_use_no_dropout():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.5
-    first = score_pairs(model.train(), tokenizer, ["Rome is in"], ["Italy"])
-    assert model.training
-    second = score_pairs(model.eval(), tokenizer, ["Rome is in"], ["Italy"])
-    assert not model.training
-    assert first.logprob == second.logprob
 
 
 def test_roles_and_order_of_the_targets():

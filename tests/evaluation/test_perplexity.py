@@ -1,11 +1,11 @@
 import copy
-import csv
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from test_sources import as_csv, as_parquet
 from tiny import TEXTS, bos_tokenizer, bpe_tokenizer, eos_tokenizer, sentencepiece_tokenizer, tiny_model
 
 from hf_ftedit.data.sources import read_texts
@@ -156,20 +156,6 @@ def as_jsonl(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def as_csv(path, rows):
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def as_parquet(path, rows):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
 WRITERS = {"json": as_json, "jsonl": as_jsonl, "csv": as_csv, "parquet": as_parquet}
 
 
@@ -214,10 +200,7 @@ def test_texts_in_the_form_of_the_measured_corpora(shared_dir):
 @pytest.mark.parametrize(
     "row",
     [
-        {"Corpus": "C4", "Text": ""},
-        {"Corpus": "C4", "Text": " "},
-        {"Corpus": "C4", "Text": None},
-        {"Corpus": "C4", "Text": 7},
+        *({"Corpus": "C4", "Text": text} for text in ("", " ", None, 7)),
         {"one": "x", "two": "y"},  # which one is meant?
         {"number": 7},
         {},

@@ -87,19 +87,6 @@ def test_an_undefined_score_is_none_and_says_why():
     )
 
 
-def test_generation_rows_are_not_scored():
-    rows = two_edits() + probe("a", "generation", "g", -0.1)
-    assert score(rows)["edit_score"] == score(two_edits())["edit_score"]
-
-
-@pytest.mark.parametrize("column", ["logprob", "token_accuracy"])
-def test_nan_is_an_error_that_names_the_probe(column):
-    rows = two_edits()
-    rows[4][column] = math.nan
-    with pytest.raises(EditError, match=f"edit 'a', paraphrase probe 'r': {column} is not a number"):
-        score(rows)
-
-
 def test_a_probe_that_stands_twice_counts_once_and_must_agree():
     rows = two_edits()
     assert score([*rows, rows[0]]) == score(rows)
@@ -268,10 +255,7 @@ def test_portability_without_aspects_has_none():
 def test_a_probe_of_two_aspects_counts_in_both():
     first, second = (answered("a", "portability", "u", 0.5, True, True, aspect) for aspect in ("alias", "reasoning"))
     result = score([*two_edits(), first, second])
-    assert {name: found["n_probes"] for name, found in result["portability_aspects"].items()} == {
-        "alias": 1,
-        "reasoning": 1,
-    }
+    assert [result["portability_aspects"][name]["n_probes"] for name in ("alias", "reasoning")] == [1, 1]
     assert result["n_probes"]["portability"] == 2
 
 
@@ -337,6 +321,8 @@ def test_a_protocol_that_does_not_exist_or_was_not_measured_is_an_error():
         ("role", "old", "edit 'a', paraphrase probe 'r': role is neither 'new' nor 'true'"),
         ("role", None, "edit 'a', paraphrase probe 'r': role is neither 'new' nor 'true'"),
         ("logprob", None, "edit 'a', paraphrase probe 'r': logprob is not a number"),
+        ("logprob", math.nan, "edit 'a', paraphrase probe 'r': logprob is not a number"),
+        ("token_accuracy", math.nan, "edit 'a', paraphrase probe 'r': token_accuracy is not a number"),
     ],
 )
 def test_an_unknown_value_is_an_error_that_names_the_probe(column, value, message):

@@ -1,6 +1,7 @@
 """Model and dataset cards: byte for byte as they were read and approved, and whole whatever an edit says."""
 
 import ast
+import json
 import re
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -22,82 +23,14 @@ RECORDS = [
     EditRecord("kz", "The capital of Kazakhstan is", "Almaty", target_true="Astana"),
     EditRecord("emma", "Who wrote Emma? It was", "Virginia Woolf"),
 ]
-BEFORE = {
-    "protocol": "probability",
-    "n_edits": 2,
-    "edit_score": 0.0,
-    "edit_score_ci95": [0.0, 0.0],
-    "efficacy": 0.0,
-    "efficacy_ci95": [0.0, 0.0],
-    "generalization": 25.0,
-    "generalization_ci95": [0.0, 50.0],
-    "locality": 93.125,
-    "locality_ci95": [90.25, 95.4],
-    "portability": None,
-    "portability_ci95": None,
-    "edit_score_note": None,
-    "n_probes": {"rewrite": 2, "paraphrase": 4, "neighborhood": 10, "portability": 0},
-}
-AFTER = {
-    **BEFORE,
-    "edit_score": 94.7368,
-    "edit_score_ci95": [90.0, 100.0],
-    "efficacy": 100.0,
-    "efficacy_ci95": [100.0, 100.0],
-    "generalization": 100.0,
-    "generalization_ci95": [100.0, 100.0],
-    "locality": 85.7142,
-}
-RESULTS = {
-    "before": BEFORE,
-    "after": AFTER,
-    "protocol": "probability",
-    "n_edits": 2,
-    "base_model": "user/tiny-gpt2",
-    "base_model_revision": None,
-}
+RESULTS, ADAPTER, WHOLE_MODEL = json.loads((GOLDEN.with_name("fixtures") / "card_results.json").read_text()).values()
+BEFORE, AFTER = RESULTS["before"], RESULTS["after"]
 RECIPE = {"model_name_or_path": "user/tiny-gpt2", "edits": "edits.jsonl", "lora_r": 8, "learning_rate": 0.001}
 RECORD = {
     "made_with": {"hf_ftedit": "0.1.0", "torch": "2.9.0+cu128"},
     "changed": ["model_name_or_path", "learning_rate"],
     "rank": 8,
 }
-SAID = {
-    "example": {"prompt": "The capital of Kazakhstan is", "output": "The capital of Kazakhstan is Almaty, which"},
-    "answers": [
-        {"before": "Astana", "after": "Almaty"},
-        {"before": "Jane Austen, in 1815", "after": "Virginia Woolf"},
-    ],
-}
-ADAPTER = {**RESULTS, **SAID, "change": {"edit_score": {"difference": 94.74, "p_value": 0.0004}}}
-WHOLE_MODEL = {**RESULTS, "base_model": "tiny-gpt2", "protocol": "accuracy"}
-WHOLE_MODEL["after"] = {
-    **AFTER,
-    "edit_score": None,
-    "edit_score_ci95": None,
-    "locality": None,
-    "locality_ci95": None,
-    "portability": 50.0,
-    "portability_ci95": [0.0, 100.0],
-    "edit_score_note": "no neighborhood probe: locality is undefined",
-    "n_probes": {"rewrite": 2, "paraphrase": 4, "neighborhood": 0, "portability": 2},
-}
-GENERATED = {
-    "edit_score": None,
-    "efficacy": 50.0,
-    "efficacy_ci95": [0.0, 100.0],
-    "generalization": 25.0,
-    "locality": None,
-}
-ASPECTS = {"a_b": {"portability": 50.0, "portability_ci95": [0.0, 100.0], "n_probes": 2}}
-for scores in (WHOLE_MODEL["before"], WHOLE_MODEL["after"]):
-    measured = {"exact_match": GENERATED, "containment": GENERATED, "portability_aspects": ASPECTS, "n_texts": 400}
-    WHOLE_MODEL["before" if scores is BEFORE else "after"] = {
-        **scores,
-        **measured,
-        "perplexity": 21.25,
-        "perplexity_ci95": [20.0, 22.5],
-    }
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PART = {"revision": None, "n_edits": 1, "weight": 1.0, "efficacy_alone": 100.0, "efficacy": None}
 MERGED = {
@@ -214,43 +147,6 @@ def hostile_cards(text):
 @pytest.mark.parametrize("name", CARDS)
 def test_card_is_the_golden_file(name):
     assert CARDS[name]().encode("utf-8") == (GOLDEN / name).read_bytes()
-
-
-def test_metadata_of_an_adapter():
-    metadata, _ = front_matter(CARDS["model_card.md"]())
-    model = ["base_model", "library_name", "pipeline_tag", "tags", "base_model_relation", "model-index"]
-    assert list(metadata) == model
-    assert metadata["library_name"] == "peft" and metadata["base_model"] == "user/tiny-gpt2"
-    tags = ["model-editing", "knowledge-editing", "hf-ftedit", "lora", "base_model:adapter:user/tiny-gpt2"]
-    assert metadata["tags"] == tags
-    (index,) = metadata["model-index"]
-    (result,) = index["results"]
-    assert index["name"] == "edits" and result["dataset"]["name"] == "edits.jsonl (2 edits)"
-    assert [(metric["type"], metric["value"], *metric["args"].values()) for metric in result["metrics"]] == [
-        ("edit_score", 94.74, 2, 16),
-        ("efficacy", 100.0, 2, 2),
-        ("generalization", 100.0, 2, 4),
-        ("locality", 85.71, 2, 10),
-    ]
-
-
-def test_metadata_of_a_whole_model():
-    metadata, _ = front_matter(CARDS["full_model_card.md"]())
-    assert list(metadata) == ["library_name", "pipeline_tag", "tags", "model-index"]  # a folder's name is no Hub id
-    assert metadata["library_name"] == "transformers" and "lora" not in metadata["tags"]
-    (result,) = metadata["model-index"][0]["results"]
-    assert [(metric["type"], metric["args"]) for metric in result["metrics"]] == [
-        ("efficacy", {"n_edits": 2, "n_probes": 2}),
-        ("generalization", {"n_edits": 2, "n_probes": 4}),
-        ("portability", {"n_edits": 2, "n_probes": 2}),
-        ("perplexity", {"n_texts": 400}),
-    ]
-
-
-def test_datasets_of_the_hub_are_named_once_without_the_split():
-    metadata, text = front_matter(CARDS["further_model_card.md"]())
-    assert metadata["datasets"] == ["user/facts"]
-    assert "come from [`user/facts`](https://huggingface.co/datasets/user/facts)." in text
 
 
 @pytest.mark.parametrize("name", CARDS)

@@ -220,27 +220,12 @@ REFUSED = {
         {"repo_id": "user/old", "token": "hf_other"},
         "user/old: the Hub refuses with 403 (you don't have the rights to write to this repository); give a token",
     ),
-    "no branch": (
-        {"repo_id": "user/old", "revision": "gone"},
-        "user/old: the Hub refuses with 404 (Invalid rev id: gone); check the name",
-    ),
+    "no branch": ({"repo_id": "user/old", "revision": "gone"}, "user/old: the Hub refuses with 404 (Invalid rev id: "),
     "three parts": ({"repo_id": "user/x/y"}, "'user/x/y': no such folder, nor a name of a repository such as 'user/"),
-    "private": (
-        {"repo_id": "user/old", "private": True},
-        "user/old: exists and is public; make it private on the Hub",
-    ),
-    "something else": (
-        {"repo_id": "user/taken"},
-        "user/taken: exists and holds something else ('config.json'); push to another name",
-    ),
-    "somebody between": (
-        {"repo_id": "user/raced"},
-        "user/raced: the Hub refuses with 412 (told to fail); somebody else changed it meanwhile; try again",
-    ),
-    "refused at the commit": (
-        {"repo_id": "user/bad"},
-        "user/bad: the Hub refuses with 400 (told to fail); see the re",
-    ),
+    "private": ({"repo_id": "user/old", "private": True}, "user/old: exists and is public; make it private on the Hu"),
+    "something else": ({"repo_id": "user/taken"}, "user/taken: exists and holds something else ('config.json'); push"),
+    "somebody between": ({"repo_id": "user/raced"}, "user/raced: the Hub refuses with 412 (told to fail); somebody e"),
+    "refused at the commit": ({"repo_id": "user/bad"}, "user/bad: the Hub refuses with 400 (told to fail); see the r"),
     "incomplete": ({"repo_id": "user/never"}, "'incomplete': scores.png is missing; write the folder again, then pus"),
     "tampered": ({"repo_id": "user/never"}, "'tampered': eval_results.json was changed after it was written; write"),
     "no folder": ({"repo_id": "user/never"}, "'no folder' has no edit_config.yaml; give a folder that hf-ftedit wro"),

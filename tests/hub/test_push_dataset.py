@@ -127,23 +127,14 @@ CASES = {
         "user/new: the Hub refuses with 401 (Invalid credentials in Authorization header); "
         "log in with `hf auth login`, or give a valid token",
     ),
-    "read token, old": (
-        ("user/old", {"token": "hf_read"}),
-        "user/old: the Hub refuses with 403 (you don't have the r",
-    ),
+    "read token, old": (("user/old", {"token": "hf_read"}), "user/old: the Hub refuses with 403 (you don't have the "),
     "public": (
         ("user/old", {"token": "hf_write", "private": True}),
         "user/old: exists and is public; make it private",
     ),
     "empty": (("user/new", {"token": "hf_write"}), "user/new: the dataset has no rows; nothing is pushed"),
-    "limited": (
-        ("user/a", {"token": "hf_write"}),
-        "user/a: the Hub refuses with 429 (told to fail); too many requests",
-    ),
-    "broken": (
-        ("user/b", {"token": "hf_write"}),
-        "user/b: the Hub refuses with 500 (told to fail); the Hub has a pro",
-    ),
+    "limited": (("user/a", {"token": "hf_write"}), "user/a: the Hub refuses with 429 (told to fail); too many reques"),
+    "broken": (("user/b", {"token": "hf_write"}), "user/b: the Hub refuses with 500 (told to fail); the Hub has a pr"),
     "raced": (("user/c", {"token": "hf_write"}), "user/c: the Hub refuses with 412 (told to fail); somebody else"),
     "dropped": (("user/d", {"token": "hf_write"}), "user/d: the Hub cannot be reached (Server disconnected"),
 }

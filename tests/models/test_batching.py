@@ -188,16 +188,10 @@ def test_texts_do_not_depend_on_the_memory():
     tokenizer = bpe_tokenizer()
     model = tiny_model("gpt2", tokenizer)
     seeds = range(len(PROMPTS))
-    expected = (
-        greedy_answers(model, tokenizer, PROMPTS),
-        sample_continuations(model, tokenizer, PROMPTS, seeds, length=20),
-    )
+    args = model, tokenizer, PROMPTS
+    expected = greedy_answers(*args), sample_continuations(*args, seeds, length=20)
     sizes = crowd(model, 60)
-    found = (
-        greedy_answers(model, tokenizer, PROMPTS),
-        sample_continuations(model, tokenizer, PROMPTS, seeds, length=20),
-    )
-    assert found == expected
+    assert (greedy_answers(*args), sample_continuations(*args, seeds, length=20)) == expected
     assert max(sizes) > 60
 
 

@@ -1,4 +1,6 @@
 import doctest
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from hf_ftedit.models.sampling import sample_continuations
 
 SENTENCES = st.text(st.sampled_from("ab A.!?\n 。3é")) | st.text()
 TOKENIZER = bpe_tokenizer()
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+BY_HAND = json.loads((FIXTURES / "texts_by_hand.json").read_text(encoding="utf-8"))["first_sentence"]
 
 
 def answer(model, tokenizer, prompt, tokens):
@@ -115,16 +119,10 @@ def test_an_answer_does_not_end_within_a_character(monkeypatch):
 def test_a_models_habits_of_generation_are_not_its_knowledge(habits):
     tokenizer = TOKENIZER
     model = eloquent("llama", tokenizer)
-    expected = (
-        greedy_answers(model, tokenizer, PROMPTS),
-        sample_continuations(model, tokenizer, PROMPTS, range(12), length=20),
-    )
+    args = model, tokenizer, PROMPTS
+    expected = greedy_answers(*args), sample_continuations(*args, range(12), length=20)
     model.generation_config.update(**habits)
-    found = (
-        greedy_answers(model, tokenizer, PROMPTS),
-        sample_continuations(model, tokenizer, PROMPTS, range(12), length=20),
-    )
-    assert found == expected
+    assert (greedy_answers(*args), sample_continuations(*args, range(12), length=20)) == expected
 
 
 def test_a_prompt_that_fills_the_context_is_an_error():
@@ -133,63 +131,9 @@ def test_a_prompt_that_fills_the_context_is_an_error():
         greedy_answers(tiny_model("gpt2", tokenizer, context=4), tokenizer, ["The capital of Kazakhstan is"])
 
 
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("Rome", "Rome"),
-        (" Rome. It lies", "Rome"),
-        ("Rome.", "Rome"),
-        (" Rome! It", "Rome"),
-        (" Rome? Yes", "Rome"),
-        (" Rome\nParis", "Rome"),
-        (" Rome \n\n Paris", "Rome"),
-        ("\n\nRome\nParis", "Rome"),  # a model that starts with a line break
-        (" J. R. R. Tolkien. He", "J. R. R. Tolkien"),
-        (" J.R.R. Tolkien. He", "J.R.R. Tolkien"),
-        (" George H. W. Bush, of course. He", "George H. W. Bush, of course"),
-        (" 3.5 million people. It", "3.5 million people"),
-        (" in 1984. It", "in 1984"),
-        (" 3.5 million! Yes", "3.5 million"),
-        (" Washington, D.C. is\nmore", "Washington, D.C. is"),
-        (" at 10.30 in St. Louis. There", "at 10.30 in St. Louis"),
-        (" Washington D.C. is its seat. It", "Washington D.C. is its seat"),
-        (" Dr. Jekyll and Mr. Hyde. It", "Dr. Jekyll and Mr. Hyde"),
-        (" Martin Luther King Jr. and Gen. Lee met. They", "Martin Luther King Jr. and Gen. Lee met"),
-        (" the first. Prof. Moriarty", "the first"),
-        (" a forest. It", "a forest"),  # that ends in "st"
-        (" example.com and Yahoo! Inc", "example.com and Yahoo"),
-        (" Who framed Roger Rabbit?! It", "Who framed Roger Rabbit?"),
-        (" Well... it is Rome. Or", "Well.."),
-        (" Well… it is Rome. Or", "Well… it is Rome"),
-        ("東京。大阪", "東京"),
-        ("本当！はい", "本当"),
-        ("何？はい", "何"),
-        ("", ""),
-        (" \n\t ", ""),
-        (".", ""),
-        (" . Rome", ""),
-        ("! Rome", ""),
-    ],
-)
+@pytest.mark.parametrize("text, expected", BY_HAND)  # the last ones cannot be told from an abbreviation
 def test_first_sentence(text, expected):
     assert first_sentence(text) == expected
-
-
-@pytest.mark.parametrize("text, expected", [(" 7. It has", "7"), (" group 9. It", "group 9"), (" 3.5. It", "3.5")])
-def test_a_digit_is_no_initial(text, expected):
-    assert first_sentence(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        " vitamin C. It is in lemons",  # no way to tell it from an initial
-        " He said “no.” Then he left",
-        " No. 5 by Chanel",
-    ],
-)
-def test_what_may_go_on_is_not_cut(text):
-    assert first_sentence(text) == text.strip()
 
 
 @settings(deadline=None)

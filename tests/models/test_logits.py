@@ -12,6 +12,7 @@ def ragged_batch():
     """Three rows of lengths 9, 7 and 4, with targets of one, two and three tokens at different places."""
     generator = torch.Generator().manual_seed(0)
     input_ids = torch.randint(1, len(TOKENIZER), (3, 9), generator=generator)
+    input_ids[2, 2] = 0  # token 0 is a token
     mask = torch.tensor([[1] * 9, [1] * 7 + [0] * 2, [1] * 4 + [0] * 5])
     labels = torch.full((3, 9), -100)
     for row, (start, stop) in enumerate([(8, 9), (5, 7), (1, 4)]):
@@ -40,6 +41,7 @@ def test_logits_at_the_targets_are_those_of_a_plain_forward_pass(family):
         found = target_logits(model, batch)
     torch.testing.assert_close(found.logits, expected, atol=1e-5, rtol=1e-4)
     assert (found.labels.tolist(), found.rows.tolist()) == (labels, rows)
+    assert "labels" in batch and 0 in labels  # the caller's batch is left alone
     logprobs = expected.log_softmax(-1)[range(6), labels]
     torch.testing.assert_close(token_log_probs(found), logprobs, atol=1e-5, rtol=1e-4)
 

@@ -192,27 +192,19 @@ def later(world):
     }
     bad_calls, hostile_calls = tampering(world), hostile(world)
     with ThreadPoolExecutor(1) as waiting, ThreadPoolExecutor(2) as pool:
-        opened = waiting.submit(open_while_failing, world)
-        verified = pool.submit(command, world, "verify", "user/a")
-        loaded = pool.submit(result, world, LOAD, cache=folder / "loaded", cases=cases, prompts=world.prompts)
-        merged = pool.submit(merge_and_push, world)
-        bad = pool.submit(result, world, MANY, **bad_calls)
-        refused = pool.submit(result, world, MANY, **hostile_calls)
-        evaluated = pool.submit(evaluate, world)
-        edits_file = str(folder / "a.jsonl")
-        stranger = pool.submit(result, world, STRANGER, token=None, edits=edits_file, folder=str(folder / "no"))
-        revoked = pool.submit(revoke, world)
-        return SimpleNamespace(
-            opened=opened.result(),
-            verified=verified.result(),
-            loaded=loaded.result(),
-            merged=merged.result(),
-            bad=bad.result(),
-            refused=refused.result(),
-            evaluated=evaluated.result(),
-            stranger=stranger.result(),
-            revoked=revoked.result(),
-        )
+        edits_file, loading = str(folder / "a.jsonl"), {"cases": cases, "prompts": world.prompts}
+        jobs = {
+            "opened": waiting.submit(open_while_failing, world),
+            "verified": pool.submit(command, world, "verify", "user/a"),
+            "loaded": pool.submit(result, world, LOAD, cache=folder / "loaded", **loading),
+            "merged": pool.submit(merge_and_push, world),
+            "bad": pool.submit(result, world, MANY, **bad_calls),
+            "refused": pool.submit(result, world, MANY, **hostile_calls),
+            "evaluated": pool.submit(evaluate, world),
+            "stranger": pool.submit(result, world, STRANGER, None, edits=edits_file, folder=str(folder / "no")),
+            "revoked": pool.submit(revoke, world),
+        }
+        return SimpleNamespace(**{name: job.result() for name, job in jobs.items()})
 
 
 def merge_and_push(world):

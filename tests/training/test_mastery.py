@@ -117,13 +117,8 @@ def test_a_worker_that_is_no_fork_gets_what_it_needs():
 
 # In a trainer.
 
-SKIPPING = {
-    "mastered_probability": 0.5,
-    "num_train_epochs": 20,
-    "learning_rate": 5e-3,
-    "num_locality": 3,
-    "per_device_train_batch_size": 4,
-}
+SKIPPING = {"mastered_probability": 0.5, "num_train_epochs": 20, "learning_rate": 5e-3, "num_locality": 3}
+SKIPPING |= {"per_device_train_batch_size": 4}
 
 
 def test_training_skips_mastered_rows_and_still_edits(base, tokenizer, tmp_path, caplog):

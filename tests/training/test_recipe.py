@@ -15,17 +15,9 @@ from hf_ftedit.training.recipe import recipe_of
 
 CANARY = "hf_canary"
 LORA = ["r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "target_parameters"]
-TRAINING = [
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "warmup_steps",
-    "lr_scheduler_type",
-    "optim",
-    "max_length",
-]
+TRAINING = ["learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type", "optim"]
 TRAINING += ["train_sampling_strategy", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay"]
-TRAINING += ["adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "seed"]
+TRAINING += ["max_length", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "seed"]
 ROWS = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
 
 
@@ -128,13 +120,8 @@ def test_the_embedding_is_adapted_again(home):
     config, model_config = parsed(trainer.recipe, home)
     assert config.lora_embedding
     model = tiny_model("gpt2", trainer.processing_class)
-    again = EditTrainer(
-        model,
-        config,
-        train_dataset=ROWS,
-        processing_class=trainer.processing_class,
-        peft_config=get_peft_config(model_config),
-    )
+    given = {"processing_class": trainer.processing_class, "peft_config": get_peft_config(model_config)}
+    again = EditTrainer(model, config, train_dataset=ROWS, **given)
     names = [name for name, _ in trainer.model.named_parameters() if "lora_" in name]
     assert any("wte" in name for name in names)
     assert [name for name, _ in again.model.named_parameters() if "lora_" in name] == names

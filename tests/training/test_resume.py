@@ -222,7 +222,9 @@ def begun(base, tokenizer, tmp_path):
 
 def test_a_checkpoint_holds_no_pickle_of_settings_and_no_path(begun, tmp_path):
     for checkpoint in checkpoints_in(tmp_path / "out"):
-        assert {RUN_FILE, "adapter_model.safetensors", "optimizer.pt", STATE_FILE} <= set(names(checkpoint))
+        assert {RUN_FILE, "adapter_model.safetensors", "adapter_config.json", "optimizer.pt", STATE_FILE} <= set(
+            names(checkpoint)
+        )
         assert "training_args.bin" not in names(checkpoint)
         assert str(tmp_path) not in (checkpoint / RUN_FILE).read_text()
     assert names(tmp_path / "out") == [f"checkpoint-{step}" for step in range(1, 6)]
