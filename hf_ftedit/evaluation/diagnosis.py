@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Rules of thumb of ours, not of the paper.
 LOW = 90.0  # a score below it is worth a change of settings
 GAP = 15.0  # points by which one way of measuring may flatter
 FEW = 30  # edits below which an interval says little
@@ -63,11 +64,12 @@ def _scores(after: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
 def _ways(after: Mapping[str, Any]) -> list[str]:
     """Where teacher forcing or the comparison of two answers flatters."""
     sentences = []
-    said, forced = (after.get(name) or {} for name in ("containment", "accuracy"))
-    if _gap(forced.get("efficacy"), said.get("efficacy")):
+    # Both are of the same probes, so that a gap is the protocol's and not the data's.
+    answers, forced = (after.get(name) or {} for name in ("containment", "accuracy"))
+    if _gap(forced.get("efficacy"), answers.get("efficacy")):
         sentences.append(
             f"The model would go on with the new answers (accuracy {forced['efficacy']:.1f}) but says them by itself "
-            f"less often ({said['efficacy']:.1f}): teacher forcing flatters here; go by the generated answers."
+            f"less often ({answers['efficacy']:.1f}): teacher forcing flatters here; go by the generated answers."
         )
     if after["protocol"] == "probability" and _gap(after["locality"], forced.get("locality")):
         sentences.append(

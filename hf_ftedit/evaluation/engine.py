@@ -15,7 +15,7 @@ from hf_ftedit.models import Processes, greedy_answers, sample_continuations, sc
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ANSWER_TOKENS = 32
+ANSWER_TOKENS = 32  # whatever the target's length, which the model is not to be told by where it is cut
 PROMPTS_AT_ONCE = 2048  # tokenized at once: all of them would take more memory than what they are scored by
 
 

@@ -128,7 +128,8 @@ def _change(task: str, metric: str, before: Sequence[Any], after: Sequence[Any])
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval from printing, and from bootstrapping in a pool of processes: forks of one with a model."""
+    """Keep lm-eval from printing, and from bootstrapping in a pool of processes."""
+    # Its pool would fork a process that holds a model, and copies of CUDA contexts fail.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     os.environ["DISABLE_MULTIPROC"] = "1"
     with redirect_stdout(io.StringIO()):

@@ -66,8 +66,7 @@ def predict(
     """
     Predictions of `model` for all probes of `records`: all that [`~hf_ftedit.score`] needs.
 
-    Each distinct (prompt, target) is computed once, however many probes share it. Under `accelerate launch` every
-    process must call this: each computes its share, and all return everything.
+    Each distinct (prompt, target) is computed once. Under `accelerate launch` every process must call this.
 
     Args:
         model (`PreTrainedModel` or [`~peft.PeftModel`]):
@@ -75,18 +74,17 @@ def predict(
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
         records (`Sequence[EditRecord]`):
-            Edits with their probes, see [`~hf_ftedit.read_edits`]. A neighborhood probe without target gets the
-            unedited model's own answer, see [`fill_neighborhood_targets`].
+            Edits with their probes; a neighborhood probe without target gets the unedited model's own answer.
         chat_template (`bool`, *optional*, defaults to `False`):
             Put the prompts into the chat template.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch; halved where memory does not suffice.
         generate (`bool`, *optional*, defaults to `False`):
-            Let the model answer each probe by itself too: greedy, at most 32 tokens whatever the target's length, up
-            to the end of the sequence, the line or the sentence. Why: Yang et al. 2025, arXiv 2502.11177.
+            Let the model answer each probe by itself too: greedy, at most 32 tokens, up to the end of the sequence,
+            the line or the sentence (Yang et al. 2025, arXiv 2502.11177).
         fluency (`bool`, *optional*, defaults to `False`):
-            Let the model go on from the `generation_prompts`, sampled among the five likeliest tokens up to 100 tokens
-            in all, and measure fluency and, against `reference_texts`, consistency (Meng et al. 2022).
+            Sample texts after the `generation_prompts`, top-k 5, up to 100 tokens, and measure their fluency and,
+            against `reference_texts`, consistency (Meng et al. 2022).
         seed (`int`, *optional*, defaults to `0`):
             Seed of those texts.
         desc (`str`, *optional*, defaults to `"Evaluating"`):
@@ -99,23 +97,20 @@ def predict(
         `generation` for each text, with `text`, `fluency` (in bits) and `consistency`.
 
     Raises:
-        [`~hf_ftedit.EditError`]: there are no edits, they are no `EditRecord`s, one does not fit into the model's
-            context, or fluency cannot be measured.
+        [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the context, or fluency cannot be measured.
     """
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
     records = fill_neighborhood_targets(model, tokenizer, records, **settings)
     if fluency:
         check_fluency(records)
-    rows = list(probed_targets(records))
-    if not rows:
+    if not (rows := list(probed_targets(records))):
         raise EditError("there are no edits to measure; give at least one")
     columns = _columns(rows, score_targets(model, tokenizer, rows, desc=desc, **settings))
     if generate:
         columns |= _answered(rows, answer_prompts(model, tokenizer, columns["probe"], desc=desc, **settings))
     if fluency:
-        openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
-        texts = sample_texts(model, tokenizer, openings, seed=seed, tokens_per_batch=tokens_per_batch, desc=desc)
-        columns = _joined(columns, _written(records, openings, texts))
+        sampling = {"seed": seed, "tokens_per_batch": tokens_per_batch, "desc": desc}
+        columns = _joined(columns, _written(model, tokenizer, records, sampling))
     return columns
 
 
@@ -145,9 +140,15 @@ def _answered(rows: Sequence[ProbedTarget], answers: Sequence[str]) -> dict[str,
 
 
 def _written(
-    records: Sequence[EditRecord], openings: Sequence[tuple[str, str]], texts: Sequence[str]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    sampling: Mapping[str, Any],
 ) -> dict[str, list[Any]]:
-    """Columns of rows of generated text, with fluency and consistency."""
+    """Columns of rows of sampled text, with fluency and consistency."""
+    openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
+    texts = sample_texts(model, tokenizer, openings, **sampling)
+    # An edit's texts count together, as in ROME: one text of a hundred tokens holds few of the reference's words.
     by_edit: dict[str, list[str]] = {record.edit_id: [] for record in records}
     for (edit_id, _), text in zip(openings, texts, strict=True):
         by_edit[edit_id].append(text)
@@ -284,6 +285,7 @@ def fill_neighborhood_targets(
 
     Raises [`~hf_ftedit.EditError`] where an item is no `EditRecord`, or a prompt fills the model's context.
     """
+    # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
@@ -291,6 +293,7 @@ def fill_neighborhood_targets(
     if not prompts:
         return list(records)
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
+    # At most eight tokens: enough for a name or a date, and few enough to be compared token by token afterwards.
     with unedited(model):
         answers = greedy_answers(model, tokenizer, prompts, desc="Answering locality probes", **settings)
     answer_of = dict(zip(prompts, answers, strict=True))

@@ -74,6 +74,8 @@ def perplexity(
 
 
 def _windows(ids: list[int], context: int | None) -> Iterable[EncodedPair]:
+    # One token is shared, so that every token but the very first is predicted once. A stride of half a window would
+    # give each more context, at twice the cost: before and after are read in the same way.
     size = context or len(ids)
     for begin in range(0, len(ids) - 1, max(1, size - 1)):
         yield EncodedPair(ids[begin : begin + size], 1)

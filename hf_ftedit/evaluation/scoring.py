@@ -13,6 +13,7 @@ from hf_ftedit.data import is_blank, read_rows
 from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.evaluation.statistics import bootstrap, interval, means, permutation_test
 
+# Kinds of probes, in the order of the paper's tables, and the score of each.
 KINDS = ("rewrite", "paraphrase", "neighborhood", "portability")
 NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "portability"), strict=True))
 SCORED = ("efficacy", "generalization", "locality")
@@ -267,7 +268,9 @@ def compare(
     unknown = np.full(len(two.edit_ids), np.nan)
     tables = [[item.values.get(key, unknown) for key in keys] for item in (one, two)]
     values = 100 * np.stack(tables).transpose(0, 2, 1)
-    values[:, np.isnan(values).any(axis=0)] = np.nan  # only what both have can be compared
+    # Only what both have can be compared; and the difference is resampled pairwise, edit by edit, as two measurements
+    # of the same edits rise and fall together: independent intervals would be far too wide.
+    values[:, np.isnan(values).any(axis=0)] = np.nan
     first, second = values
     difference = _with_edit_score(means(second)[None]) - _with_edit_score(means(first)[None])
     drawn = [bootstrap(item, _with_edit_score, n_resamples, seed) for item in values]
@@ -329,6 +332,7 @@ def _intervals(per_edit: EditMeans, n: int, seed: int) -> Intervals:
     def statistic(resampled: np.ndarray) -> np.ndarray:
         return np.column_stack([resampled, *(_harmonic(resampled[:, columns]) for columns in places.values())])
 
+    # In one go: drawing a thousand resamples of ten thousand edits costs more than all the means of them.
     values = 100 * np.stack([per_edit.values[key] for key in keys], axis=1)
     intervals = interval(bootstrap(values, statistic, n, seed))
     return dict(zip([*keys, *((protocol, "edit_score") for protocol in places)], intervals, strict=True))
@@ -384,6 +388,7 @@ def _with_edit_score(values: np.ndarray) -> np.ndarray:
 
 def _harmonic(values: np.ndarray) -> np.ndarray:
     """Harmonic mean of each row; 0 where a value is 0."""
+    # Of zero the reciprocal is infinite, and the mean 0, as the limit is: an edit set with no locality scores 0.
     with np.errstate(divide="ignore"):
         return values.shape[1] / np.sum(1 / values, axis=1)
 

@@ -223,6 +223,7 @@ def test_a_neighbor_without_target_is_named():
         list(probed_targets([record]))
 
 
+@pytest.mark.slow
 def test_generated_answers_stand_beside_the_predictions():
     model, tokenizer = load_model(None), load_tokenizer(None)
     records = read_edits(asset("edits.jsonl"), limit=6)
