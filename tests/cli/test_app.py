@@ -469,6 +469,7 @@ def test_an_unknown_task_is_told_before_a_model_is_loaded(edited, capsys, no_mod
     assert "unknown task 'colours'" in line
 
 
+@pytest.mark.slow
 def test_many_processes_measure_as_one(edited, capsys, tmp_path):
     args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
     assert main([*args, "--output_dir", "one"]) == 0

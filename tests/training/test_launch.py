@@ -20,6 +20,7 @@ from accelerate.utils import DistributedType
 from hf_ftedit.models.distributed import is_sharded
 from hf_ftedit.training.resume import rows_hash
 
+pytestmark = pytest.mark.slow  # each starts processes that import everything
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "examples" / "accelerate"
 ROWS = 128  # 8 edits x (1 rewrite + 5 paraphrases + 10 facts): four batches of 32 in any order by length
