@@ -101,9 +101,7 @@ def test_an_adapter_saved_as_a_pickle_is_refused(folder, adapter, tmp_path):
     (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
     (tmp_path / "adapter_model.bin").write_bytes(b"anything")
     for check in (check_adapter, lambda name: load_adapter(load_model(str(folder)), name)):
-        with pytest.raises(
-            EditError, match=r"has no adapter_model\.safetensors; .* pickled weights can run code"
-        ):
+        with pytest.raises(EditError, match=r"has no adapter_model\.safetensors; .* pickled weights can run code"):
             check(str(tmp_path))
 
 
