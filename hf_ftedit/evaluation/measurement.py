@@ -109,8 +109,7 @@ def predict(
     if generate:
         columns |= _answered(rows, answer_prompts(model, tokenizer, columns["probe"], desc=desc, **settings))
     if fluency:
-        sampling = {"seed": seed, "tokens_per_batch": tokens_per_batch, "desc": desc}
-        columns = _joined(columns, _written(model, tokenizer, records, sampling))
+        columns = _joined(columns, _written(model, tokenizer, records, seed, tokens_per_batch, desc))
     return columns
 
 
@@ -143,11 +142,13 @@ def _written(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
-    sampling: Mapping[str, Any],
+    seed: int,
+    tokens_per_batch: int,
+    desc: str,
 ) -> dict[str, list[Any]]:
     """Columns of rows of sampled text, with fluency and consistency."""
     openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
-    texts = sample_texts(model, tokenizer, openings, **sampling)
+    texts = sample_texts(model, tokenizer, openings, seed=seed, tokens_per_batch=tokens_per_batch, desc=desc)
     # An edit's texts count together, as in ROME: one text of a hundred tokens holds few of the reference's words.
     by_edit: dict[str, list[str]] = {record.edit_id: [] for record in records}
     for (edit_id, _), text in zip(openings, texts, strict=True):
