@@ -27,7 +27,7 @@ demo: $(VENV)/.installed ## Edit the embedded model with the embedded edits; the
 test: $(VENV)/.installed-dev ## Run the whole test suite (PYTEST_ARGS="-k cli" for a part of it)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.installed-dev ## Run what takes less than ten seconds a test: every room, in about a minute
+test-fast: $(VENV)/.installed-dev ## Run what takes less than ten seconds a test: every room, in about three minutes on two cores
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and formatting (ruff)
