@@ -94,7 +94,9 @@ class StepGuard(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop on a NaN or infinite loss or gradient, before the weights change."""
         # No process has to hear of another's loss: the norm is of the gradient that all of them share.
-        values = [float(whole_tensor(value)) for value in (*self.losses, self.grad_norm) if value is not None]
+        scalars = [torch.as_tensor(whole_tensor(x)) for x in (*self.losses, self.grad_norm) if x is not None]
+        # Read in one transfer: each of its own would wait for the accelerator again.
+        values = torch.stack([x.detach().float().reshape(()).to(scalars[0].device) for x in scalars]).tolist()
         losses = ", ".join(f"{value:g}" for value in values[: min(4, len(self.losses))])
         gradient = f", the norm of its gradient {values[-1]:g}" if len(values) > len(self.losses) else ""
         self.losses.clear()
