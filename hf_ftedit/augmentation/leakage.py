@@ -56,6 +56,7 @@ def _probe_prompts(record: EditRecord) -> Iterable[str]:
     yield from record.paraphrase_prompts
     yield from (probe.prompt for probe in record.neighborhood_prompts)
     yield from (probe.prompt for probe in record.portability_prompts)
+    yield from record.near_name_prompts
     yield from record.generation_prompts
 
 

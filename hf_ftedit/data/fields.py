@@ -65,6 +65,18 @@ class Fields:
         """The field as prompts with the row's subject in the place of `{}`; a text alone is one prompt."""
         return tuple(self._filled(item, self._prompt(item, value)) for item, value in self.items(name))
 
+    def prompts(self, name: str) -> tuple[str, ...]:
+        """The field as prompts in which `{}` stands for nothing; a text alone is one."""
+        return tuple(self._prompt(item, value) for item, value in self.items(name))
+
+    def flag(self, name: str) -> bool:
+        """The field as true or false; blank is false."""
+        value = self.values.get(name)
+        text = "false" if is_blank(value) else str(value).strip().lower()  # in a table it may be text
+        if text not in ("true", "false"):
+            raise self.error(name, f"is {shown(value)}", "give true or false")
+        return text == "true"
+
     def listed(self, name: str) -> tuple[str, ...]:
         """The field as any number of texts; a text alone is one."""
         return tuple(self._required(item, value, "leave it out").strip() for item, value in self.items(name))

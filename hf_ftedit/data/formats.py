@@ -72,7 +72,7 @@ def _counterfact(fields: Fields) -> Iterator[NativeRow]:
         **native,
         "paraphrase_prompts": fields.values.get("paraphrase_prompts"),
         "neighborhood_prompts": [{"prompt": one, **relation} if isinstance(one, str) else one for one in near],
-        "generation_prompts": fields.values.get("generation_prompts"),
+        **{name: fields.values.get(name) for name in ("generation_prompts", "wordings", "near_name_prompts")},
     }
 
 
@@ -138,6 +138,7 @@ def _zsre(fields: Fields) -> Iterator[NativeRow]:
         "target_true": _first(row.get("answers")),
         "paraphrase_prompts": flat(row.get("rephrase")),
         "neighborhood_prompts": _answered(fields, "loc", "loc_ans"),
+        **{name: row.get(name) for name in ("wordings", "near_name_prompts")},
     }
     if not is_blank(row.get("portability")):
         hop = fields.object("portability").values

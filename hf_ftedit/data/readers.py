@@ -229,11 +229,13 @@ def _merged(first: EditRecord, second: EditRecord) -> EditRecord:
             changes[name] = value + tuple(item for item in other if item not in own)
         elif value is None:
             changes[name] = other
-    near = changes["neighborhood_prompts"]
-    answered = {probe.prompt for probe in near if probe.target is not None}
-    # A probe with an answer says more than the same probe without.
-    near = tuple(probe for probe in near if probe.target is not None or probe.prompt not in answered)
-    return replace(first, **{**changes, "neighborhood_prompts": near})
+    near: dict[str, NeighborhoodPrompt] = {}
+    for probe in changes["neighborhood_prompts"]:
+        # A probe with an answer says more than the same probe without; two answers were refused before.
+        known = near.get(probe.prompt, probe)
+        filled = {name: getattr(known, name) or getattr(probe, name) for name in ("target", "answer")}
+        near[probe.prompt] = known._replace(**filled)
+    return replace(first, **{**changes, "neighborhood_prompts": tuple(near.values())})
 
 
 def _note_unchanged(records: Iterable[EditRecord]) -> None:
@@ -265,7 +267,8 @@ def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]
     for native in to_native(row, where, default_id, format):
         about = {name: native.get(name) for name in ("edit_id", "subject", "relation_id")}
         fields = Fields(native, where)
-        prompts = [native.get("prompt"), *(prompt for _, prompt in fields.items("paraphrase_prompts"))]
+        others = [*fields.items("wordings"), *fields.items("paraphrase_prompts")]
+        prompts = [native.get("prompt"), *(prompt for _, prompt in others)]
         facts = [{"prompt": prompt, "target": native.get("target_true"), **about} for prompt in prompts]
         near = [dict(probe.values) for probe in fields.objects("neighborhood_prompts", text="prompt")]
         yield from (fact for fact in facts + near if not is_blank(fact.get("target")))

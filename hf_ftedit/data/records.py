@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 
 from hf_ftedit.data.fields import Fields
 
+# Left out of a row where they say nothing: rows without them are as 0.1.0 wrote them.
+NEW_FIELDS = ("wordings", "near_name_prompts", "made_probes")
 TARGET_REMEDY = "give the text that should follow the prompt"
 
 
 class NeighborhoodPrompt(NamedTuple):
-    """A prompt whose answer must not change, and that answer where the data gives it."""
+    """A prompt whose answer must not change, that answer where the data gives it, and the unedited model's own one."""
 
     prompt: str
     target: str | None = None
+    answer: str | None = None  # the whole of what the unedited model says; measuring fills it in
 
 
 class PortabilityPrompt(NamedTuple):
@@ -78,6 +81,12 @@ class EditRecord(Statement):
             Other names of `target_new`, which count where the model's own answer is compared with it.
         reference_texts (`tuple[str, ...]`, *optional*, defaults to `()`):
             Texts about things of which `target_new` is true, with which generated text should be consistent.
+        wordings (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Other ways to ask for the edit, which are trained on.
+        near_name_prompts (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Prompts about a subject whose name is a letter or a word away: `target_new` must not be said there.
+        made_probes (`bool`, *optional*, defaults to `False`):
+            The package made the probes of this edit itself.
 
     Example:
         >>> EditRecord("a", "The capital of Kazakhstan is", "Astana", subject="Kazakhstan").template
@@ -96,15 +105,19 @@ class EditRecord(Statement):
     relation_id: str | None = None
     target_aliases: tuple[str, ...] = ()
     reference_texts: tuple[str, ...] = ()
+    wordings: tuple[str, ...] = ()
+    near_name_prompts: tuple[str, ...] = ()
+    made_probes: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a row of the native format: text, lists and dicts, as `json` writes them."""
         # Not `dataclasses.asdict`: it takes three times as long, and keeps tuples, which no JSON reader gives back.
-        return {
+        row = {
             **{name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()},
-            "neighborhood_prompts": [probe._asdict() for probe in self.neighborhood_prompts],
+            "neighborhood_prompts": [_without(probe._asdict(), ["answer"]) for probe in self.neighborhood_prompts],
             "portability_prompts": [p._asdict() | {"answers": list(p.answers)} for p in self.portability_prompts],
         }
+        return _without(row, NEW_FIELDS)
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], where: str = "", names: Mapping[str, str] | None = None) -> EditRecord:
@@ -115,7 +128,8 @@ class EditRecord(Statement):
 
         Args:
             row (`Mapping[str, Any]`):
-                Fields by name. `{}` in `prompt`, `paraphrase_prompts` and `generation_prompts` stands for `subject`.
+                Fields by name. `{}` in `prompt`, `wordings`, `paraphrase_prompts` and `generation_prompts` stands for
+                `subject`.
             where (`str`, *optional*, defaults to `""`):
                 The row's place, for errors: `"edits.jsonl line 7"`.
             names (`Mapping[str, str]`, *optional*):
@@ -125,7 +139,10 @@ class EditRecord(Statement):
             [`EditError`]: a required field is missing or empty, a field is of a wrong type, or a text is not usable.
         """
         fields = Fields(row, where, names or {})
-        near = [(probe.prompt(), probe.text("target")) for probe in fields.objects("neighborhood_prompts", "prompt")]
+        near = [
+            (probe.prompt(), probe.text("target"), probe.text("answer"))
+            for probe in fields.objects("neighborhood_prompts", "prompt")
+        ]
         further = [
             (probe.prompt(), probe.texts("answers"), probe.text("aspect"))
             for probe in fields.objects("portability_prompts")
@@ -143,6 +160,9 @@ class EditRecord(Statement):
             relation_id=fields.text("relation_id"),
             target_aliases=fields.listed("target_aliases"),
             reference_texts=fields.listed("reference_texts"),
+            wordings=fields.statements("wordings"),
+            near_name_prompts=fields.prompts("near_name_prompts"),
+            made_probes=fields.flag("made_probes"),
         )
 
 
@@ -173,6 +193,11 @@ class Fact(Statement):
         fields = Fields(row, where)
         target = fields.required("target", "give the fact's answer")
         return cls(fields.statement("prompt"), target, fields.text("subject"), fields.text("relation_id"))
+
+
+def _without(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """`row` without those of the fields `names` that are empty."""
+    return {name: value for name, value in row.items() if value or name not in names}
 
 
 def write_jsonl(records: Iterable[EditRecord], path: str | os.PathLike[str]) -> None:

@@ -22,7 +22,7 @@ _EXAMPLE = '{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}'
 # Endings of columns whose cells in a table may be JSON lists: only those, as "[b]" may be somebody's target.
 _LISTS = (
     *("_prompts", "requested_rewrite", "locality", "portability", "questions", "answers", "ground_truth", "_alias"),
-    *("_aliases", "_texts", "single_hops"),
+    *("_aliases", "_texts", "single_hops", "wordings"),
 )
 
 

@@ -19,6 +19,7 @@ RECORD = EditRecord(
     neighborhood_prompts=(NeighborhoodPrompt("The mayor of Milan is a", "x"),),
     portability_prompts=(PortabilityPrompt("Who governs Rome?", ("x",)),),
     generation_prompts=("Rome is known for",),
+    near_name_prompts=("Home is in",),
 )
 
 
@@ -32,6 +33,7 @@ RECORD = EditRecord(
         "Rome, a city of",  # the ending of a paraphrase probe
         "Who governs Rome?",
         "Rome is known for its",
+        "home is in",
     ],
 )
 def test_texts_that_give_a_probe_away(text):

@@ -51,7 +51,8 @@ def test_easyedit_keeps_native_fields_beside_its_own():
     (record,) = read_edits([row])
     assert record.edit_id == "mine"
     assert record.paraphrase_prompts == ("Ada plays", "Ada Nilsen is a master of the")
-    assert record.neighborhood_prompts == (("Where is Pori?", "Finland"), ("Ole Bull plays the", "violin"))
+    near = (("Where is Pori?", "Finland"), ("Ole Bull plays the", "violin"))
+    assert record.neighborhood_prompts == tuple(NeighborhoodPrompt(*probe) for probe in near)
 
 
 def test_targets_that_the_data_leaves_out_are_none():

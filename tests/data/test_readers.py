@@ -66,6 +66,15 @@ def test_duplicates_are_merged_with_the_probes_of_both(caplog):
     assert "merged 2 duplicate edits" in caplog.text
 
 
+def test_a_probe_that_both_duplicates_have_is_merged_with_its_answers():
+    probes = [NeighborhoodPrompt("N", "t"), NeighborhoodPrompt("M"), NeighborhoodPrompt("N", None, "a")]
+    first, second = (
+        EditRecord("a", "A is", "x", neighborhood_prompts=tuple(near)) for near in (probes[:2], probes[2:])
+    )
+    (record,) = read_edits([first, second])
+    assert record.neighborhood_prompts == (NeighborhoodPrompt("N", "t", "a"), NeighborhoodPrompt("M"))
+
+
 def test_conflicts_are_refused():
     rows = [row("A is", "x", edit_id="a"), row("A is", "y", edit_id="b"), row("A is", "z", edit_id="c")]
     with pytest.raises(EditError) as raised:

@@ -15,12 +15,18 @@ FULL = EditRecord(
     subject="Kazakhstan",
     target_true="Almaty",
     paraphrase_prompts=("Kazakhstan is governed from",),
-    neighborhood_prompts=(NeighborhoodPrompt("The capital of Peru is", "Lima"), NeighborhoodPrompt("Fiji's capital:")),
+    neighborhood_prompts=(
+        NeighborhoodPrompt("The capital of Peru is", "Lima", "Lima, on the coast."),
+        NeighborhoodPrompt("Fiji's capital:"),
+    ),
     portability_prompts=(PortabilityPrompt("Kazakhstan's president works in", ("Astana", "Nur-Sultan"), "reasoning"),),
     generation_prompts=("Kazakhstan is", "Kazakhstan is"),
     relation_id="P36",
     target_aliases=("Nur-Sultan",),
     reference_texts=("Astana lies on the Ishim.",),
+    wordings=("Which city is Kazakhstan's capital?",),
+    near_name_prompts=("The capital of Kazakstan is",),
+    made_probes=True,
 )
 FULL_ROW = {
     "edit_id": "a7",
@@ -30,7 +36,7 @@ FULL_ROW = {
     "target_true": "Almaty",
     "paraphrase_prompts": ["Kazakhstan is governed from"],
     "neighborhood_prompts": [
-        {"prompt": "The capital of Peru is", "target": "Lima"},
+        {"prompt": "The capital of Peru is", "target": "Lima", "answer": "Lima, on the coast."},
         {"prompt": "Fiji's capital:", "target": None},
     ],
     "portability_prompts": [
@@ -40,7 +46,12 @@ FULL_ROW = {
     "relation_id": "P36",
     "target_aliases": ["Nur-Sultan"],
     "reference_texts": ["Astana lies on the Ishim."],
+    "wordings": ["Which city is Kazakhstan's capital?"],
+    "near_name_prompts": ["The capital of Kazakstan is"],
+    "made_probes": True,
 }
+# A row of 0.1.0: the fields that came later are not in it, nor are they where they are empty.
+NEW = {"wordings": (), "near_name_prompts": (), "made_probes": False}
 
 # Clean texts: nothing that reading would strip, fill in or refuse.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1).map(str.strip)
@@ -54,7 +65,7 @@ records = st.builds(
     subject=optional,
     target_true=optional,
     paraphrase_prompts=st.lists(texts, max_size=3).map(tuple),
-    neighborhood_prompts=st.lists(st.builds(NeighborhoodPrompt, texts, optional), max_size=3).map(tuple),
+    neighborhood_prompts=st.lists(st.builds(NeighborhoodPrompt, texts, optional, optional), max_size=3).map(tuple),
     portability_prompts=st.lists(
         st.builds(PortabilityPrompt, texts, st.lists(texts, min_size=1, max_size=3).map(tuple), optional), max_size=3
     ).map(tuple),
@@ -62,6 +73,9 @@ records = st.builds(
     relation_id=optional,
     target_aliases=st.lists(texts, max_size=2).map(tuple),
     reference_texts=st.lists(texts, max_size=2).map(tuple),
+    wordings=st.lists(texts, max_size=2).map(tuple),
+    near_name_prompts=st.lists(texts, max_size=2).map(tuple),
+    made_probes=st.booleans(),
 )
 
 
@@ -69,6 +83,20 @@ def test_native_row_by_hand():
     assert FULL.to_dict() == FULL_ROW
     assert EditRecord.from_dict(FULL_ROW) == FULL
     assert list(FULL.to_dict()) == list(FULL_ROW)
+
+
+def test_fields_that_0_1_0_lacked_are_written_only_where_they_say_something():
+    old = {name: value for name, value in FULL_ROW.items() if name not in NEW}
+    assert replace(FULL, **NEW).to_dict() == old
+    assert EditRecord.from_dict(old) == replace(FULL, **NEW)
+
+
+def test_a_subject_stands_in_wordings_and_in_no_near_name_prompt():
+    row = {"edit_id": 1, "prompt": "{} is in", "target_new": "Gaul", "subject": "Rome", "wordings": "Where is {}?"}
+    record = EditRecord.from_dict({**row, "near_name_prompts": "Where is {} Rome?", "made_probes": "True"})
+    assert record.wordings == ("Where is Rome?",)
+    assert record.near_name_prompts == ("Where is {} Rome?",)
+    assert record.made_probes is True
 
 
 @given(records)
@@ -136,6 +164,9 @@ def test_a_filled_template_is_the_prompt(prompt, subject):
         ({"portability_prompts": ["a"]}, "portability_prompts[0] is text; give an object"),
         ({"portability_prompts": [{"prompt": "a"}]}, "portability_prompts[0].answers is missing; give at least one"),
         ({"portability_prompts": [{"prompt": "a", "answers": ["x", " "]}]}, "answers[1] is empty; leave it out"),
+        ({"wordings": [" "]}, "wordings[0] is empty; give the text to complete"),
+        ({"near_name_prompts": [3]}, "near_name_prompts[0] is 3, a number; give text"),
+        ({"made_probes": "yes"}, "made_probes is 'yes'; give true or false"),
         ({"prompt": "{} is", "subject": None}, "prompt is '{} is' and there is no subject; give the subject"),
         (
             {"paraphrase_prompts": ["{} is"], "subject": None},
