@@ -16,7 +16,7 @@ ROOMS = {
     "data": "fields records sources formats readers".split(),
     "models": (
         "distributed loading tokenization collator batching prefix_tree logits tree_support likelihood "
-        "generation sampling"
+        "references generation sampling"
     ).split(),
     "augmentation": "leakage locality_pool similarity questions rows augmenter builder".split(),
     "evaluation": (

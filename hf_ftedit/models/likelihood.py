@@ -92,23 +92,33 @@ def score_pairs(
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 
-    def add(tokens: TokenScores) -> None:
-        (own_bar if bar is None else bar).update(tokens.into(scores))
+    def add(predicted: Predictions) -> None:
+        (own_bar if bar is None else bar).update(_token_scores(predicted).into(scores))
 
     with own_bar, inference(model):
-        _score_batches(model, pairs, tokens_per_batch, add)
+        run_pairs(model, pairs, tokens_per_batch, add)
     return scores
 
 
-def _score_batches(
-    model: Any, pairs: list[EncodedPair], tokens_per_batch: int, add: Callable[[TokenScores], None]
+class Predictions(NamedTuple):
+    """What a batch predicts of the target tokens of some pairs, pair by pair from left to right."""
+
+    logits: torch.Tensor  # (positions, vocabulary)
+    position: np.ndarray  # (targets,): the row of `logits`; targets after the same tokens may share one
+    tokens: Sequence[int]  # (targets,)
+    pairs: Sequence[int]  # (targets,): index of the pair that the token is part of
+
+
+def run_pairs(
+    model: Any, pairs: Sequence[EncodedPair], tokens_per_batch: int, use: Callable[[Predictions], None]
 ) -> None:
+    """Call `use` with the predictions of each batch: of token trees where `model` reads them, else of padded rows."""
     trees, lengths = token_trees(pairs), [len(pair.input_ids) for pair in pairs]
     if trees and reads_trees(model, longest=max(lengths), largest=len(trees[0].tokens)):
         sizes = [len(tree.tokens) for tree in trees]
-        in_batches(sizes, tokens_per_batch, lambda batch: add(_score_trees(model, [trees[i] for i in batch])))
+        in_batches(sizes, tokens_per_batch, lambda batch: use(_run_trees(model, [trees[i] for i in batch])))
     else:
-        in_batches(lengths, tokens_per_batch, lambda batch: add(score_rows(model, pairs, batch)))
+        in_batches(lengths, tokens_per_batch, lambda batch: use(_run_rows(model, pairs, batch)))
 
 
 class TokenScores(NamedTuple):
@@ -128,14 +138,14 @@ class TokenScores(NamedTuple):
         return len(indices)
 
 
-def _score_trees(model: Any, trees: Sequence[TokenTree]) -> TokenScores:
-    logits, owner = tree_logits(model, trees)
+def _run_trees(model: Any, trees: Sequence[TokenTree]) -> Predictions:
+    logits, position = tree_logits(model, trees)
     targets = [target for tree in trees for target in tree.targets]
-    return _token_scores(logits, owner, [target.token for target in targets], [target.pair for target in targets])
+    return Predictions(logits, position, [target.token for target in targets], [target.pair for target in targets])
 
 
-def score_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -> TokenScores:
-    """Score the pairs with the indices `batch`, each of which is a padded row."""
+def _run_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -> Predictions:
+    """Predictions of the pairs with the indices `batch`, each of which is a padded row."""
     ids, labels = [pairs[i].input_ids for i in batch], [pairs[i].labels for i in batch]
     inputs = {
         "input_ids": padded(ids, 0),  # any token would do: it is masked
@@ -143,15 +153,24 @@ def score_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -
         "labels": padded(labels, IGNORE_INDEX),
     }
     targets = target_logits(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
-    owner = np.arange(len(targets.labels))
-    return _token_scores(targets.logits, owner, targets.labels.tolist(), [batch[row] for row in targets.rows.tolist()])
+    position = np.arange(len(targets.labels))
+    return Predictions(
+        targets.logits, position, targets.labels.tolist(), [batch[row] for row in targets.rows.tolist()]
+    )
 
 
-def _token_scores(logits: torch.Tensor, owner: np.ndarray, tokens: Sequence[int], pairs: Sequence[int]) -> TokenScores:
-    """Score each token by its row, `owner`, of `logits`, which have the shape `(rows, vocabulary)`."""
-    rows, token = torch.from_numpy(owner).to(logits.device), torch.tensor(tokens, device=logits.device)
+def score_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -> TokenScores:
+    """Score the pairs with the indices `batch`, each of which is a padded row."""
+    return _token_scores(_run_rows(model, pairs, batch))
+
+
+def _token_scores(predicted: Predictions) -> TokenScores:
+    """Score each target token by its row of the logits."""
+    logits = predicted.logits
+    rows = torch.from_numpy(predicted.position).to(logits.device)
+    token = torch.tensor(predicted.tokens, device=logits.device)
     # In parts: float32 copies of all logits of a batch would be what takes the most memory.
     normalizer = torch.cat([part.float().logsumexp(dim=-1) for part in logits.split(256)])
     logprob = logits[rows, token].double() - normalizer[rows].double()
     hit = logits.argmax(dim=-1)[rows] == token
-    return TokenScores(np.array(pairs), logprob.cpu().numpy(), hit.cpu().numpy())
+    return TokenScores(np.array(predicted.pairs), logprob.cpu().numpy(), hit.cpu().numpy())

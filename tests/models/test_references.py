@@ -1,0 +1,61 @@
+"""References against whole distributions, one pair at a time."""
+
+import numpy as np
+import pytest
+import torch
+from test_likelihood import TOKENIZER, build, encoded
+
+from hf_ftedit.models.references import divergences, reference_distributions
+
+PAIRS = encoded()
+
+
+@torch.no_grad()
+def distributions(model, pair):
+    """Log-probabilities of the whole vocabulary at the pair's target positions, `(targets, vocabulary)`."""
+    logits = model(torch.tensor([pair.input_ids])).logits[0, pair.start - 1 : -1]
+    return logits.log_softmax(dim=-1).numpy()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])
+@pytest.mark.parametrize("budget", [1, 40, 2048])
+def test_the_likeliest_tokens_and_the_rest(family, budget):
+    model = build(family)
+    references = reference_distributions(model, PAIRS, k=5, tokens_per_batch=budget)
+    for pair, (tokens, logprobs, rest) in zip(PAIRS, references, strict=True):
+        whole = distributions(model, pair)
+        order = np.argsort(-whole, axis=1)
+        assert tokens.dtype == np.int32 and logprobs.dtype == rest.dtype == np.float16
+        assert tokens.tolist() == order[:, :5].tolist()
+        np.testing.assert_allclose(logprobs, np.take_along_axis(whole, tokens, axis=1), rtol=1e-3, atol=1e-4)
+        others = np.log(1 - np.exp(np.take_along_axis(whole, tokens, axis=1)).sum(axis=1))
+        np.testing.assert_allclose(rest, others, rtol=1e-3, atol=1e-4)
+
+
+def test_a_small_vocabulary_is_kept_whole():
+    model = build("gpt2")
+    (tokens, logprobs, rest), *_ = reference_distributions(model, PAIRS, k=10**6)
+    assert tokens.shape == logprobs.shape == (len(tokens), len(TOKENIZER)) and (rest < -1000).all()
+
+
+@pytest.mark.parametrize("k", [3, 10**6])
+def test_divergence_from_a_reference_by_hand_and_its_gradient(k):
+    torch.manual_seed(0)
+    model = build("llama")
+    tokens, logprobs, rest = map(torch.from_numpy, reference_distributions(model, PAIRS, k=k)[0])
+    logits = torch.randn(len(tokens), len(TOKENIZER), requires_grad=True)
+    p = torch.cat([logprobs, rest[:, None]], 1).double().softmax(1)
+    q = logits.double().softmax(1).gather(1, tokens.long())
+    q = torch.cat([q, 1 - q.sum(1, keepdim=True)], 1)
+    expected = (p * (p.clamp(min=1e-30) / q.clamp(min=1e-30)).log()).sum(1)
+    actual = divergences(logits, tokens, logprobs, rest)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-5)
+    (wanted,) = torch.autograd.grad(expected.sum(), logits, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(actual.sum(), logits)[0], wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_diverges_from_itself_by_nothing():
+    model = build("gpt2")
+    for pair, reference in zip(PAIRS, reference_distributions(model, PAIRS), strict=True):
+        own = divergences(torch.from_numpy(distributions(model, pair)), *map(torch.from_numpy, reference))
+        assert 0 <= own.min() and own.max() < 1e-5
