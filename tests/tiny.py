@@ -1,5 +1,7 @@
 """Tiny random models and tokenizers, made in memory: for tests that need an architecture, not knowledge."""
 
+import json
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -101,3 +103,46 @@ def _sizes(family, context):
     if family == "opt":
         return sizes | {"ffn_dim": 64, "word_embed_proj_dim": 32}
     return sizes | {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}
+
+
+def write_gguf(path, model, tokenizer, quantize="F32"):
+    """A GGUF file of a tiny Llama and its byte-level tokenizer, as llama.cpp converts them."""
+    import gguf
+
+    config, vocabulary = model.config, tokenizer.get_vocab()
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    kind = gguf.GGMLQuantizationType[quantize]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads["q_proj"])
+    writer.add_head_count_kv(heads["k_proj"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(vocabulary, key=vocabulary.get))
+    special = set(tokenizer.all_special_tokens)
+    types = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
+    writer.add_token_types([types[token in special] for token in sorted(vocabulary, key=vocabulary.get)])
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(tokenizer.bos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.add_chat_template(tokenizer.chat_template)
+    for name, weight in model.state_dict().items():
+        part, values = name.split(".")[-2], weight.numpy()
+        if part in heads:  # llama.cpp rotates neighbors, transformers the halves of a head
+            values = values.reshape(heads[part], 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+        raw = kind if values.ndim > 1 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(
+            f"{names.get_name(name.removesuffix('.weight'))}.weight", gguf.quantize(values, raw), raw_dtype=raw
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -25,7 +25,8 @@ MORE_OPTIONS = {
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
-FIRST = ("model_name_or_path", "edits", "locality_pool", "adapter", "output_dir")  # in the list of `--help`
+# In the list of `--help`.
+FIRST = ("model_name_or_path", "gguf_file", "edits", "locality_pool", "adapter", "output_dir")
 WORDS = {"push": ("folder", "?"), "verify": ("name", "?"), "merge": ("adapters", "*")}  # options without their flag
 # Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {

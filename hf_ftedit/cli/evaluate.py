@@ -9,12 +9,12 @@ from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import edits_to_measure, load_base
 from hf_ftedit.data import read_texts
-from hf_ftedit.hub import RECIPE_FILE, check_base, fetch_adapter, read_recipe
+from hf_ftedit.hub import RECIPE_FILE, check_base, fetch_adapter, read_recipe, recipe_for
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training import QUANTIZATION_KEYS
 
 # Settings of an adapter's recipe with which its edits were measured.
-MEASURED_WITH = ("model_name_or_path", "model_revision", "chat_template", "dtype", *QUANTIZATION_KEYS)
+MEASURED_WITH = ("model_name_or_path", "model_revision", "gguf_file", "chat_template", "dtype", *QUANTIZATION_KEYS)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -24,7 +24,8 @@ def run(argv: Sequence[str]) -> None:
     folder = fetch_adapter(adapter) if adapter else None
     # Empty where another program wrote the adapter.
     recipe = read_recipe(folder, str(adapter)) if folder and (folder / RECIPE_FILE).is_file() else {}
-    settings = {name: recipe[name] for name in MEASURED_WITH if name in recipe}
+    settings = recipe_for(recipe, arguments.values.get("model_name_or_path"))
+    settings = {name: settings[name] for name in MEASURED_WITH if name in settings}
     options = arguments.options(settings)
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []

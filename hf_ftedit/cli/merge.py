@@ -24,6 +24,7 @@ def run(argv: Sequence[str]) -> None:
         weights=options.weights,
         density=options.density,
         base_model=options.model_name_or_path,
+        gguf_file=options.gguf_file,
         merge_into_base=options.merge_into_base,
         trust_remote_code=options.trust_remote_code,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hf_ftedit.models import gguf_source
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, EditOptions, option
 
 
@@ -13,9 +14,14 @@ class CommonOptions(EditOptions):
     """Options of the verbs that edit and measure, checked before anything heavy is loaded."""
 
     model_name_or_path: str | None = option(None, "Hub id or folder of the base model; the embedded one if not given.")
+    gguf_file: str | None = option(None, "GGUF file that holds it: its name there, or its path.")
     output_dir: str | None = option(None, "Folder to write; must not exist with content.")
     seed: int = option(42, "Seed of everything drawn.")
     trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model_name_or_path, self.gguf_file = gguf_source(self.model_name_or_path, self.gguf_file)
 
 
 @dataclass
@@ -65,6 +71,7 @@ class SharedOptions:
     model_name_or_path: str | None = option(
         None, "Base model, where it is not the recorded one, such as a copy on your disk."
     )
+    gguf_file: str | None = option(None, "GGUF file that holds it, where it is not the recorded one.")
     trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
 
 

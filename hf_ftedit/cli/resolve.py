@@ -85,14 +85,12 @@ def load_base(
     from hf_ftedit.evaluation import load_checked
     from hf_ftedit.training import EditConfig, EditModelConfig
 
-    # Another base model than the recorded one, such as a copy on disk, has other commits.
-    if options.model_name_or_path != recipe.get("model_name_or_path"):
-        recipe = {name: value for name, value in recipe.items() if name != "model_revision"}
     defaults = {**recipe, "model_name_or_path": options.model_name_or_path}
     (model_config,) = parse_rest((EditModelConfig,), arguments, defaults, ignored=(EditConfig,))
     return load_checked(
         options.model_name_or_path,
         edits,
+        gguf_file=options.gguf_file,
         chat_template=options.chat_template,
         trust_remote_code=options.trust_remote_code,
         quantization_config=get_quantization_config(model_config),

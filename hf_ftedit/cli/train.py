@@ -9,7 +9,7 @@ from typing import Any
 from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded_settings, inherited_settings, model_settings, pool_source
-from hf_ftedit.hub import open_edits
+from hf_ftedit.hub import open_edits, recipe_for
 from hf_ftedit.models import EMBEDDED_NAME
 from hf_ftedit.training import check_output_dir, is_finished, read_task
 
@@ -20,7 +20,9 @@ def run(argv: Sequence[str]) -> None:
     name = arguments.values.get("adapter")
     adapter = open_edits(name) if name else None
     recipe = inherited_settings(adapter, str(name), arguments.values.get("locality_pool")) if adapter else {}
-    model_name = arguments.values.get("model_name_or_path", recipe.get("model_name_or_path"))
+    recipe = recipe_for(recipe, arguments.values.get("model_name_or_path"))
+    names = (*map(arguments.values.get, ("model_name_or_path", "gguf_file")), recipe.get("model_name_or_path"))
+    model_name = next(filter(None, names), None)
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
     options = arguments.options(defaults)
     # Before the edits: of two mistakes, the one that would overwrite something comes first.
@@ -41,7 +43,8 @@ def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, A
     from hf_ftedit.training import EditConfig, EditModelConfig
 
     config, model_config = parse_rest((EditConfig, EditModelConfig), arguments, defaults)
-    config.model_init_kwargs = {**model_settings(model_config), **(config.model_init_kwargs or {})}
+    named = {"gguf_file": defaults["gguf_file"], **model_settings(model_config)}
+    config.model_init_kwargs = {**named, **(config.model_init_kwargs or {})}
     config.full_finetune = config.full_finetune or not model_config.use_peft
     # transformers' own handler of SIGTERM saves before the optimizer's step: a resumed run would differ.
     config.enable_jit_checkpoint = False

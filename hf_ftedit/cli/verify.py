@@ -21,6 +21,7 @@ def run(argv: Sequence[str]) -> int:
         options.name,
         revision=options.revision,
         base_model=options.model_name_or_path,
+        gguf_file=options.gguf_file,
         tolerance=options.tolerance,
         trust_remote_code=options.trust_remote_code,
     )

@@ -39,16 +39,19 @@ def load_checked(
     *,
     chat_template: bool = False,
     revision: str | None = None,
+    gguf_file: str | None = None,
     trust_remote_code: bool = False,
     token: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, by `kwargs` of [`~hf_ftedit.load_model`], and its tokenizer; before, check that the edits fit."""
     # The tokenizer and the configuration tell it: a run fails in seconds, before gigabytes of weights are read.
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
+    source: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "token": token}
+    source["trust_remote_code"] = trust_remote_code
     tokenizer = tokenizer or load_tokenizer(name, **source)
-    check_lengths(records, tokenizer, context_length(load_config(name, **source)), chat_template=chat_template)
-    return load_model(name, **source, **kwargs), tokenizer
+    config = load_config(name, **source)
+    check_lengths(records, tokenizer, context_length(config), chat_template=chat_template)
+    return load_model(name, config=config, **source, **kwargs), tokenizer
 
 
 def predict(

@@ -47,6 +47,7 @@ def load_edited_model(
     revision: str | None = None,
     merge: bool = False,
     base_model: str | None = None,
+    gguf_file: str | None = None,
     dtype: str | None = None,
     trust_remote_code: bool = False,
     token: str | None = None,
@@ -63,7 +64,10 @@ def load_edited_model(
         merge (`bool`, *optional*, defaults to `False`):
             Put the adapter into the weights: a plain model of transformers, without PEFT.
         base_model (`str`, *optional*):
-            Hub id or folder of the base model, where it is not the recorded one, such as a copy on your disk.
+            Hub id or folder of the base model, or path of its GGUF file, where it is not the recorded one, such as a
+            copy on your disk.
+        gguf_file (`str`, *optional*):
+            Name of the GGUF file in `base_model`, where it is not the recorded one.
         dtype (`str`, *optional*):
             Precision of the weights; the one in which the edits were measured by default.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -90,7 +94,8 @@ def load_edited_model(
         return load_model(name, dtype=dtype or "auto", **settings, **kwargs), load_tokenizer(name, **settings)
     saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() else None
     check_adapter(folder, name)
-    source, settings["revision"] = base_of(folder, saved, base_model)
+    source, place = base_of(folder, saved, base_model, gguf_file)
+    settings |= place
     tokenizer = load_tokenizer(source, **settings)
     # As measured: in another precision the scores on the card need not hold.
     recorded = saved.recipe.get("dtype") if saved else None
@@ -133,19 +138,32 @@ def fetch_folder(
         return retried(fetch)
 
 
-def base_of(folder: Path, saved: SavedEdits | None, base_model: str | None = None) -> tuple[str, str | None]:
-    """Name and commit of the base model of an adapter: `base_model` as it is now, or the recorded one."""
+def base_of(
+    folder: Path, saved: SavedEdits | None, base_model: str | None = None, gguf_file: str | None = None
+) -> tuple[str, dict[str, Any]]:
+    """An adapter's base model, and its commit and GGUF file: `base_model` as it is now, or the recorded one."""
     from peft import PeftConfig
 
-    # Another copy has other commits, so that the recorded one says nothing of it.
-    if base_model is not None:
-        return base_model, None
     if saved:
-        return saved.recipe.get("model_name_or_path", ""), saved.recipe.get("model_revision")
+        recipe = recipe_for(saved.recipe, base_model)
+        place = {"revision": recipe.get("model_revision"), "gguf_file": gguf_file or recipe.get("gguf_file")}
+        return base_model or recipe.get("model_name_or_path", ""), place
+    if base_model is not None:
+        return base_model, {"revision": None, "gguf_file": gguf_file}
     config = PeftConfig.from_pretrained(str(folder))
     if not config.base_model_name_or_path:
         raise EditError(f"{shown(folder.name)} does not say what its base model is; give it as base_model")
-    return config.base_model_name_or_path, config.revision
+    return config.base_model_name_or_path, {"revision": config.revision, "gguf_file": gguf_file}
+
+
+def recipe_for(recipe: Mapping[str, Any], base_model: str | None) -> dict[str, Any]:
+    """The settings of a recipe that hold for `base_model` too, where it is not the recorded one."""
+    if base_model in (None, recipe.get("model_name_or_path")):
+        return dict(recipe)
+    # Another copy has other commits, so that the recorded one says nothing of it, and may hold no such GGUF file.
+    is_there = Path(base_model, recipe.get("gguf_file") or "").is_file()
+    gone = ("model_revision",) if is_there else ("model_revision", "gguf_file")
+    return {name: value for name, value in recipe.items() if name not in gone}
 
 
 def check_base(model: PreTrainedModel, provenance: Mapping[str, Any], name: str) -> None:

@@ -14,6 +14,7 @@ from .likelihood import score_rows as score_rows
 from .loading import EMBEDDED_NAME as EMBEDDED_NAME
 from .loading import asset as asset
 from .loading import check_adapter as check_adapter
+from .loading import gguf_source as gguf_source
 from .loading import keep_gradients as keep_gradients
 from .loading import load_adapter as load_adapter
 from .loading import load_config as load_config

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,31 @@ def model_source(name: str | None) -> str:
     return asset("model") if name in (None, EMBEDDED_NAME) else name
 
 
+def gguf_source(name: str | None, gguf_file: str | None = None) -> tuple[str | None, str | None]:
+    """
+    Name of a model and its GGUF file, `None` of any other: of a file on disk its folder and its own name.
+
+    Either may be the file's path; a file that a recipe names, without a path, may also lie in the working directory.
+
+    Raises:
+        [`EditError`]: there is no such file, or transformers would read something else or more.
+    """
+    if gguf_file is None and (name is None or not name.endswith(".gguf") or Path(name).is_dir()):
+        return name, None
+    path = Path(name or "", gguf_file or "")
+    if name and gguf_file and not Path(name).exists():
+        path = Path(gguf_file)
+        if "/" in name and _HUB_ID.fullmatch(name):
+            if path.exists():
+                raise EditError(f"gguf_file {gguf_file!r} is here too, and would be read instead; give it alone")
+            return name, gguf_file
+    if not path.is_file():
+        raise EditError(f"gguf_file {str(path)!r}: no such file; give its path, or a Hub id and its name there")
+    if path.with_name("adapter_config.json").exists():
+        raise EditError(f"gguf_file {str(path)!r}: the adapter beside it would be loaded too; put it elsewhere")
+    return str(path.parent), path.name
+
+
 def public_name(source: str) -> str:
     """A name that is safe to publish: Hub ids as they are, local paths cut to their last part."""
     # A path may hold the name of a user, a customer or a project.
@@ -50,16 +76,23 @@ def public_name(source: str) -> str:
 
 
 def load_tokenizer(
-    name: str | None, *, revision: str | None = None, trust_remote_code: bool = False, token: str | None = None
+    name: str | None,
+    *,
+    revision: str | None = None,
+    gguf_file: str | None = None,
+    trust_remote_code: bool = False,
+    token: str | None = None,
 ) -> PreTrainedTokenizerBase:
     """
     Load the tokenizer of a model.
 
     Args:
         name (`str`, *optional*):
-            Hub id or folder of the model; the embedded model without one.
+            Hub id or folder of the model, or path of a GGUF file; the embedded model without one.
         revision (`str`, *optional*):
             Branch, tag or commit.
+        gguf_file (`str`, *optional*):
+            Name of the GGUF file there that holds the model.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Run code that the repository brings.
         token (`str`, *optional*):
@@ -70,20 +103,22 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    return _load(AutoTokenizer, name, revision=revision, trust_remote_code=trust_remote_code, token=token)
+    settings = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
+    return _load(AutoTokenizer, name, gguf_file, **settings)
 
 
-def load_config(name: str | None, **kwargs: Any) -> PretrainedConfig:
+def load_config(name: str | None, *, gguf_file: str | None = None, **kwargs: Any) -> PretrainedConfig:
     """Load the configuration of a model without its weights; arguments as of [`load_tokenizer`]."""
     from transformers import AutoConfig
 
-    return _load(AutoConfig, name, **kwargs)
+    return _load(AutoConfig, name, gguf_file, **kwargs)
 
 
 def load_model(
     name: str | None,
     *,
     revision: str | None = None,
+    gguf_file: str | None = None,
     dtype: str = "float32",
     trust_remote_code: bool = False,
     **kwargs: Any,
@@ -93,9 +128,11 @@ def load_model(
 
     Args:
         name (`str`, *optional*):
-            Hub id or folder; the embedded model without one.
+            Hub id or folder, or path of a GGUF file; the embedded model without one.
         revision (`str`, *optional*):
             Branch, tag or commit.
+        gguf_file (`str`, *optional*):
+            Name of the GGUF file there that holds the model: its quantized weights are unpacked into `dtype`.
         dtype (`str`, *optional*, defaults to `"float32"`):
             Precision of the weights.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -104,22 +141,29 @@ def load_model(
             Passed to `from_pretrained`, such as `quantization_config`, `attn_implementation` or `token`.
 
     Raises:
-        [`EditError`]: there is no such model, or it has no safetensors weights.
+        [`EditError`]: there is no such model, or it has neither safetensors nor GGUF weights.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     from hf_ftedit.models.distributed import check_launch, loads_on_main, process_state
 
     check_launch()
     device = process_state().device
+    name, gguf_file = gguf_source(name, gguf_file)
     # The commit rather than the branch: an adapter's recipe must name weights that stay the same.
     commit = _commit_of(name, revision, kwargs.get("token"))
     kwargs |= {"revision": commit or revision, "dtype": dtype, "trust_remote_code": trust_remote_code}
     if kwargs.get("quantization_config") is not None:
         kwargs["device_map"] = {"": device}
+    elif gguf_file:
+        # By default weights stay packed where there is a kernel for that, and in any case the model counts as a
+        # quantized one, which can be neither trained nor saved.
+        kwargs["quantization_config"] = GgufConfig(dequantize=True)
     with _without_zero3():
         # `use_safetensors=None`, the default, may fall back to pickled weights, which can run code.
-        model = _load(AutoModelForCausalLM, name, use_safetensors=True, **kwargs)
+        model = _load(AutoModelForCausalLM, name, gguf_file, use_safetensors=True, **kwargs)
+    if gguf_file:
+        model.gguf_file = gguf_file  # not in its configuration, which is saved
     keep_gradients(model)
     model.config._commit_hash = commit  # transformers does not keep it
     if loads_on_main() and not _fits_on(device, model):
@@ -253,13 +297,21 @@ def _commit_of(name: str | None, revision: str | None, token: str | None) -> str
         return None
 
 
-def _load(loader: Any, name: str | None, **kwargs: Any) -> Any:
+def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -> Any:
     from safetensors import SafetensorError
 
+    name, gguf_file = gguf_source(name, gguf_file)
     source = model_source(name)
     if not Path(source).is_dir() and not _HUB_ID.fullmatch(source):
         raise EditError(f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id")
     try:
-        return loader.from_pretrained(source, **kwargs)
+        if gguf_file and Path(source).is_dir():
+            # Of its bare name, transformers would first look for the weights in the working directory.
+            gguf_file = str(Path(source, gguf_file).absolute())
+        return loader.from_pretrained(source, **kwargs, **({"gguf_file": gguf_file} if gguf_file else {}))
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # or an attention that is not installed
+        if gguf_file and not find_spec("gguf"):
+            raise EditError(
+                "gguf_file needs the package gguf; install it with pip install 'hf-ftedit[gguf]'"
+            ) from error
         raise EditError(f"model_name_or_path {name!r} cannot be loaded: {first_line(error)}") from error

@@ -52,6 +52,7 @@ def merge(
     weights: Sequence[float] | None = None,
     density: float = 0.5,
     base_model: str | None = None,
+    gguf_file: str | None = None,
     merge_into_base: bool = False,
     trust_remote_code: bool = False,
 ) -> SavedEdits:
@@ -73,7 +74,9 @@ def merge(
         density (`float`, *optional*, defaults to `0.5`):
             Share of the weights that the ties and dare kinds keep.
         base_model (`str`, *optional*):
-            The base model, where it is not the recorded one.
+            The base model, or path of its GGUF file, where it is not the recorded one.
+        gguf_file (`str`, *optional*):
+            Name of the GGUF file in `base_model`, where it is not the recorded one.
         merge_into_base (`bool`, *optional*, defaults to `False`):
             Write a whole model; `names` may then be one.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -98,7 +101,8 @@ def merge(
     # The whole model is written in full precision: a quantized base would round the edits away.
     quantization = None if merge_into_base else quantization_of(parts[0].saved.recipe)
     edits = combine_edits((part.name, part.saved.records) for part in parts)
-    base, tokenizer = _load_base(parts, edits, base_model, quantization, trust_remote_code)
+    source = base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
+    base, tokenizer = _load_base(parts, edits, source, quantization, trust_remote_code)
     model = combine(base, parts, combination_type, density)
     _measure_and_write(output_dir, model, tokenizer, edits, parts, combination_type, merge_into_base)
     return read_edit_folder(output_dir)
@@ -156,7 +160,7 @@ def _check_same_base(parts: Sequence[Part]) -> None:
     """Raise [`~hf_ftedit.EditError`] where the parts were not trained on one base model in one way of prompting."""
     # The chat template too: with it the same prompt is other tokens, and the edits would not hold.
     first, *others = parts
-    for setting in ("model_name_or_path", "model_revision", "chat_template"):
+    for setting in ("model_name_or_path", "model_revision", "gguf_file", "chat_template"):
         ours = first.saved.recipe.get(setting)
         for other in others:
             if (theirs := other.saved.recipe.get(setting)) != ours:
@@ -169,21 +173,20 @@ def _check_same_base(parts: Sequence[Part]) -> None:
 def _load_base(
     parts: Sequence[Part],
     edits: Sequence[EditRecord],
-    base_model: str | None,
+    source: tuple[str, dict[str, Any]],
     quantization: Any,
     trust_remote_code: bool,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model, checked to be that of every part, and its tokenizer."""
-    saved = parts[0].saved
-    name, revision = base_of(saved.path, saved, base_model)
+    recipe, (name, place) = parts[0].saved.recipe, source
     base, tokenizer = load_checked(
         name,
         edits,
-        chat_template=bool(saved.recipe.get("chat_template")),
-        revision=revision,
-        dtype=saved.recipe.get("dtype", "float32"),
+        chat_template=bool(recipe.get("chat_template")),
+        dtype=recipe.get("dtype", "float32"),
         quantization_config=quantization,
         trust_remote_code=trust_remote_code,
+        **place,
     )
     for part in parts:
         check_base(base, part.saved.provenance, part.name)

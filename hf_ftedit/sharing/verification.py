@@ -77,6 +77,7 @@ def verify(
     *,
     revision: str | None = None,
     base_model: str | None = None,
+    gguf_file: str | None = None,
     tolerance: float = 1.0,
     trust_remote_code: bool = False,
     token: str | None = None,
@@ -93,7 +94,9 @@ def verify(
         revision (`str`, *optional*):
             Branch, tag or commit.
         base_model (`str`, *optional*):
-            The base model, where it is not the recorded one.
+            The base model, or path of its GGUF file, where it is not the recorded one.
+        gguf_file (`str`, *optional*):
+            Name of the GGUF file in `base_model`, where it is not the recorded one.
         tolerance (`float`, *optional*, defaults to `1.0`):
             Most that a measured score may differ from the published one, in points: other hardware rounds otherwise.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -118,7 +121,8 @@ def verify(
     try:
         saved = read_edit_folder(folder, name)
         checks += _card_checks(saved)
-        scores = _measure_again(saved, name, base_model, {"trust_remote_code": trust_remote_code, "token": token})
+        base = base_of(saved.path, saved, base_model, gguf_file)
+        scores = _measure_again(saved, name, base, {"trust_remote_code": trust_remote_code, "token": token})
         checks += _score_checks(saved, scores, tolerance)
     except EditError as error:
         if all(check.verdict != BAD for check in checks):
@@ -128,13 +132,15 @@ def verify(
     return Verification(checks, None if Path(name).is_dir() else folder.name)
 
 
-def _measure_again(saved: SavedEdits, name: str, base_model: str | None, loading: Mapping[str, Any]) -> dict[str, Any]:
+def _measure_again(
+    saved: SavedEdits, name: str, base: tuple[str, Mapping[str, Any]], loading: Mapping[str, Any]
+) -> dict[str, Any]:
     """Scores without and with the edits, as `eval_results.json` holds them."""
     options = options_of(saved.recipe)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts and not _has_own_texts(saved) else []
     settings: dict[str, Any] = {"options": options, "texts": texts, "seed": saved.recipe.get("seed", 42)}
     measured = {}
-    for when, model, tokenizer in _models(saved, name, base_model, loading):
+    for when, model, tokenizer in _models(saved, name, base, loading):
         measured[when] = measure(model, tokenizer, saved.records, desc=f"Measuring {when}", **settings)
     return results_of(measured)
 
@@ -146,10 +152,10 @@ def _has_own_texts(saved: SavedEdits) -> bool:
 
 
 def _models(
-    saved: SavedEdits, name: str, base_model: str | None, loading: Mapping[str, Any]
+    saved: SavedEdits, name: str, base: tuple[str, Mapping[str, Any]], loading: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """The unedited model, then the edited one, each with its tokenizer; of whole models one at a time."""
-    source, revision = base_of(saved.path, saved, base_model)
+    source, place = base
     settings: dict[str, Any] = {
         "chat_template": bool(saved.recipe.get("chat_template")),
         "dtype": saved.recipe.get("dtype", "float32"),
@@ -159,7 +165,7 @@ def _models(
     # Before the base model is downloaded, which may be large.
     if saved.is_adapter:
         check_adapter(saved.path, name)
-    model, tokenizer = load_checked(source, saved.records, revision=revision, **settings)
+    model, tokenizer = load_checked(source, saved.records, **place, **settings)
     check_base(model, saved.provenance, name)
     if saved.is_adapter:
         # One model for both: the adapter is off, then on.

@@ -59,6 +59,7 @@ def recipe_of(
     settings: dict[str, Any] = {
         "model_name_or_path": public_name(getattr(config, "_name_or_path", "") or "unknown"),
         "model_revision": getattr(config, "_commit_hash", None) or None,
+        "gguf_file": getattr(model, "gguf_file", None),
         "dtype": str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
         **{option.name: getattr(args, option.name) for option in fields(EditOptions)},
         # The folder holds its own edits, chosen and in the native format: the command is run beside them.
@@ -87,7 +88,8 @@ def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
     # An allow-list, as the file may come from anyone: no folder, token, code, or settings of the run.
     own = {"edits", "format", "max_edits", "adapter", "revoke", "full_finetune"}
     names = {option.name for option in fields(EditOptions)} - own
-    names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules", "model_name_or_path", "dtype"}
+    names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules"}
+    names |= {"model_name_or_path", "gguf_file", "dtype"}
     return {name: value for name, value in recipe.items() if name in names}
 
 

@@ -85,7 +85,9 @@ def load_for(
         loading |= {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config}
         model, tokenizer = load_checked(model, records, tokenizer, chat_template=args.chat_template, **loading)
     else:
-        tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, trust_remote_code=args.trust_remote_code)
+        gguf_file = getattr(model, "gguf_file", None)
+        settings: dict[str, Any] = {"gguf_file": gguf_file, "trust_remote_code": args.trust_remote_code}
+        tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, **settings)
         check_lengths(records, tokenizer, context_length(model.config), chat_template=args.chat_template)
     if prior:
         check_base(model, prior.saved.provenance, prior.name)
@@ -100,10 +102,10 @@ def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
     if hasattr(model, "peft_config"):
         raise EditError("adapter is given, and the model has an adapter already; give the base model")
     check_adapter(prior.saved.path, prior.name)
-    base, revision = base_of(prior.saved.path, prior.saved)
     # Another base model that was named is taken as it is now; its weights are compared once they are read.
-    if model is None or (model == base and revision):
-        loading["revision"] = revision
+    name = model if isinstance(model, str) else None
+    base, place = base_of(prior.saved.path, prior.saved, name, loading.get("gguf_file"))
+    loading |= {key: value for key, value in place.items() if value}
     return base if model is None else model
 
 

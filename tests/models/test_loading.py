@@ -1,5 +1,8 @@
 """Loading by name or folder: safetensors only, errors that name the cause, the embedded model by its name."""
 
+import struct
+import sys
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -78,6 +81,16 @@ def test_pickled_weights_are_not_read(folder, tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(EditError, match=r"cannot be loaded: .*safetensors"):
         load_model(str(tmp_path))
+
+
+def test_gguf_without_its_package_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    key, value = b"general.architecture", b"llama"
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry)  # no tensor, one entry
+    for load in (load_tokenizer, load_config, load_model):
+        with pytest.raises(EditError, match=r"^gguf_file needs the package gguf; .* pip install 'hf-ftedit\[gguf\]'$"):
+            load(str(tmp_path / "x.gguf"))
 
 
 def test_an_adapter_edits_and_can_be_switched_off(folder, adapter):
