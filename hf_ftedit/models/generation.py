@@ -1,11 +1,11 @@
-"""Batched generation without a model's own generation settings, and the greedy answers to prompts."""
+"""Batched generation without a model's own generation settings, and greedy answers, short or whole."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from tqdm.auto import tqdm
@@ -14,12 +14,15 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
-from hf_ftedit.models.tokenization import context_length, encode_prompts
+from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Text = TypeVar("Text")
+
 MAX_ANSWER_TOKENS = 8
+WHOLE_ANSWER_TOKENS = 32  # whatever a target's length, which the model is not to be told by where it is cut
 
 # A chat model's settings, such as a penalty on repetition, are not its knowledge. Each is named, as `generate` fills
 # those that are not from the model's generation_config, whatever config it is called with.
@@ -44,6 +47,14 @@ class Prompt(NamedTuple):
     seed: int = 0
 
 
+class Answer(NamedTuple):
+    """A model's own answer to its natural end."""
+
+    text: str
+    tokens: list[int]  # with the one that ended it
+    ended: bool  # false where it was cut
+
+
 def room(model: Any, ids: list[int]) -> int:
     """Count the tokens that fit behind `ids` into the model's context."""
     return (context_length(model.config) or sys.maxsize) - len(ids)
@@ -52,16 +63,16 @@ def room(model: Any, ids: list[int]) -> int:
 def generated_texts(
     model: Any,
     prompts: Sequence[Prompt],
-    generate: Callable[[list[Prompt]], list[str]],
+    generate: Callable[[list[Prompt]], list[Text]],
     *,
     tokens_per_batch: int,
     desc: str,
-) -> list[str]:
+) -> list[Text]:
     """Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`."""
     for prompt in prompts:
         if prompt.new_tokens < 1:
             raise EditError(f"prompt {prompt.text!r} fills the model's context; give a shorter one")
-    texts = [""] * len(prompts)
+    texts: list[Any] = [None] * len(prompts)
     with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=Processes().hides_bar) as bar:
 
         def run(batch: list[int]) -> None:
@@ -110,9 +121,6 @@ def greedy_answers(
     desc: str = "Answering",
 ) -> list[str]:
     """Generate greedy answers up to the first sentence or line end; every process must call this, and all get all."""
-    encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
-    most = [min(max_new_tokens, room(model, ids)) for ids in encoded]
-    tasks = [Prompt(*parts) for parts in zip(prompts, encoded, most, strict=True)]
 
     def answer(batch: list[Prompt]) -> list[str]:
         ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))])
@@ -120,14 +128,66 @@ def greedy_answers(
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [first_sentence(text.rstrip("\ufffd")) for text in texts]  # the last token may be part of a character
 
-    def run(share: list[int]) -> list[str]:
+    tasks = _tasks(model, tokenizer, prompts, max_new_tokens, chat_template)
+    return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
+
+
+def whole_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = WHOLE_ANSWER_TOKENS,
+    chat_template: bool = False,
+    tokens_per_batch: int = 2048,
+    desc: str = "Answering",
+) -> list[Answer]:
+    """Generate greedy answers up to the end of the turn or sequence; every process must call this, and all get all."""
+    ends = _ends(model, tokenizer, chat_template)
+
+    def answer(batch: list[Prompt]) -> list[Answer]:
+        settings = {"do_sample": False, "eos_token_id": sorted(ends) or None}
+        return [_whole(tokenizer, row, ends) for row in generated_tokens(model, tokenizer, batch, **settings)]
+
+    tasks = _tasks(model, tokenizer, prompts, max_new_tokens, chat_template)
+    return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
+
+
+def _ends(model: Any, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> set[int]:
+    """Tokens that end a text of `model`, of which the end of a turn is not always one by its own settings."""
+    own = model.generation_config.eos_token_id
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id}
+    return {*ends, end_of_turn(tokenizer) if chat_template else None} - {None}
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: set[int]) -> Answer:
+    length = next((place for place, token in enumerate(row) if token in ends), len(row))
+    text = str(tokenizer.decode(row[:length], skip_special_tokens=True)).rstrip("\ufffd").strip()
+    return Answer(text, row[: length + 1], length < len(row))
+
+
+def _tasks(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, chat_template: bool
+) -> list[Prompt]:
+    encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
+    return [
+        Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in zip(prompts, encoded, strict=True)
+    ]
+
+
+def _answered(
+    model: Any, tasks: list[Prompt], answer: Callable[[list[Prompt]], list[Text]], *, tokens_per_batch: int, desc: str
+) -> list[Text]:
+    """Call `answer` on batches of `tasks`, each process on its share; the answers of all, in their order."""
+
+    def run(share: list[int]) -> list[Text]:
         own = [tasks[place] for place in share]
         return generated_texts(model, own, answer, tokens_per_batch=tokens_per_batch, desc=desc)
 
     # Sorted, so that each process's share has prompts of every length.
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-    answers = Processes(model).each_once(order, run)
-    return [text for _, text in sorted(zip(order, answers, strict=True))]
+    order = sorted(range(len(tasks)), key=lambda place: len(tasks[place].text))
+    answers = dict(zip(order, Processes(model).each_once(order, run), strict=True))
+    return [answers[place] for place in range(len(tasks))]
 
 
 def continued_text(

@@ -48,6 +48,25 @@ def reference_distributions(
     return references
 
 
+def pair_divergences(
+    model: Any, pairs: Sequence[EncodedPair], references: Sequence[Reference], *, tokens_per_batch: int = 2048
+) -> list[np.ndarray]:
+    """The [`divergences`] of `model` from the references of pairs, for each pair an array of shape `(targets,)`."""
+    found: list[Any] = [None] * len(pairs)
+
+    def add(predicted: Predictions) -> None:
+        device = predicted.logits.device
+        for index in dict.fromkeys(predicted.pairs):
+            # Pair by pair: float32 copies of all logits would be what takes the most memory.
+            rows = torch.from_numpy(predicted.position[np.equal(predicted.pairs, index)]).to(device)
+            reference = (torch.from_numpy(part).to(device) for part in references[index])
+            found[index] = divergences(predicted.logits[rows], *reference).cpu().numpy()
+
+    with inference(model):
+        run_pairs(model, pairs, tokens_per_batch, add)
+    return found
+
+
 def _summaries(logits: torch.Tensor, k: int) -> list[np.ndarray]:
     """Arrays of the [`Reference`] of each row of `logits`."""
     parts: list[tuple[torch.Tensor, ...]] = []

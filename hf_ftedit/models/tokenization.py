@@ -107,6 +107,15 @@ def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list
     return [str(tokenizer.apply_chat_template([{"role": "user", "content": text}], **settings)) for text in prompts]
 
 
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Token with which the chat template ends an answer, such as `<|im_end|>`; None where it has no token for it."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
+    (prompt,) = _as_chat(tokenizer, ["a"])
+    ids = _plain_ids(tokenizer, [whole.removeprefix(prompt).partition("b")[2].strip()])[0]
+    return ids[0] if ids and ids[0] in {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} else None
+
+
 def _before_answers(tokenizer: PreTrainedTokenizerBase) -> str:
     """White space that the chat template puts before an answer, as Llama 2's does behind `[/INST]`."""
     (prompt,) = _as_chat(tokenizer, ["a"])

@@ -6,11 +6,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PROMPTS, bos_tokenizer, bpe_tokenizer, eloquent, sentencepiece_tokenizer, tiny_model
+from tiny import (
+    PROMPTS,
+    bos_tokenizer,
+    bpe_tokenizer,
+    chat_tokenizer,
+    eloquent,
+    sentencepiece_tokenizer,
+    tiny_model,
+)
 
 import hf_ftedit.models.generation
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.generation import _SentenceEnded, first_sentence, greedy_answers
+from hf_ftedit.models.generation import Answer, _SentenceEnded, first_sentence, greedy_answers, whole_answers
 from hf_ftedit.models.loading import load_model, load_tokenizer
 from hf_ftedit.models.sampling import sample_continuations
 
@@ -20,16 +28,21 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 BY_HAND = json.loads((FIXTURES / "texts_by_hand.json").read_text(encoding="utf-8"))["first_sentence"]
 
 
-def answer(model, tokenizer, prompt, tokens):
-    """The greedy answer to one prompt, token by token, without `generate`, batches, caches or stopping early."""
-    ids = tokenizer(prompt)["input_ids"]
-    start = len(ids)
+def greedy_tokens(model, ids, tokens, end):
+    """What follows `ids`, token by token, without `generate`, batches, caches or stopping early."""
+    start, ids = len(ids), list(ids)
     for _ in range(tokens):
         with torch.no_grad():
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-        if ids[-1] == tokenizer.eos_token_id:
+        if ids[-1] == end:
             break
-    return first_sentence(tokenizer.decode(ids[start:], skip_special_tokens=True).rstrip("\ufffd"))
+    return ids[start:]
+
+
+def answer(model, tokenizer, prompt, tokens):
+    """The greedy answer to one prompt."""
+    ids = greedy_tokens(model, tokenizer(prompt)["input_ids"], tokens, tokenizer.eos_token_id)
+    return first_sentence(tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd"))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
@@ -49,6 +62,27 @@ def test_long_answers_end_with_their_first_sentence(family):
     assert greedy_answers(model, tokenizer, PROMPTS, max_new_tokens=32, tokens_per_batch=200) == expected
     assert greedy_answers(model, tokenizer, PROMPTS[::-1], max_new_tokens=32) == expected[::-1]
     assert len({len(said) for said in expected}) > 6
+
+
+@pytest.mark.parametrize("is_known_end", [True, False])
+def test_whole_answers_end_with_the_turn(is_known_end):
+    tokenizer = chat_tokenizer()
+    model = eloquent("llama", tokenizer)
+    end = tokenizer.eos_token_id
+    model.get_output_embeddings().bias.data[[0, end]] = torch.tensor([-99.0, 7.0])
+    if not is_known_end:  # as of a base model's settings that a chat model came to keep
+        tokenizer.eos_token, model.generation_config.eos_token_id = "<|endoftext|>", 0
+    expected = []
+    for prompt in PROMPTS:
+        turn = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+        tokens = greedy_tokens(model, ids, 8, end)
+        ended = tokens[-1] == end
+        text = tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd").strip()
+        expected.append(Answer(text, tokens, ended))
+    settings = {"max_new_tokens": 8, "chat_template": True, "tokens_per_batch": 100}
+    assert whole_answers(model, tokenizer, PROMPTS, **settings) == expected
+    assert {answer.ended for answer in expected} == {True, False}
 
 
 def test_an_answer_that_is_over_is_not_waited_for():

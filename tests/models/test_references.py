@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_likelihood import TOKENIZER, build, encoded
 
-from hf_ftedit.models.references import divergences, reference_distributions
+from hf_ftedit.models.references import divergences, pair_divergences, reference_distributions
 
 PAIRS = encoded()
 
@@ -59,3 +59,19 @@ def test_a_model_diverges_from_itself_by_nothing():
     for pair, reference in zip(PAIRS, reference_distributions(model, PAIRS), strict=True):
         own = divergences(torch.from_numpy(distributions(model, pair)), *map(torch.from_numpy, reference))
         assert 0 <= own.min() and own.max() < 1e-5
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])
+@pytest.mark.parametrize("budget", [1, 40, 2048])
+def test_divergences_of_pairs_are_those_of_whole_distributions(family, budget):
+    model = build(family)
+    references = reference_distributions(model, PAIRS, k=10**6)
+    before = [distributions(model, pair) for pair in PAIRS]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.3)
+    found = pair_divergences(model, PAIRS, references, tokens_per_batch=budget)
+    for pair, old, values in zip(PAIRS, before, found, strict=True):
+        expected = (np.exp(old) * (old - distributions(model, pair))).sum(axis=1)
+        np.testing.assert_allclose(values, expected, rtol=1e-2, atol=1e-4)
+    assert max(map(max, found)) > 0.01

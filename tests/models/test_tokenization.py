@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eos_tokenizer, sentencepiece_tokenizer
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.tokenization import context_length, encode_pairs, encode_prompts, front_tokens
+from hf_ftedit.models.tokenization import context_length, encode_pairs, encode_prompts, end_of_turn, front_tokens
 
 MAKERS = [bpe_tokenizer, sentencepiece_tokenizer, bos_tokenizer, eos_tokenizer]
 
@@ -79,6 +79,14 @@ def test_an_answer_stands_where_the_chat_template_puts_it(template):
     (pair,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Italy"], chat_template=True)
     assert pair.input_ids == tokenizer(whole.removesuffix(" </s>"), add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(pair.input_ids[pair.start :]).strip() == "Italy"
+
+
+@pytest.mark.parametrize(("end", "expected"), [("<|im_end|>", "<|im_end|>"), ("", None), ("</b>\n", None)])
+def test_the_token_that_ends_a_turn(end, expected):
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", end)
+    token = end_of_turn(tokenizer)
+    assert token == (expected and tokenizer.convert_tokens_to_ids(expected))
 
 
 def test_a_chat_template_that_is_not_there_is_an_error():
