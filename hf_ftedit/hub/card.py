@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -255,9 +255,16 @@ def yaml_text(settings: Mapping[str, Any]) -> str:
 
 def rendered(template: str, **values: Any) -> str:
     """A template of the package with these values; names that it reads in vain are errors."""
-    source = (files("hf_ftedit") / "templates" / template).read_text(encoding="utf-8")
+    return _environment().get_template(template).render(**values).rstrip() + "\n"
+
+
+@cache  # each template is compiled once
+def _environment() -> jinja2.Environment:
+    loader = jinja2.PackageLoader("hf_ftedit")  # its folder `templates`
     # Not `autoescape`: it is for HTML. Each text of an edit passes one of the filters below instead.
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
     environment.filters |= {"score": score_text, "table": lambda table: table.markdown(markdown_text)}
-    return environment.from_string(source).render(**values).rstrip() + "\n"
+    return environment
