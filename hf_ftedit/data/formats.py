@@ -13,8 +13,10 @@ NativeRow = dict[str, Any]
 _EASYEDIT_FIELDS = {"ground_truth", "rephrase_prompt", "rephrase", "locality_prompt", "locality", "portability"}
 _KNOWN_FIELDS = (
     'native ("prompt", "target_new"), counterfact ("requested_rewrite" an object), easyedit ("prompt", "target_new", '
-    '"rephrase_prompt", "locality…"), zsre ("src", "alt", "answers"), mquake ("requested_rewrite" a list)'
+    '"rephrase_prompt", "locality…"), zsre ("src", "alt", "answers"), mquake ("requested_rewrite" a list), '
+    'qaedit ("prompt", "target", "rephrase", "locality" a list)'
 )
+_NQ_MARK = "nq question: "  # what the zsRE sets put before Natural Questions
 
 
 class Format(NamedTuple):
@@ -32,10 +34,18 @@ def recognise(row: Mapping[str, Any], where: str) -> str:
         return "mquake" if isinstance(row["requested_rewrite"], (list, tuple)) else "counterfact"
     if "src" in names:
         return "zsre"
+    if is_qaedit(row):
+        return "qaedit"
     # A row with only one of the two is native too, so that the error names the field that is missing.
     if names & {"prompt", "target_new"}:
         return "easyedit" if names & _EASYEDIT_FIELDS else "native"
     raise EditError(f"{where}: the fields {shown(list(row))} are of no known format; known are {_KNOWN_FIELDS}")
+
+
+def is_qaedit(row: Mapping[str, Any]) -> bool:
+    """Tell an edit of QAEdit from a fact of a locality pool: both have `prompt` and `target`, but a fact no probes."""
+    names = {name for name, value in row.items() if value is not None}
+    return {"prompt", "target"} <= names and "target_new" not in names and bool(names & {"rephrase", "locality"})
 
 
 def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) -> Iterator[NativeRow]:
@@ -137,13 +147,37 @@ def _zsre(fields: Fields) -> Iterator[NativeRow]:
         "target_new": row.get("alt"),
         "target_true": _first(row.get("answers")),
         "paraphrase_prompts": flat(row.get("rephrase")),
-        "neighborhood_prompts": _answered(fields, "loc", "loc_ans"),
+        "neighborhood_prompts": _questions(fields),
         **{name: row.get(name) for name in ("wordings", "near_name_prompts")},
     }
     if not is_blank(row.get("portability")):
         hop = fields.object("portability").values
         native["portability_prompts"] = [_portability(hop.get("New Question"), flat(hop.get("New Answer")), "one_hop")]
     yield native
+
+
+def _qaedit(fields: Fields) -> Iterator[NativeRow]:
+    row = fields.values
+    # It is put together from several sets of questions, each with numbers of its own.
+    source = "" if is_blank(row.get("source")) else f"{row['source']}-"
+    yield {
+        "edit_id": f"{source}{row['edit_id']}",
+        "prompt": row.get("prompt"),
+        "subject": row.get("subject"),
+        "target_new": row.get("target"),
+        "paraphrase_prompts": flat(row.get("rephrase")),
+        "neighborhood_prompts": [probe for near in fields.objects("locality") for probe in _questions(near)],
+        **{name: row.get(name) for name in ("wordings", "near_name_prompts")},
+    }
+
+
+def _questions(fields: Fields) -> list[NativeRow]:
+    """Questions of `loc` with their answers, without the data sets' mark."""
+    probes = _answered(fields, "loc", "loc_ans")
+    for probe in probes:
+        if isinstance(probe["prompt"], str):
+            probe["prompt"] = probe["prompt"].removeprefix(_NQ_MARK)
+    return probes
 
 
 def _mquake(fields: Fields) -> Iterator[NativeRow]:
@@ -184,4 +218,5 @@ FORMATS = {
     "easyedit": Format(_easyedit, {"target_true": "ground_truth"}),
     "zsre": Format(_zsre, {"prompt": "src", "target_new": "alt", "target_true": "answers"}),
     "mquake": Format(_mquake, _REWRITE_NAMES),
+    "qaedit": Format(_qaedit, {"target_new": "target"}),
 }

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
-from hf_ftedit.data.formats import FORMATS, recognise, to_native
+from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
 from hf_ftedit.data.records import TARGET_REMEDY, EditRecord, Fact, NeighborhoodPrompt
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
@@ -35,8 +35,8 @@ def read_edits(
             `"user/name:split"` (split `train` if none is given); a `datasets.Dataset`; or an iterable of dicts or of
             [`~hf_ftedit.EditRecord`], whose probes are taken as they are.
         format (`str`, *optional*):
-            `"native"`, `"counterfact"`, `"easyedit"` (KnowEdit too), `"zsre"` or `"mquake"`; by default each row's is
-            recognised by its fields.
+            `"native"`, `"counterfact"`, `"easyedit"` (KnowEdit and WikiBigEdit too), `"zsre"`, `"mquake"` or
+            `"qaedit"`; by default each row's is recognised by its fields.
         limit (`int`, *optional*):
             Read no more than this many edits, the first ones.
         skip_invalid (`bool`, *optional*, defaults to `False`):
@@ -257,7 +257,10 @@ def _facts(source: Source) -> Iterator[tuple[Fact, bool]]:
 
 
 def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]]:
-    if isinstance(row, Mapping) and is_blank(row.get("target_new")) and ("target" in row or "attribute" in row):
+    has_target = (
+        isinstance(row, Mapping) and is_blank(row.get("target_new")) and ("target" in row or "attribute" in row)
+    )
+    if has_target and not is_qaedit(row):
         # ROME's known facts hold the prompt filled in, or only its template.
         yield {"prompt": row.get("template"), "target": row.get("attribute")} | {
             name: value for name, value in row.items() if value is not None

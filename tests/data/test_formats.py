@@ -14,14 +14,15 @@ from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPr
 from hf_ftedit.errors import EditError
 
 FORMATS = json.loads((Path(__file__).parents[1] / "fixtures" / "formats.json").read_text(encoding="utf-8"))
-COUNTERFACT, EASYEDIT, KNOWEDIT, ZSRE, MQUAKE = (example["row"] for example in FORMATS.values())
+COUNTERFACT, EASYEDIT, KNOWEDIT, ZSRE, MQUAKE, QAEDIT, _ = (example["row"] for example in FORMATS.values())
+EASYEDITS = ("knowedit", "wikibigedit")  # written in that form
 RECORDS = {name: [EditRecord.from_dict(record) for record in example["records"]] for name, example in FORMATS.items()}
 
 
 @pytest.mark.parametrize(
     ("row", "format", "expected"),
     [
-        *((FORMATS[name]["row"], "easyedit" if name == "knowedit" else name, RECORDS[name]) for name in FORMATS),
+        *((FORMATS[name]["row"], "easyedit" if name in EASYEDITS else name, RECORDS[name]) for name in FORMATS),
         (FORMATS["easyedit"]["records"][0], "native", RECORDS["easyedit"]),
     ],
 )
@@ -31,12 +32,18 @@ def test_each_format_named_and_recognised(row, format, expected):
 
 
 def test_rows_of_a_table_have_nulls_for_absent_fields():
-    nulls = dict.fromkeys([*COUNTERFACT, *EASYEDIT, *ZSRE, *MQUAKE, *KNOWEDIT])
-    rows = [{**nulls, **row} for row in (COUNTERFACT, EASYEDIT, ZSRE)] + [
+    nulls = dict.fromkeys([*COUNTERFACT, *EASYEDIT, *ZSRE, *MQUAKE, *KNOWEDIT, *QAEDIT])
+    rows = [{**nulls, **row} for row in (COUNTERFACT, EASYEDIT, ZSRE, QAEDIT)] + [
         {**nulls, "id": "z", "prompt": "x", "target_new": "y"}
     ]
     third = replace(*RECORDS["zsre"], edit_id="2")
-    assert read_edits(rows) == [*RECORDS["counterfact"], *RECORDS["easyedit"], third, EditRecord("z", "x", "y")]
+    assert read_edits(rows) == [
+        *RECORDS["counterfact"],
+        *RECORDS["easyedit"],
+        third,
+        *RECORDS["qaedit"],
+        EditRecord("z", "x", "y"),
+    ]
 
 
 def test_zsre_portability():
@@ -74,6 +81,7 @@ def test_known_formats_are_listed():
     [
         ({**ZSRE, "alt": ""}, None, "row 1 (edit_id '0'): alt is empty; give the text that should follow the prompt"),
         (EASYEDIT, "zsre", "row 1 (edit_id 3): src is missing"),
+        (EASYEDIT, "qaedit", "row 1 (edit_id '3'): target is missing"),
         (COUNTERFACT, "native", "row 1 (edit_id 12): prompt is missing"),
         ({"requested_rewrite": "x"}, None, "row 1 (edit_id '0'): requested_rewrite is text; give an object"),
         ({"requested_rewrite": []}, None, "requested_rewrite is empty; give at least one rewrite"),
@@ -84,6 +92,8 @@ def test_known_formats_are_listed():
         ({**KNOWEDIT, "locality": {"a": ["x"]}}, None, "locality.a[0] is text; give an object"),
         ({**KNOWEDIT, "portability": {"a": 1}}, None, "portability.a is of type int; give an object"),
         ({**ZSRE, "portability": "x"}, None, "portability is text; give an object"),
+        ({**QAEDIT, "target": ""}, None, "row 1 (edit_id 'NQ-71'): target is empty; give the text that should follow"),
+        ({**QAEDIT, "locality": ["x"]}, None, "row 1 (edit_id 71): locality[0] is text; give an object"),
         ({**ZSRE, "portability": {"New Answer": "x"}}, None, "portability_prompts[0].prompt is missing"),
         ({**EASYEDIT, "rephrase_prompt": {"a": 1}}, None, "paraphrase_prompts[0] is an object; give text"),
     ],

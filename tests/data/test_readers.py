@@ -3,7 +3,7 @@ import logging
 import time
 
 import pytest
-from test_formats import COUNTERFACT, EASYEDIT, KNOWEDIT, MQUAKE, ZSRE
+from test_formats import COUNTERFACT, EASYEDIT, KNOWEDIT, MQUAKE, QAEDIT, ZSRE
 
 from hf_ftedit.data.readers import read_edits, read_facts
 from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, write_jsonl
@@ -157,7 +157,7 @@ def test_facts_of_easyedit_and_the_subjects_of_their_neighbors():
     assert facts[5] == Fact("Bull plays the", "violin", None, "P1303")
 
 
-def test_facts_of_knowedit_zsre_and_mquake():
+def test_facts_of_knowedit_zsre_qaedit_and_mquake():
     assert read_facts([KNOWEDIT])[2:] == [
         Fact("Lake Inari's area is", "1040 km2", "Lake Inari"),
         Fact("Lake Inari drains into", "Paatsjoki", "Lake Inari"),
@@ -165,7 +165,11 @@ def test_facts_of_knowedit_zsre_and_mquake():
     assert read_facts([{**ZSRE, "alt": ""}]) == [  # the edit itself does not matter here
         Fact("What year was SS Borea launched?", "1912", "SS Borea"),
         Fact("In what year did SS Borea first sail?", "1912", "SS Borea"),
-        Fact("nq question: who wrote the tale of two ports", "Nobody"),
+        Fact("who wrote the tale of two ports", "Nobody"),
+    ]
+    assert read_facts([QAEDIT]) == [
+        Fact("where does lake inari drain", "Paatsjoki"),
+        Fact("how long is a fathom", "1.83 m"),
     ]
     assert [(fact.prompt, fact.target) for fact in read_facts([MQUAKE])] == [
         ("Fjord was written by", "Ole Lund"),
@@ -197,6 +201,9 @@ def test_a_pool_without_facts_is_refused():
         ("knowedit_zsre", 500, 2000),
         ("mquake_hard", 427, 1600),  # 800 rewrites, of which 373 stand in several cases
         ("zsre_mend_portability", 300, 900),
+        ("wild_zsre", 1000, 3000),
+        ("wild_wikibigedit", 1000, 1000),
+        ("qaedit", 500, 2500),
     ],
 )
 def test_real_files(shared_dir, name, edits, facts):
