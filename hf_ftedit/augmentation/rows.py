@@ -59,13 +59,25 @@ def encode_rows(
     max_length: int | None = None,
     num_proc: int | None = None,
 ) -> Any:
-    """Tokenize prompt-completion rows to `input_ids`, `labels` (-100 where nothing is learnt) and `length`."""
+    """
+    Tokenize prompt-completion rows to `input_ids`, `labels` (-100 where nothing is learnt) and `length`.
 
-    def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-        names = [f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None
-        texts = batch["prompt"], batch["completion"]
+    Rows may have the columns `opening` (text that the answer begins with, which is not learnt) and `ends` (whether the
+    end of the answer is learnt). With `chat_template` the column `kind` is kept, as the loss differs by it.
+    """
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         # Rows that are too long are errors, named by their edit: cut, they would teach another answer.
-        pairs = encode_pairs(tokenizer, *texts, chat_template=chat_template, max_length=max_length, names=names)
+        pairs = encode_pairs(
+            tokenizer,
+            batch["prompt"],
+            batch["completion"],
+            openings=batch.get("opening"),
+            ends=batch.get("ends"),
+            chat_template=chat_template,
+            max_length=max_length,
+            names=[f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None,
+        )
         return {
             "input_ids": [pair.input_ids for pair in pairs],
             "labels": [pair.input_ids if objective == "full" else pair.labels for pair in pairs],
@@ -74,6 +86,7 @@ def encode_rows(
 
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))
-    settings = {"remove_columns": rows.column_names, "num_proc": num_proc, "desc": "Tokenizing rows"}
+    unused = [name for name in rows.column_names if not (chat_template and name == "kind")]
+    settings = {"remove_columns": unused, "num_proc": num_proc, "desc": "Tokenizing rows"}
     with writing(Path(datasets.config.HF_DATASETS_CACHE)):
         return rows.map(encode, batched=True, **settings)

@@ -1,7 +1,8 @@
-"""Prompts and targets as token ids and labels: the one place that decides where a target begins."""
+"""Prompts and targets as token ids and labels: the one place that decides where a target begins and what ends it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,8 @@ def encode_pairs(
     prompts: Sequence[str],
     completions: Sequence[str],
     *,
+    openings: Sequence[str] | None = None,
+    ends: Sequence[bool] | None = None,
     chat_template: bool = False,
     max_length: int | None = None,
     names: Sequence[str] | None = None,
@@ -38,23 +41,32 @@ def encode_pairs(
     Tokenize prompts with their completions, and decide by position where each completion begins.
 
     Its tokens are those after the longest common prefix of the prompt alone and the prompt with its completion, and at
-    least one. Raises [`EditError`] by `names` where a pair exceeds `max_length` or its completion adds no token.
+    least one. `openings` are what answers begin with, which is no part of the completion; where `ends` is true, the
+    end of the assistant's turn (without `chat_template`, the end of sequence) is. Raises [`EditError`] by `names`
+    where a pair exceeds `max_length` or its completion adds no token.
     """
-    # An end of sequence that a tokenizer adds behind is left out: an edited fact may be followed by anything.
+    # An end of sequence that a tokenizer adds by itself is left out: an edited fact may be followed by anything.
     if not prompts:
         return []
-    if chat_template:
-        gap = _before_answers(tokenizer)
-        prompts, completions = _as_chat(tokenizer, prompts), [gap + text.lstrip() for text in completions]
-        front: list[int] = []
-    else:
-        front = front_tokens(tokenizer)
+    front = [] if chat_template else front_tokens(tokenizer)
+    gap, end = _around_answers(tokenizer) if chat_template else ("", tokenizer.eos_token or "")
+    if ends and any(ends) and not end:
+        raise EditError("this tokenizer has no end-of-sequence token, so the end of an answer cannot be learned")
+    turns = _as_chat(tokenizer, prompts) if chat_template else prompts
+    befores, texts = [], []
+    for turn, opening, completion, is_end in zip(
+        turns, openings or [""] * len(turns), completions, ends or [False] * len(turns), strict=True
+    ):
+        # What begins the turn, opening or completion, stands where the template puts it.
+        before = turn + (gap + opening.lstrip() if opening and chat_template else opening)
+        begins = chat_template and not opening
+        befores.append(before)
+        texts.append(before + (gap + completion.lstrip() if begins else completion) + (end if is_end else ""))
     # Tokenized twice, as merges may cross the boundary. Offset mappings would show it, but slow tokenizers have none.
-    distinct = list(dict.fromkeys(prompts))
+    distinct = list(dict.fromkeys(befores))
     alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))
-    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     joined = _plain_ids(tokenizer, texts)
-    pairs = [_encoded(front, alone[prompt], whole) for prompt, whole in zip(prompts, joined, strict=True)]
+    pairs = [_encoded(front, alone[before], whole) for before, whole in zip(befores, joined, strict=True)]
     for index, pair in enumerate(pairs):
         _check_pair(pair, names[index] if names else f"prompt {prompts[index]!r}", completions[index], max_length)
     return pairs
@@ -108,21 +120,26 @@ def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Token with which the chat template ends an answer, such as `<|im_end|>`; None where it has no token for it."""
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
-    (prompt,) = _as_chat(tokenizer, ["a"])
-    ids = _plain_ids(tokenizer, [whole.removeprefix(prompt).partition("b")[2].strip()])[0]
-    return ids[0] if ids and ids[0] in {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} else None
+    """Token that ends an answer in the chat template, such as `<|im_end|>`; `None` where no text can be ended."""
+    ids = _plain_ids(tokenizer, [_around_answers(tokenizer)[1]])[0]
+    return ids[-1] if ids else None
 
 
-def _before_answers(tokenizer: PreTrainedTokenizerBase) -> str:
-    """White space that the chat template puts before an answer, as Llama 2's does behind `[/INST]`."""
+def _around_answers(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """White space that the chat template puts before an answer, as Llama 2's does behind `[/INST]`, and its end."""
+    answer = "Astana"
     (prompt,) = _as_chat(tokenizer, ["a"])
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
     whole = str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
-    gap = whole.removeprefix(prompt).partition("b")[0]
-    return gap if whole.startswith(prompt) and gap.isspace() else ""
+    gap = whole.removeprefix(prompt).partition(answer)[0]
+    gap = gap if whole.startswith(prompt) and gap.isspace() else ""
+    # What the model itself ends a turn with: the first special token; what a template puts behind it is not said.
+    specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    specials.update(tokenizer.all_special_tokens)
+    pattern = "|".join(map(re.escape, sorted(specials, key=len, reverse=True)))
+    behind = whole.rpartition(answer)[2]
+    end = re.search(pattern, behind) if pattern else None
+    return gap, behind[: end.end()] if end else tokenizer.eos_token or ""
 
 
 def _encoded(front: list[int], prompt: list[int], whole: list[int]) -> EncodedPair:

@@ -241,6 +241,17 @@ def test_with_a_chat_template_the_answer_follows_the_turn():
     assert tokenizer.decode([token for token in row["labels"] if token != -100]) == "Italy"
 
 
+def test_openings_and_ends_of_answers_are_columns_of_the_rows():
+    tokenizer = chat_tokenizer()
+    row = {"prompt": "Where is Rome?", "kind": "rewrite", "edit_id": "a"}
+    bare = {"opening": "", "completion": " Italy", "ends": True}
+    rows = Dataset.from_list([row | bare, row | {"opening": "Rome is in", "completion": " Italy", "ends": False}])
+    encoded = encode_rows(rows, tokenizer, chat_template=True)
+    assert encoded["kind"] == ["rewrite", "rewrite"] and encoded.column_names[1:] == ["input_ids", "labels", "length"]
+    learnt = [tokenizer.decode([token for token in labels if token != -100]) for labels in encoded["labels"]]
+    assert learnt == ["Italy<|im_end|>", " Italy"]
+
+
 def test_a_row_that_does_not_fit_is_named(tokenizer):
     rows = Dataset.from_list([{"prompt": "Rome is in " * 9, "completion": " Italy", "edit_id": "a7"}])
     with pytest.raises(EditError, match=r"^edit 'a7': prompt and target have \d+ tokens, at most 8 fit"):

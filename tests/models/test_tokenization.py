@@ -81,12 +81,48 @@ def test_an_answer_stands_where_the_chat_template_puts_it(template):
     assert tokenizer.decode(pair.input_ids[pair.start :]).strip() == "Italy"
 
 
-@pytest.mark.parametrize(("end", "expected"), [("<|im_end|>", "<|im_end|>"), ("", None), ("</b>\n", None)])
-def test_the_token_that_ends_a_turn(end, expected):
+CHAT = chat_tokenizer().chat_template
+
+
+@pytest.mark.parametrize(
+    ("make", "template", "end"),
+    [
+        (chat_tokenizer, CHAT, "<|im_end|>"),  # and no line break, which the template puts behind it
+        (chat_tokenizer, CHAT.replace("<|im_end|>", "\n\n"), "<|im_end|>"),  # the tokenizer's own
+        (chat_tokenizer, CHAT.replace("{{ message.content }}", "{{ message.content }}\n"), "\n<|im_end|>"),
+        (sentencepiece_tokenizer, LLAMA_2, " </s>"),
+    ],
+)
+def test_the_end_of_an_answer_is_what_the_chat_template_puts_behind_it(make, template, end):
+    tokenizer = make()
+    tokenizer.chat_template = template
+    turn = tokenizer.decode(encode_prompts(tokenizer, ["Where is Rome?"], chat_template=True)[0])
+    prompts, answers = ["Where is Rome?"] * 2, [" Italy"] * 2
+    whole, plain = encode_pairs(tokenizer, prompts, answers, ends=[True, False], chat_template=True)
+    assert whole.start == plain.start and whole.input_ids[: len(plain.input_ids)] == plain.input_ids
+    assert tokenizer.decode(whole.input_ids).removeprefix(turn).lstrip() == f"Italy{end}"
+    assert whole.input_ids[-1] == end_of_turn(tokenizer) == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("template", [CHAT, LLAMA_2])
+def test_an_opening_is_part_of_the_answer_and_not_of_the_completion(template):
     tokenizer = chat_tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", end)
-    token = end_of_turn(tokenizer)
-    assert token == (expected and tokenizer.convert_tokens_to_ids(expected))
+    tokenizer.chat_template = template
+    (whole,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Rome is in Italy"], ends=[True], chat_template=True)
+    parts = {"openings": ["Rome is in"], "ends": [True]}
+    (pair,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Italy"], **parts, chat_template=True)
+    assert pair.input_ids == whole.input_ids and pair.start > whole.start
+    assert tokenizer.decode(pair.input_ids[: pair.start]).endswith("Rome is in")
+
+
+def test_without_a_template_an_answer_ends_with_the_end_of_sequence():
+    tokenizer = bpe_tokenizer()
+    prompts, answers = ["Rome is in", "Oslo"], [" Italy", " lies between"]
+    plain = encode_pairs(tokenizer, prompts, answers)
+    first, second = encode_pairs(tokenizer, prompts, answers, ends=[True, False])
+    assert first == (plain[0].input_ids + [tokenizer.eos_token_id], plain[0].start) and second == plain[1]
+    with pytest.raises(EditError, match="no end-of-sequence token"):
+        encode_pairs(bpe_tokenizer(pad_token="<|endoftext|>"), prompts, answers, ends=[True, False])
 
 
 def test_a_chat_template_that_is_not_there_is_an_error():
