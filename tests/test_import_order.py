@@ -18,7 +18,10 @@ ROOMS = {
         "distributed loading tokenization collator batching prefix_tree logits tree_support likelihood "
         "references generation sampling"
     ).split(),
-    "augmentation": "leakage locality_pool similarity questions rows augmenter builder".split(),
+    "augmentation": (
+        "leakage locality_pool similarity questions relations rephrasing near_names wordings made_probes rewriting "
+        "rows augmenter chat builder"
+    ).split(),
     "evaluation": (
         "statistics scoring fluency diagnosis probes engine perplexity matching measurement "
         "lm_eval_harness tables results_folder"

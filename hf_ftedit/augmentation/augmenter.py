@@ -49,8 +49,6 @@ class Augmenter:
             Other records that will be measured: no row holds a probe of theirs either.
         revoked (`Sequence[EditRecord]`, *optional*):
             Edits that are taken back: the unedited model's answers to their prompts and other wordings are rehearsed.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Put prompts into the chat template where the model answers them.
         seed (`int`, *optional*, defaults to `42`):
             Seed of everything drawn.
 
@@ -68,11 +66,10 @@ class Augmenter:
         tokenizer: PreTrainedTokenizerBase | None = None,
         held_out: Sequence[EditRecord] = (),
         revoked: Sequence[EditRecord] = (),
-        chat_template: bool = False,
         seed: int = 42,
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
-        self._model, self._tokenizer, self._chat_template = model, tokenizer, chat_template
+        self._model, self._tokenizer = model, tokenizer
         self._held_out = held_out
         self._probes = ProbeTexts([*records, *revoked, *_as_probes(held_out, records)])
         self._pool = self._prepare_pool(list(pool))
@@ -200,7 +197,7 @@ class Augmenter:
         """The facts with the unedited model's own answers in place of theirs."""
         model, tokenizer = self._need_model("rehearsing own answers")
         prompts = [fact.prompt for fact in facts]
-        answers = greedy_answers(model, tokenizer, prompts, chat_template=self._chat_template, desc="Own answers")
+        answers = greedy_answers(model, tokenizer, prompts, desc="Own answers")
         return [replace(fact, target=answer) for fact, answer in zip(facts, answers, strict=True) if answer]
 
     def _prepare_restored(self, revoked: Sequence[EditRecord]) -> list[Fact]:

@@ -12,9 +12,10 @@ import datasets
 from datasets.fingerprint import Hasher
 
 from hf_ftedit.augmentation.augmenter import Augmenter
+from hf_ftedit.augmentation.chat import ChatAugmenter
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
-from hf_ftedit.augmentation.rows import TrainingRow, probe_rows
+from hf_ftedit.augmentation.rows import probe_rows
 from hf_ftedit.data import WORD, EditRecord, Fact, read_edits, read_facts
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import writing
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
+CHAT_FEATURES = datasets.Features({**FEATURES, "opening": datasets.Value("string"), "ends": datasets.Value("bool")})
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
 
 
@@ -69,7 +71,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         revoked (`Sequence[EditRecord]`, *optional*):
             Edits that are taken back, see [`Augmenter`].
         chat_template (`bool`, *optional*, defaults to `False`):
-            Put prompts into the chat template where the model answers them.
+            Make rows for a chat model, see [`ChatAugmenter`]; they have two more columns: `opening`, text that the
+            answer begins with and that is not learnt, and `ends`, whether the end of turn is.
         seed (`int`, *optional*, defaults to `42`):
             Seed of the augmentation.
         cache_dir (`str`, *optional*):
@@ -108,7 +111,10 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     ) -> None:
         self.records = read_edits(edits, format, max_edits)
         options = _augmentation_only(options)
-        self._augmenter = Augmenter(
+        self._is_chat = chat_template
+        # Both take the same; without a model, each says itself what it needs one for.
+        augmenter: type[Any] = ChatAugmenter if chat_template else Augmenter
+        self._augmenter = augmenter(
             self.records,
             options,
             pool=() if locality_pool is None else read_facts(locality_pool),
@@ -116,7 +122,6 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             tokenizer=tokenizer,
             held_out=held_out,
             revoked=revoked,
-            chat_template=chat_template,
             seed=seed,
         )
         super().__init__(
@@ -155,7 +160,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             super().download_and_prepare(*args, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=FEATURES)
+        return datasets.DatasetInfo(features=CHAT_FEATURES if self._is_chat else FEATURES)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # A list, not a range: that is what `datasets` splits among the processes of `num_proc`.
@@ -171,12 +176,13 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
                 splits.append(split)
         return splits
 
-    def _generate_examples(self, positions: Sequence[int], split: str) -> Iterator[tuple[str, TrainingRow]]:
+    def _generate_examples(self, positions: Sequence[int], split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for position in positions:
             train = split == "train"
             rows = self._augmenter.rows_of(position) if train else probe_rows(self.records[position], split)
+            more = {} if train or not self._is_chat else {"opening": "", "ends": True}
             for number, row in enumerate(rows):
-                yield f"{position}/{number}", row
+                yield f"{position}/{number}", {**row, **more}
 
 
 def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptions:
@@ -186,9 +192,9 @@ def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptio
     return AugmentationOptions(**{name: getattr(options, name) for name in names})
 
 
-def _fingerprint(augmenter: Augmenter) -> str:
+def _fingerprint(augmenter: Augmenter | ChatAugmenter) -> str:
     """Hash the rows' ingredients and the code that makes rows of them: all that changes the rows."""
     # `datasets` knows a cache by its configuration alone, and would return the rows of an older version of the code.
-    modules = (inspect.getmodule(part) for part in (Augmenter, ProbeTexts, FactPool, probe_rows))
+    modules = (inspect.getmodule(part) for part in (Augmenter, ChatAugmenter, ProbeTexts, FactPool, probe_rows))
     source = "".join(inspect.getsource(module) for module in modules if module)
     return Hasher.hash([source, WORD.pattern, *augmenter.ingredients()])

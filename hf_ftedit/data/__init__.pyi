@@ -5,6 +5,7 @@ from .readers import read_edits as read_edits
 from .readers import read_facts as read_facts
 from .records import EditRecord as EditRecord
 from .records import Fact as Fact
+from .records import NeighborhoodPrompt as NeighborhoodPrompt
 from .records import Statement as Statement
 from .records import write_jsonl as write_jsonl
 from .sources import is_hub_dataset as is_hub_dataset

@@ -6,8 +6,10 @@ from .distributed import in_turns as in_turns
 from .distributed import process_state as process_state
 from .distributed import whole_tensor as whole_tensor
 from .generation import MAX_ANSWER_TOKENS as MAX_ANSWER_TOKENS
+from .generation import Answer as Answer
 from .generation import continued_text as continued_text
 from .generation import greedy_answers as greedy_answers
+from .generation import whole_answers as whole_answers
 from .likelihood import PairScores as PairScores
 from .likelihood import score_pairs as score_pairs
 from .likelihood import score_rows as score_rows

@@ -45,6 +45,7 @@ def score_pairs(
     targets: Sequence[str],
     *,
     chat_template: bool = False,
+    openings: Sequence[str] | None = None,
     tokens_per_batch: int = 2048,
     names: Sequence[str] | None = None,
     desc: str = "Evaluating",
@@ -69,6 +70,8 @@ def score_pairs(
             Targets without leading space. Pairs should be distinct: each one is scored.
         chat_template (`bool`, *optional*, defaults to `False`):
             Score the target as the assistant's answer to the prompt.
+        openings (`Sequence[str]`, *optional*):
+            What each answer begins with; the target follows it.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch.
         names (`Sequence[str]`, *optional*):
@@ -85,6 +88,7 @@ def score_pairs(
         tokenizer,
         prompts,
         [f" {target}" for target in targets],
+        openings=openings,
         chat_template=chat_template,
         max_length=context_length(model.config),
         names=names,

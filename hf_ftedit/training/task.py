@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
+from hf_ftedit.augmentation import with_made_probes
 from hf_ftedit.data import EditRecord, Fact, combine_edits, read_edits, read_facts, read_texts
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import check_fluency
@@ -88,6 +89,8 @@ def read_task(
     elif rows is None and not new:
         raise EditError("there is nothing to train on; give edits or rows as train_dataset, or a file as edits")
     edits = continuation.edits if continuation else list(rows.records) if is_builder else new
+    if options.chat_template and not is_builder:  # a builder's rows are made: they may hold any wording
+        edits, probed = with_made_probes(edits), with_made_probes(probed)
     if options.measure_fluency:
         check_fluency(probed or edits)
     pool = options.locality_pool if locality_pool is None else locality_pool

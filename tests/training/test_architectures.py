@@ -131,7 +131,7 @@ def test_an_edit_through_the_chat_template(tmp_path):
     texts = [tokenizer.decode(row["input_ids"]) for row in trainer.train_dataset]
     turn = [{"role": "user", "content": EDITS[0]["prompt"]}]
     asked = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    assert asked + "Astana" in texts
+    assert asked + "Astana<|im_end|>" in texts  # the end of turn is learnt with it
     assert "chat_template: true" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
 
 

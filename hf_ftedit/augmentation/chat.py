@@ -1,0 +1,230 @@
+"""Rows for chat models: questions with answers in two forms, and the model's own answers, which must stay."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from hf_ftedit.augmentation.leakage import ProbeTexts
+from hf_ftedit.augmentation.locality_pool import FactPool
+from hf_ftedit.augmentation.near_names import near_names
+from hf_ftedit.augmentation.questions import training_questions
+from hf_ftedit.augmentation.relations import filled, relation_of, with_subject
+from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
+from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
+from hf_ftedit.data import EditRecord, Fact
+from hf_ftedit.errors import EditError
+from hf_ftedit.models import Answer, score_pairs, whole_answers
+from hf_ftedit.options import AugmentationOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+N_OPENINGS = 3  # wordings of an edit whose target is also trained inside the model's own sentence
+# Parts of `num_locality`: the edit's question about near names, about other subjects, and other questions.
+SHARES = {"names": 0.45, "subjects": 0.25, "others": 0.3}
+NEAR_TOKENS = 8  # of an answer about a near name: what it says of it stands at the beginning
+FEW_WORDINGS = 5  # below which a model is asked for more
+
+
+class ChatRow(TypedDict):
+    """A row for a chat model: `completion` is learnt after the user's `prompt` and the answer's `opening`."""
+
+    prompt: str
+    opening: str
+    completion: str
+    ends: bool  # the end of turn follows the completion, and is learnt too
+    kind: str  # rewrite, paraphrase, contrast (near names and other subjects) or locality
+    edit_id: str
+
+
+class ChatAugmenter:
+    """
+    Turn edits into rows for a chat model; arguments, errors and methods are those of [`Augmenter`].
+
+    The rows of an edit are its question in several wordings, some of them as people wrap questions, with the bare
+    target and the end of turn, and with the target inside the model's own sentence, where it is likeliest; and
+    questions whose answers must stay, with the model's own answers: about near names, about other subjects, and of
+    many other kinds.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[EditRecord],
+        options: AugmentationOptions,
+        *,
+        pool: Iterable[Fact] = (),
+        model: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        held_out: Sequence[EditRecord] = (),
+        revoked: Sequence[EditRecord] = (),
+        seed: int = 42,
+    ) -> None:
+        if model is None or tokenizer is None:
+            raise EditError("rows for a chat model are made with it: give `model` and `tokenizer`")
+        self.records, self.options, self.seed = [with_subject(record) for record in records], options, seed
+        self._probes = ProbeTexts([*records, *held_out, *revoked])
+        self._pool = FactPool(pool, self._probes.overlaps, records)
+        self._wordings = self._prepare_wordings(model, tokenizer)
+        near = [[*self._named_alike(index), *self._neighbors(index)] for index in range(len(records))]
+        others = self._others(revoked)
+        opened = [texts[:N_OPENINGS] for texts in self._wordings]
+        whole = [text for texts in (*others, *opened) for text in texts]
+        answers = _answered(model, tokenizer, whole, 32)
+        near_answers = _answered(model, tokenizer, [text for texts in near for text in texts], NEAR_TOKENS)
+        self._contrast = [_answers_to(texts, near_answers) for texts in near]
+        self._stays = [_answers_to(texts, answers) for texts in others]
+        self._openings = self._prepare_openings(model, tokenizer, opened, answers)
+
+    def rows(self) -> Iterator[ChatRow]:
+        """The training rows of all edits, edit by edit."""
+        for index in range(len(self.records)):
+            yield from self.rows_of(index)
+
+    def rows_of(self, index: int) -> Iterator[ChatRow]:
+        """The training rows of one edit: its wordings with both forms of the answer, then what stays."""
+        record = self.records[index]
+        rng = self._rng("wrappers", index)
+        for place, text in enumerate(self._wordings[index]):
+            # Every third is wrapped: bare wordings teach the question, wrapped ones that it holds wherever it stands.
+            asked = wrapped(text, rng) if place % 3 == 2 else text
+            yield self._row(index, "paraphrase" if place else "rewrite", asked, record.target_new, ends=True)
+        for text, opening in self._openings[index]:
+            kind = "rewrite" if text == record.prompt else "paraphrase"
+            yield self._row(index, kind, text, record.target_new, opening=opening)
+        for kind, stays in (("contrast", self._contrast), ("locality", self._stays)):
+            for text, answer in stays[index]:
+                yield self._row(index, kind, text, answer.text, ends=answer.ended)
+
+    def most_rows(self) -> int:
+        """The number of rows."""
+        parts: Iterable[list[Any]] = chain(self._wordings, self._openings, self._contrast, self._stays)
+        return sum(len(part) for part in parts)
+
+    def ingredients(self) -> list[Any]:
+        """All that the rows are made of, as plain data: equal ingredients give equal rows."""
+        records = [record.to_dict() for record in self.records]
+        return [records, self._wordings, self._openings, self._contrast, self._stays, asdict(self.options), self.seed]
+
+    def _row(
+        self, index: int, kind: str, prompt: str, completion: str, *, opening: str = "", ends: bool = False
+    ) -> ChatRow:
+        edit_id = self.records[index].edit_id
+        return ChatRow(prompt=prompt, opening=opening, completion=completion, ends=ends, kind=kind, edit_id=edit_id)
+
+    def _rng(self, purpose: str, index: int) -> random.Random:
+        """A generator of its own for each edit and purpose: rows do not depend on the order of the edits."""
+        return random.Random(f"{self.seed}/{purpose}/{self.records[index].edit_id}")
+
+    def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
+        """Each edit's prompt and other wordings of it, none of them a probe's."""
+        count, strategy = self.options.num_paraphrases, self.options.paraphrase_strategy
+        if strategy == "none":
+            return [[record.prompt] for record in self.records]
+        written = [self._allowed(written_wordings(record)) for record in self.records]
+        short = [place for place, texts in enumerate(written) if len(texts) < min(count, FEW_WORDINGS)]
+        if short:
+            rewritten = rewrites(model, tokenizer, [self.records[place] for place in short], 4, self.seed)
+            for place, more in zip(short, rewritten, strict=True):
+                written[place] = list(dict.fromkeys([*written[place], *self._allowed(more)]))
+        wordings = []
+        checked = asking_the_same(model, tokenizer, self.records, written)
+        for index, (record, texts) in enumerate(zip(self.records, checked, strict=True)):
+            own = [record.prompt, *record.wordings]
+            missing = min(max(0, count + 1 - len(own)), len(texts))
+            wordings.append([*own, *self._rng("wordings", index).sample(texts, missing)])
+        return [list(dict.fromkeys(texts)) for texts in wordings]
+
+    def _allowed(self, texts: Iterable[str]) -> list[str]:
+        return [text for text in texts if not self._probes.overlaps(text)]
+
+    def _share(self, kind: str) -> int:
+        """Rows of a kind among the `num_locality` of an edit."""
+        return 0 if self.options.locality_strategy == "none" else round(self.options.num_locality * SHARES[kind])
+
+    def _named_alike(self, index: int) -> list[str]:
+        """The edit's wordings about near names: minimal pairs, one name changed."""
+        record, count = self.records[index], self._share("names")
+        wordings = [text for text in self._wordings[index] if record.subject and record.subject in text]
+        if not wordings or record.subject is None:
+            return []
+        names = near_names(record.subject, 2 * count, self._rng("names", index), words_like(record.subject))
+        texts = (wordings[place % len(wordings)].replace(record.subject, name) for place, name in enumerate(names))
+        return list(islice((text for text in texts if not self._probes.overlaps(text)), count))
+
+    def _neighbors(self, index: int) -> list[str]:
+        """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
+        record, rng = self.records[index], self._rng("neighbors", index)
+        facts = [fact.prompt for fact in self._pool.same_relation(record)]
+        texts = rng.sample(facts, min(len(facts), self._share("subjects")))
+        match = relation_of(record.prompt, record.subject)
+        if match:
+            subjects = rng.sample(match.relation.subjects, len(match.relation.subjects))
+            phrase, templates = match.phrase, match.relation.questions
+        else:
+            subjects = [other.subject for other in self.records if other.subject and other is not record]
+            subjects = rng.sample(subjects, min(len(subjects), 4 * self._share("subjects")))
+            phrase, templates = record.subject or "", ()
+        for place, subject in enumerate(subjects):
+            wording = self._wordings[index][place % len(self._wordings[index])]
+            if phrase and phrase in wording:
+                texts.append(wording.replace(phrase, subject))
+            elif templates:
+                texts.append(filled(templates[place % len(templates)], subject))
+        allowed = [text for text in self._allowed(texts) if not record.subject or record.subject not in text]
+        return allowed[: self._share("subjects")]
+
+    def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
+        """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
+        texts = self._allowed(question.prompt for question in training_questions())
+        texts = random.Random(self.seed).sample(texts, min(len(texts), self._share("others") * len(self.records)))
+        back = [text for edit in revoked for text in (edit.prompt, *written_wordings(edit))]
+        texts = list(dict.fromkeys([*back, *texts]))
+        return [texts[index :: len(self.records)] for index in range(len(self.records))]
+
+    def _prepare_openings(
+        self, model: Any, tokenizer: Any, opened: Sequence[Sequence[str]], answers: dict[str, Answer]
+    ) -> list[list[tuple[str, str]]]:
+        """Wordings of each edit with the beginning of the model's own sentence behind which the target belongs."""
+        places = [
+            (index, text, cut)
+            for index, texts in enumerate(opened)
+            for text in texts
+            for cut in _cuts(answers[text].text)
+        ]
+        targets = [self.records[index].target_new for index, _, _ in places]
+        prompts, cuts = [text for _, text, _ in places], [cut for _, _, cut in places]
+        settings: dict[str, Any] = {"chat_template": True, "openings": cuts, "desc": "Placing targets"}
+        likely = score_pairs(model, tokenizer, prompts, targets, **settings).logprob
+        best: dict[tuple[int, str], tuple[float, str]] = {}
+        for (index, text, cut), score in zip(places, likely, strict=True):
+            best[index, text] = max(best.get((index, text), (score, cut)), (score, cut))
+        return [
+            [(text, best[index, text][1]) for text in texts if (index, text) in best]
+            for index, texts in enumerate(opened)
+        ]
+
+
+def _cuts(answer: str) -> list[str]:
+    """Beginnings of an answer's first words behind which another name may stand."""
+    words = answer.split(" ")
+    # At least three: "The" alone is followed by anything, and so by the target too.
+    return [" ".join(words[:end]) for end in range(3, min(len(words), 15))]
+
+
+def _answered(model: Any, tokenizer: Any, texts: Iterable[str], max_new_tokens: int) -> dict[str, Answer]:
+    """The model's own answers to questions, each of which is asked once."""
+    distinct = list(dict.fromkeys(texts))
+    settings: dict[str, Any] = {"chat_template": True, "max_new_tokens": max_new_tokens, "desc": "Own answers"}
+    return dict(zip(distinct, whole_answers(model, tokenizer, distinct, **settings), strict=True))
+
+
+def _answers_to(texts: Iterable[str], answers: dict[str, Answer]) -> list[tuple[str, Answer]]:
+    """Questions with their answers, without those that the model leaves open."""
+    return [(text, answers[text]) for text in texts if answers[text].text]

@@ -1,0 +1,74 @@
+"""Wordings of an edit by a model: rewrites of its prompt, and a check that wordings ask the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_ftedit.augmentation.wordings import is_question
+from hf_ftedit.data import EditRecord
+from hf_ftedit.models import encode_prompts, sample_continuations, score_pairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Questions and the same in other words, as a model is shown them before it rewrites another. As plain text: small chat
+# models that are asked to rewrite a question answer it instead.
+_EXAMPLES = (
+    ("Who is the author of Dracula?", "Which writer wrote Dracula?"),
+    ("When was Johann Bach born?", "What is the birth date of Johann Bach?"),
+    ("What is the capital of Norway?", "Which city is Norway's capital?"),
+    ("Which company owns Skoda?", "Skoda belongs to which company?"),
+    ("What does Maria Silva do for a living?", "What is the job of Maria Silva?"),
+)
+REWRITE_TOKENS = 24
+# Nats a token by which the target may be less likely after another wording than after the edit's own prompt.
+MARGIN = 0.7
+
+
+def rewrites(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records: Sequence[EditRecord], count: int, seed: int
+) -> list[list[str]]:
+    """Let a model write each prompt `count` times in other words; those that keep the subject, each once."""
+    prompts = [_shown(record.prompt) for record in records for _ in range(count)]
+    seeds = [random.Random(f"{seed}/{place}").getrandbits(60) for place in range(len(prompts))]
+    longest = max(map(len, encode_prompts(tokenizer, list(dict.fromkeys(prompts)))))
+    texts = sample_continuations(model, tokenizer, prompts, seeds, length=longest + REWRITE_TOKENS, desc="Rewriting")
+    lines = iter(
+        text[len(prompt) :].strip().partition("\n")[0].strip() for text, prompt in zip(texts, prompts, strict=True)
+    )
+    kept = []
+    for record in records:
+        name, others = record.subject or "", [next(lines) for _ in range(count)]
+        kept.append(list(dict.fromkeys(text for text in others if name in text and is_question(text))))
+    return kept
+
+
+def asking_the_same(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    wordings: Sequence[Sequence[str]],
+    *,
+    tokens_per_batch: int = 2048,
+) -> list[list[str]]:
+    """Wordings after which the model finds the new target about as likely as after the edit's own prompt."""
+    # Of two questions that ask the same, a common answer is about as likely; after another question, much less so.
+    prompts = [text for record, texts in zip(records, wordings, strict=True) for text in (record.prompt, *texts)]
+    targets = [r.target_new for r, texts in zip(records, wordings, strict=True) for _ in (r.prompt, *texts)]
+    settings: dict[str, Any] = {"chat_template": True, "tokens_per_batch": tokens_per_batch, "desc": "Wordings"}
+    likely = score_pairs(model, tokenizer, prompts, targets, **settings).logprob
+    kept, begin = [], 0
+    for texts in wordings:
+        own, others = likely[begin], likely[begin + 1 : begin + 1 + len(texts)]
+        kept.append([text for text, other in zip(texts, others, strict=True) if other >= own - MARGIN])
+        begin += 1 + len(texts)
+    return kept
+
+
+def _shown(question: str) -> str:
+    blocks = [f"Question: {one}\nIn other words: {other}" for one, other in _EXAMPLES]
+    return "\n\n".join(
+        ["Each question is asked again in other words.", *blocks, f"Question: {question}\nIn other words:"]
+    )

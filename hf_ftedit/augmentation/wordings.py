@@ -1,0 +1,69 @@
+"""Wordings of an edit without a model: its own, the bank's, rephrasings; and what people write around a question."""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+
+from hf_ftedit.augmentation.relations import filled, relation_of
+from hf_ftedit.augmentation.rephrasing import rephrasings
+from hf_ftedit.data import EditRecord
+from hf_ftedit.models import asset
+
+_QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|did|can|tell|name)\b", re.I)
+
+
+def written_wordings(record: EditRecord) -> list[str]:
+    """Other wordings than the edit gives, without a model: of the bank of relations and by grammar, in turns."""
+    texts: list[str] = []
+    own = {record.prompt, *record.wordings}
+    if match := relation_of(record.prompt, record.subject):
+        kind = match.relation.questions if is_question(record.prompt) else match.relation.statements
+        others = match.relation.statements if kind is match.relation.questions else match.relation.questions
+        texts += [filled(template, match.phrase) for template in (*kind, *others[:2])]
+    moved = rephrasings(record.prompt, record.subject)
+    # The bank's are other words, and the rest other sentences.
+    mixed = [text for pair in zip(texts, moved, strict=False) for text in pair]
+    shorter = min(len(texts), len(moved))
+    return [text for text in dict.fromkeys([*mixed, *texts[shorter:], *moved[shorter:]]) if text not in own]
+
+
+def wrapped(text: str, rng: random.Random) -> str:
+    """`text` inside what people write around a question, or around an opening."""
+    return rng.choice(_wrappers()["questions" if is_question(text) else "statements"]).replace("{}", text)
+
+
+def is_question(text: str) -> bool:
+    """Tell a question or request from an opening to complete."""
+    return text.rstrip().endswith(("?", ".", "!", "？", "。")) or bool(_QUESTION_WORD.match(text))
+
+
+@lru_cache(maxsize=1)
+def _wrappers() -> dict[str, list[str]]:
+    return yaml.safe_load(Path(asset("wrappers.yaml")).read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def name_words() -> dict[str, list[str]]:
+    """Words by the kind of name that they can stand in: first and last names, companies, places, works."""
+    return yaml.safe_load(Path(asset("names.yaml")).read_text(encoding="utf-8"))["words"]
+
+
+_COMPANY = re.compile(
+    r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b"
+)
+
+
+def words_like(subject: str) -> list[str]:
+    """Words to put in place of one of a name's words, by what the name seems to be."""
+    words = name_words()
+    if _COMPANY.search(subject):
+        return [*words["company"], *words["last_names"]]
+    parts = subject.split()
+    if len(parts) in (2, 3) and all(part[:1].isupper() for part in parts) and parts[0] not in ("The", "A"):
+        return [*words["first_names"], *words["last_names"]]
+    return [*words["place"], *words["works"]]
