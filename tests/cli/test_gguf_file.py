@@ -1,15 +1,18 @@
 """A base model in GGUF through all verbs: what is saved names its file, without a path, and finds it again."""
 
 import json
+import os
 import re
 import shutil
+import sys
 
 import pytest
 import torch
 import yaml
+from loopback_hub import LoopbackHub, run
 from tiny import chat_tokenizer, eloquent, write_gguf
 
-from hf_ftedit import load_edited_model, load_model, load_tokenizer, open_edits
+from hf_ftedit import EditConfig, EditTrainer, load_edited_model, load_model, load_tokenizer, open_edits
 from hf_ftedit.cli.app import main
 from hf_ftedit.hub.folder import RECIPE_FILE
 from hf_ftedit.hub.markdown import visible
@@ -115,9 +118,48 @@ def test_it_is_continued_merged_and_augmented(home, monkeypatch):
     assert main(["augment", "--gguf_file", base, *rows]) == 0
 
 
+def test_a_model_that_was_loaded_brings_its_tokenizer(home, tmp_path):
+    settings = {"use_cpu": True, "bf16": False, "report_to": "none", "chat_template": True, "num_locality": 0}
+    args = EditConfig(output_dir=str(tmp_path), paraphrase_strategy="none", **settings)
+    trainer = EditTrainer(load_model(str(home / "tiny" / "tiny.Q8_0.gguf")), args, train_dataset=[EDITS["kz"]])
+    assert trainer.processing_class.chat_template and trainer.recipe["gguf_file"] == "tiny.Q8_0.gguf"
+
+
 def test_another_file_is_no_base_of_it(home, tmp_path, capsys):
     tokenizer = chat_tokenizer()
     write_gguf(tmp_path / "other.gguf", eloquent("llama", tokenizer), tokenizer, "F32")
     for flag in ("--gguf_file", "--model_name_or_path"):
         assert main(["verify", str(home / "a"), flag, str(tmp_path / "other.gguf")]) == 2
         assert "was trained on another base model (the weights differ)" in capsys.readouterr().err
+
+
+FROM_HUB = """
+import json, sys
+from huggingface_hub import HfApi
+from hf_ftedit import load_edited_model, open_edits
+from hf_ftedit.cli.app import main
+given = json.load(sys.stdin)
+HfApi().create_repo("user/tiny-gguf")
+commit = HfApi().upload_folder(repo_id="user/tiny-gguf", folder_path=given["folder"]).oid
+codes = [main([*given["train"], "--model_name_or_path", "user/tiny-gguf", "--gguf_file", "tiny.Q8_0.gguf"])]
+codes += [main(["verify", "from-hub"]), main(["verify", "from-hub", "--model_name_or_path", given["folder"]])]
+recipe, config = open_edits("from-hub").recipe, load_edited_model("from-hub")[0].config
+recipe = [recipe[name] for name in ("model_name_or_path", "gguf_file", "model_revision")]
+print(json.dumps({"codes": codes, "recipe": recipe, "commit": [commit, config._commit_hash]}))
+"""
+
+
+@pytest.mark.slow
+def test_a_file_of_the_hub_is_recorded_with_its_commit(home, tmp_path):
+    (tmp_path / "edits.jsonl").write_text(json.dumps(EDITS["kz"]))
+    args = ["train", "--edits", "edits.jsonl", "--chat_template", "--output_dir", "from-hub", *QUICK]
+    with LoopbackHub() as hub:
+        environment = {**hub.environment(tmp_path / "cache", "hf_write"), "PYTHONPATH": os.pathsep.join(sys.path)}
+        found = run(
+            f"import os; os.chdir({str(tmp_path)!r})" + FROM_HUB, environment, folder=str(home / "tiny"), train=args
+        )
+    commit = found["commit"][0]
+    assert found["codes"] == [0, 0, 0] and found["commit"] == [commit, commit]
+    assert found["recipe"] == ["user/tiny-gguf", "tiny.Q8_0.gguf", commit]
+    card = (tmp_path / "from-hub" / "README.md").read_text()
+    assert "base_model: user/tiny-gguf\n" in card and card.count("revision=revision, gguf_file=gguf_file") == 2
