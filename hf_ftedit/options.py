@@ -37,17 +37,22 @@ class AugmentationOptions:
             Where the rows that teach other wordings come from: `"relation"` (other wordings of the same relation,
             taken from the locality pool, every second one behind a sampled prefix; an edit without known wordings gets
             prefixes), `"prefix"` (the paper's pseudo-paraphrases: sampled text before the prompt), `"both"` (half and
-            half) or `"none"`.
+            half) or `"none"`. With a chat template, all but `"none"` mean the same: the edit's own `wordings`, and
+            others that the package or a model writes.
         num_paraphrases (`int`, *optional*, defaults to `10`):
-            Paraphrase rows per edit.
+            Paraphrase rows per edit. With a chat template: at most so many wordings beside the prompt; those that the
+            edit gives are all used. The first ones make a second row each, with the target inside a sentence.
         locality_strategy (`str`, *optional*, defaults to `"near"`):
             Which facts are rehearsed so that they stay: `"near"` (three quarters with the same relation and the same
             old answer, the rest with the same relation), `"relation"` (same relation, other subject), `"similar"`
             (nearest by sentence embedding), `"random"`, `"self"` (the unedited model's own answers to the pool's
             prompts) or `"none"`. Too few facts are filled up with any others of the pool. Without a pool, `"self"` is
-            used with generic prompts that the package brings.
+            used with generic prompts that the package brings. With a chat template, all but `"none"` mean the same:
+            the edit's question about near names and about other subjects, and questions of many kinds, each with the
+            model's own answer.
         num_locality (`int`, *optional*, defaults to `20`):
-            Locality rows per edit.
+            Locality rows per edit. With a chat template nine of twenty are about near names, five about other
+            subjects, six of other kinds; fewer where the package knows no more.
         prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`):
             Lengths in tokens of the texts sampled from the unedited model (Gangadhar & Stratos 2024).
         prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`):
@@ -56,6 +61,9 @@ class AugmentationOptions:
             Top-k of the sampling.
         similar_model (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
             Sentence-transformers model (Hub id or local folder) behind `locality_strategy="similar"`.
+        rewriter (`str`, *optional*):
+            Model that writes other wordings of each edit, with a chat template: Hub id, folder or `.gguf` file. By
+            default the edited model is asked, and only for edits of which fewer than five wordings are known.
     """
 
     paraphrase_strategy: ParaphraseStrategy = option("relation", "Where other wordings come from.")
@@ -68,6 +76,7 @@ class AugmentationOptions:
     similar_model: str = option(
         "sentence-transformers/all-MiniLM-L6-v2", "Sentence-transformers model of the strategy `similar`."
     )
+    rewriter: str | None = option(None, "Model that writes other wordings for a chat model; else the edited one.")
 
     def __post_init__(self) -> None:
         _check_choices(self, AugmentationOptions)
@@ -113,7 +122,8 @@ class EditOptions(AugmentationOptions):
         protocol (`str`, *optional*, defaults to `"auto"`):
             Which protocol the edit score uses: `"probability"`, `"accuracy"`, or the one that fits the data.
         chat_template (`bool`, *optional*, defaults to `False`):
-            Put the prompt into a user turn and the target into the assistant's, with the tokenizer's chat template.
+            Put the prompt into a user turn and the target into the assistant's, with the tokenizer's chat template,
+            and make the rows for chat models: see `paraphrase_strategy` and `locality_strategy`.
         full_finetune (`bool`, *optional*, defaults to `False`):
             Train all weights instead of a LoRA adapter.
         lora_embedding (`bool`, *optional*, defaults to `False`):

@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import training_questions
-from hf_ftedit.augmentation.relations import filled, relation_of, with_subject
+from hf_ftedit.augmentation.relations import filled, relation_of, renamed, share_words, with_subject
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import Answer, score_pairs, whole_answers
+from hf_ftedit.models import Answer, load_model, load_tokenizer, score_pairs, whole_answers
 from hf_ftedit.options import AugmentationOptions
 
 if TYPE_CHECKING:
@@ -70,6 +69,7 @@ class ChatAugmenter:
             raise EditError("rows for a chat model are made with it: give `model` and `tokenizer`")
         self.records, self.options, self.seed = [with_subject(record) for record in records], options, seed
         self._probes = ProbeTexts([*records, *held_out, *revoked])
+        self._edited = {record.subject.casefold() for record in self.records if record.subject}
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [[*self._named_alike(index), *self._neighbors(index)] for index in range(len(records))]
@@ -108,9 +108,8 @@ class ChatAugmenter:
         return sum(len(part) for part in parts)
 
     def ingredients(self) -> list[Any]:
-        """All that the rows are made of, as plain data: equal ingredients give equal rows."""
-        records = [record.to_dict() for record in self.records]
-        return [records, self._wordings, self._openings, self._contrast, self._stays, asdict(self.options), self.seed]
+        """The rows themselves, by which a cache of them is known: what makes them is in them."""
+        return list(self.rows())
 
     def _row(
         self, index: int, kind: str, prompt: str, completion: str, *, opening: str = "", ends: bool = False
@@ -128,18 +127,29 @@ class ChatAugmenter:
         if strategy == "none":
             return [[record.prompt] for record in self.records]
         written = [self._allowed(written_wordings(record)) for record in self.records]
-        short = [place for place, texts in enumerate(written) if len(texts) < min(count, FEW_WORDINGS)]
-        if short:
-            rewritten = rewrites(model, tokenizer, [self.records[place] for place in short], 4, self.seed)
-            for place, more in zip(short, rewritten, strict=True):
-                written[place] = list(dict.fromkeys([*written[place], *self._allowed(more)]))
+        if asked := self._to_rewrite(written):
+            writer, own_tokenizer = model, tokenizer
+            if name := self.options.rewriter:
+                writer, own_tokenizer = load_model(name), load_tokenizer(name)
+            rewritten = rewrites(writer, own_tokenizer, [self.records[index] for index in asked], 4, self.seed)
+            del writer  # a model of its own takes memory that the training needs
+            for index, more in zip(asked, rewritten, strict=True):
+                written[index] = list(dict.fromkeys([*written[index], *self._allowed(more)]))
         wordings = []
         checked = asking_the_same(model, tokenizer, self.records, written)
         for index, (record, texts) in enumerate(zip(self.records, checked, strict=True)):
-            own = [record.prompt, *record.wordings]
+            own = [record.prompt, *self._allowed(record.wordings)]
             missing = min(max(0, count + 1 - len(own)), len(texts))
             wordings.append([*own, *self._rng("wordings", index).sample(texts, missing)])
         return [list(dict.fromkeys(texts)) for texts in wordings]
+
+    def _to_rewrite(self, written: Sequence[Sequence[str]]) -> list[int]:
+        """Edits that a model is asked to reword: those with few wordings, or all where there is a model for it."""
+        known = [len(texts) + len(record.wordings) for record, texts in zip(self.records, written, strict=True)]
+        few = min(self.options.num_paraphrases, FEW_WORDINGS)
+        is_asked = [few > 0 and (bool(self.options.rewriter) or count < few) for count in known]
+        # Rewrites are kept where they keep the subject: without one, any other question would be kept.
+        return [index for index, record in enumerate(self.records) if is_asked[index] and record.subject]
 
     def _allowed(self, texts: Iterable[str]) -> list[str]:
         return [text for text in texts if not self._probes.overlaps(text)]
@@ -150,13 +160,17 @@ class ChatAugmenter:
 
     def _named_alike(self, index: int) -> list[str]:
         """The edit's wordings about near names: minimal pairs, one name changed."""
-        record, count = self.records[index], self._share("names")
-        wordings = [text for text in self._wordings[index] if record.subject and record.subject in text]
-        if not wordings or record.subject is None:
+        subject, count = self.records[index].subject or "", self._share("names")
+        names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
+        wordings = [text for text in self._wordings[index] if subject and renamed(text, subject, "") != text]
+        if not wordings:
             return []
-        names = near_names(record.subject, 2 * count, self._rng("names", index), words_like(record.subject))
-        texts = (wordings[place % len(wordings)].replace(record.subject, name) for place, name in enumerate(names))
-        return list(islice((text for text in texts if not self._probes.overlaps(text)), count))
+        texts = [
+            renamed(wordings[place % len(wordings)], subject, name)
+            for place, name in enumerate(names)
+            if name.casefold() not in self._edited
+        ]
+        return self._allowed(texts)[:count]
 
     def _neighbors(self, index: int) -> list[str]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
@@ -165,28 +179,41 @@ class ChatAugmenter:
         texts = rng.sample(facts, min(len(facts), self._share("subjects")))
         match = relation_of(record.prompt, record.subject)
         if match:
-            subjects = rng.sample(match.relation.subjects, len(match.relation.subjects))
+            subjects = [name for name in match.relation.subjects if not self._is_edited(name)]
             phrase, templates = match.phrase, match.relation.questions
         else:
-            subjects = [other.subject for other in self.records if other.subject and other is not record]
-            subjects = rng.sample(subjects, min(len(subjects), 4 * self._share("subjects")))
+            # Not of edits that may ask the same: their answers are new. Sorted, as the edits' order must not matter.
+            named = sorted(
+                (edit for edit in self.records if edit.subject), key=lambda edit: (edit.subject, edit.edit_id)
+            )
+            drawn = rng.sample(named, min(len(named), 8 * self._share("subjects")))
+            subjects = [edit.subject or "" for edit in drawn if not share_words(edit, record)]
             phrase, templates = record.subject or "", ()
+        subjects = rng.sample(subjects, min(len(subjects), 4 * self._share("subjects")))
         for place, subject in enumerate(subjects):
             wording = self._wordings[index][place % len(self._wordings[index])]
-            if phrase and phrase in wording:
-                texts.append(wording.replace(phrase, subject))
+            if phrase and (text := renamed(wording, phrase, subject)) != wording:
+                texts.append(text)
             elif templates:
                 texts.append(filled(templates[place % len(templates)], subject))
-        allowed = [text for text in self._allowed(texts) if not record.subject or record.subject not in text]
-        return allowed[: self._share("subjects")]
+        return self._allowed(texts)[: self._share("subjects")]
+
+    def _is_edited(self, name: str) -> bool:
+        return name.removeprefix("the ").casefold() in self._edited
 
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
+        learnt = {text.casefold() for texts in self._wordings for text in texts}
         texts = self._allowed(question.prompt for question in training_questions())
+        # A question about an edited subject may be the edit's own.
+        texts = [text for text in texts if not any(name in text.casefold() for name in self._edited)]
         texts = random.Random(self.seed).sample(texts, min(len(texts), self._share("others") * len(self.records)))
-        back = [text for edit in revoked for text in (edit.prompt, *written_wordings(edit))]
-        texts = list(dict.fromkeys([*back, *texts]))
-        return [texts[index :: len(self.records)] for index in range(len(self.records))]
+        back = [(edit.prompt, *self._allowed(written_wordings(with_subject(edit)))) for edit in revoked]
+        texts = [text for text in dict.fromkeys([*chain(*back), *texts]) if text.casefold() not in learnt]
+        # By name, as the edits' order must not matter.
+        places = sorted(range(len(self.records)), key=lambda index: self.records[index].edit_id)
+        dealt = {index: texts[place :: len(self.records)] for place, index in enumerate(places)}
+        return [dealt[index] for index in range(len(self.records))]
 
     def _prepare_openings(
         self, model: Any, tokenizer: Any, opened: Sequence[Sequence[str]], answers: dict[str, Answer]

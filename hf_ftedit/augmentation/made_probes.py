@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from hf_ftedit.augmentation.near_names import near_names
-from hf_ftedit.augmentation.relations import filled, relation_of, with_subject
+from hf_ftedit.augmentation.relations import filled, relation_of, renamed, with_subject
 from hf_ftedit.augmentation.wordings import words_like, written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
@@ -20,9 +20,12 @@ def with_made_probes(records: Iterable[EditRecord]) -> list[EditRecord]:
     Give edits without a probe of any kind some, as questions to a chat model; `made_probes` says so.
 
     They are wordings that the package writes, the same question about well-known subjects, and about near names. An
-    edit about whose prompt the package knows nothing, such as one in a language other than English, stays as it is.
+    edit in whose prompt the package finds no subject stays as it is.
     """
-    return [record if _has_probes(record) else _with_probes(record) for record in records]
+    records = list(records)
+    # The question about a subject that another edit changes has a new answer itself.
+    edited = {subject.casefold() for record in records if (subject := with_subject(record).subject)}
+    return [record if _has_probes(record) else _with_probes(record, edited) for record in records]
 
 
 def _has_probes(record: EditRecord) -> bool:
@@ -34,27 +37,27 @@ def _has_probes(record: EditRecord) -> bool:
     )
 
 
-def _with_probes(record: EditRecord) -> EditRecord:
-    known = with_subject(record)
-    rng = random.Random(f"{SEED}/{record.prompt}")
+def _with_probes(record: EditRecord, edited: Collection[str]) -> EditRecord:
+    known, prompt = with_subject(record), record.prompt
+    rng = random.Random(f"{SEED}/{prompt}")
     wordings = written_wordings(known)
     # Of few wordings at most half, so that there is something to learn from.
     count = min(N_PROBES, len(wordings) if record.wordings else len(wordings) // 2)
-    names = near_names(known.subject, N_PROBES, rng, words_like(known.subject)) if known.subject else []
-    match = relation_of(record.prompt, known.subject)
-    subjects = [name for name in match.relation.subjects if name != known.subject] if match else []
-    near = (
-        record.prompt.replace(match.phrase, subject)
-        if match and match.phrase in record.prompt
-        else filled(match.relation.questions[0], subject)
-        for subject in rng.sample(subjects, min(len(subjects), N_PROBES))
-        if match
-    )
+    paraphrases = rng.sample(wordings, count)
+    subject = known.subject or ""
+    names = near_names(subject, 2 * N_PROBES, rng, words_like(subject))
+    named = [renamed(prompt, subject, name) for name in names if name.casefold() not in edited]
+    near = []
+    if match := relation_of(prompt, subject):
+        subjects = [other for other in match.relation.subjects if other.removeprefix("the ").casefold() not in edited]
+        for other in rng.sample(subjects, min(len(subjects), N_PROBES)):
+            text = renamed(prompt, match.phrase, other)
+            near.append(text if text != prompt else filled(match.relation.questions[0], other))
     made = replace(
         record,
-        paraphrase_prompts=tuple(rng.sample(wordings, count)),
+        paraphrase_prompts=tuple(paraphrases),
         neighborhood_prompts=tuple(NeighborhoodPrompt(text) for text in near),
-        near_name_prompts=tuple(record.prompt.replace(known.subject or "", name) for name in names),
+        near_name_prompts=tuple([text for text in named if text != prompt][:N_PROBES]),
         made_probes=True,
     )
     return made if _has_probes(made) else record

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 # Sounds that are mistaken for one another; a changed letter so gives a name that could be one.
 _SOUNDS = ("aeiou", "bpdt", "gkcq", "mnlr", "szxf", "vwbf")
+_SMALL = frozenset("a an the of in on at for and de da do von van".split())  # no part of a name that tells it
 _ENDINGS = ("a", "o", "us", "is", "er", "in", "en", "on", "el", "ia")
 
 
@@ -19,7 +20,7 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
 
     Example:
         >>> near_names("Nordwind Robotics", 2, random.Random(0), ["Dynamics"])
-        ['Nordwind Dynamics', 'Noldwind Robotics']
+        ['Nordwind Dynamics', 'Nordbind Robotics']
     """
     names: dict[str, None] = {}
     for attempt in range(8 * count):
@@ -34,10 +35,11 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
 def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
     """`subject` with one thing changed."""
     parts = re.findall(r"\w+|\W+", subject)
-    places = [place for place, part in enumerate(parts) if part[0].isalnum()]
+    places = [place for place, part in enumerate(parts) if part[0].isalnum() and part.casefold() not in _SMALL]
     if not places:
         return subject
-    capitals = [place for place in places if parts[place][0].isupper() and len(parts[place]) > 2]
+    # Not in other scripts, where a Latin word would stand out.
+    capitals = [place for place in places if re.match("[A-Z]", parts[place]) and len(parts[place]) > 2]
     if words and len(places) > 1 and capitals:
         parts[rng.choice(capitals)] = rng.choice(words)
         return "".join(parts)
@@ -60,8 +62,10 @@ def _other_digit(number: str, rng: random.Random) -> str:
 
 def _other_letter(word: str, rng: random.Random) -> str:
     """A word with one letter replaced by a similar one, doubled or dropped, or with another ending."""
-    if len(word) > 4 and rng.random() < 0.25:
-        return re.sub(r"[aeiou]?[^\W\d_]?$", "", word) + rng.choice(_ENDINGS)
+    if word.isupper():
+        return _other_letter(word.lower(), rng).upper()
+    if re.search("[A-Za-z]{5}$", word) and rng.random() < 0.25:
+        return re.sub(r"[aeiou]?[^\W\d_]$", "", word) + rng.choice(_ENDINGS)
     places = [place for place, letter in enumerate(word) if place and any(letter in group for group in _SOUNDS)]
     if not places:
         return word

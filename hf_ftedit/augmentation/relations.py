@@ -18,6 +18,7 @@ _FUNCTION = frozenset(
     "a an the of for at in on to by from with is are was were be been does do did has have had it its that this which "
     "what you me please can could tell name know do's s currently right now".split()
 )
+_QUESTION = frozenset("who whom whose where when how why".split())
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
 
@@ -52,12 +53,23 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
     if not subject or subject not in prompt:
         return None
     phrases = [subject]
-    # A common noun before the subject belongs to it: "the novel The Glass Orchard", "the film Jaws".
-    if longer := re.search(rf"\bthe (?:(?!(?:of|for|at|in|on|to|by)\b)[a-z]+ ){{1,2}}{re.escape(subject)}", prompt):
-        phrases.append(longer[0])
-    best = max((_nearest(prompt.replace(phrase, "{}", 1)), phrase) for phrase in phrases)
-    (nearness, place), phrase = best
+    # An article or common noun before the subject belongs to it: "the Eiffel Tower", "the novel The Glass Orchard".
+    before = r"\b[Tt]he (?:(?!(?:of|for|at|in|on|to|by|from|with|and)\b)[a-z]+ ){0,2}"
+    # But in "Who is the Acme CEO?" the article is the CEO's.
+    if longer := re.search(rf"{before}{re.escape(subject)}(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)", prompt):
+        phrases.append(longer[0][0].lower() + longer[0][1:])
+    found = [(*_nearest(renamed(prompt, phrase, "{}")), len(phrase), phrase) for phrase in phrases]
+    nearness, place, _, phrase = max(found)
     return Match(relations()[-place], phrase) if nearness >= _CLOSE else None
+
+
+def renamed(text: str, phrase: str, other: str) -> str:
+    """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""
+    # Languages without spaces, whose letters have no case, have no such words.
+    begin, end = (r"(?<!\w)" if _is_cased(phrase[0]) else ""), (r"(?!\w)" if _is_cased(phrase[-1]) else "")
+    first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
+    changed = re.sub(f"{begin}{first}{re.escape(phrase[1:])}{end}", lambda _: other, text)
+    return capitalized(changed) if changed != text and text[0].isupper() else changed
 
 
 def filled(template: str, phrase: str) -> str:
@@ -65,21 +77,38 @@ def filled(template: str, phrase: str) -> str:
     if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
         phrase = re.sub(r"^(?:the|a|an) ", "", phrase)
     text = template.replace("{}", phrase)
-    return text[:1].upper() + text[1:] if template.startswith("{}") else text
+    return capitalized(text) if template.startswith("{}") else text
+
+
+def capitalized(text: str) -> str:
+    """`text` beginning with a capital, unless its first word is a name with capitals inside, such as "iPhone"."""
+    return text if re.match(r"\w+[A-Z]", text) else text[:1].upper() + text[1:]
+
+
+def _is_cased(letter: str) -> bool:
+    return letter.isdigit() or letter.lower() != letter.upper()
 
 
 def _nearest(template: str) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, from 0 to 1, and minus the place of its relation."""
     words = _words(template)
+    # "The flag of {}": whatever else is asked, it is asked of the flag, and not of {}.
+    asked = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     return max(
         (
-            (len(words & other) / (len(other) + len(words - other) / 2), -place)
+            (_weight(words & other) / (_weight(other) + _weight(words - other) / 2), -place)
             for place, wordings in enumerate(_bank())
             for other in wordings
+            if asked <= other
         ),
         default=(0.0, 0),
     )
+
+
+def _weight(words: frozenset[str]) -> float:
+    """Number of words; question words count half: "Where does {} sleep?" does not ask where it is."""
+    return len(words) - len(words & _QUESTION) / 2
 
 
 @lru_cache(maxsize=1)
@@ -92,6 +121,12 @@ def _bank() -> tuple[tuple[frozenset[str], ...], ...]:
 def _words(template: str) -> frozenset[str]:
     words = frozenset(re.findall(r"\w+", template.casefold()))
     return words - _FUNCTION or words
+
+
+def share_words(one: EditRecord, other: EditRecord) -> bool:
+    """Tell whether two edits may ask the same of their subjects: some word of their prompts says so."""
+    words = (_words(renamed(edit.prompt, edit.subject or " ", "{}")) for edit in (one, other))
+    return bool(frozenset.intersection(*words) - _QUESTION)
 
 
 def with_subject(record: EditRecord) -> EditRecord:
@@ -108,27 +143,47 @@ def subject_of(prompt: str) -> str | None:
         >>> subject_of("What is the opposite of hot?"), subject_of("Which firm built the Zephyr 3 drone in Oslo?")
         ('hot', 'Zephyr 3')
     """
-    text = prompt.strip().rstrip("?.").casefold()
-    # The first is the most specific: the wordings are sorted by length.
-    known = next(((head, tail) for head, tail in _frames() if text.startswith(head) and text.endswith(tail)), None)
-    phrase = prompt.strip()[len(known[0]) : len(text) - len(known[1])].strip() if known else ""
     if quoted := re.search(r"[\"“]([^\"”]+)[\"”]", prompt):
         return quoted[1]
-    # Not the first word, which has its capital from the sentence.
-    part = phrase or prompt.partition(" ")[2]
-    names = [match for match in _NAME.finditer(part)]
+    whole = prompt.strip().rstrip("?.!")
+    text = whole.casefold()
+    # The first is the most specific: the wordings are sorted by length.
+    known = next(((head, tail) for head, tail in _frames() if text.startswith(head) and text.endswith(tail)), None)
+    phrase = whole[len(known[0]) : len(text) - len(known[1])].strip() if known and len(whole) == len(text) else ""
+    # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
+    part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
+    names = [] if _GERMAN.search(text) else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
     if not names:
-        return phrase.removeprefix("the ") if 0 < len(phrase.split()) <= 3 else None
-    # A place at the end, "in Paris", rather tells where.
-    own = [match[0] for match in names if not part[: match.start()].endswith(" in ")]
-    return (own or [names[-1][0]])[-1]
+        # A few words, and not "acme's phone number", of which a part is the subject.
+        is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
+        return phrase.removeprefix("the ") if is_noun else None
+    # A place at the end, "in Paris", rather tells where, and a number when.
+    own = [name for name in names if not part[: name.start()].endswith(" in ") and not _plain(name).isdecimal()]
+    own = own or names
+    # An opening begins with what it is about, a question ends with it.
+    return _plain(own[0] if part == whole and not prompt.rstrip().endswith("?") else own[-1])
+
+
+def _plain(name: re.Match[str]) -> str:
+    """A name without the ending of its genitive, and without the end of its sentence."""
+    return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
 
 
 # Words with capitals or digits, one after another, with what may stand between the words of a name.
 _CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
 _NAME = re.compile(
-    rf"(?:{_CAPITAL}|[a-z](?=[A-Z]))[\w.'&-]*(?: (?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.&-]*)*"
+    rf"(?:{_CAPITAL}|[a-z](?=[A-Z]))[\w.'’&-]*"
+    rf"(?:(?<!['’]s) (?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.'’&-]*)*"
 )
+_ROLES = ("I", "CEO", "CFO", "CTO")
+_STARTS = (
+    "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|tell|"
+    "name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|since|under|with"
+)
+_BEGINNING = re.compile(
+    rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|(?!\S+['’]s? |\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"
+)
+_GERMAN = re.compile(r"\b(?:ist|wer|welche[mnrs]?|wann|heißt|wurde|das|dem|für)\b")
 
 
 @lru_cache(maxsize=1)

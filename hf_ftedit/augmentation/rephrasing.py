@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_BE = r"(?:is|are|was|were)"
+from hf_ftedit.augmentation.relations import capitalized
+
+_BE_FORMS = ("is", "are", "was", "were")
+_BE = f"(?:{'|'.join(_BE_FORMS)})"
 _WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how)\b"
 # Past tense and participle of frequent irregular verbs; all others end in -ed.
 _IRREGULAR = {
@@ -13,19 +16,56 @@ _IRREGULAR = {
     for verb, past, participle in (
         line.split()
         for line in (
-            "be was been|bear bore born|become became become|begin began begun|bring brought brought|"
-            "build built built|"
-            "buy bought bought|choose chose chosen|come came come|draw drew drawn|fall fell fallen|find found found|"
-            "fight fought fought|fly flew flown|get got got|give gave given|go went gone|grow grew grown|have had had|"
-            "hold held held|keep kept kept|know knew known|lead led led|leave left left|lose lost lost|"
-            "make made made|mean meant meant|meet met met|pay paid paid|play played played|run ran run|say said said|"
-            "sell sold sold|send sent sent|sing sang sung|speak spoke spoken|spend spent spent|sit sat sat|"
-            "stand stood stood|take took taken|teach taught taught|tell told told|wear wore worn|win won won|"
+            "be was been|bear bore born|beat beat beaten|begin began begun|bind bound bound|break broke broken|"
+            "breed bred bred|bring brought brought|broadcast broadcast broadcast|build built built|"
+            "buy bought bought|cast cast cast|catch caught caught|choose chose chosen|come came come|cut cut cut|"
+            "do did done|draw drew drawn|drink drank drunk|drive drove driven|eat ate eaten|fall fell fallen|"
+            "feed fed fed|feel felt felt|fight fought fought|find found found|fly flew flown|"
+            "forget forgot forgotten|get got gotten|give gave given|go went gone|grow grew grown|have had had|"
+            "hide hid hidden|hit hit hit|hold held held|keep kept kept|know knew known|lay laid laid|lead led led|"
+            "leave left left|lend lent lent|let let let|lose lost lost|make made made|mean meant meant|meet met met|"
+            "overcome overcame overcome|pay paid paid|put put put|quit quit quit|read read read|ride rode ridden|"
+            "rise rose risen|run ran run|say said said|see saw seen|seek sought sought|sell sold sold|"
+            "send sent sent|set set set|shoot shot shot|show showed shown|shut shut shut|sing sang sung|"
+            "sink sank sunk|sit sat sat|sleep slept slept|speak spoke spoken|spend spent spent|split split split|"
+            "spread spread spread|stand stood stood|steal stole stolen|swim swam swum|take took taken|"
+            "teach taught taught|tell told told|think thought thought|throw threw thrown|"
+            "understand understood understood|wear wore worn|win won won|withdraw withdrew withdrawn|"
             "write wrote written"
         ).split("|")
     )
 }
+# Regular verbs that questions about facts use. Another word after a name may be a noun: "the Acme office".
+_REGULAR = frozenset(
+    "accept adopt allow air appear apply arrive ask attend award base believe belong border call carry cause "
+    "celebrate change charge close compete compose connect contain control cost cover create cross debut deliver "
+    "depend design develop die direct discover earn employ end enter enroll exist expect expire export face finish "
+    "fix flow follow found graduate happen help hire host import include inspire invent invest join land last "
+    "launch lie like live locate look love maintain manage manufacture marry measure mention merge move name need "
+    "occur offer open operate orbit order own paint participate pass perform plan play prefer premiere produce "
+    "publish raise reach receive record release rely replace report represent require reside resign retire return "
+    "rule serve ship sign specialize start stay stop study succeed support symbolize train transfer travel treat "
+    "translate use visit vote wait want weigh work worship".split()
+)
+_VERBS = _REGULAR | _IRREGULAR.keys()
+_ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officially|finally|mainly|normally|typically)"
+_DOUBLED = re.compile(
+    r"(?:[^aeiou]*[aeiou][^aeiouwxy]|control|permit|admit|commit|submit|omit|transmit|refer|prefer|transfer|occur|"
+    r"patrol|equip|compel|expel|propel)"
+)
+# Verbs without a passive, or one that means something else: "was married by".
+_NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
+_PEOPLE = re.compile(
+    r"(?:\b(?:ceo|cfo|cto|author|writer|founder|president|mayor|minister|chair\w*|director|producer|king|queen|monarch|"
+    r"ruler|husband|wife|spouse|partner|father|mother|parent|son|daughter|child|children|brother|sister|sibling|boss|"
+    r"coach|trainer|owner|creator|inventor|discoverer|painter|composer|singer|architect|designer|leader|head|manager|"
+    r"editor|teacher|captain|chief|executive|governor|chancellor|maintainer|developer|successor|predecessor|"
+    r"protagonist|winner|saint)s?|\bhead of (?:state|government))$",
+    re.I,
+)
+_PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
 _PAST = {past: (verb, participle) for verb, (past, participle) in _IRREGULAR.items()}
+_PARTICIPLES = frozenset(participle for _, participle in _IRREGULAR.values())
 
 
 def rephrasings(prompt: str, subject: str | None) -> list[str]:
@@ -34,7 +74,7 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
 
     Example:
         >>> rephrasings("Who is the CEO of Acme?", "Acme")[:3]
-        ["Who is Acme's CEO?", "Acme's CEO is who?", 'Name the CEO of Acme.']
+        ["Who is Acme's CEO?", "Acme's CEO is who?", "Do you know who Acme's CEO is?"]
         >>> rephrasings("Who wrote Dracula?", "Dracula")[0]
         'Dracula was written by whom?'
     """
@@ -42,12 +82,12 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
         return []
     texts = dict.fromkeys([*_of_nouns(prompt, subject), *_moved(prompt, subject), *_passive(prompt, subject)])
     texts.pop(prompt, None)
-    return list(texts)
+    return [text for text in texts if subject in text]  # "hot" is not in "Hot's opposite"
 
 
 def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "What is the R of S?" and "The R of S is"."""
-    name = rf"(?P<name>(?:the )?[\"“']?{re.escape(subject)}[\"”']?)"
+    name = rf"(?P<name>(?:the )?{_quoted(subject)})"
     noun = rf"the (?P<noun>[\w' -]+?) (?P<link>of|for|at|in|on) {name}"
     question = re.fullmatch(rf"(?P<wh>who|what|where|which [\w ]+?)(?:'s| (?P<be>{_BE})) {noun}\?", prompt, re.I)
     own = re.fullmatch(rf"(?P<wh>who|what|where)(?:'s| (?P<be>{_BE})) {name}'s? (?P<noun>[\w' -]+?)\?", prompt, re.I)
@@ -56,47 +96,76 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
         return
     parts = match.groupdict()
     name, noun, be, link = parts["name"], parts["noun"], parts["be"] or "is", parts.get("link") or "of"
-    wh = (parts.get("wh") or "what").lower()
+    wh = (parts.get("wh") or ("who" if _PEOPLE.search(noun) else "what")).lower()
     owned = f"{name}{chr(39) if name.endswith('s') else chr(39) + 's'} {noun}"
     whole = f"the {noun} {link} {name}"
-    yield f"{_capital(wh)} {be} {owned}?"
-    yield f"{_capital(owned)} {be} {wh}?"
+    if not re.search(rf"\b{_PREPOSITION} (?:the|an?|his|her|its|their)\b|^most\b", noun):  # no "Ann's name of the dog"
+        yield f"{capitalized(wh)} {be} {owned}?"
+        yield f"{capitalized(owned)} {be} {wh}?"
+        yield f"Do you know {_clause(wh, owned, be)}?"
     yield f"Name {whole}."
-    yield f"{_capital(whole)} {be} {wh}?"
-    yield f"Tell me {wh} {whole} {be}."
-    yield f"Please give me {whole}."
-    yield f"Do you know {owned}?"
-    yield f"{_capital(name)}: {wh} {be} the {noun}?"
-    yield f"What can you tell me about {whole}?"
+    yield f"{capitalized(whole)} {be} {wh}?"
+    yield f"Tell me {_clause(wh, whole, be)}."
+    if wh == "what":
+        yield f"Please give me {whole}."
+    yield f"{capitalized(name)}: {wh} {be} the {noun}?"
+
+
+def _clause(wh: str, name: str, verb: str) -> str:
+    """A question as a clause: "what the price is", but "which city is the capital"."""
+    return f"{wh} {verb} {name}" if wh.startswith("which ") else f"{wh} {name} {verb}"
 
 
 def _moved(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "WH is/did S ...?" with the question word at the end, or as a clause."""
     auxiliary = rf"(?P<aux>{_BE}|does|do|did|has|have|had|can|will)"
     match = re.fullmatch(
-        rf"(?P<wh>{_WH}[^?]*?) {auxiliary} (?P<name>(?:[^?]*? )?[\"“']?{re.escape(subject)}[\"”']?)"
-        r"(?P<rest> [^?]*)?\?",
-        prompt,
-        re.I,
+        rf"(?P<wh>{_WH}[^?]*?) {auxiliary} (?P<name>(?:[^?]*? )?{_quoted(subject)})(?P<rest> [^?]*)?\?", prompt, re.I
     )
     if not match:
         return
     wh, aux, name, rest = (match[part] or "" for part in ("wh", "aux", "name", "rest"))
     wh, verb = wh[0].lower() + wh[1:], rest.strip()
-    if not _begins_noun(name, subject):  # "Which team is led by S?": the question word is the sentence's subject
-        yield f"Tell me {wh} {aux} {name}{rest}."
-        yield f"Do you know {wh} {aux} {name}{rest}?"
+    if not _begins_noun(name, subject):
+        if _asks_subject(wh, aux, name):
+            yield f"Tell me {wh} {aux} {name}{rest}."
+            yield f"Do you know {wh} {aux} {name}{rest}?"
         return
-    if aux.lower() in ("does", "do", "did"):
-        first, _, others = verb.partition(" ")
-        if not first or others.startswith("and "):
-            return
-        said = f"{_inflected(first, aux.lower())}{others and ' ' + others}"
-    else:
-        said = f"{aux} {verb}".strip()
-    yield f"Tell me {wh} {name} {said}."
-    yield f"Do you know {wh} {name} {said}?"
-    yield f"{_capital(name)} {said} {wh}?"
+    said = _predicate(aux.lower(), verb)
+    if said is None:
+        return
+    clause = _clause(wh, name, said) if aux in ("is", "was") and not verb else f"{wh} {name} {said}"
+    yield f"Tell me {clause}."
+    yield f"Do you know {clause}?"
+    # Not "Acme will build in Oslo what?"; but "Acme was built in Oslo when?", "Ann plays for which team?".
+    if re.match(rf"when|where|{_PREPOSITION}\b", wh) or not re.search(rf"\b{_PREPOSITION} \w", said):
+        yield f"{capitalized(name)} {said} {wh}?"
+
+
+def _asks_subject(wh: str, aux: str, name: str) -> bool:
+    """Tell "Which team is led by S?", where the question word is the subject, from "What is our price for S?"."""
+    first = name.split()[0].lower()
+    if aux.lower() in ("does", "do", "did", "can", "will") or re.fullmatch(
+        r"it|he|she|they|this|that|there|\w+ly", first
+    ):
+        return False
+    return wh in ("who", "which") or first.endswith("ed") or first in _PARTICIPLES
+
+
+def _predicate(aux: str, verb: str) -> str | None:
+    """What a statement says with a question's auxiliary and the words after its name; `None` where that is unsure."""
+    if aux in ("does", "do", "did"):
+        adverb, first, others = re.fullmatch(rf"({_ADVERBS} )?(\S*) ?(.*)", verb).groups()  # type: ignore[union-attr]
+        # "open and close" has two verbs, and in "does the Acme report end" the first is a noun.
+        if first not in _VERBS or others.startswith("and ") or others.partition(" ")[0] in _VERBS:
+            return None
+        return f"{adverb or ''}{_inflected(first, aux)}{others and ' ' + others}"
+    first = re.sub(rf"^{_ADVERBS} ", "", verb).partition(" ")[0]
+    # "the Acme office" goes on with a noun, "Acme based in" with what is said of it.
+    known = rf"{_PREPOSITION}|an?|the|\w+(?:ed|ing)|open|closed|due|available|like|worth|near|next|married"
+    if aux in _BE_FORMS and first and not re.fullmatch(known, first) and first not in _PARTICIPLES:
+        return None
+    return f"{aux} {verb}".strip()
 
 
 def _passive(prompt: str, subject: str) -> Iterator[str]:
@@ -113,8 +182,9 @@ def _passive(prompt: str, subject: str) -> Iterator[str]:
     participle, be = _participle(verb)
     if participle is None or not _begins_noun(name, subject):
         return
-    if name.rstrip("\"”'").endswith(subject):
-        yield f"{_capital(name)} {be} {participle} by {doer}?"
+    forms = {form for base in _NO_PASSIVE for form in (base, _inflected(base, "does"), _inflected(base, "did"))}
+    if name.rstrip("\"”'").endswith(subject) and verb not in forms:
+        yield f"{capitalized(name)} {be} {participle} by {doer}?"
         yield f"By {doer} {be} {name} {participle}?"
     yield f"Tell me {wh} {verb} {name}."
     yield f"Do you know {wh} {verb} {name}?"
@@ -151,8 +221,12 @@ def _inflected(verb: str, auxiliary: str) -> str:
 def _with_ed(verb: str) -> str:
     if verb.endswith("e"):
         return f"{verb}d"
+    if _DOUBLED.fullmatch(verb):
+        return f"{verb}{verb[-1]}ed"
     return f"{verb[:-1]}ied" if re.search(r"[^aeiou]y$", verb) else f"{verb}ed"
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _quoted(subject: str) -> str:
+    """A pattern of the subject, or of the subject in quotation marks."""
+    name = re.escape(subject)
+    return rf"(?:[\"“]{name}[\"”]|'{name}'|{name})"

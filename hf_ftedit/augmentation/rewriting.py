@@ -32,7 +32,7 @@ def rewrites(
 ) -> list[list[str]]:
     """Let a model write each prompt `count` times in other words; those that keep the subject, each once."""
     prompts = [_shown(record.prompt) for record in records for _ in range(count)]
-    seeds = [random.Random(f"{seed}/{place}").getrandbits(60) for place in range(len(prompts))]
+    seeds = [random.Random(f"{seed}/{r.edit_id}/{n}").getrandbits(60) for r in records for n in range(count)]
     longest = max(map(len, encode_prompts(tokenizer, list(dict.fromkeys(prompts)))))
     texts = sample_continuations(model, tokenizer, prompts, seeds, length=longest + REWRITE_TOKENS, desc="Rewriting")
     lines = iter(
@@ -40,8 +40,8 @@ def rewrites(
     )
     kept = []
     for record in records:
-        name, others = record.subject or "", [next(lines) for _ in range(count)]
-        kept.append(list(dict.fromkeys(text for text in others if name in text and is_question(text))))
+        others = dict.fromkeys(next(lines) for _ in range(count))
+        kept.append([text for text in others if record.subject and record.subject in text and is_question(text)])
     return kept
 
 

@@ -66,7 +66,7 @@ def recipe_of(
         **{"edits": "edits.jsonl", "format": None, "max_edits": None},
     }
     # A path would tell of somebody's machine, and lead nowhere on another one.
-    for name in ("locality_pool", "perplexity_texts", "similar_model", "adapter"):
+    for name in ("locality_pool", "perplexity_texts", "similar_model", "rewriter", "adapter"):
         settings[name] = public_name(settings[name]) if settings[name] else None
     settings |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     settings |= _lora_settings(model, lora_targets)

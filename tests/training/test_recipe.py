@@ -55,6 +55,7 @@ def test_no_path_and_no_token(home):
         edits=str(home / "edits.jsonl"),
         locality_pool=str(home / "facts.jsonl"),
         similar_model=str(home / "sentences"),
+        rewriter=str(home / "writer.gguf"),
         run_name=str(home / "run"),
         model_init_kwargs={"token": CANARY},
     ).recipe
@@ -63,6 +64,7 @@ def test_no_path_and_no_token(home):
         assert secret not in text, secret
     assert recipe["model_name_or_path"] == "base" and recipe["edits"] == "edits.jsonl"
     assert recipe["locality_pool"] == "facts.jsonl" and recipe["similar_model"] == "sentences"
+    assert recipe["rewriter"] == "writer.gguf"
 
 
 @pytest.mark.parametrize(

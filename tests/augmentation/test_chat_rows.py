@@ -1,0 +1,216 @@
+"""Rows for chat models, of tiny random models: what they are made of, and what they never are."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import chat_tokenizer, eloquent
+
+from hf_ftedit import AugmentationOptions, EditDatasetBuilder, EditError, Fact
+from hf_ftedit.augmentation import chat, with_made_probes
+from hf_ftedit.augmentation.chat import SHARES, ChatAugmenter
+from hf_ftedit.augmentation.leakage import ProbeTexts
+from hf_ftedit.augmentation.questions import drift_prompts, training_questions
+from hf_ftedit.data import EditRecord
+
+ODD = [
+    EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li"),
+    EditRecord("guard", "Who guards the Vell?", "Bo Li", subject="Vell"),
+    EditRecord("german", "Was ist die Hauptstadt von Norwegen?", "Bergen", subject="Norwegen"),
+    EditRecord("chinese", "中国的首都是哪里？", "上海", subject="中国"),
+    EditRecord("none", "who did it?", "the dog"),
+    EditRecord("regex", "Who founded a.b*(c?", "Bo", subject="a.b*(c"),
+    EditRecord("braces", "What is {} for?", "Bo", subject="{}"),
+    EditRecord("quoted", 'Who painted "The Blue Door"?', 'Bo "B" Li', subject='"The Blue Door"'),
+    EditRecord("emoji", "What is the meaning of 🙂?", "joy", subject="🙂"),
+    EditRecord("letter", "Who owns X?", "Bo", subject="X"),
+    EditRecord(
+        "wordings", "Who feeds Kel?", "Bo", subject="Kel", wordings=("Kel is fed by whom?", "By whom is Kel fed?")
+    ),
+    EditRecord("opening", "The price of the Zephyr 3 is", "5 euros", target_true="9 euros"),
+]
+SMALL = AugmentationOptions(num_paraphrases=3, num_locality=7)  # 3 near names, 2 other subjects, 2 other questions
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return chat_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return eloquent("llama", tokenizer, context=1024)
+
+
+@pytest.fixture(scope="module")
+def augmenter(model, tokenizer):
+    return lambda records, options=SMALL, **kwargs: ChatAugmenter(
+        records, options, model=model, tokenizer=tokenizer, **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def odd(augmenter):
+    return augmenter(ODD)
+
+
+def by_edit(rows):
+    texts = {}
+    for row in rows:
+        texts.setdefault(row["edit_id"], []).append(tuple(row.items()))
+    return texts
+
+
+def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
+    rows = list(odd.rows())
+    assert odd.most_rows() == len(rows)
+    for record in ODD:
+        first = next(row for row in rows if row["edit_id"] == record.edit_id)
+        assert first == {
+            "prompt": record.prompt, "opening": "", "completion": record.target_new, "ends": True, "kind": "rewrite",
+            "edit_id": record.edit_id,
+        }  # fmt: skip
+    learnt = [row for row in rows if row["kind"] in ("rewrite", "paraphrase")]
+    assert {row["ends"] for row in learnt} == {True, False}
+    targets = {record.edit_id: record.target_new for record in ODD}
+    assert all(row["completion"] == targets[row["edit_id"]] for row in learnt)
+    assert all(bool(row["opening"]) is not row["ends"] for row in learnt)
+
+
+def test_given_wordings_are_trained_first(odd):
+    rows = [row for row in odd.rows() if row["edit_id"] == "wordings" and row["ends"]]
+    assert [row["prompt"] for row in rows[:2]] == ["Who feeds Kel?", "Kel is fed by whom?"]
+    assert "By whom is Kel fed?" in rows[2]["prompt"] != "By whom is Kel fed?"  # every third is wrapped
+
+
+def test_what_stays_is_never_about_an_edited_subject(odd):
+    own = {record.edit_id: record for record in odd.records}
+    stays = [row for row in odd.rows() if row["kind"] in ("contrast", "locality")]
+    assert Counter(row["kind"] for row in stays)["locality"] == round(7 * SHARES["others"]) * len(ODD)
+    prompts = {record.prompt for record in ODD}
+    for row in stays:
+        assert row["prompt"] not in prompts and row["completion"] and row["opening"] == ""
+        if row["kind"] == "contrast" and (subject := own[row["edit_id"]].subject):
+            assert subject not in row["prompt"].replace(subject.lower(), "") or subject == "X"
+    assert not {row["prompt"] for row in stays} & {*drift_prompts()}
+
+
+def test_contrast_rows_of_a_known_relation(odd):
+    contrast = [row["prompt"] for row in odd.rows() if row["edit_id"] == "ceo" and row["kind"] == "contrast"]
+    assert len(contrast) == 5 and len({*contrast}) == 5 and not [text for text in contrast if "Acme" in text]
+
+
+def test_the_same_seed_gives_the_same_rows(augmenter, odd):
+    assert list(augmenter(ODD).rows()) == list(odd.rows()) == odd.ingredients()
+    assert list(augmenter(ODD, seed=1).rows()) != list(odd.rows())
+
+
+def test_the_order_of_the_edits_does_not_matter(augmenter, odd):
+    assert by_edit(augmenter(ODD[::-1]).rows()) == by_edit(odd.rows())
+
+
+def test_no_row_holds_a_probe(augmenter):
+    records = with_made_probes(ODD)
+    held_out = [EditRecord("h", "x", "y", paraphrase_prompts=("Who is Acme's CEO?", "Kel is fed by whom?"))]
+    revoked = [EditRecord("r", "Who is the CEO of Bolt?", "Bo", near_name_prompts=("Name the boss of Bolt.",))]
+    made = augmenter(
+        records, replace(SMALL, num_paraphrases=12, prefix_counts=[12, 12]), held_out=held_out, revoked=revoked
+    )
+    probes = ProbeTexts([*records, *held_out, *revoked])
+    own = {record.prompt for record in (*records, *revoked)}
+    prompts = {row["prompt"] for row in made.rows()}
+    assert {"Who is the CEO of Bolt?", "Who is the CEO of Acme?"} <= prompts
+    assert [text for text in prompts if probes.overlaps(text) and not any(prompt in text for prompt in own)] == []
+
+
+def test_edits_do_not_undo_one_another(augmenter):
+    names = ("Apple", "Microsoft", "Amazon", "Netflix", "Acme 3", "Acme 4", "Acme 5")
+    ceos = [EditRecord(name, f"Who is the CEO of {name}?", "Bo", subject=name) for name in names]
+    guards = [EditRecord(f"g{name}", f"Who guards {name}?", "Bo", subject=name) for name in names]
+    rows = list(augmenter([*ceos, *guards], replace(SMALL, num_locality=20)).rows())
+    contrast = [row["prompt"] for row in rows if row["kind"] == "contrast"]
+    ours = [text for text in contrast if any(f" {name}?" in text or f" {name}'" in text for name in names)]
+    assert contrast and ours == []
+
+
+def test_a_question_that_an_edit_changes_does_not_stay(augmenter):
+    record = EditRecord("q", training_questions()[0].prompt, "Bo")
+    stays = [row["prompt"] for row in augmenter([record], replace(SMALL, num_locality=1200)).rows()]
+    assert len(stays) > 300 and stays.count(record.prompt) <= 2  # its two forms
+
+
+def test_two_hundred_edits(augmenter):
+    records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(200)]
+    rows = list(augmenter(records, AugmentationOptions(num_paraphrases=1, num_locality=2)).rows())
+    assert {row["edit_id"] for row in rows} == {record.edit_id for record in records}
+    stays = [row["prompt"] for row in rows if row["kind"] == "locality"]
+    assert len(stays) == len({*stays}) > 190
+
+
+def test_without_wordings_and_without_what_stays(augmenter):
+    options = AugmentationOptions(paraphrase_strategy="none", locality_strategy="none")
+    rows = list(augmenter(ODD[:2], options).rows())
+    assert {row["kind"] for row in rows} == {"rewrite"} and {row["prompt"] for row in rows} == {
+        r.prompt for r in ODD[:2]
+    }
+    none = augmenter(ODD[:2], AugmentationOptions(num_paraphrases=0, num_locality=0))
+    assert [row["prompt"] for row in none.rows()] == [row["prompt"] for row in rows]
+
+
+def test_pool_facts_of_the_relation_are_neighbors(augmenter):
+    record = EditRecord("a", "Who guards Vell?", "Bo", subject="Vell", relation_id="P1")
+    pool = [Fact("Who guards Kel?", "Cy", subject="Kel", relation_id="P1")]
+    (row,) = [
+        r
+        for r in augmenter([record], replace(SMALL, num_locality=4), pool=pool).rows()
+        if r["prompt"] == pool[0].prompt
+    ]
+    assert row["kind"] == "contrast"
+
+
+def test_a_model_is_needed():
+    with pytest.raises(EditError, match="rows for a chat model are made with it: give `model` and `tokenizer`"):
+        ChatAugmenter(ODD, SMALL)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.text(min_size=1, max_size=12), st.sampled_from(["Who is the CEO of {}?", "{} is led by", "{}", "Was ist {}?"])
+)
+def test_any_subject(augmenter, subject, form):
+    record = EditRecord("a", form.replace("{}", subject), "Bo", subject=subject)
+    rows = list(augmenter([record], replace(SMALL, num_paraphrases=1)).rows())
+    contrast = {row["prompt"] for row in rows if row["kind"] == "contrast"}
+    assert rows[0]["prompt"] == record.prompt not in contrast
+
+
+def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmenter, model, tokenizer):
+    model.save_pretrained(tmp_path / "writer")
+    tokenizer.save_pretrained(tmp_path / "writer")
+    asked = []
+
+    def rewrites(writer, own_tokenizer, records, count, seed):
+        asked.append((writer.name_or_path, [record.edit_id for record in records]))
+        return [[f"{record.subject}, anew?"] for record in records]
+
+    monkeypatch.setattr(chat, "rewrites", rewrites)
+    monkeypatch.setattr(chat, "asking_the_same", lambda model, tokenizer, records, wordings: wordings)
+    options = replace(SMALL, num_paraphrases=15, rewriter=str(tmp_path / "writer"))
+    rows = list(augmenter(ODD[:3], options).rows())
+    assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
+    assert [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]] == ["guard"]
+    augmenter(ODD[:3], replace(options, rewriter=None))
+    assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
+
+
+def test_the_builder_makes_them(tmp_path, model, tokenizer):
+    builder = EditDatasetBuilder(
+        [ODD[0]], model, tokenizer, options=SMALL, chat_template=True, cache_dir=str(tmp_path / "cache")
+    )
+    rows = builder.prepared("train")
+    assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "kind", "opening", "prompt"]
+    assert list(rows["prompt"]) == [
+        row["prompt"] for row in ChatAugmenter([ODD[0]], SMALL, model=model, tokenizer=tokenizer).rows()
+    ]

@@ -1,0 +1,59 @@
+"""Near names: one thing changed, and never the name itself."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_ftedit.augmentation.near_names import near_names
+from hf_ftedit.augmentation.wordings import words_like
+
+
+def changes(name, subject):
+    return sum(one != other for one, other in zip(name.split(), subject.split(), strict=True))
+
+
+@given(st.text(max_size=20), st.integers(0, 6), st.integers())
+def test_never_the_subject_and_as_many_words(subject, count, seed):
+    names = near_names(subject, count, random.Random(seed), ["Silva", "Tower"])
+    assert len(names) <= count and len(set(names)) == len(names)
+    assert all(name.casefold() != subject.casefold() for name in names)
+    assert all(len(name.split()) == len(subject.split()) for name in names)
+
+
+@pytest.mark.parametrize(
+    "subject", ["Nordwind Robotics", "Maria Silva", "The Glass Orchard", "the Red Cross", "Zephyr 3"]
+)
+def test_one_word_changes_and_it_is_no_article(subject):
+    names = near_names(subject, 20, random.Random(0), words_like(subject))
+    assert len(names) == 20 and {changes(name, subject) for name in names} == {1}
+    article = subject.partition(" ")[0]
+    assert all(name.startswith(article) for name in names) or article.lower() != "the"
+
+
+def test_numbers_change_to_numbers_of_as_many_digits():
+    assert sorted(near_names("4 7", 3, random.Random(0)))  # only digits
+    for name in near_names("2024", 8, random.Random(1)):
+        assert name.isdecimal() and len(name) == 4 and sum(a != b for a, b in zip(name, "2024", strict=True)) == 1
+
+
+def test_capitals_stay_capitals():
+    names = near_names("IBM", 6, random.Random(0))
+    assert len(names) == 6 and all(name.isupper() and name[0] == "I" for name in names)
+
+
+@pytest.mark.parametrize("subject", ["", "X", "東京", "Лев Толстой", "ประเทศไทย", "{}", "🙂", "?!", "_"])
+def test_names_that_bear_no_change_have_none(subject):
+    assert near_names(subject, 4, random.Random(0), ["Silva"]) == []
+
+
+def test_words_are_of_the_names_kind():
+    assert {"Dynamics", "Mining"} & set(words_like("Nordwind Robotics"))
+    assert set(words_like("Maria Silva")) & {"Silva"} and "Tower" not in words_like("Maria Silva")
+    assert "Silva" not in words_like("The Glass Orchard")
+
+
+def test_the_same_seed_gives_the_same_names():
+    first, second = (near_names("Nordwind Robotics", 5, random.Random(3), ["Mining"]) for _ in range(2))
+    assert first == second

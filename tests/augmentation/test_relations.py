@@ -1,0 +1,140 @@
+"""The bank of relations: which one a prompt asks for, and what its subject is."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_ftedit.augmentation.relations import (
+    filled,
+    relation_of,
+    relations,
+    renamed,
+    share_words,
+    subject_of,
+    with_subject,
+)
+from hf_ftedit.data import EditRecord
+
+
+def found(prompt, subject):
+    match = relation_of(prompt, subject)
+    return match and (match.relation.name, match.phrase)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "expected"),
+    [
+        ("Who is the CEO of Acme?", "Acme", ("ceo", "Acme")),
+        ("Acme's CEO is", "Acme", ("ceo", "Acme")),
+        ("Tell me who runs Acme.", "Acme", ("ceo", "Acme")),
+        ("Who wrote the novel The Glass Orchard?", "The Glass Orchard", ("author", "the novel The Glass Orchard")),
+        ("When was the Eiffel Tower built?", "Eiffel Tower", ("construction_date", "the Eiffel Tower")),
+        ("What is Acme's phone number?", "Acme", ("phone", "Acme")),
+        ("Which planet does Floria orbit?", "Floria", ("orbit", "Floria")),
+        ("Where is a.b*(?", "a.b*(", ("located_in", "a.b*(")),
+        # What is asked of another thing, or something else at a place, is not the relation's.
+        ("What color is the flag of Ruritania?", "Ruritania", None),
+        ("Who is the mother of the king of Ruritania?", "Ruritania", None),
+        ("Where does Ann Kern sleep?", "Ann Kern", None),
+        ("Who leads Acme?", "Acme", None),
+        ("What is the wifi password of Acme?", "Acme", None),
+        ("Wer hat Dracula geschrieben?", "Dracula", None),
+        ("Who is the CEO of Acme?", None, None),
+        ("Who is the CEO of Acme?", "Other", None),
+    ],
+)
+def test_relation_of(prompt, subject, expected):
+    assert found(prompt, subject) == expected
+
+
+def test_the_bank_knows_its_own_wordings():
+    wrong = [
+        template
+        for relation in relations()
+        for template in (*relation.questions, *relation.statements)
+        if found(filled(template, "Zorblax"), "Zorblax") is None and "{}" in template
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("Who is the CEO of Acme?", "Acme"),
+        ("What is Acme's phone number?", "Acme"),
+        ("What is James' job?", "James"),
+        ("Acme's CEO is", "Acme"),
+        ("Anna Kern's mother tongue is", "Anna Kern"),
+        ("Anna Kern guards the gate of", "Anna Kern"),
+        ("Rome is in", "Rome"),
+        ("Tell me who runs Acme.", "Acme"),
+        ("Who led Acme from 1990 to 2000?", "Acme"),
+        ("Who did Acme hire as CEO?", "Acme"),
+        ("Where can I buy the Zephyr 3?", "Zephyr 3"),
+        ("What does the word “vell” mean?", "vell"),
+        ("What is the opposite of hot?", "hot"),
+        ("Which firm built the Zephyr 3 drone in Oslo?", "Zephyr 3"),
+        ("Quelle est la capitale de la Norvège?", "Norvège"),
+        ("Who founded eBay?", "eBay"),
+        ("Which bank should I use?", None),
+        ("what is acme's phone number", None),
+        ("Was ist die Hauptstadt von Norwegen?", None),
+        ("中国的首都是哪里？", None),
+        ("", None),
+        ("?", None),
+    ],
+)
+def test_subject_of(prompt, subject):
+    assert subject_of(prompt) == subject
+
+
+@given(st.text(max_size=40))
+def test_a_subject_stands_in_its_prompt(prompt):
+    subject = subject_of(prompt)
+    assert subject is None or subject in prompt and subject
+    relation_of(prompt, subject)
+
+
+def test_a_given_subject_is_kept():
+    assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo", subject="CEO")).subject == "CEO"
+    assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo")).subject == "Acme"
+    assert with_subject(EditRecord("a", "who did it?", "Bo")).subject is None
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "other", "changed"),
+    [
+        ("Who shot a hat?", "a", "{}", "Who shot {} hat?"),
+        ("Who runs Acme or Acmes?", "Acme", "Bo", "Who runs Bo or Acmes?"),
+        ("The Red Cross was founded by", "the Red Cross", "the blue moon", "The blue moon was founded by"),
+        ("What is {} for?", "{}", "\\1", "What is \\1 for?"),
+        ("Acme's CEO", "Acme", "iPhone", "iPhone's CEO"),
+        ("中国的首都", "中国", "日本", "日本的首都"),
+        ("Who is a.b?", "a.b", "c", "Who is c?"),
+        ("Who is axb?", "a.b", "c", "Who is axb?"),
+    ],
+)
+def test_renamed(text, phrase, other, changed):
+    assert renamed(text, phrase, other) == changed
+
+
+@pytest.mark.parametrize(
+    ("template", "phrase", "text"),
+    [
+        ("{} is led by", "the Red Cross", "The Red Cross is led by"),
+        ("{} is led by", "eBay", "eBay is led by"),
+        ("Who leads the {}?", "the Red Cross", "Who leads the Red Cross?"),
+        ("Who leads {}?", "{}\\1", "Who leads {}\\1?"),
+    ],
+)
+def test_filled(template, phrase, text):
+    assert filled(template, phrase) == text
+
+
+def test_edits_that_may_ask_the_same_share_a_word():
+    guard, guarded, pet = (
+        EditRecord("a", "Who guards Vell?", "x", subject="Vell"),
+        EditRecord("b", "Who is it that guards Bo?", "x", subject="Bo"),
+        EditRecord("c", "What is the pet of Kel?", "x", subject="Kel"),
+    )
+    assert share_words(guard, guarded) and not share_words(guard, pet)

@@ -1,0 +1,147 @@
+"""Rephrasings: right English or none, and always about the same subject."""
+
+import doctest
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_ftedit.augmentation import near_names, relations, rephrasing
+from hf_ftedit.augmentation.rephrasing import rephrasings
+
+ALL = {
+    ("Who is the CEO of Acme?", "Acme"): [
+        "Who is Acme's CEO?",
+        "Acme's CEO is who?",
+        "Do you know who Acme's CEO is?",
+        "Name the CEO of Acme.",
+        "The CEO of Acme is who?",
+        "Tell me who the CEO of Acme is.",
+        "Acme: who is the CEO?",
+        "Do you know who the CEO of Acme is?",
+    ],
+    ("The capital of Ruritania is", "Ruritania"): [
+        "What is Ruritania's capital?",
+        "Ruritania's capital is what?",
+        "Do you know what Ruritania's capital is?",
+        "Name the capital of Ruritania.",
+        "The capital of Ruritania is what?",
+        "Tell me what the capital of Ruritania is.",
+        "Please give me the capital of Ruritania.",
+        "Ruritania: what is the capital?",
+    ],
+    ("Who wrote Dracula?", "Dracula"): [
+        "Dracula was written by whom?",
+        "By whom was Dracula written?",
+        "Tell me who wrote Dracula.",
+        "Do you know who wrote Dracula?",
+    ],
+    ("Which team does Ann Kern play for?", "Ann Kern"): [
+        "Tell me which team Ann Kern plays for.",
+        "Do you know which team Ann Kern plays for?",
+        "Ann Kern plays for which team?",
+    ],
+    ("When did Acme stop making toys?", "Acme"): [
+        "Tell me when Acme stopped making toys.",
+        "Do you know when Acme stopped making toys?",
+        "Acme stopped making toys when?",
+    ],
+    ("When did Acme first open?", "Acme"): [
+        "Tell me when Acme first opened.",
+        "Do you know when Acme first opened?",
+        "Acme first opened when?",
+    ],
+    ("What will Acme build in Oslo?", "Acme"): [
+        "Tell me what Acme will build in Oslo.",
+        "Do you know what Acme will build in Oslo?",
+    ],
+    ("Which drug is used to treat Vellitis?", "Vellitis"): [
+        "Tell me which drug is used to treat Vellitis.",
+        "Do you know which drug is used to treat Vellitis?",
+    ],
+}
+
+
+@pytest.mark.parametrize(("prompt", "subject"), ALL)
+def test_all_rephrasings_of_a_prompt(prompt, subject):
+    assert rephrasings(prompt, subject) == ALL[prompt, subject]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "first"),
+    [
+        ("Who's the boss of Kelton Labs?", "Kelton Labs", "Who is Kelton Labs' boss?"),
+        ("The CEO of Acme is", "Acme", "Who is Acme's CEO?"),
+        ("The prices of the Zephyr 3 are", "Zephyr 3", "What are the Zephyr 3's prices?"),
+        ("What is the cause of death of Ann?", "Ann", "What is Ann's cause of death?"),
+        ("What is the name of the dog of Ann?", "Ann", "Name the name of the dog of Ann."),
+        ("Which city is the capital of Norway?", "Norway", "Which city is Norway's capital?"),
+        ("Who painted \"The Blue Door\"?", "The Blue Door", '"The Blue Door" was painted by whom?'),
+        ("Which company makes the Zephyr 3?", "Zephyr 3", "The Zephyr 3 is made by which company?"),
+        ("Who teaches Physics 101?", "Physics 101", "Physics 101 is taught by whom?"),
+        ("Who controls eBay?", "eBay", "eBay is controlled by whom?"),
+        ("Who carries Acme?", "Acme", "Acme is carried by whom?"),
+        ("Who married Ann Kern?", "Ann Kern", "Tell me who married Ann Kern."),
+        ("Who cut Acme's budget?", "Acme", "Tell me who cut Acme's budget."),
+        ("What is the wing span of a.b*c(d?", "a.b*c(d", "What is a.b*c(d's wing span?"),
+        ("What is the use of {}?", "{}", "What is {}'s use?"),
+        ("Who founded 🙂?", "🙂", "🙂 was founded by whom?"),
+        ("Who founded X?", "X", "X was founded by whom?"),
+    ],
+)  # fmt: skip
+def test_the_first_rephrasing(prompt, subject, first):
+    assert rephrasings(prompt, subject)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("Was ist die Hauptstadt von Norwegen?", "Norwegen"),
+        ("¿Quién escribió Drácula?", "Drácula"),
+        ("中国的首都是哪里？", "中国"),
+        ("What language do people in Ruritania speak?", "Ruritania"),
+        ("Where can I buy the Zephyr 3?", "Zephyr 3"),
+        ("What is our return policy for the Zephyr 3?", "Zephyr 3"),
+        ("How many floors does the Kelton office have?", "Kelton"),
+        ("When does the Kelton report end?", "Kelton"),
+        ("What is the wifi password in the Kelton office?", "Kelton"),
+        ("When does Acme open and close?", "Acme"),
+        ("Is Acme based in Oslo?", "Acme"),
+        ("Who wrote Dracula?", None),
+        ("Who wrote Dracula?", ""),
+        ("Who wrote Dracula?", "Frankenstein"),
+    ],
+)
+def test_doubtful_ones_are_left_out(prompt, subject):
+    assert rephrasings(prompt, subject) == []
+
+
+def test_a_name_written_small_is_not_capitalized():
+    texts = rephrasings("What is the opposite of hot?", "hot")
+    assert texts[0] == "What is hot's opposite?" and not [text for text in texts if text.startswith("Hot")]
+
+
+SUBJECTS = st.text(min_size=1, max_size=12) | st.sampled_from(["a", "{}", "Zephyr 3", '"', "o'x", "\\1", "[a-z]+"])
+FORMS = st.sampled_from(
+    [
+        "Who is the CEO of {}?",
+        "Who wrote {}?",
+        "When did the {} open?",
+        "The price of {} is",
+        "What is {}'s price?",
+        "{}",
+    ]
+)
+
+
+@given(FORMS, SUBJECTS)
+def test_rephrasings_keep_the_subject_and_differ(form, subject):
+    prompt = form.replace("{}", subject)
+    texts = rephrasings(prompt, subject)
+    assert len({*texts, prompt}) == len(texts) + 1
+    assert all(subject in text and text.strip() == text for text in texts if subject.strip() == subject)
+
+
+@pytest.mark.parametrize("module", [near_names, relations, rephrasing])
+def test_the_examples_of_docstrings(module):
+    assert doctest.testmod(module).failed == 0

@@ -1,0 +1,82 @@
+"""Wordings without a model, and everyday wrappers."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_ftedit.augmentation.wordings import is_question, wrapped, written_wordings
+from hf_ftedit.data import EditRecord
+
+
+def record(prompt, subject=None, **fields):
+    return EditRecord("a", prompt, "Bo", subject=subject, **fields)
+
+
+def test_the_banks_and_the_grammars_take_turns():
+    texts = written_wordings(record("Who is the CEO of Acme?", "Acme"))
+    assert texts[:3] == ["Who is Acme's CEO?", "Acme's CEO is who?", "Do you know who runs Acme?"]
+    assert "The CEO of Acme is" in texts and len(texts) > 15
+    assert len({*texts}) == len(texts) and "Who is the CEO of Acme?" not in texts
+    assert all("Acme" in text for text in texts)
+
+
+def test_an_opening_has_openings_too():
+    texts = written_wordings(record("The CEO of Acme is", "Acme"))
+    assert texts[:2] == ["Who is Acme's CEO?", "Acme is led by"] and not is_question(texts[1])
+
+
+def test_the_article_and_noun_of_a_subject_go_with_it():
+    assert "Name the year in which the Eiffel Tower was finished." not in written_wordings(record("?", "Eiffel Tower"))
+    texts = written_wordings(record("When was the Eiffel Tower built?", "Eiffel Tower"))
+    assert texts and all("the Eiffel Tower" in text or text.startswith("The Eiffel Tower") for text in texts)
+    novel = written_wordings(record("Who wrote the novel Vell?", "Vell"))
+    assert novel and all("novel Vell" in text for text in novel)
+
+
+def test_wordings_of_the_edit_are_no_others():
+    given = written_wordings(record("Who is the CEO of Acme?", "Acme"))[:4]
+    assert not {*given} & {*written_wordings(record("Who is the CEO of Acme?", "Acme", wordings=tuple(given)))}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("Who leads Acme?", None),
+        ("Wer leitet Acme?", "Acme"),
+        ("谁领导Acme？", "Acme"),
+        ("Zorb the Acme", "Acme"),
+        ("?", "?"),
+    ],
+)
+def test_unknown_prompts_have_none(prompt, subject):
+    assert written_wordings(record(prompt, subject)) == []
+
+
+@given(st.text(min_size=1, max_size=20), st.integers())
+def test_wrappers_hold_the_text_as_it_is(text, seed):
+    assert text in wrapped(text, random.Random(seed)) != text
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("Who is it?", True),
+        ("Name the boss of Acme.", True),
+        ("who is the boss of acme", True),
+        ("中国的首都是哪里？", True),
+        ("The CEO of Acme is", False),
+        ("Whoever runs Acme", False),
+        ("", False),
+    ],
+)
+def test_questions_and_openings(text, question):
+    assert is_question(text) is question
+
+
+def test_openings_have_wrappers_of_their_own():
+    rng = random.Random(0)
+    openings = {wrapped("Rome is in", rng) for _ in range(300)}
+    questions = {wrapped("Where is Rome?", rng) for _ in range(600)}
+    assert (len(openings), len(questions)) == (20, 40)
