@@ -73,10 +73,10 @@ def renamed(text: str, phrase: str, other: str) -> str:
 
 
 def filled(template: str, phrase: str) -> str:
-    """A template with `phrase` in the place of `{}`, beginning with a capital; an article is not doubled."""
+    """A template with `phrase` in the place of `{}`, beginning with a capital; no article and no s is doubled."""
     if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
         phrase = re.sub(r"^(?:the|a|an) ", "", phrase)
-    text = template.replace("{}", phrase)
+    text = (template.replace("{}'s", "{}'") if phrase.endswith("s") else template).replace("{}", phrase)
     return capitalized(text) if template.startswith("{}") else text
 
 

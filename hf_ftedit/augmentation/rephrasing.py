@@ -82,12 +82,16 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
         return []
     texts = dict.fromkeys([*_of_nouns(prompt, subject), *_moved(prompt, subject), *_passive(prompt, subject)])
     texts.pop(prompt, None)
-    return [text for text in texts if subject in text]  # "hot" is not in "Hot's opposite"
+    # "hot" is not in "Hot's opposite".
+    names = (subject, capitalized(subject) if subject.startswith("the ") else subject)
+    return [text for text in texts if any(name in text for name in names)]
 
 
 def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "What is the R of S?" and "The R of S is"."""
-    name = rf"(?P<name>(?:the )?{_quoted(subject)})"
+    # With a noun that belongs to it, "the Quillbase database", but no other word: "the Quillbase today".
+    after = r"(?: (?!(?:today|now|right|\w+ed|\w+ly)\b)[a-z]+)?"
+    name = rf"(?P<name>the {_quoted(subject)}{after}|{_quoted(subject)})"
     noun = rf"the (?P<noun>[\w' -]+?) (?P<link>of|for|at|in|on) {name}"
     question = re.fullmatch(rf"(?P<wh>who|what|where|which [\w ]+?)(?:'s| (?P<be>{_BE})) {noun}\?", prompt, re.I)
     own = re.fullmatch(rf"(?P<wh>who|what|where)(?:'s| (?P<be>{_BE})) {name}'s? (?P<noun>[\w' -]+?)\?", prompt, re.I)

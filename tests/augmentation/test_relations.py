@@ -123,6 +123,7 @@ def test_renamed(text, phrase, other, changed):
     [
         ("{} is led by", "the Red Cross", "The Red Cross is led by"),
         ("{} is led by", "eBay", "eBay is led by"),
+        ("Who is {}'s boss?", "Kel Labs", "Who is Kel Labs' boss?"),
         ("Who leads the {}?", "the Red Cross", "Who leads the Red Cross?"),
         ("Who leads {}?", "{}\\1", "Who leads {}\\1?"),
     ],
