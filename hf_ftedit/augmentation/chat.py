@@ -12,7 +12,7 @@ from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import training_questions
-from hf_ftedit.augmentation.relations import filled, relation_of, renamed, share_words, with_subject
+from hf_ftedit.augmentation.relations import bare, filled, relation_of, renamed, share_words, with_subject
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
@@ -69,7 +69,11 @@ class ChatAugmenter:
             raise EditError("rows for a chat model are made with it: give `model` and `tokenizer`")
         self.records, self.options, self.seed = [with_subject(record) for record in records], options, seed
         self._probes = ProbeTexts([*records, *held_out, *revoked])
-        self._edited = {record.subject.casefold() for record in self.records if record.subject}
+        # Sorted, as the edits' order must not matter.
+        self._edited: dict[str, list[EditRecord]] = {}
+        for record in sorted(self.records, key=lambda record: (record.subject or "", record.edit_id)):
+            if record.subject:
+                self._edited.setdefault(bare(record.subject), []).append(record)
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [[*self._named_alike(index), *self._neighbors(index)] for index in range(len(records))]
@@ -168,7 +172,7 @@ class ChatAugmenter:
         texts = [
             renamed(wordings[place % len(wordings)], subject, name)
             for place, name in enumerate(names)
-            if name.casefold() not in self._edited
+            if bare(name) not in self._edited
         ]
         return self._allowed(texts)[:count]
 
@@ -179,15 +183,16 @@ class ChatAugmenter:
         texts = rng.sample(facts, min(len(facts), self._share("subjects")))
         match = relation_of(record.prompt, record.subject)
         if match:
-            subjects = [name for name in match.relation.subjects if not self._is_edited(name)]
+            subjects = [name for name in match.relation.subjects if bare(name) not in self._edited]
             phrase, templates = match.phrase, match.relation.questions
         else:
-            # Not of edits that may ask the same: their answers are new. Sorted, as the edits' order must not matter.
-            named = sorted(
-                (edit for edit in self.records if edit.subject), key=lambda edit: (edit.subject, edit.edit_id)
-            )
-            drawn = rng.sample(named, min(len(named), 8 * self._share("subjects")))
-            subjects = [edit.subject or "" for edit in drawn if not share_words(edit, record)]
+            # Not of edits that may ask the same: their answers are new.
+            drawn = rng.sample(list(self._edited), min(len(self._edited), 8 * self._share("subjects")))
+            subjects = [
+                edits[0].subject or ""
+                for edits in map(self._edited.__getitem__, drawn)
+                if not any(share_words(edit, record) for edit in edits)
+            ]
             phrase, templates = record.subject or "", ()
         subjects = rng.sample(subjects, min(len(subjects), 4 * self._share("subjects")))
         for place, subject in enumerate(subjects):
@@ -197,9 +202,6 @@ class ChatAugmenter:
             elif templates:
                 texts.append(filled(templates[place % len(templates)], subject))
         return self._allowed(texts)[: self._share("subjects")]
-
-    def _is_edited(self, name: str) -> bool:
-        return name.removeprefix("the ").casefold() in self._edited
 
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""

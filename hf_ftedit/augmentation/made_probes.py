@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from hf_ftedit.augmentation.near_names import near_names
-from hf_ftedit.augmentation.relations import filled, relation_of, renamed, with_subject
+from hf_ftedit.augmentation.relations import bare, filled, relation_of, renamed, with_subject
 from hf_ftedit.augmentation.wordings import words_like, written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
@@ -24,7 +24,7 @@ def with_made_probes(records: Iterable[EditRecord]) -> list[EditRecord]:
     """
     records = list(records)
     # The question about a subject that another edit changes has a new answer itself.
-    edited = {subject.casefold() for record in records if (subject := with_subject(record).subject)}
+    edited = {bare(subject) for record in records if (subject := with_subject(record).subject)}
     return [record if _has_probes(record) else _with_probes(record, edited) for record in records]
 
 
@@ -46,10 +46,10 @@ def _with_probes(record: EditRecord, edited: Collection[str]) -> EditRecord:
     paraphrases = rng.sample(wordings, count)
     subject = known.subject or ""
     names = near_names(subject, 2 * N_PROBES, rng, words_like(subject))
-    named = [renamed(prompt, subject, name) for name in names if name.casefold() not in edited]
+    named = [renamed(prompt, subject, name) for name in names if bare(name) not in edited]
     near = []
     if match := relation_of(prompt, subject):
-        subjects = [other for other in match.relation.subjects if other.removeprefix("the ").casefold() not in edited]
+        subjects = [other for other in match.relation.subjects if bare(other) not in edited]
         for other in rng.sample(subjects, min(len(subjects), N_PROBES)):
             text = renamed(prompt, match.phrase, other)
             near.append(text if text != prompt else filled(match.relation.questions[0], other))

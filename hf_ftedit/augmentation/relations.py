@@ -123,6 +123,11 @@ def _words(template: str) -> frozenset[str]:
     return words - _FUNCTION or words
 
 
+def bare(name: str) -> str:
+    """A name by which two spellings of it are equal: without its article and its capitals."""
+    return name.casefold().removeprefix("the ")
+
+
 def share_words(one: EditRecord, other: EditRecord) -> bool:
     """Tell whether two edits may ask the same of their subjects: some word of their prompts says so."""
     words = (_words(renamed(edit.prompt, edit.subject or " ", "{}")) for edit in (one, other))
