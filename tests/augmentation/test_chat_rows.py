@@ -144,7 +144,6 @@ def test_a_question_that_an_edit_changes_does_not_stay(augmenter, monkeypatch):
     assert stays and stays <= {question.prompt for question in questions[1:]}
 
 
-@pytest.mark.slow
 def test_two_hundred_edits(augmenter):
     records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(200)]
     rows = list(augmenter(records, AugmentationOptions(num_paraphrases=0, num_locality=2)).rows())
