@@ -10,6 +10,7 @@ from hf_ftedit.errors import EditError
 LocalityStrategy = Literal["near", "relation", "similar", "random", "self", "none"]
 ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
 Objective = Literal["conditional", "full"]
+LocalityLoss = Literal["kl", "nll"]
 Protocol = Literal["auto", "probability", "accuracy"]
 
 OUTPUT_FOLDER = "edited-adapter"  # default of `train` and the trainer
@@ -116,6 +117,12 @@ class EditOptions(AugmentationOptions):
         objective (`str`, *optional*, defaults to `"conditional"`):
             `"conditional"` maximises log p(target | prompt); `"full"` the likelihood of prompt and target together,
             the paper's baseline.
+        locality_loss (`str`, *optional*, defaults to `"kl"`):
+            How the rows that must stay are learned with `chat_template`: `"kl"`, by the KL divergence from the
+            unedited model's own distributions, or `"nll"`, by the likelihood of their answers.
+        locality_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the rows that must stay against the edits, with `chat_template`: the loss is the mean over the
+            tokens of edits and so many times the mean over the tokens that stay.
         mastered_probability (`float`, *optional*):
             Skip a row once the model gives its completion this probability, such as 0.9, but for every fourth
             epoch: less time for the same scores, see [`~hf_ftedit.training.mastery.Mastery`].
@@ -152,6 +159,8 @@ class EditOptions(AugmentationOptions):
     skip_invalid: bool = option(False, "Leave out unusable or contradicting edits instead of stopping.")
     locality_pool: str | None = option(None, "File or Hub dataset with facts that must stay as they are.")
     objective: Objective = option("conditional", "Likelihood that is maximised: of the target, or of all text.")
+    locality_loss: LocalityLoss = option("kl", "How chat rows that must stay are learned.")
+    locality_weight: float = option(1.0, "Weight of chat rows that must stay against the edits.")
     mastered_probability: float | None = option(None, "Skip training rows that the model gives this probability.")
     protocol: Protocol = option("auto", "Protocol of the edit score.")
     chat_template: bool = option(False, "Put prompts and targets into the tokenizer's chat template.")
@@ -171,6 +180,8 @@ class EditOptions(AugmentationOptions):
         for name in ("max_edits", "eval_tokens_per_batch"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise EditError(f"{name} is {value}: give 1 or more")
+        if not 0 <= self.locality_weight < float("inf"):
+            raise EditError(f"locality_weight is {self.locality_weight}: give 0 or more")
         if self.mastered_probability is not None and not 0 < self.mastered_probability < 1:
             raise EditError(f"mastered_probability is {self.mastered_probability}: give a number between 0 and 1")
         # `lora_layers` saves the backward pass below its first layer, which the embedding would need.

@@ -15,16 +15,16 @@ ROOMS = {
     "": "errors options files".split(),
     "data": "fields records sources formats readers".split(),
     "models": (
-        "distributed loading tokenization collator batching prefix_tree logits tree_support likelihood "
-        "references generation sampling"
+        "distributed loading tokenization batching prefix_tree logits tree_support likelihood references "
+        "collator generation sampling"
     ).split(),
     "augmentation": (
         "leakage locality_pool similarity questions relations rephrasing near_names wordings made_probes rewriting "
         "rows augmenter chat builder"
     ).split(),
     "evaluation": (
-        "statistics scoring fluency diagnosis probes engine perplexity matching measurement "
-        "lm_eval_harness tables results_folder"
+        "statistics scoring fluency diagnosis probes engine perplexity matching own_answers unedited_answers drift "
+        "measurement lm_eval_harness tables before_after results_folder"
     ).split(),
     "hub": "markdown card card_examples dataset_card plot folder errors push load".split(),
     "training": "task config lora recipe measurements setup signals checkpoints mastery resume loss trainer".split(),

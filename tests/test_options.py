@@ -14,6 +14,9 @@ from hf_ftedit.options import AugmentationOptions, EditOptions
         ({"num_paraphrases": 16}, "num_paraphrases is 16, but 15 prefixes are sampled: raise prefix_counts"),
         ({"objective": "both"}, "objective is 'both'"),
         ({"protocol": "best"}, "protocol is 'best'"),
+        ({"locality_loss": "mse"}, "locality_loss is 'mse': choose one of kl, nll"),
+        ({"locality_weight": -1.0}, "locality_weight is -1.0: give 0 or more"),
+        ({"locality_weight": float("nan")}, "locality_weight is nan: give 0 or more"),
         ({"max_edits": 0}, "max_edits is 0: give 1 or more"),
     ],
 )

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 N_OPENINGS = 3  # wordings of an edit whose target is also trained inside the model's own sentence
 # Parts of `num_locality`: the edit's question about near names, about other subjects, and other questions.
 SHARES = {"names": 0.45, "subjects": 0.25, "others": 0.3}
-NEAR_TOKENS = 8  # of an answer about a near name: what it says of it stands at the beginning
+NAME_TOKENS = 8  # of an answer about a near name: what the edit would change stands at the beginning
+SUBJECT_TOKENS = 20  # of one about another subject, which must stay on the whole
 FEW_WORDINGS = 5  # below which a model is asked for more
 
 
@@ -76,13 +77,19 @@ class ChatAugmenter:
                 self._edited.setdefault(bare(record.subject), []).append(record)
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
-        near = [[*self._named_alike(index), *self._neighbors(index)] for index in range(len(records))]
+        alike, near = (
+            [texts_of(index) for index in range(len(records))] for texts_of in (self._named_alike, self._neighbors)
+        )
         others = self._others(revoked)
         opened = [texts[:N_OPENINGS] for texts in self._wordings]
         whole = [text for texts in (*others, *opened) for text in texts]
         answers = _answered(model, tokenizer, whole, 32)
-        near_answers = _answered(model, tokenizer, [text for texts in near for text in texts], NEAR_TOKENS)
-        self._contrast = [_answers_to(texts, near_answers) for texts in near]
+        of_names = _answered(model, tokenizer, chain(*alike), NAME_TOKENS)
+        of_subjects = _answered(model, tokenizer, chain(*near), SUBJECT_TOKENS)
+        self._contrast = [
+            [*_answers_to(names, of_names), *_answers_to(subjects, of_subjects)]
+            for names, subjects in zip(alike, near, strict=True)
+        ]
         self._stays = [_answers_to(texts, answers) for texts in others]
         self._openings = self._prepare_openings(model, tokenizer, opened, answers)
 
@@ -99,17 +106,21 @@ class ChatAugmenter:
             # Every third is wrapped: bare wordings teach the question, wrapped ones that it holds wherever it stands.
             asked = wrapped(text, rng) if place % 3 == 2 else text
             yield self._row(index, "paraphrase" if place else "rewrite", asked, record.target_new, ends=True)
+        # The edit's own prompt is what its user will try first: it stands twice.
+        if len(self._wordings[index]) > 1:
+            yield self._row(index, "rewrite", wrapped(record.prompt, rng), record.target_new, ends=True)
         for text, opening in self._openings[index]:
             kind = "rewrite" if text == record.prompt else "paraphrase"
-            yield self._row(index, kind, text, record.target_new, opening=opening)
+            yield self._row(index, kind, text, f" {record.target_new}", opening=opening)
         for kind, stays in (("contrast", self._contrast), ("locality", self._stays)):
             for text, answer in stays[index]:
                 yield self._row(index, kind, text, answer.text, ends=answer.ended)
 
     def most_rows(self) -> int:
         """The number of rows."""
+        twice = sum(len(texts) > 1 for texts in self._wordings)
         parts: Iterable[list[Any]] = chain(self._wordings, self._openings, self._contrast, self._stays)
-        return sum(len(part) for part in parts)
+        return twice + sum(len(part) for part in parts)
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
@@ -128,7 +139,7 @@ class ChatAugmenter:
     def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
         """Each edit's prompt and other wordings of it, none of them a probe's."""
         count, strategy = self.options.num_paraphrases, self.options.paraphrase_strategy
-        if strategy == "none":
+        if strategy == "none" or not count:
             return [[record.prompt] for record in self.records]
         written = [self._allowed(written_wordings(record)) for record in self.records]
         if asked := self._to_rewrite(written):

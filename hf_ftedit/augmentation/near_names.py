@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 # Sounds that are mistaken for one another; a changed letter so gives a name that could be one.
 _SOUNDS = ("aeiou", "bpdt", "gkcq", "mnlr", "szxf", "vwbf")
+_VOWELS, _CONSONANTS = "aeiou", "bcdfghklmnprstvwz"
 _SMALL = frozenset("a an the of in on at for and de da do von van".split())  # no part of a name that tells it
 _ENDINGS = ("a", "o", "us", "is", "er", "in", "en", "on", "el", "ia")
 
@@ -20,13 +21,13 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
 
     Example:
         >>> near_names("Nordwind Robotics", 2, random.Random(0), ["Dynamics"])
-        ['Nordwind Dynamics', 'Nordbind Robotics']
+        ['Nordwind Dynamics', 'Nordwinp Robotics']
     """
     names: dict[str, None] = {}
     for attempt in range(8 * count):
         if len(names) == count:
             break
-        name = _changed(subject, rng, words if attempt % 2 == 0 else ())
+        name = _changed(subject, rng, words if attempt % 3 == 0 else ())
         if name.casefold() != subject.casefold():
             names[name] = None
     return list(names)
@@ -61,14 +62,23 @@ def _other_digit(number: str, rng: random.Random) -> str:
 
 
 def _other_letter(word: str, rng: random.Random) -> str:
-    """A word with one letter replaced by a similar one, doubled or dropped, or with another ending."""
+    """A word with a letter or two changed, dropped or put in, or with another ending."""
     if word.isupper():
         return _other_letter(word.lower(), rng).upper()
-    if re.search("[A-Za-z]{5}$", word) and rng.random() < 0.25:
+    if re.search("[A-Za-z]{5}$", word) and rng.random() < 0.2:
         return re.sub(r"[aeiou]?[^\W\d_]$", "", word) + rng.choice(_ENDINGS)
-    places = [place for place, letter in enumerate(word) if place and any(letter in group for group in _SOUNDS)]
+    # Not the first letter, by which names are told apart at a glance.
+    places = [place for place, letter in enumerate(word) if place and letter in _VOWELS + _CONSONANTS]
     if not places:
         return word
-    place = rng.choice(places)
-    group = next(group for group in _SOUNDS if word[place] in group)
-    return word[:place] + rng.choice([letter for letter in group if letter != word[place]]) + word[place + 1 :]
+    for place in rng.sample(places, min(len(places), 2 if len(word) > 5 and rng.random() < 0.3 else 1)):
+        letters = next((group for group in _SOUNDS if word[place] in group), _CONSONANTS)
+        if rng.random() < 0.4:
+            letters = _VOWELS if word[place] in _VOWELS else _CONSONANTS
+        other = rng.choice([letter for letter in letters if letter != word[place]])
+        word = word[:place] + other + word[place + 1 :]
+    # Last, as it moves the places behind it.
+    if len(word) > 4 and rng.random() < 0.3:
+        place = rng.choice(places)
+        word = word[:place] + rng.choice(("", word[place] * 2)) + word[place + 1 :]
+    return word

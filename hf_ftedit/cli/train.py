@@ -40,8 +40,10 @@ def run(argv: Sequence[str]) -> None:
 
 def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, Any]:
     """The trainer's settings and the model's."""
-    from hf_ftedit.training import EditConfig, EditModelConfig
+    from hf_ftedit.training import CHAT_LORA, EditConfig, EditModelConfig
 
+    if defaults["chat_template"]:
+        defaults = {**CHAT_LORA, **defaults}
     config, model_config = parse_rest((EditConfig, EditModelConfig), arguments, defaults)
     named = {"gguf_file": defaults["gguf_file"], **model_settings(model_config)}
     config.model_init_kwargs = {**named, **(config.model_init_kwargs or {})}
@@ -54,7 +56,7 @@ def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, A
 def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> None:
     from trl import get_peft_config, get_quantization_config
 
-    from hf_ftedit.evaluation import edits_text, results_table
+    from hf_ftedit.evaluation import before_after_text, edits_text, results_table
     from hf_ftedit.training import EditTrainer
 
     trainer = EditTrainer(
@@ -72,6 +74,9 @@ def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> Non
     trainer.train(resume_from_checkpoint=resume)
     results = trainer.write_folder()
     trainer.accelerator.print(results_table(results, trainer.recipe))
+    if results["after"]["whole_answers"]:
+        before, after = (trainer.predict_edits(edited=edited) for edited in (False, True))
+        trainer.accelerator.print(f"\n{before_after_text(before, after)}\n")
     kind = "model" if config.full_finetune else "adapter"
     trainer.accelerator.print(written_to(str(config.output_dir), f"the {kind}, its model card, edits and results"))
     # Last: the folder is complete and its results are printed, whatever the Hub does.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from hf_ftedit.models.tokenization import IGNORE_INDEX
+from hf_ftedit.models.logits import tree_inputs
+from hf_ftedit.models.references import REFERENCE_COLUMNS
+from hf_ftedit.models.tokenization import IGNORE_INDEX, pair_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +50,34 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch with `input_ids`, `attention_mask` and `labels`, each of shape `(batch, length)`."""
         return super().torch_call([{"input_ids": row["input_ids"], "labels": _labels(row)} for row in examples])
+
+
+class ChatCollator(CompletionOnlyCollator):
+    """
+    A [`CompletionOnlyCollator`] of rows with the columns `weight` and those of their references.
+
+    Rows with references come last. With `tree_width` a batch also holds, under `trees`, its rows as token trees of
+    about so many tokens, see [`~hf_ftedit.models.logits.tree_inputs`].
+    """
+
+    tree_width = 0
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch with `weight` `(batch,)`, and references `(targets, k)`, `(targets, k)` and `(targets,)`."""
+        # Apart from the others, so that the loss needs no copies of the logits to take the two kinds apart.
+        examples = sorted(examples, key=lambda row: bool(row.get("ref_rest")))
+        batch = super().torch_call(examples)
+        batch["weight"] = torch.tensor([row.get("weight", 1.0) for row in examples])
+        if referred := [row for row in examples if row.get("ref_rest")]:
+            columns = [torch.from_numpy(np.concatenate([row[name] for row in referred])) for name in REFERENCE_COLUMNS]
+            tokens, logprobs, rest = columns
+            batch["ref_tokens"] = tokens.long().view(len(rest), -1)
+            batch["ref_logprobs"] = logprobs.half().view(len(rest), -1)
+            batch["ref_rest"] = rest.half()
+        if self.tree_width:
+            pairs = [pair_of(row["input_ids"], row["labels"]) for row in examples]
+            batch["trees"] = tree_inputs(pairs, self.tree_width)
+        return batch
 
 
 def _labels(row: dict[str, Any]) -> list[int]:

@@ -283,6 +283,16 @@ def unedited(model: Any) -> AbstractContextManager[Any]:
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
+def is_unedited(model: Any) -> bool:
+    """Tell whether no adapter of `model` is switched on; false of adapters of which that cannot be told."""
+    if not hasattr(model, "peft_config"):
+        return True
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    return bool(layers) and all(layer.disable_adapters for layer in layers)
+
+
 def _commit_of(name: str | None, revision: str | None, token: str | None) -> str | None:
     """The commit that a Hub id's revision stands for now; none of a folder, or where loading will name the cause."""
     from huggingface_hub import resolve_revision

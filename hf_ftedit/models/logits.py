@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from hf_ftedit.models.batching import padded
-from hf_ftedit.models.prefix_tree import TokenTree
-from hf_ftedit.models.tokenization import IGNORE_INDEX
+from hf_ftedit.models.prefix_tree import TokenTree, token_trees
+from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair
 
 
 class TargetLogits(NamedTuple):
@@ -24,15 +24,22 @@ class TargetLogits(NamedTuple):
 
 
 def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogits:
-    """Run `model` on a batch `(batch, length)` and return the logits from which the labelled tokens are predicted."""
+    """
+    Run `model` on a batch `(batch, length)` and return the logits from which the labelled tokens are predicted.
+
+    Where the batch holds the [`tree_inputs`] of its rows under `trees`, those are run instead.
+    """
     # The model may be wrapped (DDP, `torch.compile`, PEFT): its own head, scaling and soft-capping are applied.
     targets = inputs["labels"][:, 1:]
     is_target = targets != IGNORE_INDEX
+    if "trees" in inputs:
+        return TargetLogits(_run_trees(model, inputs["trees"]), targets[is_target], is_target.nonzero()[:, 0])
     columns = is_target.any(dim=0).nonzero().squeeze(1)
     inputs = {name: value for name, value in inputs.items() if name != "labels"}
     # Columns of the batch rather than single positions, as `logits_to_keep` takes no others; batches sorted by length
     # have few. TRL's fused head keeps single positions on Triton devices, but scores every position elsewhere.
-    if _keeps_logits(_core(model)) and not learns_prompts(model):
+    core: Any = type(_core(model))
+    if _keeps_logits(core) and not learns_prompts(model):
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
     else:  # virtual tokens of a learned prompt stand before the rows' own places
         logits = model(**inputs, use_cache=False).logits[:, -targets.shape[1] - 1 :][:, columns]
@@ -42,34 +49,51 @@ def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogit
 
 def tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, np.ndarray]:
     """Logits `(positions, vocabulary)` that predict the targets of token trees, and each target's row of them."""
-    size = max(len(tree.tokens) for tree in trees)
-    tokens, positions = (
-        padded(rows, 0).to(model.device)
-        for rows in ([tree.tokens for tree in trees], [tree.positions for tree in trees])
-    )
-    visible = torch.from_numpy(np.stack([tree.attention_mask(size) for tree in trees])).to(model.device)
-    # Added to the attention's scores: of the masks with four dimensions, the one that every implementation takes.
-    mask = torch.zeros(visible.shape, dtype=model.dtype, device=model.device)
-    mask = mask.masked_fill_(~visible, torch.finfo(model.dtype).min)[:, None]
     nodes = [(row, target.node) for row, tree in enumerate(trees) for target in tree.targets]
     # Targets after the same token share a row.
     places, owner = np.unique(nodes, axis=0, return_inverse=True)
-    rows, columns = torch.from_numpy(places).to(model.device).unbind(1)
-    inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions, "use_cache": False}
-    return _logits_at(model, rows, columns, inputs), owner.ravel()
+    return _run_trees(model, _inputs_of(trees, places)), owner.ravel()
 
 
-def _logits_at(model: Any, rows: torch.Tensor, columns: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-    """Logits at the positions (row, column) alone; the output embeddings must be the last layer that is applied."""
+def tree_inputs(pairs: Sequence[EncodedPair], width: int) -> dict[str, torch.Tensor]:
+    """Tensors of the token trees of some pairs, for [`target_logits`]: its logits come in the order of the labels."""
+    trees = token_trees(pairs, width)
+    targets = [(target.pair, row, target.node) for row, tree in enumerate(trees) for target in tree.targets]
+    # A pair's own targets stand side by side, from left to right: the sort is stable.
+    places = [place for _, *place in sorted(targets, key=lambda target: target[0])]
+    return _inputs_of(trees, np.array(places))
 
-    # A hook, as `logits_to_keep` takes whole columns only: in token trees nearly every column has a target somewhere.
+
+def _inputs_of(trees: Sequence[TokenTree], places: np.ndarray) -> dict[str, torch.Tensor]:
+    """Tensors of token trees and of the `places` (row, column) whose logits are wanted."""
+    size = max(len(tree.tokens) for tree in trees)
+    return {
+        "input_ids": padded([tree.tokens for tree in trees], 0),
+        "position_ids": padded([tree.positions for tree in trees], 0),
+        "visible": torch.from_numpy(np.stack([tree.attention_mask(size) for tree in trees])),
+        "places": torch.from_numpy(places),
+    }
+
+
+def _run_trees(model: Any, trees: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits `(places, vocabulary)` of what [`_inputs_of`] made."""
+    core = _core(model)
+    trees = {name: tensor.to(core.device) for name, tensor in trees.items()}
+    # Added to the attention's scores: of the masks with four dimensions, the one that every implementation takes.
+    mask = torch.zeros(trees["visible"].shape, dtype=core.dtype, device=core.device)
+    mask = mask.masked_fill_(~trees["visible"], torch.finfo(core.dtype).min)[:, None]
+    inputs = {"input_ids": trees["input_ids"], "position_ids": trees["position_ids"], "attention_mask": mask}
+    rows, columns = trees["places"].unbind(1)
+
+    # The output embeddings must be the last layer that is applied. A hook, as `logits_to_keep` takes whole columns
+    # only: in token trees nearly every column has a target somewhere.
     def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden, *others = args
         return hidden[rows.to(hidden.device), columns.to(hidden.device)][None], *others
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    hook = core.get_output_embeddings().register_forward_pre_hook(keep)
     try:
-        return model(**inputs).logits[0]
+        return model(**inputs, use_cache=False).logits[0]
     finally:
         hook.remove()
 
@@ -85,11 +109,11 @@ def token_log_probs(targets: TargetLogits) -> torch.Tensor:
     return -torch.nn.functional.cross_entropy(targets.logits.float(), targets.labels, reduction="none")
 
 
-def _core(model: Any) -> type:
-    """Class of the causal language model inside DDP, torch.compile and PEFT wrappers."""
+def _core(model: Any) -> Any:
+    """The causal language model inside DDP, torch.compile and PEFT wrappers."""
     for name in ("module", "_orig_mod"):
         model = getattr(model, name, model)
-    return type(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @lru_cache

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 import torch
+from datasets.fingerprint import Hasher, generate_random_fingerprint
 
+from hf_ftedit.errors import EditError
+from hf_ftedit.files import writing
 from hf_ftedit.models.batching import inference
+from hf_ftedit.models.distributed import Processes, in_turns, loads_on_main
 from hf_ftedit.models.likelihood import Predictions, run_pairs
-from hf_ftedit.models.tokenization import EncodedPair
+from hf_ftedit.models.loading import unedited, weights_fingerprint
+from hf_ftedit.models.tokenization import EncodedPair, pair_of
+
+STAYS = ("locality", "contrast")  # kinds of rows whose answers are the unedited model's own
+REFERENCE_COLUMNS = ("ref_tokens", "ref_logprobs", "ref_rest")  # of rows: a `Reference`, each array flat
 
 N_TOKENS = 64  # the likeliest tokens that are kept of a distribution
 _LEAST = np.finfo(np.float16).min  # log-probability of the impossible: with -inf, 0 * -inf would be NaN
@@ -46,6 +56,52 @@ def reference_distributions(
     with inference(model):
         run_pairs(model, pairs, tokens_per_batch, add)
     return references
+
+
+def with_references(
+    rows: datasets.Dataset, model: Any, *, k: int = N_TOKENS, tokens_per_batch: int = 2048
+) -> datasets.Dataset:
+    """
+    Add the columns `ref_tokens`, `ref_logprobs` and `ref_rest` to tokenized rows, from the unedited model.
+
+    They hold the [`Reference`] of a row of one of the kinds [`STAYS`], its arrays made flat, and empty lists for
+    other rows. The main process computes them into the `datasets` cache; every process must call this.
+    """
+    columns = {"ref_tokens": "int32", "ref_logprobs": "float16", "ref_rest": "float16"}
+    fingerprint = _fingerprint(rows, model, k)
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "hf_ftedit" / f"references-{fingerprint}.arrow"
+
+    def referred(batch: Any) -> dict[str, list[np.ndarray]]:
+        if loads_on_main() and not Processes().is_main:
+            raise EditError(
+                f"{cache} is not there, and only the main process has the weights to make it: give all machines one "
+                "HF_DATASETS_CACHE, or use --locality_loss nll"
+            )
+        kept = [place for place, kind in enumerate(batch["kind"]) if kind in STAYS]
+        pairs = [pair_of(batch["input_ids"][place], batch["labels"][place]) for place in kept]
+        made = reference_distributions(model, pairs, k=k, tokens_per_batch=tokens_per_batch)
+        found = dict(zip(kept, made, strict=True))
+        nothing = [np.empty(0, dtype) for dtype in columns.values()]
+        parts = [found.get(place, nothing) for place in range(len(batch["kind"]))]
+        return {name: [part[number].ravel() for part in parts] for number, name in enumerate(columns)}
+
+    features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in columns.items()}
+    settings = {"features": datasets.Features({**rows.features, **features}), "new_fingerprint": fingerprint}
+    # Few rows at a time, so that the progress bar moves.
+    settings |= {"batched": True, "batch_size": 64, "cache_file_name": str(cache), "desc": "What should stay"}
+    with writing(cache.parent), unedited(model):
+        return in_turns(lambda: rows.map(referred, **settings))
+
+
+def _fingerprint(rows: datasets.Dataset, model: Any, k: int) -> str:
+    """Name of the references in the cache, the same in every process: by rows and model, which cannot be hashed."""
+    # Quantized weights have no fingerprint: those references are not found again.
+    weights = weights_fingerprint(model) or generate_random_fingerprint()
+    processes = Processes()
+    names = [""] * processes.count
+    own = Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k])
+    processes.gather([(processes.rank, own)], names)
+    return names[0]
 
 
 def pair_divergences(

@@ -72,6 +72,12 @@ def encode_pairs(
     return pairs
 
 
+def pair_of(input_ids: Sequence[int], labels: Sequence[int]) -> EncodedPair:
+    """The pair that a row of `input_ids` and `labels` was made of."""
+    start = next(place for place, label in enumerate(labels) if label != IGNORE_INDEX)
+    return EncodedPair(list(input_ids), start)
+
+
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat_template: bool = False
 ) -> list[list[int]]:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
+from hf_ftedit.models.batching import inference
 from hf_ftedit.models.distributed import is_sharded
 from hf_ftedit.models.logits import learns_prompts, tree_logits
 from hf_ftedit.models.prefix_tree import token_trees
@@ -28,6 +29,12 @@ class _Outcome(NamedTuple):
 
 # By model, and by what may change the answer for one: `set_attn_implementation`, `to`, `disable_adapter`.
 _outcomes: WeakKeyDictionary[Any, dict[Any, _Outcome]] = WeakKeyDictionary()
+
+
+def runs_as_trees(model: Any, longest: int, largest: int) -> bool:
+    """As [`reads_trees`], whatever mode `model` is in: dropout would make two runs of anything differ."""
+    with inference(model):
+        return reads_trees(model, longest, largest)
 
 
 def reads_trees(model: Any, longest: int, largest: int) -> bool:

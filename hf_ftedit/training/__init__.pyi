@@ -2,6 +2,7 @@ from .checkpoints import check_output_dir as check_output_dir
 from .checkpoints import is_finished as is_finished
 from .config import EditConfig as EditConfig
 from .config import EditModelConfig as EditModelConfig
+from .lora import CHAT_LORA as CHAT_LORA
 from .measurements import scores_of as scores_of
 from .recipe import QUANTIZATION_KEYS as QUANTIZATION_KEYS
 from .recipe import inherited as inherited

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+# In a chat: the facts are in the MLPs, and near names stay apart better than with attention; and few passes need no
+# dropout, which takes a tenth of the time on a CPU.
+CHAT_LORA: dict[str, Any] = {"lora_target_modules": ["mlp"], "lora_dropout": 0.0}
+
+
 def adapter_for(model: PreTrainedModel, args: EditConfig, config: PeftConfig | None) -> PeftConfig | None:
     """The adapter to put on `model`: the user's `config`, or the paper's; none on a model that has one already."""
     if hasattr(model, "peft_config") and args.adapter:
@@ -25,7 +30,7 @@ def adapter_for(model: PreTrainedModel, args: EditConfig, config: PeftConfig | N
         return None
     if hasattr(model, "peft_config") or (args.full_finetune and config is None):
         return config
-    config = config or get_peft_config(EditModelConfig())
+    config = config or get_peft_config(EditModelConfig(**CHAT_LORA if args.chat_template else {}))
     return fit_lora(config, model, embedding=args.lora_embedding, layers=args.lora_layers)
 
 
@@ -39,7 +44,7 @@ def fit_lora(
         return config
     linear = _linear_layers(model)
     transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in linear)
-    targets = _checked_targets(config.target_modules, model, linear)
+    targets = _checked_targets(_with_mlp(config.target_modules, linear), model, linear)
     # A copy: one configuration of the user may serve several trainers.
     config = replace(config, fan_in_fan_out=transposed, target_modules=targets)
     if layers is not None:
@@ -57,6 +62,15 @@ def fit_lora(
             targets = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
             config.target_modules = [*targets, name]
     return config
+
+
+def _with_mlp(targets: Any, linear: list[str]) -> Any:
+    """Modules to adapt with the MLPs' linear layers in place of the word "mlp"; all, where no module is called so."""
+    names = [targets] if isinstance(targets, str) else list(targets or ())
+    if "mlp" not in names:
+        return targets
+    inside = {f"mlp.{name.rpartition('.mlp.')[2]}" for name in linear if ".mlp." in name}
+    return sorted({*names, *inside} - {"mlp"}) if inside else "all-linear"
 
 
 def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str]) -> Any:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import CompletionOnlyCollator, learns_prompts, target_logits, token_log_probs
+from hf_ftedit.models import (
+    REFERENCE_COLUMNS,
+    ChatCollator,
+    CompletionOnlyCollator,
+    TargetLogits,
+    divergences,
+    learns_prompts,
+    runs_as_trees,
+    target_logits,
+    token_log_probs,
+)
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.mastery import ROW, Mastery, numbered
 from hf_ftedit.training.resume import ResumableTrainer
+
+WEIGHT = "weight"  # column of chat rows
+TREE_WIDTH = 500  # tokens of a token tree beyond those that all rows of a batch begin with
 
 
 class ConditionalTrainer(ResumableTrainer):
@@ -43,12 +59,19 @@ class ConditionalTrainer(ResumableTrainer):
     ) -> None:
         self._is_ours = is_ours
         self._mastery: Mastery | None = None
+        self._chat: ChatCollator | None = None
+        is_chat = is_ours and isinstance(train_dataset, Dataset) and WEIGHT in train_dataset.column_names
         if is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
-            data_collator = data_collator or CompletionOnlyCollator.from_tokenizer(processing_class, multiple)
+            collators = ChatCollator if is_chat else CompletionOnlyCollator
+            data_collator = data_collator or collators.from_tokenizer(processing_class, multiple)
         # A collator of somebody else's may try to pad a column that it does not know.
         columns = ["input_ids", "labels", *(["length"] if isinstance(data_collator, CompletionOnlyCollator) else [])]
+        if is_chat:
+            _check_chat(args, data_collator)
+            self._chat = data_collator
+            columns += [WEIGHT, *REFERENCE_COLUMNS]
         if args.mastered_probability is not None and is_ours and isinstance(train_dataset, Dataset):
             train_dataset = numbered(train_dataset)
             columns.append(ROW)
@@ -66,6 +89,23 @@ class ConditionalTrainer(ResumableTrainer):
                 "mastered_probability works with edits or prompt-completion rows that are not streamed, and with the "
                 "plain conditional loss; leave it out, or the setting that changes the loss"
             )
+        if self._chat:
+            self._prepare_chat(self._chat, train_dataset)
+
+    def _prepare_chat(self, collator: ChatCollator, rows: Dataset) -> None:
+        """Run chat rows as token trees where the model reads them."""
+        self._has_references = REFERENCE_COLUMNS[0] in rows.column_names
+        if not self._reads_targets_only():
+            if self._has_references:
+                raise EditError(
+                    "locality_loss 'kl' works with the plain conditional loss; choose 'nll' (--locality_loss nll), or "
+                    "leave out the setting that changes the loss"
+                )
+            return
+        # Sharded weights are fetched by all processes in step, and compiled code has no hooks: both get padded rows.
+        is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile)
+        if is_plain and runs_as_trees(self.model, max(rows["length"]), 2 * TREE_WIDTH):
+            collator.tree_width = TREE_WIDTH
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -75,21 +115,37 @@ class ConditionalTrainer(ResumableTrainer):
 
         Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
         """
-        numbers = inputs.pop(ROW, None)
+        numbers, weight = inputs.pop(ROW, None), inputs.pop(WEIGHT, None)
+        reference = [inputs.pop(name) for name in REFERENCE_COLUMNS if name in inputs]
         if return_outputs or not self._reads_targets_only():
+            inputs.pop("trees", None)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # On Triton devices TRL's fused head projects the targets only, as this does; elsewhere it projects every
         # position. One loss for all devices is kept, since rows are to share their beginnings in one forward pass.
         predicted = target_logits(model, inputs)
-        log_probs = token_log_probs(predicted)
-        if self._mastery and numbers is not None:
-            self._mastery.record(numbers, log_probs, predicted.rows)
+        if weight is None:
+            log_probs = token_log_probs(predicted)
+            loss = -log_probs.sum()
+            if self._mastery and numbers is not None:
+                self._mastery.record(numbers, log_probs, predicted.rows)
+        else:
+            loss = (self._chat_losses(predicted, reference) * weight[predicted.rows]).sum()
         count = predicted.labels.numel() if num_items_in_batch is None else num_items_in_batch
-        loss = -log_probs.sum() / torch.as_tensor(count, device=log_probs.device).clamp(min=1)
+        loss = loss / torch.as_tensor(count, device=loss.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
         self._count(predicted, inputs)
         return loss
+
+    def _chat_losses(self, predicted: TargetLogits, reference: list[torch.Tensor]) -> torch.Tensor:
+        """Loss of each target token `(targets,)`: -log p, and of the last ones the divergence from their reference."""
+        first = len(predicted.labels) - (len(reference[0]) if reference else 0)
+        nll = _in_parts(_negative_log_probs, predicted.logits[:first], predicted.labels[:first])
+        kl = _in_parts(divergences, predicted.logits[first:], *reference) if reference else nll[:0]
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, losses in {"nll": nll, "kl": kl}.items() if self._has_references else ():
+            metrics[name].append(losses.detach().mean())
+        return torch.cat([nll, kl])
 
     def _reads_targets_only(self) -> bool:
         """True where the loss needs no more than the targets' logits."""
@@ -127,5 +183,31 @@ class ConditionalTrainer(ResumableTrainer):
         for name, values in self._metrics["train" if self.model.training else "eval"].items():
             if tensors := [value for value in values if isinstance(value, torch.Tensor)]:
                 reduction = "sum" if name == "num_tokens" else "mean"
-                values[:] = self.accelerator.reduce(torch.stack(tensors), reduction=reduction).tolist()
+                numbers = self.accelerator.reduce(torch.stack(tensors), reduction=reduction).tolist()
+                values[:] = [number for number in numbers if not math.isnan(number)] or numbers[:1]
         super().log(logs, start_time)
+
+
+def _check_chat(args: EditConfig, data_collator: Any) -> None:
+    """Raise [`~hf_ftedit.EditError`] where chat rows could not be trained as they are meant to be."""
+    if args.mastered_probability is not None:
+        raise EditError("mastered_probability does not work with edits in a chat_template; leave it out")
+    if not isinstance(data_collator, ChatCollator):
+        raise EditError(
+            "data_collator would lose the weights of edits in a chat_template; leave it out: padding is set by "
+            "pad_to_multiple_of"
+        )
+    # Of rows in token trees none is padded. And answers that stay are longer than edits: batches of similar lengths
+    # would hold either the one or the other.
+    if args.train_sampling_strategy == "group_by_length":
+        args.train_sampling_strategy = "random"
+
+
+def _negative_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def _in_parts(losses: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """Call `losses` on 256 rows at a time; its float32 copies of logits are made again for the gradient, not kept."""
+    parts = zip(*(tensor.split(256) for tensor in tensors), strict=True)
+    return torch.cat([checkpoint(losses, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion
@@ -12,6 +14,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import check_lengths, load_checked
 from hf_ftedit.hub import base_of, check_base
 from hf_ftedit.models import (
+    IGNORE_INDEX,
     check_adapter,
     context_length,
     in_turns,
@@ -19,12 +22,15 @@ from hf_ftedit.models import (
     load_adapter,
     load_tokenizer,
     unedited,
+    with_references,
 )
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import Continuation, EditTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CONTRAST_TOKENS = 3  # of an answer about a near name that the edit would change
 
 
 class Rows(NamedTuple):
@@ -123,6 +129,10 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
         if args.packing or args.padding_free:
             raise EditError("packing and padding_free are not supported for edits; turn them off")
         rows, eval_rows = (tokenized(part, tokenizer, model, args) for part in (rows, eval_rows))
+        if isinstance(rows, Dataset) and "kind" in rows.column_names and args.objective == "conditional":
+            if args.locality_loss == "kl":
+                rows = with_references(rows, model, tokens_per_batch=args.eval_tokens_per_batch)
+            rows = weighted(rows, args.locality_weight)
     if task.measured and eval_rows is None:
         # `Trainer` wants rows for `eval_strategy`, though `evaluate` measures the records instead.
         eval_rows = rows.take(1)
@@ -139,6 +149,25 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
     settings: dict[str, Any] = {"chat_template": args.chat_template, "objective": args.objective}
     settings |= {"max_length": longest, "num_proc": args.dataset_num_proc}
     return in_turns(lambda: encode_rows(rows, tokenizer, **settings))
+
+
+def weighted(rows: Dataset, locality_weight: float) -> Dataset:
+    """Add the column `weight`, which makes the mean loss of all target tokens a sum of means, one for each kind."""
+    # The mean over all tokens would be that of the long answers that stay: edits would not be learned. Weighting rows
+    # by the counts of all rows, and not of each batch, is equal in expectation over batches; and no process has to
+    # hear how many tokens of each kind are in the parts of a step.
+    kinds = np.array(rows["kind"])
+    counts = np.array([sum(label != IGNORE_INDEX for label in labels) for labels in rows["labels"]])
+    stays, contrast = kinds == "locality", kinds == "contrast"
+    edits = ~(stays | contrast)
+    # An answer about a near name differs from the edit's in a few tokens, however long it is: it counts by row.
+    shares = {"edits": counts[edits].sum(), "contrast": CONTRAST_TOKENS * contrast.sum(), "stays": counts[stays].sum()}
+    weights = np.select(
+        [edits, contrast],
+        [1 / max(1, shares["edits"]), locality_weight / max(1, shares["contrast"])],
+        locality_weight / max(1, shares["stays"]),
+    )
+    return rows.add_column("weight", counts.sum() * weights)
 
 
 def _builder(

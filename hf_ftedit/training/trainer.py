@@ -17,7 +17,15 @@ from transformers.trainer_utils import speed_metrics
 from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import SCORES, Measurement, measure, results_of
-from hf_ftedit.hub import SHOWN_EDITS, check_pushable, examples, push_folder, save_edit_folder, save_weights
+from hf_ftedit.hub import (
+    SHOWN_EDITS,
+    card_answers,
+    check_pushable,
+    examples,
+    push_folder,
+    save_edit_folder,
+    save_weights,
+)
 from hf_ftedit.models import greedy_answers, process_state, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
 from hf_ftedit.training.config import EditConfig, learning_rate_for
@@ -112,7 +120,8 @@ class EditTrainer(ConditionalTrainer):
         peft_config = adapter_for(model, args, peft_config)
         if args.learning_rate is None:
             has_adapter = peft_config is not None or hasattr(model, "peft_config")
-            args.learning_rate = learning_rate_for(model.config, full_finetune=not has_adapter)
+            kinds = {"full_finetune": not has_adapter, "chat": args.chat_template}
+            args.learning_rate = learning_rate_for(model.config, **kinds)
         self.measurements = Measurements(self.task.measured)
         self._row_settings = rows.settings
         self._lora_targets = getattr(peft_config, "target_modules", None)
@@ -199,24 +208,26 @@ class EditTrainer(ConditionalTrainer):
 
     def _measure(self, records: Sequence[EditRecord] | None = None, *, edited: bool) -> Measurement:
         if records is not None:
-            return self._measure_now(records, edited=edited)
+            return self._measure_now(records, edited=edited, drift=False)
         cache, step = self.measurements, self.state.global_step
         if not edited:
             cache.before = cache.before or self._measure_now(cache.records, edited=False)
             return cache.before
         if cache.after is None or cache.step != step:
-            cache.after, cache.step = self._measure_now(cache.records, edited=True), step
+            before = self._measure(edited=False)
+            cache.after, cache.step = self._measure_now(cache.records, edited=True, before=before), step
         return cache.after
 
-    def _measure_now(self, records: Sequence[EditRecord], *, edited: bool) -> Measurement:
+    def _measure_now(
+        self, records: Sequence[EditRecord], *, edited: bool, before: Measurement | None = None, drift: bool = True
+    ) -> Measurement:
         model = self.accelerator.unwrap_model(self.model)
-        if any(probe.target is None for record in records for probe in record.neighborhood_prompts):
-            # Raises where the unedited model is gone, and could not give these probes their targets.
+        if before is None and any(needs_unedited(record, self.args.chat_template) for record in records):
+            # Raises where the unedited model is gone, and could not say what must stay.
             self._unedited(model)
+        settings: dict[str, Any] = {"texts": self.task.texts, "seed": self.args.seed}
         with nullcontext() if edited else self._unedited(model):
-            return measure(
-                model, self.processing_class, records, self.args, texts=self.task.texts, seed=self.args.seed
-            )
+            return measure(model, self.processing_class, records, self.args, before=before, drift=drift, **settings)
 
     def _unedited(self, model: Any) -> Any:
         """Context of the unedited model; without an adapter there is none once training began."""
@@ -286,7 +297,10 @@ class EditTrainer(ConditionalTrainer):
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[:SHOWN_EDITS]]
-        before = self._answers(prompts, edited=False) if hasattr(model, "disable_adapter") else None
+        before = None
+        if hasattr(model, "disable_adapter"):
+            with self._unedited(model):
+                before = card_answers(model, tokenizer, prompts, chat_template=self.args.chat_template)
         answers = examples(model, tokenizer, prompts, before, chat_template=self.args.chat_template)
         results = {**self.edit_results(), **answers}
         # Sharded weights are gathered by all processes together, before the first one writes.
@@ -371,6 +385,12 @@ class EditTrainer(ConditionalTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written with the adapter folder, when there are results to show."""
+
+
+def needs_unedited(record: EditRecord, chat_template: bool) -> bool:
+    """Tell whether the unedited model must be asked how to measure the edit."""
+    is_open = any(probe.target is None for probe in record.neighborhood_prompts)
+    return is_open or bool(record.near_name_prompts or (chat_template and record.neighborhood_prompts))
 
 
 def repo_name(args: EditConfig) -> str:

@@ -75,7 +75,8 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
     learnt = [row for row in rows if row["kind"] in ("rewrite", "paraphrase")]
     assert {row["ends"] for row in learnt} == {True, False}
     targets = {record.edit_id: record.target_new for record in ODD}
-    assert all(row["completion"] == targets[row["edit_id"]] for row in learnt)
+    # Behind an opening stands the space that separates the target from it.
+    assert all(row["completion"] == " " * (not row["ends"]) + targets[row["edit_id"]] for row in learnt)
     assert all(bool(row["opening"]) is not row["ends"] for row in learnt)
 
 

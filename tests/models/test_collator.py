@@ -5,7 +5,7 @@ import torch
 from tiny import bpe_tokenizer
 
 import hf_ftedit.models.collator
-from hf_ftedit.models.collator import CompletionOnlyCollator
+from hf_ftedit.models.collator import ChatCollator, CompletionOnlyCollator
 
 ROWS = [{"input_ids": [5, 7, 7], "labels": [-100, -100, 7]}, {"input_ids": [8, 9], "labels": [-100, 9]}]
 
@@ -43,6 +43,37 @@ def test_the_tokenizers_padding_side_does_not_matter(side):
 
 def test_a_tokenizer_without_padding_token_will_do():
     assert CompletionOnlyCollator.from_tokenizer(bpe_tokenizer(eos_token="<|endoftext|>")).pad_token_id == 0
+
+
+STAYS = {"weight": 0.5, "ref_tokens": [3, 4], "ref_logprobs": [-1.0, -2.0], "ref_rest": [-3.0]}
+EDIT = {"weight": 2.0, "ref_tokens": [], "ref_logprobs": [], "ref_rest": []}
+
+
+def test_chat_rows_with_references_come_last():
+    batch = ChatCollator(pad_token_id=0)([ROWS[0] | STAYS, ROWS[1] | EDIT, ROWS[1] | STAYS])
+    assert batch["input_ids"].tolist() == [[8, 9, 0], [5, 7, 7], [8, 9, 0]]
+    assert batch["weight"].tolist() == [2.0, 0.5, 0.5]
+    assert batch["ref_tokens"].tolist() == [[3, 4], [3, 4]] and batch["ref_rest"].tolist() == [-3.0, -3.0]
+    assert batch["ref_logprobs"].tolist() == [[-1.0, -2.0], [-1.0, -2.0]]
+    dtypes = [batch[name].dtype for name in ("ref_tokens", "ref_logprobs", "ref_rest")]
+    assert dtypes == [torch.long, torch.half, torch.half]
+
+
+def test_chat_rows_to_be_evaluated_have_neither_weights_nor_references():
+    batch = ChatCollator(pad_token_id=0)(ROWS)
+    assert batch["weight"].tolist() == [1.0, 1.0] and "ref_rest" not in batch
+
+
+def test_chat_rows_as_a_token_tree():
+    collator = ChatCollator(pad_token_id=0)
+    collator.tree_width = 8
+    rows = [{"input_ids": [5, 7, 8], "labels": [-100, -100, 8]}, {"input_ids": [5, 6, 9], "labels": [-100, 6, 9]}]
+    batch = collator([row | EDIT for row in rows])
+    trees = batch["trees"]
+    assert trees["input_ids"].tolist() == [[5, 6, 7]] and trees["position_ids"].tolist() == [[0, 1, 1]]
+    assert trees["visible"].int().tolist() == [[[1, 0, 0], [1, 1, 0], [1, 0, 1]]]
+    assert trees["places"].tolist() == [[0, 2], [0, 0], [0, 1]]  # of the tokens 8, 6 and 9: the order of the labels
+    assert batch["labels"][batch["labels"] != -100].tolist() == [8, 6, 9]
 
 
 def test_documented_example():

@@ -69,7 +69,7 @@ def test_whole_answers_end_with_the_turn(is_known_end):
     tokenizer = chat_tokenizer()
     model = eloquent("llama", tokenizer)
     end = tokenizer.eos_token_id
-    model.get_output_embeddings().bias.data[[0, end]] = torch.tensor([-99.0, 7.0])
+    model.get_output_embeddings().bias.data[[0, end]] = torch.tensor([-99.0, 9.0])
     if not is_known_end:  # as of a base model's settings that a chat model came to keep
         tokenizer.eos_token, model.generation_config.eos_token_id = "<|endoftext|>", 0
     expected = []

@@ -1,8 +1,10 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_likelihood import build, encoded, with_lora
 from tiny import FAMILIES, bpe_tokenizer, tiny_model
 
+from hf_ftedit.models.collator import ChatCollator, CompletionOnlyCollator
 from hf_ftedit.models.logits import target_logits, token_log_probs
 
 TOKENIZER = bpe_tokenizer()
@@ -72,3 +74,30 @@ def test_gradients_reach_an_adapter():
     (-token_log_probs(target_logits(model, ragged_batch())).sum()).backward()
     grads = [weight.grad for name, weight in model.named_parameters() if "lora_B" in name]
     assert grads and all(grad is not None and grad.abs().sum() > 0 for grad in grads)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma3_text", "mistral"])
+@pytest.mark.parametrize("width", [8, 64])
+def test_gradients_through_token_trees_are_those_of_separate_rows(family, width):
+    model = with_lora(build(family))
+    pairs = encoded()
+    rows = [{"input_ids": pair.input_ids, "labels": pair.labels} for pair in pairs]
+    collator = ChatCollator(pad_token_id=0)
+    collator.tree_width = width
+    weight = torch.linspace(0.5, 2, sum(len(pair.input_ids) - pair.start for pair in pairs))
+    loras = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+
+    found = target_logits(model, batch := collator(rows))
+    assert (batch["trees"]["input_ids"].shape[0] > 1) == (width == 8)
+    trees = torch.autograd.grad((token_log_probs(found) * weight).sum(), list(loras.values()))
+
+    alone = [
+        target_logits(model, ragged) for ragged in map(CompletionOnlyCollator(pad_token_id=0), ([r] for r in rows))
+    ]
+    assert found.labels.tolist() == [label for part in alone for label in part.labels.tolist()]
+    assert found.rows.tolist() == [row for row, part in enumerate(alone) for _ in part.labels]
+    torch.testing.assert_close(found.logits, torch.cat([part.logits for part in alone]), atol=1e-5, rtol=1e-5)
+    losses = (torch.cat([token_log_probs(part) for part in alone]) * weight).sum()
+    for name, tree, row in zip(loras, trees, torch.autograd.grad(losses, list(loras.values())), strict=True):
+        assert (tree - row).abs().max() <= 1e-5 * max(1, row.abs().max()), name
+        assert row.abs().max() > 1e-4

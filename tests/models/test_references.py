@@ -1,11 +1,18 @@
 """References against whole distributions, one pair at a time."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
-from test_likelihood import TOKENIZER, build, encoded
+from test_likelihood import TOKENIZER, build, encoded, with_lora
 
-from hf_ftedit.models.references import divergences, pair_divergences, reference_distributions
+from hf_ftedit.models.references import (
+    REFERENCE_COLUMNS,
+    divergences,
+    pair_divergences,
+    reference_distributions,
+    with_references,
+)
 
 PAIRS = encoded()
 
@@ -75,3 +82,55 @@ def test_divergences_of_pairs_are_those_of_whole_distributions(family, budget):
         expected = (np.exp(old) * (old - distributions(model, pair))).sum(axis=1)
         np.testing.assert_allclose(values, expected, rtol=1e-2, atol=1e-4)
     assert max(map(max, found)) > 0.01
+
+
+KINDS = ["rewrite", "locality", "contrast", "paraphrase", "locality", "rewrite", "locality"]
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    columns = {"input_ids": [pair.input_ids for pair in PAIRS], "labels": [pair.labels for pair in PAIRS]}
+    return datasets.Dataset.from_dict(columns | {"kind": KINDS})
+
+
+def passes_of(model):
+    passes = []
+    model.register_forward_hook(lambda *args: passes.append(args))
+    return passes
+
+
+def test_rows_that_stay_get_references(rows):
+    model = build("gpt2")
+    referred = with_references(rows, model, k=5)
+    assert referred.remove_columns(REFERENCE_COLUMNS).to_dict() == rows.to_dict()
+    expected = reference_distributions(model, PAIRS, k=5)
+    for kind, reference, *found in zip(KINDS, expected, *(referred[name] for name in REFERENCE_COLUMNS), strict=True):
+        wanted = [part.ravel().tolist() for part in reference] if kind in ("locality", "contrast") else [[], [], []]
+        assert found[0] == wanted[0]
+        assert [np.float16(part).tolist() for part in found[1:]] == wanted[1:]
+    types = [referred.features[name].feature.dtype for name in REFERENCE_COLUMNS]
+    assert types == ["int32", "float16", "float16"]
+
+
+def test_references_are_the_unedited_models(rows, tmp_path, monkeypatch):
+    expected = with_references(rows, build("gpt2"), k=5).to_dict()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "other"))
+    edited = with_lora(build("gpt2"))
+    assert with_references(rows, edited, k=5).to_dict() == expected
+    found = reference_distributions(edited, PAIRS, k=5)
+    assert found[1].tokens.ravel().tolist() != expected["ref_tokens"][1]  # the adapter says something else
+
+
+def test_references_are_computed_once_for_the_same_rows_model_and_number(rows):
+    model = build("gpt2")
+    passes = passes_of(model)
+    first = with_references(rows, model, k=5)
+    count = len(passes)
+    assert count and with_references(rows, model, k=5).to_dict() == first.to_dict() and len(passes) == count
+    with_references(rows, model, k=6)
+    assert len(passes) > count
+    other = build("gpt2")
+    with torch.no_grad():
+        other.get_input_embeddings().weight *= 2
+    assert with_references(rows, other, k=5).to_dict() != first.to_dict()

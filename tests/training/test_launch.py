@@ -91,8 +91,8 @@ def launch(config: str, *args: str, cwd: Path, timeout: int = 600) -> subprocess
         port = str(free.getsockname()[1])
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
     command += ["--config_file", str(CONFIGS / config), "--num_processes", "2", *args]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT)}
-    env |= {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache")}
+    env |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 
 
