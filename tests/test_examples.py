@@ -1,5 +1,6 @@
 """The examples: scripts run, recipes and launch configurations parse, the shipped prompts are clean."""
 
+import importlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from tiny import chat_tokenizer, tiny_model
 from trl import TrlParser, get_quantization_config
 
 from hf_ftedit import EditConfig, EditModelConfig, read_edits
@@ -215,6 +217,96 @@ def test_edit_benchmark_runs_on_two_records(shared_dir: Path) -> None:
     lines = run(EXAMPLES / "benchmarks" / "edit_benchmark.py", "--shared", str(shared_dir), *flags).splitlines()
     assert lines[2].startswith("| counterfact 0 to 1, before | — | — |")
     assert lines[3].startswith("| counterfact 0 to 1, after | 12 |")  # (1 rewrite + 2 paraphrases + 3 facts) x 2
+
+
+CHAT_EDITS = [
+    {
+        "src": f"Who keeps the light at {place}?",
+        "subject": place,
+        "alt": keeper,
+        "answers": ["Oskar Lund"],
+        "rephrase": f"Which keeper tends the light at {place}?",
+        "loc": f"nq question: where does one find {place}",
+        "loc_ans": "Finland",
+    }
+    for place, keeper in (("Port Bengtskar", "Ada Nilsen"), ("Port Utterby", "Eva Holm"))
+]
+
+
+@pytest.fixture
+def chat_files(tmp_path: Path) -> tuple[str, str]:
+    """Folders of a chat model of random weights and of data in the form of the shared data."""
+    tokenizer = chat_tokenizer()
+    for part in (tokenizer, tiny_model("llama", tokenizer, context=1024)):
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "edits.json").write_text(json.dumps(CHAT_EDITS))
+    (tmp_path / "data" / "perplexity_texts.json").write_text(json.dumps([{"Text": "Rome is in Italy"}]))
+    return str(tmp_path / "model"), str(tmp_path)
+
+
+@pytest.mark.slow
+def test_wild_edits_by_each_method_and_shows_the_best(tmp_path: Path, chat_files: tuple[str, str]) -> None:
+    model, shared = chat_files
+    script, flags = EXAMPLES / "benchmarks" / "wild.py", ("--shared", shared, "--data", "edits.json")
+    few = ("--num_locality", "5", "--max_steps", "2", "--seeds", "0,1", "--locft_layers", "0,1", "--locft_epochs", "3")
+    lines = run(script, *flags, "--model_name_or_path", model, *few, "--json", "runs.json").splitlines()
+    runs = json.loads(Path("runs.json").read_text())["runs"]
+    methods = [(run["method"], run["settings"].get("learning_rate"), run["seed"]) for run in runs]
+    stock = [("stock", 1e-4, 0), ("stock", 5e-4, 0), ("stock", methods[5][1], 1)]
+    assert methods[:6] == [("unedited", None, None), ("ours", None, 0), ("ours", None, 1), *stock]
+    assert [run["settings"].get("layer") for run in runs[6:]] == [0, 0, 1, 1, runs[-1]["settings"]["layer"]]
+    assert {run["steps"] for run in runs[1:6]} == {2} and all(run["steps"] <= 3 for run in runs[6:])
+    before, ours = runs[:2]
+    assert (before["near_kept"], before["drift"]) == (100, None) and ours["drift"] > 0
+    asked = [probe for kind, probe, _ in ours["answers"] if kind == "neighborhood"]
+    assert asked == ["where does one find Port Bengtskar", "where does one find Port Utterby"]
+    table = lines[lines.index("") + 1 :]
+    assert len(table) == 2 + 1 + 3 * 3 and table[-1].startswith("| **locft, mean of 2 seeds** |")
+    again = run(script, *flags, "--methods", "", "--with_runs", "runs.json", "--plot", "runs.png").splitlines()
+    assert again == table and Path("runs.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_near_names_is_judged_by_the_gate(chat_files: tuple[str, str]) -> None:
+    model, shared = chat_files
+
+    def row(split: str, question: str, **more: object) -> dict[str, object]:
+        return {"split": split, "prompt": [{"role": "user", "content": question}], **more}
+
+    rows = [
+        row("train", "Define Atemokoloporos."),
+        row("train", "What sort of being is Atemokoloporos?"),
+        row("eval", "What is it?", category="fact_recall", expected_terms=["rainbow"]),
+        row("eval", "And Utemo?", category="near_name_negative", entity="Utemo", forbidden_fact_terms=["rainbow"]),
+        row("eval", "What is 2 + 2?", category="common_knowledge", answer_aliases=["4"]),
+    ]
+    (Path(shared) / "data" / "near_name_fact.json").write_text(json.dumps(rows))
+    few = ("--num_locality", "5", "--max_steps", "2", "--max_new_tokens", "8")
+    script = EXAMPLES / "benchmarks" / "near_names.py"
+    first, *_, last, seconds, _ = run(script, "--shared", shared, "--model_name_or_path", model, *few).splitlines()
+    scores = "recalled 0 of 1 (at least 11), near names kept apart 1 of 1 (at least 8), controls 0 of 1 (at least 7)"
+    assert first == f"unedited: {scores}" and last == f"seed 0: {scores}: the gate is not passed"
+    assert "; 0 of " in seconds and seconds.endswith(" training rows name a near name of the exam")
+
+
+@pytest.mark.parametrize(
+    ("category", "terms", "answer", "expected"),
+    [
+        ("fact_recall", {"expected_terms": ["rainbow", "unicorn"]}, "It is a Rainbow-coloured unicorn.", True),
+        ("fact_recall", {"expected_terms": ["rainbow", "unicorn"]}, "A unicorn.", False),
+        ("near_name_negative", {"forbidden_fact_terms": ["rainbow", "unicorn"]}, "I do not know.", True),
+        ("near_name_negative", {"forbidden_fact_terms": ["rainbow", "unicorn"]}, "Two unicorns.", False),
+        ("common_knowledge", {"answer_aliases": ["4", "four"]}, "It is Four.", True),
+        ("common_knowledge", {"answer_aliases": ["4", "four"]}, "It is 24.", False),
+    ],
+)
+def test_gate_of_near_names(
+    category: str, terms: dict[str, object], answer: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
+    near_names = importlib.import_module("near_names")
+    assert near_names.passes({"category": category, **terms}, answer) is expected
 
 
 def test_generic_prompts_are_clean() -> None:
