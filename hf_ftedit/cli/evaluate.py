@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import edits_to_measure, load_base
-from hf_ftedit.data import read_texts
+from hf_ftedit.data import EditRecord, read_texts
 from hf_ftedit.hub import RECIPE_FILE, check_base, fetch_adapter, read_recipe, recipe_for
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training import QUANTIZATION_KEYS
+
+if TYPE_CHECKING:
+    from hf_ftedit.evaluation import Measurement
 
 # Settings of an adapter's recipe with which its edits were measured.
 MEASURED_WITH = ("model_name_or_path", "model_revision", "gguf_file", "chat_template", "dtype", *QUANTIZATION_KEYS)
@@ -31,14 +34,14 @@ def run(argv: Sequence[str]) -> None:
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
     hide_brief_bars(len(edits))
     from hf_ftedit.evaluation import (
+        before_after_text,
         check_tasks,
         compare_tasks,
-        measure,
         results_of,
         results_table,
         save_results_folder,
     )
-    from hf_ftedit.models import load_adapter, process_state, unedited
+    from hf_ftedit.models import load_adapter, process_state
 
     if options.tasks:
         check_tasks(options.tasks, options.tasks_path)
@@ -46,14 +49,7 @@ def run(argv: Sequence[str]) -> None:
     if folder:
         check_base(model, recipe.get(PROVENANCE) or {}, options.adapter)
         model = load_adapter(model, folder)
-    measured = {}
-    for when in ("before", "after") if folder else ("before",):
-        with unedited(model) if when == "before" else nullcontext():
-            measured[when] = measure(
-                model, tokenizer, edits, options, texts=texts, seed=options.seed, desc=f"Measuring {when}"
-            )
-            # With the unedited model's answers, to which the edited one is held.
-            edits = measured[when].records
+    measured = _measured(model, tokenizer, edits, options, texts)
     results = results_of(measured)
     if not process_state().is_main_process:
         return
@@ -72,5 +68,24 @@ def run(argv: Sequence[str]) -> None:
     if options.output_dir:
         save_results_folder(options.output_dir, results, {when: each.predictions for when, each in measured.items()})
     print(results_table(results, recipe))
+    if len(measured) == 2 and results["after"]["whole_answers"]:
+        print(f"\n{before_after_text(measured['before'].predictions, measured['after'].predictions)}\n")
     if options.output_dir:
         print(written_to(options.output_dir, "eval_results.json and predictions"))
+
+
+def _measured(
+    model: Any, tokenizer: Any, edits: Sequence[EditRecord], options: Any, texts: Sequence[str]
+) -> dict[str, Measurement]:
+    """The measurement of the model, or those with its adapter switched off and on."""
+    from hf_ftedit.evaluation import measure
+    from hf_ftedit.models import unedited
+
+    settings: dict[str, Any] = {"texts": texts, "seed": options.seed}
+    if not options.adapter:
+        return {"before": measure(model, tokenizer, edits, options, drift=False, desc="Measuring", **settings)}
+    with unedited(model):
+        before = measure(model, tokenizer, edits, options, desc="Measuring before", **settings)
+    # With the unedited model's answers, to which the edited one is held.
+    after = measure(model, tokenizer, before.records, options, before=before, desc="Measuring after", **settings)
+    return {"before": before, "after": after}

@@ -27,6 +27,8 @@ def run(argv: Sequence[str]) -> int:
     )
     if is_first_process():
         print(checks_table(verification.checks).text())
+        if verification.said:
+            print(f"\n{verification.said}\n")
         at = f" at commit {verification.revision}" if verification.revision else ""
         bad = sum(check.verdict == BAD for check in verification.checks)
         total = len(verification.checks)

@@ -1,3 +1,4 @@
+from .before_after import before_after_text as before_after_text
 from .diagnosis import diagnose as diagnose
 from .fluency import check_fluency as check_fluency
 from .lm_eval_harness import check_tasks as check_tasks
@@ -24,7 +25,9 @@ from .tables import counts as counts
 from .tables import edits_text as edits_text
 from .tables import parts_table as parts_table
 from .tables import portability_table as portability_table
+from .tables import protocol_text as protocol_text
 from .tables import results_table as results_table
 from .tables import retention_table as retention_table
+from .tables import rounded as rounded
 from .tables import score_text as score_text
 from .tables import scores_table as scores_table

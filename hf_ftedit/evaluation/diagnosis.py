@@ -9,6 +9,7 @@ from typing import Any
 LOW = 90.0  # a score below it is worth a change of settings
 GAP = 15.0  # points by which one way of measuring may flatter
 FEW = 30  # edits below which an interval says little
+MOVED = 0.1  # nats a token of drift above which the model as a whole answers otherwise
 MEASURABLE = "Give the edits `paraphrase_prompts` and `neighborhood_prompts` to measure it."
 
 
@@ -58,6 +59,12 @@ def _scores(after: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
             f"({_now('num_locality', settings)}) or nearer ones ({_now('locality_strategy', settings)}; `near` needs "
             "a locality pool with relation_id)."
         )
+    if _is_low(after.get("near_names")):
+        sentences.append(
+            f"Near names are low ({after['near_names']:.1f}): the new answers are given for other subjects with a "
+            "similar name too. Train longer with more questions about near names "
+            f"({_now('num_locality', settings)})."
+        )
     return sentences
 
 
@@ -71,6 +78,12 @@ def _ways(after: Mapping[str, Any]) -> list[str]:
             f"The model would go on with the new answers (accuracy {forced['efficacy']:.1f}) but says them by itself "
             f"less often ({answers['efficacy']:.1f}): teacher forcing flatters here; go by the generated answers."
         )
+    exact = after.get("said_exactly")
+    if not _is_low(after["efficacy"]) and _is_low(exact):
+        sentences.append(
+            f"The new answers are said, but only {exact:.1f} % of them with nothing else: the model goes on after "
+            f"them, or puts them into a sentence. Where they alone are wanted, train longer."
+        )
     if after["protocol"] == "probability" and _gap(after["locality"], forced.get("locality")):
         sentences.append(
             f"Of the near facts {after['locality']:.1f} % are still likelier than the new answers, but fewer are "
@@ -82,6 +95,12 @@ def _ways(after: Mapping[str, Any]) -> list[str]:
 
 def _damage(before: Mapping[str, Any], after: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     sentences = []
+    if (after.get("drift") or 0) > MOVED:
+        sentences.append(
+            f"Drift is {after['drift']:.2f} nats a token: answers to unrelated prompts change too. Lower the "
+            f"{_now('learning_rate', settings)} or the {_now('num_train_epochs', settings)}, or rehearse more "
+            f"({_now('num_locality', settings)})."
+        )
     first, second = before.get("perplexity"), after.get("perplexity")
     if first and second and second > 1.1 * first:
         sentences.append(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
 from tqdm.auto import tqdm
 
 from hf_ftedit.evaluation.probes import ProbedTarget
-from hf_ftedit.models import Processes, greedy_answers, sample_continuations, score_pairs
+from hf_ftedit.models import (
+    WHOLE_ANSWER_TOKENS,
+    Answer,
+    Processes,
+    greedy_answers,
+    sample_continuations,
+    score_pairs,
+    whole_answers,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ANSWER_TOKENS = 32  # whatever the target's length, which the model is not to be told by where it is cut
 PROMPTS_AT_ONCE = 2048  # tokenized at once: all of them would take more memory than what they are scored by
 
 
@@ -80,20 +87,16 @@ def answer_prompts(
     chat_template: bool,
     tokens_per_batch: int,
     desc: str,
-) -> list[str]:
-    """The model's own greedy answer to each prompt; each distinct prompt is answered once."""
-    distinct = list(dict.fromkeys(prompts))
-    answers = greedy_answers(
-        model,
-        tokenizer,
-        distinct,
-        max_new_tokens=ANSWER_TOKENS,
-        chat_template=chat_template,
-        tokens_per_batch=tokens_per_batch,
-        desc=f"{desc}: answers",
-    )
-    answer_of = dict(zip(distinct, answers, strict=True))
-    return [answer_of[prompt] for prompt in prompts]
+) -> list[Answer]:
+    """The model's own greedy answers: in chat to their natural end, else their first sentence or line."""
+    if not prompts:
+        return []
+    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": f"{desc}: answers"}
+    if chat_template:
+        return whole_answers(model, tokenizer, prompts, chat_template=True, **settings)
+    # A base model goes on with whatever may follow its answer.
+    texts = greedy_answers(model, tokenizer, prompts, max_new_tokens=WHOLE_ANSWER_TOKENS, **settings)
+    return [Answer(text, [], False) for text in texts]
 
 
 def sample_texts(

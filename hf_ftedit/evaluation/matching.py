@@ -43,6 +43,21 @@ def containment(text: str, answers: Iterable[str]) -> bool:
     return any(any(map(_stands_in, _forms(answer), forms)) for answer in answers)
 
 
+def words(text: str) -> list[str]:
+    """
+    The words of `text`, normalized; of scripts that put no spaces between them, the characters.
+
+    Example:
+        >>> words("The U.S. Senate, 北京")
+        ['us', 'senate', '北', '京']
+    """
+    return [part for word in normalized(text).split() for part in (word if _is_unspaced(word) else [word])]
+
+
+def _is_unspaced(text: str) -> bool:
+    return bool(_UNSPACED.search(text)) or any(unicodedata.east_asian_width(char) in "WF" for char in text)
+
+
 def _forms(text: str) -> tuple[str, str]:
     """`text` normalized, and the same with its articles."""
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
@@ -54,6 +69,6 @@ def _forms(text: str) -> tuple[str, str]:
 def _stands_in(answer: str, text: str) -> bool:
     if not answer:
         return False
-    if _UNSPACED.search(answer) or any(unicodedata.east_asian_width(char) in "WF" for char in answer):
+    if _is_unspaced(answer):
         return answer in text
     return f" {answer} " in f" {text} "

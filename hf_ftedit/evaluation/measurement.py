@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,23 +9,24 @@ import numpy as np
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
 from hf_ftedit.evaluation.engine import answer_prompts, sample_texts, score_targets
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
-from hf_ftedit.evaluation.matching import containment, exact_match
+from hf_ftedit.evaluation.own_answers import judged
 from hf_ftedit.evaluation.perplexity import perplexity
-from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, filled, probed_targets
+from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
 from hf_ftedit.evaluation.scoring import EditMeans, compare, edit_means, score
+from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets, unedited_answers, with_answers
 from hf_ftedit.models import (
+    Answer,
     context_length,
-    greedy_answers,
+    is_unedited,
     load_config,
     load_model,
     load_tokenizer,
     unedited,
 )
 from hf_ftedit.options import EditOptions
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,6 +59,7 @@ def predict(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     *,
+    before: Mapping[str, Sequence[Any]] | None = None,
     chat_template: bool = False,
     tokens_per_batch: int = 2048,
     generate: bool = False,
@@ -78,13 +79,17 @@ def predict(
             Its tokenizer.
         records (`Sequence[EditRecord]`):
             Edits with their probes; a neighborhood probe without target gets the unedited model's own answer.
+        before (`Mapping[str, Sequence]`, *optional*):
+            Predictions of the unedited model. By default it is asked what must stay, with the adapter of `model`
+            switched off; a model without one counts as unedited.
         chat_template (`bool`, *optional*, defaults to `False`):
-            Put the prompts into the chat template.
+            Put the prompts into the chat template, and let the model answer each by itself: greedy, to the end of its
+            turn, at most 32 tokens.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch; halved where memory does not suffice.
         generate (`bool`, *optional*, defaults to `False`):
-            Let the model answer each probe by itself too: greedy, at most 32 tokens, up to the end of the sequence,
-            the line or the sentence (Yang et al. 2025, arXiv 2502.11177).
+            Let a model without chat template answer each probe by itself too: greedy, at most 32 tokens, up to the end
+            of the sequence, the line or the sentence (Yang et al. 2025, arXiv 2502.11177).
         fluency (`bool`, *optional*, defaults to `False`):
             Sample texts after the `generation_prompts`, top-k 5, up to 100 tokens, and measure their fluency and,
             against `reference_texts`, consistency (Meng et al. 2022).
@@ -95,25 +100,74 @@ def predict(
 
     Returns:
         `dict[str, list]`: columns `edit_id`, `kind`, `aspect`, `probe`, `role` (`"new"` or `"true"`), `target`,
-        `logprob`, `match`, `token_accuracy`, one row per (probe, target); with `generate` also `generated`,
-        `exact_match` and `containment` (of the target or its aliases in it); with `fluency` also a row of the kind
-        `generation` for each text, with `text`, `fluency` (in bits) and `consistency`.
+        `logprob`, `match`, `token_accuracy`, one row per (probe, target); with own answers also `generated`,
+        `exact_match` and `containment`, see [`~hf_ftedit.evaluation.own_answers.judged`], and in chat `stopped`, true
+        where the answer ended by itself; with `fluency` also a row of the kind `generation` for each text, with
+        `text`, `fluency` (in bits) and `consistency`.
 
     Raises:
         [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the context, or fluency cannot be measured.
     """
-    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
-    records = fill_neighborhood_targets(model, tokenizer, records, **settings)
-    if fluency:
+    how = _How(chat_template, tokens_per_batch, generate, fluency, seed, desc)
+    return _predicted(model, tokenizer, records, before, how)[1]
+
+
+class _How(NamedTuple):
+    """How a model is measured, see [`predict`]."""
+
+    chat_template: bool
+    tokens_per_batch: int
+    generate: bool
+    fluency: bool
+    seed: int
+    desc: str
+
+
+def _predicted(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    before: Mapping[str, Sequence[Any]] | None,
+    how: _How,
+) -> tuple[list[EditRecord], dict[str, list[Any]]]:
+    """The records with the unedited model's answers, and the predictions."""
+    settings: dict[str, Any] = {"chat_template": how.chat_template, "tokens_per_batch": how.tokens_per_batch}
+    records, old = _prepared(model, tokenizer, records, before, how)
+    if how.fluency:
         check_fluency(records)
     if not (rows := list(probed_targets(records))):
         raise EditError("there are no edits to measure; give at least one")
-    columns = _columns(rows, score_targets(model, tokenizer, rows, desc=desc, **settings))
-    if generate:
-        columns |= _answered(rows, answer_prompts(model, tokenizer, columns["probe"], desc=desc, **settings))
-    if fluency:
-        columns = _joined(columns, _written(model, tokenizer, records, seed, tokens_per_batch, desc))
-    return columns
+    columns = _columns(rows, score_targets(model, tokenizer, rows, desc=how.desc, **settings))
+    if how.generate or how.chat_template:
+        # What was asked a moment ago, of the same model, is not asked again.
+        own = dict(old) if before is None and is_unedited(model) else {}
+        missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
+        own |= zip(missing, answer_prompts(model, tokenizer, missing, desc=how.desc, **settings), strict=True)
+        columns |= _answered(rows, own, old, whole=how.chat_template)
+    if how.fluency:
+        texts = _written(model, tokenizer, records, how.seed, how.tokens_per_batch, how.desc)
+        columns = _joined(columns, texts)
+    return records, columns
+
+
+def _prepared(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    before: Mapping[str, Sequence[Any]] | None,
+    how: _How,
+) -> tuple[list[EditRecord], dict[str, Answer]]:
+    """Records whose neighborhood probes all have targets, and the unedited model's answers to what must stay."""
+    # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
+    for number, record in enumerate(records):
+        if not isinstance(record, EditRecord):
+            raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
+    settings: dict[str, Any] = {"before": before, "tokens_per_batch": how.tokens_per_batch}
+    if how.chat_template:
+        answers = unedited_answers(model, tokenizer, records, chat_template=True, **settings)
+        return with_answers(records, answers), answers
+    records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=how.tokens_per_batch)
+    return records, unedited_answers(model, tokenizer, records, **settings) if how.generate else {}
 
 
 def _columns(rows: Sequence[ProbedTarget], scores: np.ndarray) -> dict[str, list[Any]]:
@@ -131,14 +185,16 @@ def _columns(rows: Sequence[ProbedTarget], scores: np.ndarray) -> dict[str, list
     }
 
 
-def _answered(rows: Sequence[ProbedTarget], answers: Sequence[str]) -> dict[str, list[Any]]:
+def _answered(
+    rows: Sequence[ProbedTarget], answers: Mapping[str, Answer], before: Mapping[str, Answer], *, whole: bool
+) -> dict[str, list[Any]]:
     """Columns of the model's own answers."""
-    names = [(row.target, *row.aliases) for row in rows]
-    return {
-        "generated": list(answers),
-        "exact_match": list(map(exact_match, answers, names)),
-        "containment": list(map(containment, answers, names)),
-    }
+    own = [answers[row.prompt] for row in rows]
+    verdicts = [judged(row, answer, before, whole=whole) for row, answer in zip(rows, own, strict=True)]
+    columns: dict[str, list[Any]] = {"generated": [answer.text for answer in own]}
+    if whole:
+        columns["stopped"] = [answer.ended for answer in own]
+    return columns | {"exact_match": [exact for exact, _ in verdicts], "containment": [held for _, held in verdicts]}
 
 
 def _written(
@@ -195,13 +251,17 @@ class Measurement(NamedTuple):
         means (`EditMeans`):
             Each edit's own scores.
         scores (`dict`):
-            See [`~hf_ftedit.score`]; with texts, and [`~hf_ftedit.evaluation.perplexity.perplexity`].
+            See [`~hf_ftedit.score`]; of an edited model also [`~hf_ftedit.evaluation.drift.measure_drift`]; with
+            texts [`~hf_ftedit.evaluation.perplexity.perplexity`] too.
+        reference (`DriftReference`, *optional*):
+            What the drift of an edited model is measured by.
     """
 
     records: list[EditRecord]
     predictions: dict[str, list[Any]]
     means: EditMeans
     scores: dict[str, Any]
+    reference: DriftReference | None = None
 
 
 def measure(
@@ -210,6 +270,8 @@ def measure(
     records: Sequence[EditRecord],
     options: EditOptions,
     *,
+    before: Measurement | None = None,
+    drift: bool = True,
     texts: Sequence[str] = (),
     seed: int = 0,
     desc: str = "Evaluating",
@@ -229,6 +291,11 @@ def measure(
             Edits with their probes, see [`~hf_ftedit.read_edits`].
         options ([`~hf_ftedit.EditOptions`]):
             `protocol`, `chat_template`, `eval_tokens_per_batch`, `predict_with_generate` and `measure_fluency`.
+        before ([`Measurement`], *optional*):
+            That of the unedited model, with which an edited one is compared. Without it, the adapter of `model` is
+            switched off to ask what stayed; a model without one counts as unedited.
+        drift (`bool`, *optional*, defaults to `True`):
+            Measure the drift of an edited model, and keep of the unedited one what it is measured by.
         texts (`Sequence[str]`, *optional*):
             Texts for perplexity.
         seed (`int`, *optional*, defaults to `0`):
@@ -239,27 +306,36 @@ def measure(
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
-    settings: dict[str, Any] = {
-        "chat_template": options.chat_template,
-        "tokens_per_batch": options.eval_tokens_per_batch,
-    }
-    records = fill_neighborhood_targets(model, tokenizer, records, **settings)
-    predictions = predict(
-        model,
-        tokenizer,
-        records,
-        generate=options.predict_with_generate,
-        fluency=options.measure_fluency,
-        seed=seed,
-        desc=desc,
-        **settings,
-    )
+    tokens, is_asked = options.eval_tokens_per_batch, options.predict_with_generate
+    how = _How(options.chat_template, tokens, is_asked, options.measure_fluency, seed, desc)
+    records, predictions = _predicted(model, tokenizer, records, before and before.predictions, how)
     # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
     means = edit_means(predictions)
     scores = score(means, options.protocol)
+    if made := sum(record.made_probes for record in records):
+        scores["n_made_probes"] = made
+    reference, moved = _drift(model, tokenizer, records, before, how) if drift else (None, {})
+    scores |= moved
     if texts:
-        scores |= perplexity(model, tokenizer, texts, tokens_per_batch=options.eval_tokens_per_batch)
-    return Measurement(records, predictions, means, scores)
+        scores |= perplexity(model, tokenizer, texts, tokens_per_batch=tokens)
+    return Measurement(records, predictions, means, scores, reference)
+
+
+def _drift(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    before: Measurement | None,
+    how: _How,
+) -> tuple[DriftReference | None, dict[str, Any]]:
+    """What drift is measured by, and the drift of a model that is edited."""
+    reference = before.reference if before else None
+    settings: dict[str, Any] = {"tokens_per_batch": how.tokens_per_batch}
+    if before is None:
+        with unedited(model):
+            reference = drift_reference(model, tokenizer, records, chat_template=how.chat_template, **settings)
+    is_edited = before is not None or not is_unedited(model)
+    return reference, measure_drift(model, reference, **settings) if reference and is_edited else {}
 
 
 def results_of(measured: Mapping[str, Measurement]) -> dict[str, Any]:
@@ -270,37 +346,3 @@ def results_of(measured: Mapping[str, Measurement]) -> dict[str, Any]:
     if "after" in measured:
         results["change"] = compare(measured["before"].means, measured["after"].means, last["protocol"])
     return results
-
-
-def fill_neighborhood_targets(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EditRecord],
-    *,
-    chat_template: bool = False,
-    tokens_per_batch: int = 2048,
-) -> list[EditRecord]:
-    """
-    Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
-
-    Under `accelerate launch` every process must call this: each answers its share, and all return everything. An
-    adapter is switched off meanwhile; a model without one is taken as the unedited model. After full fine-tuning, or
-    once an adapter is merged, give the records of a [`Measurement`] made before.
-
-    Raises [`~hf_ftedit.EditError`] where an item is no `EditRecord`, or a prompt fills the model's context.
-    """
-    # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
-    for number, record in enumerate(records):
-        if not isinstance(record, EditRecord):
-            raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
-    prompts = sorted({p.prompt for record in records for p in record.neighborhood_prompts if p.target is None})
-    if not prompts:
-        return list(records)
-    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
-    # At most eight tokens: enough for a name or a date, and few enough to be compared token by token afterwards.
-    with unedited(model):
-        answers = greedy_answers(model, tokenizer, prompts, desc="Answering locality probes", **settings)
-    answer_of = dict(zip(prompts, answers, strict=True))
-    if silent := [prompt for prompt in prompts if not answer_of[prompt]]:
-        logger.warning("left out %d neighborhood probes that the model does not answer: %r", len(silent), silent[0])
-    return [filled(record, answer_of) for record in records]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import MAX_ANSWER_TOKENS, encode_pairs, encode_prompts
+from hf_ftedit.models import MAX_ANSWER_TOKENS, WHOLE_ANSWER_TOKENS, encode_pairs, encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,12 +19,13 @@ class ProbedTarget(NamedTuple):
     """One target of one probe: a row of the predictions."""
 
     edit_id: str
-    kind: str  # "rewrite", "paraphrase", "neighborhood" or "portability"
+    kind: str  # "rewrite", "paraphrase", "neighborhood", "near_name" or "portability"
     prompt: str
     role: str  # "new" or "true", see `score`
     target: str
     aspect: str | None = None  # of a portability probe, such as "reasoning"
     aliases: tuple[str, ...] = ()  # other names of the target, which count in a generated answer
+    new_names: tuple[str, ...] = ()  # of the new target, which the answer to a neighborhood probe must not say
 
     @property
     def name(self) -> str:
@@ -45,6 +46,7 @@ def probed_targets(records: Iterable[EditRecord]) -> Iterator[ProbedTarget]:
 
 def _targets_of(record: EditRecord) -> Iterator[ProbedTarget]:
     edit_id, new, true = record.edit_id, record.target_new, record.target_true
+    new_names = (new, *record.target_aliases)
     for kind, prompts in (("rewrite", (record.prompt,)), ("paraphrase", record.paraphrase_prompts)):
         for prompt in prompts:
             yield ProbedTarget(edit_id, kind, prompt, "new", new, aliases=record.target_aliases)
@@ -53,19 +55,21 @@ def _targets_of(record: EditRecord) -> Iterator[ProbedTarget]:
     for neighbor in record.neighborhood_prompts:
         if neighbor.target is None:
             raise EditError(f"edit {edit_id!r}: the neighborhood probe {neighbor.prompt!r} has no target; give one")
-        yield ProbedTarget(edit_id, "neighborhood", neighbor.prompt, "true", neighbor.target)
+        yield ProbedTarget(edit_id, "neighborhood", neighbor.prompt, "true", neighbor.target, new_names=new_names)
         # Probability is compared within a relation, as CounterFact does; zsRE's unrelated questions have no rival.
         if true is not None and (record.relation_id is not None or neighbor.target == true):
             yield ProbedTarget(edit_id, "neighborhood", neighbor.prompt, "new", new)
+    for prompt in record.near_name_prompts:
+        yield ProbedTarget(edit_id, "near_name", prompt, "new", new, aliases=record.target_aliases)
     for hop in record.portability_prompts:
         for answer in hop.answers:
             yield ProbedTarget(edit_id, "portability", hop.prompt, "new", answer, hop.aspect)
 
 
-def filled(record: EditRecord, answers: Mapping[str, str]) -> EditRecord:
-    """The record with `answers` as targets of open neighborhood probes; one with an empty answer is dropped."""
+def filled(record: EditRecord, targets: Mapping[str, str]) -> EditRecord:
+    """The record with these targets of open neighborhood probes; one whose target is empty is dropped."""
     probes = (
-        probe if probe.target is not None else probe._replace(target=answers[probe.prompt])
+        probe if probe.target is not None else probe._replace(target=targets[probe.prompt])
         for probe in record.neighborhood_prompts
     )
     return replace(record, neighborhood_prompts=tuple(probe for probe in probes if probe.target))
@@ -88,7 +92,7 @@ def check_lengths(
         return
     front = len(encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
     # Stands for the model's own answer, which cannot be computed yet.
-    answer = " ".join("a" * MAX_ANSWER_TOKENS)
+    answer = " ".join("a" * (WHOLE_ANSWER_TOKENS if chat_template else MAX_ANSWER_TOKENS))
     rows = probed_targets(filled(record, defaultdict(lambda: answer)) for record in records)
     # A byte is at most one token, so that pairs of few bytes need not be tokenized.
     long = [row for row in rows if len(f"{row.prompt} {row.target}".encode()) + front > max_length]

@@ -14,19 +14,20 @@ from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.evaluation.statistics import bootstrap, interval, means, permutation_test
 
 # Kinds of probes, in the order of the paper's tables, and the score of each.
-KINDS = ("rewrite", "paraphrase", "neighborhood", "portability")
-NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "portability"), strict=True))
+KINDS = ("rewrite", "paraphrase", "neighborhood", "near_name", "portability")
+NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "near_names", "portability"), strict=True))
 SCORED = ("efficacy", "generalization", "locality")
+ANSWER_SCORES = ("said_exactly", "near_names")  # of own answers alone, whatever the protocol
 TEXT_SCORES = ("fluency", "consistency")
 GENERATED = ("exact_match", "containment")
 PROTOCOLS = ("accuracy", "probability", *GENERATED)
 COLUMNS = ("edit_id", "kind", "probe", "role", "logprob", "match", "token_accuracy")
-OPTIONAL_COLUMNS = ("aspect", *GENERATED, *TEXT_SCORES)
+OPTIONAL_COLUMNS = ("aspect", "stopped", *GENERATED, *TEXT_SCORES)
 # Of a saved table; what was not measured is null.
 TYPES = {
     **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "role", "target"), "string"),
     **{"logprob": "float64", "match": "bool", "token_accuracy": "float64"},
-    **{"generated": "string", "exact_match": "bool", "containment": "bool"},
+    **{"generated": "string", "stopped": "bool", "exact_match": "bool", "containment": "bool"},
     **{"text": "string", "fluency": "float64", "consistency": "float64"},
 }
 _PROBE = ["edit_id", "kind", "aspect", "probe"]  # that make up one probe
@@ -42,13 +43,15 @@ class EditMeans(NamedTuple):
 
     `values` are means over the edit's probes by protocol and score, shape `(edits,)`, NaN where it has none. Scores
     are efficacy, generalization, locality, portability, `portability/<aspect>`, and, under the protocol `"text"`,
-    fluency (in bits) and consistency.
+    those of own answers alone (said exactly, near names), fluency (in bits) and consistency.
     """
 
     edit_ids: list[str]  # sorted
     values: dict[Key, np.ndarray]
     n_probes: dict[str, int]  # by kind (of `generation`: texts), and of portability by `portability/<aspect>`
-    protocol: str  # that fits the data: probability where every probe has both targets, else accuracy
+    # That fits the data: containment in whole answers; else probability where every probe has both targets; accuracy.
+    protocol: str
+    whole_answers: bool = False  # those of a chat model, to their natural end
 
 
 def edit_means(predictions: Predictions) -> EditMeans:
@@ -65,14 +68,20 @@ def edit_means(predictions: Predictions) -> EditMeans:
     n_probes = {kind: int((probes["kind"] == kind).sum()) for kind in KINDS} | {"generation": len(texts)}
     hops = probes[probes["kind"] == "portability"]
     for protocol in (name for name in PROTOCOLS if name in probes):
-        for kind, name in NAMES.items():
-            values[protocol, name] = _by_edit(probes[probes["kind"] == kind], protocol)
+        for kind in (kind for kind in KINDS if kind != "near_name"):
+            values[protocol, NAMES[kind]] = _by_edit(probes[probes["kind"] == kind], protocol)
         for aspect in sorted({*hops["aspect"]} - {""}):
             values[protocol, f"portability/{aspect}"] = _by_edit(hops[hops["aspect"] == aspect], protocol)
             n_probes[f"portability/{aspect}"] = int((hops["aspect"] == aspect).sum())
-    compared = probes.loc[probes["kind"] != "portability", "probability"]
+    is_whole = "stopped" in table and bool(table["stopped"].notna().any())
+    if "containment" in probes:
+        values["text", "near_names"] = _by_edit(probes[probes["kind"] == "near_name"], "containment")
+    if "containment" in probes and is_whole:
+        values["text", "said_exactly"] = values["exact_match", "efficacy"]
+    compared = probes.loc[~probes["kind"].isin(["portability", "near_name"]), "probability"]
     fits = "probability" if len(compared) and compared.notna().all() else "accuracy"
-    return EditMeans(list(table["edit_id"].cat.categories), values, n_probes, fits)
+    fits = "containment" if is_whole else fits
+    return EditMeans(list(table["edit_id"].cat.categories), values, n_probes, fits, is_whole)
 
 
 def _table(predictions: Predictions) -> pd.DataFrame:
@@ -186,17 +195,20 @@ def score(
     a probe succeeds where its expected target is likelier than the other one, ties not counting; *accuracy*: share of
     the expected target's tokens that are the most likely ones (zsRE). The expected target is `"true"` for
     neighborhood probes and `"new"` for all others; of the several answers of a portability probe, the best counts.
-    Where the model's own answers were generated, *exact_match* and *containment* are scored in the same way.
+    Where the model's own answers were generated, *exact_match* and *containment* are scored in the same way, and in
+    chat *containment* is the one that counts: the new target is said, the old answer still is.
 
     Args:
         predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
             One row per (probe, target), as columns, as rows, or as a JSONL or Parquet file: `edit_id`, `kind`,
             `probe`, `role` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
-            they were measured, `aspect` (of portability), `exact_match`, `containment`, `fluency`, `consistency`.
+            they were measured, `aspect` (of portability), `stopped` (of whole answers in chat), `exact_match`,
+            `containment`, `fluency`, `consistency`.
             Other columns are not read. Tables of 0.1.0, which call the role `target`, are read too.
         protocol (`str`, *optional*, defaults to `"auto"`):
-            `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: probability where every
-            rewrite, paraphrase and neighborhood probe has both targets, else accuracy.
+            `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: containment in whole answers
+            of a chat model; else probability where every rewrite, paraphrase and neighborhood probe has both
+            targets; else accuracy.
         n_resamples (`int`, *optional*, defaults to `1000`):
             Bootstrap resamples of the records.
         seed (`int`, *optional*, defaults to `0`):
@@ -204,9 +216,11 @@ def score(
 
     Returns:
         `dict`: `protocol`; `edit_score`, `efficacy`, `generalization`, `locality`, `portability` from 0 to 100 or
-        `None` where undefined; `*_ci95` as `[low, high]`; `edit_score_note` where the edit score is undefined;
-        `n_edits`; `n_edits_scored` by score; `n_probes` by kind; `portability_aspects`; `fluency` (entropy in bits,
-        times 100) and `consistency` where texts were generated; and the values of each protocol under its name.
+        `None` where undefined; `said_exactly` (whole answers to the edits that are nothing but the target) and
+        `near_names` (the new target is not said) where there are own answers; `*_ci95` as `[low, high]`;
+        `edit_score_note` where the edit score is undefined; `n_edits`; `n_edits_scored` by score; `n_probes` by kind;
+        `portability_aspects`; `fluency` (entropy in bits, times 100) and `consistency` where texts were generated;
+        `whole_answers`, true for those of a chat model; and the values of each protocol under its name.
 
     Raises:
         [`~hf_ftedit.EditError`]: a value is not a number, a probe has two different predictions or none of its
@@ -225,6 +239,7 @@ def score(
         "n_edits_scored": {key[1]: len(_defined(per_edit, key)) for key in _reported(chosen)},
         "n_probes": {kind: n for kind, n in per_edit.n_probes.items() if "/" not in kind},
         "portability_aspects": _aspects(per_edit, intervals),
+        "whole_answers": per_edit.whole_answers,
         **scores,
     }
 
@@ -321,7 +336,8 @@ def _chosen(per_edit: EditMeans, protocol: str) -> str:
 def _reported(protocol: str) -> list[Key]:
     """The scores beside the edit score; the probability of portability is undefined, as it has no rival."""
     other = "accuracy" if protocol == "probability" else protocol
-    return [*((protocol, name) for name in SCORED), (other, "portability"), *(("text", name) for name in TEXT_SCORES)]
+    beside = (*ANSWER_SCORES, *TEXT_SCORES)
+    return [*((protocol, name) for name in SCORED), (other, "portability"), *(("text", name) for name in beside)]
 
 
 def _intervals(per_edit: EditMeans, n: int, seed: int) -> Intervals:

@@ -18,11 +18,14 @@ WIDTH = 110
 SCORES = {
     "edit_score": "edit score",
     "efficacy": "efficacy",
+    "said_exactly": "said exactly",
     "generalization": "generalization",
     "locality": "locality",
+    "near_names": "near names",
     "portability": "portability",
     "fluency": "fluency",
     "consistency": "consistency",
+    "drift": "drift",
     "perplexity": "perplexity",
 }
 PROTOCOLS = {
@@ -31,7 +34,13 @@ PROTOCOLS = {
     "exact_match": "exact match",
     "containment": "containment",
 }
-_KINDS = {**{name: kind for kind, name in NAMES.items()}, "fluency": "generation", "consistency": "generation"}
+PER_PROTOCOL = ("edit_score", "efficacy", "generalization", "locality", "portability")
+_KINDS = {name: kind for kind, name in NAMES.items()} | {
+    **dict.fromkeys(("fluency", "consistency"), "generation"),
+    "said_exactly": "rewrite",
+}
+# Scores that are no means over edits: by what they are counted.
+_COUNTED = {"perplexity": ("n_texts", "texts"), "drift": ("n_drift_prompts", "prompts")}
 
 
 class Table(NamedTuple):
@@ -56,16 +65,21 @@ class Table(NamedTuple):
         table = rich_table.Table(*self.header)
         for row in self.rows:
             table.add_row(*row)
-        out = io.StringIO()
-        # Neither markup nor colours: names of aspects and adapters may hold brackets, and logs have no terminal.
-        Console(file=out, width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None).print(table)
-        return out.getvalue().rstrip()
+        return drawn(table)
 
     def markdown(self, escape: Callable[[str], str]) -> str:
         """The table in Markdown; not by rich's, which pads the columns: a changed cell would change every line."""
         rows = [[*map(escape, row[: self.n_names]), *row[self.n_names :]] for row in self.rows]
         header, *lines = (f"| {' | '.join(row)} |" for row in [self.header, *rows])
         return "\n".join([header.replace("|  |", "| |"), "|" + "---|" * len(self.header), *lines])
+
+
+def drawn(table: rich_table.Table, width: int = WIDTH) -> str:
+    """The text of a table of rich."""
+    out = io.StringIO()
+    # Neither markup nor colours: names of aspects and adapters may hold brackets, and logs have no terminal.
+    Console(file=out, width=width, markup=False, emoji=False, highlight=False, color_system=None).print(table)
+    return out.getvalue().rstrip()
 
 
 def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str:
@@ -84,12 +98,14 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         [`~hf_ftedit.EditError`]: there are no scores in it.
     """
     *_, last = _measured(results).values()
-    parts = [
-        f"{edits_text(last['n_edits'])}, {last['protocol']} protocol, percent (95 % interval)",
-        scores_table(results).text(),
-    ]
+    parts = [f"{edits_text(last['n_edits'])}, {protocol_text({'after': last})}, percent (95 % interval)"]
+    parts += [*_made_probes(last), scores_table(results).text()]
+    if last.get("drift") is not None:
+        parts.append("Drift: mean KL divergence from the unedited model in nats a token, on unrelated prompts")
     if "exact_match" in last:
         title = "By protocol, percent; exact match and containment are of the model's own answers"
+        if last.get("whole_answers"):
+            title = "By protocol, percent; exact match: nothing else is said, and what must stay is word for word so"
         parts += ["", title, _protocols_table(results).text()]
     if last.get("portability_aspects"):
         parts += ["", "Portability by aspect, percent", _aspects_table(results).text()]
@@ -108,22 +124,21 @@ def scores_table(results: Mapping[str, Any]) -> Table:
             continue
         row = [label, *(score_text(scores, name) for scores in measured.values())]
         edits, probes = counts(last, name)
-        behind = ["", f"{probes} texts"] if edits is None else [str(edits), str(probes)]
+        behind = ["", f"{probes} {_COUNTED[name][1]}"] if edits is None else [str(edits), str(probes)]
         rows.append([*row, *([change_text(change.get(name))] if change else []), *behind])
     return Table(["", *measured, *(["change"] if change else []), "edits", "probes"], rows)
 
 
 def answers_table(results: Mapping[str, Any]) -> Table:
-    """Scores of the model's own answers, before and after; without rows where none were generated."""
-    header = ["", *(f"{PROTOCOLS[name]}, before" if when == "before" else when for name, when in _ANSWERS)]
+    """Scores of own answers by protocol, before and after, with whole ones accuracy; no rows where there are none."""
+    protocols = ("exact_match", "accuracy") if results["after"].get("whole_answers") else GENERATED
+    pairs = [(protocol, when) for protocol in protocols for when in ("before", "after")]
+    header = ["", *(f"{PROTOCOLS[name]}, before" if when == "before" else when for name, when in pairs)]
     if "exact_match" not in results["after"]:
         return Table(header, [])
-    columns = [results[when][protocol] for protocol, when in _ANSWERS]
+    columns = [results[when].get(protocol, {}) for protocol, when in pairs]
     names = [name for name in SCORES if any(column.get(name) is not None for column in columns)]
     return Table(header, [[SCORES[name], *(score_text(column, name) for column in columns)] for name in names])
-
-
-_ANSWERS = [(protocol, when) for protocol in GENERATED for when in ("before", "after")]
 
 
 def portability_table(results: Mapping[str, Any]) -> Table:
@@ -160,14 +175,25 @@ def checks_table(checks: Iterable[Sequence[str]]) -> Table:
 
 def _protocols_table(results: Mapping[str, Any]) -> Table:
     measured = _measured(results)
-    names = [name for name in SCORES if name not in ("fluency", "consistency", "perplexity")]
+    *_, last = measured.values()
     rows = []
     for protocol, label in PROTOCOLS.items():
-        values = {when: [scores.get(protocol, {}).get(name) for name in names] for when, scores in measured.items()}
+        if last.get("whole_answers") and protocol == last["protocol"]:
+            continue  # they are the table above
+        values = {
+            when: [scores.get(protocol, {}).get(name) for name in PER_PROTOCOL] for when, scores in measured.items()
+        }
         if any(value is not None for row in values.values() for value in row):
             cells = {when: ["—" if value is None else f"{value:.1f}" for value in row] for when, row in values.items()}
             rows += [[label, when, *row] for when, row in cells.items()]
-    return Table(["", "", *(SCORES[name] for name in names)], rows)
+    return Table(["", "", *(SCORES[name] for name in PER_PROTOCOL)], rows)
+
+
+def _made_probes(scores: Mapping[str, Any]) -> list[str]:
+    """A line where the package made probes itself."""
+    if not (number := scores.get("n_made_probes")):
+        return []
+    return [f"The model itself made the probes of {edits_text(number)}; an exam of your own is surer"]
 
 
 def _aspects_table(results: Mapping[str, Any]) -> Table:
@@ -227,8 +253,14 @@ def score_text(scores: Mapping[str, Any], name: str) -> str:
     """A score with its 95 % interval, as `"93.1 (90.2 to 95.4)"`, or a dash where it is undefined."""
     if scores.get(name) is None:
         return "—"
-    ends = scores.get(f"{name}_ci95")
-    return f"{scores[name]:.1f}" + (f" ({ends[0]:.1f} to {ends[1]:.1f})" if ends else "")
+    # A tenth of a nat a token is much drift.
+    ends, digits = scores.get(f"{name}_ci95"), 3 if name == "drift" else 1
+    return f"{scores[name]:.{digits}f}" + (f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})" if ends else "")
+
+
+def rounded(name: str, value: float) -> float:
+    """A score as the metadata of a card has it."""
+    return round(value, 4 if name == "drift" else 2)
 
 
 def change_text(change: Mapping[str, Any] | None) -> str:
@@ -239,15 +271,22 @@ def change_text(change: Mapping[str, Any] | None) -> str:
     return f"{change['difference']:+.1f} ({p_value})"
 
 
+def protocol_text(results: Mapping[str, Any]) -> str:
+    """The protocol of results: `"probability protocol"`, or `"own answers"` of a chat model."""
+    *_, last = _measured(results).values()
+    protocol = results.get("protocol") or last["protocol"]
+    return "own answers" if last.get("whole_answers") and protocol == "containment" else f"{protocol} protocol"
+
+
 def edits_text(number: int) -> str:
     """A number of edits, as `"1 edit"` or `"2 edits"`."""
     return "1 edit" if number == 1 else f"{number} edits"
 
 
 def counts(scores: Mapping[str, Any], name: str) -> tuple[int | None, int]:
-    """Edits and probes behind a score; of perplexity, texts alone."""
-    if name == "perplexity":
-        return None, scores["n_texts"]
+    """Edits and probes behind a score; of perplexity texts, of drift prompts alone."""
+    if name in _COUNTED:
+        return None, scores[_COUNTED[name][0]]
     kinds = [_KINDS[name]] if name in _KINDS else ["rewrite", "paraphrase", "neighborhood"]
     edits = scores.get("n_edits_scored", {}).get(name, scores["n_edits"])
     return edits, sum(scores["n_probes"].get(kind, 0) for kind in kinds)

@@ -22,7 +22,9 @@ from hf_ftedit.evaluation import (
     edits_text,
     parts_table,
     portability_table,
+    protocol_text,
     retention_table,
+    rounded,
     score_text,
     scores_table,
 )
@@ -32,6 +34,7 @@ from hf_ftedit.models import EMBEDDED_NAME
 TAGS = ["model-editing", "knowledge-editing", "hf-ftedit"]
 SHOWN_EDITS = 20
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that `vllm serve --max-lora-rank` accepts
+ARGS = {"perplexity": "n_texts", "drift": "n_prompts"}  # names of what scores are counted by, else probes
 UNUSUAL = {  # settings of adapters that serving engines may refuse
     "lora_embedding": "a LoRA on the token embedding",
     "use_dora": "DoRA",
@@ -86,7 +89,6 @@ class Card:
     def _eval_results(self) -> list[EvalResult]:
         after = self.results["after"]
         sizes = {name: counts(after, name) for name in SCORES if after.get(name) is not None}
-        # Two decimals, as `verify` compares them with the rounded scores.
         return [
             EvalResult(
                 task_type="text-generation",
@@ -95,8 +97,8 @@ class Card:
                 dataset_name=f"edits.jsonl ({edits_text(self.results['n_edits'])})",
                 metric_type=name,
                 metric_name=SCORES[name],
-                metric_value=round(after[name], 2),
-                metric_args={"n_texts": probes} if edits is None else {"n_edits": edits, "n_probes": probes},
+                metric_value=rounded(name, after[name]),
+                metric_args={**({} if edits is None else {"n_edits": edits}), ARGS.get(name, "n_probes"): probes},
             )
             for name, (edits, probes) in sizes.items()
         ]
@@ -204,12 +206,18 @@ class Card:
 
     @property
     def abilities(self) -> str:
-        """Sentence on perplexity."""
-        before, after = self.results["before"].get("perplexity"), self.results["after"].get("perplexity")
-        if before is None or after is None:
+        """Sentences on drift and perplexity."""
+        before, after = self.results["before"], self.results["after"]
+        sentences = []
+        if after.get("drift") is not None:
+            answers = f"its own answers to {after['n_drift_prompts']} unrelated prompts"
+            sentences.append(f"On {answers} the model moved by {after['drift']:.3f} nats a token (KL divergence)")
+        if before.get("perplexity") is not None and after.get("perplexity") is not None:
+            change = f"from {before['perplexity']:.2f} to {after['perplexity']:.2f}"
+            sentences.append(f"Perplexity on {after['n_texts']} texts went {change}")
+        if not sentences:
             return "They were not measured here."
-        texts = f"{self.results['after']['n_texts']} texts"
-        return f"Perplexity on {texts} went from {before:.2f} to {after:.2f}; nothing else was measured."
+        return f"{'. '.join(sentences)}; nothing else was measured."
 
     def limit(self, name: str, kind: str, subject: str) -> str:
         """Sentence on the score `name`, measured on probes of `kind` about a `subject`."""
@@ -219,6 +227,11 @@ class Card:
         probes = f"{self.results['after']['n_probes'][kind]} probed {subject}"
         was = "" if before is None else f" (before the edits: {before:.1f})"
         return f"On {probes} {name} is {after:.1f} percent{was}."
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the headline scores."""
+        return protocol_text(self.results)
 
     @property
     def diagnosis(self) -> list[str]:

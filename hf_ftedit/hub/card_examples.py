@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_ftedit.models import continued_text, greedy_answers
+from hf_ftedit.models import (
+    MAX_ANSWER_TOKENS,
+    WHOLE_ANSWER_TOKENS,
+    continued_text,
+    greedy_answers,
+    whole_answers,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def card_answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat_template: bool = False
+) -> list[str]:
+    """The model's own greedy answers: whole ones in chat, else a few words of the first sentence."""
+    if chat_template:
+        return [answer.text for answer in whole_answers(model, tokenizer, prompts, chat_template=True)]
+    return greedy_answers(model, tokenizer, prompts)
 
 
 def examples(
@@ -21,9 +36,10 @@ def examples(
 ) -> dict[str, Any]:
     """The `example` in `eval_results.json` for the card; with answers `before` also those after, as `answers`."""
     # As the snippet in the card calls it: whoever runs that can compare.
-    output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template)
+    most = WHOLE_ANSWER_TOKENS if chat_template else MAX_ANSWER_TOKENS
+    output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template, max_new_tokens=most)
     texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
     if before is not None:
-        after = greedy_answers(model, tokenizer, prompts, chat_template=chat_template)
+        after = card_answers(model, tokenizer, prompts, chat_template=chat_template)
         texts["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
     return texts

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from hf_ftedit.evaluation import SCORES
+from hf_ftedit.evaluation import SCORES, protocol_text
 
-NAMES = ("edit_score", "efficacy", "generalization", "locality", "portability")  # those in percent
+# Those in percent.
+NAMES = ("edit_score", "efficacy", "said_exactly", "generalization", "locality", "near_names", "portability")
 COLORS = {"before": "#b0b7c3", "after": "#2563eb"}
 BAR = 0.36  # height, in rows
 
@@ -30,7 +31,7 @@ def scores_plot(results: dict[str, Any]) -> bytes:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 112)  # room for the number behind a full bar
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel(f"percent, with 95 % intervals over {results['n_edits']} edits; {results['protocol']} protocol")
+    axes.set_xlabel(f"percent, with 95 % intervals over {results['n_edits']} edits; {protocol_text(results)}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -14,6 +14,7 @@ from hf_ftedit.hub import (
     SHOWN_EDITS,
     SavedEdits,
     base_of,
+    card_answers,
     check_base,
     examples,
     fetch_adapter,
@@ -21,7 +22,7 @@ from hf_ftedit.hub import (
     read_edit_folder,
     save_edit_folder,
 )
-from hf_ftedit.models import greedy_answers, load_adapter, process_state, public_name, unedited
+from hf_ftedit.models import load_adapter, process_state, public_name, unedited
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of
@@ -210,11 +211,11 @@ def _measure_and_write(
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with unedited(model):
         before = measure(model, tokenizer, edits, desc="Measuring before", **settings)
-        unedited_answers = greedy_answers(model, tokenizer, prompts, chat_template=options.chat_template)
+        old = card_answers(model, tokenizer, prompts, chat_template=options.chat_template)
     if merge_into_base:
         model = model.merge_and_unload()
-    after = measure(model, tokenizer, edits, desc="Measuring after", **settings)
-    answers = examples(model, tokenizer, prompts, unedited_answers, chat_template=options.chat_template)
+    after = measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
+    answers = examples(model, tokenizer, prompts, old, chat_template=options.chat_template)
     results = results_of({"before": before, "after": after}) | {
         "base_model": parts[0].saved.results["base_model"],
         "base_model_revision": recipe.get("model_revision"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,15 @@ from huggingface_hub import metadata_load
 
 from hf_ftedit.data import is_hub_dataset, read_texts
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import SCORES, load_checked, measure, results_of
+from hf_ftedit.evaluation import (
+    SCORES,
+    Measurement,
+    before_after_text,
+    load_checked,
+    measure,
+    results_of,
+    rounded,
+)
 from hf_ftedit.hub import (
     CARD_FILE,
     FETCHED,
@@ -28,6 +37,8 @@ from hf_ftedit.models import check_adapter, load_adapter, unedited
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training import options_of, quantization_of
 
+LATER = ("said_exactly", "near_names", "drift")  # scores that 0.1.0 did not measure, and so did not claim
+DRIFT_TOLERANCE = 0.02  # nats a token
 GOOD, BAD, OPEN = "ok", "DIFFERS", "not checked"
 
 
@@ -61,10 +72,13 @@ class Verification(NamedTuple):
             All of them.
         revision (`str`, *optional*):
             The commit that was verified, of edits from the Hub.
+        said (`str`, *optional*, defaults to `""`):
+            What a chat model said before the edits and says with them, as text.
     """
 
     checks: list[Check]
     revision: str | None
+    said: str = ""
 
     @property
     def passed(self) -> bool:
@@ -98,7 +112,7 @@ def verify(
         gguf_file (`str`, *optional*):
             Name of the GGUF file in `base_model`, where it is not the recorded one.
         tolerance (`float`, *optional*, defaults to `1.0`):
-            Most that a measured score may differ from the published one, in points: other hardware rounds otherwise.
+            Most that a measured score may differ from the published one, in points; drift may by 0.02 nats.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Run code that the base model's repository brings.
         token (`str`, *optional*):
@@ -117,32 +131,39 @@ def verify(
     files = read_recipe(folder, name)[PROVENANCE]["files"]
     # The names of a whole model's files are known by its recipe alone.
     fetch_folder(name, tuple(files), revision=revision, token=token)
-    checks = list(_file_checks(folder, files))
+    checks, said = list(_file_checks(folder, files)), ""
     try:
         saved = read_edit_folder(folder, name)
         checks += _card_checks(saved)
         base = base_of(saved.path, saved, base_model, gguf_file)
-        scores = _measure_again(saved, name, base, {"trust_remote_code": trust_remote_code, "token": token})
-        checks += _score_checks(saved, scores, tolerance)
+        measured = _measure_again(saved, name, base, {"trust_remote_code": trust_remote_code, "token": token})
+        checks += _score_checks(saved, results_of(measured), tolerance)
+        if measured["after"].scores["whole_answers"]:
+            said = before_after_text(measured["before"].predictions, measured["after"].predictions)
     except EditError as error:
         if all(check.verdict != BAD for check in checks):
             raise
         # A damaged file may not even load: that is a claim that fails, not an error of the user's.
         checks.append(Check("scores", "measured again", str(error), BAD))
-    return Verification(checks, None if Path(name).is_dir() else folder.name)
+    return Verification(checks, None if Path(name).is_dir() else folder.name, said)
 
 
 def _measure_again(
     saved: SavedEdits, name: str, base: tuple[str, Mapping[str, Any]], loading: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Scores without and with the edits, as `eval_results.json` holds them."""
+) -> dict[str, Measurement]:
+    """Measurements without and with the edits."""
     options = options_of(saved.recipe)
+    if options.chat_template and "whole_answers" not in saved.results["after"]:
+        # 0.1.0 had no own answers as headline: what it claims is what is checked.
+        options = replace(options, protocol=saved.results["protocol"])
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts and not _has_own_texts(saved) else []
     settings: dict[str, Any] = {"options": options, "texts": texts, "seed": saved.recipe.get("seed", 42)}
-    measured = {}
+    measured: dict[str, Measurement] = {}
     for when, model, tokenizer in _models(saved, name, base, loading):
-        measured[when] = measure(model, tokenizer, saved.records, desc=f"Measuring {when}", **settings)
-    return results_of(measured)
+        before = measured.get("before")
+        records = before.records if before else saved.records
+        measured[when] = measure(model, tokenizer, records, before=before, desc=f"Measuring {when}", **settings)
+    return measured
 
 
 def _has_own_texts(saved: SavedEdits) -> bool:
@@ -205,7 +226,7 @@ def _card_checks(saved: SavedEdits) -> Iterator[Check]:
     # Scores that the card claims and nobody measured are checked too, and differ.
     after = {name: saved.results["after"].get(name) for name in SCORES}
     for name, score in {**dict.fromkeys(claims), **after}.items():
-        claimed, measured = claims.get(name), None if score is None else round(score, 2)
+        claimed, measured = claims.get(name), None if score is None else rounded(name, score)
         if claimed is not None or measured is not None:
             yield _equal(f"card: {SCORES.get(name, name)}", claimed, measured)
     if "base_model" in metadata:
@@ -219,13 +240,15 @@ def _score_checks(saved: SavedEdits, scores: Mapping[str, Any], tolerance: float
     for when in ("before", "after"):
         for name, label in SCORES.items():
             claimed, measured = saved.results[when].get(name), scores[when].get(name)
-            if claimed is None and measured is None:
+            is_no_claim = name in LATER and name not in saved.results[when]
+            if is_no_claim or (claimed is None and measured is None):
                 continue
-            verdict = GOOD if _is_close(claimed, measured, tolerance) else BAD
+            most, digits = (DRIFT_TOLERANCE, 3) if name == "drift" else (tolerance, 2)
+            verdict = GOOD if _is_close(claimed, measured, most) else BAD
             # Their author has the texts: a claim that cannot be measured is neither right nor wrong.
             if name == "perplexity" and _has_own_texts(saved):
                 verdict = OPEN
-            yield Check(f"{when}: {label}", _text(claimed), _text(measured), verdict)
+            yield Check(f"{when}: {label}", _text(claimed, digits), _text(measured, digits), verdict)
 
 
 def _equal(name: str, claimed: Any, measured: Any) -> Check:
@@ -238,5 +261,5 @@ def _is_close(claimed: Any, measured: Any, tolerance: float) -> bool:
     return are_numbers and abs(claimed - measured) <= tolerance
 
 
-def _text(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else ("none" if value is None else str(value))
+def _text(value: Any, digits: int = 2) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else ("none" if value is None else str(value))

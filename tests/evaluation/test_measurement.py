@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, sentencepiece_tokenizer, tiny_model
 from transformers import GPT2LMHeadModel
 
 from hf_ftedit.data.readers import read_edits
@@ -16,9 +16,10 @@ from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPr
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import normalized
-from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, measure, predict, results_of
+from hf_ftedit.evaluation.measurement import measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
-from hf_ftedit.models.generation import first_sentence
+from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets
+from hf_ftedit.models.generation import first_sentence, whole_answers
 from hf_ftedit.models.loading import asset, load_model, load_tokenizer
 from hf_ftedit.options import EditOptions
 
@@ -195,7 +196,8 @@ def test_roles_and_order_of_the_targets():
         ("portability", "The president of Kazakhstan lives in", "new", "Astana", "reasoning"),
         ("portability", "The president of Kazakhstan lives in", "new", "the Ak Orda", "reasoning"),
     ]
-    assert list(probed_targets([CAPITAL])) == [ProbedTarget("capital", *row) for row in capital]
+    rows = [row._replace(new_names=()) for row in probed_targets([CAPITAL])]
+    assert rows == [ProbedTarget("capital", *row) for row in capital]
     aliased = [row for row in probed_targets([replace(CAPITAL, target_aliases=("Nur-Sultan",))]) if row.aliases]
     assert [(row.kind, row.role, row.aliases) for row in aliased] == [
         ("rewrite", "new", ("Nur-Sultan",)),
@@ -310,7 +312,7 @@ def test_open_neighbors_get_the_models_own_answer():
     neighbors = (*map(NeighborhoodPrompt, prompts), NeighborhoodPrompt("The capital of Italy is", "Milan"))
     record = EditRecord("x", "The capital of Peru is", "Oslo", neighborhood_prompts=neighbors)
     [filled] = fill_neighborhood_targets(model, tokenizer, [record])
-    found = dict(filled.neighborhood_prompts)
+    found = {probe.prompt: probe.target for probe in filled.neighborhood_prompts}
     assert found.pop("The capital of Italy is") == "Milan"  # what the data gives stays
     assert list(found) == prompts
     for prompt, answer in found.items():
@@ -342,6 +344,78 @@ def test_measuring_fills_open_neighbors_from_the_unedited_model():
     assert after.records == before.records  # filled with the adapter switched off
     assert after.scores["locality"] < 100  # and measured with it
     assert predict(adapted, tokenizer, edits) == after.predictions
+    assert "drift" not in before.scores and after.scores["drift"] > 0
+    again = measure(adapted, tokenizer, before.records, EditOptions(), before=before)
+    assert again.predictions == after.predictions and again.scores["drift"] == pytest.approx(after.scores["drift"])
+    assert "drift" not in measure(adapted, tokenizer, edits, EditOptions(), drift=False).scores
+
+
+ASKED = EditRecord(
+    edit_id="x",
+    prompt="Where is Rome?",
+    target_new="Peru",
+    paraphrase_prompts=("Rome is where?",),
+    neighborhood_prompts=(NeighborhoodPrompt("Where is Oslo?"), NeighborhoodPrompt("Where is Bergen?", "Norway")),
+    near_name_prompts=("Where is Romeo?",),
+    made_probes=True,
+)
+
+
+def test_in_chat_whole_answers_are_what_counts():
+    tokenizer = chat_tokenizer()
+    model = eloquent("llama", tokenizer)
+    options = EditOptions(chat_template=True)
+    before = measure(model, tokenizer, [ASKED], options)
+    prompts = [ASKED.prompt, *ASKED.paraphrase_prompts, "Where is Oslo?", "Where is Bergen?", "Where is Romeo?"]
+    answers = dict(zip(prompts, whole_answers(model, tokenizer, prompts, chat_template=True), strict=True))
+    columns = before.predictions
+    rows = zip(*(columns[name] for name in ("probe", "generated", "stopped")), strict=True)
+    assert {probe: (text, ended) for probe, text, ended in rows} == {
+        prompt: (answer.text, answer.ended) for prompt, answer in answers.items()
+    }
+    near = before.records[0].neighborhood_prompts
+    assert [probe.answer for probe in near] == [answers[probe.prompt].text for probe in near]
+    assert [probe.target for probe in near] == [first_sentence(answers["Where is Oslo?"].text), "Norway"]
+    scores = before.scores
+    assert (scores["protocol"], scores["whole_answers"], scores["n_made_probes"]) == ("containment", True, 1)
+    # Of the unedited model all is kept, by definition.
+    assert scores["locality"] == scores["near_names"] == scores["exact_match"]["locality"] == 100
+    assert scores["efficacy"] == scores["said_exactly"] == 0
+    assert scores["n_probes"] == {
+        "rewrite": 1, "paraphrase": 1, "neighborhood": 2, "near_name": 1, "portability": 0, "generation": 0
+    }  # fmt: skip
+
+
+def test_an_edited_chat_model_is_held_to_what_the_unedited_one_said():
+    tokenizer = chat_tokenizer()
+    model = eloquent("llama", tokenizer)
+    options = EditOptions(chat_template=True)
+    before = measure(model, tokenizer, [ASKED], options)
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear")).eval()
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight += torch.randn_like(weight)
+    after = measure(adapted, tokenizer, [ASKED], options)
+    assert after.records == before.records
+    assert after.scores["locality"] < 100 and after.scores["drift"] > 0.1
+    # The same, where nothing is left of the unedited model.
+    merged = adapted.merge_and_unload()
+    again = measure(merged, tokenizer, before.records, options, before=before)
+    assert again.predictions["generated"] == after.predictions["generated"]
+    assert again.predictions["containment"] == after.predictions["containment"]
+    assert again.scores["drift"] == pytest.approx(after.scores["drift"], rel=1e-3)
+    assert measure(merged, tokenizer, before.records, options).scores["locality"] == 100  # taken as unedited
+
+
+def test_near_names_of_a_base_model_need_own_answers():
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    record = EditRecord("x", "The capital of Peru is", "Paris", near_name_prompts=("The capital of France is",))
+    plain = measure(model, tokenizer, [record], EditOptions()).scores
+    asked = measure(model, tokenizer, [record], EditOptions(predict_with_generate=True)).scores
+    assert plain["near_names"] is None and plain["protocol"] == asked["protocol"] == "accuracy"
+    assert asked["near_names"] == 100 and asked["said_exactly"] is None  # the unedited model says Paris too
 
 
 def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():

@@ -14,6 +14,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.scoring import COLUMNS, KINDS, EditMeans, compare, edit_means, harmonic_mean, score
 
 OTHER = {"new": "true", "true": "new"}
+NO_PROBES = dict.fromkeys((*KINDS, "generation"), 0)
 
 
 def probe(edit_id, kind, prompt, ours, other=None, accuracy=1.0):
@@ -54,7 +55,7 @@ def test_both_protocols_by_hand():
     accuracy = {"efficacy": 75.0, "generalization": 87.5, "locality": 100 / 3}
     assert {name: result["accuracy"][name] for name in accuracy} == pytest.approx(accuracy)
     assert result["n_edits"] == 2
-    assert result["n_probes"] == {"rewrite": 2, "paraphrase": 3, "neighborhood": 4, "portability": 0, "generation": 0}
+    assert result["n_probes"] == NO_PROBES | {"rewrite": 2, "paraphrase": 3, "neighborhood": 4}
 
 
 @pytest.mark.parametrize("protocol", ["probability", "accuracy"])
@@ -229,9 +230,43 @@ def test_counts_by_hand():
     result = score(everything())
     assert result["protocol"] == "accuracy"
     assert result["n_edits"] == 3
-    assert result["n_probes"] == {"rewrite": 3, "paraphrase": 3, "neighborhood": 3, "portability": 4, "generation": 4}
+    counted = {"rewrite": 3, "paraphrase": 3, "neighborhood": 3, "portability": 4, "generation": 4}
+    assert result["n_probes"] == NO_PROBES | counted
     scored = {"efficacy": 3, "generalization": 2, "locality": 2, "portability": 2, "fluency": 2, "consistency": 1}
-    assert result["n_edits_scored"] == scored
+    assert result["n_edits_scored"] == scored | {"said_exactly": 0, "near_names": 0}
+
+
+def chat():
+    """By hand, own answers: efficacy (1 + 1) / 2, exactly (1 + 0) / 2; near names of one edit only (1 + 0) / 2."""
+    rows = [
+        answered("a", "rewrite", "p", 1.0, True, True),
+        answered("b", "rewrite", "q", 1.0, False, True),
+        answered("a", "near_name", "r", 1.0, False, True),
+        answered("a", "near_name", "s", 0.0, True, False),
+    ]
+    return [row | {"stopped": True} for row in rows]
+
+
+def test_whole_answers_of_a_chat_model_by_hand():
+    result = score(chat())
+    assert (result["protocol"], result["whole_answers"]) == ("containment", True)
+    names = ("efficacy", "said_exactly", "near_names")
+    assert [result[name] for name in names] == [100, 50, 50]
+    assert [result["n_edits_scored"][name] for name in names] == [2, 2, 1]
+    assert result["n_probes"]["near_name"] == 2 and result["near_names_ci95"] == [50, 50]
+    # They are no part of another protocol, and stand beside each.
+    assert "near_names" not in result["accuracy"]
+    by_accuracy = score(chat(), "accuracy")
+    assert [by_accuracy[name] for name in names] == [100, 50, 50]
+    change = compare([row | {"containment": False, "exact_match": False} for row in chat()], chat())
+    assert [change[name]["difference"] for name in names] == [100, 50, 50]
+
+
+def test_answers_up_to_a_sentence_are_scored_as_before():
+    rows = [{name: value for name, value in row.items() if name != "stopped"} for row in chat()]
+    result = score(rows)
+    assert (result["protocol"], result["whole_answers"]) == ("accuracy", False)
+    assert (result["said_exactly"], result["near_names"]) == (None, 50)
 
 
 def test_aspects_of_portability_by_hand():

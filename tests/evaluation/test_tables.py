@@ -8,7 +8,16 @@ from rich.cells import cell_len
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import diagnose
 from hf_ftedit.evaluation.scoring import compare, score
-from hf_ftedit.evaluation.tables import WIDTH, Table, change_text, counts, edits_text, results_table, score_text
+from hf_ftedit.evaluation.tables import (
+    WIDTH,
+    Table,
+    change_text,
+    counts,
+    edits_text,
+    results_table,
+    rounded,
+    score_text,
+)
 
 NOTE = "no neighborhood probe: locality is undefined"
 KINDS = ("rewrite", "paraphrase", "neighborhood")
@@ -78,6 +87,26 @@ def widest(shown):
     return max(cell_len(line) for line in shown.splitlines())
 
 
+def chat_rows(after):
+    """Five edits of a chat model, whose fifth near name gets the new answer, with more said than asked for."""
+    rows = []
+    for number in range(5):
+        edit_id = str(number)
+        rows += [
+            said(edit_id, "rewrite", after, after and number < 3, after),
+            said(edit_id, "paraphrase", 0.5, 0.0, after and number < 4),
+            said(edit_id, "neighborhood", 1.0, number < 2, 1.0),
+            said(edit_id, "near_name", 1.0, 1.0, not after or number < 4),
+        ]
+    return [found | {"stopped": True} for found in rows]
+
+
+def measured_chat():
+    results = measured(chat_rows(0.0), chat_rows(1.0))
+    results["after"] |= {"drift": 0.1234, "drift_ci95": [0.0567, 0.2], "n_drift_prompts": 40, "n_made_probes": 2}
+    return results
+
+
 BEFORE, AFTER = two((0.0, 1.0), (0.0, 1.0)), two((1.0, 1.0), (1.0, 1.0))
 GOLDEN = Path(__file__).parents[1] / "golden"
 TABLE = (GOLDEN / "results_two_edits.txt").read_text(encoding="utf-8").removesuffix("\n")
@@ -88,7 +117,7 @@ TERMINAL = {"FORCE_COLOR": "1", "COLUMNS": "40", "TTY_COMPATIBLE": "1", "TERM": 
 def test_the_table_is_the_golden_file(monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    results = {"two_edits": measured(BEFORE, AFTER), "everything": measured_in_every_way()}
+    results = {"two_edits": measured(BEFORE, AFTER), "everything": measured_in_every_way(), "chat": measured_chat()}
     results["before_alone"] = {"before": score(BEFORE)}  # one column, without change and diagnosis
     for name, measured_results in results.items():
         assert results_table(measured_results) + "\n" == (GOLDEN / f"results_{name}.txt").read_text(encoding="utf-8")
@@ -167,6 +196,7 @@ def huge(results):
     "results",
     [
         measured_in_every_way,
+        measured_chat,
         lambda: huge(measured_in_every_way()),
         lambda: measured(BEFORE, AFTER),
         lambda: {"before": score(BEFORE)},
@@ -191,6 +221,9 @@ FEW_SCORES = {
     "n_edits_scored": {"locality": 2},
     "n_probes": {"rewrite": 3, "paraphrase": 5, "neighborhood": 4, "portability": 1},
     "n_texts": 7,
+    "n_drift_prompts": 40,
+    "drift": 0.04567,
+    "drift_ci95": [0.01, 0.1],
 }
 FEW_COUNTS = {
     "efficacy": (3, 3),
@@ -198,12 +231,16 @@ FEW_COUNTS = {
     "edit_score": (3, 12),
     "fluency": (3, 0),
     "perplexity": (None, 7),
+    "drift": (None, 40),
+    "said_exactly": (3, 3),
 }
 
 
 def test_scores_as_text():
     assert score_text(FEW_SCORES, "edit_score") == "94.7 (90.0 to 100.0)"
     assert score_text({"efficacy": 12.34}, "efficacy") == "12.3"
+    assert score_text(FEW_SCORES, "drift") == "0.046 (0.010 to 0.100)"
+    assert [rounded(name, 0.123456) for name in ("drift", "efficacy")] == [0.1235, 0.12]
     assert score_text(FEW_SCORES, "portability") == score_text(FEW_SCORES, "efficacy") == "—"
     assert change_text(None) == ""
     assert [edits_text(number) for number in (0, 1, 2)] == ["0 edits", "1 edit", "2 edits"]

@@ -43,6 +43,11 @@ MERGED = {
 }
 RETENTION = {"adapter": "user/one", "n_edits": 1, "before": BEFORE, "after": AFTER}
 REVOKED = {"adapter": "one", "n_edits": 1, "n_probes": 3, "back": 100.0, "back_ci95": [100.0, 100.0], "efficacy": 0.0}
+WHOLE = {"protocol": "containment", "whole_answers": True, "near_names": 80.0, "said_exactly": 90.0}
+WHOLE |= {"exact_match": {"efficacy": 90.0}, "accuracy": {"efficacy": 95.0}, "n_made_probes": 2}
+WHOLE |= {"drift": 0.0834, "drift_ci95": [0.05, 0.12], "n_drift_prompts": 40}
+WHOLE["n_probes"] = {**AFTER["n_probes"], "near_name": 3}
+CHAT = {**ADAPTER, "before": {**BEFORE, "whole_answers": True}, "after": {**AFTER, **WHOLE}}
 FURTHER = {**ADAPTER, "retention": RETENTION, "revoked": REVOKED, "base_model_revision": COMMIT}
 SPLITS = [{"split": "train", "path": "train.parquet"}, {"split": "rewrite", "path": "rewrite.parquet"}]
 METADATA = {"configs": [{"config_name": "default", "data_files": SPLITS}]}
@@ -55,6 +60,7 @@ CARDS = {
         RECORDS, WHOLE_MODEL, {**RECIPE, "chat_template": True, "locality_pool": "facts.jsonl"}, adapter=False
     ),
     "merged_model_card.md": lambda: model_card(RECORDS, ADAPTER, RECIPE, MERGED),
+    "chat_model_card.md": lambda: model_card(RECORDS, CHAT, {**RECIPE, "chat_template": True}, RECORD),
     "further_model_card.md": lambda: model_card(
         RECORDS,
         FURTHER,

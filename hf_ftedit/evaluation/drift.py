@@ -1,0 +1,100 @@
+"""Drift: how far an edited model has moved from the unedited one in what it says to unrelated prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from hf_ftedit.augmentation import drift_prompts
+from hf_ftedit.data import EditRecord
+from hf_ftedit.evaluation.statistics import bootstrap, interval
+from hf_ftedit.models import (
+    EncodedPair,
+    Processes,
+    Reference,
+    context_length,
+    encode_prompts,
+    pair_divergences,
+    reference_distributions,
+    whole_answers,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class DriftReference(NamedTuple):
+    """The unedited model's own answers to unrelated prompts, and its distributions at each of their tokens."""
+
+    pairs: list[EncodedPair]
+    references: list[Reference]
+
+
+def drift_reference(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Iterable[EditRecord] = (),
+    *,
+    chat_template: bool = False,
+    tokens_per_batch: int = 2048,
+) -> DriftReference:
+    """
+    What the drift of an edited model is measured by, of the unedited `model`; every process must call this.
+
+    The prompts are 40 questions of many sorts that are never trained on, see
+    [`~hf_ftedit.augmentation.drift_prompts`], without those that name the subject of one of the edits in `records`,
+    or do not fit into the model's context. Its answers are greedy and whole, with the token that ends them.
+    """
+    subjects = [record.subject for record in records if record.subject]
+    prompts = [prompt for prompt in drift_prompts() if not any(subject in prompt for subject in subjects)]
+    encoded = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True))
+    longest = context_length(model.config)
+    encoded = {prompt: ids for prompt, ids in encoded.items() if longest is None or len(ids) < longest}
+    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
+    answers = whole_answers(model, tokenizer, list(encoded), desc="Drift: answers", **settings)
+    pairs = [EncodedPair(ids + answer.tokens, len(ids)) for ids, answer in zip(encoded.values(), answers, strict=True)]
+
+    def refer(share: list[EncodedPair]) -> list[Reference]:
+        return reference_distributions(model, share, tokens_per_batch=tokens_per_batch)
+
+    return DriftReference(pairs, Processes(model).each_once(pairs, refer))
+
+
+def measure_drift(
+    model: PreTrainedModel,
+    reference: DriftReference,
+    *,
+    tokens_per_batch: int = 2048,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """
+    Mean KL divergence of `model` from the unedited one in nats a token; every process must call this.
+
+    It is taken over the tokens of the unedited model's own answers, of its 64 likeliest tokens at each place and of
+    all others together.
+
+    Returns:
+        `dict`: `drift`, its bootstrap interval over the prompts `drift_ci95`, and `n_drift_prompts`; empty where no
+        prompt fits into the model's context.
+    """
+    if not reference.pairs:
+        return {}
+
+    def diverge(share: list[tuple[EncodedPair, Reference]]) -> Sequence[np.ndarray]:
+        pairs, references = map(list, zip(*share, strict=True))
+        return pair_divergences(model, pairs, references, tokens_per_batch=tokens_per_batch)
+
+    tokens = Processes(model).each_once(list(zip(*reference, strict=True)), diverge)
+    by_prompt = np.array([[values.sum(), len(values)] for values in tokens], dtype=float)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return values[:, :1] / values[:, 1:]
+
+    return {
+        "drift": float(mean(by_prompt.mean(axis=0)[None])[0, 0]),
+        "drift_ci95": interval(bootstrap(by_prompt, mean, n_resamples, seed))[0],
+        "n_drift_prompts": len(by_prompt),
+    }
