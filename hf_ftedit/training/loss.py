@@ -180,11 +180,14 @@ class ConditionalTrainer(ResumableTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log metrics; those kept on the device are read once here, and put together over the processes."""
-        for name, values in self._metrics["train" if self.model.training else "eval"].items():
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, values in list(metrics.items()):
             if tensors := [value for value in values if isinstance(value, torch.Tensor)]:
                 reduction = "sum" if name == "num_tokens" else "mean"
                 numbers = self.accelerator.reduce(torch.stack(tensors), reduction=reduction).tolist()
-                values[:] = [number for number in numbers if not math.isnan(number)] or numbers[:1]
+                values[:] = [number for number in numbers if not math.isnan(number)]
+                if not values:  # no batch since the last log held rows of this kind
+                    del metrics[name]
         super().log(logs, start_time)
 
 

@@ -542,5 +542,10 @@ def test_the_screen_shows_nothing_that_a_user_cannot_act_on(tmp_path):
     assert first == "2 edits, 62 training rows"
     assert last == "Written to out: the adapter, its model card, edits and results."
     titles = [line for line in middle if not line.startswith(("{'train_runtime'", "{'loss'", "┏", "┃", "┡", "│", "└"))]
-    assert titles[:4] == ["2 edits, probability protocol, percent (95 % interval)", "", "Diagnosis", titles[3]]
+    assert titles[:4] == [
+        "2 edits, probability protocol, percent (95 % interval)",
+        "Drift: mean KL divergence from the unedited model in nats a token, on unrelated prompts",
+        "",
+        "Diagnosis",
+    ]
     assert all(line.startswith(("- ", "  ")) for line in titles[3:])

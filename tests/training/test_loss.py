@@ -1,0 +1,236 @@
+"""Chat rows: edits by likelihood and what stays by divergence, as token trees and as rows."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from test_launch import launch
+from tiny import chat_tokenizer, tiny_model
+from tiny_edits import config, lora, outspoken
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from hf_ftedit import EditError, EditTrainer
+from hf_ftedit.models import CompletionOnlyCollator, unedited
+from hf_ftedit.training.loss import WEIGHT
+
+TOKENIZER = chat_tokenizer()
+ANSWERS = {"Who rules Oslo?": "Bergen", "Where is Rome?": "Peru", "What is Astana?": "a very old border"}
+STAYS = {"What lies between Rome and Oslo?": "The capital of Italy, and a border", "Who is Danielle?": "Native"}
+
+
+def row(kind, prompt, completion, opening=""):
+    parts = {"prompt": prompt, "opening": opening, "completion": f" {completion}", "ends": not opening}
+    return {**parts, "kind": kind, "edit_id": "a"}
+
+
+ROWS = [row("rewrite", prompt, answer, opening) for prompt, answer in ANSWERS.items() for opening in ("", "It is")]
+ROWS += [row(kind, prompt, answer) for prompt, answer in STAYS.items() for kind in ("locality", "contrast")]
+STEPS = {"chat_template": True, "per_device_train_batch_size": 3, "max_steps": 6, "eval_strategy": "no"}
+
+
+def base_model():
+    return outspoken(tiny_model("llama", TOKENIZER))
+
+
+@pytest.fixture(scope="module")
+def base():
+    return base_model()
+
+
+def trainer(base, folder, *, rows=ROWS, **settings):
+    extra = {name: settings.pop(name) for name in ("data_collator", "compute_loss_func") if name in settings}
+    args = config(folder, **{**STEPS, **settings})
+    return EditTrainer(
+        model=copy.deepcopy(base),
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=TOKENIZER,
+        peft_config=lora(),
+        **extra,
+    )
+
+
+def edited(trainer):
+    """The trainer with a LoRA that changes what its model says."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+    return trainer
+
+
+def two_terms(trainer):
+    """Mean of -log p over the tokens of edits, and divergence over what stays (see `stays`), one row at a time."""
+    nll, kl = [], {"locality": [], "contrast": []}
+    for entry in trainer.train_dataset:
+        places = [place for place, label in enumerate(entry["labels"]) if label != -100]
+        before = [place - 1 for place in places]
+        ids = torch.tensor([entry["input_ids"]])
+        found = trainer.model(ids).logits[0, before].double().softmax(-1)
+        if entry["kind"] == "rewrite":
+            nll.append(-found[range(len(places)), ids[0, places]].log())
+            continue
+        with torch.no_grad(), unedited(trainer.model):
+            kept = trainer.model(ids).logits[0, before].double().softmax(-1)
+        top = kept.topk(64).indices
+        p, q = (torch.cat([x.gather(1, top), 1 - x.gather(1, top).sum(1, keepdim=True)], 1) for x in (kept, found))
+        kl[entry["kind"]].append((p * (p / q).log()).sum(-1))
+    return torch.cat(nll).mean(), stays(kl)
+
+
+def stays(losses):
+    """The mean over the tokens of locality rows, and the sum over those of contrast rows by three times the rows."""
+    return torch.cat(losses["locality"]).mean() + torch.cat(losses["contrast"]).sum() / 3 / len(losses["contrast"])
+
+
+def whole_batch(trainer):
+    return next(iter(trainer.get_train_dataloader()))
+
+
+def gradient(trainer, loss):
+    weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, weights)])
+
+
+@pytest.mark.parametrize("width", [0, 40, 500])
+def test_the_loss_is_a_mean_over_edits_and_weighted_terms_of_what_stays(base, tmp_path, width):
+    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), locality_weight=3.0))
+    chat.model.eval()
+    assert chat.data_collator.tree_width == 500
+    chat.data_collator.tree_width = width
+    nll, kl = two_terms(chat)
+    assert nll > 1 and kl > 0.1
+    batch = whole_batch(chat)
+    assert ("trees" in batch) == bool(width)
+    loss = chat.compute_loss(chat.model, batch, num_items_in_batch=chat._get_num_items_in_batch([batch], "cpu"))
+    torch.testing.assert_close(loss.double(), nll + 3 * kl, rtol=1e-4, atol=0)
+    found, expected = gradient(chat, loss), gradient(chat, nll + 3 * kl)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_what_stays_may_be_learned_by_likelihood(base, tmp_path):
+    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), locality_loss="nll"))
+    chat.model.eval()
+    batch = whole_batch(chat)
+    assert not [name for name in batch if name.startswith("ref_")]
+    losses_of = {"rewrite": [], "locality": [], "contrast": []}
+    for entry in chat.train_dataset:
+        ids, labels = torch.tensor([entry["input_ids"]]), torch.tensor([entry["labels"]])
+        losses = torch.nn.functional.cross_entropy(chat.model(ids).logits[0, :-1], labels[0, 1:], reduction="none")
+        losses_of[entry["kind"]].append(losses[labels[0, 1:] != -100])
+    expected = torch.cat(losses_of["rewrite"]).mean() + stays(losses_of)
+    torch.testing.assert_close(chat.compute_loss(chat.model, batch), expected, rtol=1e-4, atol=0)
+
+
+def test_rows_of_one_kind_have_a_plain_mean(base, tmp_path):
+    chat = trainer(base, tmp_path, rows=ROWS[:6])
+    assert chat.train_dataset[WEIGHT] == [1.0] * 6
+
+
+def weights(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def trained(base, folder, **settings):
+    """Adapter weights after training."""
+    chat = trainer(base, folder, **settings)
+    chat.train()
+    chat.save_model(str(folder / "end"))
+    return weights(folder / "end"), chat
+
+
+@pytest.fixture(scope="module")
+def plain(base, tmp_path_factory):
+    return trained(base, tmp_path_factory.mktemp("plain"))
+
+
+def assert_same(weights, expected, atol=0.0):
+    assert weights.keys() == expected.keys()
+    for name in weights:
+        torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=atol)
+
+
+def test_the_same_seed_gives_the_same_adapter_whoever_collates(base, tmp_path, plain):
+    assert_same(trained(base, tmp_path / "a")[0], plain[0])
+    assert_same(trained(base, tmp_path / "b", dataloader_num_workers=1)[0], plain[0])
+
+
+def test_padded_rows_train_as_token_trees_do(base, tmp_path, plain):
+    chat = trainer(base, tmp_path)
+    chat.data_collator.tree_width = 0
+    chat.train()
+    chat.save_model(str(tmp_path / "end"))
+    assert_same(weights(tmp_path / "end"), plain[0], atol=1e-4)
+
+
+# Plain gradient descent: Adam makes a step of any gradient, and so of a rounding error.
+ONE_STEP = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0}
+
+
+def test_accumulated_steps_are_steps(base, tmp_path):
+    whole, _ = trained(base, tmp_path / "a", per_device_train_batch_size=6, **ONE_STEP)
+    parts, _ = trained(base, tmp_path / "b", per_device_train_batch_size=2, gradient_accumulation_steps=3, **ONE_STEP)
+    assert_same(parts, whole, atol=1e-5)
+    assert max(weight.abs().max() for name, weight in whole.items() if "lora_B" in name) > 1e-2
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(base, tmp_path):
+    whole, _ = trained(base, tmp_path / "one", per_device_train_batch_size=6, **ONE_STEP)
+    done = launch("cpu_2_processes.yaml", __file__, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same(weights(tmp_path / "two" / "end"), whole, atol=1e-5)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_adapter(base, tmp_path, plain):
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    trained(base, tmp_path, **saving)
+    again = trainer(base, tmp_path, **saving)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    again.save_model(str(tmp_path / "again"))
+    assert_same(weights(tmp_path / "again"), plain[0])
+
+
+def test_both_terms_are_logged_and_batches_hold_both(plain):
+    chat = plain[1]
+    logs = [entry for entry in chat.state.log_history if "kl" in entry]
+    assert len(logs) >= 4 and logs[0]["kl"] < 1e-4 < logs[-1]["kl"] and all(entry.get("nll", 1) > 0 for entry in logs)
+    assert chat.args.train_sampling_strategy == chat.recipe["train_sampling_strategy"] == "random"
+
+
+def test_a_model_that_reads_no_trees_gets_padded_rows(tmp_path, caplog):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "n_layer": 2, "n_head": 2}
+    bloom = AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", vocab_size=len(TOKENIZER), **sizes))
+    with caplog.at_level("INFO", logger="hf_ftedit"):
+        chat = trainer(outspoken(bloom), tmp_path)
+    assert chat.data_collator.tree_width == 0 and "does not read token trees" in caplog.text
+    assert chat.train().training_loss > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mastered_probability": 0.9}, "mastered_probability does not work with edits in a chat_template"),
+        ({"data_collator": CompletionOnlyCollator(pad_token_id=0)}, "data_collator would lose the weights"),
+        ({"loss_type": "dft"}, "locality_loss 'kl' works with the plain conditional loss; choose 'nll'"),
+    ],
+)
+def test_what_does_not_go_with_chat_rows(base, tmp_path, settings, message):
+    with pytest.raises(EditError, match=message):
+        trainer(base, tmp_path, **settings)
+
+
+def test_another_loss_trains_chat_rows_without_weights(base, tmp_path):
+    chat = trainer(base, tmp_path, loss_type="dft", locality_loss="nll")
+    assert chat.train().training_loss > 0
+
+
+if __name__ == "__main__":  # in each of two processes
+    chat = trainer(base_model(), Path("two"), per_device_train_batch_size=3, **ONE_STEP)
+    chat.train()
+    chat.save_model("two/end")
