@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 METHODS = ("ours", "stock", "locft")
 NEAR_NAMES = 2  # asked for each edit
-FRONT = ["num_locality=5,10", "num_train_epochs=4,6", "locality_weight=0.5,1"]
+FRONT = ["num_locality=10,20", "num_train_epochs=4,6", "locality_weight=0.5,1,2"]
 FIGURES = {
     "rel_exact": "Rel exact",
     "rel_contained": "contained",
@@ -180,11 +180,13 @@ def train_ours(bench: Bench, seed: int, **settings: Any) -> Trained:
     from transformers import PrinterCallback
 
     from hf_ftedit import EditTrainer
+    from hf_ftedit.training import CHAT_LORA
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"output_dir": folder, "disable_tqdm": True, "logging_steps": 1_000_000, "report_to": "none"}
-        config, lora = configs([*bench.flags, *as_flags({**settings, "seed": seed})], **quiet, chat_template=True)
+        flags = [*bench.flags, *as_flags({**settings, "seed": seed})]
+        config, lora = configs(flags, **CHAT_LORA, **quiet, chat_template=True)
         model, tokenizer = bench.load()
         trainer = EditTrainer(
             model=model,
@@ -228,13 +230,17 @@ def check_rows(trainer: Any, edits: list[EditRecord]) -> None:
 
 def train_stock(bench: Bench, seed: int, *, learning_rate: float, steps: int | None = None) -> Trained:
     """Train a LoRA on the edits as chat turns with `SFTTrainer`."""
+    from peft import LoraConfig
+
     options, start = bench.options, time.perf_counter()
     model, tokenizer = bench.load()
+    ours = configs(bench.flags)[1]
+    size = {"r": ours.r, "lora_alpha": ours.lora_alpha, "lora_dropout": 0.05}
     return sft(
         bench,
         (model, tokenizer, start),
         seed=seed,
-        peft_config=configs(bench.flags)[1],
+        peft_config=LoraConfig(**size, target_modules="all-linear", task_type="CAUSAL_LM"),
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         per_device_train_batch_size=options.stock_batch_size,
