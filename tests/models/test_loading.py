@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny import bpe_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM
+from transformers.utils.import_utils import is_gguf_available
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.loading import (
@@ -91,6 +92,7 @@ def test_gguf_without_its_package_says_how_to_install_it(tmp_path, monkeypatch):
     for load in (load_tokenizer, load_config, load_model):
         with pytest.raises(EditError, match=r"^gguf_file needs the package gguf; .* pip install 'hf-ftedit\[gguf\]'$"):
             load(str(tmp_path / "x.gguf"))
+    is_gguf_available.cache_clear()  # transformers would remember that the package is missing
 
 
 def test_an_adapter_edits_and_can_be_switched_off(folder, adapter):
