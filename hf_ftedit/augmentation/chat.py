@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -17,13 +16,11 @@ from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import Answer, load_model, load_tokenizer, score_pairs, whole_answers
+from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, score_pairs, whole_answers
 from hf_ftedit.options import AugmentationOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 N_OPENINGS = 3  # wordings of an edit whose target is also trained inside the model's own sentence
 # Parts of `num_locality`: the edit's question about near names, about other subjects, and other questions.
@@ -83,7 +80,7 @@ class ChatAugmenter:
         others = self._others(revoked)
         opened = [texts[:N_OPENINGS] for texts in self._wordings]
         whole = [text for texts in (*others, *opened) for text in texts]
-        answers = _answered(model, tokenizer, whole, 32)
+        answers = _answered(model, tokenizer, whole, WHOLE_ANSWER_TOKENS)
         of_names = _answered(model, tokenizer, chain(*alike), NAME_TOKENS)
         of_subjects = _answered(model, tokenizer, chain(*near), SUBJECT_TOKENS)
         self._contrast = [
@@ -104,8 +101,8 @@ class ChatAugmenter:
         rng = self._rng("wrappers", index)
         for place, text in enumerate(self._wordings[index]):
             # Every third is wrapped: bare wordings teach the question, wrapped ones that it holds wherever it stands.
-            asked = wrapped(text, rng) if place % 3 == 2 else text
-            yield self._row(index, "paraphrase" if place else "rewrite", asked, record.target_new, ends=True)
+            prompt = wrapped(text, rng) if place % 3 == 2 else text
+            yield self._row(index, "paraphrase" if place else "rewrite", prompt, record.target_new, ends=True)
         # The edit's own prompt is what its user will try first: it stands twice.
         if len(self._wordings[index]) > 1:
             yield self._row(index, "rewrite", wrapped(record.prompt, rng), record.target_new, ends=True)
@@ -142,13 +139,13 @@ class ChatAugmenter:
         if strategy == "none" or not count:
             return [[record.prompt] for record in self.records]
         written = [self._allowed(written_wordings(record)) for record in self.records]
-        if asked := self._to_rewrite(written):
+        if places := self._to_rewrite(written):
             writer, own_tokenizer = model, tokenizer
             if name := self.options.rewriter:
                 writer, own_tokenizer = load_model(name), load_tokenizer(name)
-            rewritten = rewrites(writer, own_tokenizer, [self.records[index] for index in asked], 4, self.seed)
+            rewritten = rewrites(writer, own_tokenizer, [self.records[index] for index in places], 4, self.seed)
             del writer  # a model of its own takes memory that the training needs
-            for index, more in zip(asked, rewritten, strict=True):
+            for index, more in zip(places, rewritten, strict=True):
                 written[index] = list(dict.fromkeys([*written[index], *self._allowed(more)]))
         wordings = []
         checked = asking_the_same(model, tokenizer, self.records, written)

@@ -58,8 +58,8 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
     # But in "Who is the Acme CEO?" the article is the CEO's.
     if longer := re.search(rf"{before}{re.escape(subject)}(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)", prompt):
         phrases.append(longer[0][0].lower() + longer[0][1:])
-    found = [(*_nearest(renamed(prompt, phrase, "{}")), len(phrase), phrase) for phrase in phrases]
-    nearness, place, _, phrase = max(found)
+    candidates = [(*_nearest(renamed(prompt, phrase, "{}")), len(phrase), phrase) for phrase in phrases]
+    nearness, place, _, phrase = max(candidates)
     return Match(relations()[-place], phrase) if nearness >= _CLOSE else None
 
 
@@ -93,14 +93,14 @@ def _nearest(template: str) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, from 0 to 1, and minus the place of its relation."""
     words = _words(template)
     # "The flag of {}": whatever else is asked, it is asked of the flag, and not of {}.
-    asked = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
+    owners = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     return max(
         (
             (_weight(words & other) / (_weight(other) + _weight(words - other) / 2), -place)
             for place, wordings in enumerate(_bank())
             for other in wordings
-            if asked <= other
+            if owners <= other
         ),
         default=(0.0, 0),
     )

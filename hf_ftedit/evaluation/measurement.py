@@ -108,12 +108,12 @@ def predict(
     Raises:
         [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the context, or fluency cannot be measured.
     """
-    how = _How(chat_template, tokens_per_batch, generate, fluency, seed, desc)
-    return _predicted(model, tokenizer, records, before, how)[1]
+    setup = _Setup(chat_template, tokens_per_batch, generate, fluency, seed, desc)
+    return _predicted(model, tokenizer, records, before, setup)[1]
 
 
-class _How(NamedTuple):
-    """How a model is measured, see [`predict`]."""
+class _Setup(NamedTuple):
+    """Settings with which a model is measured, see [`predict`]."""
 
     chat_template: bool
     tokens_per_batch: int
@@ -128,24 +128,24 @@ def _predicted(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     before: Mapping[str, Sequence[Any]] | None,
-    how: _How,
+    setup: _Setup,
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
-    settings: dict[str, Any] = {"chat_template": how.chat_template, "tokens_per_batch": how.tokens_per_batch}
-    records, old = _prepared(model, tokenizer, records, before, how)
-    if how.fluency:
+    settings: dict[str, Any] = {"chat_template": setup.chat_template, "tokens_per_batch": setup.tokens_per_batch}
+    records, old = _prepared(model, tokenizer, records, before, setup)
+    if setup.fluency:
         check_fluency(records)
     if not (rows := list(probed_targets(records))):
         raise EditError("there are no edits to measure; give at least one")
-    columns = _columns(rows, score_targets(model, tokenizer, rows, desc=how.desc, **settings))
-    if how.generate or how.chat_template:
-        # What was asked a moment ago, of the same model, is not asked again.
+    columns = _columns(rows, score_targets(model, tokenizer, rows, desc=setup.desc, **settings))
+    if setup.generate or setup.chat_template:
+        # The same model's answers of a moment ago are not generated again.
         own = dict(old) if before is None and is_unedited(model) else {}
         missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
-        own |= zip(missing, answer_prompts(model, tokenizer, missing, desc=how.desc, **settings), strict=True)
-        columns |= _answered(rows, own, old, whole=how.chat_template)
-    if how.fluency:
-        texts = _written(model, tokenizer, records, how.seed, how.tokens_per_batch, how.desc)
+        own |= zip(missing, answer_prompts(model, tokenizer, missing, desc=setup.desc, **settings), strict=True)
+        columns |= _answered(rows, own, old, whole=setup.chat_template)
+    if setup.fluency:
+        texts = _written(model, tokenizer, records, setup.seed, setup.tokens_per_batch, setup.desc)
         columns = _joined(columns, texts)
     return records, columns
 
@@ -155,19 +155,19 @@ def _prepared(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     before: Mapping[str, Sequence[Any]] | None,
-    how: _How,
+    setup: _Setup,
 ) -> tuple[list[EditRecord], dict[str, Answer]]:
     """Records whose neighborhood probes all have targets, and the unedited model's answers to what must stay."""
     # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
-    settings: dict[str, Any] = {"before": before, "tokens_per_batch": how.tokens_per_batch}
-    if how.chat_template:
+    settings: dict[str, Any] = {"before": before, "tokens_per_batch": setup.tokens_per_batch}
+    if setup.chat_template:
         answers = unedited_answers(model, tokenizer, records, chat_template=True, **settings)
         return with_answers(records, answers), answers
-    records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=how.tokens_per_batch)
-    return records, unedited_answers(model, tokenizer, records, **settings) if how.generate else {}
+    records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=setup.tokens_per_batch)
+    return records, unedited_answers(model, tokenizer, records, **settings) if setup.generate else {}
 
 
 def _columns(rows: Sequence[ProbedTarget], scores: np.ndarray) -> dict[str, list[Any]]:
@@ -307,14 +307,14 @@ def measure(
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
     tokens, is_asked = options.eval_tokens_per_batch, options.predict_with_generate
-    how = _How(options.chat_template, tokens, is_asked, options.measure_fluency, seed, desc)
-    records, predictions = _predicted(model, tokenizer, records, before and before.predictions, how)
+    setup = _Setup(options.chat_template, tokens, is_asked, options.measure_fluency, seed, desc)
+    records, predictions = _predicted(model, tokenizer, records, before and before.predictions, setup)
     # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
     means = edit_means(predictions)
     scores = score(means, options.protocol)
     if made := sum(record.made_probes for record in records):
         scores["n_made_probes"] = made
-    reference, moved = _drift(model, tokenizer, records, before, how) if drift else (None, {})
+    reference, moved = _drift(model, tokenizer, records, before, setup) if drift else (None, {})
     scores |= moved
     if texts:
         scores |= perplexity(model, tokenizer, texts, tokens_per_batch=tokens)
@@ -326,14 +326,14 @@ def _drift(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     before: Measurement | None,
-    how: _How,
+    setup: _Setup,
 ) -> tuple[DriftReference | None, dict[str, Any]]:
     """What drift is measured by, and the drift of a model that is edited."""
     reference = before.reference if before else None
-    settings: dict[str, Any] = {"tokens_per_batch": how.tokens_per_batch}
+    settings: dict[str, Any] = {"tokens_per_batch": setup.tokens_per_batch}
     if before is None:
         with unedited(model):
-            reference = drift_reference(model, tokenizer, records, chat_template=how.chat_template, **settings)
+            reference = drift_reference(model, tokenizer, records, chat_template=setup.chat_template, **settings)
     is_edited = before is not None or not is_unedited(model)
     return reference, measure_drift(model, reference, **settings) if reference and is_edited else {}
 

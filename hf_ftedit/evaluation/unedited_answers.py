@@ -44,8 +44,8 @@ def unedited_answers(
     missing = sorted(prompts - known.keys())
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
     with unedited(model):
-        asked = answer_prompts(model, tokenizer, missing, desc="Unedited", **settings)
-    return known | dict(zip(missing, asked, strict=True))
+        answers = answer_prompts(model, tokenizer, missing, desc="Unedited", **settings)
+    return known | dict(zip(missing, answers, strict=True))
 
 
 def with_answers(records: Sequence[EditRecord], answers: Mapping[str, Answer]) -> list[EditRecord]:

@@ -103,10 +103,10 @@ def learns_prompts(model: Any) -> bool:
     return getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
 
 
-def token_log_probs(targets: TargetLogits) -> torch.Tensor:
+def token_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Log-probability of each label in float32, shape `(targets,)`, natural logarithm."""
     # In bfloat16 a log-probability has two or three digits, too few for the gradient of an almost learned token.
-    return -torch.nn.functional.cross_entropy(targets.logits.float(), targets.labels, reduction="none")
+    return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
 def _core(model: Any) -> Any:

@@ -77,12 +77,12 @@ def with_references(
                 f"{cache} is not there, and only the main process has the weights to make it: give all machines one "
                 "HF_DATASETS_CACHE, or use --locality_loss nll"
             )
-        kept = [place for place, kind in enumerate(batch["kind"]) if kind in STAYS]
-        pairs = [pair_of(batch["input_ids"][place], batch["labels"][place]) for place in kept]
+        places = [place for place, kind in enumerate(batch["kind"]) if kind in STAYS]
+        pairs = [pair_of(batch["input_ids"][place], batch["labels"][place]) for place in places]
         made = reference_distributions(model, pairs, k=k, tokens_per_batch=tokens_per_batch)
-        found = dict(zip(kept, made, strict=True))
+        reference_at = dict(zip(places, made, strict=True))
         nothing = [np.empty(0, dtype) for dtype in columns.values()]
-        parts = [found.get(place, nothing) for place in range(len(batch["kind"]))]
+        parts = [reference_at.get(place, nothing) for place in range(len(batch["kind"]))]
         return {name: [part[number].ravel() for part in parts] for number, name in enumerate(columns)}
 
     features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in columns.items()}
@@ -108,7 +108,7 @@ def pair_divergences(
     model: Any, pairs: Sequence[EncodedPair], references: Sequence[Reference], *, tokens_per_batch: int = 2048
 ) -> list[np.ndarray]:
     """The [`divergences`] of `model` from the references of pairs, for each pair an array of shape `(targets,)`."""
-    found: list[Any] = [None] * len(pairs)
+    values: list[Any] = [None] * len(pairs)
 
     def add(predicted: Predictions) -> None:
         device = predicted.logits.device
@@ -116,11 +116,11 @@ def pair_divergences(
             # Pair by pair: float32 copies of all logits would be what takes the most memory.
             rows = torch.from_numpy(predicted.position[np.equal(predicted.pairs, index)]).to(device)
             reference = (torch.from_numpy(part).to(device) for part in references[index])
-            found[index] = divergences(predicted.logits[rows], *reference).cpu().numpy()
+            values[index] = divergences(predicted.logits[rows], *reference).cpu().numpy()
 
     with inference(model):
         run_pairs(model, pairs, tokens_per_batch, add)
-    return found
+    return values
 
 
 def _summaries(logits: torch.Tensor, k: int) -> list[np.ndarray]:

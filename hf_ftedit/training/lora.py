@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # In a chat: the facts are in the MLPs, and near names stay apart better than with attention; and few passes need no
-# dropout, which takes a tenth of the time on a CPU.
+# dropout.
 CHAT_LORA: dict[str, Any] = {"lora_target_modules": ["mlp"], "lora_dropout": 0.0}
 
 

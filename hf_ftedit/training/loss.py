@@ -124,7 +124,7 @@ class ConditionalTrainer(ResumableTrainer):
         # position. One loss for all devices is kept, since rows are to share their beginnings in one forward pass.
         predicted = target_logits(model, inputs)
         if weight is None:
-            log_probs = token_log_probs(predicted)
+            log_probs = token_log_probs(predicted.logits, predicted.labels)
             loss = -log_probs.sum()
             if self._mastery and numbers is not None:
                 self._mastery.record(numbers, log_probs, predicted.rows)
@@ -140,7 +140,7 @@ class ConditionalTrainer(ResumableTrainer):
     def _chat_losses(self, predicted: TargetLogits, reference: list[torch.Tensor]) -> torch.Tensor:
         """Loss of each target token `(targets,)`: -log p, and of the last ones the divergence from their reference."""
         first = len(predicted.labels) - (len(reference[0]) if reference else 0)
-        nll = _in_parts(_negative_log_probs, predicted.logits[:first], predicted.labels[:first])
+        nll = -_in_parts(token_log_probs, predicted.logits[:first], predicted.labels[:first])
         kl = _in_parts(divergences, predicted.logits[first:], *reference) if reference else nll[:0]
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, losses in {"nll": nll, "kl": kl}.items() if self._has_references else ():
@@ -204,10 +204,6 @@ def _check_chat(args: EditConfig, data_collator: Any) -> None:
     # would hold either the one or the other.
     if args.train_sampling_strategy == "group_by_length":
         args.train_sampling_strategy = "random"
-
-
-def _negative_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
 def _in_parts(losses: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:

@@ -45,7 +45,7 @@ def test_logits_at_the_targets_are_those_of_a_plain_forward_pass(family):
     assert (found.labels.tolist(), found.rows.tolist()) == (labels, rows)
     assert "labels" in batch and 0 in labels  # the caller's batch is left alone
     logprobs = expected.log_softmax(-1)[range(6), labels]
-    torch.testing.assert_close(token_log_probs(found), logprobs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(token_log_probs(found.logits, found.labels), logprobs, atol=1e-5, rtol=1e-4)
 
 
 def test_only_the_columns_with_a_target_are_projected():
@@ -71,7 +71,7 @@ def test_a_model_that_keeps_all_logits_gives_the_same():
 
 def test_gradients_reach_an_adapter():
     model = get_peft_model(tiny_model("gpt2", TOKENIZER), LoraConfig(target_modules="all-linear", fan_in_fan_out=True))
-    (-token_log_probs(target_logits(model, ragged_batch())).sum()).backward()
+    (-token_log_probs(*target_logits(model, ragged_batch())[:2]).sum()).backward()
     grads = [weight.grad for name, weight in model.named_parameters() if "lora_B" in name]
     assert grads and all(grad is not None and grad.abs().sum() > 0 for grad in grads)
 
@@ -89,7 +89,7 @@ def test_gradients_through_token_trees_are_those_of_separate_rows(family, width)
 
     found = target_logits(model, batch := collator(rows))
     assert (batch["trees"]["input_ids"].shape[0] > 1) == (width == 8)
-    trees = torch.autograd.grad((token_log_probs(found) * weight).sum(), list(loras.values()))
+    trees = torch.autograd.grad((token_log_probs(found.logits, found.labels) * weight).sum(), list(loras.values()))
 
     alone = [
         target_logits(model, ragged) for ragged in map(CompletionOnlyCollator(pad_token_id=0), ([r] for r in rows))
@@ -97,7 +97,7 @@ def test_gradients_through_token_trees_are_those_of_separate_rows(family, width)
     assert found.labels.tolist() == [label for part in alone for label in part.labels.tolist()]
     assert found.rows.tolist() == [row for row, part in enumerate(alone) for _ in part.labels]
     torch.testing.assert_close(found.logits, torch.cat([part.logits for part in alone]), atol=1e-5, rtol=1e-5)
-    losses = (torch.cat([token_log_probs(part) for part in alone]) * weight).sum()
+    losses = (torch.cat([token_log_probs(part.logits, part.labels) for part in alone]) * weight).sum()
     for name, tree, row in zip(loras, trees, torch.autograd.grad(losses, list(loras.values())), strict=True):
         assert (tree - row).abs().max() <= 1e-5 * max(1, row.abs().max()), name
         assert row.abs().max() > 1e-4
