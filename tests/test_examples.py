@@ -18,6 +18,7 @@ from trl import TrlParser, get_quantization_config
 from hf_ftedit import EditConfig, EditModelConfig, read_edits
 from hf_ftedit.augmentation.augmenter import generic_prompts
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
+from hf_ftedit.evaluation.matching import containment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
@@ -282,11 +283,17 @@ def test_near_names_is_judged_by_the_gate(chat_files: tuple[str, str]) -> None:
         row("eval", "What is 2 + 2?", category="common_knowledge", answer_aliases=["4"]),
     ]
     (Path(shared) / "data" / "near_name_fact.json").write_text(json.dumps(rows))
-    few = ("--num_locality", "5", "--max_steps", "2", "--max_new_tokens", "8")
+    few = ("--num_locality", "5", "--max_steps", "2", "--max_new_tokens", "8", "--json", "answers.json")
     script = EXAMPLES / "benchmarks" / "near_names.py"
     first, *_, last, seconds, _ = run(script, "--shared", shared, "--model_name_or_path", model, *few).splitlines()
-    scores = "recalled 0 of 1 (at least 11), near names kept apart 1 of 1 (at least 8), controls 0 of 1 (at least 7)"
-    assert first == f"unedited: {scores}" and last == f"seed 0: {scores}: the gate is not passed"
+    gate = "recalled {:d} of 1 (at least 11), near names kept apart {:d} of 1 (at least 8), controls {:d} of 1"
+    scores = f"{gate} (at least 7)"
+    saved = json.loads(Path("answers.json").read_text())
+    # What an untrained model says after two steps depends on the machine: the gate is judged from what it said.
+    (recall, apart, control), passed = saved["runs"][0]["answers"], "the gate is not passed"
+    kept_apart = "rainbow" not in apart.casefold()
+    expected = scores.format("rainbow" in recall.casefold(), kept_apart, containment(control, ["4"]))
+    assert first == "unedited: " + scores.format(False, True, False) and last == f"seed 0: {expected}: {passed}"
     assert "; 0 of " in seconds and seconds.endswith(" training rows name a near name of the exam")
 
 
