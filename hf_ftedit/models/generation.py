@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn
+from hf_ftedit.models.tree_support import reads_trees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 Text = TypeVar("Text")
 
 MAX_ANSWER_TOKENS = 8
+LEAST_SHARED = 8  # tokens that prompts begin with, of which fewer are not worth a pass of their own
 WHOLE_ANSWER_TOKENS = 32  # whatever a target's length, which the model is not to be told by where it is cut
 
 # A chat model's settings, such as a penalty on repetition, are not its knowledge. Each is named, as `generate` fills
@@ -94,20 +97,36 @@ def generated_tokens(
 ) -> list[list[int]]:
     """The tokens, special ones included, that `model.generate` with these settings puts behind each prompt."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-    # On the left, as `generate` goes on from the last column.
-    input_ids = padded([prompt.ids for prompt in prompts], pad, side="left").to(model.device)
-    mask = padded([[1] * len(prompt.ids) for prompt in prompts], 0, side="left").to(model.device)
     with inference(model):
+        shared, cache = _shared_beginning(model, [prompt.ids for prompt in prompts])
+        rest = [prompt.ids[shared:] for prompt in prompts]
+        # Padding goes to the left, as `generate` goes on from the last column.
+        front = torch.tensor([prompts[0].ids[:shared]] * len(prompts), dtype=torch.long)
+        input_ids = torch.cat([front, padded(rest, pad, side="left")], dim=1).to(model.device)
+        mask = padded([[1] * len(ids) for ids in rest], 0, side="left")
+        mask = torch.cat([torch.ones_like(front), mask], dim=1).to(model.device)
         output = model.generate(
             input_ids=input_ids,
             attention_mask=mask,
             max_new_tokens=max(prompt.new_tokens for prompt in prompts),
             pad_token_id=pad,
+            past_key_values=cache,
             synced_gpus=False,  # processes with prompts of their own, or all with the same ones: none waits
             **NEUTRAL_SETTINGS | settings,
         )
     rows = output[:, input_ids.shape[1] :].tolist()
     return [row[: prompt.new_tokens] for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def _shared_beginning(model: Any, rows: Sequence[list[int]]) -> tuple[int, Any]:
+    """Length of what `rows` begin with, a system prompt mostly, and its keys and values; 0 and `None` if run anew."""
+    shared = min(len(os.path.commonprefix(list(rows))), min(map(len, rows)) - 1)
+    # Where padding may stand in the midst of a row, rows may be cut into trees too.
+    if len(rows) < 2 or shared < LEAST_SHARED or not reads_trees(model, longest := max(map(len, rows)), longest):
+        return 0, None
+    cache = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True).past_key_values
+    cache.batch_repeat_interleave(len(rows))
+    return shared, cache
 
 
 def greedy_answers(

@@ -12,7 +12,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from hf_ftedit.models.batching import inference
 from hf_ftedit.models.distributed import is_sharded
-from hf_ftedit.models.logits import learns_prompts, tree_logits
+from hf_ftedit.models.logits import learns_prompts, target_logits, tree_logits
 from hf_ftedit.models.prefix_tree import token_trees
 from hf_ftedit.models.tokenization import EncodedPair
 
@@ -83,9 +83,12 @@ def _agrees(model: Any, longest: int, largest: int) -> bool:
     """Compare the logits after random sequences in one tree with those of the same sequences as rows."""
     pairs = _branches(longest, largest, model.config.get_text_config().vocab_size)
     [tree] = token_trees(pairs, 4 * (longest + largest))
-    logits = tree_logits(model, [tree])[0].float()
-    rows = torch.tensor([pair.input_ids[:-1] for pair in pairs], device=model.device)
-    expected = model(input_ids=rows, use_cache=False).logits[:, -1].float()
+    # Beside what they begin with, in the middle and farthest from it: others differ in their places alone.
+    few = [0, len(pairs) // 2, len(pairs) - 1]
+    logits = tree_logits(model, [tree])[0][few].float()
+    rows, labels = (torch.tensor([getattr(pairs[place], name) for place in few]) for name in ("input_ids", "labels"))
+    inputs = {"input_ids": rows.to(model.device), "labels": labels.to(model.device)}
+    expected = target_logits(model, inputs).logits.float()
     # A model that sees other tokens than it should is off by about 1. In half precision rounding alone makes 0.01.
     tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.05
     return bool((logits - expected).norm() <= tolerance * (expected - expected.mean()).norm())

@@ -1,5 +1,6 @@
 import doctest
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,27 @@ def test_whole_answers_end_with_the_turn(is_known_end):
     settings = {"max_new_tokens": 8, "chat_template": True, "tokens_per_batch": 100}
     assert whole_answers(model, tokenizer, PROMPTS, **settings) == expected
     assert {answer.ended for answer in expected} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("family", "is_run_once"), [("llama", True), ("gpt2", True), ("qwen3", True), ("bloom", False)]
+)
+def test_what_prompts_begin_with_is_run_once(family, is_run_once):
+    tokenizer = bpe_tokenizer()
+    model = eloquent(family, tokenizer)
+    front = "The capital of Japan is Tokyo, and the capital of France is Paris. "
+    prompts = [front + prompt for prompt in ("Rome is in", "Of all the cities in the north, I like most of all", "So")]
+    expected = [answer(model, tokenizer, prompt, 12) for prompt in prompts]
+    widths = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, args: widths.append(args[0].shape))
+    greedy_answers(model, tokenizer, prompts, max_new_tokens=12)  # finds out whether the model reads trees
+    widths.clear()
+    assert greedy_answers(model, tokenizer, prompts, max_new_tokens=12) == expected
+    hook.remove()
+    ids = tokenizer(prompts)["input_ids"]
+    shared = len(os.path.commonprefix(ids))
+    longest = max(map(len, ids))
+    assert widths[:2] == [(1, shared), (3, longest - shared)] if is_run_once else widths[0] == (3, longest)
 
 
 def test_an_answer_that_is_over_is_not_waited_for():
