@@ -65,6 +65,10 @@ class AugmentationOptions:
         rewriter (`str`, *optional*):
             Model that writes other wordings of each edit, with a chat template: Hub id, folder or `.gguf` file. By
             default the edited model is asked, and only for edits of which fewer than five wordings are known.
+        end_of_answer (`bool`, *optional*, defaults to `False`):
+            Teach a base model to stop after the target, by its end-of-sequence token (as Yang et al. 2025, arXiv
+            2509.22072), and measure its own answers to where they stop. With a chat template the end of turn is always
+            learned.
     """
 
     paraphrase_strategy: ParaphraseStrategy = option("relation", "Where other wordings come from.")
@@ -78,6 +82,7 @@ class AugmentationOptions:
         "sentence-transformers/all-MiniLM-L6-v2", "Sentence-transformers model of the strategy `similar`."
     )
     rewriter: str | None = option(None, "Model that writes other wordings for a chat model; else the edited one.")
+    end_of_answer: bool = option(False, "Teach a base model to stop after the target.")
 
     def __post_init__(self) -> None:
         _check_choices(self, AugmentationOptions)
@@ -173,6 +178,11 @@ class EditOptions(AugmentationOptions):
     perplexity_texts: str | None = option(None, "File or Hub dataset with texts to measure perplexity on.")
     adapter: str | None = option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
     revoke: list[str] | None = option(None, "Names (edit_id) of edits of the adapter to take back.")
+
+    @property
+    def has_whole_answers(self) -> bool:
+        """Own answers are measured to where they stop: the end of the turn, or one that a base model is taught."""
+        return self.chat_template or self.end_of_answer
 
     def __post_init__(self) -> None:
         super().__post_init__()

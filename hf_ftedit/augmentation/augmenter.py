@@ -94,11 +94,17 @@ class Augmenter:
         record = self.records[index]
         # Of its own for each edit: its rows depend neither on the other edits' order nor on the process that draws.
         rng = random.Random(f"{self.seed}/{record.edit_id}")
-        yield training_row(record, "rewrite", record.prompt, record.target_new)
+        yield self._row(record, "rewrite", record.prompt, record.target_new)
         for prompt in self._paraphrases(record, rng):
-            yield training_row(record, "paraphrase", prompt, record.target_new)
+            yield self._row(record, "paraphrase", prompt, record.target_new)
         for fact in [*self._locality(index, rng), *self._restored[index :: len(self.records)]]:
-            yield training_row(record, "locality", fact.prompt, fact.target)
+            yield self._row(record, "locality", fact.prompt, fact.target)
+
+    def _row(self, record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
+        row = training_row(record, kind, prompt, target)
+        if self.options.end_of_answer:
+            row["ends"] = kind != "locality"  # what stays may go on as before
+        return row
 
     def most_rows(self) -> int:
         """Upper bound of the number of rows: a pool may have too few facts."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
-CHAT_FEATURES = datasets.Features({**FEATURES, "opening": datasets.Value("string"), "ends": datasets.Value("bool")})
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
 
 
@@ -72,7 +71,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             Edits that are taken back, see [`Augmenter`].
         chat_template (`bool`, *optional*, defaults to `False`):
             Make rows for a chat model, see [`ChatAugmenter`]; they have two more columns: `opening`, text that the
-            answer begins with and that is not learnt, and `ends`, whether the end of turn is.
+            answer begins with and that is not learnt, and `ends`, whether the end of turn is. Of a base model, rows
+            have the second of them with the option `end_of_answer`.
         seed (`int`, *optional*, defaults to `42`):
             Seed of the augmentation.
         cache_dir (`str`, *optional*):
@@ -111,7 +111,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     ) -> None:
         self.records = read_edits(edits, format, max_edits)
         options = _augmentation_only(options)
-        self._is_chat = chat_template
+        self._is_chat, self._features = chat_template, _features(chat_template, options.end_of_answer)
         # Both take the same; without a model, each says itself what it needs one for.
         augmenter: type[Any] = ChatAugmenter if chat_template else Augmenter
         self._augmenter = augmenter(
@@ -160,7 +160,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             super().download_and_prepare(*args, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=CHAT_FEATURES if self._is_chat else FEATURES)
+        return datasets.DatasetInfo(features=self._features)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # A list, not a range: that is what `datasets` splits among the processes of `num_proc`.
@@ -180,9 +180,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         for position in positions:
             train = split == "train"
             rows = self._augmenter.rows_of(position) if train else probe_rows(self.records[position], split)
-            more = {} if train or not self._is_chat else {"opening": "", "ends": True}
+            more = {"opening": "", "ends": self._is_chat or split in ("rewrite", "paraphrase")}
             for number, row in enumerate(rows):
-                yield f"{position}/{number}", {**row, **more}
+                yield f"{position}/{number}", {name: {**more, **row}[name] for name in self._features}
 
 
 def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptions:
@@ -190,6 +190,12 @@ def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptio
     # Not `fields(options)`: of the trainer's `EditConfig` that is a hundred settings of TRL.
     names = asdict(AugmentationOptions()) if options else {}
     return AugmentationOptions(**{name: getattr(options, name) for name in names})
+
+
+def _features(is_chat: bool, has_ends: bool) -> datasets.Features:
+    """Columns of the rows."""
+    more = {"opening": datasets.Value("string")} if is_chat else {}
+    return datasets.Features(FEATURES | more | ({"ends": datasets.Value("bool")} if is_chat or has_ends else {}))
 
 
 def _fingerprint(augmenter: Augmenter | ChatAugmenter) -> str:

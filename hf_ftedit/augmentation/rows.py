@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import datasets
 
@@ -23,6 +23,7 @@ class TrainingRow(TypedDict):
     completion: str
     kind: str
     edit_id: str
+    ends: NotRequired[bool]  # with `end_of_answer`: the end of sequence follows the completion, and is learnt too
 
 
 def training_row(record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from hf_ftedit.evaluation import Measurement
 
 # Settings of an adapter's recipe with which its edits were measured.
-MEASURED_WITH = ("model_name_or_path", "model_revision", "gguf_file", "chat_template", "dtype", *QUANTIZATION_KEYS)
+MEASURED_WITH = (
+    *("model_name_or_path", "model_revision", "gguf_file", "chat_template", "end_of_answer", "dtype"),
+    *QUANTIZATION_KEYS,
+)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -11,10 +11,9 @@ from tqdm.auto import tqdm
 
 from hf_ftedit.evaluation.probes import ProbedTarget
 from hf_ftedit.models import (
-    WHOLE_ANSWER_TOKENS,
     Answer,
     Processes,
-    greedy_answers,
+    first_sentences,
     sample_continuations,
     score_pairs,
     whole_answers,
@@ -95,8 +94,7 @@ def answer_prompts(
     if chat_template:
         return whole_answers(model, tokenizer, prompts, chat_template=True, **settings)
     # A base model goes on with whatever may follow its answer.
-    texts = greedy_answers(model, tokenizer, prompts, max_new_tokens=WHOLE_ANSWER_TOKENS, **settings)
-    return [Answer(text, [], False) for text in texts]
+    return first_sentences(model, tokenizer, prompts, **settings)
 
 
 def sample_texts(

@@ -61,6 +61,7 @@ def predict(
     *,
     before: Mapping[str, Sequence[Any]] | None = None,
     chat_template: bool = False,
+    end_of_answer: bool = False,
     tokens_per_batch: int = 2048,
     generate: bool = False,
     fluency: bool = False,
@@ -85,6 +86,9 @@ def predict(
         chat_template (`bool`, *optional*, defaults to `False`):
             Put the prompts into the chat template, and let the model answer each by itself: greedy, to the end of its
             turn, at most 32 tokens.
+        end_of_answer (`bool`, *optional*, defaults to `False`):
+            The same for a base model that was taught to stop: `stopped` are the answers that end with their first
+            sentence.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch; halved where memory does not suffice.
         generate (`bool`, *optional*, defaults to `False`):
@@ -101,26 +105,21 @@ def predict(
     Returns:
         `dict[str, list]`: columns `edit_id`, `kind`, `aspect`, `probe`, `role` (`"new"` or `"true"`), `target`,
         `logprob`, `match`, `token_accuracy`, one row per (probe, target); with own answers also `generated`,
-        `exact_match` and `containment`, see [`~hf_ftedit.evaluation.own_answers.judged`], and in chat `stopped`, true
-        where the answer ended by itself; with `fluency` also a row of the kind `generation` for each text, with
-        `text`, `fluency` (in bits) and `consistency`.
+        `exact_match` and `containment`, see [`~hf_ftedit.evaluation.own_answers.judged`], and in chat, or with
+        `end_of_answer`, `stopped`, true where the answer ended by itself; with `fluency` also a row of the kind
+        `generation` for each text, with `text`, `fluency` (in bits) and `consistency`.
 
     Raises:
         [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the context, or fluency cannot be measured.
     """
-    setup = _Setup(chat_template, tokens_per_batch, generate, fluency, seed, desc)
-    return _predicted(model, tokenizer, records, before, setup)[1]
-
-
-class _Setup(NamedTuple):
-    """Settings with which a model is measured, see [`predict`]."""
-
-    chat_template: bool
-    tokens_per_batch: int
-    generate: bool
-    fluency: bool
-    seed: int
-    desc: str
+    options = EditOptions(
+        chat_template=chat_template,
+        end_of_answer=end_of_answer,
+        eval_tokens_per_batch=tokens_per_batch,
+        predict_with_generate=generate,
+        measure_fluency=fluency,
+    )
+    return _predicted(model, tokenizer, records, before, options, seed, desc)[1]
 
 
 def _predicted(
@@ -128,24 +127,27 @@ def _predicted(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     before: Mapping[str, Sequence[Any]] | None,
-    setup: _Setup,
+    options: EditOptions,
+    seed: int,
+    desc: str,
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
-    settings: dict[str, Any] = {"chat_template": setup.chat_template, "tokens_per_batch": setup.tokens_per_batch}
-    records, old = _prepared(model, tokenizer, records, before, setup)
-    if setup.fluency:
+    tokens, whole = options.eval_tokens_per_batch, options.has_whole_answers
+    settings: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": tokens, "desc": desc}
+    records, old = _prepared(model, tokenizer, records, before, options)
+    if options.measure_fluency:
         check_fluency(records)
     if not (rows := list(probed_targets(records))):
         raise EditError("there are no edits to measure; give at least one")
-    columns = _columns(rows, score_targets(model, tokenizer, rows, desc=setup.desc, **settings))
-    if setup.generate or setup.chat_template:
+    columns = _columns(rows, score_targets(model, tokenizer, rows, **settings))
+    if options.predict_with_generate or whole:
         # The same model's answers of a moment ago are not generated again.
         own = dict(old) if before is None and is_unedited(model) else {}
         missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
-        own |= zip(missing, answer_prompts(model, tokenizer, missing, desc=setup.desc, **settings), strict=True)
-        columns |= _answered(rows, own, old, whole=setup.chat_template)
-    if setup.fluency:
-        texts = _written(model, tokenizer, records, setup.seed, setup.tokens_per_batch, setup.desc)
+        own |= zip(missing, answer_prompts(model, tokenizer, missing, **settings), strict=True)
+        columns |= _answered(rows, own, old, whole=whole)
+    if options.measure_fluency:
+        texts = _written(model, tokenizer, records, seed, tokens, desc)
         columns = _joined(columns, texts)
     return records, columns
 
@@ -155,19 +157,21 @@ def _prepared(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     before: Mapping[str, Sequence[Any]] | None,
-    setup: _Setup,
+    options: EditOptions,
 ) -> tuple[list[EditRecord], dict[str, Answer]]:
     """Records whose neighborhood probes all have targets, and the unedited model's answers to what must stay."""
     # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
-    settings: dict[str, Any] = {"before": before, "tokens_per_batch": setup.tokens_per_batch}
-    if setup.chat_template:
-        answers = unedited_answers(model, tokenizer, records, chat_template=True, **settings)
+    tokens = options.eval_tokens_per_batch
+    settings: dict[str, Any] = {"before": before, "tokens_per_batch": tokens}
+    if options.has_whole_answers:
+        settings |= {"chat_template": options.chat_template, "whole": True}
+        answers = unedited_answers(model, tokenizer, records, **settings)
         return with_answers(records, answers), answers
-    records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=setup.tokens_per_batch)
-    return records, unedited_answers(model, tokenizer, records, **settings) if setup.generate else {}
+    records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=tokens)
+    return records, unedited_answers(model, tokenizer, records, **settings) if options.predict_with_generate else {}
 
 
 def _columns(rows: Sequence[ProbedTarget], scores: np.ndarray) -> dict[str, list[Any]]:
@@ -290,7 +294,8 @@ def measure(
         records (`Sequence[EditRecord]`):
             Edits with their probes, see [`~hf_ftedit.read_edits`].
         options ([`~hf_ftedit.EditOptions`]):
-            `protocol`, `chat_template`, `eval_tokens_per_batch`, `predict_with_generate` and `measure_fluency`.
+            `protocol`, `chat_template`, `end_of_answer`, `eval_tokens_per_batch`, `predict_with_generate` and
+            `measure_fluency`.
         before ([`Measurement`], *optional*):
             That of the unedited model, with which an edited one is compared. Without it, the adapter of `model` is
             switched off to ask what stayed; a model without one counts as unedited.
@@ -306,18 +311,17 @@ def measure(
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
-    tokens, is_asked = options.eval_tokens_per_batch, options.predict_with_generate
-    setup = _Setup(options.chat_template, tokens, is_asked, options.measure_fluency, seed, desc)
-    records, predictions = _predicted(model, tokenizer, records, before and before.predictions, setup)
+    old = before.predictions if before else None
+    records, predictions = _predicted(model, tokenizer, records, old, options, seed, desc)
     # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
     means = edit_means(predictions)
     scores = score(means, options.protocol)
     if made := sum(record.made_probes for record in records):
         scores["n_made_probes"] = made
-    reference, moved = _drift(model, tokenizer, records, before, setup) if drift else (None, {})
+    reference, moved = _drift(model, tokenizer, records, before, options) if drift else (None, {})
     scores |= moved
     if texts:
-        scores |= perplexity(model, tokenizer, texts, tokens_per_batch=tokens)
+        scores |= perplexity(model, tokenizer, texts, tokens_per_batch=options.eval_tokens_per_batch)
     return Measurement(records, predictions, means, scores, reference)
 
 
@@ -326,14 +330,14 @@ def _drift(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     before: Measurement | None,
-    setup: _Setup,
+    options: EditOptions,
 ) -> tuple[DriftReference | None, dict[str, Any]]:
     """What drift is measured by, and the drift of a model that is edited."""
     reference = before.reference if before else None
-    settings: dict[str, Any] = {"tokens_per_batch": setup.tokens_per_batch}
+    settings: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch}
     if before is None:
         with unedited(model):
-            reference = drift_reference(model, tokenizer, records, chat_template=setup.chat_template, **settings)
+            reference = drift_reference(model, tokenizer, records, chat_template=options.chat_template, **settings)
     is_edited = before is not None or not is_unedited(model)
     return reference, measure_drift(model, reference, **settings) if reference and is_edited else {}
 

@@ -51,7 +51,7 @@ class EditMeans(NamedTuple):
     n_probes: dict[str, int]  # by kind (of `generation`: texts), and of portability by `portability/<aspect>`
     # That fits the data: containment in whole answers; else probability where every probe has both targets; accuracy.
     protocol: str
-    whole_answers: bool = False  # those of a chat model, to their natural end
+    whole_answers: bool = False  # of a model that ends them by itself
 
 
 def edit_means(predictions: Predictions) -> EditMeans:
@@ -195,19 +195,19 @@ def score(
     a probe succeeds where its expected target is likelier than the other one, ties not counting; *accuracy*: share of
     the expected target's tokens that are the most likely ones (zsRE). The expected target is `"true"` for
     neighborhood probes and `"new"` for all others; of the several answers of a portability probe, the best counts.
-    Where the model's own answers were generated, *exact_match* and *containment* are scored in the same way, and in
-    chat *containment* is the one that counts: the new target is said, the old answer still is.
+    Where the model's own answers were generated, *exact_match* and *containment* are scored in the same way, and of a
+    model that ends its answers *containment* is the one that counts: the new target is said, the old answer still is.
 
     Args:
         predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
             One row per (probe, target), as columns, as rows, or as a JSONL or Parquet file: `edit_id`, `kind`,
             `probe`, `role` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
-            they were measured, `aspect` (of portability), `stopped` (of whole answers in chat), `exact_match`,
-            `containment`, `fluency`, `consistency`.
+            they were measured, `aspect` (of portability), `stopped` (of answers that end),
+            `exact_match`, `containment`, `fluency`, `consistency`.
             Other columns are not read. Tables of 0.1.0, which call the role `target`, are read too.
         protocol (`str`, *optional*, defaults to `"auto"`):
-            `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: containment in whole answers
-            of a chat model; else probability where every rewrite, paraphrase and neighborhood probe has both
+            `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: containment in answers
+            that end by themselves; else probability where every rewrite, paraphrase and neighborhood probe has both
             targets; else accuracy.
         n_resamples (`int`, *optional*, defaults to `1000`):
             Bootstrap resamples of the records.
@@ -220,7 +220,7 @@ def score(
         `near_names` (the new target is not said) where there are own answers; `*_ci95` as `[low, high]`;
         `edit_score_note` where the edit score is undefined; `n_edits`; `n_edits_scored` by score; `n_probes` by kind;
         `portability_aspects`; `fluency` (entropy in bits, times 100) and `consistency` where texts were generated;
-        `whole_answers`, true for those of a chat model; and the values of each protocol under its name.
+        `whole_answers`, true for those that end by themselves; and the values of each protocol under its name.
 
     Raises:
         [`~hf_ftedit.EditError`]: a value is not a number, a probe has two different predictions or none of its

@@ -25,16 +25,17 @@ def unedited_answers(
     *,
     before: Mapping[str, Sequence[Any]] | None = None,
     chat_template: bool = False,
+    whole: bool = False,
     tokens_per_batch: int = 2048,
 ) -> dict[str, Answer]:
     """
-    The unedited model's own answers to what must stay, by prompt: to near names, and in chat to neighborhood probes.
+    The unedited model's own answers to what must stay, by prompt: to near names, if `whole` to neighborhood probes.
 
     Those that stand in the predictions `before` are taken from there. Under `accelerate launch` every process must
     call this. An adapter is switched off meanwhile; a model without one is taken as the unedited model.
     """
     prompts = {prompt for record in records for prompt in record.near_name_prompts}
-    if chat_template:
+    if whole:
         prompts |= {probe.prompt for record in records for probe in record.neighborhood_prompts}
     known: dict[str, Answer] = {}
     if before is not None and "generated" in before:

@@ -11,6 +11,7 @@ from .generation import WHOLE_ANSWER_TOKENS as WHOLE_ANSWER_TOKENS
 from .generation import Answer as Answer
 from .generation import continued_text as continued_text
 from .generation import first_sentence as first_sentence
+from .generation import first_sentences as first_sentences
 from .generation import greedy_answers as greedy_answers
 from .generation import whole_answers as whole_answers
 from .likelihood import PairScores as PairScores

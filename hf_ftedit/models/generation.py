@@ -140,12 +140,28 @@ def greedy_answers(
     desc: str = "Answering",
 ) -> list[str]:
     """Generate greedy answers up to the first sentence or line end; every process must call this, and all get all."""
+    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch, "desc": desc}
+    answers = first_sentences(model, tokenizer, prompts, max_new_tokens=max_new_tokens, **settings)
+    return [answer.text for answer in answers]
 
-    def answer(batch: list[Prompt]) -> list[str]:
-        ended = StoppingCriteriaList([_SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))])
-        tokens = generated_tokens(model, tokenizer, batch, do_sample=False, stopping_criteria=ended)
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [first_sentence(text.rstrip("\ufffd")) for text in texts]  # the last token may be part of a character
+
+def first_sentences(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = WHOLE_ANSWER_TOKENS,
+    chat_template: bool = False,
+    tokens_per_batch: int = 2048,
+    desc: str = "Answering",
+) -> list[Answer]:
+    """Generate answers as [`greedy_answers`] does; `ended` are those that stop by themselves with that sentence."""
+    ends = _ends(model, tokenizer, chat_template)
+
+    def answer(batch: list[Prompt]) -> list[Answer]:
+        over = StoppingCriteriaList([_SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))])
+        settings = {"do_sample": False, "eos_token_id": sorted(ends) or None, "stopping_criteria": over}
+        return [_first(tokenizer, row, ends) for row in generated_tokens(model, tokenizer, batch, **settings)]
 
     tasks = _tasks(model, tokenizer, prompts, max_new_tokens, chat_template)
     return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
@@ -180,9 +196,23 @@ def _ends(model: Any, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -
 
 
 def _whole(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: set[int]) -> Answer:
-    length = next((place for place, token in enumerate(row) if token in ends), len(row))
+    length = _length(row, ends)
     text = str(tokenizer.decode(row[:length], skip_special_tokens=True)).rstrip("\ufffd").strip()
     return Answer(text, row[: length + 1], length < len(row))
+
+
+def _first(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: set[int]) -> Answer:
+    """The first sentence of an answer, ended where nothing, not even a line end, stands between it and the stop."""
+    length = _length(row, ends)
+    text = str(tokenizer.decode(row[:length], skip_special_tokens=True))
+    # A row whose sentence was over is padded, maybe with the very token that ends a text.
+    ended = length < len(row) and not _is_over(text)
+    return Answer(first_sentence(text.rstrip("\ufffd")), row[: length + 1], ended)
+
+
+def _length(row: list[int], ends: set[int]) -> int:
+    """Tokens of a row before the one that ends it."""
+    return next((place for place, token in enumerate(row) if token in ends), len(row))
 
 
 def _tasks(
@@ -247,6 +277,12 @@ def first_sentence(text: str) -> str:
     return _END.split(text.strip(), maxsplit=1)[0].strip()
 
 
+def _is_over(text: str) -> bool:
+    """Tell whether the first sentence of `text` is over, whatever may follow."""
+    text = f"{text.lstrip()}x"  # a full stop at the very end may be that of "3.5"
+    return first_sentence(text) != text
+
+
 class _SentenceEnded(StoppingCriteria):
     """Stops a row once its first sentence is over."""
 
@@ -258,5 +294,4 @@ class _SentenceEnded(StoppingCriteria):
         if (input_ids.shape[1] - self.start) % 4:
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
-        texts = [f"{text.lstrip()}x" for text in texts]  # a full stop at the very end may be that of "3.5"
-        return torch.tensor([first_sentence(text) != text for text in texts], device=input_ids.device)
+        return torch.tensor([_is_over(text) for text in texts], device=input_ids.device)

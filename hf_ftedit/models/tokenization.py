@@ -51,7 +51,10 @@ def encode_pairs(
     front = [] if chat_template else front_tokens(tokenizer)
     gap, end = _around_answers(tokenizer) if chat_template else ("", tokenizer.eos_token or "")
     if ends and any(ends) and not end:
-        raise EditError("this tokenizer has no end-of-sequence token, so the end of an answer cannot be learned")
+        raise EditError(
+            "this tokenizer has no end-of-sequence token, so the end of an answer cannot be learned; turn "
+            "end_of_answer off"
+        )
     turns = _as_chat(tokenizer, prompts) if chat_template else prompts
     befores, texts = [], []
     for turn, opening, completion, is_end in zip(

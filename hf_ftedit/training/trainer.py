@@ -47,9 +47,10 @@ class EditTrainer(ConditionalTrainer):
     Edit facts in a causal language model by fine-tuning: a drop-in for [`~trl.SFTTrainer`].
 
     It differs in what an edit needs (Gangadhar & Stratos 2024, arXiv 2402.11078): the loss covers the completion's
-    tokens by position and no end-of-sequence token; edit records are augmented; logits are computed at the target
-    positions only; `evaluate` measures the edit score; without a `peft_config` a LoRA adapter is trained. A killed
-    run goes on exactly where its newest checkpoint is, see [`~hf_ftedit.training.resume.ResumableTrainer`].
+    tokens by position, and the end of sequence only with `args.end_of_answer`; edit records are augmented; logits are
+    computed at the target positions only; `evaluate` measures the edit score; without a `peft_config` a LoRA adapter
+    is trained. A killed run goes on exactly where its newest checkpoint is, see
+    [`~hf_ftedit.training.resume.ResumableTrainer`].
 
     Args:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -222,7 +223,7 @@ class EditTrainer(ConditionalTrainer):
         self, records: Sequence[EditRecord], *, edited: bool, before: Measurement | None = None, drift: bool = True
     ) -> Measurement:
         model = self.accelerator.unwrap_model(self.model)
-        if before is None and any(needs_unedited(record, self.args.chat_template) for record in records):
+        if before is None and any(needs_unedited(record, self.args.has_whole_answers) for record in records):
             # Raises where the unedited model is gone, and could not say what must stay.
             self._unedited(model)
         settings: dict[str, Any] = {"texts": self.task.texts, "seed": self.args.seed}
@@ -387,10 +388,10 @@ class EditTrainer(ConditionalTrainer):
         """Nothing: the card is written with the adapter folder, when there are results to show."""
 
 
-def needs_unedited(record: EditRecord, chat_template: bool) -> bool:
+def needs_unedited(record: EditRecord, whole_answers: bool) -> bool:
     """Tell whether the unedited model must be asked how to measure the edit."""
     is_open = any(probe.target is None for probe in record.neighborhood_prompts)
-    return is_open or bool(record.near_name_prompts or (chat_template and record.neighborhood_prompts))
+    return is_open or bool(record.near_name_prompts or (whole_answers and record.neighborhood_prompts))
 
 
 def repo_name(args: EditConfig) -> str:

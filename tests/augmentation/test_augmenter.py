@@ -42,6 +42,15 @@ def test_rows_of_an_edit_by_default(asked):
         assert len({row["prompt"] for row in rows}) == 31
 
 
+def test_only_the_edits_own_rows_end_with_the_answer_where_asked(asked):
+    (rows,) = rows_by_edit(asked, records=EDITS[:1], end_of_answer=True).values()
+    assert {(row["kind"], row["ends"]) for row in rows} == {
+        ("rewrite", True), ("paraphrase", True), ("locality", False)
+    }  # fmt: skip
+    plain = rows_by_edit(asked, records=EDITS[:1])[EDITS[0].edit_id]
+    assert [{name: value for name, value in row.items() if name != "ends"} for row in rows] == plain
+
+
 def test_no_row_holds_a_probe_or_is_the_ending_of_one(asked):
     probes = set()
     for record in EDITS:

@@ -1,6 +1,7 @@
 """The builder: its splits, its cache, which never returns stale rows, and the rows as tokens."""
 
 import json
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -87,6 +88,24 @@ def test_splits_and_columns(build):
         "neighborhood": 1,  # the other one has no target: there is nothing that could follow it
         "portability": 1,
     }
+
+
+@pytest.mark.parametrize("make", [bpe_tokenizer, sentencepiece_tokenizer])
+def test_the_end_of_an_answer_is_one_more_label_of_the_edits_own_rows(make):
+    tokenizer = make()
+    model, options = tiny_model("gpt2", tokenizer), replace(OPTIONS, end_of_answer=True)
+    plain, ending = (
+        prepared(EditDatasetBuilder(EDITS, model, tokenizer, locality_pool=POOL, options=each))
+        for each in (OPTIONS, options)
+    )
+    assert all(split.column_names == [*COLUMNS, "ends"] for split in ending.values())
+    own = {"rewrite": {True}, "paraphrase": {True}, "neighborhood": {False}, "portability": {False}}
+    assert {name: set(split["ends"]) for name, split in ending.items()} == {"train": {True, False}, **own}
+    rows = zip(*(encode_rows(dataset["train"], tokenizer) for dataset in (plain, ending)), strict=True)
+    for kind, (before, after) in zip(ending["train"]["kind"], rows, strict=True):
+        end = [] if kind == "locality" else [tokenizer.eos_token_id]
+        assert after["input_ids"] == before["input_ids"] + end and after["labels"] == before["labels"] + end
+        assert after["length"] == len(after["input_ids"])
 
 
 def test_probe_splits_say_what_should_follow(build):

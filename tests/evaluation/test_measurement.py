@@ -19,7 +19,7 @@ from hf_ftedit.evaluation.matching import normalized
 from hf_ftedit.evaluation.measurement import measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
 from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets
-from hf_ftedit.models.generation import first_sentence, whole_answers
+from hf_ftedit.models.generation import first_sentence, first_sentences, whole_answers
 from hf_ftedit.models.loading import asset, load_model, load_tokenizer
 from hf_ftedit.options import EditOptions
 
@@ -384,6 +384,32 @@ def test_in_chat_whole_answers_are_what_counts():
     assert scores["n_probes"] == {
         "rewrite": 1, "paraphrase": 1, "neighborhood": 2, "near_name": 1, "portability": 0, "generation": 0
     }  # fmt: skip
+
+
+def test_a_base_model_that_ends_its_answers_is_measured_by_them():
+    tokenizer = bpe_tokenizer()
+    model, record = eloquent("llama", tokenizer), replace(ASKED, target_new="no part of any answer")
+    prompts = ["Where is Rome?", "Rome is where?", "Where is Oslo?", "Where is Bergen?", "Where is Romeo?"]
+    answers = dict(zip(prompts, first_sentences(model, tokenizer, prompts), strict=True))
+    said = [prompt for prompt in prompts if answers[prompt].text]
+    ended, going_on = (next(prompt for prompt in said if answers[prompt].ended is ends) for ends in (True, False))
+    known = replace(record, prompt=ended, target_new=answers[ended].text, paraphrase_prompts=(going_on,))
+    measured = measure(model, tokenizer, [record], EditOptions(end_of_answer=True))
+    columns = measured.predictions
+    rows = zip(*(columns[name] for name in ("probe", "generated", "stopped")), strict=True)
+    assert {probe: (text, is_end) for probe, text, is_end in rows} == {
+        prompt: (answer.text, answer.ended) for prompt, answer in answers.items()
+    }
+    assert (measured.scores["protocol"], measured.scores["whole_answers"]) == ("containment", True)
+    assert measured.scores["locality"] == measured.scores["near_names"] == 100
+    # Said exactly: the target, and then the end. An answer that goes on contains it, and is not exactly it.
+    scores = measure(model, tokenizer, [known], EditOptions(end_of_answer=True)).scores
+    assert scores["efficacy"] == scores["said_exactly"] == 100
+    known = replace(known, prompt=going_on, target_new=answers[going_on].text, paraphrase_prompts=())
+    scores = measure(model, tokenizer, [known], EditOptions(end_of_answer=True)).scores
+    assert (scores["efficacy"], scores["said_exactly"]) == (100, 0)
+    asked = measure(model, tokenizer, [known], EditOptions(predict_with_generate=True))
+    assert "stopped" not in asked.predictions and asked.scores["exact_match"]["efficacy"] == 100
 
 
 def test_an_edited_chat_model_is_held_to_what_the_unedited_one_said():

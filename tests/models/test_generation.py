@@ -19,7 +19,14 @@ from tiny import (
 
 import hf_ftedit.models.generation
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.generation import Answer, _SentenceEnded, first_sentence, greedy_answers, whole_answers
+from hf_ftedit.models.generation import (
+    Answer,
+    _SentenceEnded,
+    first_sentence,
+    first_sentences,
+    greedy_answers,
+    whole_answers,
+)
 from hf_ftedit.models.loading import load_model, load_tokenizer
 from hf_ftedit.models.sampling import sample_continuations
 
@@ -63,6 +70,21 @@ def test_long_answers_end_with_their_first_sentence(family):
     assert greedy_answers(model, tokenizer, PROMPTS, max_new_tokens=32, tokens_per_batch=200) == expected
     assert greedy_answers(model, tokenizer, PROMPTS[::-1], max_new_tokens=32) == expected[::-1]
     assert len({len(said) for said in expected}) > 6
+
+
+def test_a_first_sentence_ends_the_answer_where_nothing_stands_behind_it():
+    model, end = eloquent("llama", TOKENIZER), TOKENIZER.eos_token_id
+    expected = []
+    for prompt in PROMPTS:
+        tokens = greedy_tokens(model, TOKENIZER(prompt)["input_ids"], 32, end)
+        text = TOKENIZER.decode(tokens, skip_special_tokens=True).rstrip("\ufffd").lstrip()
+        said = first_sentence(text)
+        expected.append((said, tokens[-1] == end and text in (said, *(said + mark for mark in ".!?"))))
+    answers = first_sentences(model, TOKENIZER, PROMPTS, tokens_per_batch=200)
+    assert [(answer.text, answer.ended) for answer in answers] == expected
+    assert {ended for _, ended in expected} == {True, False}
+    texts = [text for text, _ in expected]
+    assert greedy_answers(model, TOKENIZER, PROMPTS, max_new_tokens=32) == texts
 
 
 @pytest.mark.parametrize("is_known_end", [True, False])

@@ -712,3 +712,24 @@ def test_the_learning_rate_follows_the_models_width(base, tokenizer, tmp_path, m
     trainer.train()
     assert trainer.lr_scheduler.get_last_lr() == [pytest.approx(rate)] * len(trainer.optimizer.param_groups)
     assert trainer.recipe["learning_rate"] == rate
+
+
+def test_a_base_model_learns_to_stop_after_its_targets(base, tokenizer, tmp_path):
+    exactly = {}
+    for is_asked in (False, True):
+        trainer = editor(base, tokenizer, config(tmp_path / str(is_asked), end_of_answer=is_asked, **LONG))
+        trainer.train()
+        ends = [labels[-1] == tokenizer.eos_token_id for labels in trainer.train_dataset["labels"]]
+        assert sum(ends) == (len(EDITS) if is_asked else 0)  # the rewrites, and not the facts that stay
+        predictions = predict(trainer.model, tokenizer, trainer.edit_records, end_of_answer=True)
+        exactly[is_asked] = score(predictions)["said_exactly"]
+        assert trainer.recipe["end_of_answer"] is is_asked
+    assert exactly == {False: 0, True: 100}
+    assert trainer.score_edits()["said_exactly"] == 100
+
+
+def test_the_end_of_an_answer_needs_a_token(base, tmp_path):
+    tokenizer = bpe_tokenizer(pad_token="<|endoftext|>")
+    args = config(tmp_path, end_of_answer=True, locality_strategy="none")
+    with pytest.raises(EditError, match="no end-of-sequence token, .*; turn end_of_answer off"):
+        editor(base, tokenizer, args)
