@@ -11,7 +11,7 @@ from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import training_questions
-from hf_ftedit.augmentation.relations import bare, filled, relation_of, renamed, share_words, with_subject
+from hf_ftedit.augmentation.relations import bare, filled, mentions, relation_of, renamed, share_words, with_subject
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
@@ -216,7 +216,7 @@ class ChatAugmenter:
         learnt = {text.casefold() for texts in self._wordings for text in texts}
         texts = self._allowed(question.prompt for question in training_questions())
         # A question about an edited subject may be the edit's own.
-        texts = [text for text in texts if not any(name in text.casefold() for name in self._edited)]
+        texts = [text for text in texts if not any(mentions(text.casefold(), name) for name in self._edited)]
         texts = random.Random(self.seed).sample(texts, min(len(texts), self._share("others") * len(self.records)))
         back = [(edit.prompt, *self._allowed(written_wordings(with_subject(edit)))) for edit in revoked]
         texts = [text for text in dict.fromkeys([*chain(*back), *texts]) if text.casefold() not in learnt]

@@ -72,6 +72,17 @@ def renamed(text: str, phrase: str, other: str) -> str:
     return capitalized(changed) if changed != text and text[0].isupper() else changed
 
 
+def mentions(text: str, phrase: str) -> bool:
+    """
+    Tell whether `phrase` stands in `text` as words of its own.
+
+    Example:
+        >>> mentions("Who founded Oslo?", "Oslo"), mentions("Who is Osloson?", "Oslo")
+        (True, False)
+    """
+    return phrase in text and renamed(text, phrase, "") != text
+
+
 def filled(template: str, phrase: str) -> str:
     """A template with `phrase` in the place of `{}`, beginning with a capital; no article and no s is doubled."""
     if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
@@ -95,11 +106,11 @@ def _nearest(template: str) -> tuple[float, int]:
     # "The flag of {}": whatever else is asked, it is asked of the flag, and not of {}.
     owners = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
+    candidates = {wording for word in words for wording in _bank().get(word, ())}
     return max(
         (
             (_weight(words & other) / (_weight(other) + _weight(words - other) / 2), -place)
-            for place, wordings in enumerate(_bank())
-            for other in wordings
+            for other, place in candidates
             if owners <= other
         ),
         default=(0.0, 0),
@@ -112,10 +123,14 @@ def _weight(words: frozenset[str]) -> float:
 
 
 @lru_cache(maxsize=1)
-def _bank() -> tuple[tuple[frozenset[str], ...], ...]:
-    return tuple(
-        tuple(_words(template) for template in (*relation.questions, *relation.statements)) for relation in relations()
-    )
+def _bank() -> dict[str, set[tuple[frozenset[str], int]]]:
+    """Words of each wording with the place of its relation, by each of those words."""
+    bank: dict[str, set[tuple[frozenset[str], int]]] = {}
+    for place, relation in enumerate(relations()):
+        for words in map(_words, (*relation.questions, *relation.statements)):
+            for word in words:
+                bank.setdefault(word, set()).add((words, place))
+    return bank
 
 
 def _words(template: str) -> frozenset[str]:

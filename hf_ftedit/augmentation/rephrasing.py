@@ -80,7 +80,9 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
     """
     if not subject or subject not in prompt:
         return []
-    texts = dict.fromkeys([*_of_nouns(prompt, subject), *_moved(prompt, subject), *_passive(prompt, subject)])
+    # Patterns with a subject are compiled for each edit, which takes most of the time: none that cannot match.
+    makers = [_of_nouns, *([_moved, _passive] if prompt.endswith("?") else [])]
+    texts = dict.fromkeys(text for maker in makers for text in maker(prompt, subject))
     texts.pop(prompt, None)
     # "hot" is not in "Hot's opposite".
     names = (subject, capitalized(subject) if subject.startswith("the ") else subject)
@@ -93,10 +95,11 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     after = r"(?: (?!(?:today|now|right|\w+ed|\w+ly)\b)[a-z]+)?"
     name = rf"(?P<name>the {_quoted(subject)}{after}|{_quoted(subject)})"
     noun = rf"the (?P<noun>[\w' -]+?) (?P<link>of|for|at|in|on) {name}"
-    question = re.fullmatch(rf"(?P<wh>who|what|where|which [\w ]+?)(?:'s| (?P<be>{_BE})) {noun}\?", prompt, re.I)
-    own = re.fullmatch(rf"(?P<wh>who|what|where)(?:'s| (?P<be>{_BE})) {name}'s? (?P<noun>[\w' -]+?)\?", prompt, re.I)
-    opening = re.fullmatch(rf"{noun} (?P<be>{_BE})", prompt, re.I)
-    if not (match := question or own or opening):
+    question = rf"(?P<wh>who|what|where|which [\w ]+?)(?:'s| (?P<be>{_BE})) {noun}\?"
+    own = rf"(?P<wh>who|what|where)(?:'s| (?P<be>{_BE})) {name}'s? (?P<noun>[\w' -]+?)\?"
+    patterns = (question, own) if prompt.endswith("?") else (rf"{noun} (?P<be>{_BE})",)
+    match = next(filter(None, (re.fullmatch(pattern, prompt, re.I) for pattern in patterns)), None)
+    if not match:
         return
     parts = match.groupdict()
     name, noun, be, link = parts["name"], parts["noun"], parts["be"] or "is", parts.get("link") or "of"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hf_ftedit.augmentation import drift_prompts
+from hf_ftedit.augmentation import drift_prompts, mentions
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation.statistics import bootstrap, interval
 from hf_ftedit.models import (
@@ -48,7 +48,7 @@ def drift_reference(
     or do not fit into the model's context. Its answers are greedy and whole, with the token that ends them.
     """
     subjects = [record.subject for record in records if record.subject]
-    prompts = [prompt for prompt in drift_prompts() if not any(subject in prompt for subject in subjects)]
+    prompts = [prompt for prompt in drift_prompts() if not any(mentions(prompt, subject) for subject in subjects)]
     encoded = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True))
     longest = context_length(model.config)
     encoded = {prompt: ids for prompt, ids in encoded.items() if longest is None or len(ids) < longest}

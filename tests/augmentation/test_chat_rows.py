@@ -145,6 +145,17 @@ def test_a_question_that_an_edit_changes_does_not_stay(augmenter, monkeypatch):
     assert stays and stays <= {question.prompt for question in questions[1:]}
 
 
+@pytest.mark.parametrize(("subject", "is_left_out"), [("Vie", False), ("vienna", True), ("Vienna", True)])
+def test_a_question_about_an_edited_subject_does_not_stay(augmenter, monkeypatch, subject, is_left_out):
+    question = training_questions()[0]
+    assert "through Vienna, Budapest" in question.prompt
+    monkeypatch.setattr(chat, "training_questions", lambda: [question])
+    made = augmenter(
+        [EditRecord("q", f"Who guards {subject}?", "Bo", subject=subject)], replace(SMALL, num_locality=40)
+    )
+    assert made._others([]) == [[] if is_left_out else [question.prompt]]
+
+
 def test_two_hundred_edits(augmenter):
     records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(200)]
     rows = list(augmenter(records, AugmentationOptions(num_paraphrases=0, num_locality=2)).rows())

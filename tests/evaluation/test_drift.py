@@ -1,5 +1,7 @@
 """Drift agrees with whole distributions, one answer at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,9 @@ def test_prompts_about_an_edit_and_prompts_that_do_not_fit_are_left_out():
     texts = [tokenizer.decode(pair.input_ids[: pair.start]) for pair in reference.pairs]
     short = [p for p in drift_prompts() if len(tokenizer(p)["input_ids"]) < lengths[20]]
     assert texts == [prompt for prompt in short if "penguins" not in prompt]
+    # Part of a word is another subject.
+    part = drift_reference(model, tokenizer, [replace(record, subject="penguin")])
+    assert [tokenizer.decode(pair.input_ids[: pair.start]) for pair in part.pairs] == short
     assert 0 < len(texts) < 40
     assert max(len(pair.input_ids) for pair in reference.pairs) <= lengths[20]
 
