@@ -128,6 +128,12 @@ class EditOptions(AugmentationOptions):
         locality_weight (`float`, *optional*, defaults to `1.0`):
             Weight of the rows that must stay against the edits, with `chat_template`: the loss is the mean over the
             tokens of edits and so many times the mean over the tokens that stay.
+        text_loss_weight (`float`, *optional*, defaults to `0.0`):
+            Weight γ of plain text in the loss of a base model, (1 - γ) · edits + γ · text, by which its own texts stay
+            as fluent as before. Gangadhar & Stratos 2024 use 0.1.
+        training_texts (`str`, *optional*):
+            File or Hub dataset with those texts, of which as many parts are drawn as there are edits, 32 to 512; by
+            default so many are sampled from the unedited model. None names an edited subject.
         mastered_probability (`float`, *optional*):
             Skip a row once the model gives its completion this probability, such as 0.9, but for every fourth
             epoch: less time for the same scores, see [`~hf_ftedit.training.mastery.Mastery`].
@@ -166,6 +172,10 @@ class EditOptions(AugmentationOptions):
     objective: Objective = option("conditional", "Likelihood that is maximised: of the target, or of all text.")
     locality_loss: LocalityLoss = option("kl", "How chat rows that must stay are learned.")
     locality_weight: float = option(1.0, "Weight of chat rows that must stay against the edits.")
+    text_loss_weight: float = option(0.0, "Weight of plain text in the loss of a base model, such as 0.1.")
+    training_texts: str | None = option(
+        None, "File or Hub dataset with that text; sampled from the model if not given."
+    )
     mastered_probability: float | None = option(None, "Skip training rows that the model gives this probability.")
     protocol: Protocol = option("auto", "Protocol of the edit score.")
     chat_template: bool = option(False, "Put prompts and targets into the tokenizer's chat template.")
@@ -194,11 +204,26 @@ class EditOptions(AugmentationOptions):
             raise EditError(f"locality_weight is {self.locality_weight}: give 0 or more")
         if self.mastered_probability is not None and not 0 < self.mastered_probability < 1:
             raise EditError(f"mastered_probability is {self.mastered_probability}: give a number between 0 and 1")
+        self._check_text_loss()
         # `lora_layers` saves the backward pass below its first layer, which the embedding would need.
         if self.lora_layers and self.lora_embedding:
             raise EditError("lora_layers and lora_embedding do not go together: the embedding is in no layer")
         if self.revoke and not self.adapter:
             raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
+
+    def _check_text_loss(self) -> None:
+        if not 0 <= self.text_loss_weight < 1:
+            raise EditError(f"text_loss_weight is {self.text_loss_weight}: give 0 or more, and less than 1")
+        if self.training_texts and not self.text_loss_weight:
+            raise EditError(
+                "training_texts is given without text_loss_weight: give that, such as 0.1, or leave it out"
+            )
+        # In chat, what stays is learned by the model's own answers; the others change which rows and tokens count.
+        settings = {"chat_template": True, "objective": "full"}
+        others = [f"{name} {value}" for name, value in settings.items() if getattr(self, name) == value]
+        others += ["mastered_probability"] if self.mastered_probability is not None else []
+        if self.text_loss_weight and others:
+            raise EditError(f"text_loss_weight and {others[0]} do not go together; leave one of them out")
 
 
 def choices_of(name: str, owner: type) -> tuple[str, ...]:

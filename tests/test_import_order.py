@@ -27,7 +27,9 @@ ROOMS = {
         "measurement lm_eval_harness tables before_after results_folder"
     ).split(),
     "hub": "markdown card card_examples dataset_card plot folder errors push load".split(),
-    "training": "task config lora recipe measurements setup signals checkpoints mastery resume loss trainer".split(),
+    "training": (
+        "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss trainer"
+    ).split(),
     "sharing": "verification conflicts merging".split(),
     "cli": "console options arguments resolve train evaluate augment push verify merge app".split(),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from hf_ftedit.models import (
     EncodedPair,
     Processes,
     context_length,
-    encode_prompts,
+    encode_texts,
     in_batches,
     inference,
     score_rows,
@@ -49,8 +49,8 @@ def perplexity(
     """
     windows = [
         (number, window)
-        for number, ids in enumerate(encode_prompts(tokenizer, texts))
-        for window in _windows(ids, context_length(model.config))
+        for number, parts in enumerate(encode_texts(tokenizer, texts, context_length(model.config)))
+        for window in parts
     ]
     if not windows:
         raise EditError("no text has two tokens to measure perplexity on; give longer ones")
@@ -71,14 +71,6 @@ def perplexity(
         "n_texts": len(by_text),
         "n_tokens": int(by_text[:, 1].sum()),
     }
-
-
-def _windows(ids: list[int], context: int | None) -> Iterable[EncodedPair]:
-    # One token is shared, so that every token but the very first is predicted once. A stride of half a window would
-    # give each more context, at twice the cost: before and after are read in the same way.
-    size = context or len(ids)
-    for begin in range(0, len(ids) - 1, max(1, size - 1)):
-        yield EncodedPair(ids[begin : begin + size], 1)
 
 
 def _sum_up(model: Any, windows: list[EncodedPair], sums: np.ndarray, tokens_per_batch: int, desc: str) -> None:

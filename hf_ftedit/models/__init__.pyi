@@ -40,6 +40,7 @@ from .references import divergences as divergences
 from .references import pair_divergences as pair_divergences
 from .references import reference_distributions as reference_distributions
 from .references import with_references as with_references
+from .sampling import TEXT_TOKENS as TEXT_TOKENS
 from .sampling import sample_continuations as sample_continuations
 from .sampling import sample_prefixes as sample_prefixes
 from .tokenization import IGNORE_INDEX as IGNORE_INDEX
@@ -47,4 +48,5 @@ from .tokenization import EncodedPair as EncodedPair
 from .tokenization import context_length as context_length
 from .tokenization import encode_pairs as encode_pairs
 from .tokenization import encode_prompts as encode_prompts
+from .tokenization import encode_texts as encode_texts
 from .tree_support import runs_as_trees as runs_as_trees

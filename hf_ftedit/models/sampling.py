@@ -39,6 +39,8 @@ def sample_prefixes(
     """
     Sample `count` texts of `length` tokens from the empty context, on one line; those that `accept` refuses again.
 
+    With a `top_k` of 0 any token may be drawn.
+
     Under `accelerate launch` every process must call this; all return the same texts, however many they are.
     """
     start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.errors import EditError
@@ -90,6 +90,21 @@ def encode_prompts(
     else:
         front = front_tokens(tokenizer)
     return [front + ids for ids in _plain_ids(tokenizer, prompts)]
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int | None
+) -> list[list[EncodedPair]]:
+    """Tokenize whole texts, each in windows of at most `longest` tokens that predict all but the text's first one."""
+    return [list(_windows(ids, longest)) for ids in encode_prompts(tokenizer, texts)]
+
+
+def _windows(ids: list[int], longest: int | None) -> Iterator[EncodedPair]:
+    # One token is shared, so that every token but the very first is predicted once. A stride of half a window would
+    # give each more context, at twice the cost.
+    size = longest or len(ids)
+    for begin in range(0, len(ids) - 1, max(1, size - 1)):
+        yield EncodedPair(ids[begin : begin + size], 1)
 
 
 def front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -27,7 +27,7 @@ from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.mastery import ROW, Mastery, numbered
 from hf_ftedit.training.resume import ResumableTrainer
 
-WEIGHT = "weight"  # column of chat rows
+WEIGHT = "weight"  # column of chat rows, and of edits beside plain text
 TREE_WIDTH = 500  # tokens of a token tree beyond those that all rows of a batch begin with
 
 
@@ -96,6 +96,8 @@ class ConditionalTrainer(ResumableTrainer):
         """Run chat rows as token trees where the model reads them."""
         self._has_references = REFERENCE_COLUMNS[0] in rows.column_names
         if not self._reads_targets_only():
+            if self.args.text_loss_weight:
+                raise EditError("text_loss_weight works with the plain conditional loss; leave one of the two out")
             if self._has_references:
                 raise EditError(
                     "locality_loss 'kl' works with the plain conditional loss; choose 'nll' (--locality_loss nll), or "
@@ -197,11 +199,11 @@ def _check_chat(args: EditConfig, data_collator: Any) -> None:
         raise EditError("mastered_probability does not work with edits in a chat_template; leave it out")
     if not isinstance(data_collator, ChatCollator):
         raise EditError(
-            "data_collator would lose the weights of edits in a chat_template; leave it out: padding is set by "
-            "pad_to_multiple_of"
+            "data_collator would lose the weights of rows, which chat_template and text_loss_weight need; leave it "
+            "out: padding is set by pad_to_multiple_of"
         )
-    # Of rows in token trees none is padded. And answers that stay are longer than edits: batches of similar lengths
-    # would hold either the one or the other.
+    # Of rows in token trees none is padded. And answers that stay, and plain texts, are longer than edits: batches of
+    # similar lengths would hold either the one or the other.
     if args.train_sampling_strategy == "group_by_length":
         args.train_sampling_strategy = "random"
 

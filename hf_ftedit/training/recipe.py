@@ -66,14 +66,14 @@ def recipe_of(
         **{"edits": "edits.jsonl", "format": None, "max_edits": None},
     }
     # A path would tell of somebody's machine, and lead nowhere on another one.
-    for name in ("locality_pool", "perplexity_texts", "similar_model", "rewriter", "adapter"):
+    for name in ("locality_pool", "perplexity_texts", "training_texts", "similar_model", "rewriter", "adapter"):
         settings[name] = public_name(settings[name]) if settings[name] else None
     settings |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     settings |= _lora_settings(model, lora_targets)
     settings |= {name: value for name, value in rows.items() if name != "seed"}
     recipe = {name: value for name, value in settings.items() if value is not None}
     # The rows of a builder may have another seed than the training; `seed` itself is the training's.
-    provenance = provenance_of(recipe, model, [args.edits, args.locality_pool])
+    provenance = provenance_of(recipe, model, [args.edits, args.locality_pool, args.training_texts])
     if (seed := rows.get("seed", args.seed)) != args.seed:
         provenance["seed_of_rows"] = seed
     if given_in_python:
@@ -136,7 +136,7 @@ def _defaults() -> dict[str, Any]:
 
     owners = (EditConfig, EditModelConfig)
     options = {option.name: option for owner in owners for option in fields(owner) if option.init}
-    others = ("edits", "locality_pool", "perplexity_texts", "adapter", "revoke", "bf16", "dtype")
+    others = ("edits", "locality_pool", "perplexity_texts", "training_texts", "adapter", "revoke", "bf16", "dtype")
     return {
         name: _plain(option.default if option.default_factory is MISSING else option.default_factory())
         for name, option in options.items()

@@ -25,6 +25,7 @@ from hf_ftedit.models import (
     with_references,
 )
 from hf_ftedit.training.config import EditConfig
+from hf_ftedit.training.plain_text import with_plain_text
 from hf_ftedit.training.task import Continuation, EditTask
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
             if args.locality_loss == "kl":
                 rows = with_references(rows, model, tokens_per_batch=args.eval_tokens_per_batch)
             rows = weighted(rows, args.locality_weight)
+    if args.text_loss_weight:
+        rows = with_plain_text(rows if are_tokenized else None, task, model, tokenizer, args)
     if task.measured and eval_rows is None:
         # `Trainer` wants rows for `eval_strategy`, though `evaluate` measures the records instead.
         eval_rows = rows.take(1)

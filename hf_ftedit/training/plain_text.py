@@ -1,0 +1,76 @@
+"""Rows of plain text beside those of edits, so that an edited base model still speaks as it did."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from hf_ftedit.augmentation import ProbeTexts, mentions
+from hf_ftedit.errors import EditError
+from hf_ftedit.models import (
+    IGNORE_INDEX,
+    TEXT_TOKENS,
+    EncodedPair,
+    context_length,
+    encode_texts,
+    sample_prefixes,
+    unedited,
+)
+from hf_ftedit.training.config import EditConfig
+from hf_ftedit.training.task import EditTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FEWEST, MOST = 32, 512  # rows of plain text; between them, one for each edit
+
+
+def with_plain_text(
+    rows: Any, task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
+) -> Dataset:
+    """
+    Tokenized rows with rows of plain text, and the column `weight` that makes the loss (1 - γ) · edits + γ · texts.
+
+    Gangadhar & Stratos 2024 (arXiv 2402.11078) restore the fluency of an edited model so, with γ = 0.1. Each term is a
+    mean over the tokens that it learns, over all rows. Every process of `accelerate launch` must call this.
+    """
+    if not isinstance(rows, Dataset):
+        raise EditError("text_loss_weight works with edits or prompt-completion rows that are not streamed")
+    texts = [row.input_ids for row in _text_rows(task, model, tokenizer, args)]
+    labels = [[IGNORE_INDEX, *ids[1:]] for ids in texts]
+    columns = {"input_ids": texts, "labels": labels, "length": [len(ids) for ids in texts]}
+    counts = np.array([sum(label != IGNORE_INDEX for label in row) for row in chain(rows["labels"], labels)])
+    edits, weight = len(rows), args.text_loss_weight
+    # As in chat, weights take the place of two means for each batch: they are equal in expectation over batches.
+    weights = np.full(len(counts), (1 - weight) / counts[:edits].sum())
+    weights[edits:] = weight / counts[edits:].sum()
+    both = concatenate_datasets([rows, Dataset.from_dict(columns, features=rows.features)])
+    return both.add_column("weight", counts.sum() * weights)
+
+
+def _text_rows(
+    task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
+) -> list[EncodedPair]:
+    """Texts of at most a hundred tokens: parts of the given ones, or those that the unedited model says."""
+    count = min(max(len(task.edits), FEWEST), MOST)
+    longest = min(filter(None, (TEXT_TOKENS, args.max_length, context_length(model.config))))
+    records = [*task.edits, *task.held_out, *task.revoked]
+    subjects, probes = {record.subject for record in records if record.subject}, ProbeTexts(records)
+
+    def is_unrelated(text: str) -> bool:
+        return not probes.overlaps(text) and not any(mentions(text, subject) for subject in subjects)
+
+    texts = [*filter(is_unrelated, task.training_texts)]
+    if not task.training_texts:
+        # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was.
+        settings: dict[str, Any] = {"top_k": 0, "seed": args.seed, "accept": is_unrelated}
+        with unedited(model):
+            texts = sample_prefixes(model, tokenizer, length=longest - 1, count=count, **settings)
+    parts = [part for windows in encode_texts(tokenizer, texts, longest) for part in windows]
+    if not parts:
+        raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")
+    return random.Random(args.seed).sample(parts, min(len(parts), count))

@@ -1,0 +1,132 @@
+"""Plain text beside edits: the loss by hand, given and sampled texts, and what it does not go with."""
+
+import json
+import math
+
+import pytest
+import torch
+from tiny import TEXTS
+from tiny_edits import EDITS, config, editor, lora
+
+from hf_ftedit import EditError, EditOptions
+from hf_ftedit.models import CompletionOnlyCollator
+from hf_ftedit.training.loss import WEIGHT
+from hf_ftedit.training.plain_text import FEWEST
+
+GIVEN = ["Rome is in Italy", "Danielle Darrieux is a native of the very old border", "Bergen"]
+OF_EDITS = ["Norway is old", "The capital city of Peru is Lima"]  # a subject, a probe
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.json"
+    path.write_text(json.dumps([{"text": text} for text in GIVEN + OF_EDITS]))
+    return str(path)
+
+
+def trainer(base, tokenizer, folder, **settings):
+    extra = {name: settings.pop(name) for name in ("data_collator", "train_dataset") if name in settings}
+    return editor(base, tokenizer, config(folder, **settings), peft_config=lora(), **extra)
+
+
+def edited(trainer):
+    """The trainer with a LoRA that changes what its model says."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+    trainer.model.eval()
+    return trainer
+
+
+def token_losses(model, ids, start):
+    """-log p of each token from `start` on."""
+    logprobs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return torch.stack([-logprobs[place - 1, ids[place]] for place in range(start, len(ids))])
+
+
+def by_hand(trainer, edit_rows, texts, weight):
+    """(1 - weight) · the mean over the targets' tokens + weight · that over all tokens of texts but the first."""
+    starts = [sum(label == -100 for label in row["labels"]) for row in edit_rows]
+    edits = [
+        token_losses(trainer.model, row["input_ids"], start) for row, start in zip(edit_rows, starts, strict=True)
+    ]
+    plain = [token_losses(trainer.model, ids, 1) for ids in texts if len(ids) > 1]
+    return (1 - weight) * torch.cat(edits).mean() + weight * torch.cat(plain).mean()
+
+
+@pytest.mark.parametrize("width", [0, 40, 500])
+def test_the_loss_is_the_sum_of_two_weighted_means(base, tokenizer, tmp_path, texts, width):
+    alone = trainer(base, tokenizer, tmp_path / "alone").train_dataset
+    assert WEIGHT not in alone.column_names
+    given = {"text_loss_weight": 0.3, "training_texts": texts, "per_device_train_batch_size": 99}
+    both = edited(trainer(base, tokenizer, tmp_path / "both", **given))
+    assert both.args.train_sampling_strategy == "random"  # rows of all lengths in each batch
+    ids = [tokenizer(text)["input_ids"] for text in GIVEN]
+    found = [row["input_ids"] for row in both.train_dataset][len(alone) :]
+    assert sorted(found) == sorted(ids)
+    both.data_collator.tree_width = width
+    expected = by_hand(both, alone, ids, 0.3)
+    (batch,) = both.get_train_dataloader()
+    count = both._get_num_items_in_batch([batch], "cpu")
+    whole = both.compute_loss(both.model, batch, num_items_in_batch=count)
+    torch.testing.assert_close(whole.double(), expected, rtol=1e-4, atol=0)
+    # Gradients are accumulated over parts of a step: their losses, each over the tokens of all of them, add up.
+    rows = list(both.train_dataset)
+    parts = [both.data_collator(rows[start : start + 4]) for start in range(0, len(rows), 4)]
+    losses = [both.compute_loss(both.model, part, num_items_in_batch=count) for part in parts]
+    torch.testing.assert_close(sum(losses).double(), expected, rtol=1e-4, atol=0)
+
+
+def test_texts_are_sampled_from_the_unedited_model_where_none_are_given(base, tokenizer, tmp_path):
+    one, two = (trainer(base, tokenizer, tmp_path / name, text_loss_weight=0.1) for name in "ab")
+    rows = one.train_dataset.to_list()
+    assert two.train_dataset.to_list() == rows
+    edits = len(trainer(base, tokenizer, tmp_path / "c").train_dataset)
+    assert len(rows) == edits + FEWEST
+    for row in rows[edits:]:
+        assert row["labels"] == [-100, *row["input_ids"][1:]] and 2 <= row["length"] == len(row["input_ids"]) <= 100
+        assert not any(edit["subject"] in tokenizer.decode(row["input_ids"]) for edit in EDITS)
+    assert len({tuple(row["input_ids"]) for row in rows[edits:]}) > FEWEST / 2
+    assert one.train().training_loss > 0 and one.recipe["text_loss_weight"] == 0.1
+
+
+def test_a_long_text_counts_once(base, tokenizer, tmp_path):
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps([{"text": " ".join(text for text in TEXTS if not {*text.split()} & {"Kazakhstan"})}]))
+    rows = trainer(base, tokenizer, tmp_path, text_loss_weight=0.1, training_texts=str(path)).train_dataset.to_list()
+    ids = tokenizer(json.loads(path.read_text())[0]["text"])["input_ids"]
+    parts = [row["labels"][1:] for row in rows if row["labels"][1:2] != [-100]]
+    assert len(parts) == math.ceil((len(ids) - 1) / 99) > 1
+    assert sorted(token for part in parts for token in part) == sorted(ids[1:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"text_loss_weight": 1.0}, "text_loss_weight is 1.0: give 0 or more, and less than 1"),
+        (
+            {"text_loss_weight": 0.0, "training_texts": "texts.json"},
+            "training_texts is given without text_loss_weight",
+        ),
+        ({"chat_template": True}, "text_loss_weight and chat_template True do not go together"),
+        ({"objective": "full"}, "text_loss_weight and objective full do not go together"),
+        ({"mastered_probability": 0.9}, "text_loss_weight and mastered_probability do not go together"),
+    ],
+)
+def test_settings_that_do_not_go_with_plain_text(settings, message):
+    with pytest.raises(EditError, match=message):
+        EditOptions(**{"text_loss_weight": 0.1, **settings})
+
+
+def test_what_does_not_go_with_plain_text(base, tokenizer, tmp_path):
+    makes = {"text_loss_weight": 0.1, "training_texts": str(tmp_path / "texts.json")}
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": text} for text in OF_EDITS]))
+    with pytest.raises(EditError, match="no text that is long enough and of nothing edited"):
+        trainer(base, tokenizer, tmp_path, **makes)
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": text} for text in GIVEN]))
+    with pytest.raises(EditError, match="works with the plain conditional loss"):
+        trainer(base, tokenizer, tmp_path, loss_type="dft", **makes)
+    with pytest.raises(EditError, match="would lose the weights of rows"):
+        trainer(base, tokenizer, tmp_path, data_collator=CompletionOnlyCollator(pad_token_id=0), **makes)
