@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-from rich import box
 from rich import table as rich_table
 
 from hf_ftedit.evaluation.tables import WIDTH, drawn
 
-# Of each kind of probe, its name and how many are shown: all together should fit on a screen.
+# Of each kind of probe, its name and how many are shown: what a reader looks through in a minute.
 SHOWN = {
-    "rewrite": ("edits", 16),
-    "paraphrase": ("other wordings", 8),
-    "neighborhood": ("neighbors", 8),
-    "near_name": ("near names", 8),
+    "rewrite": ("edits", 10),
+    "paraphrase": ("other wordings", 5),
+    "neighborhood": ("neighbors", 5),
+    "near_name": ("near names", 5),
 }
 WIDEST = 160
 
@@ -35,7 +34,7 @@ def before_after_text(
     before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]], width: int | None = None
 ) -> str:
     """
-    A table of own answers before and after, with a mark where they are as they should be; the longest are cut.
+    Questions with the own answers before and after below them, and a mark where these are as they should be.
 
     Args:
         before (`Mapping[str, Sequence]`):
@@ -46,20 +45,27 @@ def before_after_text(
             Columns of the text; those of the terminal by default.
     """
     width = width or max(80, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDEST))
-    table = rich_table.Table(box=box.SIMPLE_HEAD, show_edge=False, expand=True)
-    for name, share in (("question", 4), ("before", 3), ("now", 3)):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=share)
-    table.add_column("", width=1)
+    parts = []
     for kind, (name, most) in SHOWN.items():
-        if not (questions := _questions(kind, before, after)):
-            continue
-        shown = questions[:most]
-        first = "" if len(shown) == len(questions) else f", {len(shown)} of {len(questions)}"
-        table.add_row(f"{name}{first}:")
-        for prompt, old, new, is_right in shown:
-            cells = (" ".join(text.split()) for text in (prompt, old, new))
-            table.add_row(f"  {next(cells)}", *cells, "✓" if is_right else "✗")
-    return drawn(table, width)
+        if questions := _questions(kind, before, after):
+            some = f", {most} of {len(questions)}" if len(questions) > most else ""
+            parts += [f"{name}{some}:", drawn(_grid(questions[:most]), width)]
+    return "\n".join(line.rstrip() for part in parts for line in part.splitlines())
+
+
+def _grid(questions: Sequence[Question]) -> rich_table.Table:
+    """Each question with its answers below it."""
+    # Side by side, answers of thirty tokens would be cut, or wrapped word by word.
+    grid = rich_table.Table.grid(padding=(0, 1))
+    grid.add_column(width=2)
+    grid.add_column(width=6)
+    grid.add_column(overflow="fold")
+    for question in questions:
+        prompt, old, new = (" ".join(text.split()) for text in question[:3])
+        grid.add_row("✓" if question.is_right else "✗", "asked", prompt)
+        grid.add_row("", "before", old)
+        grid.add_row("", "now", "the same" if new == old else new)
+    return grid
 
 
 def _questions(kind: str, before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> list[Question]:

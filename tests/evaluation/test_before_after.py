@@ -30,31 +30,46 @@ AFTER = columns(
 )
 
 
-def test_each_question_has_its_line():
-    lines = before_after_text(BEFORE, AFTER, 80).splitlines()
-    assert [line.split() for line in lines[:1]] == [["question", "before", "now"]]
-    assert [" ".join(line.split()) for line in lines[2:]] == [
+def test_answers_stand_in_full_below_their_question():
+    text = before_after_text(BEFORE, AFTER, 80)
+    assert text.splitlines()[:9] == [
         "edits:",
-        "Who leads X? I do not know. Elena ✓",
+        "✓  asked  Who leads X?",
+        "   before I do not know.",
+        "   now    Elena",
         "neighbors:",
-        "Who leads Y? [b]Jensen[/b] Huang… Jensen Huang. ✓",
+        "✓  asked  Who leads Y?",
+        "   before [b]Jensen[/b] Huang leads it.",
+        "   now    Jensen Huang.",
         "near names:",
-        "Who leads Xs? A man who who who w… Elena ✗",
     ]
+    assert text.splitlines()[9] == "✗  asked  Who leads Xs?" and text.endswith("\n   now    Elena")
+    assert text.count("who") == 40 and "…" not in text
+
+
+def test_an_answer_that_stayed_is_not_repeated():
+    assert [line.split() for line in before_after_text(BEFORE, BEFORE, 80).splitlines()[2:4]] == [
+        ["before", "I", "do", "not", "know."], ["now", "the", "same"]
+    ]  # fmt: skip
+
+
+def test_text_without_spaces_is_wrapped_by_its_width():
+    after = {**AFTER, "generated": [text and 60 * "答" for text in AFTER["generated"]]}
+    text = before_after_text(BEFORE, after, 80)
+    assert text.count("答") == 180 and max(map(cell_len, text.splitlines())) <= 80
 
 
 def test_of_many_the_first_of_each_edit_are_shown():
     rows = [
         (edit, kind, "true" if kind == "neighborhood" else "new", f"{edit} {kind} {number}", "x", True)
         for kind in SHOWN
-        for edit in map(str, range(6))
-        for number in range(3)
+        for edit in map(str, range(3))
+        for number in range(4)
     ]
     text = before_after_text(columns(rows), columns(rows), 120)
-    assert len(text.splitlines()) <= 46
-    assert "edits, 16 of 18:" in text and "neighbors, 8 of 18:" in text
-    shown = [line.split()[:3] for line in text.splitlines() if " neighborhood " in line]
-    assert shown == [[str(n % 6), "neighborhood", str(n // 6)] for n in range(8)]
+    assert "edits, 10 of 12:" in text and "neighbors, 5 of 12:" in text
+    shown = [line.split()[2:] for line in text.splitlines() if " neighborhood " in line]
+    assert shown == [[str(n % 3), "neighborhood", str(n // 3)] for n in range(5)]
 
 
 @pytest.mark.parametrize("columns_of_terminal, widest", [("60", 80), ("130", 130), ("500", 160)])
