@@ -84,11 +84,9 @@ def predict(
             Predictions of the unedited model. By default it is asked what must stay, with the adapter of `model`
             switched off; a model without one counts as unedited.
         chat_template (`bool`, *optional*, defaults to `False`):
-            Put the prompts into the chat template, and let the model answer each by itself: greedy, to the end of its
-            turn, at most 32 tokens.
+            Use the chat template, and let the model answer by itself: greedy, to its end of turn, at most 32 tokens.
         end_of_answer (`bool`, *optional*, defaults to `False`):
-            The same for a base model that was taught to stop: `stopped` are the answers that end with their first
-            sentence.
+            The same of a base model that was taught to stop: `stopped` are those that end with their first sentence.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch; halved where memory does not suffice.
         generate (`bool`, *optional*, defaults to `False`):
@@ -112,13 +110,9 @@ def predict(
     Raises:
         [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the context, or fluency cannot be measured.
     """
-    options = EditOptions(
-        chat_template=chat_template,
-        end_of_answer=end_of_answer,
-        eval_tokens_per_batch=tokens_per_batch,
-        predict_with_generate=generate,
-        measure_fluency=fluency,
-    )
+    settings: dict[str, Any] = {"chat_template": chat_template, "end_of_answer": end_of_answer}
+    settings |= {"eval_tokens_per_batch": tokens_per_batch, "predict_with_generate": generate}
+    options = EditOptions(measure_fluency=fluency, **settings)
     return _predicted(model, tokenizer, records, before, options, seed, desc)[1]
 
 

@@ -64,8 +64,7 @@ def load_edited_model(
         merge (`bool`, *optional*, defaults to `False`):
             Put the adapter into the weights: a plain model of transformers, without PEFT.
         base_model (`str`, *optional*):
-            Hub id or folder of the base model, or path of its GGUF file, where it is not the recorded one, such as a
-            copy on your disk.
+            Hub id or folder of the base model, or path of its GGUF file, where it is not the recorded one.
         gguf_file (`str`, *optional*):
             Name of the GGUF file in `base_model`, where it is not the recorded one.
         dtype (`str`, *optional*):
@@ -78,32 +77,30 @@ def load_edited_model(
             Passed to `from_pretrained` of the base model, such as `quantization_config`.
 
     Raises:
-        [`~hf_ftedit.EditError`]: there is no such adapter or base model, it is not saved as safetensors, or
-            the base model's weights are not those that it was made for.
+        [`~hf_ftedit.EditError`]: no such adapter or base model, no safetensors, or it was made for other weights.
 
     Example:
     ```python
     model, tokenizer = load_edited_model("user/my-edits", merge=True)
     ```
     """
-    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token}
     folder = fetch_folder(name, FETCHED, revision=revision, token=token)
     # Not by the recipe: adapters and whole models of others are loaded too, they only have no account to check.
-    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-        settings["revision"] = revision
-        return load_model(name, dtype=dtype or "auto", **settings, **kwargs), load_tokenizer(name, **settings)
-    saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() else None
-    check_adapter(folder, name)
-    source, place = base_of(folder, saved, base_model, gguf_file)
-    settings |= place
+    is_whole = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+    saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() and not is_whole else None
+    if not is_whole:
+        check_adapter(folder, name)
+    own = name, {"revision": revision}
+    source, place = own if is_whole else base_of(folder, saved, base_model, gguf_file)
+    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token, **place}
     tokenizer = load_tokenizer(source, **settings)
-    # As measured: in another precision the scores on the card need not hold.
-    recorded = saved.recipe.get("dtype") if saved else None
-    model = load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
+    recorded = saved and saved.recipe.get("dtype")
+    model: Any = load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
     if saved:
         check_base(model, saved.provenance, name)
-    adapted: Any = load_adapter(model, folder)
-    return (adapted.merge_and_unload() if merge else adapted), tokenizer
+    if not is_whole:
+        model = load_adapter(model, folder)
+    return (model.merge_and_unload() if merge and not is_whole else model), tokenizer
 
 
 def fetch_adapter(name: str) -> Path:

@@ -84,15 +84,9 @@ def score_pairs(
     Raises:
         [`EditError`]: a pair does not fit into the model's context, or not even one into memory.
     """
-    pairs = encode_pairs(
-        tokenizer,
-        prompts,
-        [f" {target}" for target in targets],
-        openings=openings,
-        chat_template=chat_template,
-        max_length=context_length(model.config),
-        names=names,
-    )
+    settings: dict[str, Any] = {"openings": openings, "chat_template": chat_template, "names": names}
+    settings["max_length"] = context_length(model.config)
+    pairs = encode_pairs(tokenizer, prompts, [f" {target}" for target in targets], **settings)
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 

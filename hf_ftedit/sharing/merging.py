@@ -99,11 +99,9 @@ def merge(
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
     _check_same_base(parts)
     check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
-    # The whole model is written in full precision: a quantized base would round the edits away.
-    quantization = None if merge_into_base else quantization_of(parts[0].saved.recipe)
     edits = combine_edits((part.name, part.saved.records) for part in parts)
     source = base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
-    base, tokenizer = _load_base(parts, edits, source, quantization, trust_remote_code)
+    base, tokenizer = _load_base(parts, edits, source, merge_into_base, trust_remote_code)
     model = combine(base, parts, combination_type, density)
     _measure_and_write(output_dir, model, tokenizer, edits, parts, combination_type, merge_into_base)
     return read_edit_folder(output_dir)
@@ -175,11 +173,13 @@ def _load_base(
     parts: Sequence[Part],
     edits: Sequence[EditRecord],
     source: tuple[str, dict[str, Any]],
-    quantization: Any,
+    is_whole: bool,
     trust_remote_code: bool,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model, checked to be that of every part, and its tokenizer."""
     recipe, (name, place) = parts[0].saved.recipe, source
+    # A whole model is written in full precision: a quantized base would round the edits away.
+    quantization = None if is_whole else quantization_of(recipe)
     base, tokenizer = load_checked(
         name,
         edits,
