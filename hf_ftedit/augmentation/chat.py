@@ -22,10 +22,10 @@ from hf_ftedit.options import AugmentationOptions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+PASSES = 3  # over the rows of an edit: wrappers, near names and other subjects are new in each
 N_OPENINGS = 3  # wordings of an edit whose target is also trained inside the model's own sentence
 # Parts of `num_locality`: the edit's question about near names, about other subjects, and other questions.
-SHARES = {"names": 0.45, "subjects": 0.25, "others": 0.3}
-NAME_TOKENS = 8  # of an answer about a near name: what the edit would change stands at the beginning
+SHARES = {"names": 0.6, "subjects": 0.2, "others": 0.15}
 SUBJECT_TOKENS = 20  # of one about another subject, which must stay on the whole
 FEW_WORDINGS = 5  # below which a model is asked for more
 
@@ -48,7 +48,7 @@ class ChatAugmenter:
     The rows of an edit are its question in several wordings, some of them as people wrap questions, with the bare
     target and the end of turn, and with the target inside the model's own sentence, where it is likeliest; and
     questions whose answers must stay, with the model's own answers: about near names, about other subjects, and of
-    many other kinds.
+    many other kinds. All of it stands [`PASSES`] times, with other wrappers, names and subjects each time.
     """
 
     def __init__(
@@ -74,21 +74,16 @@ class ChatAugmenter:
                 self._edited.setdefault(bare(record.subject), []).append(record)
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
-        alike, near = (
-            [texts_of(index) for index in range(len(records))] for texts_of in (self._named_alike, self._neighbors)
-        )
+        neighbors = [self._neighbors(index) for index in range(len(records))]
         others = self._others(revoked)
         opened = [texts[:N_OPENINGS] for texts in self._wordings]
         whole = [text for texts in (*others, *opened) for text in texts]
         answers = _answered(model, tokenizer, whole, WHOLE_ANSWER_TOKENS)
-        of_names = _answered(model, tokenizer, chain(*alike), NAME_TOKENS)
-        of_subjects = _answered(model, tokenizer, chain(*near), SUBJECT_TOKENS)
-        self._contrast = [
-            [*_answers_to(names, of_names), *_answers_to(subjects, of_subjects)]
-            for names, subjects in zip(alike, near, strict=True)
-        ]
-        self._stays = [_answers_to(texts, answers) for texts in others]
+        of_subjects = _answered(model, tokenizer, chain(*neighbors), SUBJECT_TOKENS)
         self._openings = self._prepare_openings(model, tokenizer, opened, answers)
+        self._names = [self._named_alike(index, answers) for index in range(len(records))]
+        self._subjects = [_answers_to(texts, of_subjects) for texts in neighbors]
+        self._stays = [_answers_to(texts, answers) for texts in others]
 
     def rows(self) -> Iterator[ChatRow]:
         """The training rows of all edits, edit by edit."""
@@ -98,26 +93,32 @@ class ChatAugmenter:
     def rows_of(self, index: int) -> Iterator[ChatRow]:
         """The training rows of one edit: its wordings with both forms of the answer, then what stays."""
         record = self.records[index]
-        rng = self._rng("wrappers", index)
-        for place, text in enumerate(self._wordings[index]):
-            # Every third is wrapped: bare wordings teach the question, wrapped ones that it holds wherever it stands.
-            prompt = wrapped(text, rng) if place % 3 == 2 else text
-            yield self._row(index, "paraphrase" if place else "rewrite", prompt, record.target_new, ends=True)
-        # The edit's own prompt is what its user will try first: it stands twice.
-        if len(self._wordings[index]) > 1:
-            yield self._row(index, "rewrite", wrapped(record.prompt, rng), record.target_new, ends=True)
-        for text, opening in self._openings[index]:
-            kind = "rewrite" if text == record.prompt else "paraphrase"
-            yield self._row(index, kind, text, f" {record.target_new}", opening=opening)
-        for kind, stays in (("contrast", self._contrast), ("locality", self._stays)):
-            for text, answer in stays[index]:
+        rng, is_varied = self._rng("wrappers", index), len(self._wordings[index]) > 1
+        for turn in range(PASSES):
+            # Bare wordings teach the question, wrapped ones that it holds wherever it stands: each is wrapped once.
+            for place, text in enumerate(self._wordings[index]):
+                prompt = wrapped(text, rng) if is_varied and (place + turn) % PASSES == PASSES - 1 else text
+                yield self._row(index, "paraphrase" if place else "rewrite", prompt, record.target_new, ends=True)
+            # The edit's own prompt is what its user will try first: it stands twice.
+            if is_varied:
+                yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
+            for text, opening in self._openings[index]:
+                kind = "rewrite" if text == record.prompt else "paraphrase"
+                yield self._row(index, kind, text, f" {record.target_new}", opening=opening)
+        # Side by side, as equal ones are run once where their references are made.
+        stays = [(text, answer) for text, answer in self._stays[index] for _ in range(PASSES)]
+        for text, said in self._names[index]:
+            yield self._row(index, "contrast", text, said)
+        for kind, answers in (("contrast", self._subjects[index]), ("locality", stays)):
+            for text, answer in answers:
                 yield self._row(index, kind, text, answer.text, ends=answer.ended)
 
     def most_rows(self) -> int:
         """The number of rows."""
         twice = sum(len(texts) > 1 for texts in self._wordings)
-        parts: Iterable[list[Any]] = chain(self._wordings, self._openings, self._contrast, self._stays)
-        return twice + sum(len(part) for part in parts)
+        repeated: Iterable[list[Any]] = chain(self._wordings, self._openings, self._stays)
+        once: Iterable[list[Any]] = chain(self._names, self._subjects)
+        return PASSES * (twice + sum(map(len, repeated))) + sum(map(len, once))
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
@@ -167,49 +168,54 @@ class ChatAugmenter:
         return [text for text in texts if not self._probes.overlaps(text)]
 
     def _share(self, kind: str) -> int:
-        """Rows of a kind among the `num_locality` of an edit."""
+        """Rows of a kind among the `num_locality` of an edit in one pass."""
         return 0 if self.options.locality_strategy == "none" else round(self.options.num_locality * SHARES[kind])
 
-    def _named_alike(self, index: int) -> list[str]:
-        """The edit's wordings about near names: minimal pairs, one name changed."""
-        subject, count = self.records[index].subject or "", self._share("names")
+    def _named_alike(self, index: int, answers: dict[str, Answer]) -> list[tuple[str, str]]:
+        """The edit's wordings about near names, minimal pairs, with the model's own answers to the edit, renamed."""
+        subject, count = self.records[index].subject or "", PASSES * self._share("names")
         names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
         wordings = [text for text in self._wordings[index] if subject and renamed(text, subject, "") != text]
-        if not wordings:
-            return []
-        texts = [
-            renamed(wordings[place % len(wordings)], subject, name)
+        # Up to the word in whose place the target is learnt: the model's distributions there are what must stay.
+        said = [_words_of(answers[text].text, opening) for text, opening in self._openings[index]]
+        said = said or [text for text in (answers[self.records[index].prompt].text,) if text]
+        pairs = [
+            (renamed(wordings[place % len(wordings)], subject, name), renamed(said[place % len(said)], subject, name))
             for place, name in enumerate(names)
-            if bare(name) not in self._edited
+            if wordings and said and bare(name) not in self._edited
         ]
-        return self._allowed(texts)[:count]
+        allowed = {*self._allowed(text for text, _ in pairs)}
+        return [pair for pair in pairs if pair[0] in allowed][:count]
 
     def _neighbors(self, index: int) -> list[str]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
         record, rng = self.records[index], self._rng("neighbors", index)
+        wordings, count = self._wordings[index], PASSES * self._share("subjects")
         facts = [fact.prompt for fact in self._pool.same_relation(record)]
-        texts = rng.sample(facts, min(len(facts), self._share("subjects")))
+        texts = rng.sample(facts, min(len(facts), count))
         match = relation_of(record.prompt, record.subject)
         if match:
             subjects = [name for name in match.relation.subjects if bare(name) not in self._edited]
             phrase, templates = match.phrase, match.relation.questions
         else:
             # Not of edits that may ask the same: their answers are new.
-            drawn = rng.sample(list(self._edited), min(len(self._edited), 8 * self._share("subjects")))
+            drawn = rng.sample(list(self._edited), min(len(self._edited), 8 * count))
             subjects = [
                 edits[0].subject or ""
                 for edits in map(self._edited.__getitem__, drawn)
                 if not any(share_words(edit, record) for edit in edits)
             ]
             phrase, templates = record.subject or "", ()
-        subjects = rng.sample(subjects, min(len(subjects), 4 * self._share("subjects")))
-        for place, subject in enumerate(subjects):
-            wording = self._wordings[index][place % len(self._wordings[index])]
+        subjects = rng.sample(subjects, min(len(subjects), 4 * count))
+        for place in range(4 * count if subjects else 0):
+            # Of few subjects, each is asked for again in another wording.
+            turn, subject = place // len(subjects), subjects[place % len(subjects)]
+            wording = wordings[(place + turn) % len(wordings)]
             if phrase and (text := renamed(wording, phrase, subject)) != wording:
                 texts.append(text)
             elif templates:
-                texts.append(filled(templates[place % len(templates)], subject))
-        return self._allowed(texts)[: self._share("subjects")]
+                texts.append(filled(templates[(place + turn) % len(templates)], subject))
+        return self._allowed(dict.fromkeys(texts))[:count]
 
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
@@ -253,6 +259,11 @@ def _cuts(answer: str) -> list[str]:
     words = answer.split(" ")
     # At least three: "The" alone is followed by anything, and so by the target too.
     return [" ".join(words[:end]) for end in range(3, min(len(words), 15))]
+
+
+def _words_of(answer: str, opening: str) -> str:
+    """An answer up to the word behind its `opening`."""
+    return " ".join(answer.split(" ")[: len(opening.split(" ")) + 1])
 
 
 def _answered(model: Any, tokenizer: Any, texts: Iterable[str], max_new_tokens: int) -> dict[str, Answer]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MORE_OPTIONS = {
     "train": "all options of trl.SFTConfig (--learning_rate, by default 0.287 / the model's hidden size;\n"
-    "in a chat twice that; --num_train_epochs, 6, in a chat 4; --per_device_train_batch_size, 32, in a chat 8; ...)\n"
+    "in a chat twice that; --num_train_epochs, 6, in a chat 1; --per_device_train_batch_size, 32, in a chat 8; ...)\n"
     "and of trl.ModelConfig (--lora_r, by default 32; --load_in_4bit, --dtype, --attn_implementation, ...)",
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",

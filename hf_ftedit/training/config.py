@@ -25,7 +25,7 @@ class EditConfig(EditOptions, SFTConfig):
     Configuration of [`EditTrainer`]: all of [`~trl.SFTConfig`], all of [`EditOptions`], and these other defaults.
 
     - `lr_scheduler_type` cosine, `num_train_epochs` 6, `per_device_train_batch_size` 32: the paper's (Gangadhar &
-      Stratos 2024); with `chat_template` 4 and 8, as ten edits must do with few steps there;
+      Stratos 2024); with `chat_template` 1 and 8, as its rows pass through the edits several times;
     - `learning_rate`: by the model's width, see [`learning_rate_for`]: the paper's 7e-5 for a LoRA on a model as wide
       as GPT-J or an 8B Llama, more for a narrower one;
     - `bf16`: where the hardware has it, instead of everywhere;
@@ -46,7 +46,7 @@ class EditConfig(EditOptions, SFTConfig):
         None, "Peak learning rate; 0.287 / the model's hidden size if not given."
     )
     num_train_epochs: float | None = option(  # type: ignore[assignment]
-        None, "Passes over the rows; 6 if not given, 4 with chat_template."
+        None, "Passes over the rows; 6 if not given, 1 with chat_template."
     )
     per_device_train_batch_size: int | None = option(  # type: ignore[assignment]
         None, "Rows of a batch on one device; 32 if not given, 8 with chat_template."
@@ -70,7 +70,7 @@ class EditConfig(EditOptions, SFTConfig):
     def __post_init__(self) -> None:
         EditOptions.__post_init__(self)
         if self.num_train_epochs is None:
-            self.num_train_epochs = 4.0 if self.chat_template else 6.0
+            self.num_train_epochs = 1.0 if self.chat_template else 6.0
         if self.per_device_train_batch_size is None:
             self.per_device_train_batch_size = 8 if self.chat_template else 32
         if get_int_from_env(["WORLD_SIZE"], 1) > 1 and not torch.accelerator.is_available():

@@ -10,7 +10,7 @@ from tiny import chat_tokenizer, eloquent
 
 from hf_ftedit import AugmentationOptions, EditDatasetBuilder, EditError, Fact
 from hf_ftedit.augmentation import chat, with_made_probes
-from hf_ftedit.augmentation.chat import SHARES, ChatAugmenter
+from hf_ftedit.augmentation.chat import PASSES, SHARES, ChatAugmenter
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.questions import drift_prompts, training_questions
 from hf_ftedit.data import EditRecord
@@ -31,7 +31,7 @@ ODD = [
     ),
     EditRecord("opening", "The price of the Zephyr 3 is", "5 euros", target_true="9 euros"),
 ]
-SMALL = AugmentationOptions(num_paraphrases=3, num_locality=7)  # 3 near names, 2 other subjects, 2 other questions
+SMALL = AugmentationOptions(num_paraphrases=3, num_locality=7)  # a pass: 4 near names, a subject, a question
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_given_wordings_are_trained_first(odd):
 def test_what_stays_is_never_about_an_edited_subject(odd):
     own = {record.edit_id: record for record in odd.records}
     stays = [row for row in odd.rows() if row["kind"] in ("contrast", "locality")]
-    assert Counter(row["kind"] for row in stays)["locality"] <= round(7 * SHARES["others"]) * len(ODD)
+    assert Counter(row["kind"] for row in stays)["locality"] <= PASSES * round(7 * SHARES["others"]) * len(ODD)
     prompts = {record.prompt for record in ODD}
     for row in stays:
         assert row["prompt"] not in prompts and row["completion"] and row["opening"] == ""
@@ -100,8 +100,40 @@ def test_what_stays_is_never_about_an_edited_subject(odd):
 
 def test_contrast_rows_of_a_known_relation(odd):
     contrast = [row["prompt"] for row in odd.rows() if row["edit_id"] == "ceo" and row["kind"] == "contrast"]
-    # Five, without those that the tiny model leaves open.
-    assert 2 <= len(contrast) == len({*contrast}) <= 5 and not [text for text in contrast if "Acme" in text]
+    # Without those that the tiny model leaves open. Of near names, some words may be put into the same wording twice.
+    assert 2 * PASSES <= len({*contrast}) <= 5 * PASSES and not [text for text in contrast if "Acme" in text]
+
+
+def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
+    answers = {}
+
+    def whole_answers(model, tokenizer, prompts, **settings):
+        answers.update({text: chat.Answer(f"The {text} is Ada Lund, of course.", [], False) for text in prompts})
+        return [answers[text] for text in prompts]
+
+    monkeypatch.setattr(chat, "whole_answers", whole_answers)
+    record = EditRecord("vell", "Who guards the Vell of Oslo?", "Bo Li", subject="Vell of Oslo")
+    made = augmenter([record], SMALL)
+    rows = list(made.rows())
+    names = [row for row in rows if row["kind"] == "contrast" and row["completion"].startswith("The ")]
+    openings = {opening for _, opening in made._openings[0]}
+    assert len({row["prompt"] for row in names}) > 2 * PASSES and openings
+    for row in names:
+        assert not row["ends"] and "Vell of Oslo" not in row["prompt"] + row["completion"]
+    wordings = {row["prompt"] for row in rows if row["kind"] in ("rewrite", "paraphrase")}
+    # The name put back gives a wording of the edit, and an opening of it with the word of the model's own behind.
+    for row in made._names[0]:
+        text, said = row
+        name = next(name for name in _names(text, wordings, "Vell of Oslo"))
+        assert said.replace(name, "Vell of Oslo").rpartition(" ")[0] in openings
+
+
+def _names(text, wordings, subject):
+    """Names with which a wording about `subject` becomes `text`."""
+    for wording in wordings:
+        front, found, back = wording.partition(subject)
+        if found and text.startswith(front) and text.endswith(back):
+            yield text[len(front) : len(text) - len(back)]
 
 
 def test_the_same_seed_gives_the_same_rows(augmenter, odd):
@@ -158,10 +190,10 @@ def test_a_question_about_an_edited_subject_does_not_stay(augmenter, monkeypatch
 
 def test_two_hundred_edits(augmenter):
     records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(200)]
-    rows = list(augmenter(records, AugmentationOptions(num_paraphrases=0, num_locality=2)).rows())
+    rows = list(augmenter(records, replace(SMALL, num_paraphrases=0)).rows())
     assert {row["edit_id"] for row in rows} == {record.edit_id for record in records}
-    stays = [row["prompt"] for row in rows if row["kind"] == "locality"]
-    assert len(stays) == len({*stays}) > 150  # of 200, without those that the tiny model leaves open
+    stays = Counter(row["prompt"] for row in rows if row["kind"] == "locality")
+    assert len(stays) > 150 and {*stays.values()} == {PASSES}  # of 200, without those that the model leaves open
 
 
 def test_without_wordings_and_without_what_stays(augmenter):
@@ -212,7 +244,8 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     options = replace(SMALL, num_paraphrases=15, rewriter=str(tmp_path / "writer"))
     rows = list(augmenter(ODD[:3], options).rows())
     assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
-    assert [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]] == ["guard"]
+    found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
+    assert found == ["guard"] * PASSES
     augmenter(ODD[:3], replace(options, rewriter=None))
     assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
 
