@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 METHODS = ("ours", "stock", "locft")
 NEAR_NAMES = 2  # asked for each edit
-FRONT = ["num_locality=10,20", "num_train_epochs=4,6", "locality_weight=0.5,1,2"]
+FRONT = ["num_locality=10,20", "num_train_epochs=1,2", "locality_weight=0.5,1,2"]
 FIGURES = {
     "rel_exact": "Rel exact",
     "rel_contained": "contained",
