@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import reprlib
 
+from hf_ftedit.text import visible
+
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
 
@@ -11,10 +13,17 @@ _REPR.maxstring = _REPR.maxother = 80
 class EditError(ValueError):
     """What is wrong with a user's input, in one line: the place, the edit, the field, the value and a remedy."""
 
+    def __init__(self, message: str) -> None:
+        # Names and values in it may be a stranger's, and reach a terminal.
+        super().__init__(" ".join(visible(message).splitlines()))
+
 
 def shown(value: object) -> str:
     """`value` for an error message: on one line, and cut where it is long."""
-    return _REPR.repr(value)
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # Python writes out no number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def first_line(error: BaseException) -> str:

@@ -19,6 +19,9 @@ COMMIT_MESSAGE = "Push edits with hf_ftedit"
 # `train`, so that the file is a `--config` that trains the adapter again.
 PROVENANCE = "provenance"
 
+# Options that name data or a model, on the Hub or in a file.
+SOURCES = ("locality_pool", "perplexity_texts", "training_texts", "similar_model", "rewriter")
+
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
     """A dataclass field with its default, its line of `--help`, and other arguments of `add_argument`."""

@@ -35,3 +35,9 @@ def test_what_a_library_says_is_put_on_one_line(text, first, whole):
 
 def test_an_error_without_a_message_is_told_by_its_type():
     assert first_line(KeyError()) == one_line(KeyError()) == "KeyError"
+
+
+def test_an_error_is_one_line_that_steers_no_terminal():
+    assert str(EditError("a\x1b[2J\nb\u202ec")) == "a[U+001B][2J b[U+202E]c"
+    assert str(EditError("Zürich, 東京 and ‘x’")) == "Zürich, 東京 and ‘x’"
+    assert shown(int("9" * 4000) ** 2) == "a number of thousands of digits"

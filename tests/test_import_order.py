@@ -12,10 +12,10 @@ import hf_ftedit
 PACKAGE = Path(hf_ftedit.__file__).parent
 # Read from top to bottom; within a room too. The first one is the package's own folder.
 ROOMS = {
-    "": "errors options files".split(),
+    "": "text errors untrusted options files".split(),
     "data": "fields records sources formats readers".split(),
     "models": (
-        "distributed loading tokenization batching prefix_tree logits tree_support likelihood references "
+        "distributed loading adapters tokenization batching prefix_tree logits tree_support likelihood references "
         "collator generation sampling"
     ).split(),
     "augmentation": (
@@ -26,7 +26,7 @@ ROOMS = {
         "statistics scoring fluency diagnosis probes engine perplexity matching own_answers unedited_answers drift "
         "measurement lm_eval_harness tables before_after results_folder"
     ).split(),
-    "hub": "markdown card card_examples dataset_card plot folder errors push load".split(),
+    "hub": "markdown card card_examples dataset_card plot schemas folder errors push load".split(),
     "training": (
         "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss trainer"
     ).split(),

@@ -14,6 +14,7 @@ from hf_ftedit.cli.console import is_first_process, without_home
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import refusal_behind
+from hf_ftedit.text import visible
 from hf_ftedit.training import Stopped, stoppable
 
 USAGE = """\
@@ -71,10 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class Visible(logging.Formatter):
+    """Log lines in which texts of strangers steer no terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, its hidden characters named."""
+        return visible(super().format(record))
+
+
 def _exit_with(message: str, code: int) -> int:
     # The other processes of `accelerate launch` have the same to say; their exit code ends the launch as well.
     if is_first_process():
-        print(f"hf-ftedit: {without_home(message)}", file=sys.stderr)
+        print(f"hf-ftedit: {visible(without_home(message))}", file=sys.stderr)
     return code
 
 
@@ -90,5 +99,7 @@ def _quiet() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     # It speaks up where it is installed and not used.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Visible("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import yaml
@@ -14,6 +15,7 @@ import yaml
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.options import PROVENANCE, choices_of
+from hf_ftedit.untrusted import parse_yaml, read_small
 
 if TYPE_CHECKING:
     from trl import TrlParser
@@ -118,8 +120,8 @@ def _option_name(flag: str) -> str:
 
 def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
-    with _bad_values(), open(path, encoding="utf-8") as file:
-        config = yaml.safe_load(file)
+    with _bad_values():
+        config = parse_yaml(read_small(Path(path)))  # it may be a stranger's edit_config.yaml
         if not isinstance(config, dict):
             raise ValueError(f"Config file {path} must contain a YAML mapping.")
         environment = dict(config.pop("env", {}))  # TRL's scripts set it too

@@ -16,6 +16,7 @@ from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.files import require_empty
 from hf_ftedit.hub import SavedEdits
 from hf_ftedit.models import EMBEDDED_NAME, asset
+from hf_ftedit.options import SOURCES
 from hf_ftedit.training import inherited
 
 if TYPE_CHECKING:
@@ -29,17 +30,23 @@ def embedded_settings(model_name: str | None) -> dict[str, Any]:
     return yaml.safe_load(Path(asset("train.yaml")).read_text(encoding="utf-8"))
 
 
-def inherited_settings(saved: SavedEdits, name: str, pool: str | None) -> dict[str, Any]:
-    """The settings of the adapter `name` that `train` goes on from; its locality pool must be here, or named anew."""
+def inherited_settings(saved: SavedEdits, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the adapter `name` that `train` goes on from; files that they name must be `given` anew."""
     settings = inherited(saved.recipe)
-    own = settings.get("locality_pool")
-    if settings.get("model_name_or_path") == EMBEDDED_NAME and own == Path(asset("locality_pool.jsonl")).name:
+    is_embedded = settings.get("model_name_or_path") == EMBEDDED_NAME
+    if is_embedded and settings.get("locality_pool") == Path(asset("locality_pool.jsonl")).name:
         del settings["locality_pool"]
-    elif own and not pool and not Path(own).exists() and not is_hub_dataset(own):
-        raise EditError(
-            f"adapter {name!r} was trained with the locality pool {own!r}, which is not here; "
-            "give it with --locality_pool, or another one"
-        )
+    # Anybody may have written the recipe: a file here of the name in it may be anything, and would be trained on.
+    for option in SOURCES:
+        source = settings.get(option)
+        if not source or given.get(option):
+            continue
+        is_model = option in ("similar_model", "rewriter") and not source.endswith(".gguf")
+        if Path(source).exists() or not (is_model or is_hub_dataset(source)):
+            raise EditError(
+                f"adapter {name!r} was trained with the {option} {source!r}, which is nothing on the Hub; "
+                f"give your copy of it with --{option}, or another one"
+            )
     return settings
 
 

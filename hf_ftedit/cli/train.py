@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
     arguments = read_arguments("train", argv)
     name = arguments.values.get("adapter")
     adapter = open_edits(name) if name else None
-    recipe = inherited_settings(adapter, str(name), arguments.values.get("locality_pool")) if adapter else {}
+    recipe = inherited_settings(adapter, str(name), arguments.values) if adapter else {}
     recipe = recipe_for(recipe, arguments.values.get("model_name_or_path"))
     names = (*map(arguments.values.get, ("model_name_or_path", "gguf_file")), recipe.get("model_name_or_path"))
     model_name = next(filter(None, names), None)

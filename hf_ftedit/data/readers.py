@@ -14,6 +14,7 @@ from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
 from hf_ftedit.data.records import TARGET_REMEDY, EditRecord, Fact, NeighborhoodPrompt
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
+from hf_ftedit.text import visible
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def read_edits(
     if skipped:
         logger.warning("left out %d unusable edits; the first: %s", len(skipped), skipped[0])
     if unused:
-        logger.warning("fields that are no part of an edit were not used: %s", ", ".join(map(str, unused)))
+        logger.warning("fields that are no part of an edit were not used: %s", visible(", ".join(map(str, unused))))
     records = edits.finished()
     # Records were read before, by this function: its remark on them was logged then.
     if not (isinstance(source, list) and isinstance(source[0], EditRecord)):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rich import table as rich_table
 
 from hf_ftedit.evaluation.tables import WIDTH, drawn
+from hf_ftedit.text import visible
 
 # Of each kind of probe, its name and how many are shown: what a reader looks through in a minute.
 SHOWN = {
@@ -61,7 +62,7 @@ def _grid(questions: Sequence[Question]) -> rich_table.Table:
     grid.add_column(width=6)
     grid.add_column(overflow="fold")
     for question in questions:
-        prompt, old, new = (" ".join(text.split()) for text in question[:3])
+        prompt, old, new = (visible(" ".join(text.split())) for text in question[:3])
         grid.add_row("✓" if question.is_right else "✗", "asked", prompt)
         grid.add_row("", "before", old)
         grid.add_row("", "now", "the same" if new == old else new)

@@ -13,6 +13,7 @@ from rich.console import Console
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import MEASURABLE, diagnose
 from hf_ftedit.evaluation.scoring import GENERATED, NAMES
+from hf_ftedit.text import visible
 
 WIDTH = 110
 SCORES = {
@@ -64,7 +65,7 @@ class Table(NamedTuple):
         """The table in box characters, at most `WIDTH` columns wide."""
         table = rich_table.Table(*self.header)
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(visible, row))
         return drawn(table)
 
     def markdown(self, escape: Callable[[str], str]) -> str:
@@ -111,7 +112,7 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         parts += ["", "Portability by aspect, percent", _aspects_table(results).text()]
     if results.get("tasks"):
         parts += ["", "Tasks of lm-evaluation-harness", _tasks_table(results["tasks"]).text()]
-    return "\n".join([*parts, *_earlier(results), *_diagnosis(results, settings, last)])
+    return visible("\n".join([*parts, *_earlier(results), *_diagnosis(results, settings, last)]))
 
 
 def scores_table(results: Mapping[str, Any]) -> Table:

@@ -5,6 +5,7 @@ from .dataset_card import save_dataset_folder as save_dataset_folder
 from .folder import CARD_FILE as CARD_FILE
 from .folder import RECIPE_FILE as RECIPE_FILE
 from .folder import SavedEdits as SavedEdits
+from .folder import card_metadata as card_metadata
 from .folder import changed_files as changed_files
 from .folder import read_edit_folder as read_edit_folder
 from .folder import read_recipe as read_recipe

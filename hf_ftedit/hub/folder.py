@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
+from jinja2 import UndefinedError
 
 from hf_ftedit.data import EditRecord, read_edits, write_jsonl
-from hf_ftedit.errors import EditError, one_line, shown
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import RESULTS_FILE
 from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub.card import model_card
 from hf_ftedit.hub.plot import scores_plot
-from hf_ftedit.models import public_name
+from hf_ftedit.hub.schemas import provenance_rule, recipe_rule, results_rule
+from hf_ftedit.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, public_name, without_patterns
 from hf_ftedit.options import PROVENANCE
+from hf_ftedit.untrusted import REMEDY, check_lines, check_regular, explained, parse_json, parse_yaml, read_small
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,9 +31,7 @@ CARD_FILE = "README.md"
 RECIPE_FILE = "edit_config.yaml"
 EDITS_FILE = "edits.jsonl"
 PLOT_FILE = "scores.png"
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EDITS_FILE, RESULTS_FILE, RECIPE_FILE, PLOT_FILE)
+ADAPTER_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, CARD_FILE, EDITS_FILE, RESULTS_FILE, RECIPE_FILE, PLOT_FILE)
 # An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled, and
 # nothing in folders below.
 _PUBLISHABLE = re.compile(r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)")
@@ -65,7 +66,7 @@ class SavedEdits(NamedTuple):
     @property
     def is_adapter(self) -> bool:
         """`True` for an adapter, `False` for a whole model."""
-        return (self.path / CONFIG_FILE).is_file()
+        return (self.path / ADAPTER_CONFIG).is_file()
 
 
 def save_edit_folder(
@@ -117,14 +118,17 @@ def save_weights(
             file.rename(folder / file.name)
         (folder / active).rmdir()
     (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT's; it names the folder of the base model
-    _name_base(folder / CONFIG_FILE, getattr(model.config, "_commit_hash", None))
+    _finish_config(folder / ADAPTER_CONFIG, model)
 
 
-def _name_base(path: Path, revision: str | None) -> None:
-    """Replace the base model's folder, which PEFT records, by its public name, and add its commit."""
+def _finish_config(path: Path, model: Any) -> None:
+    """Replace the base model's folder, which PEFT records, by its public name, add its commit, write out patterns."""
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = public_name(config["base_model_name_or_path"] or "")
-    config["revision"] = revision or config.get("revision")
+    # As the recipe has it. A model that was made in memory has no name; that of "" would be the working directory's.
+    name = getattr(model.config, "_name_or_path", "") or config["base_model_name_or_path"]
+    config["base_model_name_or_path"] = public_name(name) if name else None
+    config["revision"] = getattr(model.config, "_commit_hash", None) or config.get("revision")
+    config |= without_patterns(model, config)
     # A set of PEFT's, in another order in every process: the same training is to give the same file.
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
@@ -154,39 +158,44 @@ def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
     folder, name = Path(folder), name or Path(folder).name
     recipe = read_recipe(folder, name)
     provenance = recipe.pop(PROVENANCE)
-    results = _loaded(folder / RESULTS_FILE, name, json.loads)
-    if not {"before", "after", "protocol", "base_model"} <= set(results):
-        raise EditError(f"{shown(name)}: {RESULTS_FILE} lacks scores; write or download it again")
+    results = _loaded(folder / RESULTS_FILE, name, parse_json)
+    results_rule(results, f"{shown(name)}: {RESULTS_FILE}")
     if not (folder / EDITS_FILE).is_file():
         raise EditError(f"{shown(name)} has no {EDITS_FILE}; give a folder that hf-ftedit wrote")
+    check_lines(folder / EDITS_FILE)
     return SavedEdits(folder, read_edits(folder / EDITS_FILE), results, recipe, provenance)
 
 
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:
     """Content of `edit_config.yaml`; `provenance.files` is there in any case. Raises as [`read_edit_folder`]."""
-    recipe = _loaded(folder / RECIPE_FILE, name, yaml.safe_load)
-    # Anybody may have written the file: whatever is no mapping counts as nothing, and is then missed by `verify`.
-    provenance = recipe.pop("record", None) or recipe.get(PROVENANCE) or {}  # "record" is 0.1.0's name
-    provenance = provenance if isinstance(provenance, dict) else {}
+    recipe, place = _loaded(folder / RECIPE_FILE, name, parse_yaml), f"{shown(name)}: {RECIPE_FILE}"
+    provenance = recipe.pop("record", None) or recipe.pop(PROVENANCE, None) or {}  # "record" is 0.1.0's name
+    recipe_rule(recipe, place)
+    provenance_rule(provenance, f"{place}: {PROVENANCE}")
     files = provenance.get("files") or {}
-    if not isinstance(files, dict) or not all(_PUBLISHABLE.fullmatch(str(file)) for file in files):
-        raise EditError(
-            f"{shown(name)}: {RECIPE_FILE} names a file that must not be published; write or download it again"
-        )
+    if not all(_PUBLISHABLE.fullmatch(file) for file in files):
+        raise EditError(f"{place} names a file that must not be published; {REMEDY}")
     return {**recipe, PROVENANCE: {**provenance, "files": files}}
+
+
+def card_metadata(folder: Path) -> dict[str, Any]:
+    """The YAML in front of a card; empty where there is none."""
+    card = read_small(folder / CARD_FILE).replace("\r\n", "\n")
+    # Not by the Hub's client: its pattern takes hours for some texts, and so does YAML that refers to itself.
+    head, end, _ = card.removeprefix("---").partition("\n---")
+    metadata = parse_yaml(head) if end and card.startswith("---\n") else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]:
     if not file.is_file():
         raise EditError(f"{shown(name)} has no {file.name}; give a folder that hf-ftedit wrote")
     try:
-        content = load(file.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise EditError(
-            f"{shown(name)}: {file.name} cannot be read ({one_line(error)}); write or download it again"
-        ) from error
+        content = load(read_small(file))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise explained(f"{shown(name)}: {file.name}", error) from error
     if not isinstance(content, dict):
-        raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; write or download it again")
+        raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; {REMEDY}")
     return content
 
 
@@ -199,11 +208,10 @@ def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | Non
 
 def published_files(folder: str | Path) -> list[Path]:
     """The files to push: `edit_config.yaml` and those that it names, unchanged but for the card."""
+    # A folder from elsewhere may link a file of this machine under a harmless name.
+    check_regular(folder, Path(folder).name)
     saved = read_edit_folder(folder)
     names, label = [*saved.provenance["files"], RECIPE_FILE], shown(saved.path.name)
-    # A folder from elsewhere may link a file of this machine under a harmless name.
-    if links := [name for name in names if (saved.path / name).is_symlink()]:
-        raise EditError(f"{label}: {links[0]} is a link; put the file itself there, then push it")
     for name, digest in changed_files(saved.path, saved.provenance["files"]).items():
         # Edited by hand, as authors do; `verify` compares its numbers, not its text.
         if name == CARD_FILE and digest:
@@ -227,4 +235,7 @@ def finish_folder(folder: str | Path, repo_id: str) -> None:
         if by_hand:
             shutil.copy(saved.path / CARD_FILE, new)  # its new SHA-256 goes into the recipe
         named = saved._replace(provenance={**saved.provenance, "repo_id": repo_id})
-        _write_account(new, named, write_card=not by_hand)
+        try:
+            _write_account(new, named, write_card=not by_hand)
+        except (LookupError, TypeError, ValueError, UndefinedError) as error:
+            raise explained(f"{shown(saved.path.name)}: {RESULTS_FILE}", error) from error

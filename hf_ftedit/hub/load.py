@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.errors import hub_errors, may_pass, retried
 from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
-from hf_ftedit.models import check_adapter, load_adapter, load_model, load_tokenizer, weights_fingerprint
+from hf_ftedit.models import (
+    adapter_settings,
+    check_adapter,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    weights_fingerprint,
+)
+from hf_ftedit.untrusted import check_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -120,6 +128,7 @@ def fetch_folder(
     if Path(name).is_dir():
         if revision is not None:
             raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")
+        check_regular(name, name)
         return Path(name)
 
     def fetch() -> Path:
@@ -139,18 +148,16 @@ def base_of(
     folder: Path, saved: SavedEdits | None, base_model: str | None = None, gguf_file: str | None = None
 ) -> tuple[str, dict[str, Any]]:
     """An adapter's base model, and its commit and GGUF file: `base_model` as it is now, or the recorded one."""
-    from peft import PeftConfig
-
     if saved:
         recipe = recipe_for(saved.recipe, base_model)
         place = {"revision": recipe.get("model_revision"), "gguf_file": gguf_file or recipe.get("gguf_file")}
         return base_model or recipe.get("model_name_or_path", ""), place
     if base_model is not None:
         return base_model, {"revision": None, "gguf_file": gguf_file}
-    config = PeftConfig.from_pretrained(str(folder))
-    if not config.base_model_name_or_path:
+    settings = adapter_settings(folder)
+    if not (name := settings.get("base_model_name_or_path")):
         raise EditError(f"{shown(folder.name)} does not say what its base model is; give it as base_model")
-    return config.base_model_name_or_path, {"revision": config.revision, "gguf_file": gguf_file}
+    return name, {"revision": settings.get("revision"), "gguf_file": gguf_file}
 
 
 def recipe_for(recipe: Mapping[str, Any], base_model: str | None) -> dict[str, Any]:

@@ -1,3 +1,9 @@
+from .adapters import ADAPTER_CONFIG as ADAPTER_CONFIG
+from .adapters import ADAPTER_WEIGHTS as ADAPTER_WEIGHTS
+from .adapters import adapter_settings as adapter_settings
+from .adapters import check_adapter as check_adapter
+from .adapters import load_adapter as load_adapter
+from .adapters import without_patterns as without_patterns
 from .batching import in_batches as in_batches
 from .batching import inference as inference
 from .collator import ChatCollator as ChatCollator
@@ -19,11 +25,9 @@ from .likelihood import score_pairs as score_pairs
 from .likelihood import score_rows as score_rows
 from .loading import EMBEDDED_NAME as EMBEDDED_NAME
 from .loading import asset as asset
-from .loading import check_adapter as check_adapter
 from .loading import gguf_source as gguf_source
 from .loading import is_unedited as is_unedited
 from .loading import keep_gradients as keep_gradients
-from .loading import load_adapter as load_adapter
 from .loading import load_config as load_config
 from .loading import load_model as load_model
 from .loading import load_tokenizer as load_tokenizer

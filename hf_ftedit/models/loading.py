@@ -18,7 +18,6 @@ from hf_ftedit.errors import EditError, first_line
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_NAME = "hf_ftedit/embedded"
@@ -195,48 +194,6 @@ def _fits_on(device: Any, model: Any) -> bool:
     return device.type != "cuda" or model.get_memory_footprint() < 0.8 * torch.cuda.mem_get_info(device)[0]
 
 
-def check_adapter(folder: str | Path, name: str | None = None) -> None:
-    """Raise [`~hf_ftedit.EditError`] where `folder` (`name` in errors) is no safetensors adapter; reads no weights."""
-    from peft import PeftConfig
-
-    folder, name = Path(folder), name or str(folder)
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise EditError(
-            f"adapter {name!r} has no adapter_model.safetensors; give the folder or Hub id of an adapter; pickled "
-            "weights can run code and are not read: ask their author for safetensors"
-        )
-    try:
-        PeftConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise _unreadable(name, error) from error
-
-
-def load_adapter(
-    model: Any, folder: str | Path, *, is_trainable: bool = False, adapter_name: str = "default"
-) -> PeftModel:
-    """Put the LoRA adapter in `folder` into `model`, beside others that it may have; only safetensors are read."""
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
-    check_adapter(folder)
-    try:
-        if hasattr(model, "peft_config"):
-            model.load_adapter(folder, adapter_name, is_trainable=is_trainable)
-            return model.eval()
-        kwargs: dict[str, Any] = {"is_trainable": is_trainable, "use_safetensors": True}
-        return PeftModel.from_pretrained(model, folder, adapter_name, **kwargs).eval()
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _unreadable(str(folder), error) from error
-    except RuntimeError as error:  # tensors of other sizes
-        raise EditError(
-            f"adapter {str(folder)!r} does not fit this model; give the base model that it was made for"
-        ) from error
-
-
-def _unreadable(name: str, error: Exception) -> EditError:
-    return EditError(f"adapter {name!r} cannot be loaded: {first_line(error)}; write or download it again")
-
-
 def weights_fingerprint(model: Any) -> str | None:
     """Hash elements of every weight of the unedited model; `None` where weights are quantized, sharded or not read."""
     import torch
@@ -260,8 +217,8 @@ def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
     """Names and weights of the base model, without those of adapters and the names that PEFT puts around them."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     for name, weight in model.named_parameters():
-        if not re.search(r"\.(lora_\w+|modules_to_save)\.", name):
-            yield re.sub(r"\.(base_layer|original_module)\b", "", name), weight
+        if not re.search(r"\.(lora_\w+|ia3_\w+|modules_to_save|trainable_tokens_\w+)\.", name):
+            yield re.sub(r"\.(token_adapter|base_layer|original_module)\b", "", name), weight
 
 
 def keep_gradients(model: Any) -> None:

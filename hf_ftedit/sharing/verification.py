@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from huggingface_hub import metadata_load
 
 from hf_ftedit.data import is_hub_dataset, read_texts
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import (
     SCORES,
     Measurement,
@@ -27,13 +26,14 @@ from hf_ftedit.hub import (
     RECIPE_FILE,
     SavedEdits,
     base_of,
+    card_metadata,
     changed_files,
     check_base,
     fetch_folder,
     read_edit_folder,
     read_recipe,
 )
-from hf_ftedit.models import check_adapter, load_adapter, unedited
+from hf_ftedit.models import adapter_settings, check_adapter, load_adapter, unedited
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training import options_of, quantization_of
 
@@ -134,7 +134,7 @@ def verify(
     checks, said = list(_file_checks(folder, files)), ""
     try:
         saved = read_edit_folder(folder, name)
-        checks += _card_checks(saved)
+        checks += [*_card_checks(saved), *_base_checks(saved)]
         base = base_of(saved.path, saved, base_model, gguf_file)
         measured = _measure_again(saved, name, base, {"trust_remote_code": trust_remote_code, "token": token})
         checks += _score_checks(saved, results_of(measured), tolerance)
@@ -217,7 +217,7 @@ def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
 def _card_checks(saved: SavedEdits) -> Iterator[Check]:
     """The metadata of the card against `eval_results.json`."""
     try:
-        metadata = metadata_load(saved.path / CARD_FILE) or {}
+        metadata = card_metadata(saved.path)
         results = metadata["model-index"][0]["results"]
         claims = {metric["type"]: metric["value"] for result in results for metric in result["metrics"]}
     except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
@@ -228,9 +228,17 @@ def _card_checks(saved: SavedEdits) -> Iterator[Check]:
     for name, score in {**dict.fromkeys(claims), **after}.items():
         claimed, measured = claims.get(name), None if score is None else rounded(name, score)
         if claimed is not None or measured is not None:
-            yield _equal(f"card: {SCORES.get(name, name)}", claimed, measured)
+            yield _equal(f"card: {SCORES.get(name) or _text(name)}", claimed, measured)
     if "base_model" in metadata:
         yield _equal("card: base model", metadata["base_model"], saved.recipe.get("model_name_or_path"))
+
+
+def _base_checks(saved: SavedEdits) -> Iterator[Check]:
+    """The base model that PEFT by itself would take, where it is not the recorded one."""
+    recorded = saved.recipe["model_name_or_path"]
+    named = adapter_settings(saved.path).get("base_model_name_or_path") if saved.is_adapter else None
+    if named and named != recorded and recorded != "unknown":  # the name of a model that was made in memory
+        yield _equal("adapter_config.json: base model", named, recorded)
 
 
 def _score_checks(saved: SavedEdits, scores: Mapping[str, Any], tolerance: float) -> Iterator[Check]:
@@ -262,4 +270,7 @@ def _is_close(claimed: Any, measured: Any, tolerance: float) -> bool:
 
 
 def _text(value: Any, digits: int = 2) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, float) else ("none" if value is None else str(value))
+    if isinstance(value, float):
+        return f"{value:.{digits}f}"
+    # Anybody may have written a card: what it claims may be a number of thousands of digits, or a book.
+    return "none" if value is None else value[:200] if isinstance(value, str) else shown(value)

@@ -11,7 +11,7 @@ from hf_ftedit import __version__
 from hf_ftedit.data import is_hub_dataset
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import public_name, weights_fingerprint
-from hf_ftedit.options import PROVENANCE, EditOptions
+from hf_ftedit.options import PROVENANCE, SOURCES, EditOptions
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -66,7 +66,7 @@ def recipe_of(
         **{"edits": "edits.jsonl", "format": None, "max_edits": None},
     }
     # A path would tell of somebody's machine, and lead nowhere on another one.
-    for name in ("locality_pool", "perplexity_texts", "training_texts", "similar_model", "rewriter", "adapter"):
+    for name in (*SOURCES, "adapter"):
         settings[name] = public_name(settings[name]) if settings[name] else None
     settings |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     settings |= _lora_settings(model, lora_targets)
@@ -152,6 +152,8 @@ def _lora_settings(model: Any, targets: Any) -> dict[str, Any]:
     settings = {key: getattr(config, name, None) for key, name in LORA_KEYS.items()}
     # PEFT replaces "all-linear" by the names of one model's layers, in the order of a set.
     if (targets := targets or config.target_modules) is not None:
+        if isinstance(targets, str) and targets != "all-linear":  # a regular expression of the user's
+            targets = model.base_model.targeted_module_names
         settings["lora_target_modules"] = [targets] if isinstance(targets, str) else sorted(targets)
     quantized = getattr(model.config, "quantization_config", None)
     if quantized is not None:

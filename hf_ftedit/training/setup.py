@@ -98,8 +98,10 @@ def load_for(
         check_lengths(records, tokenizer, context_length(model.config), chat_template=args.chat_template)
     if prior:
         check_base(model, prior.saved.provenance, prior.name)
-        # After a revocation the weights hold the revoked edits: a new adapter is trained from the base model.
-        model = model if prior.revoked else load_adapter(model, prior.saved.path, is_trainable=True)
+        adapted: Any = load_adapter(model, prior.saved.path, is_trainable=True)
+        # After a revocation the weights hold the revoked edits: a new adapter is trained from the base model. They are
+        # loaded all the same, as edits whose weights are not theirs are no edits to train again.
+        model = adapted.unload() if prior.revoked else adapted
     keep_gradients(model)
     return model, tokenizer
 

@@ -203,7 +203,7 @@ def test_no_link_is_followed_out_of_the_folder(trained, tmp_path, name):
     folder = like(trained.folder, tmp_path / "folder")
     (folder / name).rename(tmp_path / "secret")
     (folder / name).symlink_to(tmp_path / "secret")
-    with pytest.raises(EditError, match=rf"^'folder': {name} is a link; put the file itself there, then push it$"):
+    with pytest.raises(EditError, match=rf"^'folder': {name} is a link; put the file itself there$"):
         published_files(folder)
 
 

@@ -11,11 +11,10 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.import_utils import is_gguf_available
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.models.adapters import check_adapter, load_adapter
 from hf_ftedit.models.loading import (
     EMBEDDED_NAME,
     asset,
-    check_adapter,
-    load_adapter,
     load_config,
     load_model,
     load_tokenizer,
@@ -122,7 +121,7 @@ def test_an_adapter_saved_as_a_pickle_is_refused(folder, adapter, tmp_path):
 
 def test_a_broken_adapter_is_named(adapter, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes())
-    with pytest.raises(EditError, match=r"cannot be loaded: .*adapter_config\.json"):
+    with pytest.raises(EditError, match=r"adapter_config\.json is missing"):
         check_adapter(str(tmp_path))
     with pytest.raises(
         EditError, match=r"adapter 'gone' has no adapter_model\.safetensors; give the folder or Hub id"

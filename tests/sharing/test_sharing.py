@@ -461,7 +461,8 @@ def test_a_token_opens_what_is_private(later):
 
 def test_code_is_a_claim_that_does_not_hold(later):
     found = later.refused["verify on code"]
-    assert found["code"] == 1 and "│ card: base model" in found["out"] and "2 of 14 claims do not" in found["out"]
+    assert found["code"] == 1 and "3 of 15 claims do not" in found["out"]
+    assert "│ card: base model" in found["out"] and "│ adapter_config.json: base model" in found["out"]
 
 
 def test_a_stranger_sees_nothing_private(later):

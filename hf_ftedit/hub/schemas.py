@@ -1,0 +1,149 @@
+"""What `edit_config.yaml` and `eval_results.json` may hold: anybody may have written them."""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from hf_ftedit.evaluation import SCORES
+from hf_ftedit.options import SOURCES, EditOptions
+from hf_ftedit.untrusted import (
+    Rule,
+    choice,
+    either,
+    flag,
+    listed,
+    mapped,
+    maybe,
+    number,
+    plain_name,
+    plain_value,
+    rule,
+    text,
+    whole,
+)
+
+names = maybe(listed(plain_name, of="names"))
+count = whole(0, 10**9)
+amount = number(0, 1e9)
+words, prose = text(), text(2**20)
+revision = text(200, r"\w[\w./-]*", "a branch, tag or commit")
+# A Hub id or the name of a folder: no path, which would lead to whatever is on this machine.
+source = text(300, r"(?!.*\.\.)[^/\\~\0-\x1f][^/\\\0-\x1f]*(/[^/\\\0-\x1f]+)?", "a Hub id or a name")
+
+
+def _rule_of(hint: Any) -> Rule:
+    """The rule for an option of this type."""
+    rules = {bool: flag, int: whole(-(10**9), 10**9), float: number(-1e9, 1e9), str: words}
+    if get_origin(hint) is Literal:
+        return choice(*get_args(hint))
+    if get_origin(hint) is list:
+        return listed(_rule_of(get_args(hint)[0]))
+    return (
+        rules[hint] if hint in rules else either(*(_rule_of(each) for each in get_args(hint) if each is not NoneType))
+    )
+
+
+OPTIONS = {name: maybe(_rule_of(hint)) for name, hint in get_type_hints(EditOptions).items()}
+SETTINGS: dict[str, Rule] = {
+    **OPTIONS,
+    **dict.fromkeys((*SOURCES, "adapter"), maybe(source)),
+    "model_name_or_path": source,
+    "model_revision": maybe(revision),
+    "gguf_file": maybe(source),
+    "dtype": choice("auto", "bfloat16", "float16", "float32", "float64"),
+    **dict.fromkeys(("learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "max_grad_norm"), amount),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"), amount),
+    **dict.fromkeys(("lora_alpha", "lora_dropout", "neftune_noise_alpha"), maybe(amount)),
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), count),
+    **dict.fromkeys(("seed", "data_seed"), whole(0, 2**64)),
+    "max_steps": whole(-1, 10**9),
+    "max_length": maybe(count),
+    "lora_r": count,
+    **dict.fromkeys(
+        ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters"), maybe(listed(plain_name))
+    ),
+    **dict.fromkeys(("lr_scheduler_type", "optim", "train_sampling_strategy", "loss_type"), plain_name),
+    "lr_scheduler_kwargs": maybe(mapped(other=plain_value)),
+    "optim_args": maybe(words),
+    **dict.fromkeys(("bf16", "fp16", "dataloader_drop_last", "average_tokens_across_devices", "use_peft"), flag),
+    **dict.fromkeys(("use_rslora", "use_dora", "load_in_4bit", "load_in_8bit", "use_bnb_nested_quant"), flag),
+    "bnb_4bit_quant_type": choice("nf4", "fp4"),
+}
+part = mapped(
+    {
+        "name": text(300),
+        "revision": maybe(revision),
+        "n_edits": count,
+        "weight": number(-1e9, 1e9),
+        **dict.fromkeys(("efficacy_alone", "efficacy"), maybe(number(0, 100))),
+    },
+    needed=("name", "n_edits", "weight", "efficacy_alone", "efficacy"),
+)
+PROVENANCE_RULES: dict[str, Rule] = {
+    "made_with": mapped(other=text(100)),
+    **dict.fromkeys(("changed", "given_in_python"), listed(plain_name)),
+    "files": mapped(other=text(64, "[0-9a-f]{64}", "a SHA-256")),
+    "datasets": listed(text(300)),
+    **dict.fromkeys(("rank", "processes", "seed_of_rows"), count),
+    "base_fingerprint": text(32, "[0-9a-f]{32}", "a fingerprint"),
+    "repo_id": text(200, r"[\w.-]+(/[\w.-]+)?", "the name of a repository"),
+    "combination": plain_name,
+    "parts": listed(part, 1000),
+}
+recipe_rule = mapped(SETTINGS, plain_value, needed=("model_name_or_path",))
+provenance_rule = mapped(PROVENANCE_RULES, plain_value)
+
+
+def _two_numbers(value: Any, place: str) -> None:
+    listed(number(-1e9, 1e9))(value, place)
+    rule("two numbers", lambda value: len(value) == 2)(value, place)
+
+
+protocol = choice("probability", "accuracy", "exact_match", "containment")
+score = maybe(number(-1e9, 1e9))
+ends = maybe(_two_numbers)
+SCORE_RULES = dict.fromkeys(SCORES, score) | dict.fromkeys((f"{name}_ci95" for name in SCORES), ends)
+NUMBERS = ("efficacy", "generalization", "locality")  # of which the diagnosis speaks
+aspects = mapped(other=mapped(SCORE_RULES, plain_value, needed=("n_edits", "n_probes")), names=words)
+scores_rule = mapped(
+    {
+        **SCORE_RULES,
+        **dict.fromkeys(("probability", "accuracy", "exact_match", "containment"), mapped(SCORE_RULES, plain_value)),
+        **dict.fromkeys(("n_edits", "n_texts", "n_drift_prompts", "n_made_probes"), count),
+        **dict.fromkeys(("n_probes", "n_edits_scored"), mapped(other=count)),
+        "protocol": protocol,
+        # Ours alone: it stands in the card as it is.
+        "edit_score_note": maybe(text(300, r"[\w :;]*", "a note")),
+        "whole_answers": flag,
+        "portability_aspects": aspects,
+    },
+    plain_value,
+    needed=("protocol", "n_edits", "n_probes", "edit_score_note", *NUMBERS),
+)
+change = mapped(
+    {"difference": number(-1e9, 1e9), "p_value": number(0, 1)}, plain_value, needed=("difference", "p_value")
+)
+both = dict.fromkeys(("before", "after"), mapped(SCORE_RULES, plain_value))
+retention = mapped({"adapter": text(300), "n_edits": count, **both}, needed=("adapter", "n_edits", "before", "after"))
+revoked = mapped(
+    {"adapter": text(300), "n_edits": count, "n_probes": count, "back": amount, "back_ci95": ends},
+    plain_value,
+    needed=("adapter", "n_edits", "n_probes", "back"),
+)
+results_rule = mapped(
+    {
+        **dict.fromkeys(("before", "after"), scores_rule),
+        "protocol": protocol,
+        "n_edits": count,
+        "change": mapped(other=change),
+        "base_model": source,
+        "base_model_revision": maybe(revision),
+        "answers": listed(mapped({"before": prose, "after": prose}, needed=("before", "after"))),
+        "example": mapped({"prompt": prose, "output": maybe(prose)}, needed=("prompt", "output")),
+        "retention": retention,
+        "revoked": revoked,
+    },
+    plain_value,
+    needed=("before", "after", "protocol", "base_model"),
+)

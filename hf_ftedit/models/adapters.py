@@ -1,0 +1,266 @@
+"""Adapters that anybody may have written: settings through a schema, weights looked at, then put on a model."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_ftedit.errors import EditError, first_line, shown
+from hf_ftedit.models.loading import weights_fingerprint
+from hf_ftedit.untrusted import (
+    NAME,
+    REMEDY,
+    Rule,
+    check_regular,
+    choice,
+    either,
+    explained,
+    flag,
+    listed,
+    mapped,
+    maybe,
+    number,
+    parse_json,
+    plain_name,
+    read_small,
+    text,
+    whole,
+)
+
+# The libraries are imported in the functions that need them: checks must not load torch.
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+LARGEST = 65504.0  # of a weight: float16 holds no larger number, and trained ones are far from it
+names = listed(plain_name, of="names")
+index = whole(0, 10_000_000)
+rank = whole(1, 1_000_000)
+# What PEFT is handed, by the kind of adapter. PEFT makes regular expressions of all names of modules but those in
+# lists, and of these too in some places: `name` allows none that is more than a name.
+SHARED: dict[str, Rule] = {
+    "base_model_name_or_path": maybe(text(500)),
+    "revision": maybe(text(200, r"\w[\w./-]*", "a branch, tag or commit")),
+    "task_type": choice(None, "CAUSAL_LM"),
+    "target_modules": maybe(names),
+    "exclude_modules": maybe(names),
+    "modules_to_save": maybe(names),
+    "fan_in_fan_out": flag,
+}
+KINDS: dict[str, dict[str, Rule]] = {
+    "LORA": SHARED
+    | {
+        "r": rank,
+        "lora_alpha": number(0, 1_000_000),
+        "lora_dropout": number(0, 1),
+        "rank_pattern": maybe(mapped(other=rank)),
+        "alpha_pattern": maybe(mapped(other=number(0, 1_000_000))),
+        "layers_to_transform": maybe(either(index, listed(index, 10_000))),
+        "layers_pattern": maybe(either(plain_name, names)),
+        "target_parameters": maybe(listed(plain_name, 10_000, of="names")),
+        "trainable_token_indices": maybe(either(listed(index), mapped(other=listed(index)))),
+        # The others, such as PiSSA's, change the base model; these only say how training began.
+        "init_lora_weights": choice(True, False, "gaussian", "orthogonal", "eva"),
+        "bias": choice("none"),  # others overwrite the base model's
+        **dict.fromkeys(("use_rslora", "use_dora", "lora_bias", "ensure_weight_tying"), flag),
+    },
+    "IA3": SHARED | {"feedforward_modules": maybe(names), "init_ia3_weights": flag},
+}
+# What PEFT writes into the file and does not need to load it.
+NOT_HANDED = (
+    *("peft_type", "peft_version", "auto_mapping", "inference_mode", "megatron_core", "qalora_group_size"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+)
+
+
+def adapter_settings(folder: str | Path, label: str | None = None) -> dict[str, Any]:
+    """The settings in `adapter_config.json`, checked; with `peft_type`, and without what loading does not need."""
+    file = Path(folder) / ADAPTER_CONFIG
+    place = f"adapter {label or str(folder)!r}: {ADAPTER_CONFIG}"
+    if not file.is_file():
+        raise EditError(f"{place} is missing; {REMEDY}")
+    try:
+        values = parse_json(read_small(file))
+    except (OSError, ValueError) as error:
+        raise explained(place, error) from error
+    kind = values.get("peft_type") if isinstance(values, dict) else None
+    choice(*KINDS)(kind, f"{place}: peft_type")
+    known = KINDS[str(kind)]
+    # Settings of newer versions of PEFT, and kinds that are left out here, such as aLoRA: off they change nothing.
+    values = {
+        name: value
+        for name, value in values.items()
+        if name not in NOT_HANDED and (name in known or value not in (None, False, {}, []))
+    }
+    mapped(known)(values, place)
+    return {"peft_type": kind, **values}
+
+
+def check_adapter(folder: str | Path, label: str | None = None) -> None:
+    """
+    Raise [`~hf_ftedit.EditError`] where `folder` (`label` in errors) is no adapter that can be loaded safely.
+
+    Its settings and the names and shapes of its weights are looked at; the weights are not read, nor is torch loaded.
+    """
+    folder, label = Path(folder), label or str(folder)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise EditError(
+            f"adapter {label!r} has no {ADAPTER_WEIGHTS}; give the folder or Hub id of an adapter; pickled "
+            "weights can run code and are not read: ask their author for safetensors"
+        )
+    check_regular(folder, label)
+    settings = adapter_settings(folder, label)
+    shapes = _shapes(folder, label)
+    if not shapes:
+        raise _unusable(label, "it has no weights")
+    # PEFT would make room for any rank, before it sees that the weights have another one.
+    ranks = [settings.get("r", 8), *(settings.get("rank_pattern") or {}).values()]
+    if max(ranks) > (widest := max((size for shape in shapes.values() for size in shape), default=0)):
+        raise _unusable(label, f"its settings say rank {max(ranks)}, and its weights have no more than {widest}")
+
+
+def load_adapter(
+    model: Any, folder: str | Path, *, is_trainable: bool = False, adapter_name: str = "default"
+) -> PeftModel:
+    """
+    Put the adapter in `folder` into `model`, beside others that it may have; only safetensors are read.
+
+    Before a weight is read, names and shapes are compared with those that the settings mean on this model; then all
+    values with what float16 holds; and in the end the model below with what it was.
+    """
+    check_adapter(folder)
+    before = weights_fingerprint(model)
+    # PEFT and safetensors raise errors of every kind for what does not fit.
+    try:
+        adapted = _with_room(model, folder, is_trainable, adapter_name)
+        _check_weights(Path(folder), _expected(adapted, adapter_name))
+        adapted.load_adapter(folder, adapter_name, is_trainable=is_trainable)
+    except (EditError, MemoryError):
+        raise
+    except Exception as error:
+        raise _unusable(str(folder), f"it does not fit this model ({first_line(error)[:200]})") from error
+    if weights_fingerprint(adapted) != before:
+        raise _unusable(str(folder), "it changes the base model's own weights")
+    return adapted.eval()
+
+
+def _with_room(model: Any, folder: str | Path, is_trainable: bool, adapter_name: str) -> PeftModel:
+    """`model` with layers for the adapter in `folder`, whose weights are not read yet."""
+    from peft import PeftModel, PeftModelForCausalLM
+
+    config = _config_for(model, folder)
+    config.inference_mode = not is_trainable
+    if hasattr(model, "peft_config"):
+        model.add_adapter(adapter_name, config)
+        return model
+    kind = PeftModelForCausalLM if config.task_type else PeftModel
+    return kind(model, config, adapter_name)
+
+
+def _config_for(model: Any, folder: str | Path) -> PeftConfig:
+    """PEFT's configuration of the adapter in `folder`, with those names of modules alone that `model` has."""
+    from peft import IA3Config, LoraConfig
+
+    settings = adapter_settings(folder)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    there = {suffix for name, _ in base.named_modules() for suffix in _suffixes(name)}
+    # PEFT compares each name with each module: a million of them would take hours.
+    for key in ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"):
+        if settings.get(key):
+            settings[key] = sorted(there & set(settings[key]))
+    for key in ("rank_pattern", "alpha_pattern"):
+        if settings.get(key):
+            settings[key] = {name: value for name, value in settings[key].items() if name in there}
+    if not (settings.get("target_modules") or settings.get("target_parameters")):
+        raise _unusable(str(folder), "its target_modules name no module of this model")
+    if "init_lora_weights" in settings:  # what training began with is overwritten
+        settings["init_lora_weights"] = bool(settings["init_lora_weights"])
+    return {"LORA": LoraConfig, "IA3": IA3Config}[settings.pop("peft_type")](**settings)
+
+
+def without_patterns(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an adapter's settings in which its user gave regular expressions, with the names that they mean."""
+    # Whoever loads the adapter runs no regular expression of a stranger.
+    layers = {
+        name: layer for name, layer in model.get_base_model().named_modules() if hasattr(layer, "active_adapters")
+    }
+    active, named = model.active_adapter, dict[str, Any]()
+    if any(not _are_names(settings.get(key)) for key in ("target_modules", "exclude_modules", "layers_pattern")):
+        named = dict.fromkeys(("exclude_modules", "layers_pattern", "layers_to_transform"))
+        named["target_modules"] = sorted(model.base_model.targeted_module_names)
+    if not _are_names(settings.get("feedforward_modules")):
+        named["feedforward_modules"] = [name for name, layer in layers.items() if layer.is_feedforward]
+    for key, own in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
+        if not _are_names(list(settings.get(key) or ())):
+            values = {name: getattr(layer, own).get(active) for name, layer in layers.items() if hasattr(layer, own)}
+            named[key] = {name: value for name, value in values.items() if value not in (None, settings[own])}
+    return named
+
+
+def _are_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(NAME.fullmatch(each) for each in value))
+
+
+def _suffixes(name: str) -> Iterator[str]:
+    """A module's name and its ends: `"a.b.c"`, `"b.c"`, `"c"`."""
+    parts = name.split(".")
+    return (".".join(parts[start:]) for start in range(len(parts)))
+
+
+def _expected(adapted: PeftModel, adapter_name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights that PEFT would save of an adapter."""
+    from peft import get_peft_model_state_dict
+
+    # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub.
+    with warnings.catch_warnings(action="ignore"):  # on how to save, as if it were to be saved
+        weights = get_peft_model_state_dict(adapted, adapter_name=adapter_name, save_embedding_layers=False)
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
+def _shapes(folder: Path, label: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights in `folder`, by the file's header; all are numbers of 16 bits or more."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: part.get_dtype() for name, part in slices.items()}
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _unusable(label, first_line(error)[:200]) from error
+    for name, kind in kinds.items():
+        if kind not in ("F16", "BF16", "F32"):
+            raise _unusable(label, f"its weight {shown(name)} is of type {kind}")
+    return shapes
+
+
+def _check_weights(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise where the weights in `folder` are not the expected ones, or hold NaN or a number beyond `LARGEST`."""
+    from safetensors import safe_open
+
+    label, shapes = str(folder), _shapes(folder, str(folder))
+    if missing := _first(expected.keys() - shapes.keys()):
+        raise _unusable(label, f"it lacks the weight {shown(missing)} of this model")
+    # Among them weights of the base model, which PEFT would overwrite: what counts as unedited would be theirs.
+    if foreign := _first(shapes.keys() - expected.keys()):
+        raise _unusable(label, f"its weight {shown(foreign)} is none of an adapter on this model")
+    for name, shape in shapes.items():
+        if shape != expected[name]:
+            raise _unusable(label, f"its weight {shown(name)} is {shape}, and {expected[name]} on this model")
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        for name, shape in shapes.items():
+            largest = float(file.get_tensor(name).abs().max()) if math.prod(shape) else 0.0
+            if not largest <= LARGEST:  # NaN is no more and no less than any number
+                raise _unusable(label, f"its weight {shown(name)} holds {largest}")
+
+
+def _first(names: Iterable[str]) -> str | None:
+    return min(names, default=None)
+
+
+def _unusable(label: str, problem: str) -> EditError:
+    return EditError(f"adapter {label!r} cannot be loaded: {problem}; {REMEDY}, or give the base it is for")
