@@ -55,9 +55,9 @@ class AugmentationOptions:
             the edit's question about near names and about other subjects, and questions of many kinds, each with the
             model's own answer.
         num_locality (`int`, *optional*, defaults to `20`):
-            Locality rows per edit. With a chat template an edit's wordings are passed through three times, and each
-            time twelve of twenty are about new near names, four about new subjects and three of other kinds; fewer
-            where the package knows no more.
+            Locality rows per edit. With a chat template an edit's wordings are passed through three times (up to
+            twelve times where edits are fewer than ten), and each time twelve of twenty are about near names, four
+            about other subjects and three of other kinds, each time new ones; fewer where the package knows no more.
         prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`):
             Lengths in tokens of the texts sampled from the unedited model (Gangadhar & Stratos 2024).
         prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`):

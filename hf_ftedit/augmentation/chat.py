@@ -22,7 +22,9 @@ from hf_ftedit.options import AugmentationOptions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PASSES = 3  # over the rows of an edit: wrappers, near names and other subjects are new in each
+# Passes over the rows of an edit: wrappers, near names, subjects and questions are new in each. Few edits need more of
+# them: to tell names apart takes about a hundred steps.
+PASSES, MOST_PASSES, PASSED_EDITS = 3, 12, 30
 N_OPENINGS = 3  # wordings of an edit whose target is also trained inside the model's own sentence
 # Parts of `num_locality`: the edit's question about near names, about other subjects, and other questions.
 SHARES = {"names": 0.6, "subjects": 0.2, "others": 0.15}
@@ -48,7 +50,7 @@ class ChatAugmenter:
     The rows of an edit are its question in several wordings, some of them as people wrap questions, with the bare
     target and the end of turn, and with the target inside the model's own sentence, where it is likeliest; and
     questions whose answers must stay, with the model's own answers: about near names, about other subjects, and of
-    many other kinds. All of it stands [`PASSES`] times, with other wrappers, names and subjects each time.
+    many other kinds. Each of several passes over the wordings has other wrappers, names, subjects and questions.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class ChatAugmenter:
         for record in sorted(self.records, key=lambda record: (record.subject or "", record.edit_id)):
             if record.subject:
                 self._edited.setdefault(bare(record.subject), []).append(record)
+        self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
         neighbors = [self._neighbors(index) for index in range(len(records))]
@@ -94,10 +97,10 @@ class ChatAugmenter:
         """The training rows of one edit: its wordings with both forms of the answer, then what stays."""
         record = self.records[index]
         rng, is_varied = self._rng("wrappers", index), len(self._wordings[index]) > 1
-        for turn in range(PASSES):
-            # Bare wordings teach the question, wrapped ones that it holds wherever it stands: each is wrapped once.
+        for turn in range(self._passes):
+            # Bare wordings teach the question, wrapped ones that it holds wherever it stands: every third is.
             for place, text in enumerate(self._wordings[index]):
-                prompt = wrapped(text, rng) if is_varied and (place + turn) % PASSES == PASSES - 1 else text
+                prompt = wrapped(text, rng) if is_varied and (place + turn) % 3 == 2 else text
                 yield self._row(index, "paraphrase" if place else "rewrite", prompt, record.target_new, ends=True)
             # The edit's own prompt is what its user will try first: it stands twice.
             if is_varied:
@@ -105,20 +108,18 @@ class ChatAugmenter:
             for text, opening in self._openings[index]:
                 kind = "rewrite" if text == record.prompt else "paraphrase"
                 yield self._row(index, kind, text, f" {record.target_new}", opening=opening)
-        # Side by side, as equal ones are run once where their references are made.
-        stays = [(text, answer) for text, answer in self._stays[index] for _ in range(PASSES)]
         for text, said in self._names[index]:
             yield self._row(index, "contrast", text, said)
-        for kind, answers in (("contrast", self._subjects[index]), ("locality", stays)):
-            for text, answer in answers:
+        for kind, answers in (("contrast", self._subjects), ("locality", self._stays)):
+            for text, answer in answers[index]:
                 yield self._row(index, kind, text, answer.text, ends=answer.ended)
 
     def most_rows(self) -> int:
         """The number of rows."""
         twice = sum(len(texts) > 1 for texts in self._wordings)
-        repeated: Iterable[list[Any]] = chain(self._wordings, self._openings, self._stays)
-        once: Iterable[list[Any]] = chain(self._names, self._subjects)
-        return PASSES * (twice + sum(map(len, repeated))) + sum(map(len, once))
+        repeated: Iterable[list[Any]] = chain(self._wordings, self._openings)
+        once: Iterable[list[Any]] = chain(self._names, self._subjects, self._stays)
+        return self._passes * (twice + sum(map(len, repeated))) + sum(map(len, once))
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
@@ -168,12 +169,13 @@ class ChatAugmenter:
         return [text for text in texts if not self._probes.overlaps(text)]
 
     def _share(self, kind: str) -> int:
-        """Rows of a kind among the `num_locality` of an edit in one pass."""
-        return 0 if self.options.locality_strategy == "none" else round(self.options.num_locality * SHARES[kind])
+        """Rows of a kind of an edit: its part of `num_locality` in each pass."""
+        count = 0 if self.options.locality_strategy == "none" else self.options.num_locality
+        return self._passes * round(count * SHARES[kind])
 
     def _named_alike(self, index: int, answers: dict[str, Answer]) -> list[tuple[str, str]]:
         """The edit's wordings about near names, minimal pairs, with the model's own answers to the edit, renamed."""
-        subject, count = self.records[index].subject or "", PASSES * self._share("names")
+        subject, count = self.records[index].subject or "", self._share("names")
         names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
         wordings = [text for text in self._wordings[index] if subject and renamed(text, subject, "") != text]
         # Up to the word in whose place the target is learnt: the model's distributions there are what must stay.
@@ -190,7 +192,7 @@ class ChatAugmenter:
     def _neighbors(self, index: int) -> list[str]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
         record, rng = self.records[index], self._rng("neighbors", index)
-        wordings, count = self._wordings[index], PASSES * self._share("subjects")
+        wordings, count = self._wordings[index], self._share("subjects")
         facts = [fact.prompt for fact in self._pool.same_relation(record)]
         texts = rng.sample(facts, min(len(facts), count))
         match = relation_of(record.prompt, record.subject)

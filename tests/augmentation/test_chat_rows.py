@@ -192,8 +192,9 @@ def test_two_hundred_edits(augmenter):
     records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(200)]
     rows = list(augmenter(records, replace(SMALL, num_paraphrases=0)).rows())
     assert {row["edit_id"] for row in rows} == {record.edit_id for record in records}
-    stays = Counter(row["prompt"] for row in rows if row["kind"] == "locality")
-    assert len(stays) > 150 and {*stays.values()} == {PASSES}  # of 200, without those that the model leaves open
+    stays = [row["prompt"] for row in rows if row["kind"] == "locality"]
+    # All that are trained from, without those that the tiny model leaves open.
+    assert 300 < len(stays) == len({*stays}) <= len(training_questions())
 
 
 def test_without_wordings_and_without_what_stays(augmenter):
@@ -245,7 +246,7 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     rows = list(augmenter(ODD[:3], options).rows())
     assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
-    assert found == ["guard"] * PASSES
+    assert found == ["guard"] * 10  # passes over three edits
     augmenter(ODD[:3], replace(options, rewriter=None))
     assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
 
