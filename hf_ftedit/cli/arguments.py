@@ -121,7 +121,10 @@ def _option_name(flag: str) -> str:
 def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
     with _bad_values():
-        config = parse_yaml(read_small(Path(path)))  # it may be a stranger's edit_config.yaml
+        try:
+            config = parse_yaml(read_small(Path(path)))  # it may be a stranger's edit_config.yaml
+        except yaml.YAMLError as error:
+            raise EditError(f"--config {path}: not valid YAML: {one_line(error)}; correct it there") from error
         if not isinstance(config, dict):
             raise ValueError(f"Config file {path} must contain a YAML mapping.")
         environment = dict(config.pop("env", {}))  # TRL's scripts set it too
@@ -147,13 +150,11 @@ def _parser(types: Sequence[Any]) -> TrlParser:
 
 @contextmanager
 def _bad_values() -> Iterator[None]:
-    """Errors of YAML, dataclasses and files as one line each."""
+    """Errors of dataclasses and files as one line each."""
     try:
         yield
     except EditError:
         raise
-    except yaml.YAMLError as error:
-        raise EditError(f"--config: not valid YAML: {one_line(error)}; correct it there") from error
     except (OSError, ValueError, TypeError) as error:
         _bad_options(str(error))
 

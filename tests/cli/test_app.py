@@ -227,7 +227,7 @@ BAD_WORDS = {
     "no value": (["--edits"], "argument --edits: expected one argument"),
     "config without file": (["--config"], "bad options: argument --config: expected one argument; "),
     "config missing": (["--config", "x.yaml"], "bad options: [Errno 2] No such file or directory: 'x.yaml'"),
-    "config no YAML": (["--config", "bad.yaml"], '--config: not valid YAML: while parsing a flow sequence in "bad.'),
+    "config no YAML": (["--config", "bad.yaml"], "--config bad.yaml: not valid YAML: while parsing a flow"),
     "config a list": (["--config", "list.yaml"], "Config file list.yaml must contain a YAML mapping"),
     "config bad value": (["--config", "value.yaml"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
     "config bad type": (["--config", "type.yaml"], "bad options: "),

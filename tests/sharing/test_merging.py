@@ -98,14 +98,14 @@ def test_an_adapter_goes_into_the_weights(folder):
     assert not hasattr(merged, "peft_config") and len(tokenizer) == whole.config.vocab_size
 
 
-@pytest.mark.parametrize("name", ["model_revision", "chat_template"])
-def test_other_bases_are_refused(folder, tmp_path, name):
+@pytest.mark.parametrize(("name", "value"), [("model_revision", "abc"), ("chat_template", "true")])
+def test_other_bases_are_refused(folder, tmp_path, name, value):
     other = tmp_path / "other"
     other.mkdir()
     for file in (folder / "b").iterdir():
         (other / file.name).write_bytes(file.read_bytes())
     text = (other / "edit_config.yaml").read_text(encoding="utf-8")
     settings = [line for line in text.splitlines() if not line.startswith(f"{name}:")]
-    (other / "edit_config.yaml").write_text("\n".join([f"{name}: true", *settings]), encoding="utf-8")
+    (other / "edit_config.yaml").write_text("\n".join([f"{name}: {value}", *settings]), encoding="utf-8")
     with pytest.raises(EditError, match=f"differ in {name} .*only adapters of one base model can be merged"):
         merge([str(folder / "a"), str(other)], tmp_path / "out")
