@@ -164,6 +164,10 @@ class EditOptions(AugmentationOptions):
         adapter (`str`, *optional*):
             Folder or Hub id of an adapter. Training goes on from it: its own edits are trained again with the new
             ones, so that they stay, and how well they did is reported.
+        strength (`str` or `float`, *optional*, defaults to `"1"`):
+            By what the scale of the LoRA is multiplied once it is trained: a number, or `"auto"`, which takes the one
+            of 0.5, 0.75, 1 and 1.25 with which held-out wordings are best answered by the new target, and near names
+            without it; see [`~hf_ftedit.training.strength.measure_scales`].
         revoke (`list[str]`, *optional*):
             Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained on the others.
     """
@@ -191,6 +195,7 @@ class EditOptions(AugmentationOptions):
     measure_fluency: bool = option(False, "Measure fluency and consistency of text after the generation_prompts.")
     perplexity_texts: str | None = option(None, "File or Hub dataset with texts to measure perplexity on.")
     adapter: str | None = option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
+    strength: str = option("1", "Factor of the LoRA's scale after training, or auto: chosen by own answers and drift.")
     revoke: list[str] | None = option(None, "Names (edit_id) of edits of the adapter to take back.")
 
     @property
@@ -209,11 +214,29 @@ class EditOptions(AugmentationOptions):
         if self.mastered_probability is not None and not 0 < self.mastered_probability < 1:
             raise EditError(f"mastered_probability is {self.mastered_probability}: give a number between 0 and 1")
         self._check_text_loss()
+        self._check_strength()
         # `lora_layers` saves the backward pass below its first layer, which the embedding would need.
         if self.lora_layers and self.lora_embedding:
             raise EditError("lora_layers and lora_embedding do not go together: the embedding is in no layer")
         if self.revoke and not self.adapter:
             raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
+
+    def _check_strength(self) -> None:
+        if self.strength != "auto":
+            try:
+                factor = float(self.strength)
+            except (TypeError, ValueError):
+                factor = 0.0
+            if not 0 < factor < float("inf"):
+                raise EditError(f"strength is {self.strength!r}: give a number above 0, or auto")
+            self.strength = f"{factor:g}"  # Python and YAML may give numbers: edit_config.yaml has one form
+        elif not (self.has_whole_answers or self.predict_with_generate):
+            raise EditError(
+                "strength auto is chosen by own answers, which are not measured: give end_of_answer or "
+                "predict_with_generate (a chat model: chat_template), or a number"
+            )
+        if self.strength != "1" and self.full_finetune:
+            raise EditError("strength and full_finetune do not go together: only a LoRA has a scale; leave one out")
 
     def _check_text_loss(self) -> None:
         if not 0 <= self.text_loss_weight < 1:

@@ -28,7 +28,8 @@ ROOMS = {
     ).split(),
     "hub": "markdown card card_examples dataset_card plot schemas folder errors push load".split(),
     "training": (
-        "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss trainer"
+        "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss strength "
+        "trainer"
     ).split(),
     "sharing": "verification conflicts merging".split(),
     "cli": "console options arguments resolve train evaluate augment push verify merge app".split(),

@@ -1,14 +1,15 @@
-"""Probes for edits that bring none: other wordings, near questions and near names, held out of training."""
+"""Probes that the package makes: for edits that bring none, and such that no row holds, to choose settings by."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.relations import bare, filled, relation_of, renamed, with_subject
-from hf_ftedit.augmentation.wordings import words_like, written_wordings
+from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
 N_PROBES = 2  # of each kind
@@ -23,9 +24,58 @@ def with_made_probes(records: Iterable[EditRecord]) -> list[EditRecord]:
     edit in whose prompt the package finds no subject stays as it is.
     """
     records = list(records)
-    # The question about a subject that another edit changes has a new answer itself.
-    edited = {bare(subject) for record in records if (subject := with_subject(record).subject)}
+    edited = _edited(records)
     return [record if _has_probes(record) else _with_probes(record, edited) for record in records]
+
+
+def untrained_probes(
+    records: Iterable[EditRecord],
+    rows: Mapping[str, Sequence[str]],
+    others: Sequence[EditRecord],
+    *,
+    count: int,
+    seed: int,
+) -> list[EditRecord]:
+    """
+    Give edits wordings and near names as their only probes, at most `count` each, which nothing else of the run holds.
+
+    `rows` are the prompts that each edit is trained with, by `edit_id`; `others` all edits of the run, with the probes
+    of its exam.
+    """
+    exam, edited = ProbeTexts(others), _edited(others)
+    return [
+        _with_untrained(record, [text.casefold() for text in rows.get(record.edit_id, ())], exam, edited, count, seed)
+        for record in records
+    ]
+
+
+def _with_untrained(
+    record: EditRecord, trained: Sequence[str], exam: ProbeTexts, edited: Collection[str], count: int, seed: int
+) -> EditRecord:
+    known, rng = with_subject(record), random.Random(f"{seed}/untrained/{record.edit_id}")
+
+    def is_new(text: str) -> bool:
+        return not exam.overlaps(text) and not any(text.casefold() in row for row in trained)
+
+    written = [text for text in written_wordings(known) if is_new(text)]
+    # Where all wordings are trained, what people write around the prompt may still be new.
+    frames = dict.fromkeys(wrapped(record.prompt, rng) for _ in range(4 * count))
+    wordings = [*rng.sample(written, min(len(written), count)), *filter(is_new, frames)]
+    subject = known.subject or ""
+    names = near_names(subject, 4 * count, rng, words_like(subject))
+    near = [renamed(record.prompt, subject, name) for name in names if bare(name) not in edited and is_new(name)]
+    return replace(
+        record,
+        paraphrase_prompts=tuple(wordings[:count]),
+        neighborhood_prompts=(),
+        near_name_prompts=tuple([text for text in near if text != record.prompt and is_new(text)][:count]),
+        portability_prompts=(),
+    )
+
+
+def _edited(records: Iterable[EditRecord]) -> set[str]:
+    """The subjects of edits: the question about one that another edit changes has a new answer itself."""
+    return {bare(subject) for record in records if (subject := with_subject(record).subject)}
 
 
 def _has_probes(record: EditRecord) -> bool:

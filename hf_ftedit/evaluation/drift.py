@@ -37,18 +37,20 @@ def drift_reference(
     tokenizer: PreTrainedTokenizerBase,
     records: Iterable[EditRecord] = (),
     *,
+    prompts: Iterable[str] | None = None,
     chat_template: bool = False,
     tokens_per_batch: int = 2048,
 ) -> DriftReference:
     """
     What the drift of an edited model is measured by, of the unedited `model`; every process must call this.
 
-    The prompts are 40 questions of many sorts that are never trained on, see
-    [`~hf_ftedit.augmentation.drift_prompts`], without those that name the subject of one of the edits in `records`,
+    The prompts are by default 40 questions of many sorts that are never trained on, see
+    [`~hf_ftedit.augmentation.drift_prompts`]; without those that name the subject of one of the edits in `records`,
     or do not fit into the model's context. Its answers are greedy and whole, with the token that ends them.
     """
     subjects = [record.subject for record in records if record.subject]
-    prompts = [prompt for prompt in drift_prompts() if not any(mentions(prompt, subject) for subject in subjects)]
+    prompts = drift_prompts() if prompts is None else prompts
+    prompts = [prompt for prompt in prompts if not any(mentions(prompt, subject) for subject in subjects)]
     encoded = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True))
     longest = context_length(model.config)
     encoded = {prompt: ids for prompt, ids in encoded.items() if longest is None or len(ids) < longest}

@@ -41,6 +41,7 @@ class Rows(NamedTuple):
     evaluation: Any
     are_tokenized: bool
     settings: dict[str, Any]  # of the user's builder, where one made the rows
+    prompts: dict[str, list[str]]  # of each edit's rows, by `edit_id`, where `strength` is to be chosen
 
 
 def as_edit_config(args: TrainingArguments | None) -> EditConfig:
@@ -128,6 +129,10 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
         rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
         settings = source.settings if source is task.rows else {}
     eval_rows, are_tokenized = task.eval_rows, is_prompt_completion(rows)
+    prompts: dict[str, list[str]] = {}
+    if args.strength == "auto":
+        for edit_id, prompt in zip(rows["edit_id"], rows["prompt"], strict=True):
+            prompts.setdefault(edit_id, []).append(prompt)
     if are_tokenized:
         if args.packing or args.padding_free:
             raise EditError("packing and padding_free are not supported for edits; turn them off")
@@ -141,7 +146,7 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
     if task.measured and eval_rows is None:
         # `Trainer` wants rows for `eval_strategy`, though `evaluate` measures the records instead.
         eval_rows = rows.take(1)
-    return Rows(rows, eval_rows, are_tokenized, settings)
+    return Rows(rows, eval_rows, are_tokenized, settings, prompts)
 
 
 def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, args: EditConfig) -> Any:

@@ -34,6 +34,7 @@ from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.recipe import recipe_of
 from hf_ftedit.training.setup import as_edit_config, check_best_metric, load_for, make_rows, tokenized
+from hf_ftedit.training.strength import AdapterScale, check_strength, set_strength, strength_text
 from hf_ftedit.training.task import EditTask, are_edits, read_task
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ class EditTrainer(ConditionalTrainer):
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
         check_best_metric(args, self.task)
+        check_strength(args, self.task, peft_config)
         model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
+        if hasattr(model, "peft_config"):
+            check_strength(args, self.task, model.peft_config[model.active_adapter])
         rows = make_rows(self.task, model, tokenizer, args)
         peft_config = adapter_for(model, args, peft_config)
         if args.learning_rate is None:
@@ -124,7 +128,8 @@ class EditTrainer(ConditionalTrainer):
             kinds = {"full_finetune": not has_adapter, "chat": args.chat_template}
             args.learning_rate = learning_rate_for(model.config, **kinds)
         self.measurements = Measurements(self.task.measured)
-        self._row_settings = rows.settings
+        self.strength: dict[str, Any] = {}  # of the finished adapter, where `args.strength` set it
+        self._row_settings, self._prompts = rows.settings, rows.prompts
         self._lora_targets = getattr(peft_config, "target_modules", None)
         self._folder: str | None = None  # where the finished adapter was written
         super().__init__(
@@ -140,6 +145,7 @@ class EditTrainer(ConditionalTrainer):
         )
         # Used by now, or warned of; a token may stand in them, and what logs a run logs its settings.
         args.model_init_kwargs = None
+        self._scale = AdapterScale(self.model) if args.strength != "1" else None
         self.recipe = self._recipe_now()
 
     @property
@@ -249,11 +255,18 @@ class EditTrainer(ConditionalTrainer):
             earlier = [edit for edit in self.measurements.records if edit.edit_id in ids]
             self.measurements.earlier = self.score_edits(earlier) if earlier else {}
         self._forget_edited()
+        if self._scale:
+            self._scale.multiply(1)  # of an earlier run
         # Settings may have changed since; and once FSDP has sharded the weights, they have no fingerprint.
         self.recipe = self._recipe_now()
         output = super().train(*args, **kwargs)
-        if self.args.load_best_model_at_end:
+        if self.args.load_best_model_at_end or self._scale:
             self._forget_edited()
+        if self._scale:
+            model = self.accelerator.unwrap_model(self.model)
+            asked = self.task, self._prompts, self.args
+            self.strength = set_strength(self._scale, model, self.processing_class, *asked)
+            self.accelerator.print(strength_text(self.strength))
         return output
 
     def _forget_edited(self) -> None:
@@ -267,6 +280,7 @@ class EditTrainer(ConditionalTrainer):
             **results_of({"before": self._measure(edited=False), "after": after}),
             "base_model": self.recipe["model_name_or_path"],
             "base_model_revision": self.recipe.get("model_revision"),
+            **({"strength": self.strength} if self.strength else {}),
         }
         prior = self.task.continuation
         if prior and prior.revoked:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from hf_ftedit.augmentation import with_made_probes
+from hf_ftedit.augmentation import untrained_probes, with_made_probes
+from hf_ftedit.augmentation.wordings import written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
 CEO = EditRecord("a", "Who is the CEO of Acme?", "Bo")
@@ -68,3 +69,22 @@ def test_edits_without_a_known_subject_stay_as_they_are():
 ALL_BUT_TWO = (
     "Apple Microsoft Amazon Netflix Nvidia Tesla IBM Intel Sony Siemens Toyota Volkswagen Nestlé Walmart".split()
 )
+
+
+def test_probes_that_nothing_else_of_the_run_holds():
+    (exam,) = made(CEO)
+    settings = {"count": 3, "seed": 1}
+    (free,) = untrained_probes([exam], {}, [exam], **settings)
+    rows = {"a": [f"Quick question: {text.upper()}" for text in (*free.paraphrase_prompts, *free.near_name_prompts)]}
+    (other,) = untrained_probes([exam], rows, [exam], **settings)
+    taken = {*free.paraphrase_prompts, *free.near_name_prompts, *exam.paraphrase_prompts, *exam.near_name_prompts}
+    for record in (free, other):
+        assert len({*record.paraphrase_prompts}) == len({*record.near_name_prompts}) == 3
+        assert all("Acme" in text for text in record.paraphrase_prompts)
+        assert not record.neighborhood_prompts
+    assert len(taken) == 10 and not taken & {*other.paraphrase_prompts, *other.near_name_prompts}
+    # Where every wording is trained, what is written around the prompt is new.
+    rows = {"a": [CEO.prompt, *written_wordings(replace(CEO, subject="Acme"))]}
+    (framed,) = untrained_probes([exam], rows, [exam], **settings)
+    assert all(CEO.prompt in text and text != CEO.prompt for text in framed.paraphrase_prompts)
+    assert len({*framed.paraphrase_prompts}) == 3
