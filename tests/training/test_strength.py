@@ -15,7 +15,8 @@ from tiny_edits import EDITS, config, editor, lora
 
 from hf_ftedit import EditError, EditOptions, merge
 from hf_ftedit.cli import main
-from hf_ftedit.models.loading import load_adapter, load_model
+from hf_ftedit.models.adapters import load_adapter
+from hf_ftedit.models.loading import load_model
 from hf_ftedit.training import strength
 from hf_ftedit.training.strength import SCALES, ScaleScores, best_scale
 
