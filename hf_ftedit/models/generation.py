@@ -146,25 +146,14 @@ def greedy_answers(
 
 
 def first_sentences(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int = WHOLE_ANSWER_TOKENS,
-    chat_template: bool = False,
-    tokens_per_batch: int = 2048,
-    desc: str = "Answering",
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **settings: Any
 ) -> list[Answer]:
-    """Generate answers as [`greedy_answers`] does; `ended` are those that stop by themselves with that sentence."""
-    ends = _ends(model, tokenizer, chat_template)
+    """
+    Generate answers as [`greedy_answers`] does; `ended` are those that stop by themselves with that sentence.
 
-    def answer(batch: list[Prompt]) -> list[Answer]:
-        over = StoppingCriteriaList([_SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))])
-        settings = {"do_sample": False, "eos_token_id": sorted(ends) or None, "stopping_criteria": over}
-        return [_first(tokenizer, row, ends) for row in generated_tokens(model, tokenizer, batch, **settings)]
-
-    tasks = _tasks(model, tokenizer, prompts, max_new_tokens, chat_template)
-    return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
+    `settings` are those of [`whole_answers`].
+    """
+    return whole_answers(model, tokenizer, prompts, sentences=True, **settings)
 
 
 def whole_answers(
@@ -174,15 +163,23 @@ def whole_answers(
     *,
     max_new_tokens: int = WHOLE_ANSWER_TOKENS,
     chat_template: bool = False,
+    sentences: bool = False,
     tokens_per_batch: int = 2048,
     desc: str = "Answering",
 ) -> list[Answer]:
-    """Generate greedy answers up to the end of the turn or sequence; every process must call this, and all get all."""
-    ends = _ends(model, tokenizer, chat_template)
+    """
+    Generate greedy answers up to the end of the turn or sequence; every process must call this, and all get all.
+
+    With `sentences` they stop at the first sentence or line end, as those of [`first_sentences`] do.
+    """
+    ends, read = _ends(model, tokenizer, chat_template), _first if sentences else _whole
 
     def answer(batch: list[Prompt]) -> list[Answer]:
-        settings = {"do_sample": False, "eos_token_id": sorted(ends) or None}
-        return [_whole(tokenizer, row, ends) for row in generated_tokens(model, tokenizer, batch, **settings)]
+        settings: dict[str, Any] = {"do_sample": False, "eos_token_id": sorted(ends) or None}
+        if sentences:
+            over = _SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))
+            settings["stopping_criteria"] = StoppingCriteriaList([over])
+        return [read(tokenizer, row, ends) for row in generated_tokens(model, tokenizer, batch, **settings)]
 
     tasks = _tasks(model, tokenizer, prompts, max_new_tokens, chat_template)
     return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
