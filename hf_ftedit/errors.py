@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 
-from hf_ftedit.text import visible
+from hf_ftedit.text import masked, visible
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
+NO_MEMORY = (
+    "the memory does not suffice; lower --per_device_train_batch_size or --eval_tokens_per_batch, load the model in 4 "
+    "bits (--load_in_4bit) or in bfloat16 (--dtype bfloat16), or use a machine with more memory"
+)
+_NO_MEMORY = re.compile("out of memory|can(no|')t allocate memory|unable to allocate", re.IGNORECASE)
 
 
 class EditError(ValueError):
@@ -15,7 +21,7 @@ class EditError(ValueError):
 
     def __init__(self, message: str) -> None:
         # Names and values in it may be a stranger's, and reach a terminal.
-        super().__init__(" ".join(visible(message).splitlines()))
+        super().__init__(" ".join(visible(masked(message)).splitlines()))
 
 
 def shown(value: object) -> str:
@@ -34,3 +40,8 @@ def first_line(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """All that `error` says, with a space for each run of white space; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell an error of too little memory, of Python, the system, PyTorch or CUDA."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))

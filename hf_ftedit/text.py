@@ -1,19 +1,41 @@
-"""Text of strangers as it is: characters that cannot be seen, or that steer a terminal, are named."""
+"""Text as it may be shown: what cannot be seen, or would steer a terminal, is named; what looks secret is masked."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories: controls, formats, half and private characters
 # Letters, marks and tags without a shape, in which a text could hide another one.
 SHAPELESS = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
-VISIBLE = "\n\t\u200c\u200d\ufe0f"  # of the above: line ends, and the joiners and selector of the next two lines
-LOOSE_SELECTOR = re.compile("(?<=[\ufe0f])\ufe0f")  # one makes an emoji of a sign; more of them say something else
-# Joiners shape Persian words and emoji; elsewhere nobody sees them.
-LOOSE_JOINER = re.compile("(?<![^\0-\u02ff\u2000-\u206f])[\u200c\u200d]|[\u200c\u200d](?![^\0-\u02ff\u2000-\u206f])")
+VISIBLE = "\n\t\u200c\u200d\ufe0f"  # of the above: line ends, and the joiners and selector of the next lines
+_EMOJI = "\u203c-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+# One makes an emoji of a sign, or of a digit before a keycap; elsewhere it says something that nobody sees.
+LOOSE_SELECTOR = re.compile(f"(?<![\xa9\xae{_EMOJI}])(?<![#*0-9](?=\ufe0f\u20e3))\ufe0f")
+# Joiners shape emoji, and Arabic, Indic and related letters; elsewhere nobody sees them.
+_JOINED = f"{_EMOJI}\ufe0f\u0600-\u109f\u1780-\u18af\u1a00-\u1cff\ua800-\uabff\ufb50-\ufdff\ufe70-\ufefc"
+LOOSE_JOINER = re.compile(f"(?<![{_JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}])")
+
+MASK = "***"
+# Names of what is secret. Of a tokenizer's tokens, scores of tokens and keys of a mapping nothing is.
+_SECRET = (
+    r"(?:(?<!(?:eos|pad|bos|unk|cls|sep)_)token(?![\w-])|(?:(?<![a-z])|api|access|auth|private)key(?![\w-])"
+    r"|secret|passw(?:or)?d)"
+)
+_SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
+_NAME = rf"[\w-]{{0,60}}{_SECRET}[\w-]{{0,60}}"  # bounds keep the time linear in the length of a hostile text
+_SECRETS = re.compile(
+    r"(?-i:(?<![A-Za-z])(hf_(?!ftedit(?![A-Za-z0-9]))(?:oauth_|jwt_)?)[A-Za-z0-9]{6,}[\w-]*)"  # a token of the Hub
+    # user:password@host
+    r"|(://)[^\s/@]{1,300}(?=@)|(?<![^\s'\"(=])[^\s/:@'\"(=]{1,100}:[^\s/@'\"]{1,300}(?=@\w)"
+    # A name, and the value behind it: of an option, in YAML, in JSON, in Python.
+    rf"|(?<![\w-])({_NAME}['\"]?\s*=\s*|--{_NAME}\s+(?!-)|(?!-){_NAME}['\"]?\s*:\s+)"
+    r"(?!None\b|null\b)(?:'[^']{0,300}'|\"[^\"]{0,300}\"|[^\s'\",;}\])]+)",
+    re.IGNORECASE,
+)
 
 
 def visible(text: str) -> str:
@@ -21,6 +43,23 @@ def visible(text: str) -> str:
     # Joiners come last: whether one is loose depends on what the steps before left beside it.
     text = "".join(_name(char) if _is_hidden(char) else char for char in text)
     return LOOSE_JOINER.sub(lambda char: _name(char[0]), LOOSE_SELECTOR.sub(lambda char: _name(char[0]), text))
+
+
+def masked(text: str) -> str:
+    """`text` with `***` for what looks like a token or password: by its form, its address or the name before it."""
+    return _SECRETS.sub(lambda secret: "".join(filter(None, secret.groups())) + MASK, text)
+
+
+def without_secrets(value: Any) -> Any:
+    """Settings, one inside another, with `***` for the text of those with a secret's name, and [`masked`] text."""
+    if isinstance(value, dict):
+        return {
+            name: MASK if isinstance(each, str) and _SECRET_NAME.search(str(name)) else without_secrets(each)
+            for name, each in value.items()
+        }
+    if type(value) in (list, tuple):
+        return type(value)(map(without_secrets, value))
+    return masked(value) if isinstance(value, str) else value
 
 
 def _is_hidden(char: str) -> bool:

@@ -6,13 +6,14 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
 from hf_ftedit.cli.arguments import help_text
-from hf_ftedit.cli.console import is_first_process, without_home
+from hf_ftedit.cli.console import is_first_process, screens, without_home
 from hf_ftedit.cli.options import OPTIONS
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import NO_MEMORY, EditError, is_out_of_memory
 from hf_ftedit.files import refusal_behind
 from hf_ftedit.text import visible
 from hf_ftedit.training import Stopped, stoppable
@@ -38,9 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run one verb with `argv`, the process's arguments by default; the exit code.
 
-    It is 1 where `verify` finds a claim that does not hold; 2 for bad input or a full disk, with one line on standard
-    error that says what to do; 130 or 143 after Ctrl-C or SIGTERM; else 0.
+    It is 1 where `verify` finds a claim that does not hold; 2 for bad input, a full disk or too little memory, with
+    one line on standard error that says what to do; 70 for a fault of ours, with its traceback; 130 or 143 after
+    Ctrl-C or SIGTERM; 141 where the reader of standard output went away, which stops nothing; else 0.
     """
+    with screens() as out:
+        code = _run(argv)
+    if code or out.error is None:
+        return code
+    if isinstance(out.error, BrokenPipeError):
+        return 141
+    return _exit_with(f"standard output: {out.error}; free some space, or write it elsewhere", 2)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     verb, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         if verb in ("-h", "--help"):
@@ -65,8 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _exit_with(f"{stopped}{go_on}", stopped.exit_code)
     # One place for all that a file system refuses: a check before each write would still miss a disk that fills up.
     except Exception as error:
+        if is_out_of_memory(error):
+            return _exit_with(NO_MEMORY, 2)
         if (refusal := refusal_behind(error)) is None:
-            raise
+            print(visible(traceback.format_exc()), end="", file=sys.stderr)
+            return 70
         name = refusal.filename or "a file of the run"
         return _exit_with(f"{name}: {refusal.strerror}; free some space, give another folder, or mend permissions", 2)
     return 0

@@ -71,6 +71,8 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
         # SUPPRESS: without the word, the option of the same name keeps its value.
         parser.add_argument(name, nargs=count, default=argparse.SUPPRESS)
     values, rest = parser.parse_known_args(flags)
+    if empty := [name for name, value in vars(values).items() if isinstance(value, str) and not value.strip()]:
+        raise EditError(f"--{empty[0]} is empty; give a value, or leave it out")
     if rest and not rest[0].startswith("-"):
         advice = f"give options as --name value, such as --edits {rest[0]}"
         raise EditError(f"unexpected {rest[0]!r}; {f'{verb} takes one folder or Hub id' if verb in WORDS else advice}")
@@ -164,5 +166,6 @@ def _bad_options(message: str) -> NoReturn:
 
 
 def _unknown_options(words: Sequence[str]) -> EditError:
-    names = [word for word in words if word.startswith("--")] or words
+    # Without values: what stands behind a name that was typed wrong may be a token.
+    names = [word.partition("=")[0] for word in words if word.startswith("--")] or words
     return EditError(f"unknown option {', '.join(names)}; hf-ftedit VERB --help lists those there are")

@@ -1,10 +1,78 @@
-"""Printing: by the first process only, and without the user's home folder."""
+"""Standard output and error that stop no run, and what is printed: by the first process, without the home folder."""
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from hf_ftedit.text import masked
+
+# What tables are drawn with, for a terminal that knows no box characters.
+PLAIN = str.maketrans({**dict.fromkeys("│┃", "|"), **dict.fromkeys("─━—", "-"), **dict.fromkeys("┏┓└┘├┤┡┩┬┴┳┼╇", "+")})
+
+
+class Screen:
+    """
+    A standard stream that raises nothing, since results count and not who reads them, and that masks secrets.
+
+    What an encoding lacks is written as an escape; `error` is what the system said when it took no more.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write `text`, or nothing where nobody takes it."""
+        shown, encoding = masked(text), self._stream.encoding or "utf-8"
+        try:
+            shown.encode(encoding)
+        except UnicodeEncodeError:
+            shown = shown.translate(PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+        with self._lasting():
+            self._stream.write(shown)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._lasting():
+            self._stream.flush()
+
+    @contextmanager
+    def _lasting(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # or the stream is closed
+            self.error = self.error or error
+            with suppress(OSError, ValueError):  # no file of the system, such as a notebook's
+                # What is buffered, and all that other libraries write, goes nowhere.
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+
+
+@contextmanager
+def screens() -> Iterator[Screen]:
+    """Context in which standard output, which it gives, and standard error are [`Screen`]s."""
+    # One that was closed would be the next file that is opened, and get what libraries in C print.
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    before = sys.stdout, sys.stderr
+    out, err = (Screen(stream or open(os.devnull, "w")) for stream in before)
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield out
+    finally:
+        out.flush()
+        err.flush()
+        sys.stdout, sys.stderr = before
 
 
 def is_first_process() -> bool:
@@ -15,7 +83,7 @@ def is_first_process() -> bool:
 
 def without_home(text: str) -> str:
     """`text` with `~` for the home folder, since output is posted in issues."""
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # "~" where there is none, as in a container without users
     return text.replace(home, "~") if len(home) > 1 else text
 
 

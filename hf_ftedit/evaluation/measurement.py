@@ -20,6 +20,7 @@ from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets, une
 from hf_ftedit.models import (
     Answer,
     context_length,
+    in_turn,
     is_unedited,
     load_config,
     load_model,
@@ -54,6 +55,7 @@ def load_checked(
     return load_model(name, config=config, **source, **kwargs), tokenizer
 
 
+@in_turn
 def predict(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -71,7 +73,8 @@ def predict(
     """
     Predictions of `model` for all probes of `records`: all that [`~hf_ftedit.score`] needs.
 
-    Each distinct (prompt, target) is computed once. Under `accelerate launch` every process must call this.
+    Each distinct (prompt, target) is computed once. Threads take turns with a model. Under `accelerate launch` every
+    process must call this.
 
     Args:
         model (`PreTrainedModel` or [`~peft.PeftModel`]):
@@ -262,6 +265,7 @@ class Measurement(NamedTuple):
     reference: DriftReference | None = None
 
 
+@in_turn
 def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -26,6 +26,7 @@ from .likelihood import score_rows as score_rows
 from .loading import EMBEDDED_NAME as EMBEDDED_NAME
 from .loading import asset as asset
 from .loading import gguf_source as gguf_source
+from .loading import in_turn as in_turn
 from .loading import is_unedited as is_unedited
 from .loading import keep_gradients as keep_gradients
 from .loading import load_config as load_config

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_ftedit.errors import EditError, first_line, shown
-from hf_ftedit.models.loading import weights_fingerprint
+from hf_ftedit.models.loading import base_model, weights_fingerprint
 from hf_ftedit.untrusted import (
     NAME,
     REMEDY,
@@ -166,7 +166,7 @@ def _config_for(model: Any, folder: str | Path) -> PeftConfig:
     from peft import IA3Config, LoraConfig
 
     settings = adapter_settings(folder)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     there = {suffix for name, _ in base.named_modules() for suffix in _suffixes(name)}
     # PEFT compares each name with each module: a million of them would take hours.
     for key in ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"):

@@ -15,6 +15,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from transformers.activations import NewGELUActivation
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.models.loading import turn
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,13 @@ def padded(rows: Sequence[list[int]], value: int, *, side: str = "right") -> tor
 
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
-    """Run `model` without gradients and dropout; its mode (train or eval) is restored afterwards."""
+    """Run `model` without gradients and dropout, in one thread; its mode (train or eval) is restored afterwards."""
+    with turn(model), _evaluating(model), torch.no_grad():
+        yield
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
     # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, of which
     # PyTorch has a fused kernel, equal to rounding: about an eighth of an evaluation on the CPU.
     unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]
@@ -40,8 +47,7 @@ def inference(model: Any) -> Iterator[None]:
     for module in unfused:
         module.forward = _fused_gelu  # type: ignore[method-assign]
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module in unfused:
             del module.forward

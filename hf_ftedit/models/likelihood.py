@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_ftedit.models.batching import gc_frozen, in_batches, inference, padded
+from hf_ftedit.models.loading import in_turn
 from hf_ftedit.models.logits import target_logits, tree_logits
 from hf_ftedit.models.prefix_tree import TokenTree, token_trees
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair, context_length, encode_pairs
@@ -37,6 +38,7 @@ class PairScores(NamedTuple):
     token_accuracy: np.ndarray
 
 
+@in_turn
 @gc_frozen()
 def score_pairs(
     model: PreTrainedModel,
@@ -57,7 +59,7 @@ def score_pairs(
     A prompt is run once for all of its targets, and so is whatever several prompts begin with: they are merged into
     token trees, see [`~hf_ftedit.models.prefix_tree.token_trees`]. A model that cannot read trees (recurrent, ALiBi,
     flash attention) gets each prompt with each target, in batches of similar length. A batch that does not fit into
-    memory is run again with half as many tokens.
+    memory is run again with half as many tokens. Threads take turns with a model.
 
     Args:
         model (`PreTrainedModel`):

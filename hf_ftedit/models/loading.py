@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import wraps
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import xxhash
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 EMBEDDED_NAME = "hf_ftedit/embedded"
 # Any other name is a path, and one that does not exist must not be looked for on the Hub.
@@ -215,8 +220,7 @@ def weights_fingerprint(model: Any) -> str | None:
 
 def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
     """Names and weights of the base model, without those of adapters and the names that PEFT puts around them."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for name, weight in model.named_parameters():
+    for name, weight in base_model(model).named_parameters():
         if not re.search(r"\.(lora_\w+|ia3_\w+|modules_to_save|trainable_tokens_\w+)\.", name):
             yield re.sub(r"\.(token_adapter|base_layer|original_module)\b", "", name), weight
 
@@ -235,9 +239,35 @@ def keep_gradients(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def unedited(model: Any) -> AbstractContextManager[Any]:
+_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # by base model
+
+
+def turn(model: Any) -> AbstractContextManager[Any]:
+    """Context in which no other thread runs `model`: its adapter is switched, and its head hooked, for all of them."""
+    return _locks.setdefault(base_model(model), threading.RLock())
+
+
+def in_turn(function: Function) -> Function:
+    """Decorate a function whose first argument is a model: threads take turns with it."""
+
+    @wraps(function)
+    def alone(model: Any, *args: Any, **kwargs: Any) -> Any:
+        with turn(model):
+            return function(model, *args, **kwargs)
+
+    return cast(Function, alone)
+
+
+def base_model(model: Any) -> Any:
+    """The model inside PEFT's wrapper, where there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def unedited(model: Any) -> Iterator[None]:
     """Switch off the adapter of `model` within the context; a model without one is unedited already."""
-    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    with turn(model), model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+        yield
 
 
 def is_unedited(model: Any) -> bool:

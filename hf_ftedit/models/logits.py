@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hf_ftedit.models.batching import padded
+from hf_ftedit.models.loading import base_model
 from hf_ftedit.models.prefix_tree import TokenTree, token_trees
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair
 
@@ -113,7 +114,7 @@ def _core(model: Any) -> Any:
     """The causal language model inside DDP, torch.compile and PEFT wrappers."""
     for name in ("module", "_orig_mod"):
         model = getattr(model, name, model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base_model(model)
 
 
 @lru_cache

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import get_int_from_env
@@ -12,6 +12,7 @@ from trl import ModelConfig, SFTConfig
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.options import OUTPUT_FOLDER, EditOptions, option
+from hf_ftedit.text import without_secrets
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -96,6 +97,17 @@ class EditConfig(EditOptions, SFTConfig):
             # Without `accelerate launch`, `Trainer` would wrap the model in `DataParallel`, which tears our batches.
             logger.warning("one of %d GPUs is used; to use all: accelerate launch -m hf_ftedit train", self.n_gpu)
             self._n_gpu = 1
+
+    # A token may stand in `model_init_kwargs` too; and a dataclass would show `hub_token`, which its parents hide.
+    def __repr__(self) -> str:
+        settings = without_secrets({field.name: getattr(self, field.name) for field in fields(self) if field.repr})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+
+    __str__ = __repr__
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, such as they are logged with a run: `***` stands for what is secret."""
+        return without_secrets(super().to_dict())
 
 
 @dataclass

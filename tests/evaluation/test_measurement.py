@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,8 @@ from hf_ftedit.evaluation.measurement import measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
 from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets
 from hf_ftedit.models.generation import first_sentence, first_sentences, whole_answers
-from hf_ftedit.models.loading import asset, load_model, load_tokenizer
+from hf_ftedit.models.likelihood import score_pairs
+from hf_ftedit.models.loading import asset, load_model, load_tokenizer, unedited
 from hf_ftedit.options import EditOptions
 
 CAPITAL = EditRecord(
@@ -445,10 +447,11 @@ def test_near_names_of_a_base_model_need_own_answers():
 
 
 def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():
+    model = torch.nn.Identity()
     with pytest.raises(EditError, match="edit 0 is no EditRecord but dict; read it with read_edits"):
-        measure(None, None, [{"prompt": "Rome is in", "target_new": "Peru"}], EditOptions())
+        measure(model, None, [{"prompt": "Rome is in", "target_new": "Peru"}], EditOptions())
     with pytest.raises(EditError, match="no edits to measure; give at least one"):
-        predict(None, None, [])
+        predict(model, None, [])
 
 
 def test_closed_records_ask_no_model():
@@ -501,3 +504,28 @@ def test_an_open_neighbor_is_checked_by_its_prompt():
     record = EditRecord("o", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("very " * 600 + "far"),))
     with pytest.raises(EditError, match="edit 'o', neighborhood probe"):
         check_lengths([record], bpe_tokenizer(), 512)
+
+
+def test_threads_take_turns_with_a_model():
+    tokenizer = bpe_tokenizer()
+    model = get_peft_model(tiny_model("gpt2", tokenizer), LoraConfig(init_lora_weights=False, target_modules=["c_fc"]))
+    prompts, targets = [TONGUE.prompt, BARE.prompt], ["French", "Peru"]
+
+    def edited():
+        return predict(model, tokenizer, [CAPITAL, TONGUE], generate=True)
+
+    def before():
+        with unedited(model):
+            return predict(model, tokenizer, [CAPITAL, TONGUE], generate=True)
+
+    work = [
+        edited,
+        before,
+        lambda: measure(model, tokenizer, [CAPITAL, TONGUE], EditOptions()).scores,
+        lambda: score_pairs(model, tokenizer, prompts, targets).logprob.tolist(),
+        lambda: score_pairs(model.get_base_model(), tokenizer, prompts, targets[::-1]).logprob.tolist(),
+    ]
+    expected = [each() for each in work]
+    assert expected[0] != expected[1]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda each: each(), work * 4)) == expected * 4
