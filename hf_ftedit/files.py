@@ -7,13 +7,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hf_ftedit.errors import EditError
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where no folder is locked
+    fcntl = None  # type: ignore[assignment]
+
 # Errors that a user mends, not a programmer: no space, no permission, a broken disk. A missing file is not among them.
-_REFUSALS = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "ENOTDIR"}
+_REFUSALS = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "ENOTDIR", "EEXIST"}
+_REFUSALS |= {"ELOOP"}
+claims = ExitStack()  # of this process; left where a verb ends
+_made: set[Path] = set()  # claimed folders that were not there before
 
 
 def require_empty(folder: str | Path) -> None:
@@ -25,16 +33,58 @@ def require_empty(folder: str | Path) -> None:
 
 
 def try_writing(folder: str | Path, size: int = 0) -> None:
-    """Raise the `OSError` that writing `size` bytes to `folder`, or to what it would be made in, meets."""
+    """Raise the `OSError` that making `folder`, where it is missing, and writing `size` bytes to it meets."""
     path = Path(folder).absolute()
-    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+    if not nearest.exists():
+        raise EditError(
+            f"output_dir {str(folder)!r}: {nearest.name!r} is a link to nothing; give another --output_dir"
+        )
     try:
-        # By trying, not by `os.access`: that says yes to root, whatever the file system says.
-        with tempfile.TemporaryFile(dir=nearest) as file:
-            file.write(bytes(size))
+        # By trying, not by `os.access`: that says yes to root, whatever the file system says. With the names that are
+        # to be made, in a folder of nobody: they may be too long.
+        with tempfile.TemporaryDirectory(dir=nearest) as place:
+            made = Path(place) / path.relative_to(nearest)
+            made.mkdir(parents=True, exist_ok=True)
+            (made / "file").write_bytes(bytes(size))
     except OSError as error:
         error.filename = str(folder)  # not the temporary file, of which nobody knows
         raise
+
+
+def claim(folder: str | Path) -> None:
+    """Hold `folder`, made where it is missing, until the [`claims`] of this process end; none may hold it already."""
+    claims.enter_context(_claimed(Path(folder).absolute()))
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if lock is not None:
+            _lock(lock, folder)
+        _made.update(missing[:1])
+        yield
+        _made.difference_update(missing)
+        for each in missing:
+            with suppress(OSError):  # something was written
+                each.rmdir()
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(file: int, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise EditError(
+            f"output_dir {str(folder)!r}: another run writes to it; wait for it, or give another --output_dir"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
 
 
 @contextmanager
@@ -68,14 +118,14 @@ def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
     """Context with a temporary folder whose files move to `folder`, where those `replaced` go, if it ends well."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Inside a folder that exists: its parent may be another file system, or not ours to write to.
-    place = folder if folder.is_dir() else folder.parent
+    # Inside a folder that was there: its parent may be another file system, or not ours to write to.
+    place = folder if folder.is_dir() and folder not in _made else folder.parent
     new = Path(tempfile.mkdtemp(prefix=moving_prefix(folder), dir=place))
     try:
         with writing(folder):
             yield new
             _open_to_others(new)
-            if not folder.exists():
+            if not folder.exists() or (folder in _made and not any(folder.iterdir())):
                 new.rename(folder)
                 return
             for name in set(replaced) - {file.name for file in new.iterdir()}:
@@ -88,7 +138,8 @@ def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
 
 def moving_prefix(folder: Path) -> str:
     """The beginning of the name of the temporary folder of `folder`; eight characters follow."""
-    return f".hf_ftedit-{folder.absolute().name}-"
+    name = folder.absolute().name.encode(errors="ignore")[:200].decode(errors="ignore")  # 255 bytes at most are one
+    return f".hf_ftedit-{name}-"
 
 
 def write_text(path: Path, text: str) -> None:

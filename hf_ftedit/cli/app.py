@@ -14,7 +14,7 @@ from hf_ftedit.cli.arguments import help_text
 from hf_ftedit.cli.console import is_first_process, screens, without_home
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import NO_MEMORY, EditError, is_out_of_memory
-from hf_ftedit.files import refusal_behind
+from hf_ftedit.files import claims, refusal_behind
 from hf_ftedit.text import visible
 from hf_ftedit.training import Stopped, stoppable
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     one line on standard error that says what to do; 70 for a fault of ours, with its traceback; 130 or 143 after
     Ctrl-C or SIGTERM; 141 where the reader of standard output went away, which stops nothing; else 0.
     """
-    with screens() as out:
+    with screens() as out, claims:
         code = _run(argv)
     if code or out.error is None:
         return code
@@ -83,7 +83,8 @@ def _run(argv: Sequence[str] | None) -> int:
             print(visible(traceback.format_exc()), end="", file=sys.stderr)
             return 70
         name = refusal.filename or "a file of the run"
-        return _exit_with(f"{name}: {refusal.strerror}; free some space, give another folder, or mend permissions", 2)
+        remedy = "free some space, give another folder (HF_HOME for caches, TMPDIR), or mend permissions"
+        return _exit_with(f"{name}: {refusal.strerror}; {remedy}", 2)
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from hf_ftedit.files import claim
 from hf_ftedit.text import masked
 
 # What tables are drawn with, for a terminal that knows no box characters.
@@ -79,6 +80,12 @@ def is_first_process() -> bool:
     """Tell whether this is the first process of `accelerate launch`."""
     # By the launcher's variable rather than by accelerate's state, as torch may not be loaded.
     return os.environ.get("RANK", "0") == "0"
+
+
+def claim_output(folder: str) -> None:
+    """Hold the folder to write, in the first process: two runs into one folder would cost one of them its results."""
+    if is_first_process():
+        claim(folder)
 
 
 def without_home(text: str) -> str:

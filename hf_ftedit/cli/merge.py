@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hf_ftedit.cli.arguments import read_arguments
-from hf_ftedit.cli.console import is_first_process, written_to
+from hf_ftedit.cli.console import claim_output, is_first_process, written_to
 from hf_ftedit.errors import EditError
+from hf_ftedit.files import require_empty
 
 
 def run(argv: Sequence[str]) -> None:
@@ -14,6 +15,8 @@ def run(argv: Sequence[str]) -> None:
     options = read_arguments("merge", argv).options()
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the merged adapter to")
+    require_empty(options.output_dir)
+    claim_output(options.output_dir)
     from hf_ftedit.evaluation import parts_table, results_table
     from hf_ftedit.sharing import merge
 

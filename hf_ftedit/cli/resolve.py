@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hf_ftedit.cli.arguments import Arguments, parse_rest
+from hf_ftedit.cli.console import claim_output
 from hf_ftedit.cli.options import CommonOptions
 from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
 from hf_ftedit.errors import EditError
@@ -71,6 +72,7 @@ def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
     """The edits of a verb that does not train, checked, as is the folder to write."""
     if options.output_dir:
         require_empty(options.output_dir)
+        claim_output(options.output_dir)
     edits = read_edits(edit_source(options), options.format, options.max_edits, skip_invalid=options.skip_invalid)
     if options.measure_fluency:
         check_fluency(edits)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
-from hf_ftedit.cli.console import hide_brief_bars, is_first_process, without_home, written_to
+from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded_settings, inherited_settings, model_settings, pool_source
 from hf_ftedit.hub import open_edits, recipe_for
 from hf_ftedit.models import EMBEDDED_NAME
@@ -33,6 +33,7 @@ def run(argv: Sequence[str]) -> None:
         if is_first_process():
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
         return
+    claim_output(options.output_dir)
     hide_brief_bars(len(task.edits))
     config, model_config = _settings(arguments, {**defaults, **vars(options)})
     _train(task, config, model_config, options.resume)

@@ -28,7 +28,7 @@ from hf_ftedit.evaluation import (
     score_text,
     scores_table,
 )
-from hf_ftedit.hub.markdown import code_block, code_span, literal, markdown_text
+from hf_ftedit.hub.markdown import SHOWN_IN_BLOCK, code_block, code_span, literal, markdown_text
 from hf_ftedit.models import EMBEDDED_NAME
 
 TAGS = ["model-editing", "knowledge-editing", "hf-ftedit"]
@@ -143,6 +143,14 @@ class Card:
             pairs = zip(edits, answers, strict=False)
             return [(edit.prompt, answer["before"], answer["after"]) for edit, answer in pairs]
         return [(edit.prompt, edit.target_true or "—", edit.target_new) for edit in edits]
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """A prompt, and what the model printed after it; of a long prompt its beginning alone."""
+        example = self.results.get("example") or {"prompt": self.edits[0].prompt, "output": None}
+        is_cut = len(example["prompt"]) > SHOWN_IN_BLOCK
+        cut = {"prompt": example["prompt"][:SHOWN_IN_BLOCK], "output": None}
+        return {**(cut if is_cut else example), "is_cut": is_cut}
 
     @property
     def edit_id(self) -> str:

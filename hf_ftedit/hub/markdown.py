@@ -7,16 +7,17 @@ import re
 
 from hf_ftedit.text import SHAPELESS, visible
 
-SHOWN_CHARACTERS = 300  # of a text on one line
+SHOWN_CHARACTERS, SHOWN_IN_BLOCK = 300, 20_000  # of a text on one line, and in a block of its own
 LONG_WORD = re.compile("([!-~]{60})[!-~]+")  # no browser breaks it, so that it makes a table too wide
 # Characters with a meaning in Markdown, or in the extensions that sites add to it. Colons make links and emoji where
 # something follows, dots where a letter does; parentheses are here as `\\(` starts a formula on the Hub.
-SPECIAL = re.compile(r"[\\`*_{}\[\]()<>&#+=|~^$@]|:(?=\S)|\.(?=[^\W\d])")
+# The first ones make addresses and formulas, on GitHub and elsewhere, even behind a backslash: not in an element.
+SPECIAL = re.compile(r"([@$]|:(?=//)|(?<=www)\.)|[\\`*_{}\[\]()<>&#+=|~^]|:(?=\S)|\.(?=[^\W\d])", re.IGNORECASE)
 
 
 def markdown_text(text: str) -> str:
     """`text` on one line so that Markdown shows it as it is: it can neither end a table nor start markup."""
-    return SPECIAL.sub(r"\\\g<0>", one_line(text))
+    return SPECIAL.sub(lambda mark: f"<span>{mark[0]}</span>" if mark[1] else f"\\{mark[0]}", one_line(text))
 
 
 def code_span(text: str) -> str:
@@ -29,7 +30,9 @@ def code_span(text: str) -> str:
 
 
 def code_block(text: str, language: str = "") -> str:
-    """`text` as a fenced block, with as many backticks around it as it takes."""
+    """`text` as a fenced block, with as many backticks around it as it takes; of a long one its beginning."""
+    if len(text) > SHOWN_IN_BLOCK:
+        text = f"{text[:SHOWN_IN_BLOCK]}…\n({len(text) - SHOWN_IN_BLOCK} more characters)"
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}{language}\n{visible(text)}\n{fence}"
 

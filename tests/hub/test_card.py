@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from functools import cache
+from functools import cache, partial
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,8 +74,9 @@ PARSER = MarkdownIt("gfm-like", {"linkify": find_spec("linkify_it") is not None}
 RENDERERS = {"markdown-it": PARSER.render}
 if find_spec("cmarkgfm"):  # GitHub's own, where somebody has it
     import cmarkgfm
+    from cmarkgfm.cmark import Options
 
-    RENDERERS["cmark-gfm"] = cmarkgfm.github_flavored_markdown_to_html
+    RENDERERS["cmark-gfm"] = partial(cmarkgfm.github_flavored_markdown_to_html, options=Options.CMARK_OPT_UNSAFE)
 
 
 class Page(HTMLParser):
@@ -88,14 +89,14 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         address = dict(attrs).get("href") or ""
-        if not address.startswith(("mailto:", "xmpp:")):  # cmark-gfm makes these of any text: it shows as it is
+        if tag != "span":  # around what would become a link or a formula
             self.tags.append((tag, "" if tag == "a" and "/" not in address else address))
         if tag in ("td", "th", "pre"):
             self.texts.append("")
             self.inside = True
 
     def handle_endtag(self, tag):
-        if tag != "a":
+        if tag not in ("a", "span"):
             self.tags.append((f"/{tag}", ""))
         if tag in ("td", "th", "pre"):
             self.inside = False
@@ -198,6 +199,15 @@ def test_hostile_text_cannot_change_the_page(text, shown, renderer):
         for place in marked:
             said = wanted.texts[place].removesuffix(HARMLESS) + text
             assert seen.texts[place] == one_line(said)
+
+
+def test_of_a_long_text_a_card_shows_the_beginning():
+    prompt = "ab " * 100_000
+    card = model_card(
+        [EditRecord("h", prompt, prompt)], {**RESULTS, "example": {"prompt": prompt, "output": prompt}}, RECIPE
+    )
+    assert len(card) < 40_000 and "This printed" not in card
+    assert "# the beginning of a long prompt: all of it is in edits.jsonl\n" in code_block(card)
 
 
 def test_hostile_text_is_shown_where_names_are():
