@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from hf_ftedit.cli.app import main
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import moved_in, refusal_behind, require_empty, try_writing, write_text, writing
+from hf_ftedit.files import claim, claims, moved_in, refusal_behind, require_empty, try_writing, write_text, writing
 
 
 def names(folder):
@@ -56,6 +56,41 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         with pytest.raises(NotADirectoryError) as caught:
             check(tmp_path / "file" / "adapter")
         assert caught.value.filename == str(tmp_path / "file" / "adapter")
+
+
+def test_a_link_to_nothing_and_a_name_that_is_too_long_are_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for folder in (tmp_path / "link", tmp_path / "link" / "out"):
+        with pytest.raises(EditError, match="'link' is a link to nothing; give another --output_dir"):
+            require_empty(folder)
+    with pytest.raises(OSError) as caught:
+        try_writing(tmp_path / ("é" * 128) / "out")
+    assert caught.value.errno == errno.ENAMETOOLONG
+    long = tmp_path / ("é" * 127)
+    require_empty(long)
+    assert names(tmp_path) == ["link"]
+    with moved_in(long) as new:
+        write_text(new / "a", "1")
+    assert names(long) == ["a"]
+
+
+def test_one_run_at_a_time_has_a_folder(tmp_path):
+    folder = tmp_path / "a" / "out"
+    with claims:
+        claim(folder)
+        with pytest.raises(EditError, match="another run writes to it; wait for it, or give another --output_dir"):
+            claim(folder)
+    assert names(tmp_path) == []  # nothing was written
+    with claims:
+        claim(folder)
+        with moved_in(folder) as new:
+            write_text(new / "b", "1")
+            assert new.parent == folder.parent and names(folder) == []
+        assert names(folder) == ["b"]
+    with claims:
+        claim(folder)
+        claim(tmp_path / "c")
+    assert names(folder) == ["b"] and names(tmp_path) == ["a"]
 
 
 def test_a_folder_that_takes_no_files_is_refused_to_root_too(capsys):
