@@ -12,11 +12,11 @@ import hf_ftedit
 PACKAGE = Path(hf_ftedit.__file__).parent
 # Read from top to bottom; within a room too. The first one is the package's own folder.
 ROOMS = {
-    "": "text errors untrusted options files".split(),
+    "": "scripts text errors untrusted options files".split(),
     "data": "fields records sources formats readers".split(),
     "models": (
-        "distributed loading adapters tokenization batching prefix_tree logits tree_support likelihood references "
-        "collator generation sampling"
+        "distributed loading adapters dialogue tokenization batching prefix_tree logits tree_support likelihood "
+        "references collator generation sampling"
     ).split(),
     "augmentation": (
         "leakage locality_pool similarity questions relations rephrasing near_names wordings made_probes rewriting "

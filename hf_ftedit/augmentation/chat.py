@@ -18,6 +18,7 @@ from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, score_pairs, whole_answers
 from hf_ftedit.options import AugmentationOptions
+from hf_ftedit.scripts import separated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -107,7 +108,7 @@ class ChatAugmenter:
                 yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
             for text, opening in self._openings[index]:
                 kind = "rewrite" if text == record.prompt else "paraphrase"
-                yield self._row(index, kind, text, f" {record.target_new}", opening=opening)
+                yield self._row(index, kind, text, separated(opening, record.target_new), opening=opening)
         for text, said in self._names[index]:
             yield self._row(index, "contrast", text, said)
         for kind, answers in (("contrast", self._subjects), ("locality", self._stays)):

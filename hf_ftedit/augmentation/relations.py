@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
+from hf_ftedit.scripts import LETTER
 
 # Words that do not tell one relation from another.
 _FUNCTION = frozenset(
@@ -65,8 +66,8 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
 
 def renamed(text: str, phrase: str, other: str) -> str:
     """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""
-    # Languages without spaces, whose letters have no case, have no such words.
-    begin, end = (r"(?<!\w)" if _is_cased(phrase[0]) else ""), (r"(?!\w)" if _is_cased(phrase[-1]) else "")
+    # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
+    begin, end = (f"(?<!{LETTER})" if _is_cased(phrase[0]) else ""), (f"(?!{LETTER})" if _is_cased(phrase[-1]) else "")
     first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
     changed = re.sub(f"{begin}{first}{re.escape(phrase[1:])}{end}", lambda _: other, text)
     return capitalized(changed) if changed != text and text[0].isupper() else changed
@@ -134,7 +135,7 @@ def _bank() -> dict[str, set[tuple[frozenset[str], int]]]:
 
 
 def _words(template: str) -> frozenset[str]:
-    words = frozenset(re.findall(r"\w+", template.casefold()))
+    words = frozenset(word for word in WORD.findall(template.casefold()) if word[0].isalnum())
     return words - _FUNCTION or words
 
 

@@ -11,6 +11,7 @@ import datasets
 from hf_ftedit.data import EditRecord
 from hf_ftedit.files import writing
 from hf_ftedit.models import encode_pairs
+from hf_ftedit.scripts import separated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +28,8 @@ class TrainingRow(TypedDict):
 
 
 def training_row(record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
-    """Make a row of `record`; the space that separates prompt and target belongs to the completion."""
-    return {"prompt": prompt, "completion": f" {target}", "kind": kind, "edit_id": record.edit_id}
+    """Make a row of `record`; a space that separates prompt and target belongs to the completion."""
+    return {"prompt": prompt, "completion": separated(prompt, target), "kind": kind, "edit_id": record.edit_id}
 
 
 def probe_rows(record: EditRecord, kind: str) -> Iterator[TrainingRow]:

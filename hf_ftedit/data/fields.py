@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_ftedit.errors import EditError, shown
+from hf_ftedit.scripts import LETTER, UNSPACED
 
-# Words, and punctuation marks one by one: how subjects are looked for, probes compared and generated texts counted.
-WORD = re.compile(r"\w+|[^\w\s]")
+# Words, and punctuation marks one by one: how subjects are looked for, probes compared and generated texts counted. Of
+# scripts without spaces, each letter.
+WORD = re.compile(rf"{LETTER}+|[{UNSPACED}]|[^\w\s]")
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hf_ftedit.data.fields import Fields
+from hf_ftedit.scripts import LETTER
 
 # Left out of a row where they say nothing: rows without them are as 0.1.0 wrote them.
 NEW_FIELDS = ("wordings", "near_name_prompts", "made_probes")
@@ -46,7 +48,10 @@ class Statement:
         first, *rest = parts = self.prompt.split(self.subject)
         # "a" also stands inside "capital": where the subject occurs as a word of its own, only that is the subject.
         # Not a regex with \b: there are no word boundaries in scripts without spaces.
-        own = [not (before[-1:].isalnum() or after[:1].isalnum()) for before, after in zip(parts, rest, strict=False)]
+        ends = re.compile(LETTER)
+        own = [
+            not (ends.match(before[-1:]) or ends.match(after[:1])) for before, after in zip(parts, rest, strict=False)
+        ]
         joints = ["{}" if is_own or not any(own) else self.subject for is_own in own]
         return first + "".join(joint + part for joint, part in zip(joints, rest, strict=True))
 

@@ -29,8 +29,7 @@ def ngram_entropy(text: str) -> float | None:
     With `H_n = -sum(p * log2(p))` over the shares `p` of the text's different n-grams, it is the mean of `2/3 * H_2`
     and `4/3 * H_3`, that is `(H_2 + 2 * H_3) / 3` (Meng et al. 2022, arXiv 2202.05262, Section 3.3, with the weights
     of their code). Tables show 100 times this value. Words keep their case, and a punctuation mark counts as a word;
-    ROME splits with NLTK, which differs at contractions and such. In scripts without spaces, a run of letters is one
-    word, so values say little.
+    ROME splits with NLTK, which differs at contractions and such. In scripts without spaces, letters count as words.
 
     `text` is what was generated, from its prompt on. The value is from 0 (one word, repeated) to `(log2(N - 1) + 2 *
     log2(N - 2)) / 3` (no bigram twice) for `N` words; `None` for fewer than three, which have no trigram.

@@ -6,7 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
+from hf_ftedit.scripts import UNSPACED
+
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 

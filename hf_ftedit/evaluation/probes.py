@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import MAX_ANSWER_TOKENS, WHOLE_ANSWER_TOKENS, encode_pairs, encode_prompts
+from hf_ftedit.scripts import separated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,7 +100,7 @@ def check_lengths(
     encode_pairs(
         tokenizer,
         [row.prompt for row in long],
-        [f" {row.target}" for row in long],
+        [separated(row.prompt, row.target) for row in long],
         chat_template=chat_template,
         max_length=max_length,
         names=[row.name for row in long],

@@ -38,7 +38,7 @@ NEUTRAL_SETTINGS: dict[str, Any] = {
 # A rule rather than a sentence splitter: those need a model or a language, and answers are a few words long.
 # What ends with a full stop and ends no sentence: initials, and what often stands before a name.
 _ABBREVIATION = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
-_END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？]")
+_END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？｡।؟۔။។]")
 
 
 class Prompt(NamedTuple):

@@ -15,6 +15,7 @@ from hf_ftedit.models.logits import target_logits, tree_logits
 from hf_ftedit.models.prefix_tree import TokenTree, token_trees
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair, context_length, encode_pairs
 from hf_ftedit.models.tree_support import reads_trees
+from hf_ftedit.scripts import separated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,7 +89,9 @@ def score_pairs(
     """
     settings: dict[str, Any] = {"openings": openings, "chat_template": chat_template, "names": names}
     settings["max_length"] = context_length(model.config)
-    pairs = encode_pairs(tokenizer, prompts, [f" {target}" for target in targets], **settings)
+    befores = prompts if openings is None else openings
+    completions = [separated(*parts) for parts in zip(befores, targets, strict=True)]
+    pairs = encode_pairs(tokenizer, prompts, completions, **settings)
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 

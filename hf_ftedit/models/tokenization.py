@@ -1,12 +1,12 @@
-"""Prompts and targets as token ids and labels: the one place that decides where a target begins and what ends it."""
+"""Prompts and targets as token ids and labels: the one place that decides which tokens are a target's."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.models.dialogue import PROMPT, Turn, turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,22 +49,25 @@ def encode_pairs(
     if not prompts:
         return []
     front = [] if chat_template else front_tokens(tokenizer)
-    gap, end = _around_answers(tokenizer) if chat_template else ("", tokenizer.eos_token or "")
-    if ends and any(ends) and not end:
-        raise EditError(
-            "this tokenizer has no end-of-sequence token, so the end of an answer cannot be learned; turn "
-            "end_of_answer off"
-        )
-    turns = _as_chat(tokenizer, prompts) if chat_template else prompts
+    places = (
+        turns(tokenizer, prompts) if chat_template else [Turn(text, "", tokenizer.eos_token or "") for text in prompts]
+    )
     befores, texts = [], []
     for turn, opening, completion, is_end in zip(
-        turns, openings or [""] * len(turns), completions, ends or [False] * len(turns), strict=True
+        places, openings or [""] * len(places), completions, ends or [False] * len(places), strict=True
     ):
+        if is_end and not turn.end:
+            raise EditError(
+                "this tokenizer has no end-of-sequence token, so the end of an answer cannot be learned; turn "
+                "end_of_answer off"
+            )
         # What begins the turn, opening or completion, stands where the template puts it.
-        before = turn + (gap + opening.lstrip() if opening and chat_template else opening)
+        before = turn.before + (turn.gap + opening.lstrip() if opening and chat_template else opening)
         begins = chat_template and not opening
         befores.append(before)
-        texts.append(before + (gap + completion.lstrip() if begins else completion) + (end if is_end else ""))
+        texts.append(
+            before + (turn.gap + completion.lstrip() if begins else completion) + (turn.end if is_end else "")
+        )
     # Tokenized twice, as merges may cross the boundary. Offset mappings would show it, but slow tokenizers have none.
     distinct = list(dict.fromkeys(befores))
     alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))
@@ -86,9 +89,8 @@ def encode_prompts(
 ) -> list[list[int]]:
     """Tokenize prompts as they stand before an answer, with the special tokens in front and none behind."""
     if chat_template:
-        front, prompts = [], _as_chat(tokenizer, prompts)
-    else:
-        front = front_tokens(tokenizer)
+        return _plain_ids(tokenizer, [turn.before for turn in turns(tokenizer, prompts)])
+    front = front_tokens(tokenizer)
     return [front + ids for ids in _plain_ids(tokenizer, prompts)]
 
 
@@ -134,36 +136,10 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
     return tokenizer(list(texts), add_special_tokens=False, **settings)["input_ids"] if texts else []
 
 
-def _as_chat(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
-    """Each prompt as a user turn, up to where the assistant's answer begins."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise EditError("chat_template is on, but this tokenizer has none: use a chat model or turn it off")
-    # A model that may think first is to answer at once: the edit is about the answer.
-    settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    return [str(tokenizer.apply_chat_template([{"role": "user", "content": text}], **settings)) for text in prompts]
-
-
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Token that ends an answer in the chat template, such as `<|im_end|>`; `None` where no text can be ended."""
-    ids = _plain_ids(tokenizer, [_around_answers(tokenizer)[1]])[0]
+    ids = _plain_ids(tokenizer, [turn.end for turn in turns(tokenizer, [PROMPT])])[0]
     return ids[-1] if ids else None
-
-
-def _around_answers(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """White space that the chat template puts before an answer, as Llama 2's does behind `[/INST]`, and its end."""
-    answer = "Astana"
-    (prompt,) = _as_chat(tokenizer, ["a"])
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
-    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
-    gap = whole.removeprefix(prompt).partition(answer)[0]
-    gap = gap if whole.startswith(prompt) and gap.isspace() else ""
-    # What the model itself ends a turn with: the first special token; what a template puts behind it is not said.
-    specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    specials.update(tokenizer.all_special_tokens)
-    pattern = "|".join(map(re.escape, sorted(specials, key=len, reverse=True)))
-    behind = whole.rpartition(answer)[2]
-    end = re.search(pattern, behind) if pattern else None
-    return gap, behind[: end.end()] if end else tokenizer.eos_token or ""
 
 
 def _encoded(front: list[int], prompt: list[int], whole: list[int]) -> EncodedPair:

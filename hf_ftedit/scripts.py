@@ -1,0 +1,26 @@
+"""Scripts of the world: which of them put spaces between words, and so what is a word, and what follows a text."""
+
+from __future__ import annotations
+
+import re
+
+# Scripts without spaces between words, for use within brackets of a pattern: Thai, Lao, Tibetan, Burmese, Khmer, Tai,
+# Chinese and Japanese with their punctuation and wide letters.
+UNSPACED = (
+    "\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u2e80-\u312f\u3190-\u9fff\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff"
+    "\uff00-\uff9f\U0001aff0-\U0001b16f\U00020000-\U0003ffff"
+)
+LETTER = f"[^\\W{UNSPACED}]"  # a letter or digit of any other script
+# Read from the end of a text: neither punctuation nor numbers belong to a script.
+_UNSPACED_END = re.compile(f"(?:(?![{UNSPACED}])[\\W\\d_])*[{UNSPACED}]")
+
+
+def separated(before: str, text: str) -> str:
+    """
+    `text` as it goes on from `before`: with a space, but where that ends in a script that has none between words.
+
+    Example:
+        >>> separated("The capital of Kazakhstan is", "Astana"), separated("哈萨克斯坦的首都是", "阿斯塔纳")
+        (' Astana', '阿斯塔纳')
+    """
+    return text if _UNSPACED_END.match(before[::-1]) else f" {text}"
