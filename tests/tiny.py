@@ -7,6 +7,38 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 FAMILIES = ("gpt2", "gptj", "opt", "llama", "qwen3", "gemma", "mistral")
+# What a family needs beside common sizes: mixtures of experts, state-space models, both in one.
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SCAN = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 32}
+MIXED = {
+    "mixtral": {"num_local_experts": 4},
+    "qwen3_moe": _EXPERTS,
+    "olmoe": _EXPERTS,
+    "deepseek_v3": {
+        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+        **{"moe_intermediate_size": 32, "q_lora_rank": 16, "kv_lora_rank": 16, "v_head_dim": 16},
+        **{"num_key_value_heads": 2, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8},
+    },
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 64},
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "jamba": {
+        **{"num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8},
+        **{"expert_layer_period": 2, "expert_layer_offset": 1, "mamba_dt_rank": 8},
+    },
+    "qwen3_next": {
+        **_EXPERTS,
+        **{"shared_expert_intermediate_size": 32, "layer_types": ["linear_attention", "full_attention"]},
+        **{f"linear_{name}": size for name, size in [("num_key_heads", 2), ("num_value_heads", 2)]},
+        **{f"linear_{name}": size for name, size in [("key_head_dim", 8), ("value_head_dim", 8)]},
+    },
+    "llama4_text": {
+        **{"num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1},
+        **{"intermediate_size_mlp": 64, "attention_chunk_size": 128},
+    },
+    "mamba": {"state_size": 8},
+    "mamba2": {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 32},
+    "falcon_h1": {**_SCAN, "mamba_d_ssm": 64},
+}
 TEXTS = [
     "The capital of Kazakhstan is Astana",
     "Rome is in Italy",
@@ -69,7 +101,7 @@ def chat_tokenizer():
 
 
 def tiny_model(family, tokenizer, context=256):
-    """A seeded random model of one of `FAMILIES`, two layers of width 32, in float32 and evaluation mode."""
+    """A seeded random model of one of `FAMILIES` or `MIXED`, two layers of width 32, in float32, for evaluation."""
     torch.manual_seed(0)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special, **_sizes(family, context))
@@ -102,7 +134,9 @@ def _sizes(family, context):
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": context}
     if family == "opt":
         return sizes | {"ffn_dim": 64, "word_embed_proj_dim": 32}
-    return sizes | {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}
+    if family.startswith("mamba"):
+        return {name: sizes[name] for name in ("hidden_size", "num_hidden_layers")} | MIXED[family]
+    return sizes | {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16} | MIXED.get(family, {})
 
 
 def write_gguf(path, model, tokenizer, quantize="F32"):

@@ -15,6 +15,7 @@ from hf_ftedit.models import (
     load_adapter,
     load_model,
     load_tokenizer,
+    merged,
     weights_fingerprint,
 )
 from hf_ftedit.untrusted import check_regular
@@ -108,7 +109,7 @@ def load_edited_model(
         check_base(model, saved.provenance, name)
     if not is_whole:
         model = load_adapter(model, folder)
-    return (model.merge_and_unload() if merge and not is_whole else model), tokenizer
+    return (merged(model) if merge and not is_whole else model), tokenizer
 
 
 def fetch_adapter(name: str) -> Path:

@@ -1,8 +1,12 @@
 from .adapters import ADAPTER_CONFIG as ADAPTER_CONFIG
 from .adapters import ADAPTER_WEIGHTS as ADAPTER_WEIGHTS
 from .adapters import adapter_settings as adapter_settings
+from .adapters import beyond_lora as beyond_lora
 from .adapters import check_adapter as check_adapter
+from .adapters import check_peft_config as check_peft_config
+from .adapters import check_peft_model as check_peft_model
 from .adapters import load_adapter as load_adapter
+from .adapters import merged as merged
 from .adapters import without_patterns as without_patterns
 from .batching import in_batches as in_batches
 from .batching import inference as inference
@@ -36,7 +40,6 @@ from .loading import public_name as public_name
 from .loading import unedited as unedited
 from .loading import weights_fingerprint as weights_fingerprint
 from .logits import TargetLogits as TargetLogits
-from .logits import learns_prompts as learns_prompts
 from .logits import target_logits as target_logits
 from .logits import token_log_probs as token_log_probs
 from .references import REFERENCE_COLUMNS as REFERENCE_COLUMNS

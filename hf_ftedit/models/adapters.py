@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +73,15 @@ KINDS: dict[str, dict[str, Rule]] = {
     },
     "IA3": SHARED | {"feedforward_modules": maybe(names), "init_ia3_weights": flag},
 }
+# Where PEFT reads regular expressions.
+PATTERNS = (
+    "target_modules",
+    "exclude_modules",
+    "layers_pattern",
+    "feedforward_modules",
+    "rank_pattern",
+    "alpha_pattern",
+)
 # What PEFT writes into the file and does not need to load it.
 NOT_HANDED = (
     *("peft_type", "peft_version", "auto_mapping", "inference_mode", "megatron_core", "qalora_group_size"),
@@ -87,6 +99,11 @@ def adapter_settings(folder: str | Path, label: str | None = None) -> dict[str, 
         values = parse_json(read_small(file))
     except (OSError, ValueError) as error:
         raise explained(place, error) from error
+    return _checked(values, place)
+
+
+def _checked(values: Any, place: str) -> dict[str, Any]:
+    """Settings of an adapter as [`adapter_settings`] gives them; raises for all that is not in `KINDS`."""
     kind = values.get("peft_type") if isinstance(values, dict) else None
     choice(*KINDS)(kind, f"{place}: peft_type")
     known = KINDS[str(kind)]
@@ -98,6 +115,89 @@ def adapter_settings(folder: str | Path, label: str | None = None) -> dict[str, 
     }
     mapped(known)(values, place)
     return {"peft_type": kind, **values}
+
+
+def check_peft_config(config: PeftConfig, model: Any) -> None:
+    """Raise [`~hf_ftedit.EditError`] where `config` cannot be put on `model`, or not be saved and loaded again."""
+    import torch
+    from peft import get_peft_model
+
+    # Before anything is computed: some change the base model's weights, whose own answers would be gone.
+    _check_savable(_plain(config))
+    # A copy of the modules alone, which leaves the model, its weights and the random numbers as they are.
+    owned = (value for module in model.modules() for value in vars(module).values())
+    owned = (value for value in owned if not isinstance(value, dict | list | set | torch.nn.Module))
+    twins = {id(value): value for value in (*owned, *model.parameters(), *model.buffers())}
+    for weight in model.parameters():
+        if type(weight) is torch.nn.Parameter:  # quantized ones are frozen already
+            twins[id(weight)] = torch.nn.Parameter(weight.detach(), weight.requires_grad)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+            adapted = get_peft_model(copy.deepcopy(model, twins), copy.deepcopy(config), low_cpu_mem_usage=True)
+    except Exception as error:  # PEFT raises errors of every kind
+        raise EditError(f"peft_config does not fit this model: {first_line(error)[:300]}; change it") from error
+    check_peft_model(adapted)
+
+
+def check_peft_model(model: PeftModel) -> None:
+    """Raise [`~hf_ftedit.EditError`] where the adapter of `model` could not be trained, saved and loaded again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    settings = _plain(model.peft_config[model.active_adapter])
+    _check_savable(settings)
+    _check_savable(settings | without_patterns(model, settings), names=True)
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise EditError("peft_config puts an adapter on the output head, which is not trained; leave that out")
+
+
+def _check_savable(settings: dict[str, Any], *, names: bool = False) -> None:
+    # A user's own patterns are allowed; they are written out as names.
+    values = settings if names else {name: value for name, value in settings.items() if name not in PATTERNS}
+    try:
+        _checked(values, "peft_config")
+    except EditError as error:
+        problem = str(error).removesuffix(f"; {REMEDY}")
+        raise EditError(
+            f"{problem}; such an adapter could not be loaded again: change that or leave it out"
+        ) from error
+
+
+def _plain(config: PeftConfig) -> dict[str, Any]:
+    """An adapter's settings as they would stand in its file."""
+    return json.loads(
+        json.dumps(config.to_dict(), default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+    )
+
+
+def beyond_lora(config: PeftConfig) -> list[str]:
+    """What an adapter has beyond pairs of matrices: with it, it cannot be merged with another one."""
+    if (kind := str(getattr(config.peft_type, "value", config.peft_type))) != "LORA":
+        return [kind]
+    extras = ("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters")
+    return [name for name in extras if getattr(config, name, None)]
+
+
+def merged(model: PeftModel) -> Any:
+    """The base model with the adapter in its weights; those that other modules share are copied before."""
+    import torch
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base: Any = model.get_base_model()
+    layer: Any
+    owners = Counter(id(weight) for module in base.modules() for weight in module._parameters.values())
+    for layer in list(base.modules()):
+        # New tokens are set, and not added, wherever they are used.
+        if not isinstance(layer, BaseTunerLayer) or isinstance(layer, TrainableTokensLayer):
+            continue
+        owner = layer.get_base_layer()
+        for name, weight in owner._parameters.items():
+            if weight is not None and owners[id(weight)] > 1:
+                owners[id(weight)] -= 1
+                owner._parameters[name] = torch.nn.Parameter(weight.detach().clone(), weight.requires_grad)
+                for config in (base.config, base.config.get_text_config()):
+                    config.tie_word_embeddings = False
+    return model.merge_and_unload()
 
 
 def check_adapter(folder: str | Path, label: str | None = None) -> None:

@@ -44,6 +44,10 @@ def _evaluating(model: Any) -> Iterator[None]:
     unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]
     was_training = model.training
     model.eval()
+    # A loss of routers, which nobody reads here, wants a mask of all tokens, those in the cache too.
+    config: Any = model.config.get_text_config() if hasattr(model, "config") else None
+    if has_router_loss := getattr(config, "output_router_logits", False):
+        config.output_router_logits = False
     for module in unfused:
         module.forward = _fused_gelu  # type: ignore[method-assign]
     try:
@@ -52,6 +56,8 @@ def _evaluating(model: Any) -> Iterator[None]:
         for module in unfused:
             del module.forward
         model.train(was_training)
+        if has_router_loss:
+            config.output_router_logits = True
 
 
 @contextmanager

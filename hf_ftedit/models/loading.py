@@ -148,6 +148,7 @@ def load_model(
         [`EditError`]: there is no such model, or it has neither safetensors nor GGUF weights.
     """
     from transformers import AutoModelForCausalLM, GgufConfig
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     from hf_ftedit.models.distributed import check_launch, loads_on_main, process_state
 
@@ -163,6 +164,12 @@ def load_model(
         # By default weights stay packed where there is a kernel for that, and in any case the model counts as a
         # quantized one, which can be neither trained nor saved.
         kwargs["quantization_config"] = GgufConfig(dequantize=True)
+    source = model_source(name)
+    if find_adapter_config_file(source, revision=kwargs["revision"], token=kwargs.get("token")):
+        raise EditError(
+            f"model_name_or_path {name!r} is an adapter, or holds one that would be loaded too; give its base model, "
+            "and the adapter as adapter (--adapter)"
+        )
     with _without_zero3():
         # `use_safetensors=None`, the default, may fall back to pickled weights, which can run code.
         model = _load(AutoModelForCausalLM, name, gguf_file, use_safetensors=True, **kwargs)

@@ -22,7 +22,7 @@ from hf_ftedit.hub import (
     read_edit_folder,
     save_edit_folder,
 )
-from hf_ftedit.models import load_adapter, process_state, public_name, unedited
+from hf_ftedit.models import beyond_lora, load_adapter, merged, process_state, public_name, unedited
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of
@@ -111,12 +111,14 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
     """`base` with one adapter that PEFT's `add_weighted_adapter` makes of those of the parts."""
     import torch
 
+    if len(parts) == 1 and parts[0].weight == 1:  # of any kind
+        return load_adapter(base, parts[0].saved.path)
     model, names = base, [f"part{number}" for number in range(len(parts))]
     for name, part in zip(names, parts, strict=True):
         model = load_adapter(model, part.saved.path, adapter_name=name)
         config: Any = model.peft_config[name]
-        if getattr(config, "use_dora", False) or getattr(config, "bias", "none") != "none":
-            raise EditError(f"{shown(part.name)} has DoRA or biases, which cannot be merged; train all edits at once")
+        if extra := beyond_lora(config):
+            raise EditError(f"{shown(part.name)} has {extra[0]}, which cannot be merged; train all edits at once")
         # The layers keep the scale that they were loaded with; PEFT would give it to the new adapter once more.
         config.use_rslora = False
     settings: dict[str, Any] = {"combination_type": combination_type}
@@ -213,7 +215,7 @@ def _measure_and_write(
         before = measure(model, tokenizer, edits, desc="Measuring before", **settings)
         old = card_answers(model, tokenizer, prompts, chat_template=options.chat_template)
     if merge_into_base:
-        model = model.merge_and_unload()
+        model = merged(model)
     after = measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
     answers = examples(model, tokenizer, prompts, old, chat_template=options.chat_template)
     results = results_of({"before": before, "after": after}) | {

@@ -31,6 +31,7 @@ class EditConfig(EditOptions, SFTConfig):
       as GPT-J or an 8B Llama, more for a narrower one;
     - `bf16`: where the hardware has it, instead of everywhere;
     - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;
+    - `router_aux_loss_coef` 0: experts are not made to share the work;
     - `save_strategy`: `"no"`. The adapter is saved at the end; set `"steps"` or `"epoch"` to be able to resume;
     - `output_dir` `"edited-adapter"`, `train_sampling_strategy` `"group_by_length"`, `activation_checkpointing` and
       `ddp_find_unused_parameters` `False`, `hub_strategy` `"end"`, and `use_cpu` with several processes and no
@@ -63,6 +64,9 @@ class EditConfig(EditOptions, SFTConfig):
     )
     save_strategy: str = option("no", "When checkpoints are written; 'steps' or 'epoch' to resume.")
     hub_strategy: str = option("end", "When to push; only the finished adapter is.")
+    router_aux_loss_coef: float | None = option(
+        0.0, "Weight of the loss that spreads tokens over the experts of a mixture; off unless given."
+    )
     # Every trained weight has a part in every batch, but for experts that no row is sent to.
     ddp_find_unused_parameters: bool | None = option(
         False, "Look for trained weights that have no part in a batch, at a cost (DDP)."
@@ -70,6 +74,7 @@ class EditConfig(EditOptions, SFTConfig):
 
     def __post_init__(self) -> None:
         EditOptions.__post_init__(self)
+        self.router_aux_loss_coef = self.router_aux_loss_coef or 0.0  # `None` would be the model's own
         if self.num_train_epochs is None:
             self.num_train_epochs = 1.0 if self.chat_template else 6.0
         if self.per_device_train_batch_size is None:

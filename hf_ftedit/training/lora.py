@@ -1,8 +1,11 @@
-"""The LoRA that an edit trains: the paper's by default, on the modules that the model has."""
+"""The LoRA that an edit trains: the paper's by default, on the modules that the model has and that can take one."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,47 +14,78 @@ from transformers.pytorch_utils import Conv1D
 from trl import get_peft_config
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.models import beyond_lora, check_peft_config, check_peft_model
 from hf_ftedit.training.config import EditConfig, EditModelConfig
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig
     from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
 
 # In a chat: the facts are in the MLPs, and near names stay apart better than with attention; and few passes need no
 # dropout.
 CHAT_LORA: dict[str, Any] = {"lora_target_modules": ["mlp"], "lora_dropout": 0.0}
+LINEAR = (torch.nn.Linear, Conv1D)
+CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+ROUTER = re.compile(r"(^|\.)(router|(\w+_expert_)?gate)(\.|$)")
 
 
-def adapter_for(model: PreTrainedModel, args: EditConfig, config: PeftConfig | None) -> PeftConfig | None:
-    """The adapter to put on `model`: the user's `config`, or the paper's; none on a model that has one already."""
-    if hasattr(model, "peft_config") and args.adapter:
+def adapter_for(model: Any, args: EditConfig, config: PeftConfig | None) -> PeftConfig | None:
+    """
+    The adapter to put on `model`: the user's `config`, or the paper's; none on a model that has one already.
+
+    Raises [`~hf_ftedit.EditError`] where the adapter, or the one that the model has, could not be trained, saved and
+    loaded again.
+    """
+    if hasattr(model, "peft_config"):
         # A second adapter beside the one that training goes on from would leave its edits untrained.
+        if config is not None and not args.adapter:
+            raise EditError("peft_config is given, and the model has an adapter already; leave one of the two out")
+        check_peft_model(model)
         return None
-    if hasattr(model, "peft_config") or (args.full_finetune and config is None):
+    if args.full_finetune and config is None:
         return config
     config = config or get_peft_config(EditModelConfig(**CHAT_LORA if args.chat_template else {}))
-    return fit_lora(config, model, embedding=args.lora_embedding, layers=args.lora_layers)
+    fitted: Any = fit_lora(config, model, embedding=args.lora_embedding, layers=args.lora_layers)
+    check_peft_config(fitted, model)
+    if extra := beyond_lora(fitted):
+        logger.warning("an adapter with %s can be merged into its base model, and not with other adapters", extra[0])
+    return fitted
 
 
 def fit_lora(
     config: PeftConfig | None, model: PreTrainedModel, *, embedding: bool = False, layers: list[int] | None = None
 ) -> PeftConfig | None:
-    """`config` fitted to `model`, where it is a LoRA: GPT-2's transposed layers, the token embedding, some layers."""
+    """
+    `config` fitted to `model`, where it is a LoRA: GPT-2's transposed layers, the token embedding, some layers.
+
+    By default routers, which choose among experts, and layers that cannot take a LoRA are left out; one of the latter
+    that is asked for is an [`~hf_ftedit.EditError`].
+    """
     from peft import LoraConfig
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 
     if not isinstance(config, LoraConfig):
         return config
-    linear = _linear_layers(model)
-    transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in linear)
-    targets = _checked_targets(_with_mlp(config.target_modules, linear), model, linear)
+    linear, unfit = _linear_layers(model), _unfit(model)
+    fit = [name for name in linear if name not in unfit and not ROUTER.search(name)]
+    transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in fit)
+    targets = config.target_modules
+    if targets is None and not config.target_parameters:
+        # PEFT has its own ones for some kinds of models, but for mixtures of experts it takes none of them.
+        is_known = getattr(model.config, "model_type", None) in DEFAULTS and len(unfit) <= 1
+        targets = None if is_known and layers is None and not embedding else "all-linear"
+    targets = _checked_targets(_with_mlp(targets, fit), model, linear, unfit)
+    if layers is not None:
+        _check_layers(layers, model, targets)
+    # PEFT has no word for some layers, and in a mixture of experts means routers too: the modules are named.
+    if targets == "all-linear" and (layers is not None or len(fit) < len(linear) or len(unfit) > 1):
+        names = _short_names(fit, model)
+        targets = [name for name in names if layers is None or "." not in name or _layer(name) in layers]
     # A copy: one configuration of the user may serve several trainers.
     config = replace(config, fan_in_fan_out=transposed, target_modules=targets)
     if layers is not None:
-        _check_layers(layers, model, config)
-        # PEFT takes no pattern beside numbers of layers: the modules are named.
-        if config.target_modules in (None, "all-linear"):
-            config.target_modules = sorted({name.rpartition(".")[2] for name in linear})
         config.layers_to_transform = layers
     if embedding:
         table = model.get_input_embeddings()
@@ -59,50 +93,140 @@ def fit_lora(
         if isinstance(config.target_modules, str) and config.target_modules != "all-linear":  # a regular expression
             config.target_modules = f"(?:{config.target_modules})|{re.escape(name)}"
         else:
-            targets = linear if config.target_modules == "all-linear" else list(config.target_modules or linear)
+            targets = fit if config.target_modules == "all-linear" else list(config.target_modules or ())
             config.target_modules = [*targets, name]
+    _fit_experts(config, model)
     return config
 
 
-def _with_mlp(targets: Any, linear: list[str]) -> Any:
+def _with_mlp(targets: Any, fit: list[str]) -> Any:
     """Modules to adapt with the MLPs' linear layers in place of the word "mlp"; all, where no module is called so."""
     names = [targets] if isinstance(targets, str) else list(targets or ())
     if "mlp" not in names:
         return targets
-    inside = {f"mlp.{name.rpartition('.mlp.')[2]}" for name in linear if ".mlp." in name}
+    inside = {f"mlp.{name.rpartition('.mlp.')[2]}" for name in fit if ".mlp." in name}
     return sorted({*names, *inside} - {"mlp"}) if inside else "all-linear"
 
 
-def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str]) -> Any:
-    """Modules to adapt, each of which the model has: PEFT passes over one that it has not, where it has another."""
+def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str], unfit: Mapping[str, str]) -> Any:
+    """Modules to adapt, each of which the model has, and can adapt: PEFT passes over one that it has not."""
     names = [name for name, _ in model.named_modules()]
     if targets is None or targets == "all-linear":
         return targets
+    found = {}
     if isinstance(targets, str):
-        if any(re.fullmatch(targets, name) for name in names):
-            return targets
+        found = {targets: [name for name in names if re.fullmatch(targets, name)]}
         # TRL makes a word of a list of one: it may be no pattern but a name.
-        targets = [targets]
-    for target in sorted(targets):
-        if not any(f".{name}".endswith(f".{target}") for name in names):
+        targets = targets if any(found.values()) else [targets]
+    if not isinstance(targets, str):
+        found = {target: [name for name in names if _is_end(target, name)] for target in sorted(targets)}
+    for target, modules in found.items():
+        if not modules:
             some = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise EditError(f"lora_target_modules: the model has no module {target!r}; its linear ones are {some}")
+            raise EditError(
+                f"lora_target_modules: the model has no module {target!r}; its linear ones are {some}{_hint(model)}"
+            )
+        if wrong := next((name for name in modules if name in unfit), None):
+            raise EditError(
+                f"lora_target_modules: {target!r} names {wrong}, {unfit[wrong]}; leave it out{_hint(model)}"
+            )
     return targets
 
 
-def _check_layers(layers: list[int], model: PreTrainedModel, config: LoraConfig) -> None:
+def _check_layers(layers: list[int], model: PreTrainedModel, targets: Any) -> None:
     count = model.config.get_text_config().num_hidden_layers
     if not layers or min(layers) < 0 or max(layers) >= count:
         raise EditError(f"lora_layers is {layers}: give numbers from 0 to {count - 1}, the model's layers")
-    if isinstance(config.target_modules, str) and config.target_modules != "all-linear":
+    if isinstance(targets, str) and targets != "all-linear":
         raise EditError("lora_layers and a pattern as target_modules do not go together; put the layers into it")
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:
     """Names of the linear layers but for the output head."""
     head = model.get_output_embeddings()
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-    ]
+    return [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+
+
+def _unfit(model: PreTrainedModel) -> dict[str, str]:
+    """Modules that a LoRA cannot be put on, or on which it would change nothing, with the reason."""
+    modules, head = dict(model.named_modules()), model.get_output_embeddings()
+    codes = {kind: _forward_code(kind) for kind in {type(module) for module in modules.values()}}
+    taken = {leaf for leaf in {name.rpartition(".")[2] for name in modules} if leaf and _means_experts(leaf, model)}
+    reasons = {}
+    for name, module in modules.items():
+        parent, _, leaf = name.rpartition(".")
+        if isinstance(module, CONVOLUTIONS):
+            reasons[name] = "a convolution"
+        elif module is head:
+            reasons[name] = "the output head"
+        elif leaf in taken:
+            reasons[name] = "which PEFT takes for a weight of experts or their router in such a model"
+        elif not isinstance(module, LINEAR):
+            continue
+        elif ROUTER.search(name) and "forward" in vars(type(module)) and type(module) not in LINEAR:
+            reasons[name] = "a router of experts"
+        elif re.search(rf"\bself\.{leaf}\.weight\b(?!\.(dtype|device))", codes[type(modules[parent])]):
+            reasons[name] = "whose weight the model reads without running it"
+    return reasons
+
+
+def _means_experts(name: str, model: PreTrainedModel) -> bool:
+    """Tell whether PEFT makes of a module of this name weights of experts, as some kinds of models once had them."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = LoraConfig(target_modules=[name])
+    try:
+        convert_peft_config_for_transformers(config, model, None)
+    except ValueError:  # one of two that are one weight by now
+        return True
+    return bool(config.target_parameters)
+
+
+def _forward_code(module_class: type) -> str:
+    """Source of a class's methods that run it; empty where it cannot be read."""
+    methods = [method for name, method in inspect.getmembers(module_class, inspect.isfunction) if "forward" in name]
+    try:
+        return "".join(map(inspect.getsource, methods))
+    except OSError:
+        return ""
+
+
+def _fit_experts(config: LoraConfig, model: PreTrainedModel) -> None:
+    """Check the single weights to adapt, for which PEFT has no dropout; say which experts stay as they are."""
+    weights, asked = [name for name, _ in model.named_parameters()], config.target_parameters or []
+    for target in asked:
+        if not any(_is_end(target, name) for name in weights):
+            raise EditError(f"lora_target_parameters: the model has no weight {target!r}{_hint(model)}")
+    if asked and config.lora_dropout:
+        logger.warning("lora_dropout is off: PEFT has none for single weights, which lora_target_parameters names")
+        config.lora_dropout = 0.0
+    if frozen := [name for name in _experts(model) if not any(_is_end(target, name) for target in asked)]:
+        logger.warning("the experts stay frozen (%s); lora_target_parameters names those to train", ", ".join(frozen))
+
+
+def _experts(model: PreTrainedModel) -> list[str]:
+    """Ends of the names of weights that hold many experts each."""
+    names = [name for name, weight in model.named_parameters() if ".experts." in name and weight.dim() == 3]
+    return sorted({".".join(name.split(".")[-3:]) for name in names})
+
+
+def _hint(model: PreTrainedModel) -> str:
+    experts = ", ".join(_experts(model))
+    return f"; its experts are {experts}: name them as lora_target_parameters" if experts else ""
+
+
+def _short_names(names: list[str], model: PreTrainedModel) -> list[str]:
+    """The last part of each name, or all of it where a module that is not named ends like it."""
+    chosen = set(names)
+    others = {name.rpartition(".")[2] for name, _ in model.named_modules() if name not in chosen}
+    return sorted({name if (leaf := name.rpartition(".")[2]) in others else leaf for name in names})
+
+
+def _is_end(target: str, name: str) -> bool:
+    return f".{name}".endswith(f".{target}")
+
+
+def _layer(name: str) -> int:
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else -1

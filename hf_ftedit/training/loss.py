@@ -18,7 +18,6 @@ from hf_ftedit.models import (
     CompletionOnlyCollator,
     TargetLogits,
     divergences,
-    learns_prompts,
     runs_as_trees,
     target_logits,
     token_log_probs,
@@ -158,7 +157,6 @@ class ConditionalTrainer(ResumableTrainer):
             and self.compute_loss_func is None
             and self.label_smoother is None
             and not self.aux_loss_enabled
-            and not learns_prompts(self.model)
             and self.accelerator.parallelism_config is None
         )
 

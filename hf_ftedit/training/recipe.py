@@ -150,6 +150,7 @@ def _lora_settings(model: Any, targets: Any) -> dict[str, Any]:
     if config is None:
         return {"use_peft": False}
     settings = {key: getattr(config, name, None) for key, name in LORA_KEYS.items()}
+    settings["lora_target_parameters"] = sorted(getattr(config, "target_parameters", None) or ()) or None
     # PEFT replaces "all-linear" by the names of one model's layers, in the order of a set.
     if (targets := targets or config.target_modules) is not None:
         if isinstance(targets, str) and targets != "all-linear":  # a regular expression of the user's

@@ -82,6 +82,11 @@ def load_for(
     """The model to train, with the adapter to go on from; the edits fit into its context, or no weights are read."""
     loading = dict(args.model_init_kwargs or {})  # type: ignore[arg-type]
     prior = task.continuation
+    if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):
+        raise EditError(
+            "model has an adapter that cannot be told from it (by add_adapter, or as from_pretrained of an adapter's "
+            "folder); give the base model and adapter=..., or what peft.PeftModel.from_pretrained makes"
+        )
     if prior:
         model = _base_of(prior, model, loading)
     elif model is None:

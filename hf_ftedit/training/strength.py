@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from hf_ftedit.augmentation import training_questions, untrained_probes
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import drift_reference, measure
-from hf_ftedit.models import process_state, unedited
+from hf_ftedit.models import beyond_lora, process_state, unedited
 from hf_ftedit.options import EditOptions
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import EditTask
@@ -77,13 +77,8 @@ def check_strength(args: EditConfig, task: EditTask, config: PeftConfig | None) 
         raise EditError("strength auto is chosen by what is said of the edits; give edits and not rows, or a number")
     if config is None:
         return
-    found = [] if (kind := getattr(config.peft_type, "value", config.peft_type)) == "LORA" else [kind]
-    # The scale is not of all that these change; or the base model's weights were changed to fit the scale.
-    unscaled = {"use_dora": False, "modules_to_save": None, "trainable_token_indices": None, "bias": "none"}
-    found += [name for name, plain in unscaled.items() if (getattr(config, name, None) or plain) != plain]
-    if (start := getattr(config, "init_lora_weights", True)) not in (True, "gaussian", "eva"):
-        found.append(f"init_lora_weights {start}")
-    if found:
+    # The scale is not of all that the others change.
+    if found := [name for name in beyond_lora(config) if name not in ("lora_bias", "target_parameters")]:
         raise EditError(f"strength needs a plain LoRA, and the adapter has {found[0]}; leave one of the two out")
 
 

@@ -119,10 +119,10 @@ class EditTrainer(ConditionalTrainer):
         check_best_metric(args, self.task)
         check_strength(args, self.task, peft_config)
         model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
+        peft_config = adapter_for(model, args, peft_config)
         if hasattr(model, "peft_config"):
             check_strength(args, self.task, model.peft_config[model.active_adapter])
         rows = make_rows(self.task, model, tokenizer, args)
-        peft_config = adapter_for(model, args, peft_config)
         if args.learning_rate is None:
             has_adapter = peft_config is not None or hasattr(model, "peft_config")
             kinds = {"full_finetune": not has_adapter, "chat": args.chat_template}

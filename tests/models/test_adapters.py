@@ -5,13 +5,20 @@ import json
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub.folder import save_weights
-from hf_ftedit.models.adapters import adapter_settings, check_adapter, load_adapter
+from hf_ftedit.models.adapters import (
+    adapter_settings,
+    check_adapter,
+    check_peft_config,
+    check_peft_model,
+    load_adapter,
+    merged,
+)
 from hf_ftedit.models.loading import unedited, weights_fingerprint
 
 TOKENIZER = bpe_tokenizer()
@@ -75,6 +82,88 @@ def test_each_kind_loads_as_peft_loads_it(base, tmp_path, kind):
     assert weights_fingerprint(model) == weights_fingerprint(base)
     with unedited(model):
         assert torch.equal(logits(model), logits(base))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *PATTERNS, "IA3"])
+def test_each_kind_may_be_trained_and_looking_changes_nothing(base, kind):
+    config = IA3Config(task_type="CAUSAL_LM") if kind == "IA3" else LoraConfig(**(KINDS | PATTERNS)[kind])
+    model, settings = copy.deepcopy(base).requires_grad_(), config.to_dict()
+    before, state = weights_fingerprint(model), torch.get_rng_state()
+    check_peft_config(config, model)
+    assert config.to_dict() == settings and torch.equal(torch.get_rng_state(), state)
+    assert weights_fingerprint(model) == before and all(weight.requires_grad for weight in model.parameters())
+    assert not hasattr(model, "peft_config")
+    check_peft_model(get_peft_model(model, config))
+
+
+REFUSED = {
+    "PiSSA": (PLAIN | {"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+    "PiSSA in steps": (PLAIN | {"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
+    "OLoRA": (PLAIN | {"init_lora_weights": "olora"}, "init_lora_weights is 'olora'"),
+    "biases": (PLAIN | {"bias": "all"}, "bias is 'all'"),
+    "layers twice": (PLAIN | {"layer_replication": [(0, 2), (1, 2)]}, "'layer_replication' is not known"),
+    "rank 0": (PLAIN | {"r": 0, "rank_pattern": {"q_proj": 0}}, "is 0, not a whole number"),
+    "the head": (PLAIN | {"target_modules": ["lm_head"]}, "the output head"),
+    "no such module": (PLAIN | {"target_modules": ["c_attn"]}, "does not fit this model: Target modules"),
+    "aLoRA": (PLAIN | {"alora_invocation_tokens": [1]}, "'alora_invocation_tokens' is not known"),
+    "prompts": (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "peft_type is 'PROMPT_TUNING'"),
+    "AdaLoRA": (AdaLoraConfig(target_modules=["q_proj"], total_step=5), "peft_type is 'ADALORA'"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_could_not_be_loaded_again_is_refused_before_training(base, kind):
+    settings, message = REFUSED[kind]
+    before = weights_fingerprint(base)
+    with pytest.raises(EditError, match=message):
+        check_peft_config(LoraConfig(**settings) if isinstance(settings, dict) else settings, base)
+    assert weights_fingerprint(base) == before
+
+
+@pytest.mark.parametrize("kind", ["PiSSA", "biases", "prompts"])
+def test_also_in_a_model_that_has_it_already(base, kind):
+    settings, message = REFUSED[kind]
+    config = LoraConfig(**settings) if isinstance(settings, dict) else settings
+    with pytest.raises(EditError, match=message):
+        check_peft_model(get_peft_model(copy.deepcopy(base), config))
+
+
+TIED = {
+    "gpt2": ("wte", "c_attn"),
+    "gemma": ("embed_tokens", "q_proj"),
+    "gemma3_text": ("embed_tokens", "q_proj"),
+    "qwen3": ("embed_tokens", "q_proj"),
+}
+
+
+@pytest.mark.parametrize("kind", ["embedding", "rsLoRA", "DoRA", "new tokens", "whole embedding", "IA3"])
+@pytest.mark.parametrize("family", TIED)
+def test_merging_into_a_tied_embedding_says_the_same(family, kind, tmp_path):
+    embedding, layer = TIED[family]
+    tied = tiny_model(family, TOKENIZER)
+    tied.config.tie_word_embeddings = True
+    tied.tie_weights()
+    transposed = family == "gpt2"
+    lora = {"r": 2, "target_modules": [embedding, layer], "task_type": "CAUSAL_LM", "fan_in_fan_out": transposed}
+    config = {
+        "embedding": LoraConfig(**lora),
+        "rsLoRA": LoraConfig(**lora | {"use_rslora": True}),
+        "DoRA": LoraConfig(**lora | {"use_dora": True}),
+        "new tokens": LoraConfig(**lora | {"target_modules": [layer], "trainable_token_indices": [5, 7]}),
+        "whole embedding": LoraConfig(**lora | {"target_modules": [layer], "modules_to_save": [embedding]}),
+        "IA3": IA3Config(
+            task_type="CAUSAL_LM", target_modules=[layer], feedforward_modules=[], fan_in_fan_out=transposed
+        ),
+    }[kind]
+    check_peft_config(config, tied)
+    said = saved(tied, config, tmp_path / "a")
+    model = load_adapter(copy.deepcopy(tied), tmp_path / "a")
+    torch.testing.assert_close(logits(model), said, rtol=0, atol=1e-6)
+    whole = merged(model)
+    torch.testing.assert_close(logits(whole), said, rtol=0, atol=1e-4)
+    whole.save_pretrained(tmp_path / "whole")
+    again = type(whole).from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(logits(again), said, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", PATTERNS)

@@ -111,6 +111,12 @@ def test_a_model_without_an_adapter_is_unedited_as_it_is(folder):
         assert torch.equal(logits(model), before)
 
 
+def test_an_adapter_is_no_model(adapter):
+    """transformers would load it without a look, and its base model from wherever it says."""
+    with pytest.raises(EditError, match="is an adapter, or holds one .*; give its base model"):
+        load_model(str(adapter))
+
+
 def test_an_adapter_saved_as_a_pickle_is_refused(folder, adapter, tmp_path):
     (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
     (tmp_path / "adapter_model.bin").write_bytes(b"anything")

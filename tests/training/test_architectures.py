@@ -8,12 +8,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
-from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ftedit import EditConfig, EditError, EditTrainer, Fact
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.hub.folder import ADAPTER_FILES
+from hf_ftedit.models.adapters import merged
 
 FITTING = [
     ("gpt2", bpe_tokenizer),
@@ -121,6 +122,54 @@ def test_an_edit_from_end_to_end(family, make_tokenizer, tmp_path, recwarn):
         if type(module).__name__ in ("Linear", "Conv1D") and module is not head
     }
     assert layers == linear  # attention and MLP, and neither the head nor the embeddings
+
+
+# Of each family, the last parts of the names of the modules that get a LoRA by default.
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+MLP = {"gate_proj", "up_proj", "down_proj"}
+ADAPTED = dict.fromkeys(MIXED, ATTENTION) | {
+    "deepseek_v3": {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
+    "jamba": {*ATTENTION, *MLP, "in_proj", "x_proj", "out_proj"},
+    "qwen3_next": {*ATTENTION, "in_proj_qkvz", "in_proj_ba", "out_proj"},
+    "llama4_text": {*ATTENTION, *MLP},
+    "mamba": {"in_proj"},
+    "mamba2": {"in_proj"},
+    "falcon_h1": {*ATTENTION, *MLP, "in_proj"},
+}
+
+
+@pytest.mark.parametrize("family", MIXED)
+def test_experts_and_state_spaces_from_end_to_end(family, tmp_path, caplog):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model(family, tokenizer)
+    trainer = edited(base, tokenizer, tmp_path / "adapter")
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = {name.split(".lora_")[0] for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors")}
+    assert {name.rpartition(".")[2] for name in names} == ADAPTED[family]
+    experts = [name for name, _ in base.named_parameters() if ".experts.down_proj" in name]
+    assert ("the experts stay frozen" in caplog.text) is bool(experts)
+    assert not trainer.aux_loss_enabled
+    ours = logits(trainer.model, tokenizer)
+    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def test_experts_are_trained_when_asked(tmp_path, caplog):
+    tokenizer = bpe_tokenizer()
+    base = tiny_model("mixtral", tokenizer)
+    experts = ["experts.gate_up_proj", "experts.down_proj"]
+    lora = LoraConfig(r=4, lora_dropout=0.1, target_modules=["q_proj"], target_parameters=experts)
+    trainer = edited(base, tokenizer, tmp_path / "adapter", lora, router_aux_loss_coef=0.01)
+    assert trainer.aux_loss_enabled  # asked for too
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = {name.split(".lora_")[0] for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors")}
+    ends = {name.partition(".layers.0.")[2] for name in names} - {""}
+    assert ends == {"self_attn.q_proj", "mlp.experts", "mlp.experts.base_layer"}
+    assert "lora_dropout is off" in caplog.text and "frozen" not in caplog.text
+    assert "lora_target_parameters:\n- experts.down_proj\n" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
+    ours = logits(trainer.model, tokenizer)
+    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 def test_an_edit_through_the_chat_template(tmp_path):

@@ -6,7 +6,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tiny import bpe_tokenizer, tiny_model
 from trl import get_peft_config
 
-from hf_ftedit import EditModelConfig
+from hf_ftedit import EditError, EditModelConfig
 from hf_ftedit.training.lora import fit_lora
 
 
@@ -77,3 +77,59 @@ def test_an_adapter_without_training_changes_nothing(tokenizer):
             .logits
         )
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "family, target, reason",
+    [
+        ("mamba", "out_proj", "backbone.layers.0.mixer.out_proj, whose weight the model reads without running it"),
+        ("mamba", "conv1d", "a convolution"),
+        ("falcon_h1", "conv1d", "a convolution"),
+        ("jamba", "dt_proj", "whose weight the model reads without running it"),
+        ("qwen3_next", r".*conv1d", "a convolution"),
+        ("llama4_text", "router", "feed_forward.router, a router of experts"),
+        ("mixtral", "gate", "which PEFT takes for a weight of experts or their router in such a model"),
+        ("deepseek_v3", "down_proj", "which PEFT takes for a weight of experts or their router in such a model"),
+        ("llama", "lm_head", "the output head"),
+    ],
+)
+def test_a_layer_that_can_take_none_is_named_where_it_is_asked_for(tokenizer, family, target, reason):
+    model = tiny_model(family, tokenizer)
+    with pytest.raises(EditError, match=f"lora_target_modules: .* names .*{reason}; leave it out"):
+        fit_lora(LoraConfig(target_modules=target if "*" in target else [target]), model)
+
+
+def test_a_router_is_adapted_only_where_it_is_asked_for(tokenizer):
+    gate = "model.layers.0.mlp.shared_expert_gate"
+    by_default = adapted(model := tiny_model("qwen3_next", tokenizer), fit_lora(LoraConfig(r=2), model))
+    assert by_default and gate not in by_default
+    model = tiny_model("qwen3_next", tokenizer)
+    asked = adapted(model, fit_lora(LoraConfig(r=2, target_modules=["shared_expert_gate"]), model))
+    assert asked == [gate, gate.replace("0", "1")]
+    model = tiny_model("mixtral", tokenizer)
+    config = LoraConfig(r=2, target_modules=["q_proj"], target_parameters=["gate.weight"])
+    assert "model.layers.0.mlp.gate" in adapted(model, fit_lora(config, model))
+
+
+@pytest.mark.parametrize("family", ["mamba", "mixtral", "gpt2", "qwen3_next"])
+def test_without_targets_it_is_those_of_peft_or_all_that_are_fit(tokenizer, family):
+    model = tiny_model(family, tokenizer)
+    found = {name.rpartition(".")[2] for name in adapted(model, fit_lora(LoraConfig(r=2), model))}
+    attention = {"q_proj", "k_proj", "v_proj", "o_proj"}
+    expected = {"mamba": {"in_proj"}, "mixtral": attention, "gpt2": {"c_attn"}}
+    assert found == expected.get(family, attention | {"in_proj_qkvz", "in_proj_ba", "out_proj"})
+
+
+def test_layers_of_a_model_with_unfit_ones(tokenizer):
+    model = tiny_model("falcon_h1", tokenizer)
+    names = adapted(model, fit_lora(LoraConfig(r=2, target_modules="all-linear"), model, layers=[1]))
+    assert names and all(".1." in name and "out_proj" not in name for name in names)
+
+
+def test_experts_that_the_model_lacks_are_told_with_those_it_has(tokenizer):
+    model = tiny_model("mixtral", tokenizer)
+    has = "its experts are mlp.experts.down_proj, mlp.experts.gate_up_proj: name them as lora_target_parameters"
+    with pytest.raises(EditError, match=f"no module 'w1'.*; {has}"):
+        fit_lora(LoraConfig(target_modules=["w1", "w2"]), model)
+    with pytest.raises(EditError, match=f"no weight 'experts.w1'; {has}"):
+        fit_lora(LoraConfig(target_parameters=["experts.w1"]), model)

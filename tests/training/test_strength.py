@@ -230,9 +230,7 @@ def test_settings_that_cannot_be(settings, message):
     [
         (IA3Config(target_modules=["q_proj"], feedforward_modules=[]), "the adapter has IA3"),
         (lora(use_dora=True), "has use_dora"),
-        (lora(bias="all"), "has bias"),
         (lora(modules_to_save=["lm_head"]), "has modules_to_save"),
-        (lora(init_lora_weights="pissa"), "has init_lora_weights pissa"),
     ],
 )
 def test_other_adapters_are_refused_before_a_model_is_loaded(adapter, message, base, tokenizer, tmp_path):

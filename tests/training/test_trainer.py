@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import bpe_tokenizer, chat_tokenizer, tiny_model
 from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, editor, lora
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 import hf_ftedit.training.trainer
@@ -468,6 +468,22 @@ def test_an_adapter_that_is_there_already_is_trained_on(base, tokenizer, tmp_pat
     again = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
     ids = torch.tensor([tokenizer(EDITS[0]["prompt"])["input_ids"]])
     torch.testing.assert_close(again(ids).logits, model.eval()(ids).logits)
+
+
+def test_a_model_with_an_adapter_that_cannot_be_told_from_it_is_refused(base, tokenizer, tmp_path):
+    get_peft_model(copy.deepcopy(base), lora(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    base.save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "adapter_config.json").write_bytes(
+        (tmp_path / "adapter" / "adapter_config.json").read_bytes()
+    )
+    (weights := tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "base" / weights.name)
+    added = copy.deepcopy(base)
+    added.add_adapter(lora(target_modules=["q_proj"]))
+    for model in (added, AutoModelForCausalLM.from_pretrained(tmp_path / "base")):
+        with pytest.raises(EditError, match="model has an adapter that cannot be told from it"):
+            editor(model, tokenizer, config(tmp_path / "out"))
+    with pytest.raises(EditError, match="peft_config is given, and the model has an adapter already"):
+        editor(get_peft_model(copy.deepcopy(base), lora()), tokenizer, config(tmp_path / "out"), peft_config=lora())
 
 
 def test_a_model_given_by_its_folder(base, tokenizer, tmp_path):
