@@ -6,9 +6,10 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hf_ftedit.errors import EditError
 
@@ -102,11 +103,25 @@ def writing(folder: Path) -> Iterator[None]:
         raise
 
 
+def cached_map(rows: Any, function: Callable[..., Any], folder: Path, **settings: Any) -> Any:
+    """The rows of `rows.map(function)` by the cache in `folder`, or made anew where what it holds is damaged."""
+    with writing(folder):
+        try:
+            return rows.map(function, **settings)
+        except (OSError, SystemError, ValueError) as error:  # of pyarrow
+            if isinstance(error, EditError) or refusal_behind(error):
+                raise
+            return rows.map(function, **settings, load_from_cache_file=False)
+
+
 def refusal_behind(error: BaseException) -> OSError | None:
     """The refusal of the file system that led to `error`: no space, no permission; `None` where there is none."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and errno.errorcode.get(cause.errno or 0) in _REFUSALS:
+        # Of a missing file only Python's own: that no folder takes temporary files.
+        if isinstance(cause, OSError) and (
+            errno.errorcode.get(cause.errno or 0) in _REFUSALS or "temporary directory" in str(cause)
+        ):
             return cause
         # A `KeyError` while a refusal was handled is a fault of ours, whose traceback must be seen.
         cause = cause.__cause__ or (cause.__context__ if isinstance(cause, (OSError, RuntimeError)) else None)

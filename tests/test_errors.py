@@ -2,7 +2,7 @@ import pytest
 
 import hf_ftedit
 from hf_ftedit import errors
-from hf_ftedit.errors import EditError, first_line, one_line, shown
+from hf_ftedit.errors import EditError, first_line, is_out_of_memory, one_line, shown
 
 
 def test_there_is_one_error_wherever_it_is_imported_from():
@@ -41,3 +41,14 @@ def test_an_error_is_one_line_that_steers_no_terminal():
     assert str(EditError("a\x1b[2J\nb\u202ec")) == "a[U+001B][2J b[U+202E]c"
     assert str(EditError("Zürich, 東京 and ‘x’")) == "Zürich, 東京 and ‘x’"
     assert shown(int("9" * 4000) ** 2) == "a number of thousands of digits"
+
+
+def test_too_little_memory_is_known_by_what_libraries_say():
+    for text in (
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried",
+        "unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)",
+    ):
+        assert is_out_of_memory(RuntimeError(text))
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(OSError(12, "Cannot allocate memory"))
+    assert not is_out_of_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))

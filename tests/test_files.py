@@ -6,13 +6,24 @@ import re
 import resource
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from hf_ftedit.cli.app import main
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import claim, claims, moved_in, refusal_behind, require_empty, try_writing, write_text, writing
+from hf_ftedit.files import (
+    cached_map,
+    claim,
+    claims,
+    moved_in,
+    refusal_behind,
+    require_empty,
+    try_writing,
+    write_text,
+    writing,
+)
 
 
 def names(folder):
@@ -72,6 +83,24 @@ def test_a_link_to_nothing_and_a_name_that_is_too_long_are_refused(tmp_path):
     with moved_in(long) as new:
         write_text(new / "a", "1")
     assert names(long) == ["a"]
+
+
+def test_rows_of_a_damaged_cache_are_made_again(tmp_path):
+    rows = datasets.Dataset.from_dict({"a": [1, 2, 3]})
+    cache = tmp_path / "cache.arrow"
+
+    def squared():
+        settings = {"cache_file_name": str(cache), "new_fingerprint": "squares"}
+        return cached_map(rows, lambda row: {"b": row["a"] ** 2}, tmp_path, **settings)["b"][:]
+
+    assert squared() == [1, 4, 9]
+    content = cache.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"rubbish"):
+        cache.unlink()
+        cache.write_bytes(damaged)
+        assert squared() == [1, 4, 9]
+    with pytest.raises(EditError, match="^a row$"):
+        cached_map(rows, lambda row: (_ for _ in ()).throw(EditError("a row")), tmp_path)
 
 
 def test_one_run_at_a_time_has_a_folder(tmp_path):

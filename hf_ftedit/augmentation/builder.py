@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -124,15 +125,13 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
             revoked=revoked,
             seed=seed,
         )
-        super().__init__(
-            cache_dir=cache_dir,
-            dataset_name="edit_dataset",
-            config_name="edits",
-            seed=seed,
-            options=options,
-            fingerprint=_fingerprint(self._augmenter),
-            **kwargs,
-        )
+        kwargs |= {"cache_dir": cache_dir, "dataset_name": "edit_dataset", "config_name": "edits", "seed": seed}
+        kwargs |= {"options": options, "fingerprint": _fingerprint(self._augmenter)}
+        try:
+            super().__init__(**kwargs)
+        except (AttributeError, ValueError):  # what is in the cache is damaged
+            shutil.rmtree(self._cache_dir)
+            super().__init__(**kwargs)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -153,6 +152,14 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         """The split `split`, made when it is not in the cache."""
         self.download_and_prepare(num_proc=num_proc)
         return self.as_dataset(split=split)
+
+    def as_dataset(self, *args: Any, **kwargs: Any) -> Any:
+        """The splits, as [`~datasets.DatasetBuilder`] reads them; made anew where what the cache holds is damaged."""
+        try:
+            return super().as_dataset(*args, **kwargs)
+        except (OSError, SystemError, ValueError):
+            self.download_and_prepare(download_mode="force_redownload")
+            return super().as_dataset(*args, **kwargs)
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         """Make the splits, as [`~datasets.DatasetBuilder`] does; a full disk is an `OSError` that names the cache."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import datasets
 
 from hf_ftedit.data import EditRecord
-from hf_ftedit.files import writing
+from hf_ftedit.files import cached_map
 from hf_ftedit.models import encode_pairs
 from hf_ftedit.scripts import separated
 
@@ -90,5 +90,4 @@ def encode_rows(
         return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))
     unused = [name for name in rows.column_names if not (chat_template and name == "kind")]
     settings = {"remove_columns": unused, "num_proc": num_proc, "desc": "Tokenizing rows"}
-    with writing(Path(datasets.config.HF_DATASETS_CACHE)):
-        return rows.map(encode, batched=True, **settings)
+    return cached_map(rows, encode, Path(datasets.config.HF_DATASETS_CACHE), batched=True, **settings)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import yaml
 
 from hf_ftedit.cli.options import OPTIONS
-from hf_ftedit.errors import EditError, one_line
+from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.options import PROVENANCE, choices_of
 from hf_ftedit.untrusted import parse_yaml, read_small
 
@@ -71,8 +71,9 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
         # SUPPRESS: without the word, the option of the same name keeps its value.
         parser.add_argument(name, nargs=count, default=argparse.SUPPRESS)
     values, rest = parser.parse_known_args(flags)
-    if empty := [name for name, value in vars(values).items() if isinstance(value, str) and not value.strip()]:
-        raise EditError(f"--{empty[0]} is empty; give a value, or leave it out")
+    for name, value in vars(values).items():
+        if isinstance(value, str) and (not value.strip() or "\0" in value):
+            raise EditError(f"--{name} is {shown(value)}; give a value, or leave it out")
     if rest and not rest[0].startswith("-"):
         advice = f"give options as --name value, such as --edits {rest[0]}"
         raise EditError(f"unexpected {rest[0]!r}; {f'{verb} takes one folder or Hub id' if verb in WORDS else advice}")

@@ -43,7 +43,7 @@ class Fields:
         """An error about the field `name`, to be raised."""
         edit = "" if self._edit_id() is None else f"(edit_id {shown(self._edit_id())})"
         place = " ".join(filter(None, [self.where, edit]))
-        name = self.prefix + name
+        name = f"{self.prefix}{name}"
         return EditError(f"{place}{place and ': '}{self.names.get(name, name)} {problem}; {remedy}")
 
     def text(self, name: str) -> str | None:

@@ -132,7 +132,7 @@ def _grouped(fields: Fields, name: str) -> Iterator[tuple[str, Fields, list[Any]
     aspects = fields.object(name)
     for aspect in aspects.values:
         for probe in aspects.objects(aspect):
-            yield aspect.lower(), probe, flat(probe.values.get("ground_truth"))
+            yield str(aspect).lower(), probe, flat(probe.values.get("ground_truth"))
 
 
 def _portability(prompt: Any, answers: list[Any], aspect: str) -> NativeRow:
@@ -188,11 +188,11 @@ def _mquake(fields: Fields) -> Iterator[NativeRow]:
     answers = flat([row.get("new_answer"), row.get("new_answer_alias")])
     further = [_portability(question, answers, "multi_hop") for question in flat(row.get("questions"))]
     # Other names of a rewrite's target stand only in the single hop that has the rewrite's question.
-    aliases: dict[Any, list[Any]] = {}
+    aliases: dict[str, list[Any]] = {}  # by the question, which may be of any type in a file that is damaged
     for hop in (hop.values for hop in fields.objects("new_single_hops")):
         names = flat([hop.get("answer"), hop.get("answer_alias")])
         further.append(_portability(hop.get("question"), names, "single_hop"))
-        aliases[hop.get("question")] = names[1:]
+        aliases[str(hop.get("question"))] = names[1:]
     for position, rewrite in enumerate(rewrites):
         question = rewrite.values.get("question")
         yield {
@@ -201,7 +201,7 @@ def _mquake(fields: Fields) -> Iterator[NativeRow]:
             "paraphrase_prompts": flat(question),
             # They are of the whole case, not of one rewrite: measured once.
             "portability_prompts": [] if position else further,
-            "target_aliases": aliases.get(question),
+            "target_aliases": aliases.get(str(question)),
         }
 
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import xxhash
 
-from hf_ftedit.errors import EditError, first_line
+from hf_ftedit.errors import NO_MEMORY, EditError, first_line, is_out_of_memory
 
 # The libraries are imported in the functions that need them: `asset` and `public_name` must not load torch.
 if TYPE_CHECKING:
@@ -314,6 +314,8 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
             gguf_file = str(Path(source, gguf_file).absolute())
         return loader.from_pretrained(source, **kwargs, **({"gguf_file": gguf_file} if gguf_file else {}))
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # or an attention that is not installed
+        if is_out_of_memory(error):
+            raise EditError(f"model_name_or_path {name!r}: {NO_MEMORY}") from error
         if gguf_file and not find_spec("gguf"):
             raise EditError(
                 "gguf_file needs the package gguf; install it with pip install 'hf-ftedit[gguf]'"

@@ -12,7 +12,7 @@ import torch
 from datasets.fingerprint import Hasher, generate_random_fingerprint
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import writing
+from hf_ftedit.files import cached_map
 from hf_ftedit.models.batching import inference
 from hf_ftedit.models.distributed import Processes, in_turns, loads_on_main
 from hf_ftedit.models.likelihood import Predictions, run_pairs
@@ -89,8 +89,8 @@ def with_references(
     settings = {"features": datasets.Features({**rows.features, **features}), "new_fingerprint": fingerprint}
     # Few rows at a time, so that the progress bar moves.
     settings |= {"batched": True, "batch_size": 64, "cache_file_name": str(cache), "desc": "What should stay"}
-    with writing(cache.parent), unedited(model):
-        return in_turns(lambda: rows.map(referred, **settings))
+    with unedited(model):
+        return in_turns(lambda: cached_map(rows, referred, cache.parent, **settings))
 
 
 def _fingerprint(rows: datasets.Dataset, model: Any, k: int) -> str:

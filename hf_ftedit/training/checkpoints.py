@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, is_out_of_memory, one_line
 from hf_ftedit.files import moving_prefix, require_empty, try_writing
 from hf_ftedit.hub import read_recipe
 from hf_ftedit.options import PROVENANCE
@@ -56,6 +57,20 @@ def check_checkpoint(checkpoint: str) -> Path:
         f"resume_from_checkpoint {checkpoint!r}: no {STATE_FILE} is there; give a complete checkpoint folder, or the "
         "flag alone to resume from the newest complete one in output_dir"
     )
+
+
+@contextmanager
+def reading(checkpoint: str | Path | None) -> Iterator[None]:
+    """Context in which a checkpoint is read; what cannot be read is an [`~hf_ftedit.EditError`] that names it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, EditError) or is_out_of_memory(error):
+            raise
+        raise EditError(
+            f"checkpoint {str(checkpoint)!r} is damaged ({one_line(error)[:200]}); remove it, and resume from an "
+            "earlier one or begin again"
+        ) from error
 
 
 def mark_complete(checkpoint: Path, run: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from hf_ftedit.training.checkpoints import (
     check_run,
     mark_complete,
     newest_checkpoint,
+    reading,
     remove_checkpoint,
     remove_leftovers,
 )
@@ -178,8 +179,16 @@ class ResumableTrainer(SFTTrainer):
             broadcast_object_list(chosen)
         if (folder := chosen[0]) is None:
             return None
+        with reading(folder):
+            self._restore(folder)
+        return str(folder)
+
+    def _restore(self, folder: Path) -> None:
         check_run(folder, self._run)
-        if best := TrainerState.load_from_json(str(folder / STATE_FILE)).best_model_checkpoint:
+        state = TrainerState.load_from_json(str(folder / STATE_FILE))
+        if not 0 < state.global_step <= state.max_steps:
+            raise ValueError(f"{STATE_FILE} has no step")
+        if best := state.best_model_checkpoint:
             # `Trainer` looks for it where it was, and would end with other weights where it is not.
             path = folder.parent / Path(best).name
             if self.args.load_best_model_at_end and not path.is_dir():
@@ -187,7 +196,18 @@ class ResumableTrainer(SFTTrainer):
             self._guard.best = str(path) if path.is_dir() else None
         if (file := folder / _TRAINING_STATE).is_file():
             self.load_training_state(torch.load(file, map_location="cpu", weights_only=True))
-        return str(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with reading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def training_state(self) -> dict[str, Any]:
         """State of a subclass that a checkpoint must hold, without pickled objects; called by all processes."""

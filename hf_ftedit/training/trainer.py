@@ -266,7 +266,9 @@ class EditTrainer(ConditionalTrainer):
             model = self.accelerator.unwrap_model(self.model)
             asked = self.task, self._prompts, self.args
             self.strength = set_strength(self._scale, model, self.processing_class, *asked)
-            self.accelerator.print(strength_text(self.strength))
+            # Logged, as a screen that takes no more must not cost the adapter before it is saved.
+            if self.is_world_process_zero():
+                logger.info("%s", strength_text(self.strength))
         return output
 
     def _forget_edited(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -151,6 +152,23 @@ def test_the_same_inputs_are_made_once(build, monkeypatch):
     assert prepared(second)["train"].to_list() == rows
     with pytest.raises(datasets.exceptions.DatasetGenerationError):
         prepared(build(seed=1))
+
+
+DAMAGES = {"half": lambda data: data[: len(data) // 2], "nothing": lambda data: b"", "other": lambda data: b"{}"}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", ["edit_dataset-rewrite.arrow", "dataset_info.json"])
+def test_a_damaged_cache_is_made_again(file, damage):
+    options = AugmentationOptions(paraphrase_strategy="none", locality_strategy="none")
+    builder = EditDatasetBuilder(EDITS, options=options)
+    rows = {name: split.to_list() for name, split in prepared(builder).items()}
+    path = Path(builder.cache_dir) / file
+    content = DAMAGES[damage](path.read_bytes())
+    path.unlink()  # not written over: rows above may still be read from it
+    path.write_bytes(content)
+    again = prepared(EditDatasetBuilder(EDITS, options=options))
+    assert {name: split.to_list() for name, split in again.items()} == rows
 
 
 CHANGES = {

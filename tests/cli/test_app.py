@@ -224,6 +224,9 @@ BAD_WORDS = {
     "probability": (["--mastered_probability", "1"], "mastered_probability is 1.0: give a number between 0 and 1"),
     "lengths and counts": (["--prefix_counts", "5"], "prefix_lengths [5, 10] and prefix_counts [5] do not fit: "),
     "a word first": (["edits.jsonl"], "unexpected 'edits.jsonl'; give options as --name value, such as --edits edits"),
+    "an empty value": (["--edits", " "], "--edits is ' '; give a value, or leave it out"),
+    "config with a NUL": (["--config", "nul.yaml"], "--output_dir is 'a\\x00b'; give a value, or leave it out"),
+    "a token in the wrong place": (["--seed", "hf_abcdefgh"], "argument --seed: invalid int value: 'hf_***'"),
     "no value": (["--edits"], "argument --edits: expected one argument"),
     "config without file": (["--config"], "bad options: argument --config: expected one argument; "),
     "config missing": (["--config", "x.yaml"], "bad options: [Errno 2] No such file or directory: 'x.yaml'"),
@@ -241,6 +244,7 @@ def test_bad_options(capsys, verb, args, expected):
     write("list.yaml", "- a\n")
     write("value.yaml", "max_edits: three\n")
     write("type.yaml", "num_locality: [1, 2]\n")
+    write("nul.yaml", 'output_dir: "a\\0b"\n')
     assert expected in refused(capsys, verb, *args)
 
 

@@ -95,3 +95,9 @@ def test_a_fault_of_ours_has_its_own_exit_code_and_a_traceback_without_secrets()
     before = "import hf_ftedit.cli.verify as v; v.run = lambda args: bytearray(10**18)"
     code, line = ended(["verify", "x"], before=before, stdout=subprocess.DEVNULL)
     assert (code, line) == (2, f"hf-ftedit: {NO_MEMORY}\n")
+    before = (
+        "import tempfile as t; t._candidate_tempdir_list = lambda: ['/nowhere']; import hf_ftedit.cli.verify as v; "
+    )
+    before += "v.run = lambda args: t.mkdtemp()"
+    code, line = ended(["verify", "x"], before=before, stdout=subprocess.DEVNULL)
+    assert code == 2 and "No usable temporary directory found in ['/nowhere']; " in line and line.count("\n") == 1

@@ -128,3 +128,14 @@ def test_lists_of_locality_prompts_have_their_own_answers():
     zsre = {"src": "Who?", "subject": "x", "alt": "a", "answers": ["b"], "rephrase": "Who else?"}
     (record,) = read_edits([{**zsre, "loc": ["q1", "q2"], "loc_ans": ["a1", "a2"]}])
     assert [(probe.prompt, probe.target) for probe in record.neighborhood_prompts] == [("q1", "a1"), ("q2", "a2")]
+
+
+def test_questions_of_mquake_that_are_lists_are_read_or_named():
+    (rewrite, *_) = MQUAKE["requested_rewrite"]
+    (record, *_) = read_edits([{**MQUAKE, "requested_rewrite": [{**rewrite, "question": [rewrite["question"]]}]}])
+    assert record.paraphrase_prompts == (rewrite["question"],)
+    hop = {"question": ["Who?"], "answer": "Ada"}
+    with pytest.raises(EditError, match=r"portability_prompts\[\d+\].prompt is a list; give text"):
+        read_edits([{**MQUAKE, "new_single_hops": [hop]}])
+    with pytest.raises(EditError, match=r"prompt is missing"):
+        read_edits([{**KNOWEDIT, "portability": {1: [{"ground_truth": ["x"]}]}}])

@@ -288,6 +288,23 @@ def test_a_checkpoint_of_another_run_is_refused(begun, base, tokenizer, tmp_path
         trainer.train(resume_from_checkpoint=True)
 
 
+PARTS = ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", STATE_FILE, RUN_FILE]
+
+
+def test_a_damaged_checkpoint_is_named(begun, base, tokenizer, tmp_path):
+    last = tmp_path / "out" / "checkpoint-5"
+    trainer = editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5)))
+    for part in PARTS:
+        content = (last / part).read_bytes()
+        for damaged in (b"rubbish", b"", b"{}" if part == STATE_FILE else content[: len(content) // 2]):
+            (last / part).write_bytes(damaged)
+            with pytest.raises(EditError, match="checkpoint-5' is damaged .*; remove it, and resume from an earlier"):
+                trainer.train(resume_from_checkpoint=True)
+        (last / part).write_bytes(content)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 5
+
+
 def test_settings_that_only_measure_may_change(begun, base, tokenizer, tmp_path):
     kwargs = settings(max_steps=5, protocol="accuracy", eval_tokens_per_batch=100)
     trainer = editor(base, tokenizer, config(tmp_path / "out", **kwargs))

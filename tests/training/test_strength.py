@@ -82,10 +82,11 @@ def test_half_the_strength_is_half_of_what_the_adapter_adds(base, tokenizer, tmp
     assert recipe["strength"] == "0.5" and recipe["lora_alpha"] == 8
 
 
-def test_one_changes_nothing(base, tokenizer, tmp_path, capsys):
+def test_one_changes_nothing(base, tokenizer, tmp_path, caplog):
+    caplog.set_level("INFO", "hf_ftedit")
     for name, settings in {"default": {}, "one": {"strength": 1}, "text": {"strength": "1.0"}}.items():
         assert trained(base, tokenizer, tmp_path / name, **settings).strength == {}
-    assert "Strength" not in capsys.readouterr().out
+    assert "Strength" not in caplog.text
     for file in (WEIGHTS, SETTINGS, "eval_results.json", "README.md", "edit_config.yaml"):
         contents = {(tmp_path / name / file).read_bytes() for name in ("default", "one", "text")}
         assert len(contents) == 1, file
@@ -161,7 +162,8 @@ def test_the_score_is_a_harmonic_mean():
     assert counts(0, 30).score == 0 and ScaleScores(0, 0, 15, 30, None).score == pytest.approx(200 / 3)
 
 
-def test_auto_takes_what_was_best(base, tokenizer, tmp_path, monkeypatch, capsys):
+def test_auto_takes_what_was_best(base, tokenizer, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "hf_ftedit")
     measured = dict(zip(SCALES, [counts(24, 24), counts(27, 27), counts(26, 20), counts(30, 10)], strict=True))
 
     def mocked(scale, *given):
@@ -179,7 +181,7 @@ def test_auto_takes_what_was_best(base, tokenizer, tmp_path, monkeypatch, capsys
         **{"n_wordings": 30, "n_names": 30},
     }
     assert yaml.safe_load((tmp_path / "auto" / "edit_config.yaml").read_text())["strength"] == "auto"
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Strength")]
+    (line,) = [line for line in caplog.messages if line.startswith("Strength")]
     assert line.startswith("Strength 0.75, chosen by") and "0.5: 80.0, 0.75: 90.0, 1: 75.4, 1.25: 50.0" in line
 
 
