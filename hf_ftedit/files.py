@@ -55,7 +55,12 @@ def try_writing(folder: str | Path, size: int = 0) -> None:
 
 def claim(folder: str | Path) -> None:
     """Hold `folder`, made where it is missing, until the [`claims`] of this process end; none may hold it already."""
-    claims.enter_context(_claimed(Path(folder).absolute()))
+    try:
+        claims.enter_context(_claimed(Path(folder).absolute()))
+    except BlockingIOError as error:
+        raise EditError(
+            f"output_dir {str(folder)!r}: another run writes to it; wait for it, or give another --output_dir"
+        ) from error
 
 
 @contextmanager
@@ -65,7 +70,7 @@ def _claimed(folder: Path) -> Iterator[None]:
     lock = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if lock is not None:
-            _lock(lock, folder)
+            _lock(lock)
         _made.update(missing[:1])
         yield
         _made.difference_update(missing)
@@ -77,13 +82,11 @@ def _claimed(folder: Path) -> Iterator[None]:
             os.close(lock)
 
 
-def _lock(file: int, folder: Path) -> None:
+def _lock(file: int) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise EditError(
-            f"output_dir {str(folder)!r}: another run writes to it; wait for it, or give another --output_dir"
-        ) from error
+    except BlockingIOError:
+        raise
     except OSError:
         pass  # a file system without locks
 

@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     one line on standard error that says what to do; 70 for a fault of ours, with its traceback; 130 or 143 after
     Ctrl-C or SIGTERM; 141 where the reader of standard output went away, which stops nothing; else 0.
     """
+    if argv is None and sys.flags.optimize > 1:
+        # transformers cannot be imported without docstrings: the same again with -O.
+        command = [sys.executable, "-m", "hf_ftedit", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONOPTIMIZE": "1"})
     with screens() as out, claims:
         code = _run(argv)
     if code or out.error is None:

@@ -53,9 +53,9 @@ class Screen:
             self.error = self.error or error
             with suppress(OSError, ValueError):  # no file of the system, such as a notebook's
                 # What is buffered, and all that other libraries write, goes nowhere.
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, self._stream.fileno())
-                os.close(null)
+                number = self._stream.fileno()
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), number)
 
 
 @contextmanager
