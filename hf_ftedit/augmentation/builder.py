@@ -157,7 +157,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         """The splits, as [`~datasets.DatasetBuilder`] reads them; made anew where what the cache holds is damaged."""
         try:
             return super().as_dataset(*args, **kwargs)
-        except (OSError, SystemError, ValueError):
+        except (AttributeError, OSError, SystemError, TypeError, ValueError):
             self.download_and_prepare(download_mode="force_redownload")
             return super().as_dataset(*args, **kwargs)
 
