@@ -270,6 +270,19 @@ def test_wild_edits_by_each_method_and_shows_the_best(tmp_path: Path, chat_files
 
 
 @pytest.mark.slow
+def test_chat_speed_runs_fewer_tokens_in_trees(chat_files: tuple[str, str]) -> None:
+    model, shared = chat_files
+    flags = ("--edits", f"{shared}/data/edits.json", "--num_batches", "1", "--repeats", "1", "--threads", "1")
+    script = EXAMPLES / "benchmarks" / "chat_speed.py"
+    lines = run(script, "--model_name_or_path", model, *flags).splitlines()[-7:]
+    *cells, stock = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    forms = [f"{way}, {form}" for way in ("at random", "by length", "by default") for form in ("rows", "trees")]
+    assert [f"{way}, {form.split()[1]}" for way, form, *_ in cells] == forms and stock[1] == "SFTTrainer"
+    tokens = [int(count.replace(",", "")) for _, _, count, *_ in cells]
+    assert all(tree < rows for rows, tree in zip(tokens[::2], tokens[1::2], strict=True))
+
+
+@pytest.mark.slow
 def test_near_names_is_judged_by_the_gate(chat_files: tuple[str, str]) -> None:
     model, shared = chat_files
 

@@ -112,6 +112,28 @@ def test_the_loss_is_a_mean_over_edits_and_weighted_terms_of_what_stays(base, tm
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma3_text", "mistral"])
+def test_a_token_tree_has_the_loss_and_gradients_of_padded_rows(family, tmp_path):
+    base = outspoken(tiny_model(family, TOKENIZER))
+    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS)))
+    chat.model.eval()
+    assert chat.data_collator.tree_width == 500
+    tree = chat.data_collator(list(chat.train_dataset))
+    chat.data_collator.tree_width = 0
+    padded = chat.data_collator(list(chat.train_dataset))
+    assert 2 * tree["trees"]["input_ids"].numel() < padded["input_ids"].numel() and "trees" not in padded
+    losses = [chat.compute_loss(chat.model, batch, num_items_in_batch=100) for batch in (tree, padded)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+    found, expected = (gradient(chat, loss) for loss in losses)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_rows_beyond_a_sliding_window_are_padded(tmp_path):
+    base = tiny_model("gemma3_text", TOKENIZER)
+    base.config.sliding_window = 16
+    assert trainer(base, tmp_path).data_collator.tree_width == 0
+
+
 def test_what_stays_may_be_learned_by_likelihood(base, tmp_path):
     chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), locality_loss="nll"))
     chat.model.eval()
