@@ -71,9 +71,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         revoked (`Sequence[EditRecord]`, *optional*):
             Edits that are taken back, see [`Augmenter`].
         chat_template (`bool`, *optional*, defaults to `False`):
-            Make rows for a chat model, see [`ChatAugmenter`]; they have two more columns: `opening`, text that the
-            answer begins with and that is not learnt, and `ends`, whether the end of turn is. Of a base model, rows
-            have the second of them with the option `end_of_answer`.
+            Make rows for a chat model, see [`ChatAugmenter`]; they have one more column, `ends`: whether the end
+            of turn is learnt. Of a base model, rows have it with the option `end_of_answer`.
         seed (`int`, *optional*, defaults to `42`):
             Seed of the augmentation.
         cache_dir (`str`, *optional*):
@@ -187,7 +186,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         for position in positions:
             train = split == "train"
             rows = self._augmenter.rows_of(position) if train else probe_rows(self.records[position], split)
-            more = {"opening": "", "ends": self._is_chat or split in ("rewrite", "paraphrase")}
+            more = {"ends": self._is_chat or split in ("rewrite", "paraphrase")}
             for number, row in enumerate(rows):
                 yield f"{position}/{number}", {name: {**more, **row}[name] for name in self._features}
 
@@ -201,8 +200,7 @@ def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptio
 
 def _features(is_chat: bool, has_ends: bool) -> datasets.Features:
     """Columns of the rows."""
-    more = {"opening": datasets.Value("string")} if is_chat else {}
-    return datasets.Features(FEATURES | more | ({"ends": datasets.Value("bool")} if is_chat or has_ends else {}))
+    return datasets.Features(FEATURES | ({"ends": datasets.Value("bool")} if is_chat or has_ends else {}))
 
 
 def _fingerprint(augmenter: Augmenter | ChatAugmenter) -> str:

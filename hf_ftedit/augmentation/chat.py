@@ -1,4 +1,4 @@
-"""Rows for chat models: questions with answers in two forms, and the model's own answers, which must stay."""
+"""Rows for chat models: questions with their new answers, and the model's own answers to others, which must stay."""
 
 from __future__ import annotations
 
@@ -11,33 +11,43 @@ from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import training_questions
-from hf_ftedit.augmentation.relations import bare, filled, mentions, relation_of, renamed, share_words, with_subject
+from hf_ftedit.augmentation.relations import (
+    bare,
+    filled,
+    known_names,
+    mentions,
+    relation_of,
+    renamed,
+    share_words,
+    with_subject,
+)
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, score_pairs, whole_answers
+from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, whole_answers
 from hf_ftedit.options import AugmentationOptions
-from hf_ftedit.scripts import separated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Passes over the rows of an edit: wrappers, near names, subjects and questions are new in each. Few edits need more of
 # them: to tell names apart takes about a hundred steps.
-PASSES, MOST_PASSES, PASSED_EDITS = 3, 12, 30
-N_OPENINGS = 3  # wordings of an edit whose target is also trained inside the model's own sentence
-# Parts of `num_locality`: the edit's question about near names, about other subjects, and other questions.
-SHARES = {"names": 0.6, "subjects": 0.2, "others": 0.15}
-SUBJECT_TOKENS = 20  # of one about another subject, which must stay on the whole
+PASSES, MOST_PASSES, PASSED_EDITS = 3, 12, 40
+# Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
+# subjects, and other questions.
+SHARES = {"names": 1.5, "subjects": 0.5, "others": 0.1}
+OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
+WHOLE = 5  # every fifth answer about another subject stays on the whole, the others at their beginning
+SUBJECT_TOKENS = 20  # of such a whole answer
+MOST_LETTERS = 20  # of a first word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model is asked for more
 
 
 class ChatRow(TypedDict):
-    """A row for a chat model: `completion` is learnt after the user's `prompt` and the answer's `opening`."""
+    """A row for a chat model: `completion` is learnt as the answer to the user's `prompt`, or as its beginning."""
 
     prompt: str
-    opening: str
     completion: str
     ends: bool  # the end of turn follows the completion, and is learnt too
     kind: str  # rewrite, paraphrase, contrast (near names and other subjects) or locality
@@ -49,9 +59,9 @@ class ChatAugmenter:
     Turn edits into rows for a chat model; arguments, errors and methods are those of [`Augmenter`].
 
     The rows of an edit are its question in several wordings, some of them as people wrap questions, with the bare
-    target and the end of turn, and with the target inside the model's own sentence, where it is likeliest; and
-    questions whose answers must stay, with the model's own answers: about near names, about other subjects, and of
-    many other kinds. Each of several passes over the wordings has other wrappers, names, subjects and questions.
+    target and the end of turn; and questions whose answers must stay: about near names and about other subjects, with
+    the beginning of an answer, where it would be the new one or not, and of many other kinds, with the model's own
+    answers. Each of several passes over the wordings has other wrappers, names, subjects and questions.
     """
 
     def __init__(
@@ -78,15 +88,19 @@ class ChatAugmenter:
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
-        neighbors = [self._neighbors(index) for index in range(len(records))]
+        near = [self._named_alike(index) for index in range(len(records))]
+        subjects = [self._neighbors(index) for index in range(len(records))]
+        of_subjects = [[text for text, _ in pairs[::WHOLE]] for pairs in subjects]
         others = self._others(revoked)
-        opened = [texts[:N_OPENINGS] for texts in self._wordings]
-        whole = [text for texts in (*others, *opened) for text in texts]
-        answers = _answered(model, tokenizer, whole, WHOLE_ANSWER_TOKENS)
-        of_subjects = _answered(model, tokenizer, chain(*neighbors), SUBJECT_TOKENS)
-        self._openings = self._prepare_openings(model, tokenizer, opened, answers)
-        self._names = [self._named_alike(index, answers) for index in range(len(records))]
-        self._subjects = [_answers_to(texts, of_subjects) for texts in neighbors]
+        own = [record.prompt for record in self.records]
+        answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
+        answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
+        for place, pairs in enumerate(subjects):
+            near[place] += [pair for number, pair in enumerate(pairs) if number % WHOLE]
+        self._begun = [
+            self._with_beginnings(index, answers[own[index]].text, pairs) for index, pairs in enumerate(near)
+        ]
+        self._subjects = [_answers_to(texts, answers) for texts in of_subjects]
         self._stays = [_answers_to(texts, answers) for texts in others]
 
     def rows(self) -> Iterator[ChatRow]:
@@ -106,11 +120,8 @@ class ChatAugmenter:
             # The edit's own prompt is what its user will try first: it stands twice.
             if is_varied:
                 yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
-            for text, opening in self._openings[index]:
-                kind = "rewrite" if text == record.prompt else "paraphrase"
-                yield self._row(index, kind, text, separated(opening, record.target_new), opening=opening)
-        for text, said in self._names[index]:
-            yield self._row(index, "contrast", text, said)
+        for text, beginning in self._begun[index]:
+            yield self._row(index, "contrast", text, beginning)
         for kind, answers in (("contrast", self._subjects), ("locality", self._stays)):
             for text, answer in answers[index]:
                 yield self._row(index, kind, text, answer.text, ends=answer.ended)
@@ -118,19 +129,16 @@ class ChatAugmenter:
     def most_rows(self) -> int:
         """The number of rows."""
         twice = sum(len(texts) > 1 for texts in self._wordings)
-        repeated: Iterable[list[Any]] = chain(self._wordings, self._openings)
-        once: Iterable[list[Any]] = chain(self._names, self._subjects, self._stays)
-        return self._passes * (twice + sum(map(len, repeated))) + sum(map(len, once))
+        once: Iterable[list[Any]] = chain(self._begun, self._subjects, self._stays)
+        return self._passes * (twice + sum(map(len, self._wordings))) + sum(map(len, once))
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
         return list(self.rows())
 
-    def _row(
-        self, index: int, kind: str, prompt: str, completion: str, *, opening: str = "", ends: bool = False
-    ) -> ChatRow:
+    def _row(self, index: int, kind: str, prompt: str, completion: str, *, ends: bool = False) -> ChatRow:
         edit_id = self.records[index].edit_id
-        return ChatRow(prompt=prompt, opening=opening, completion=completion, ends=ends, kind=kind, edit_id=edit_id)
+        return ChatRow(prompt=prompt, completion=completion, ends=ends, kind=kind, edit_id=edit_id)
 
     def _rng(self, purpose: str, index: int) -> random.Random:
         """A generator of its own for each edit and purpose: rows do not depend on the order of the edits."""
@@ -174,51 +182,55 @@ class ChatAugmenter:
         count = 0 if self.options.locality_strategy == "none" else self.options.num_locality
         return self._passes * round(count * SHARES[kind])
 
-    def _named_alike(self, index: int, answers: dict[str, Answer]) -> list[tuple[str, str]]:
-        """The edit's wordings about near names, minimal pairs, with the model's own answers to the edit, renamed."""
+    def _named_alike(self, index: int) -> list[tuple[str, str]]:
+        """The edit's question about near names, minimal pairs, each with its name."""
         subject, count = self.records[index].subject or "", self._share("names")
         names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
-        wordings = [text for text in self._wordings[index] if subject and renamed(text, subject, "") != text]
-        # Up to the word in whose place the target is learnt: the model's distributions there are what must stay.
-        said = [_words_of(answers[text].text, opening) for text, opening in self._openings[index]]
-        said = said or [text for text in (answers[self.records[index].prompt].text,) if text]
-        pairs = [
-            (renamed(wordings[place % len(wordings)], subject, name), renamed(said[place % len(said)], subject, name))
-            for place, name in enumerate(names)
-            if wordings and said and bare(name) not in self._edited
-        ]
-        allowed = {*self._allowed(text for text, _ in pairs)}
-        return [pair for pair in pairs if pair[0] in allowed][:count]
+        names = [name for name in names if bare(name) not in self._edited]
+        return self._about(index, subject, names)[:count]
 
-    def _neighbors(self, index: int) -> list[str]:
+    def _neighbors(self, index: int) -> list[tuple[str, str]]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
         record, rng = self.records[index], self._rng("neighbors", index)
-        wordings, count = self._wordings[index], self._share("subjects")
-        facts = [fact.prompt for fact in self._pool.same_relation(record)]
-        texts = rng.sample(facts, min(len(facts), count))
+        count = self._share("subjects")
+        facts = [(fact.prompt, fact.subject or "") for fact in self._pool.same_relation(record)]
+        drawn = [fact for fact in rng.sample(facts, min(len(facts), count)) if self._allowed(fact[:1])]
         match = relation_of(record.prompt, record.subject)
         if match:
             subjects = [name for name in match.relation.subjects if bare(name) not in self._edited]
             phrase, templates = match.phrase, match.relation.questions
         else:
             # Not of edits that may ask the same: their answers are new.
-            drawn = rng.sample(list(self._edited), min(len(self._edited), 8 * count))
+            edited = rng.sample(list(self._edited), min(len(self._edited), 8 * count))
             subjects = [
                 edits[0].subject or ""
-                for edits in map(self._edited.__getitem__, drawn)
+                for edits in map(self._edited.__getitem__, edited)
                 if not any(share_words(edit, record) for edit in edits)
             ]
+            # Names of any kind: whatever is asked of them, the new answer is none.
+            subjects += rng.sample(known_names(), min(count, len(known_names())))
             phrase, templates = record.subject or "", ()
-        subjects = rng.sample(subjects, min(len(subjects), 4 * count))
-        for place in range(4 * count if subjects else 0):
-            # Of few subjects, each is asked for again in another wording.
-            turn, subject = place // len(subjects), subjects[place % len(subjects)]
-            wording = wordings[(place + turn) % len(wordings)]
-            if phrase and (text := renamed(wording, phrase, subject)) != wording:
-                texts.append(text)
+        subjects = rng.sample(subjects, len(subjects))
+        # Of few subjects, each is asked for again in another wording.
+        places = range(4 * count if subjects else 0)
+        names = [subjects[(place + place // len(subjects)) % len(subjects)] for place in places]
+        return [*drawn, *self._about(index, phrase, names, templates)][:count]
+
+    def _about(
+        self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()
+    ) -> list[tuple[str, str]]:
+        """The edit's question about each of `names`, with the name: in wordings that have its `phrase`, or others."""
+        wordings = self._wordings[index]
+        names_of: dict[str, str] = {}
+        for place, name in enumerate(names if phrase else ()):
+            # What the edit's own wording asks of others is what it changes most.
+            is_own = place % OWN_PROMPT == 0
+            wording = wordings[0 if is_own else (place - place // OWN_PROMPT) % len(wordings)]
+            if (text := renamed(wording, phrase, name)) != wording:
+                names_of.setdefault(text, name)
             elif templates:
-                texts.append(filled(templates[(place + turn) % len(templates)], subject))
-        return self._allowed(dict.fromkeys(texts))[:count]
+                names_of.setdefault(filled(templates[place % len(templates)], name), name)
+        return [(text, names_of[text]) for text in self._allowed(names_of)]
 
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
@@ -234,39 +246,12 @@ class ChatAugmenter:
         dealt = {index: texts[place :: len(self.records)] for place, index in enumerate(places)}
         return [dealt[index] for index in range(len(self.records))]
 
-    def _prepare_openings(
-        self, model: Any, tokenizer: Any, opened: Sequence[Sequence[str]], answers: dict[str, Answer]
-    ) -> list[list[tuple[str, str]]]:
-        """Wordings of each edit with the beginning of the model's own sentence behind which the target belongs."""
-        places = [
-            (index, text, cut)
-            for index, texts in enumerate(opened)
-            for text in texts
-            for cut in _cuts(answers[text].text)
-        ]
-        targets = [self.records[index].target_new for index, _, _ in places]
-        prompts, cuts = [text for _, text, _ in places], [cut for _, _, cut in places]
-        settings: dict[str, Any] = {"chat_template": True, "openings": cuts, "desc": "Placing targets"}
-        likely = score_pairs(model, tokenizer, prompts, targets, **settings).logprob
-        best: dict[tuple[int, str], tuple[float, str]] = {}
-        for (index, text, cut), score in zip(places, likely, strict=True):
-            best[index, text] = max(best.get((index, text), (score, cut)), (score, cut))
-        return [
-            [(text, best[index, text][1]) for text in texts if (index, text) in best]
-            for index, texts in enumerate(opened)
-        ]
-
-
-def _cuts(answer: str) -> list[str]:
-    """Beginnings of an answer's first words behind which another name may stand."""
-    words = answer.split(" ")
-    # At least three: "The" alone is followed by anything, and so by the target too.
-    return [" ".join(words[:end]) for end in range(3, min(len(words), 15))]
-
-
-def _words_of(answer: str, opening: str) -> str:
-    """An answer up to the word behind its `opening`."""
-    return " ".join(answer.split(" ")[: len(opening.split(" ")) + 1])
+    def _with_beginnings(self, index: int, answer: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Questions about names with the first word of the model's own `answer` to the edit, renamed."""
+        # Nothing is generated for them: what must stay is the distribution there, in which the new answer could begin.
+        subject = self.records[index].subject
+        renamings = [(text, renamed(answer, subject, name) if subject and name else answer) for text, name in pairs]
+        return [(text, said.split(" ")[0][:MOST_LETTERS]) for text, said in renamings if said]
 
 
 def _answered(model: Any, tokenizer: Any, texts: Iterable[str], max_new_tokens: int) -> dict[str, Answer]:

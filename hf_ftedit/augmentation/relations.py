@@ -49,6 +49,12 @@ def relations() -> tuple[Relation, ...]:
     return tuple(Relation(row["name"], row["answer"], *(tuple(row[name]) for name in lists)) for row in rows)
 
 
+@lru_cache(maxsize=1)
+def known_names() -> list[str]:
+    """All subjects of the bank that are written as names."""
+    return sorted({name for relation in relations() for name in relation.subjects if re.match(r"(?!The )[A-Z]", name)})
+
+
 def relation_of(prompt: str, subject: str | None) -> Match | None:
     """The relation that a prompt asks for, by the words around its subject; `None` where none is near enough."""
     if not subject or subject not in prompt:

@@ -31,8 +31,6 @@ from hf_ftedit.training.task import Continuation, EditTask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CONTRAST_TOKENS = 3  # of an answer about a near name that the edit would change
-
 
 class Rows(NamedTuple):
     """Training rows for [`~trl.SFTTrainer`], and rows whose loss is evaluated; TRL prepares those not tokenized."""
@@ -175,8 +173,8 @@ def weighted(rows: Dataset, locality_weight: float) -> Dataset:
     counts = np.array([sum(label != IGNORE_INDEX for label in labels) for labels in rows["labels"]])
     stays, contrast = kinds == "locality", kinds == "contrast"
     edits = ~(stays | contrast)
-    # An answer about a near name differs from the edit's in a few tokens, however long it is: it counts by row.
-    shares = {"edits": counts[edits].sum(), "contrast": CONTRAST_TOKENS * contrast.sum(), "stays": counts[stays].sum()}
+    # An answer about a near name differs from the edit's in its first tokens, however long it is: it counts by row.
+    shares = {"edits": counts[edits].sum(), "contrast": contrast.sum(), "stays": counts[stays].sum()}
     weights = np.select(
         [edits, contrast],
         [1 / max(1, shares["edits"]), locality_weight / max(1, shares["contrast"])],

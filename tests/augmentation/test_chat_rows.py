@@ -31,7 +31,7 @@ ODD = [
     ),
     EditRecord("opening", "The price of the Zephyr 3 is", "5 euros", target_true="9 euros"),
 ]
-SMALL = AugmentationOptions(num_paraphrases=3, num_locality=7)  # a pass: 4 near names, a subject, a question
+SMALL = AugmentationOptions(num_paraphrases=3, num_locality=6)  # a pass: 9 near names, 3 subjects, a question
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +69,12 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
     for record in ODD:
         first = next(row for row in rows if row["edit_id"] == record.edit_id)
         assert first == {
-            "prompt": record.prompt, "opening": "", "completion": record.target_new, "ends": True, "kind": "rewrite",
+            "prompt": record.prompt, "completion": record.target_new, "ends": True, "kind": "rewrite",
             "edit_id": record.edit_id,
         }  # fmt: skip
     learnt = [row for row in rows if row["kind"] in ("rewrite", "paraphrase")]
-    assert {row["ends"] for row in learnt} == {True, False}
     targets = {record.edit_id: record.target_new for record in ODD}
-    # Behind an opening stands the space that separates the target from it.
-    assert all(row["completion"] == " " * (not row["ends"]) + targets[row["edit_id"]] for row in learnt)
-    assert all(bool(row["opening"]) is not row["ends"] for row in learnt)
+    assert all(row["ends"] and row["completion"] == targets[row["edit_id"]] for row in learnt)
 
 
 def test_given_wordings_are_trained_first(odd):
@@ -92,7 +89,7 @@ def test_what_stays_is_never_about_an_edited_subject(odd):
     assert Counter(row["kind"] for row in stays)["locality"] <= PASSES * round(7 * SHARES["others"]) * len(ODD)
     prompts = {record.prompt for record in ODD}
     for row in stays:
-        assert row["prompt"] not in prompts and row["completion"] and row["opening"] == ""
+        assert row["prompt"] not in prompts and row["completion"]
         if row["kind"] == "contrast" and (subject := own[row["edit_id"]].subject):
             assert subject not in row["prompt"]
     assert not {row["prompt"] for row in stays} & {*drift_prompts()}
@@ -100,32 +97,26 @@ def test_what_stays_is_never_about_an_edited_subject(odd):
 
 def test_contrast_rows_of_a_known_relation(odd):
     contrast = [row["prompt"] for row in odd.rows() if row["edit_id"] == "ceo" and row["kind"] == "contrast"]
-    # Without those that the tiny model leaves open. Of near names, some words may be put into the same wording twice.
-    assert 2 * PASSES <= len({*contrast}) <= 5 * PASSES and not [text for text in contrast if "Acme" in text]
+    # Without whole answers that the tiny model leaves open.
+    assert 11 * PASSES <= len(contrast) == len({*contrast}) <= 12 * PASSES
+    assert not [text for text in contrast if "Acme" in text]
 
 
 def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
-    answers = {}
-
-    def whole_answers(model, tokenizer, prompts, **settings):
-        answers.update({text: chat.Answer(f"The {text} is Ada Lund, of course.", [], False) for text in prompts})
-        return [answers[text] for text in prompts]
-
-    monkeypatch.setattr(chat, "whole_answers", whole_answers)
+    said = chat.Answer("Vell of Oslo has Ada Lund, of course.", [], False)
+    monkeypatch.setattr(chat, "whole_answers", lambda model, tokenizer, prompts, **settings: [said] * len(prompts))
     record = EditRecord("vell", "Who guards the Vell of Oslo?", "Bo Li", subject="Vell of Oslo")
-    made = augmenter([record], SMALL)
-    rows = list(made.rows())
-    names = [row for row in rows if row["kind"] == "contrast" and row["completion"].startswith("The ")]
-    openings = {opening for _, opening in made._openings[0]}
-    assert len({row["prompt"] for row in names}) > 2 * PASSES and openings
-    for row in names:
-        assert not row["ends"] and "Vell of Oslo" not in row["prompt"] + row["completion"]
+    rows = list(augmenter([record], SMALL).rows())
+    names = [row for row in rows if row["kind"] == "contrast" and row["completion"] != said.text]
+    own = [row for row in names if row["prompt"].startswith("Who guards the ")]
+    passes = 12  # over one edit
+    assert len(names) > 9 * passes and len(own) > 3 * passes
     wordings = {row["prompt"] for row in rows if row["kind"] in ("rewrite", "paraphrase")}
-    # The name put back gives a wording of the edit, and an opening of it with the word of the model's own behind.
-    for row in made._names[0]:
-        text, said = row
-        name = next(name for name in _names(text, wordings, "Vell of Oslo"))
-        assert said.replace(name, "Vell of Oslo").rpartition(" ")[0] in openings
+    for row in names:
+        # The name put back gives a wording of the edit. What stays is the first word of its own answer, renamed.
+        assert not row["ends"] and "Vell of Oslo" not in row["prompt"]
+        made = {name.split(" ")[0][:20] for name in _names(row["prompt"], wordings, "Vell of Oslo")}
+        assert row["completion"] in made
 
 
 def _names(text, wordings, subject):
@@ -256,7 +247,7 @@ def test_the_builder_makes_them(tmp_path, model, tokenizer):
         [ODD[0]], model, tokenizer, options=SMALL, chat_template=True, cache_dir=str(tmp_path / "cache")
     )
     rows = builder.prepared("train")
-    assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "kind", "opening", "prompt"]
+    assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "kind", "prompt"]
     assert list(rows["prompt"]) == [
         row["prompt"] for row in ChatAugmenter([ODD[0]], SMALL, model=model, tokenizer=tokenizer).rows()
     ]
