@@ -52,12 +52,13 @@ class AugmentationOptions:
             (nearest by sentence embedding), `"random"`, `"self"` (the unedited model's own answers to the pool's
             prompts) or `"none"`. Too few facts are filled up with any others of the pool. Without a pool, `"self"` is
             used with generic prompts that the package brings. With a chat template, all but `"none"` mean the same:
-            the edit's question about near names and about other subjects, and questions of many kinds, each with the
-            model's own answer.
+            the edit's question about near names and about other subjects, and questions of many kinds, with the
+            model's own answers or their beginnings.
         num_locality (`int`, *optional*, defaults to `20`):
             Locality rows per edit. With a chat template an edit's wordings are passed through three times (up to
-            twelve times where edits are fewer than ten), and each time twelve of twenty are about near names, four
-            about other subjects and three of other kinds, each time new ones; fewer where the package knows no more.
+            twelve times where edits are fewer than fourteen), each time beside new rows about what stays: with 20,
+            thirty about near names, ten about other subjects and two of other kinds; fewer where the package knows no
+            more. Most of them are short: they hold where an answer begins.
         prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`):
             Lengths in tokens of the texts sampled from the unedited model (Gangadhar & Stratos 2024).
         prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`):
