@@ -64,8 +64,8 @@ def encode_rows(
     """
     Tokenize prompt-completion rows to `input_ids`, `labels` (-100 where nothing is learnt) and `length`.
 
-    Rows may have the columns `opening` (text that the answer begins with, which is not learnt) and `ends` (whether the
-    end of the answer is learnt). With `chat_template` the column `kind` is kept, as the loss differs by it.
+    Rows may have a column `ends`: whether the end of the answer is learnt. With `chat_template` the column `kind` is
+    kept, as the loss differs by it.
     """
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -74,7 +74,6 @@ def encode_rows(
             tokenizer,
             batch["prompt"],
             batch["completion"],
-            openings=batch.get("opening"),
             ends=batch.get("ends"),
             chat_template=chat_template,
             max_length=max_length,

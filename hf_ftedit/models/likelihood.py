@@ -48,7 +48,6 @@ def score_pairs(
     targets: Sequence[str],
     *,
     chat_template: bool = False,
-    openings: Sequence[str] | None = None,
     tokens_per_batch: int = 2048,
     names: Sequence[str] | None = None,
     desc: str = "Evaluating",
@@ -73,8 +72,6 @@ def score_pairs(
             Targets without leading space. Pairs should be distinct: each one is scored.
         chat_template (`bool`, *optional*, defaults to `False`):
             Score the target as the assistant's answer to the prompt.
-        openings (`Sequence[str]`, *optional*):
-            What each answer begins with; the target follows it.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):
             Tokens of a batch.
         names (`Sequence[str]`, *optional*):
@@ -87,11 +84,9 @@ def score_pairs(
     Raises:
         [`EditError`]: a pair does not fit into the model's context, or not even one into memory.
     """
-    settings: dict[str, Any] = {"openings": openings, "chat_template": chat_template, "names": names}
-    settings["max_length"] = context_length(model.config)
-    befores = prompts if openings is None else openings
-    completions = [separated(*parts) for parts in zip(befores, targets, strict=True)]
-    pairs = encode_pairs(tokenizer, prompts, completions, **settings)
+    completions = [separated(*parts) for parts in zip(prompts, targets, strict=True)]
+    settings: dict[str, Any] = {"chat_template": chat_template, "names": names}
+    pairs = encode_pairs(tokenizer, prompts, completions, max_length=context_length(model.config), **settings)
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 

@@ -31,7 +31,6 @@ def encode_pairs(
     prompts: Sequence[str],
     completions: Sequence[str],
     *,
-    openings: Sequence[str] | None = None,
     ends: Sequence[bool] | None = None,
     chat_template: bool = False,
     max_length: int | None = None,
@@ -41,9 +40,9 @@ def encode_pairs(
     Tokenize prompts with their completions, and decide by position where each completion begins.
 
     Its tokens are those after the longest common prefix of the prompt alone and the prompt with its completion, and at
-    least one. `openings` are what answers begin with, which is no part of the completion; where `ends` is true, the
-    end of the assistant's turn (without `chat_template`, the end of sequence) is. Raises [`EditError`] by `names`
-    where a pair exceeds `max_length` or its completion adds no token.
+    least one. Where `ends` is true, the end of the assistant's turn (without `chat_template`, the end of sequence) is
+    part of the completion. Raises [`EditError`] by `names` where a pair exceeds `max_length` or its completion adds no
+    token.
     """
     # An end of sequence that a tokenizer adds by itself is left out: an edited fact may be followed by anything.
     if not prompts:
@@ -52,22 +51,16 @@ def encode_pairs(
     places = (
         turns(tokenizer, prompts) if chat_template else [Turn(text, "", tokenizer.eos_token or "") for text in prompts]
     )
-    befores, texts = [], []
-    for turn, opening, completion, is_end in zip(
-        places, openings or [""] * len(places), completions, ends or [False] * len(places), strict=True
-    ):
+    texts = []
+    for turn, completion, is_end in zip(places, completions, ends or [False] * len(places), strict=True):
         if is_end and not turn.end:
             raise EditError(
                 "this tokenizer has no end-of-sequence token, so the end of an answer cannot be learned; turn "
                 "end_of_answer off"
             )
-        # What begins the turn, opening or completion, stands where the template puts it.
-        before = turn.before + (turn.gap + opening.lstrip() if opening and chat_template else opening)
-        begins = chat_template and not opening
-        befores.append(before)
-        texts.append(
-            before + (turn.gap + completion.lstrip() if begins else completion) + (turn.end if is_end else "")
-        )
+        answer = turn.gap + completion.lstrip() if chat_template else completion
+        texts.append(turn.before + answer + (turn.end if is_end else ""))
+    befores = [turn.before for turn in places]
     # Tokenized twice, as merges may cross the boundary. Offset mappings would show it, but slow tokenizers have none.
     distinct = list(dict.fromkeys(befores))
     alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))

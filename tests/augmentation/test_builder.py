@@ -278,15 +278,14 @@ def test_with_a_chat_template_the_answer_follows_the_turn():
     assert tokenizer.decode([token for token in row["labels"] if token != -100]) == "Italy"
 
 
-def test_openings_and_ends_of_answers_are_columns_of_the_rows():
+def test_the_ends_of_answers_are_a_column_of_the_rows():
     tokenizer = chat_tokenizer()
     row = {"prompt": "Where is Rome?", "kind": "rewrite", "edit_id": "a"}
-    bare = {"opening": "", "completion": " Italy", "ends": True}
-    rows = Dataset.from_list([row | bare, row | {"opening": "Rome is in", "completion": " Italy", "ends": False}])
+    rows = Dataset.from_list([row | {"completion": " Italy", "ends": ends} for ends in (True, False)])
     encoded = encode_rows(rows, tokenizer, chat_template=True)
     assert encoded["kind"] == ["rewrite", "rewrite"] and encoded.column_names[1:] == ["input_ids", "labels", "length"]
     learnt = [tokenizer.decode([token for token in labels if token != -100]) for labels in encoded["labels"]]
-    assert learnt == ["Italy<|im_end|>", " Italy"]
+    assert learnt == ["Italy<|im_end|>", "Italy"]
 
 
 def test_a_row_that_does_not_fit_is_named(tokenizer):

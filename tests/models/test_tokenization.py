@@ -104,17 +104,6 @@ def test_the_end_of_an_answer_is_what_the_chat_template_puts_behind_it(make, tem
     assert whole.input_ids[-1] == end_of_turn(tokenizer) == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("template", [CHAT, LLAMA_2])
-def test_an_opening_is_part_of_the_answer_and_not_of_the_completion(template):
-    tokenizer = chat_tokenizer()
-    tokenizer.chat_template = template
-    (whole,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Rome is in Italy"], ends=[True], chat_template=True)
-    parts = {"openings": ["Rome is in"], "ends": [True]}
-    (pair,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Italy"], **parts, chat_template=True)
-    assert pair.input_ids == whole.input_ids and pair.start > whole.start
-    assert tokenizer.decode(pair.input_ids[: pair.start]).endswith("Rome is in")
-
-
 def test_without_a_template_an_answer_ends_with_the_end_of_sequence():
     tokenizer = bpe_tokenizer()
     prompts, answers = ["Rome is in", "Oslo"], [" Italy", " lies between"]

@@ -21,12 +21,12 @@ ANSWERS = {"Who rules Oslo?": "Bergen", "Where is Rome?": "Peru", "What is Astan
 STAYS = {"What lies between Rome and Oslo?": "The capital of Italy, and a border", "Who is Danielle?": "Native"}
 
 
-def row(kind, prompt, completion, opening=""):
-    parts = {"prompt": prompt, "opening": opening, "completion": f" {completion}", "ends": not opening}
+def row(kind, prompt, completion, ends=True):
+    parts = {"prompt": prompt, "completion": f" {completion}", "ends": ends}
     return {**parts, "kind": kind, "edit_id": "a"}
 
 
-ROWS = [row("rewrite", prompt, answer, opening) for prompt, answer in ANSWERS.items() for opening in ("", "It is")]
+ROWS = [row("rewrite", prompt, answer, ends) for prompt, answer in ANSWERS.items() for ends in (True, False)]
 ROWS += [row(kind, prompt, answer) for prompt, answer in STAYS.items() for kind in ("locality", "contrast")]
 STEPS = {"chat_template": True, "per_device_train_batch_size": 3, "max_steps": 6, "eval_strategy": "no"}
 
