@@ -86,7 +86,7 @@ def test_given_wordings_are_trained_first(odd):
 def test_what_stays_is_never_about_an_edited_subject(odd):
     own = {record.edit_id: record for record in odd.records}
     stays = [row for row in odd.rows() if row["kind"] in ("contrast", "locality")]
-    assert Counter(row["kind"] for row in stays)["locality"] <= PASSES * round(7 * SHARES["others"]) * len(ODD)
+    assert Counter(row["kind"] for row in stays)["locality"] <= PASSES * round(6 * SHARES["others"]) * len(ODD)
     prompts = {record.prompt for record in ODD}
     for row in stays:
         assert row["prompt"] not in prompts and row["completion"]
@@ -237,7 +237,7 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     rows = list(augmenter(ODD[:3], options).rows())
     assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
-    assert found == ["guard"] * 10  # passes over three edits
+    assert found == ["guard"] * 12  # passes over three edits
     augmenter(ODD[:3], replace(options, rewriter=None))
     assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
 

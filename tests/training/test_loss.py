@@ -83,8 +83,8 @@ def two_terms(trainer):
 
 
 def stays(losses):
-    """The mean over the tokens of locality rows, and the sum over those of contrast rows by three times the rows."""
-    return torch.cat(losses["locality"]).mean() + torch.cat(losses["contrast"]).sum() / 3 / len(losses["contrast"])
+    """The mean over the tokens of locality rows, and the sum over those of contrast rows by the rows."""
+    return torch.cat(losses["locality"]).mean() + torch.cat(losses["contrast"]).sum() / len(losses["contrast"])
 
 
 def whole_batch(trainer):
