@@ -13,7 +13,9 @@ NO_MEMORY = (
     "the memory does not suffice; lower --per_device_train_batch_size or --eval_tokens_per_batch, load the model in 4 "
     "bits (--load_in_4bit) or in bfloat16 (--dtype bfloat16), or use a machine with more memory"
 )
-_NO_MEMORY = re.compile("out of memory|not enough memory|can(no|')t allocate memory|unable to allocate", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    "out of memory|not enough memory|can(no|')t allocate memory|unable to allocate|ALLOC_FAILED", re.IGNORECASE
+)
 
 
 class EditError(ValueError):

@@ -20,7 +20,7 @@ except ImportError:  # on Windows, where no folder is locked
 
 # Errors that a user mends, not a programmer: no space, no permission, a broken disk. A missing file is not among them.
 _REFUSALS = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "ENOTDIR", "EEXIST"}
-_REFUSALS |= {"ELOOP"}
+_REFUSALS |= {"ELOOP", "EMFILE", "ENFILE", "ESTALE", "EBUSY", "ENODEV", "ENXIO", "EOPNOTSUPP"}
 claims = ExitStack()  # of this process; left where a verb ends
 _made: set[Path] = set()  # claimed folders that were not there before
 
@@ -48,6 +48,8 @@ def try_writing(folder: str | Path, size: int = 0) -> None:
             made = Path(place) / path.relative_to(nearest)
             made.mkdir(parents=True, exist_ok=True)
             (made / "file").write_bytes(bytes(size))
+    except FileNotFoundError as error:  # a file system of the kernel's, such as /proc
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder)) from error
     except OSError as error:
         error.filename = str(folder)  # not the temporary file, of which nobody knows
         raise
@@ -121,10 +123,10 @@ def refusal_behind(error: BaseException) -> OSError | None:
     """The refusal of the file system that led to `error`: no space, no permission; `None` where there is none."""
     cause: BaseException | None = error
     while cause is not None:
-        # Of a missing file only Python's own: that no folder takes temporary files.
-        if isinstance(cause, OSError) and (
-            errno.errorcode.get(cause.errno or 0) in _REFUSALS or "temporary directory" in str(cause)
-        ):
+        if isinstance(cause, OSError) and errno.errorcode.get(cause.errno or 0) in _REFUSALS:
+            return cause
+        # Without a name it is the working folder, or no folder takes temporary files.
+        if isinstance(cause, FileNotFoundError) and cause.errno and cause.filename is None:
             return cause
         # A `KeyError` while a refusal was handled is a fault of ours, whose traceback must be seen.
         cause = cause.__cause__ or (cause.__context__ if isinstance(cause, (OSError, RuntimeError)) else None)

@@ -161,6 +161,7 @@ def test_a_disk_that_fills_up_is_one_error_whichever_library_writes(tmp_path, sm
 def test_only_refusals_of_the_file_system_are_taken_for_such(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert refusal_behind(full) is full
+    assert refusal_behind(gone := FileNotFoundError(2, "the working folder")) is gone
     with pytest.raises(ValueError, match="a library says") as caught:
         try:
             raise full
@@ -173,7 +174,7 @@ def test_only_refusals_of_the_file_system_are_taken_for_such(tmp_path):
         except PermissionError:
             {}["name"]
     assert refusal_behind(caught.value) is None
-    for other in (FileNotFoundError(2, "no file"), ValueError("else"), OSError("no number")):
+    for other in (FileNotFoundError(2, "no file", "a"), ValueError("else"), OSError("no number")):
         assert refusal_behind(other) is None
         with pytest.raises(type(other), match=re.escape(str(other))), writing(tmp_path):
             raise other

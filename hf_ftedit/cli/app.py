@@ -86,7 +86,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if (refusal := refusal_behind(error)) is None:
             print(visible(traceback.format_exc()), end="", file=sys.stderr)
             return 70
-        name = refusal.filename or "a file of the run"
+        name = refusal.filename or "the working folder, or one of the run"
         remedy = "free some space, give another folder (HF_HOME for caches, TMPDIR), or mend permissions"
         return _exit_with(f"{name}: {refusal.strerror}; {remedy}", 2)
     return 0
