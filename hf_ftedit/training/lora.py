@@ -81,8 +81,11 @@ def fit_lora(
         _check_layers(layers, model, targets)
     # PEFT has no word for some layers, and in a mixture of experts means routers too: the modules are named.
     if targets == "all-linear" and (layers is not None or len(fit) < len(linear) or len(unfit) > 1):
-        names = _short_names(fit, model)
-        targets = [name for name in names if layers is None or "." not in name or _layer(name) in layers]
+        targets = [
+            name
+            for name in _short_names(fit, model)
+            if layers is None or "." not in name or any(f".{layer}." in name for layer in layers)
+        ]
     # A copy: one configuration of the user may serve several trainers.
     config = replace(config, fan_in_fan_out=transposed, target_modules=targets)
     if layers is not None:
@@ -113,20 +116,17 @@ def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str], un
     names = [name for name, _ in model.named_modules()]
     if targets is None or targets == "all-linear":
         return targets
-    found = {}
-    if isinstance(targets, str):
-        found = {targets: [name for name in names if re.fullmatch(targets, name)]}
-        # TRL makes a word of a list of one: it may be no pattern but a name.
-        targets = targets if any(found.values()) else [targets]
-    if not isinstance(targets, str):
-        found = {target: [name for name in names if _is_end(target, name)] for target in sorted(targets)}
-    for target, modules in found.items():
-        if not modules:
+    # TRL makes a word of a list of one: it may be no pattern but a name.
+    is_pattern = isinstance(targets, str) and any(re.fullmatch(targets, name) for name in names)
+    targets = [targets] if isinstance(targets, str) and not is_pattern else targets
+    for target in [targets] if is_pattern else sorted(targets):
+        found = [name for name in names if (re.fullmatch(target, name) if is_pattern else _is_end(target, name))]
+        if not found:
             some = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise EditError(
                 f"lora_target_modules: the model has no module {target!r}; its linear ones are {some}{_hint(model)}"
             )
-        if wrong := next((name for name in modules if name in unfit), None):
+        if wrong := next((name for name in found if name in unfit), None):
             raise EditError(
                 f"lora_target_modules: {target!r} names {wrong}, {unfit[wrong]}; leave it out{_hint(model)}"
             )
@@ -225,8 +225,3 @@ def _short_names(names: list[str], model: PreTrainedModel) -> list[str]:
 
 def _is_end(target: str, name: str) -> bool:
     return f".{name}".endswith(f".{target}")
-
-
-def _layer(name: str) -> int:
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else -1
