@@ -148,7 +148,6 @@ def load_model(
         [`EditError`]: there is no such model, or it has neither safetensors nor GGUF weights.
     """
     from transformers import AutoModelForCausalLM, GgufConfig
-    from transformers.utils.peft_utils import find_adapter_config_file
 
     from hf_ftedit.models.distributed import check_launch, loads_on_main, process_state
 
@@ -164,12 +163,6 @@ def load_model(
         # By default weights stay packed where there is a kernel for that, and in any case the model counts as a
         # quantized one, which can be neither trained nor saved.
         kwargs["quantization_config"] = GgufConfig(dequantize=True)
-    source = model_source(name)
-    if find_adapter_config_file(source, revision=kwargs["revision"], token=kwargs.get("token")):
-        raise EditError(
-            f"model_name_or_path {name!r} is an adapter, or holds one that would be loaded too; give its base model, "
-            "and the adapter as adapter (--adapter)"
-        )
     with _without_zero3():
         # `use_safetensors=None`, the default, may fall back to pickled weights, which can run code.
         model = _load(AutoModelForCausalLM, name, gguf_file, use_safetensors=True, **kwargs)
@@ -303,6 +296,7 @@ def _commit_of(name: str | None, revision: str | None, token: str | None) -> str
 
 def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -> Any:
     from safetensors import SafetensorError
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     name, gguf_file = gguf_source(name, gguf_file)
     source = model_source(name)
@@ -312,6 +306,10 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
         if gguf_file and Path(source).is_dir():
             # Of its bare name, transformers would first look for the weights in the working directory.
             gguf_file = str(Path(source, gguf_file).absolute())
+        place: dict[str, Any] = {key: kwargs.get(key) for key in ("revision", "token")}
+        if "use_safetensors" in kwargs and find_adapter_config_file(source, **place):
+            # transformers would load it without a look, and its base model from wherever it says.
+            raise ValueError("it is an adapter, or holds one; give its base model, and it as adapter (--adapter)")
         return loader.from_pretrained(source, **kwargs, **({"gguf_file": gguf_file} if gguf_file else {}))
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # or an attention that is not installed
         if is_out_of_memory(error):
