@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hf_ftedit.text import masked, visible
 
@@ -24,6 +26,22 @@ class EditError(ValueError):
     def __init__(self, message: str) -> None:
         # Names and values in it may be a stranger's, and reach a terminal.
         super().__init__(" ".join(visible(masked(message)).splitlines()))
+
+
+@contextmanager
+def refusals_of_libraries(
+    remedy: str = "change that setting, or leave it out", when: Callable[[], bool] = lambda: True
+) -> Iterator[None]:
+    """Raise what libraries say of a user's settings as an [`EditError`] with a remedy, if `when` holds then."""
+    try:
+        yield
+    except EditError:
+        raise
+    except (ValueError, TypeError, KeyError, ImportError, RuntimeError, AssertionError, OSError) as error:
+        if is_out_of_memory(error) or getattr(error, "errno", None) or not when():  # of the system, not of settings
+            raise
+        problem = f"{first_line(error)} is not known" if isinstance(error, KeyError) else one_line(error)[:500]
+        raise EditError(f"{problem}; {remedy}") from error
 
 
 def shown(value: object) -> str:

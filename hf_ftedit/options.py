@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_type_hints
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 
 LocalityStrategy = Literal["near", "relation", "similar", "random", "self", "none"]
 ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
@@ -21,6 +24,34 @@ PROVENANCE = "provenance"
 
 # Options that name data or a model, on the Hub or in a file.
 SOURCES = ("locality_pool", "perplexity_texts", "training_texts", "similar_model", "rewriter")
+
+# What numbers must be, in words, and the settings of the package, of TRL and of transformers that must be so.
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "0 or more": (
+        lambda number: number >= 0,
+        "num_paraphrases num_locality prefix_counts prefix_top_k locality_weight lora_layers learning_rate "
+        "weight_decay adam_epsilon max_grad_norm warmup_steps neftune_noise_alpha router_aux_loss_coef logging_steps "
+        "save_steps eval_steps eval_delay save_total_limit dataloader_num_workers num_fewshot tolerance",
+    ),
+    "1 or more": (
+        lambda number: number >= 1,
+        "max_edits prefix_lengths eval_tokens_per_batch max_length pad_to_multiple_of lora_r lora_alpha "
+        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps eval_accumulation_steps "
+        "limit dataset_num_proc dataloader_prefetch_factor torch_empty_cache_steps ddp_bucket_cap_mb ddp_timeout "
+        "tasks_limit tokens_per_batch",
+    ),
+    "1 or more, or -1 for num_train_epochs": (lambda number: number >= 1 or number == -1, "max_steps"),
+    "a number above 0": (lambda number: number > 0, "num_train_epochs"),
+    "a number between 0 and 1": (lambda number: 0 < number < 1, "mastered_probability"),
+    "a number from 0 to 1": (lambda number: 0 <= number <= 1, "density"),
+    "0 or more, and less than 1": (
+        lambda number: 0 <= number < 1,
+        "text_loss_weight lora_dropout label_smoothing_factor adam_beta1 adam_beta2",
+    ),
+    "a number from 0 to 4294967295": (lambda number: 0 <= number < 2**32, "seed data_seed"),
+}
+_RANGE_OF = {name: (asked, holds) for asked, (holds, names) in RANGES.items() for name in names.split()}
+_WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
@@ -90,14 +121,11 @@ class AugmentationOptions:
     end_of_answer: bool = option(False, "Teach a base model to stop after the target.")
 
     def __post_init__(self) -> None:
-        _check_choices(self, AugmentationOptions)
-        for name in ("num_paraphrases", "num_locality"):
-            if getattr(self, name) < 0:
-                raise EditError(f"{name} is {getattr(self, name)}: give 0 or more")
-        if len(self.prefix_lengths) != len(self.prefix_counts) or min([1, *self.prefix_lengths]) < 1:
+        check_settings(self)
+        if len(self.prefix_lengths) != len(self.prefix_counts):
             raise EditError(
                 f"prefix_lengths {self.prefix_lengths} and prefix_counts {self.prefix_counts} do not fit: "
-                "give one count for each length, and lengths of 1 or more"
+                "give one count for each length"
             )
         # Every row of an edit has a prefix of its own: with fewer prefixes, rows of the strategy "prefix" would be
         # the same text twice.
@@ -205,15 +233,8 @@ class EditOptions(AugmentationOptions):
         return self.chat_template or self.end_of_answer
 
     def __post_init__(self) -> None:
+        self.strength = str(self.strength)  # Python and YAML may give numbers
         super().__post_init__()
-        _check_choices(self, EditOptions)
-        for name in ("max_edits", "eval_tokens_per_batch"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise EditError(f"{name} is {value}: give 1 or more")
-        if not 0 <= self.locality_weight < float("inf"):
-            raise EditError(f"locality_weight is {self.locality_weight}: give 0 or more")
-        if self.mastered_probability is not None and not 0 < self.mastered_probability < 1:
-            raise EditError(f"mastered_probability is {self.mastered_probability}: give a number between 0 and 1")
         self._check_text_loss()
         self._check_strength()
         # `lora_layers` saves the backward pass below its first layer, which the embedding would need.
@@ -226,11 +247,11 @@ class EditOptions(AugmentationOptions):
         if self.strength != "auto":
             try:
                 factor = float(self.strength)
-            except (TypeError, ValueError):
+            except ValueError:
                 factor = 0.0
             if not 0 < factor < float("inf"):
                 raise EditError(f"strength is {self.strength!r}: give a number above 0, or auto")
-            self.strength = f"{factor:g}"  # Python and YAML may give numbers: edit_config.yaml has one form
+            self.strength = f"{factor:g}"  # edit_config.yaml has one form
         elif not (self.has_whole_answers or self.predict_with_generate):
             raise EditError(
                 "strength auto is chosen by own answers, which are not measured: give end_of_answer or "
@@ -240,8 +261,6 @@ class EditOptions(AugmentationOptions):
             raise EditError("strength and full_finetune do not go together: only a LoRA has a scale; leave one out")
 
     def _check_text_loss(self) -> None:
-        if not 0 <= self.text_loss_weight < 1:
-            raise EditError(f"text_loss_weight is {self.text_loss_weight}: give 0 or more, and less than 1")
         if self.training_texts and not self.text_loss_weight:
             raise EditError(
                 "training_texts is given without text_loss_weight: give that, such as 0.1, or leave it out"
@@ -260,9 +279,55 @@ def choices_of(name: str, owner: type) -> tuple[str, ...]:
     return choices if all(isinstance(choice, str) for choice in choices) else ()
 
 
-def _check_choices(options: Any, owner: type) -> None:
-    """Raise [`EditError`] when a `Literal` option of the dataclass `owner` has another value: dataclasses do not."""
-    for option in fields(owner):
-        choices, value = choices_of(option.name, owner), getattr(options, option.name)
-        if choices and value not in choices:
-            raise EditError(f"{option.name} is {value!r}: choose one of {', '.join(choices)}")
+def check_settings(settings: Any) -> None:
+    """Check the fields of a dataclass as [`check_value`] does; of those of TRL, which takes more, numbers alone."""
+    ours = (owner for owner in type(settings).__mro__ if owner.__module__.startswith("hf_ftedit"))
+    own = {name for owner in ours for name in vars(owner).get("__annotations__", ())}
+    for name, hint in get_type_hints(type(settings)).items():
+        if name in own or {int, float} & {hint, *get_args(hint)}:
+            setattr(settings, name, check_value(name, getattr(settings, name), hint))
+
+
+def check_value(name: str, value: Any, hint: Any) -> Any:
+    """
+    Check a setting's value against its type and [`RANGES`]; the value, without classes of NumPy and `pathlib`.
+
+    Raises:
+        [`EditError`]: the setting cannot take the value.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    value = os.fspath(value) if isinstance(value, os.PathLike) else list(value) if type(value) is tuple else value
+    asked, holds = _RANGE_OF.get(name, ("a number of usual size", lambda _: True))
+    numbers = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int | float)]
+    if not _fits(value, hint):
+        asked = _asked(hint)
+    elif value == "":
+        asked = "text, or leave it out"
+    elif all(abs(number) < 2**63 and holds(number) for number in numbers):  # NaN is never less
+        return value
+    raise EditError(f"{name} is {shown(value)}: {'' if 'choose' in asked else 'give '}{asked}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a type."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in parts
+    if origin is list:
+        return isinstance(value, list) and all(_fits(each, parts[0]) for each in value)
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _asked(hint: Any) -> str:
+    """The values of a type in words, for an error."""
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    if get_origin(hint) is Literal:
+        return f"choose one of {', '.join(map(str, parts))}"
+    if get_origin(hint) is list:
+        return f"a list, each {_asked(parts[0])}"
+    return " or ".join(map(_asked, parts)) if parts else _WORDS[hint]

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from hf_ftedit.errors import EditError
@@ -18,11 +19,30 @@ from hf_ftedit.options import AugmentationOptions, EditOptions
         ({"locality_weight": -1.0}, "locality_weight is -1.0: give 0 or more"),
         ({"locality_weight": float("nan")}, "locality_weight is nan: give 0 or more"),
         ({"max_edits": 0}, "max_edits is 0: give 1 or more"),
+        ({"max_edits": 10**30}, "max_edits is 1000000000000000000000000000000: give 1 or more"),
+        ({"max_edits": True}, "max_edits is True: give a whole number"),
+        ({"lora_layers": ["1"]}, r"lora_layers is \['1'\]: give a list, each a whole number"),
+        ({"edits": ""}, "edits is '': give text, or leave it out"),
+        ({"revoke": [1]}, r"revoke is \[1\]: give a list, each text"),
+        ({"num_locality": None}, "num_locality is None: give a whole number"),
+        ({"skip_invalid": "yes"}, "skip_invalid is 'yes': give True or False"),
+        ({"prefix_top_k": -1}, "prefix_top_k is -1: give 0 or more"),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error(settings, message):
     with pytest.raises(EditError, match=message):
         EditOptions(**settings)
+
+
+def test_paths_and_values_of_numpy_become_pythons(tmp_path):
+    options = EditOptions(edits=tmp_path, max_edits=np.int64(2), strength=np.float32(0.5), lora_layers=(0, 1))
+    assert (options.edits, options.max_edits, options.strength, options.lora_layers) == (
+        str(tmp_path),
+        2,
+        "0.5",
+        [0, 1],
+    )
+    assert type(options.max_edits) is int
 
 
 def test_defaults():

@@ -21,7 +21,7 @@ from hf_ftedit.data import WORD, EditRecord, Fact, read_edits, read_facts
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import writing
 from hf_ftedit.models import Processes
-from hf_ftedit.options import AugmentationOptions
+from hf_ftedit.options import AugmentationOptions, check_value
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,6 +109,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         cache_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
+        seed = check_value("seed", seed, int)
         self.records = read_edits(edits, format, max_edits)
         options = _augmentation_only(options)
         self._is_chat, self._features = chat_template, _features(chat_template, options.end_of_answer)

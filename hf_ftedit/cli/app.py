@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from hf_ftedit.cli.arguments import help_text
 from hf_ftedit.cli.console import is_first_process, screens, without_home
 from hf_ftedit.cli.options import OPTIONS
-from hf_ftedit.errors import NO_MEMORY, EditError, is_out_of_memory
+from hf_ftedit.errors import NO_MEMORY, EditError, is_out_of_memory, one_line
 from hf_ftedit.files import claims, refusal_behind
 from hf_ftedit.text import visible
 from hf_ftedit.training import Stopped, stoppable
@@ -79,6 +79,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except Stopped as stopped:
         go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.detail else ""
         return _exit_with(f"{stopped}{go_on}", stopped.exit_code)
+    except ImportError as error:
+        return _exit_with(f"{one_line(error)}; install it, or leave out what needs it", 2)
     # One place for all that a file system refuses: a check before each write would still miss a disk that fills up.
     except Exception as error:
         if is_out_of_memory(error):

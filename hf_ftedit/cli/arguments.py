@@ -14,7 +14,7 @@ import yaml
 
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError, one_line, shown
-from hf_ftedit.options import PROVENANCE, choices_of
+from hf_ftedit.options import PROVENANCE, check_settings, choices_of
 from hf_ftedit.untrusted import parse_yaml, read_small
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class Arguments(NamedTuple):
         names = {option.name for option in fields(OPTIONS[self.verb])}
         settings = {name: value for name, value in (defaults or {}).items() if name in names}
         with _bad_values():
-            return OPTIONS[self.verb](**{**settings, **self.values})
+            options = OPTIONS[self.verb](**{**settings, **self.values})
+        check_settings(options)
+        return options
 
 
 def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:

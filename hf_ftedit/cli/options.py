@@ -36,6 +36,11 @@ class TrainOptions(CommonOptions):
         const="True",
     )
 
+    def __post_init__(self) -> None:
+        resume: Any = self.resume_from_checkpoint
+        self.resume_from_checkpoint = str(resume) if isinstance(resume, bool) else resume  # YAML has booleans
+        super().__post_init__()
+
     @property
     def resume(self) -> bool | str:
         """The checkpoint folder to go on from, or whether to go on from the newest one, by flag or YAML."""

@@ -9,6 +9,7 @@ from typing import Any
 from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
 from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded_settings, inherited_settings, model_settings, pool_source
+from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.hub import open_edits, recipe_for
 from hf_ftedit.models import EMBEDDED_NAME
 from hf_ftedit.training import check_output_dir, is_finished, read_task
@@ -47,10 +48,12 @@ def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, A
         defaults = {**CHAT_LORA, **defaults}
     config, model_config = parse_rest((EditConfig, EditModelConfig), arguments, defaults)
     named = {"gguf_file": defaults["gguf_file"], **model_settings(model_config)}
-    config.model_init_kwargs = {**named, **(config.model_init_kwargs or {})}
+    if not isinstance(config.model_init_kwargs, str):  # a text is no JSON, which the trainer says
+        config.model_init_kwargs = {**named, **(config.model_init_kwargs or {})}
     config.full_finetune = config.full_finetune or not model_config.use_peft
     # transformers' own handler of SIGTERM saves before the optimizer's step: a resumed run would differ.
-    config.enable_jit_checkpoint = False
+    if config.enable_jit_checkpoint:
+        raise EditError("enable_jit_checkpoint: SIGTERM saves a checkpoint without it; leave it out")
     return config, model_config
 
 
@@ -60,12 +63,15 @@ def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> Non
     from hf_ftedit.evaluation import before_after_text, edits_text, results_table
     from hf_ftedit.training import EditTrainer
 
+    with refusals_of_libraries():
+        adapter = None if config.full_finetune else get_peft_config(model_config)
+        quantization = get_quantization_config(model_config)
     trainer = EditTrainer(
         model=model_config.model_name_or_path or EMBEDDED_NAME,
         args=config,
         train_dataset=task,
-        peft_config=None if config.full_finetune else get_peft_config(model_config),
-        quantization_config=get_quantization_config(model_config),
+        peft_config=adapter,
+        quantization_config=quantization,
     )
     rows: Any = trainer.train_dataset
     trainer.accelerator.print(f"{edits_text(len(task.measured))}, {len(rows)} training rows")

@@ -27,7 +27,7 @@ from hf_ftedit.models import (
     load_tokenizer,
     unedited,
 )
-from hf_ftedit.options import EditOptions
+from hf_ftedit.options import EditOptions, check_value
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,9 +50,10 @@ def load_checked(
     source: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "token": token}
     source["trust_remote_code"] = trust_remote_code
     tokenizer = tokenizer or load_tokenizer(name, **source)
-    config = load_config(name, **source)
+    # Not passed on to `load_model`: what of `kwargs` is for the configuration, transformers would not look for then.
+    config = kwargs.get("config") or load_config(name, **source, **kwargs)
     check_lengths(records, tokenizer, context_length(config), chat_template=chat_template)
-    return load_model(name, config=config, **source, **kwargs), tokenizer
+    return load_model(name, **source, **kwargs), tokenizer
 
 
 @in_turn
@@ -129,6 +130,7 @@ def _predicted(
     desc: str,
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
+    seed = check_value("seed", seed, int)
     tokens, whole = options.eval_tokens_per_batch, options.has_whole_answers
     settings: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": tokens, "desc": desc}
     records, old = _prepared(model, tokenizer, records, before, options)

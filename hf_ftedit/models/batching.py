@@ -16,6 +16,7 @@ from transformers.activations import NewGELUActivation
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.loading import turn
+from hf_ftedit.options import check_value
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[lis
     # A batch has at least one item. One that does not fit into memory is run again as smaller ones, with half as many
     # tokens; those that were run are not.
     order = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
-    begin, size, budget = 0, 0, tokens_per_batch
+    begin, size, budget = 0, 0, check_value("tokens_per_batch", tokens_per_batch, int)
 
     def work(tokens: int) -> None:
         nonlocal begin, size

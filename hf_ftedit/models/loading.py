@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import xxhash
 
-from hf_ftedit.errors import NO_MEMORY, EditError, first_line, is_out_of_memory
+from hf_ftedit.errors import NO_MEMORY, EditError, first_line, is_out_of_memory, shown
 
 # The libraries are imported in the functions that need them: `asset` and `public_name` must not load torch.
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def gguf_source(name: str | None, gguf_file: str | None = None) -> tuple[str | N
     Raises:
         [`EditError`]: there is no such file, or transformers would read something else or more.
     """
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
     if gguf_file is None and (name is None or not name.endswith(".gguf") or Path(name).is_dir()):
         return name, None
     path = Path(name or "", gguf_file or "")
@@ -147,10 +149,13 @@ def load_model(
     Raises:
         [`EditError`]: there is no such model, or it has neither safetensors nor GGUF weights.
     """
+    import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
     from hf_ftedit.models.distributed import check_launch, loads_on_main, process_state
 
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise EditError(f"dtype is {shown(dtype)}: give auto, bfloat16, float16 or float32")
     check_launch()
     device = process_state().device
     name, gguf_file = gguf_source(name, gguf_file)
@@ -311,7 +316,8 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
             # transformers would load it without a look, and its base model from wherever it says.
             raise ValueError("it is an adapter, or holds one; give its base model, and it as adapter (--adapter)")
         return loader.from_pretrained(source, **kwargs, **({"gguf_file": gguf_file} if gguf_file else {}))
-    except (OSError, ValueError, ImportError, SafetensorError) as error:  # or an attention that is not installed
+    # Also an attention that is not installed, and settings that a configuration or a model does not know.
+    except (OSError, ValueError, ImportError, TypeError, AttributeError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise EditError(f"model_name_or_path {name!r}: {NO_MEMORY}") from error
         if gguf_file and not find_spec("gguf"):

@@ -46,6 +46,8 @@ def sample_prefixes(
     start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
     if start is None:
         raise EditError("the tokenizer has neither a beginning- nor an end-of-sequence token to sample from; set one")
+    if length > (most := room(model, [start])):
+        raise EditError(f"prefix_lengths: {length} tokens do not fit into the model's context; give {most} or less")
     prompt = Prompt("", [start], length)
     sizes = [min(batch_size, count - begin) for begin in range(0, count, batch_size)]
     processes = Processes(model)

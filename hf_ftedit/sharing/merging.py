@@ -22,8 +22,8 @@ from hf_ftedit.hub import (
     read_edit_folder,
     save_edit_folder,
 )
-from hf_ftedit.models import beyond_lora, load_adapter, merged, process_state, public_name, unedited
-from hf_ftedit.options import PROVENANCE
+from hf_ftedit.models import ADAPTER_WEIGHTS, beyond_lora, load_adapter, merged, process_state, public_name, unedited
+from hf_ftedit.options import PROVENANCE, check_value
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of
 
@@ -95,10 +95,15 @@ def merge(
     print(both.results["after"]["efficacy"])
     ```
     """
+    check_value("density", density, float)
+    weights = check_value("weights", weights, list[float] | None)
     require_empty(output_dir)
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
     _check_same_base(parts)
     check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
+    files = [part.saved.provenance.get("files", {}).get(ADAPTER_WEIGHTS, part.saved.path) for part in parts]
+    if len({*files}) < len(files):
+        raise EditError("merge got an adapter twice, which would double what it changes; name each once")
     edits = combine_edits((part.name, part.saved.records) for part in parts)
     source = base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
     base, tokenizer = _load_base(parts, edits, source, merge_into_base, trust_remote_code)
@@ -226,7 +231,7 @@ def _measure_and_write(
     recipe[PROVENANCE] = provenance | {"combination": combination_type, "parts": _credits(parts, after, edits)}
     process = process_state()
     if process.is_main_process:
-        save_edit_folder(output_dir, model, tokenizer, records=edits, results=results, recipe=recipe)
+        save_edit_folder(output_dir, model, tokenizer, records=before.records, results=results, recipe=recipe)
     process.wait_for_everyone()
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from accelerate.utils import get_int_from_env
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import ModelConfig, SFTConfig
 
-from hf_ftedit.errors import EditError
-from hf_ftedit.options import OUTPUT_FOLDER, EditOptions, option
+from hf_ftedit.errors import EditError, first_line, refusals_of_libraries, shown
+from hf_ftedit.options import OUTPUT_FOLDER, EditOptions, check_settings, check_value, option
 from hf_ftedit.text import without_secrets
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class EditConfig(EditOptions, SFTConfig):
         None, "Rows of a batch on one device; 32 if not given, 8 with chat_template."
     )
     lr_scheduler_type: str = option("cosine", "Learning-rate schedule.")
-    train_sampling_strategy: str = option(
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length", "batch_rebalance"] = option(
         "group_by_length", "How batches are drawn; rows of similar length go together."
     )
     max_length: int | None = option(None, "Most tokens of a row; a longer one is an error, never cut.")
@@ -87,7 +89,7 @@ class EditConfig(EditOptions, SFTConfig):
         if not torch.accelerator.is_available():
             # There is nothing to pin memory for, and PyTorch would warn at every run.
             self.dataloader_pin_memory = False
-        if self.load_best_model_at_end and self.metric_for_best_model is None:
+        if (self.load_best_model_at_end or self.save_strategy == "best") and self.metric_for_best_model is None:
             # `Trainer` would choose by the loss of the training rows, which falls while locality is lost.
             self.metric_for_best_model, self.greater_is_better = "edit_score", True
         if self.push_to_hub and self.hub_strategy != "end":
@@ -97,11 +99,34 @@ class EditConfig(EditOptions, SFTConfig):
         # TRL's name for it: a script that was written for `SFTTrainer` keeps its meaning.
         if self.completion_only_loss is False:
             self.objective = "full"
-        SFTConfig.__post_init__(self)
+        if self.bf16 and not (self.use_cpu or is_torch_bf16_gpu_available() or is_torch_xla_available()):
+            raise EditError(
+                "bf16 is on, and no accelerator here has it: leave it out, or set bf16=False (--bf16 false); to train "
+                "in bfloat16 on the CPU, add use_cpu=True (--use_cpu)"
+            )
+        if self.activation_offloading and not torch.accelerator.is_available():
+            raise EditError("activation_offloading needs an accelerator, and none is here; leave it out")
+        self._check_texts()
+        with refusals_of_libraries():
+            SFTConfig.__post_init__(self)
         if self.n_gpu > 1:
             # Without `accelerate launch`, `Trainer` would wrap the model in `DataParallel`, which tears our batches.
             logger.warning("one of %d GPUs is used; to use all: accelerate launch -m hf_ftedit train", self.n_gpu)
             self._n_gpu = 1
+
+    def _check_texts(self) -> None:
+        """Check settings that a command line gives as text: dictionaries in JSON, and a number or a word."""
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name)
+            if isinstance(value, str) and value.startswith("{"):
+                try:
+                    json.loads(value)
+                except ValueError as error:
+                    raise EditError(f"{name} is not valid JSON ({first_line(error)}); correct it") from error
+        pad = self.pad_to_multiple_of
+        if pad not in ("auto", "none", "null"):
+            pad = int(pad) if isinstance(pad, str) and pad.lstrip("-").isdigit() else pad
+            self.pad_to_multiple_of = check_value("pad_to_multiple_of", pad, int | None)
 
     # A token may stand in `model_init_kwargs` too; and a dataclass would show `hub_token`, which its parents hide.
     def __repr__(self) -> str:
@@ -134,9 +159,11 @@ class EditModelConfig(ModelConfig):
     def __post_init__(self) -> None:
         if self.dtype is None:
             self.dtype = "bfloat16" if has_bf16() else "float32"
-        if self.use_peft and self.lora_r < 1:
-            raise EditError(f"lora_r is {self.lora_r}: give 1 or more")
-        super().__post_init__()
+        check_settings(self)
+        if self.lora_task_type != "CAUSAL_LM":
+            raise EditError(f"lora_task_type is {shown(self.lora_task_type)}: leave it out; only CAUSAL_LM is edited")
+        with refusals_of_libraries():
+            super().__post_init__()
 
 
 def learning_rate_for(config: PretrainedConfig, *, full_finetune: bool = False, chat: bool = False) -> float:
@@ -153,5 +180,5 @@ def learning_rate_for(config: PretrainedConfig, *, full_finetune: bool = False, 
 
 
 def has_bf16() -> bool:
-    """Tell whether there is an accelerator with bfloat16."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    """Tell whether there is an accelerator with bfloat16; one that computes it by way of float32 is slower by it."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import (
     REFERENCE_COLUMNS,
     ChatCollator,
@@ -88,8 +88,25 @@ class ConditionalTrainer(ResumableTrainer):
                 "mastered_probability works with edits or prompt-completion rows that are not streamed, and with the "
                 "plain conditional loss; leave it out, or the setting that changes the loss"
             )
+        with refusals_of_libraries("correct optim, optim_args, lr_scheduler_type or lr_scheduler_kwargs"):
+            self._check_optimizer()
         if self._chat:
             self._prepare_chat(self._chat, train_dataset)
+
+    def _check_optimizer(self) -> None:
+        """Make an optimizer and a schedule of a weight of no use, as a run would fail by theirs after an hour."""
+        if self.optimizer is not None or self.optimizer_cls_and_kwargs or self.args.optim_target_modules:
+            return
+        weight = torch.nn.Parameter(torch.zeros(2, 2, device=self.args.device))
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and "model" not in settings:
+            get_scheduler(
+                self.args.lr_scheduler_type,
+                kind([weight], **settings),
+                num_warmup_steps=self.args.get_warmup_steps(10),
+                num_training_steps=10,
+                scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,  # type: ignore[arg-type]
+            )
 
     def _prepare_chat(self, collator: ChatCollator, rows: Dataset) -> None:
         """Run chat rows as token trees where the model reads them."""

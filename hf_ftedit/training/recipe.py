@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hf_ftedit import __version__
 from hf_ftedit.data import is_hub_dataset
-from hf_ftedit.errors import EditError
 from hf_ftedit.models import public_name, weights_fingerprint
 from hf_ftedit.options import PROVENANCE, SOURCES, EditOptions
 
@@ -94,14 +93,9 @@ def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(recipe: Mapping[str, Any]) -> EditOptions:
-    """The settings with which the edits of an adapter were measured; an `EditError` where one is of a wrong type."""
+    """The settings with which the edits of an adapter were measured."""
     names = {field.name for field in fields(EditOptions)} - {"adapter", "revoke"}
-    try:
-        return EditOptions(**{name: recipe[name] for name in names if name in recipe})
-    except TypeError as error:
-        raise EditError(
-            f"edit_config.yaml holds a setting of a wrong type ({error}); write or download it again"
-        ) from error
+    return EditOptions(**{name: recipe[name] for name in names if name in recipe})
 
 
 def quantization_of(recipe: Mapping[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.files import writing
 from hf_ftedit.models import whole_tensor
 from hf_ftedit.options import PROVENANCE
@@ -139,7 +139,8 @@ class ResumableTrainer(SFTTrainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with refusals_of_libraries():
+            super().__init__(*args, **kwargs)
         self._limit: int | None = None
         self._guard = StepGuard(lambda number: int(self.max_over_processes(torch.tensor(number))))
         self.add_callback(self._guard)
@@ -161,7 +162,8 @@ class ResumableTrainer(SFTTrainer):
         # `Trainer` would remove old checkpoints before the new one is marked: a kill between the two would leave none.
         self._limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            with deferred_signals():
+            # After a step it is no setting that a library refuses, such as a mode of `torch.compile`.
+            with deferred_signals(), refusals_of_libraries(when=lambda: self.state.global_step == 0):
                 return super().train(checkpoint, *args, **kwargs)
         finally:
             self.args.save_total_limit = self._limit

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
+from trl import SFTConfig
 
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import check_lengths, load_checked
+from hf_ftedit.evaluation import SCORES, check_lengths, load_checked
 from hf_ftedit.hub import base_of, check_base
 from hf_ftedit.models import (
     IGNORE_INDEX,
@@ -31,6 +34,10 @@ from hf_ftedit.training.task import Continuation, EditTask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# Settings of TRL, and arguments of its trainer, that act where it prepares rows, and where it evaluates a loss.
+_PREPARING = "formatting_func packing eval_packing padding_free truncation_mode dataset_kwargs pad_token".split()
+_EVALUATING = "compute_metrics preprocess_logits_for_metrics bf16_full_eval fp16_full_eval".split()
+
 
 class Rows(NamedTuple):
     """Training rows for [`~trl.SFTTrainer`], and rows whose loss is evaluated; TRL prepares those not tokenized."""
@@ -48,9 +55,29 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
         return args
     if args is None:
         return EditConfig()
-    # Newer arguments of transformers that `EditConfig` lacks are dropped, as are those that it computes.
-    names = {field.name for field in fields(EditConfig) if field.init}
-    return EditConfig(**{field.name: getattr(args, field.name) for field in fields(args) if field.name in names})
+    names = {field.name for field in fields(EditConfig)}
+    settings = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
+    if (unknown := sorted(settings.keys() - names)) and not isinstance(args, SFTConfig):
+        # Those of a user's own subclass of `SFTConfig` are for the user's own script.
+        raise EditError(
+            f"args has settings that SFTConfig has not: {', '.join(unknown)}; give an EditConfig or SFTConfig"
+        )
+    settings = {name: value for name, value in settings.items() if name in names}
+    if settings["hub_strategy"] == TrainingArguments.hub_strategy:
+        settings["hub_strategy"] = "end"  # nobody has to have asked for the default
+    return EditConfig(**settings)
+
+
+def check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -> None:
+    """Raise for settings and `arguments` of the trainer that act in a step of TRL's which does not come."""
+    idle: dict[str, str] = {}
+    if task.rows is None or hasattr(task.rows, "records") or is_prompt_completion(task.rows):
+        idle |= dict.fromkeys(_PREPARING, "rows of edits, or of prompts and completions, are tokenized otherwise")
+    if task.measured and task.eval_rows is None:
+        idle |= dict.fromkeys(_EVALUATING, "edits are measured by their probes, in the model's own precision")
+    for name, reason in idle.items():
+        if {**vars(args), **arguments}.get(name) not in (None, False, "keep_start", {"skip_prepare_dataset": True}):
+            raise EditError(f"{name} has no effect, as {reason}; leave it out")
 
 
 def check_best_metric(args: EditConfig, task: EditTask) -> None:
@@ -59,6 +86,8 @@ def check_best_metric(args: EditConfig, task: EditTask) -> None:
         return
     metric = args.metric_for_best_model.removeprefix("eval_")
     kinds = {"generalization": "paraphrase_prompts", "locality": "neighborhood_prompts"}
+    if task.eval_rows is None and task.measured and metric not in SCORES:
+        raise EditError(f"metric_for_best_model is {metric!r}: of edits these are measured: {', '.join(SCORES)}")
     if metric not in ("edit_score", "efficacy", *kinds):
         return
     if task.eval_rows is not None or not task.measured:
@@ -78,7 +107,8 @@ def load_for(
     quantization_config: Any = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model to train, with the adapter to go on from; the edits fit into its context, or no weights are read."""
-    loading = dict(args.model_init_kwargs or {})  # type: ignore[arg-type]
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
+    loading = _loading(args, quantization_config)
     prior = task.continuation
     if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):
         raise EditError(
@@ -93,9 +123,10 @@ def load_for(
     if isinstance(model, str):
         # Used here: TRL would warn that it ignores them, as it gets a model.
         args.model_init_kwargs = None
-        loading |= {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config}
         model, tokenizer = load_checked(model, records, tokenizer, chat_template=args.chat_template, **loading)
     else:
+        if quantization_config is not None:
+            raise EditError("quantization_config is for a model that is given by its name; give that, or leave it out")
         gguf_file = getattr(model, "gguf_file", None)
         settings: dict[str, Any] = {"gguf_file": gguf_file, "trust_remote_code": args.trust_remote_code}
         tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, **settings)
@@ -108,6 +139,24 @@ def load_for(
         model = adapted.unload() if prior.revoked else adapted
     keep_gradients(model)
     return model, tokenizer
+
+
+def _loading(args: EditConfig, quantization_config: Any) -> dict[str, Any]:
+    """What a model that is given by its name is loaded with."""
+    given: Any = args.model_init_kwargs or {}
+    if not isinstance(given, dict):
+        raise EditError(f"model_init_kwargs is of type {type(given).__name__}: give a dictionary, or one in JSON")
+    settings = {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config, **given}
+    if "torch_dtype" in settings:  # its name in older scripts
+        settings["dtype"] = settings.pop("torch_dtype")
+    if not settings.pop("use_safetensors", True) or settings.pop("output_loading_info", False):
+        raise EditError(
+            "model_init_kwargs: only safetensors are loaded, and nothing but a model; leave use_safetensors "
+            "and output_loading_info out"
+        )
+    if quantization_config is not None and "quantization_config" in given:
+        raise EditError("quantization_config is given, and stands in model_init_kwargs too; leave one of them out")
+    return settings
 
 
 def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
@@ -137,13 +186,13 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
         for edit_id, prompt in zip(rows["edit_id"], rows["prompt"], strict=True):
             prompts.setdefault(edit_id, []).append(prompt)
     if are_tokenized:
-        if args.packing or args.padding_free:
-            raise EditError("packing and padding_free are not supported for edits; turn them off")
         rows, eval_rows = (tokenized(part, tokenizer, model, args) for part in (rows, eval_rows))
         if isinstance(rows, Dataset) and "kind" in rows.column_names and args.objective == "conditional":
             if args.locality_loss == "kl":
                 rows = with_references(rows, model, tokens_per_batch=args.eval_tokens_per_batch)
             rows = weighted(rows, args.locality_weight)
+        if args.shuffle_dataset:
+            rows = rows.shuffle(seed=args.seed)
     if args.text_loss_weight:
         rows = with_plain_text(rows if are_tokenized else None, task, model, tokenizer, args)
     if task.measured and eval_rows is None:
@@ -161,7 +210,7 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
     longest = min(filter(None, (args.max_length, context_length(model.config))), default=None)
     settings: dict[str, Any] = {"chat_template": args.chat_template, "objective": args.objective}
     settings |= {"max_length": longest, "num_proc": args.dataset_num_proc}
-    return in_turns(lambda: encode_rows(rows, tokenizer, **settings))
+    return in_turns(lambda: encode_rows(rows.with_format(None), tokenizer, **settings))
 
 
 def weighted(rows: Dataset, locality_weight: float) -> Dataset:

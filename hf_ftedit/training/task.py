@@ -87,6 +87,8 @@ def read_task(
         if rows is not None:
             raise EditError("adapter goes on from edits: give edits (records, dicts, or a file), not training rows")
         continuation = _continuation(options, adapter or open_edits(options.adapter), new)
+    elif hasattr(rows, "__len__") and not len(rows):
+        raise EditError("train_dataset holds no rows; give at least one")
     elif rows is None and not new:
         raise EditError("there is nothing to train on; give edits or rows as train_dataset, or a file as edits")
     edits = continuation.edits if continuation else list(rows.records) if is_builder else new
@@ -112,9 +114,10 @@ def read_task(
 
 def are_edits(source: Any) -> bool:
     """Tell edits (a path, a list, a dataset with an edit's columns) from training rows."""
-    # A `Dataset`, known by its columns: to import its class would load `datasets` before any check.
-    if hasattr(source, "column_names"):
-        columns = set(source.column_names or ())
+    # A `Dataset` or a `DataFrame`, known by its columns: to import its class would load `datasets` before any check.
+    names = getattr(source, "column_names", getattr(source, "columns", None))
+    if names is not None:
+        columns = set(names)
         return bool(columns & {"target_new", "requested_rewrite"}) or {"src", "alt"} <= columns
     return isinstance(source, (str, PathLike, Sequence))
 

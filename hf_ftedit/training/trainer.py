@@ -33,7 +33,7 @@ from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.recipe import recipe_of
-from hf_ftedit.training.setup import as_edit_config, check_best_metric, load_for, make_rows, tokenized
+from hf_ftedit.training.setup import as_edit_config, check_best_metric, check_passed_on, load_for, make_rows, tokenized
 from hf_ftedit.training.strength import AdapterScale, check_strength, set_strength, strength_text
 from hf_ftedit.training.task import EditTask, are_edits, read_task
 
@@ -117,6 +117,7 @@ class EditTrainer(ConditionalTrainer):
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
         check_best_metric(args, self.task)
+        check_passed_on(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
         model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
         peft_config = adapter_for(model, args, peft_config)

@@ -233,7 +233,7 @@ BAD_WORDS = {
     "config no YAML": (["--config", "bad.yaml"], "--config bad.yaml: not valid YAML: while parsing a flow"),
     "config a list": (["--config", "list.yaml"], "Config file list.yaml must contain a YAML mapping"),
     "config bad value": (["--config", "value.yaml"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
-    "config bad type": (["--config", "type.yaml"], "bad options: "),
+    "config bad type": (["--config", "type.yaml"], "num_locality is [1, 2]: give a whole number"),
 }
 
 

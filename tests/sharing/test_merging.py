@@ -69,6 +69,22 @@ def test_conflicts_stop_it_with_the_command_that_retrains(folder):
     assert "(2 more such conflicts)" in str(error.value) and not (folder / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        ("aa", {}, "merge got an adapter twice, which would double what it changes; name each once"),
+        ("ab", {"density": 2.0, "combination_type": "ties"}, "density is 2.0: give a number from 0 to 1"),
+        ("ab", {"weights": [1.0, float("nan")]}, "weights is "),
+        ("ab", {"weights": ["heavy", 1.0]}, "weights is .*: give a list, each a number"),
+        ("ab", {"combination_type": "nobody"}, "combination_type 'nobody': .*; cat takes any adapters"),
+    ],
+)
+def test_what_cannot_be_merged_is_told(folder, names, settings, message):
+    with pytest.raises(EditError, match=message):
+        merge([str(folder / name) for name in names], folder / "none", **settings)
+    assert not (folder / "none").exists()
+
+
 def test_five_of_twenty_are_taken_back(folder):
     names = [edit.edit_id for edit in read_edits(folder / "a.jsonl")[15:]]
     output = str(folder / "fewer")

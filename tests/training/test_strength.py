@@ -210,7 +210,7 @@ def test_auto_asks_what_is_neither_trained_nor_examined(tmp_path, monkeypatch):
     ("settings", "message"),
     [
         ({"strength": "strong"}, "strength is 'strong': give a number above 0, or auto"),
-        ({"strength": 0}, "strength is 0: give a number above 0"),
+        ({"strength": 0}, "strength is '0': give a number above 0"),
         ({"strength": "-1"}, "strength is '-1'"),
         ({"strength": "nan"}, "strength is 'nan'"),
         ({"strength": float("inf")}, "strength is inf"),

@@ -605,7 +605,7 @@ def test_rows_without_edits_save_the_weights_alone(base, tokenizer, tmp_path):
 
 
 def test_packing_is_refused_for_edits(base, tokenizer, tmp_path):
-    with pytest.raises(EditError, match="packing and padding_free are not supported for edits"):
+    with pytest.raises(EditError, match="packing has no effect, as rows of edits"):
         editor(base, tokenizer, config(tmp_path, packing=True))
 
 
