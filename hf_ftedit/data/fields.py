@@ -23,10 +23,25 @@ def kind(value: object) -> str:
 
 
 def is_blank(value: object) -> bool:
-    """Is the cell empty: null, blank text, or the NaN that tables have in place of null?"""
+    """Is the cell empty: null, blank text, or the NaN, NA or NaT that tables have in place of null?"""
     if isinstance(value, str):
         return not value.strip()
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    # By name: pandas, which takes a second to load, need not have been.
+    is_missing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    return is_missing or (isinstance(value, float) and math.isnan(value))
+
+
+def plain(value: Any) -> Any:
+    """`value`, of NumPy, pandas or torch as of Python, with all values inside it."""
+    if type(value) is str:  # most are, and a file of edits has a million
+        return value
+    if hasattr(value, "tolist"):  # arrays, series, tensors, and their single numbers
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if type(value) in (list, tuple):  # not the probes of a record, which are named tuples
+        return [plain(item) for item in value]
+    return None if is_blank(value) else value
 
 
 @dataclass(frozen=True)
@@ -60,11 +75,11 @@ class Fields:
         return self._prompt(name, self.values.get(name))
 
     def statement(self, name: str = "prompt") -> str:
-        """The field as a prompt with the row's subject in the place of `{}`."""
+        """The field as a prompt with the row's subject in the place of `{}`, and `{}` in that of `{{}}`."""
         return self._filled(name, self.prompt(name))
 
     def statements(self, name: str) -> tuple[str, ...]:
-        """The field as prompts with the row's subject in the place of `{}`; a text alone is one prompt."""
+        """The field as prompts, each as in `statement`; a text alone is one prompt."""
         return tuple(self._filled(item, self._prompt(item, value)) for item, value in self.items(name))
 
     def prompts(self, name: str) -> tuple[str, ...]:
@@ -116,16 +131,17 @@ class Fields:
         return self.values.get("edit_id") if self.edit_id is None else self.edit_id
 
     def _filled(self, name: str, prompt: str) -> str:
-        if "{}" not in prompt:
-            return prompt
+        parts = prompt.split("{{}}")
+        if not any("{}" in part for part in parts):
+            return "{}".join(parts)
         subject = self.text("subject")
         if subject is None:
-            remedy = "give the subject, or write it in place of {}"
+            remedy = "give the subject, or write it in place of {}; braces of the text itself are written {{}}"
             raise self.error(name, f"is {shown(prompt)} and there is no subject", remedy)
         # The statement's template would have two places for one subject.
         if "{}" in subject:
             raise self.error("subject", f"is {shown(subject)}", "give the subject itself, without {}")
-        return prompt.replace("{}", subject)
+        return "{}".join(part.replace("{}", subject) for part in parts)
 
     def _prompt(self, name: str, value: Any) -> str:
         # A number is no prompt, though it is a target: somebody's columns are swapped.

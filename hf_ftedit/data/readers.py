@@ -14,6 +14,7 @@ from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
 from hf_ftedit.data.records import TARGET_REMEDY, EditRecord, Fact, NeighborhoodPrompt
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
+from hf_ftedit.options import check_value
 from hf_ftedit.text import visible
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,10 @@ def read_edits(
 
     Args:
         source (`str`, `PathLike` or `Iterable`):
-            A `.json`, `.jsonl`, `.csv` or `.parquet` file; the id of a Hub dataset as `"user/name"` or
-            `"user/name:split"` (split `train` if none is given); a `datasets.Dataset`; or an iterable of dicts or of
-            [`~hf_ftedit.EditRecord`], whose probes are taken as they are.
+            A `.json`, `.jsonl`, `.csv` (of commas, semicolons or tabs), `.tsv` or `.parquet` file, the texts also as
+            `.gz`; the id of a Hub dataset as `"user/name"` or `"user/name:split"` (split `train` if none is given); a
+            `datasets.Dataset` or a `DataFrame`; or an iterable of dicts or of [`~hf_ftedit.EditRecord`], whose probes
+            are taken as they are.
         format (`str`, *optional*):
             `"native"`, `"counterfact"`, `"easyedit"` (KnowEdit and WikiBigEdit too), `"zsre"`, `"mquake"` or
             `"qaedit"`; by default each row's is recognised by its fields.
@@ -50,7 +52,7 @@ def read_edits(
     """
     if format is not None and format not in FORMATS:
         raise EditError(f"format {shown(format)} is not known; use one of {', '.join(FORMATS)}, or leave it out")
-    limit = _checked_limit(limit)
+    limit = check_value("limit", limit, int | None)
     edits, unused, skipped = _Edits(), dict[str, None](), list[str]()
     for where, record in _records(source, format, unused, skipped if skip_invalid else None):
         edits.add(where, record)
@@ -63,7 +65,8 @@ def read_edits(
         logger.warning("left out %d unusable edits; the first: %s", len(skipped), skipped[0])
     if unused:
         logger.warning("fields that are no part of an edit were not used: %s", visible(", ".join(map(str, unused))))
-    records = edits.finished()
+    if not (records := edits.finished()):
+        raise EditError(f"no usable edit is left; the first that was left out: {skipped[0]}")
     # Records were read before, by this function: its remark on them was logged then.
     if not (isinstance(source, list) and isinstance(source[0], EditRecord)):
         _note_unchanged(records)
@@ -101,18 +104,12 @@ def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
     Raises:
         [`~hf_ftedit.EditError`]: the source cannot be read, or holds no facts.
     """
-    facts = list(itertools.islice(_facts(source), _checked_limit(limit)))
+    facts = list(itertools.islice(_facts(source), check_value("limit", limit, int | None)))
     if not facts:
         raise EditError("the locality pool holds no facts; its rows need a target, or edits a target_true")
     # Without a subject, a fact has no template, and so mostly no relation: only at random would it be rehearsed.
     subjects = _Subjects(fact.subject for fact, _ in facts if fact.subject)
     return [replace(fact, subject=subjects.in_text(fact.prompt)) if is_open else fact for fact, is_open in facts]
-
-
-def _checked_limit(limit: int | None) -> int | None:
-    if limit is not None and limit < 1:
-        raise EditError(f"limit is {limit}; give at least 1, or none to read all")
-    return limit
 
 
 def _records(

@@ -14,6 +14,7 @@ from hf_ftedit.scripts import LETTER
 
 # Left out of a row where they say nothing: rows without them are as 0.1.0 wrote them.
 NEW_FIELDS = ("wordings", "near_name_prompts", "made_probes")
+_STATEMENTS = ("paraphrase_prompts", "generation_prompts", "wordings")  # in which `{}` stands for the subject
 TARGET_REMEDY = "give the text that should follow the prompt"
 
 
@@ -42,8 +43,8 @@ class Statement:
 
     @property
     def template(self) -> str | None:
-        """`prompt` with `{}` for the subject; None without a subject, or where the prompt does not hold it."""
-        if not self.subject or self.subject not in self.prompt:
+        """`prompt` with `{}` for the subject; None without one in the prompt, or where that has `{}` of its own."""
+        if not self.subject or self.subject not in self.prompt or "{}" in self.prompt:
             return None
         first, *rest = parts = self.prompt.split(self.subject)
         # "a" also stands inside "capital": where the subject occurs as a word of its own, only that is the subject.
@@ -119,6 +120,8 @@ class EditRecord(Statement):
         # Not `dataclasses.asdict`: it takes three times as long, and keeps tuples, which no JSON reader gives back.
         row = {
             **{name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()},
+            "prompt": _escaped(self.prompt),
+            **{name: list(map(_escaped, getattr(self, name))) for name in _STATEMENTS},
             "neighborhood_prompts": [_without(probe._asdict(), ["answer"]) for probe in self.neighborhood_prompts],
             "portability_prompts": [p._asdict() | {"answers": list(p.answers)} for p in self.portability_prompts],
         }
@@ -134,7 +137,7 @@ class EditRecord(Statement):
         Args:
             row (`Mapping[str, Any]`):
                 Fields by name. `{}` in `prompt`, `wordings`, `paraphrase_prompts` and `generation_prompts` stands for
-                `subject`.
+                `subject`, and `{{}}` for braces of the text itself.
             where (`str`, *optional*, defaults to `""`):
                 The row's place, for errors: `"edits.jsonl line 7"`.
             names (`Mapping[str, str]`, *optional*):
@@ -198,6 +201,10 @@ class Fact(Statement):
         fields = Fields(row, where)
         target = fields.required("target", "give the fact's answer")
         return cls(fields.statement("prompt"), target, fields.text("subject"), fields.text("relation_id"))
+
+
+def _escaped(prompt: str) -> str:
+    return prompt.replace("{}", "{{}}")
 
 
 def _without(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
+import functools
+import gzip
 import itertools
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from hf_ftedit.data.fields import is_blank, kind
+from hf_ftedit.data.fields import is_blank, kind, plain
 from hf_ftedit.errors import EditError, first_line, shown
 
 Located: TypeAlias = tuple[str, Any]
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")  # all but the last one also with .gz
 _DATASET_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^/:\s]+)?")
 _EXAMPLE = '{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}'
 # Endings of columns whose cells in a table may be JSON lists: only those, as "[b]" may be somebody's target.
@@ -32,8 +35,7 @@ def read_rows(source: Source) -> Iterator[Located]:
         path = os.fspath(source)
         name, rows = os.path.basename(path), _path_rows(path, may_be_hub=isinstance(source, str))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
-        name, rows = "edits", _numbered("row", source)
-        rows = _without_json_cells(rows) if hasattr(source, "column_names") else rows
+        name, rows = "edits", _python_rows(source)
     else:
         what = f"an object with the keys {shown(list(source))}" if isinstance(source, Mapping) else kind(source)
         raise EditError(f"the source is {what}; give a file, a Hub dataset id, a dataset's split, or a list of rows")
@@ -55,7 +57,11 @@ def is_hub_dataset(source: Any) -> bool:
     """Is `source` the id of a Hub dataset, `"user/name"` or `"user/name:split"`, rather than a file?"""
     if not isinstance(source, str) or os.path.exists(source):
         return False
-    return os.path.splitext(source)[1].lower() not in SUFFIXES and _DATASET_ID.fullmatch(source) is not None
+    return _suffix(source) not in SUFFIXES and _DATASET_ID.fullmatch(source) is not None
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path.lower().removesuffix(".gz"))[1]
 
 
 def _text(row: Any, where: str) -> str:
@@ -68,8 +74,19 @@ def _text(row: Any, where: str) -> str:
     return row
 
 
+def _python_rows(source: Iterable[Any]) -> Iterator[Located]:
+    """The rows of a dataset, a DataFrame or any iterable, as they would be in a file."""
+    is_table = hasattr(source, "columns") or hasattr(source, "column_names")
+    if hasattr(source, "with_format"):  # of a dataset: as Python's values, whatever it gives else
+        source = source.with_format(None)
+    elif hasattr(source, "itertuples"):  # a DataFrame of pandas, which would give the names of its columns
+        source = source.to_dict("records")  # type: ignore[attr-defined]
+    rows = _numbered("row", map(plain, source))
+    return _without_json_cells(rows) if is_table else rows
+
+
 def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
-    name, suffix = os.path.basename(path), os.path.splitext(path)[1].lower()
+    name, suffix = os.path.basename(path), _suffix(path)
     if os.path.isdir(path):
         raise EditError(f"{path}: is a directory; give a file in it ({', '.join(SUFFIXES)})")
     if not os.path.exists(path):
@@ -79,14 +96,14 @@ def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
     if suffix not in SUFFIXES:
         raise EditError(f"{name}: the suffix {suffix!r} is not known; use one of {', '.join(SUFFIXES)}")
     # Not `datasets.load_dataset`: it names no line in its errors, and infers one schema for rows of several kinds.
-    reader = (_json_rows, _jsonl_rows, _csv_rows, _parquet_rows)[SUFFIXES.index(suffix)]
+    reader = (_json_rows, _jsonl_rows, _csv_rows, _csv_rows, _parquet_rows)[SUFFIXES.index(suffix)]
     return _named_failures(reader(path, name), name)
 
 
 def _named_failures(rows: Iterator[Located], name: str) -> Iterator[Located]:
     try:
         yield from rows
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise EditError(f"{name}: cannot be read: {first_line(error)}; check the file and its permissions") from error
 
 
@@ -118,17 +135,22 @@ def _jsonl_rows(path: str, name: str) -> Iterator[Located]:
 
 
 def _csv_rows(path: str, name: str) -> Iterator[Located]:
+    lines = _lines(path, name)
+    first = next(lines, "")
+    # Spreadsheets write semicolons where a comma is the decimal sign. No column of any format holds one of the three.
+    mark = max(",;\t", key=first.count)
     # `strict`, as otherwise a quote that is never closed swallows the rest of the file silently.
-    reader = csv.DictReader(_lines(path, name), strict=True, skipinitialspace=True)
+    reader = csv.DictReader(itertools.chain([first], lines), delimiter=mark, strict=True, skipinitialspace=True)
     try:
-        header = reader.fieldnames or ()
+        reader.fieldnames = header = [_column(column) for column in reader.fieldnames or ()]
         if len(set(header)) < len(header):
             raise EditError(f"{name} line 1: the header names a column twice: {shown(list(header))}; rename one")
         for row in reader:
             where = f"{name} line {reader.line_num}"
             # Under None, `csv` puts the cells that have no column.
             if None in row:
-                raise EditError(f"{where}: has more cells than the header; put text that has a comma in double quotes")
+                sign = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[mark]
+                raise EditError(f"{where}: has more cells than the header; put text that has {sign} in double quotes")
             yield from _without_json_cells([(where, row)])
     except csv.Error as error:
         line = reader.reader.line_num
@@ -162,7 +184,8 @@ def _hub_rows(dataset_id: str) -> Iterator[Located]:
 
 
 def _lines(path: str, name: str) -> Iterator[str]:
-    with open(path, "rb") as file:
+    opened = gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb")
+    with opened as file:
         for number, line in enumerate(file, start=1):
             try:
                 # Spreadsheets put a byte order mark in front, which no JSON reader takes.
@@ -188,7 +211,16 @@ def _parsed(text: str, where: str, remedy: str, whole_file: bool = False) -> Any
 def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:
     """Read the cells of a table: blanks are null, and lists may be JSON text."""
     for where, row in rows:
-        yield where, {key: _cell(value, key, where) for key, value in row.items()} if isinstance(row, Mapping) else row
+        if isinstance(row, Mapping):
+            columns = [(_column(name), value) for name, value in row.items()]
+            row = {name: _cell(value, name, where) for name, value in columns}
+        yield where, row
+
+
+@functools.cache
+def _column(name: Any) -> str:
+    """The name of a table's column as fields are written: "Target new" is target_new."""
+    return "_".join(str(name).lower().split())
 
 
 def _cell(value: Any, column: str, where: str) -> Any:

@@ -55,6 +55,14 @@ def test_the_subject_fills_every_placeholder():
     assert fields.statements("one") == ("Oslo?",)
 
 
+def test_doubled_braces_are_braces_of_the_text():
+    fields = Fields({"prompt": "In {}, {{}} makes a", "wordings": ["{{}} is {{{}}}"], "subject": "Go"})
+    assert (fields.statement(), fields.statements("wordings")) == ("In Go, {} makes a", ("{} is {{}}",))
+    assert Fields({"prompt": "{{}} is a"}).statement() == "{} is a"  # without a subject
+    with pytest.raises(EditError, match="no subject; .* braces of the text itself are written {{}}"):
+        Fields({"prompt": "{} is a"}).statement()
+
+
 @pytest.mark.parametrize(("subject", "field"), [(None, "prompt"), ("", "prompt"), ("a{}b", "subject")])
 def test_a_placeholder_needs_a_subject(subject, field):
     with pytest.raises(EditError, match=f"^{field} is .*; give the subject"):

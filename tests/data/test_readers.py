@@ -111,7 +111,7 @@ def test_limit():
     assert [record.prompt for record in read_edits(rows, limit=2)] == ["A is", "B is"]
     assert [fact.prompt for fact in read_facts([Fact("A", "b"), Fact("C", "d")], limit=1)] == ["A"]
     for read in (read_edits, read_facts):
-        with pytest.raises(EditError, match="^limit is 0; give at least 1"):
+        with pytest.raises(EditError, match="^limit is 0: give 1 or more"):
             read(rows, limit=0)
 
 
@@ -254,6 +254,12 @@ def test_unusable_and_contradicting_edits_can_be_left_out(caplog: pytest.LogCapt
         records = read_edits(rows, skip_invalid=True)
     assert [record.edit_id for record in records] == ["a", "d"]
     assert "left out 2 unusable edits" in caplog.text and "target_new" in caplog.text
+
+
+def test_that_no_edit_is_left_is_an_error() -> None:
+    rows = [{"prompt": "Rome is in", "target_new": True}, {"prompt": "Oslo is in"}]
+    with pytest.raises(EditError, match=r"^no usable edit is left; the first that was left out: row 1 .* true"):
+        read_edits(rows, skip_invalid=True)
 
 
 def test_that_nothing_changes_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -54,8 +54,8 @@ FULL_ROW = {
 NEW = {"wordings": (), "near_name_prompts": (), "made_probes": False}
 
 # Clean texts: nothing that reading would strip, fill in or refuse.
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1).map(str.strip)
-texts = texts.filter(lambda text: text and "{}" not in text)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1) | st.text("{} a")
+texts = texts.map(str.strip).filter(bool)
 optional = st.none() | texts
 records = st.builds(
     EditRecord,
@@ -128,6 +128,7 @@ def test_a_record_cannot_be_changed_and_can_be_hashed():
         ("Where is Peru?", "Fiji", None),
         ("Where is Peru?", None, None),
         ("Where is Peru?", "", None),
+        ("In Rust, {} is", "Rust", None),  # it would be filled in twice
     ],
 )
 def test_template(prompt, subject, template):
@@ -138,10 +139,11 @@ def test_template(prompt, subject, template):
 
 @given(texts, texts)
 def test_a_filled_template_is_the_prompt(prompt, subject):
-    template = Fact(f"{prompt}{subject}{prompt}", "x", subject).template
-    assert "{}" in template
-    if "{" not in prompt + subject and "}" not in prompt + subject:
-        assert template.replace("{}", subject) == f"{prompt}{subject}{prompt}"
+    text = f"{prompt}{subject}{prompt}"
+    template = Fact(text, "x", subject).template
+    assert template is None if "{}" in text else "{}" in template
+    if "{" not in text and "}" not in text:
+        assert template.replace("{}", subject) == text
 
 
 @pytest.mark.parametrize(

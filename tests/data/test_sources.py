@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 import os
 
@@ -9,6 +10,7 @@ from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPr
 from hf_ftedit.data.sources import read_rows
 from hf_ftedit.errors import EditError
 
+GOOD = '{"prompt": "A is", "target_new": "b"}'
 ROWS = [
     {"edit_id": "a", "prompt": 'Åse said "no", then', "target_new": "yes"},
     {
@@ -82,6 +84,52 @@ def test_spaces_after_the_commas_of_a_csv_file(tmp_path):
     assert read_edits(path) == [EditRecord("0", "Where is Pori? In", "Finland"), EditRecord("1", "A, b", "c", "A")]
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "prompt;target_new\nA, b is;c\n",
+        'prompt\ttarget_new\n"A, b is"\tc\n',
+        ' Prompt ,Target new\n"A, b is",c\n',
+    ],
+)
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.CSV.gz"])
+def test_tables_as_spreadsheets_write_them(tmp_path, table, name):
+    content = gzip.compress(table.encode()) if name.endswith(".gz") else table
+    assert read_edits(write(tmp_path, name, content)) == [EditRecord("0", "A, b is", "c")]
+
+
+def test_compressed_json(tmp_path):
+    lines = "\n".join(map(json.dumps, ROWS)).encode()
+    assert read_edits(write(tmp_path, "x.jsonl.gz", gzip.compress(lines))) == RECORDS
+    assert read_edits(write(tmp_path, "x.json.gz", gzip.compress(json.dumps(ROWS).encode()))) == RECORDS
+    with pytest.raises(EditError, match="no such file"):  # and no dataset of the Hub
+        read_edits("user/edits.jsonl.gz")
+
+
+@pytest.mark.parametrize("format", ["numpy", "torch", "pandas", "arrow"])
+def test_datasets_in_any_format_are_read_as_without_one(format):
+    import datasets
+
+    rows = [{"paraphrase_prompts": [], **row, "n": 7} for row in ROWS]
+    assert read_edits(datasets.Dataset.from_list(rows).with_format(format)) == RECORDS
+
+
+def test_values_of_numpy_and_pandas_are_read_as_those_of_a_file():
+    import numpy as np
+    import pandas as pd
+
+    rows = [row | {"edit_id": np.str_(row["edit_id"]), "target_true": pd.NA, "subject": np.nan} for row in ROWS]
+    rows[1]["paraphrase_prompts"] = np.array(rows[1]["paraphrase_prompts"], dtype=object)
+    assert read_edits(rows) == RECORDS
+    assert read_edits(pd.DataFrame(rows)) == RECORDS
+    years = pd.DataFrame({"Prompt": ["A is of", "B is of"], "target_new": pd.array([1984, 7], dtype="Int64")})
+    years["portability_prompts"] = [np.array([{"prompt": "C", "answers": np.array(["d"])}], dtype=object), pd.NaT]
+    first, second = read_edits(years)
+    assert (first.target_new, second.target_new) == ("1984", "7")
+    assert first.portability_prompts == (PortabilityPrompt("C", ("d",)),) and not second.portability_prompts
+    assert read_edits([{"prompt": "A is of", "target_new": np.int64(1984)}]) == [EditRecord("0", "A is of", "1984")]
+
+
 def test_hub_dataset(monkeypatch):
     import datasets
 
@@ -111,13 +159,10 @@ def test_a_missing_file_is_not_looked_for_on_the_hub(name):
 
 
 def test_a_directory_and_an_unknown_suffix(tmp_path):
-    with pytest.raises(EditError, match=r": is a directory; give a file in it \(.json, .jsonl, .csv, .parquet\)$"):
+    with pytest.raises(EditError, match=r": is a directory; give a file in it \(.json, .jsonl, .csv, .*, .parquet\)$"):
         read_edits(tmp_path)
     with pytest.raises(EditError, match="^x.txt: the suffix '.txt' is not known; use one of .json, .jsonl, .csv"):
         read_edits(write(tmp_path, "x.txt", "{}"))
-
-
-GOOD = '{"prompt": "A is", "target_new": "b"}'
 
 
 @pytest.mark.parametrize(
@@ -149,7 +194,11 @@ GOOD = '{"prompt": "A is", "target_new": "b"}'
         ("x.csv", "prompt,target_new\nA, b, c\n", "x.csv line 2: has more cells than the header; put text"),
         ("x.csv", 'prompt,target_new\n"A is,b\nC is,d\n', "x.csv line 3: is not valid CSV (unexpected end of data)"),
         ("x.csv", "prompt,prompt\nA,b\n", "x.csv line 1: the header names a column twice: ['prompt', 'prompt']"),
-        ("x.csv", "prompt;target_new\nA;b\n", "x.csv line 2: the fields ['prompt;target_new'] are of no known format"),
+        ("x.csv", "prompt;Prompt\nA;b\n", "x.csv line 1: the header names a column twice: ['prompt', 'prompt']"),
+        ("x.csv", "prompt;target_new\nA;b;c\n", "has more cells than the header; put text that has a semicolon in"),
+        ("x.csv", "prompt|target_new\nA|b\n", "x.csv line 2: the fields ['prompt|target_new'] are of no known format"),
+        ("x.jsonl.gz", b"no gzip", "x.jsonl.gz: cannot be read: Not a gzipped file (b'no'); check the file"),
+        ("x.jsonl.gz", gzip.compress(GOOD.encode())[:-9], "x.jsonl.gz: cannot be read: Compressed file ended before"),
         ("x.csv", "prompt,target_new\nA is,\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
         ("x.csv", "prompt,target_new\nA is\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
         ("x.csv", "prompt,target_new\nA is," + "b" * 200_000, "x.csv line 2: is not valid CSV (field larger than"),
