@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hf_ftedit.errors import EditError, one_line
+
 # Rules of thumb of ours, not of the paper.
 LOW = 90.0  # a score below it is worth a change of settings
 GAP = 15.0  # points by which one way of measuring may flatter
@@ -28,11 +30,19 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
 
     Returns:
         `list[str]`: sentences, the most important first.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: `results` lack scores.
     """
-    if "after" not in results:
-        return []
-    before, after, settings = results["before"], results["after"], settings or {}
-    sentences = [*_scores(after, settings), *_ways(after), *_damage(before, after, settings), *_doubts(results)]
+    try:
+        before, after, settings = results["before"], results.get("after"), settings or {}
+        if after is None:
+            return []
+        sentences = [*_scores(after, settings), *_ways(after), *_damage(before, after, settings), *_doubts(results)]
+    except (KeyError, TypeError) as error:
+        raise EditError(
+            f"results are none: {one_line(error)} is missing; give what eval_results.json holds"
+        ) from error
     if not sentences:
         sentences = ["Efficacy, generalization and locality are all 90 or more: nothing stands out."]
     return sentences
@@ -124,6 +134,11 @@ def _doubts(results: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"{before['efficacy']:.0f} % of the edits held before training already: their gain says little; check "
             "that target_new is what the model does not say yet."
+        )
+    if after["protocol"] == "probability" and (same := after.get("n_without_rival")):
+        sentences.append(
+            f"Of {same} probes the right answer is the new target itself: they are left out, as no probability can "
+            "tell the two apart. Give them another answer, or go by accuracy."
         )
     p_value = results.get("change", {}).get("edit_score", {}).get("p_value")
     if p_value is not None and p_value > 0.05 and after["n_edits"] > 5:  # five edits cannot reach it

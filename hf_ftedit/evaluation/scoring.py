@@ -22,7 +22,7 @@ TEXT_SCORES = ("fluency", "consistency")
 GENERATED = ("exact_match", "containment")
 PROTOCOLS = ("accuracy", "probability", *GENERATED)
 COLUMNS = ("edit_id", "kind", "probe", "role", "logprob", "match", "token_accuracy")
-OPTIONAL_COLUMNS = ("aspect", "stopped", *GENERATED, *TEXT_SCORES)
+OPTIONAL_COLUMNS = ("aspect", "target", "stopped", *GENERATED, *TEXT_SCORES)
 # Of a saved table; what was not measured is null.
 TYPES = {
     **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "role", "target"), "string"),
@@ -52,6 +52,7 @@ class EditMeans(NamedTuple):
     # That fits the data: containment in whole answers; else probability where every probe has both targets; accuracy.
     protocol: str
     whole_answers: bool = False  # of a model that ends them by itself
+    without_rival: int = 0  # probes whose right answer and new target are one text: none can be the likelier one
 
 
 def edit_means(predictions: Predictions) -> EditMeans:
@@ -78,10 +79,12 @@ def edit_means(predictions: Predictions) -> EditMeans:
         values["text", "near_names"] = _by_edit(probes[probes["kind"] == "near_name"], "containment")
     if "containment" in probes and is_whole:
         values["text", "said_exactly"] = values["exact_match", "efficacy"]
-    compared = probes.loc[~probes["kind"].isin(["portability", "near_name"]), "probability"]
+    is_compared = ~probes["kind"].isin(["portability", "near_name"]) & ~probes["same_target"]
+    compared = probes.loc[is_compared, "probability"]
     fits = "probability" if len(compared) and compared.notna().all() else "accuracy"
     fits = "containment" if is_whole else fits
-    return EditMeans(list(table["edit_id"].cat.categories), values, n_probes, fits, is_whole)
+    names = list(table["edit_id"].cat.categories)
+    return EditMeans(names, values, n_probes, fits, is_whole, int(probes["same_target"].sum()))
 
 
 def _table(predictions: Predictions) -> pd.DataFrame:
@@ -117,8 +120,8 @@ def _read(predictions: Any) -> pd.DataFrame:
     except (ValueError, TypeError) as error:
         raise EditError(f"predictions are no table ({first_line(error)}); give rows, columns or a file") from error
     if "role" not in table and "target" in table and {*table["target"].dropna()} <= {"new", "true", ""}:
-        # Tables of 0.1.0 call it `target`; what is scored is their `answer`, which scoring does not read.
-        table = table.rename(columns={"target": "role"})
+        # Tables of 0.1.0 call it `target`, and the target their `answer`.
+        table = table.rename(columns={"target": "role", "answer": "target"})
     return table[[name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in table]]
 
 
@@ -128,7 +131,7 @@ def _texts(values: pd.Series) -> list[str]:
 
 def _numbers(name: str, values: pd.Series) -> np.ndarray:
     try:
-        return np.array([np.nan if value is None else value for value in values], dtype=float)
+        return np.array([np.nan if is_blank(value) else value for value in values], dtype=float)
     except (TypeError, ValueError) as error:
         raise EditError(f"the column {name} holds what is no number ({error}); give numbers, or null") from error
 
@@ -161,10 +164,20 @@ def _probes(rows: pd.DataFrame) -> pd.DataFrame:
     rival = rows[~expected].groupby(probe[~expected])["logprob"].max().reindex(best.index)
     probes = rows[_PROBE].loc[~probe.duplicated()].set_axis(probe[~probe.duplicated()]).sort_index()
     probes["accuracy"] = best["token_accuracy"]
-    probes["probability"] = (best["logprob"] > rival).astype(float).where(rival.notna())
+    probes["same_target"] = _same_target(rows, probe, expected).reindex(best.index, fill_value=False)
+    has_rival = rival.notna() & ~probes["same_target"]
+    probes["probability"] = (best["logprob"] > rival).astype(float).where(has_rival)
     if all(name in rows and best[name].notna().any() for name in GENERATED):
         probes[list(GENERATED)] = best[list(GENERATED)]
     return probes
+
+
+def _same_target(rows: pd.DataFrame, probe: pd.Series, expected: pd.Series) -> pd.Series:
+    """Tell of each probe whether its expected target and its rival are the same text."""
+    if "target" not in rows:
+        return pd.Series(dtype=bool)
+    first, second = (rows.loc[part, "target"].groupby(probe[part]).first() for part in (expected, ~expected))
+    return first.reindex(second.index) == second
 
 
 def _reject_contradictions(rows: pd.DataFrame, probe: pd.Series, expected: pd.Series) -> None:
@@ -204,11 +217,12 @@ def score(
             `probe`, `role` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
             they were measured, `aspect` (of portability), `stopped` (of answers that end),
             `exact_match`, `containment`, `fluency`, `consistency`.
-            Other columns are not read. Tables of 0.1.0, which call the role `target`, are read too.
+            Of `target`, whether both of a probe are the same: no probability can tell them apart then. Other columns
+            are not read. Tables of 0.1.0, which call the role `target`, are read too.
         protocol (`str`, *optional*, defaults to `"auto"`):
             `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: containment in answers
             that end by themselves; else probability where every rewrite, paraphrase and neighborhood probe has both
-            targets; else accuracy.
+            targets, not counting those whose targets are the same; else accuracy.
         n_resamples (`int`, *optional*, defaults to `1000`):
             Bootstrap resamples of the records.
         seed (`int`, *optional*, defaults to `0`):
@@ -218,8 +232,9 @@ def score(
         `dict`: `protocol`; `edit_score`, `efficacy`, `generalization`, `locality`, `portability` from 0 to 100 or
         `None` where undefined; `said_exactly` (whole answers to the edits that are nothing but the target) and
         `near_names` (the new target is not said) where there are own answers; `*_ci95` as `[low, high]`;
-        `edit_score_note` where the edit score is undefined; `n_edits`; `n_edits_scored` by score; `n_probes` by kind;
-        `portability_aspects`; `fluency` (entropy in bits, times 100) and `consistency` where texts were generated;
+        `edit_score_note` where the edit score is undefined; `n_without_rival`, where there are some, probes whose two
+        targets are the same; `n_edits`; `n_edits_scored` by score; `n_probes` by kind; `portability_aspects`;
+        `fluency` (entropy in bits, times 100) and `consistency` where texts were generated;
         `whole_answers`, true for those that end by themselves; and the values of each protocol under its name.
 
     Raises:
@@ -234,8 +249,9 @@ def score(
         "protocol": chosen,
         **scores[chosen],
         **_values(per_edit, _reported(chosen)[len(SCORED) :], intervals),
-        "edit_score_note": _note(scores[chosen]),
+        "edit_score_note": _note(scores[chosen], per_edit.n_probes),
         "n_edits": len(per_edit.edit_ids),
+        **({"n_without_rival": per_edit.without_rival} if per_edit.without_rival else {}),
         "n_edits_scored": {key[1]: len(_defined(per_edit, key)) for key in _reported(chosen)},
         "n_probes": {kind: n for kind, n in per_edit.n_probes.items() if "/" not in kind},
         "portability_aspects": _aspects(per_edit, intervals),
@@ -409,6 +425,7 @@ def _harmonic(values: np.ndarray) -> np.ndarray:
         return values.shape[1] / np.sum(1 / values, axis=1)
 
 
-def _note(summary: dict[str, Any]) -> str | None:
-    missing = [f"no {kind} probe: {name} is undefined" for kind, name in NAMES.items() if name in SCORED]
-    return "; ".join(note for note, name in zip(missing, SCORED, strict=True) if summary[name] is None) or None
+def _note(summary: Mapping[str, Any], n_probes: Mapping[str, int]) -> str | None:
+    undefined = {kind: name for kind, name in NAMES.items() if name in SCORED and summary[name] is None}
+    rival = {kind: " with two targets" if n_probes[kind] else "" for kind in undefined}
+    return "; ".join(f"no {kind} probe{rival[kind]}: {name} is undefined" for kind, name in undefined.items()) or None

@@ -1,5 +1,6 @@
 import pytest
 
+from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import diagnose
 from hf_ftedit.evaluation.scoring import compare, score
 
@@ -31,6 +32,7 @@ SIGNS = {
     "held before": "of the edits held before training already",
     "chance": "The change of the edit score could be chance",
     "few": "Only ",
+    "same": "Of 2 probes the right answer is the new target itself",
     "undefined": "There is no edit score",
     "good": "Efficacy, generalization and locality are all 90 or more: nothing stands out.",
 }
@@ -93,6 +95,8 @@ def test_before_training_there_is_nothing_to_diagnose():
         ({"efficacy": 50.0}, {}, "good"),
         ({"efficacy": 50.6}, {}, "held before"),
         ({"efficacy": None}, {}, "good"),
+        ({}, {"n_without_rival": 2}, "same"),
+        ({}, {"n_without_rival": 2, "protocol": "accuracy"}, "good"),
         ({}, {"n_edits": 30}, "good"),
         ({}, {"n_edits": 29}, "few"),
         ({}, {"edit_score_note": "no paraphrase probe: generalization is undefined"}, "undefined"),
@@ -100,6 +104,13 @@ def test_before_training_there_is_nothing_to_diagnose():
 )
 def test_each_sentence_is_said_where_it_holds_and_nowhere_else(before, after, expected):
     assert names(diagnose(results(before, after))) == [expected]
+
+
+@pytest.mark.parametrize("empty", [{}, None, [], {"before": {}, "after": {}}, {"before": BEFORE, "after": 3}])
+def test_what_are_no_results_is_told(empty):
+    with pytest.raises(EditError, match="^results are none: .*; give what eval_results.json holds"):
+        diagnose(empty)
+    assert diagnose({"before": BEFORE}) == []
 
 
 @pytest.mark.parametrize("p_value, expected", [(0.05, "good"), (0.051, "chance"), (1.0, "chance")])

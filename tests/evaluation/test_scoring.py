@@ -72,6 +72,30 @@ def test_one_probe_without_its_other_target_makes_it_the_accuracy_protocol():
     assert result["probability"]["locality"] == pytest.approx(250 / 3)  # over the probes that have both
 
 
+def test_a_probe_whose_right_answer_is_the_new_target_can_neither_win_nor_lose():
+    targets = {"new": "Rome", "true": "Paris"}
+    rows = [row | {"target": targets[row["role"]]} for row in two_edits()]
+    same = [row | {"target": "Rome"} for row in probe("b", "neighborhood", "y", -0.1, -0.1, accuracy=0.5)]
+    result = score(rows + same)
+    assert (result["protocol"], result["n_without_rival"]) == ("probability", 1)
+    assert result["locality"] == pytest.approx(250 / 3) and "n_without_rival" not in score(rows)
+    assert result["accuracy"]["locality"] == pytest.approx(100 * (2 / 3 + 0.25) / 2)
+    # A tie of two different targets still is no success, and one probe alone leaves its score undefined.
+    assert score(rows)["efficacy"] == 50.0
+    alone = score([row for row in rows if row["kind"] != "neighborhood"] + same)
+    assert (alone["protocol"], alone["locality"], alone["edit_score"]) == ("probability", None, None)
+    assert alone["edit_score_note"] == "no neighborhood probe with two targets: locality is undefined"
+    # Tables of 0.1.0, which call the role `target`, and the target `answer`.
+    old = [{**row, "target": row["role"], "answer": row["target"]} for row in rows + same]
+    assert score([{name: value for name, value in row.items() if name != "role"} for row in old]) == result
+
+
+def test_edits_that_change_nothing_are_judged_by_accuracy():
+    rows = [row | {"target": "Rome"} for row in probe("a", "rewrite", "p", -0.1, -0.1, accuracy=0.5)]
+    result = score(rows)
+    assert (result["protocol"], result["efficacy"], result["probability"]["efficacy"]) == ("accuracy", 50.0, None)
+
+
 def test_portability_is_by_accuracy_and_does_not_decide_the_protocol():
     result = score(two_edits() + probe("a", "portability", "z", -9.0, accuracy=0.25))
     assert result["protocol"] == "probability"
