@@ -110,7 +110,7 @@ class ChatAugmenter:
             yield from self.rows_of(index)
 
     def rows_of(self, index: int) -> Iterator[ChatRow]:
-        """The training rows of one edit: its wordings with both forms of the answer, then what stays."""
+        """The training rows of one edit: its wordings with the new answer, then what stays."""
         record = self.records[index]
         rng, is_varied = self._rng("wrappers", index), len(self._wordings[index]) > 1
         for turn in range(self._passes):
@@ -251,7 +251,7 @@ class ChatAugmenter:
         self, index: int, answer: str, pairs: Sequence[tuple[str, str]], count: int
     ) -> list[tuple[str, str]]:
         """Questions about names with the first `count` words of the model's own `answer` to the edit, renamed."""
-        # Nothing is generated for them: what must stay are the distributions there, in which the new answer could begin.
+        # Nothing is generated for them: what must stay are the distributions there, where the new answer could begin.
         subject = self.records[index].subject
         renamings = [(text, renamed(answer, subject, name) if subject and name else answer) for text, name in pairs]
         return [(text, " ".join(said.split(" ")[:count])[: LETTERS * count]) for text, said in renamings if said]
