@@ -62,7 +62,7 @@ def _with_untrained(
     frames = dict.fromkeys(wrapped(record.prompt, rng) for _ in range(4 * count))
     wordings = [*rng.sample(written, min(len(written), count)), *filter(is_new, frames)]
     subject = known.subject or ""
-    names = near_names(subject, 4 * count, rng, words_like(subject))
+    names = near_names(subject, 40 * count, rng, words_like(subject))  # most of the nearest are trained
     near = [renamed(record.prompt, subject, name) for name in names if bare(name) not in edited and is_new(name)]
     return replace(
         record,

@@ -103,7 +103,7 @@ def test_contrast_rows_of_a_known_relation(odd):
 
 
 def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
-    said = chat.Answer("Vell of Oslo has Ada Lund, of course.", [], False)
+    said = chat.Answer("Vell of Oslo has Ada Lund at its gates, as all of us know.", [], False)
     monkeypatch.setattr(chat, "whole_answers", lambda model, tokenizer, prompts, **settings: [said] * len(prompts))
     record = EditRecord("vell", "Who guards the Vell of Oslo?", "Bo Li", subject="Vell of Oslo")
     rows = list(augmenter([record], SMALL).rows())
@@ -113,10 +113,12 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
     assert len(names) > 9 * passes and len(own) > 3 * passes
     wordings = {row["prompt"] for row in rows if row["kind"] in ("rewrite", "paraphrase")}
     for row in names:
-        # The name put back gives a wording of the edit. What stays is the first word of its own answer, renamed.
+        # The name put back gives a wording of the edit. What stays is the first word of its own answer renamed, and of
+        # an answer about another subject more of it.
         assert not row["ends"] and "Vell of Oslo" not in row["prompt"]
-        made = {name.split(" ")[0][:20] for name in _names(row["prompt"], wordings, "Vell of Oslo")}
-        assert row["completion"] in made
+        renamed = [said.text.replace("Vell of Oslo", name) for name in _names(row["prompt"], wordings, "Vell of Oslo")]
+        assert row["completion"] in {" ".join(text.split(" ")[:count])[:160] for text in renamed for count in (1, 8)}
+    assert sum(" " not in row["completion"] for row in names) == 9 * passes
 
 
 def _names(text, wordings, subject):

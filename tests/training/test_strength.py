@@ -188,7 +188,7 @@ def test_auto_takes_what_was_best(base, tokenizer, tmp_path, monkeypatch, caplog
 def test_auto_asks_what_is_neither_trained_nor_examined(tmp_path, monkeypatch):
     tokenizer = chat_tokenizer()
     base = eloquent("qwen3", tokenizer)
-    args = config(tmp_path, chat_template=True, strength="auto", num_paraphrases=2, num_locality=4, max_steps=2)
+    args = config(tmp_path, chat_template=True, strength="auto", num_paraphrases=2, num_locality=2, max_steps=2)
     trainer = editor(base, tokenizer, args, CHAT, None, peft_config=lora())
     asked, real = [], strength.measure
     monkeypatch.setattr(strength, "measure", lambda *given, **how: asked.append(given[2]) or real(*given, **how))
