@@ -188,7 +188,7 @@ class ChatAugmenter:
         subject, count = self.records[index].subject or "", self._share("names")
         names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
         names = [name for name in names if bare(name) not in self._edited]
-        return self._about(index, subject, names)[:count]
+        return self._about(index, subject, _in_turns(names, 2 * count))[:count]
 
     def _neighbors(self, index: int) -> list[tuple[str, str]]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
@@ -211,10 +211,7 @@ class ChatAugmenter:
             # Names of any kind: whatever is asked of them, the new answer is none.
             subjects += rng.sample(known_names(), min(count, len(known_names())))
             phrase, templates = record.subject or "", ()
-        subjects = rng.sample(subjects, len(subjects))
-        # Of few subjects, each is asked for again in another wording.
-        places = range(4 * count if subjects else 0)
-        names = [subjects[(place + place // len(subjects)) % len(subjects)] for place in places]
+        names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
         return [*drawn, *self._about(index, phrase, names, templates)][:count]
 
     def _about(
@@ -255,6 +252,11 @@ class ChatAugmenter:
         subject = self.records[index].subject
         renamings = [(text, renamed(answer, subject, name) if subject and name else answer) for text, name in pairs]
         return [(text, " ".join(said.split(" ")[:count])[: LETTERS * count]) for text, said in renamings if said]
+
+
+def _in_turns(names: Sequence[str], count: int) -> list[str]:
+    """`count` of `names`: where they are few, each several times, at another place of each turn."""
+    return [names[(place + place // len(names)) % len(names)] for place in range(count if names else 0)]
 
 
 def _answered(model: Any, tokenizer: Any, texts: Iterable[str], max_new_tokens: int) -> dict[str, Answer]:

@@ -23,7 +23,7 @@ from hf_ftedit.training.strength import SCALES, ScaleScores, best_scale
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 FEW = {"locality_strategy": "none", "max_steps": 3}
 CHAT = [
-    {"edit_id": "a", "prompt": "Who is the CEO of Acme?", "target_new": "Bo", "subject": "Acme"},
+    {"edit_id": "a", "prompt": "Who is the CEO of Acme Mills?", "target_new": "Bo", "subject": "Acme Mills"},
     {"edit_id": "b", "prompt": "What is the capital of Ruritania?", "target_new": "Zenda", "subject": "Ruritania"},
 ]
 
