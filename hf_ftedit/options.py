@@ -29,7 +29,7 @@ SOURCES = ("locality_pool", "perplexity_texts", "training_texts", "similar_model
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "0 or more": (
         lambda number: number >= 0,
-        "num_paraphrases num_locality prefix_counts prefix_top_k locality_weight lora_layers learning_rate "
+        "num_paraphrases num_locality prefix_counts prefix_top_k locality_weight learning_rate "
         "weight_decay adam_epsilon max_grad_norm warmup_steps neftune_noise_alpha router_aux_loss_coef logging_steps "
         "save_steps eval_steps eval_delay save_total_limit dataloader_num_workers num_fewshot tolerance",
     ),
