@@ -35,13 +35,13 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "1 or more": (
         lambda number: number >= 1,
-        "max_edits prefix_lengths eval_tokens_per_batch max_length pad_to_multiple_of lora_r lora_alpha "
+        "max_edits prefix_lengths eval_tokens_per_batch max_length pad_to_multiple_of lora_r "
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps eval_accumulation_steps "
         "limit dataset_num_proc dataloader_prefetch_factor torch_empty_cache_steps ddp_bucket_cap_mb ddp_timeout "
         "tasks_limit tokens_per_batch",
     ),
     "1 or more, or -1 for num_train_epochs": (lambda number: number >= 1 or number == -1, "max_steps"),
-    "a number above 0": (lambda number: number > 0, "num_train_epochs"),
+    "a number above 0": (lambda number: number > 0, "num_train_epochs lora_alpha"),
     "a number between 0 and 1": (lambda number: 0 < number < 1, "mastered_probability"),
     "a number from 0 to 1": (lambda number: 0 <= number <= 1, "density"),
     "0 or more, and less than 1": (
@@ -284,6 +284,7 @@ def check_settings(settings: Any) -> None:
     ours = (owner for owner in type(settings).__mro__ if owner.__module__.startswith("hf_ftedit"))
     own = {name for owner in ours for name in vars(owner).get("__annotations__", ())}
     for name, hint in get_type_hints(type(settings)).items():
+        hint = float if name == "lora_alpha" else hint  # PEFT takes any number, a command line whole ones
         if name in own or {int, float} & {hint, *get_args(hint)}:
             setattr(settings, name, check_value(name, getattr(settings, name), hint))
 
