@@ -265,6 +265,7 @@ def test_a_bad_lora_is_told(settings):
     (name,) = settings
     with pytest.raises(EditError, match=f"^{name} is "):
         EditModelConfig(**settings)
+    assert EditModelConfig(lora_alpha=41.6).lora_alpha == 41.6  # of a recipe that Python made
 
 
 @pytest.mark.parametrize(
