@@ -87,7 +87,7 @@ class AugmentationOptions:
             model's own answers or their beginnings.
         num_locality (`int`, *optional*, defaults to `20`):
             Locality rows per edit. With a chat template an edit's wordings are passed through three times (up to
-            twelve times where edits are fewer than fourteen), each time beside new rows about what stays: with 20,
+            twelve times where edits are fewer than ten), each time beside new rows about what stays: with 20,
             thirty about near names, ten about other subjects and two of other kinds; fewer where the package knows no
             more. Most of them are short: they hold where an answer begins.
         prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`):

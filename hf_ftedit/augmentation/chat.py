@@ -33,15 +33,14 @@ if TYPE_CHECKING:
 
 # Passes over the rows of an edit: wrappers, near names, subjects and questions are new in each. Few edits need more of
 # them: to tell names apart takes about a hundred steps.
-PASSES, MOST_PASSES, PASSED_EDITS = 3, 12, 40
+PASSES, MOST_PASSES, PASSED_EDITS = 3, 12, 30
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, and other questions.
 SHARES = {"names": 1.5, "subjects": 0.5, "others": 0.1}
 OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
 WHOLE = 5  # every fifth answer about another subject stays on the whole, the others at their beginning
 SUBJECT_TOKENS = 20  # of such a whole answer
-BEGINNING = 8  # words of the others; of answers about near names, which are many, the first alone stays
-LETTERS = 20  # at most of a word: some languages have no spaces
+MOST_LETTERS = 20  # of a first word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model is asked for more
 
 
@@ -96,11 +95,11 @@ class ChatAugmenter:
         own = [record.prompt for record in self.records]
         answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
-        self._begun: list[list[tuple[str, str]]] = []
         for index, pairs in enumerate(subjects):
-            begun = [pair for number, pair in enumerate(pairs) if number % WHOLE]
-            begin, said = self._with_beginnings, answers[own[index]].text
-            self._begun.append([*begin(index, said, near[index], 1), *begin(index, said, begun, BEGINNING)])
+            near[index] += [pair for place, pair in enumerate(pairs) if place % WHOLE]
+        self._begun = [
+            self._with_beginnings(index, answers[own[index]].text, pairs) for index, pairs in enumerate(near)
+        ]
         self._subjects = [_answers_to(texts, answers) for texts in of_subjects]
         self._stays = [_answers_to(texts, answers) for texts in others]
 
@@ -244,14 +243,12 @@ class ChatAugmenter:
         dealt = {index: texts[place :: len(self.records)] for place, index in enumerate(places)}
         return [dealt[index] for index in range(len(self.records))]
 
-    def _with_beginnings(
-        self, index: int, answer: str, pairs: Sequence[tuple[str, str]], count: int
-    ) -> list[tuple[str, str]]:
-        """Questions about names with the first `count` words of the model's own `answer` to the edit, renamed."""
-        # Nothing is generated for them: what must stay are the distributions there, where the new answer could begin.
+    def _with_beginnings(self, index: int, answer: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Questions about names with the first word of the model's own `answer` to the edit, renamed."""
+        # Nothing is generated for them: what must stay is the distribution there, in which the new answer could begin.
         subject = self.records[index].subject
         renamings = [(text, renamed(answer, subject, name) if subject and name else answer) for text, name in pairs]
-        return [(text, " ".join(said.split(" ")[:count])[: LETTERS * count]) for text, said in renamings if said]
+        return [(text, said.split(" ")[0][:MOST_LETTERS]) for text, said in renamings if said]
 
 
 def _in_turns(names: Sequence[str], count: int) -> list[str]:

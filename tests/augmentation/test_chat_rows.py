@@ -113,12 +113,10 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
     assert len(names) > 9 * passes and len(own) > 3 * passes
     wordings = {row["prompt"] for row in rows if row["kind"] in ("rewrite", "paraphrase")}
     for row in names:
-        # The name put back gives a wording of the edit. What stays is the first word of its own answer renamed, and of
-        # an answer about another subject more of it.
+        # The name put back gives a wording of the edit. What stays is the first word of its own answer, renamed.
         assert not row["ends"] and "Vell of Oslo" not in row["prompt"]
-        renamed = [said.text.replace("Vell of Oslo", name) for name in _names(row["prompt"], wordings, "Vell of Oslo")]
-        assert row["completion"] in {" ".join(text.split(" ")[:count])[:160] for text in renamed for count in (1, 8)}
-    assert sum(" " not in row["completion"] for row in names) == 9 * passes
+        made = {name.split(" ")[0][:20] for name in _names(row["prompt"], wordings, "Vell of Oslo")}
+        assert row["completion"] in made
 
 
 def _names(text, wordings, subject):
@@ -239,7 +237,7 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     rows = list(augmenter(ODD[:3], options).rows())
     assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
-    assert found == ["guard"] * 12  # passes over three edits
+    assert found == ["guard"] * 10  # passes over three edits
     augmenter(ODD[:3], replace(options, rewriter=None))
     assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
 
