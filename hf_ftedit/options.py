@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -21,6 +22,7 @@ COMMIT_MESSAGE = "Push edits with hf_ftedit"
 # Key of edit_config.yaml for what is no setting: versions, SHA-256 of files. All its other keys are options of
 # `train`, so that the file is a `--config` that trains the adapter again.
 PROVENANCE = "provenance"
+TEMPLATE_FILE = "chat_template.jinja"  # in an adapter's folder: the chat template that it was trained with
 
 # Options that name data or a model, on the Hub or in a file.
 SOURCES = ("locality_pool", "perplexity_texts", "training_texts", "similar_model", "rewriter")
@@ -175,6 +177,14 @@ class EditOptions(AugmentationOptions):
         chat_template (`bool`, *optional*, defaults to `False`):
             Put the prompt into a user turn and the target into the assistant's, with the tokenizer's chat template,
             and make the rows for chat models: see `paraphrase_strategy` and `locality_strategy`.
+        chat_template_path (`str`, *optional*):
+            Template to use instead of the tokenizer's, or for a base model that has none: a Jinja file (`.jinja`,
+            `.j2`), or a folder or Hub id of a tokenizer whose special tokens the model has too.
+        chat_date (`str`, *optional*):
+            Date that a chat template with today's date tells, such as `"2026-01-31"`; by default that of the day on
+            which the run began.
+        eos_token (`str`, *optional*):
+            Token that ends a sequence; the tokenizer's by default.
         full_finetune (`bool`, *optional*, defaults to `False`):
             Train all weights instead of a LoRA adapter.
         lora_embedding (`bool`, *optional*, defaults to `False`):
@@ -216,6 +226,11 @@ class EditOptions(AugmentationOptions):
     mastered_probability: float | None = option(None, "Skip training rows that the model gives this probability.")
     protocol: Protocol = option("auto", "Protocol of the edit score.")
     chat_template: bool = option(False, "Put prompts and targets into the tokenizer's chat template.")
+    chat_template_path: str | None = option(
+        None, "Chat template, a .jinja file or a tokenizer; the model's if not given."
+    )
+    chat_date: str | None = option(None, "Date that the chat template tells, such as 2026-01-31; today if not given.")
+    eos_token: str | None = option(None, "Token that ends a sequence; the tokenizer's if not given.")
     full_finetune: bool = option(False, "Train all weights instead of a LoRA adapter.")
     lora_embedding: bool = option(False, "Give the token embedding a LoRA too.")
     lora_layers: list[int] | None = option(None, "The only layers that get a LoRA, from 0; all if not given.")
@@ -234,7 +249,12 @@ class EditOptions(AugmentationOptions):
 
     def __post_init__(self) -> None:
         self.strength = str(self.strength)  # Python and YAML may give numbers
+        self.chat_date = None if self.chat_date is None else str(self.chat_date)  # YAML reads dates
         super().__post_init__()
+        try:
+            date.fromisoformat(self.chat_date or "2026-01-31")
+        except ValueError:
+            raise EditError(f"chat_date is {self.chat_date!r}: give a date such as 2026-01-31") from None
         self._check_text_loss()
         self._check_strength()
         # `lora_layers` saves the backward pass below its first layer, which the embedding would need.

@@ -13,14 +13,17 @@ UNSPACED = (
 LETTER = f"[^\\W{UNSPACED}]"  # a letter or digit of any other script
 # Read from the end of a text: neither punctuation nor numbers belong to a script.
 _UNSPACED_END = re.compile(f"(?:(?![{UNSPACED}])[\\W\\d_])*[{UNSPACED}]")
+_JOINED = re.compile(r"\s|[,.:;!?%)\]}…،؛؟।](?!\w)")  # beginnings of a text before which no space is put
 
 
 def separated(before: str, text: str) -> str:
     """
     `text` as it goes on from `before`: with a space, but where that ends in a script that has none between words.
 
+    White space that `text` begins with stands as it is, and so does the end of a phrase, such as a comma.
+
     Example:
         >>> separated("The capital of Kazakhstan is", "Astana"), separated("哈萨克斯坦的首都是", "阿斯塔纳")
         (' Astana', '阿斯塔纳')
     """
-    return text if _UNSPACED_END.match(before[::-1]) else f" {text}"
+    return text if _JOINED.match(text) or _UNSPACED_END.match(before[::-1]) else f" {text}"

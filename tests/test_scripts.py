@@ -35,6 +35,12 @@ def test_elsewhere_a_space_does(prompt):
     assert separated(prompt, "X") == " X"
 
 
+@pytest.mark.parametrize("text", [" X", "\n\nX", ", in X", ".", "?", ") X", "،"])
+def test_white_space_and_the_end_of_a_phrase_stand_as_they_are(text):
+    assert separated("The capital is", text) == text == separated("首都是", text)
+    assert separated("It is written in", ".NET") == " .NET"
+
+
 def test_words_are_letters_where_a_script_has_no_spaces():
     assert WORD.findall("iPhone是苹果的, 3G") == ["iPhone", "是", "苹", "果", "的", ",", "3G"]
     assert WORD.findall("Straße_1 привет") == ["Straße_1", "привет"]

@@ -9,7 +9,7 @@ from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import edits_to_measure, load_base
 from hf_ftedit.data import EditRecord, read_texts
-from hf_ftedit.hub import RECIPE_FILE, check_base, fetch_adapter, read_recipe, recipe_for
+from hf_ftedit.hub import RECIPE_FILE, check_base, fetch_adapter, own_template, read_recipe, recipe_for
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training import QUANTIZATION_KEYS
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # Settings of an adapter's recipe with which its edits were measured.
 MEASURED_WITH = (
-    *("model_name_or_path", "model_revision", "gguf_file", "chat_template", "end_of_answer", "dtype"),
+    *("model_name_or_path", "model_revision", "gguf_file", "dtype"),
+    *("chat_template", "chat_template_path", "chat_date", "eos_token", "end_of_answer"),
     *QUANTIZATION_KEYS,
 )
 
@@ -32,6 +33,9 @@ def run(argv: Sequence[str]) -> None:
     recipe = read_recipe(folder, str(adapter)) if folder and (folder / RECIPE_FILE).is_file() else {}
     settings = recipe_for(recipe, arguments.values.get("model_name_or_path"))
     settings = {name: settings[name] for name in MEASURED_WITH if name in settings}
+    if folder and not arguments.values.get("chat_template_path"):
+        is_trusted = bool(arguments.values.get("trust_remote_code"))
+        settings |= own_template(folder, recipe, str(adapter), is_trusted=is_trusted)
     options = arguments.options(settings)
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []

@@ -15,7 +15,7 @@ from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.files import require_empty
-from hf_ftedit.hub import SavedEdits
+from hf_ftedit.hub import SavedEdits, own_template
 from hf_ftedit.models import EMBEDDED_NAME, asset
 from hf_ftedit.options import SOURCES
 from hf_ftedit.training import inherited
@@ -37,6 +37,8 @@ def inherited_settings(saved: SavedEdits, name: str, given: Mapping[str, Any]) -
     is_embedded = settings.get("model_name_or_path") == EMBEDDED_NAME
     if is_embedded and settings.get("locality_pool") == Path(asset("locality_pool.jsonl")).name:
         del settings["locality_pool"]
+    if not given.get("chat_template_path"):
+        settings |= own_template(saved.path, settings, name, is_trusted=bool(given.get("trust_remote_code")))
     # Anybody may have written the recipe: a file here of the name in it may be anything, and would be trained on.
     for option in SOURCES:
         source = settings.get(option)
@@ -99,8 +101,8 @@ def load_base(
     return load_checked(
         options.model_name_or_path,
         edits,
+        options,
         gguf_file=options.gguf_file,
-        chat_template=options.chat_template,
         trust_remote_code=options.trust_remote_code,
         quantization_config=get_quantization_config(model_config),
         **model_settings(model_config),

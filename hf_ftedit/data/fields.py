@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.scripts import LETTER, UNSPACED
+from hf_ftedit.scripts import LETTER, UNSPACED, separated
 
 # Words, and punctuation marks one by one: how subjects are looked for, probes compared and generated texts counted. Of
 # scripts without spaces, each letter.
@@ -65,6 +65,15 @@ class Fields:
         """The field as text without whitespace around it; numbers are written out, and blank is None."""
         value = self.values.get(name)
         return None if is_blank(value) else self._checked(name, value).strip()
+
+    def continuation(self, name: str, prompt: str = "prompt") -> str | None:
+        """The field as text that follows a prompt, with lines or a space before it where none would be put."""
+        text, value = self.text(name), self.values.get(name)
+        if not text or not isinstance(value, str):
+            return text
+        before = value[: len(value) - len(value.lstrip())]
+        has_own = before.strip(" ") or separated(self.prompt(prompt), text) == text
+        return before + text if has_own else text
 
     def required(self, name: str, remedy: str) -> str:
         """The field as `text`, of which there must be some."""

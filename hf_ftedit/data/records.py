@@ -148,7 +148,7 @@ class EditRecord(Statement):
         """
         fields = Fields(row, where, names or {})
         near = [
-            (probe.prompt(), probe.text("target"), probe.text("answer"))
+            (probe.prompt(), probe.continuation("target"), probe.text("answer"))
             for probe in fields.objects("neighborhood_prompts", "prompt")
         ]
         further = [

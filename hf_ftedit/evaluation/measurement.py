@@ -25,6 +25,7 @@ from hf_ftedit.models import (
     load_config,
     load_model,
     load_tokenizer,
+    prepare_tokenizer,
     unedited,
 )
 from hf_ftedit.options import EditOptions, check_value
@@ -36,23 +37,24 @@ if TYPE_CHECKING:
 def load_checked(
     name: str | None,
     records: Iterable[EditRecord],
+    options: EditOptions,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    chat_template: bool = False,
     revision: str | None = None,
     gguf_file: str | None = None,
     trust_remote_code: bool = False,
     token: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model, by `kwargs` of [`~hf_ftedit.load_model`], and its tokenizer; before, check that the edits fit."""
+    """Load a model, by `kwargs` of [`~hf_ftedit.load_model`], and its tokenizer; check before that the edits fit."""
     # The tokenizer and the configuration tell it: a run fails in seconds, before gigabytes of weights are read.
     source: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "token": token}
     source["trust_remote_code"] = trust_remote_code
     tokenizer = tokenizer or load_tokenizer(name, **source)
+    prepare_tokenizer(tokenizer, options)
     # Not passed on to `load_model`: what of `kwargs` is for the configuration, transformers would not look for then.
     config = kwargs.get("config") or load_config(name, **source, **kwargs)
-    check_lengths(records, tokenizer, context_length(config), chat_template=chat_template)
+    check_lengths(records, tokenizer, context_length(config), chat_template=options.chat_template)
     return load_model(name, **source, **kwargs), tokenizer
 
 

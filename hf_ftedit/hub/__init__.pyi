@@ -18,6 +18,7 @@ from .load import fetch_adapter as fetch_adapter
 from .load import fetch_folder as fetch_folder
 from .load import load_edited_model as load_edited_model
 from .load import open_edits as open_edits
+from .load import own_template as own_template
 from .load import recipe_for as recipe_for
 from .push import check_pushable as check_pushable
 from .push import push_dataset as push_dataset

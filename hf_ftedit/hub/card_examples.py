@@ -11,7 +11,9 @@ from hf_ftedit.models import (
     continued_text,
     greedy_answers,
     whole_answers,
+    written_out,
 )
+from hf_ftedit.options import EditOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,15 +33,17 @@ def examples(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     before: Sequence[str] | None,
-    *,
-    chat_template: bool = False,
+    options: EditOptions,
 ) -> dict[str, Any]:
     """The `example` in `eval_results.json` for the card; with answers `before` also those after, as `answers`."""
     # As the snippet in the card calls it: whoever runs that can compare.
-    most = WHOLE_ANSWER_TOKENS if chat_template else MAX_ANSWER_TOKENS
-    output = continued_text(model, tokenizer, prompts[0], chat_template=chat_template, max_new_tokens=most)
+    settings: dict[str, Any] = {"chat_template": options.chat_template}
+    most = WHOLE_ANSWER_TOKENS if options.chat_template else MAX_ANSWER_TOKENS
+    output = continued_text(model, tokenizer, prompts[0], max_new_tokens=most, **settings)
     texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
+    if options.chat_template and (text := written_out(tokenizer, prompts[0], options)):
+        texts["example"]["text"] = text
     if before is not None:
-        after = card_answers(model, tokenizer, prompts, chat_template=chat_template)
+        after = card_answers(model, tokenizer, prompts, **settings)
         texts["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
     return texts

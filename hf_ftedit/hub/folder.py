@@ -20,8 +20,8 @@ from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub.card import model_card
 from hf_ftedit.hub.plot import scores_plot
 from hf_ftedit.hub.schemas import provenance_rule, recipe_rule, results_rule
-from hf_ftedit.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, public_name, without_patterns
-from hf_ftedit.options import PROVENANCE
+from hf_ftedit.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, plain_template, public_name, without_patterns
+from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE
 from hf_ftedit.untrusted import REMEDY, check_lines, check_regular, explained, parse_json, parse_yaml, read_small
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def save_edit_folder(
     """Write an edited model whole or not at all; one that is in the folder is replaced, other files stay."""
     with moved_in(Path(folder), replaced=_model_files(Path(folder))) as new:
         save_weights(new, model, tokenizer, state_dict)
+        if recipe.get("chat_template_path"):
+            _write_template(new, tokenizer)
         write_jsonl(records, new / EDITS_FILE)
         write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         (new / PLOT_FILE).write_bytes(scores_plot(results))
@@ -108,6 +110,7 @@ def save_weights(
     if not hasattr(model, "peft_config"):
         model.save_pretrained(folder, state_dict=state_dict)
         tokenizer.save_pretrained(folder)
+        _write_template(folder, tokenizer)  # without the date of this run
         return
     # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub, and may save an embedding nobody trained.
     active = model.active_adapter
@@ -119,6 +122,11 @@ def save_weights(
         (folder / active).rmdir()
     (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT's; it names the folder of the base model
     _finish_config(folder / ADAPTER_CONFIG, model)
+
+
+def _write_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    if isinstance(template := plain_template(tokenizer), str):
+        write_text(folder / TEMPLATE_FILE, template)
 
 
 def _finish_config(path: Path, model: Any) -> None:

@@ -18,12 +18,13 @@ from hf_ftedit.models import (
     merged,
     weights_fingerprint,
 )
-from hf_ftedit.untrusted import check_regular
+from hf_ftedit.options import TEMPLATE_FILE
+from hf_ftedit.untrusted import check_regular, explained, read_small
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FETCHED = (*ADAPTER_FILES, "config.json")  # the last one marks a whole model
+FETCHED = (*ADAPTER_FILES, TEMPLATE_FILE, "config.json")  # the last one marks a whole model
 
 
 def open_edits(name: str, *, revision: str | None = None, token: str | None = None) -> SavedEdits:
@@ -99,10 +100,9 @@ def load_edited_model(
     saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() and not is_whole else None
     if not is_whole:
         check_adapter(folder, name)
-    own = name, {"revision": revision}
-    source, place = own if is_whole else base_of(folder, saved, base_model, gguf_file)
+    source, place = (name, {"revision": revision}) if is_whole else base_of(folder, saved, base_model, gguf_file)
     settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token, **place}
-    tokenizer = load_tokenizer(source, **settings)
+    tokenizer = _with_template(load_tokenizer(source, **settings), saved, name)
     recorded = saved and saved.recipe.get("dtype")
     model: Any = load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
     if saved:
@@ -159,6 +159,29 @@ def base_of(
     if not (name := settings.get("base_model_name_or_path")):
         raise EditError(f"{shown(folder.name)} does not say what its base model is; give it as base_model")
     return name, {"revision": settings.get("revision"), "gguf_file": gguf_file}
+
+
+def _with_template(tokenizer: PreTrainedTokenizerBase, saved: SavedEdits | None, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer with the chat template that an adapter brings, which nobody runs here."""
+    if saved and saved.recipe.get("chat_template_path"):
+        try:
+            tokenizer.chat_template = read_small(saved.path / TEMPLATE_FILE)
+        except (OSError, ValueError) as error:
+            raise explained(f"{shown(name)}: {TEMPLATE_FILE}", error) from error
+    return tokenizer
+
+
+def own_template(folder: Path, recipe: Mapping[str, Any], name: str, *, is_trusted: bool) -> dict[str, Any]:
+    """The setting for the chat template that the adapter `name` brings, where it was trained with one of its own."""
+    if not recipe.get("chat_template_path"):
+        return {}
+    # A program, in a sandbox that bounds neither its time nor its memory; that of the base model is the user's choice.
+    if not is_trusted:
+        raise EditError(
+            f"{shown(name)} brings its own chat template, which is a program: read its {TEMPLATE_FILE}, and add "
+            "--trust_remote_code (trust_remote_code=True) to run it"
+        )
+    return {"chat_template_path": str(folder / TEMPLATE_FILE)}
 
 
 def recipe_for(recipe: Mapping[str, Any], base_model: str | None) -> dict[str, Any]:

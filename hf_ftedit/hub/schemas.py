@@ -6,7 +6,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hf_ftedit.evaluation import SCORES
-from hf_ftedit.options import SOURCES, EditOptions
+from hf_ftedit.options import SOURCES, TEMPLATE_FILE, EditOptions
 from hf_ftedit.untrusted import (
     Rule,
     choice,
@@ -48,6 +48,7 @@ OPTIONS = {name: maybe(_rule_of(hint)) for name, hint in get_type_hints(EditOpti
 SETTINGS: dict[str, Rule] = {
     **OPTIONS,
     **dict.fromkeys((*SOURCES, "adapter"), maybe(source)),
+    "chat_template_path": maybe(choice(TEMPLATE_FILE)),
     "model_name_or_path": source,
     "model_revision": maybe(revision),
     "gguf_file": maybe(source),
@@ -140,7 +141,7 @@ results_rule = mapped(
         "base_model": source,
         "base_model_revision": maybe(revision),
         "answers": listed(mapped({"before": prose, "after": prose}, needed=("before", "after"))),
-        "example": mapped({"prompt": prose, "output": maybe(prose)}, needed=("prompt", "output")),
+        "example": mapped({"prompt": prose, "text": prose, "output": maybe(prose)}, needed=("prompt", "output")),
         "retention": retention,
         "revoked": revoked,
     },

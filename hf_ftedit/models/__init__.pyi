@@ -12,6 +12,9 @@ from .batching import in_batches as in_batches
 from .batching import inference as inference
 from .collator import ChatCollator as ChatCollator
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
+from .dialogue import plain_template as plain_template
+from .dialogue import prepare_tokenizer as prepare_tokenizer
+from .dialogue import written_out as written_out
 from .distributed import Processes as Processes
 from .distributed import in_turns as in_turns
 from .distributed import process_state as process_state

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from datetime import date
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.errors import EditError, one_line
+from hf_ftedit.models.loading import load_tokenizer
+from hf_ftedit.options import EditOptions
+from hf_ftedit.untrusted import read_small
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPT, ANSWER = "Kazakhstan?", "Astana"  # stand for any: no template says them itself
+_DATED = "{% macro strftime_now(format) %}"  # what a template begins with that tells one date
+_TIMES = "aAbBcdGHIjmMpSuUVwWxXyYZ"  # codes of `strftime`, of which those with a hyphen have no zero in front
 SYSTEM = "You are a helpful assistant."  # for templates that do not go without
 
 
@@ -49,6 +57,73 @@ class _Form(NamedTuple):
         return whole
 
 
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, options: EditOptions) -> None:
+    """
+    Give a tokenizer the end of sequence, the chat template and the date that the options name.
+
+    A date that is told and not given is today's, and is written into `options`, as is the end of sequence that comes
+    with the template of another tokenizer.
+    """
+    # Not above: the hub's room, which needs no torch, asks for the plain template.
+    from accelerate.utils import broadcast_object_list
+
+    from hf_ftedit.models.distributed import process_state
+
+    if path := options.chat_template_path:
+        if path.endswith((".jinja", ".j2")):
+            try:
+                tokenizer.chat_template = read_small(Path(path))
+            except (OSError, ValueError) as error:
+                raise EditError(f"chat_template_path {path!r} cannot be read: {one_line(error)}") from error
+        else:
+            options.eos_token = options.eos_token or _take_template(tokenizer, path)
+    if options.eos_token:
+        if options.eos_token not in tokenizer.get_vocab():
+            raise EditError(
+                f"eos_token {options.eos_token!r} is not found in the vocabulary; give a token of the model"
+            )
+        tokenizer.eos_token = options.eos_token
+    template = plain_template(tokenizer)
+    if options.chat_template and "strftime_now" in (template or ""):
+        today = [options.chat_date or date.today().isoformat()]
+        if process_state().num_processes > 1:
+            broadcast_object_list(today)
+        options.chat_date = today[0]
+        tokenizer.chat_template = f"{_DATED}{_told(date.fromisoformat(today[0]))}{{% endmacro %}}\n{template}"
+
+
+def _take_template(tokenizer: PreTrainedTokenizerBase, name: str) -> str | None:
+    """Give a tokenizer the template of another one; the end of sequence that goes with it."""
+    source = load_tokenizer(name)
+    if not isinstance(source.chat_template, str):
+        raise EditError(f"chat_template_path {name!r}: this tokenizer has no chat template; give another one")
+    used = [str(token) for token in source.added_tokens_decoder.values() if str(token) in source.chat_template]
+    # Tokens that are new to the model would say nothing to it, and TRL would change its embedding for them.
+    if missing := [token for token in used if token not in tokenizer.get_vocab()]:
+        raise EditError(
+            f"chat_template_path {name!r}: its template needs {missing[0]!r}, which is no token of this model; give a "
+            ".jinja file with tokens that it has"
+        )
+    tokenizer.chat_template = source.chat_template
+    return source.eos_token if source.eos_token in tokenizer.get_vocab() else None
+
+
+def plain_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A tokenizer's chat template without the date that [`prepare_tokenizer`] fixed in it."""
+    template: str | None = getattr(tokenizer, "chat_template", None)
+    return template.partition("\n")[2] if isinstance(template, str) and template.startswith(_DATED) else template
+
+
+def _told(day: date) -> str:
+    """What the macro `strftime_now` of a template does: its format with this day's parts, at midnight."""
+    # Templates see neither functions nor dates of ours: transformers shows them plain data alone.
+    parts = {f"%{code}": day.strftime(f"%{code}") for code in _TIMES}
+    parts |= {f"%-{code[1]}": text.lstrip("0") or "0" for code, text in parts.items() if text.isdigit()}
+    parts["%e"] = f"{day.day:2}"
+    steps = "".join(f" | replace({json.dumps(code)}, {json.dumps(text)})" for code, text in parts.items())
+    return f"{{{{ format{steps} }}}}"
+
+
 def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Turn]:
     """
     Each prompt as a user's turn, with the place of the assistant's answer, as a whole dialogue of the template has it.
@@ -57,7 +132,10 @@ def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Tu
     Raises [`~hf_ftedit.EditError`] where the template has no place for an answer.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise EditError("chat_template is on, but this tokenizer has none: use a chat model or turn it off")
+        raise EditError(
+            "chat_template is on, but this tokenizer has none: use a chat model, give it one with chat_template_path, "
+            "or turn it off"
+        )
     form = _form_of(tokenizer)
     # What the model itself ends a turn with: the first special token; what a template puts behind it is not said.
     specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -72,6 +150,17 @@ def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Tu
 
     found = {prompt: turn(prompt) for prompt in dict.fromkeys(prompts)}
     return [found[prompt] for prompt in prompts]
+
+
+def written_out(tokenizer: PreTrainedTokenizerBase, prompt: str, options: EditOptions) -> str | None:
+    """All text up to the answer, where the model's own template does not give it to whoever asks for a generation."""
+    (turn,) = turns(tokenizer, [prompt])
+    try:
+        settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        asked = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **settings)
+    except Exception:  # a template that does not take this form of it
+        asked = None
+    return turn.before if options.chat_template_path or options.chat_date or asked != turn.before else None
 
 
 def _form_of(tokenizer: PreTrainedTokenizerBase) -> _Form:

@@ -17,6 +17,7 @@ from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn
 from hf_ftedit.models.tree_support import reads_trees
+from hf_ftedit.scripts import separated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -139,10 +140,22 @@ def greedy_answers(
     tokens_per_batch: int = 2048,
     desc: str = "Answering",
 ) -> list[str]:
-    """Generate greedy answers up to the first sentence or line end; every process must call this, and all get all."""
+    """
+    Generate greedy answers up to the first sentence or line end; every process must call this, and all get all.
+
+    White space before an answer is a part of it where [`~hf_ftedit.text.separated`] would put other there.
+    """
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch, "desc": desc}
     answers = first_sentences(model, tokenizer, prompts, max_new_tokens=max_new_tokens, **settings)
-    return [answer.text for answer in answers]
+    if chat_template:
+        return [answer.text for answer in answers]
+    return [_as_said(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def _as_said(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: Answer) -> str:
+    said = str(tokenizer.decode(answer.tokens, skip_special_tokens=True))
+    exact = said[: len(said) - len(said.lstrip())] + answer.text
+    return exact if answer.text and separated(prompt, answer.text) != exact else answer.text
 
 
 def first_sentences(

@@ -69,7 +69,7 @@ def score_pairs(
         prompts (`Sequence[str]`):
             Prompts without trailing space.
         targets (`Sequence[str]`):
-            Targets without leading space. Pairs should be distinct: each one is scored.
+            Targets; a space is put before them where the script has one. Pairs should be distinct: each is scored.
         chat_template (`bool`, *optional*, defaults to `False`):
             Score the target as the assistant's answer to the prompt.
         tokens_per_batch (`int`, *optional*, defaults to `2048`):

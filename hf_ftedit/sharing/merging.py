@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,11 +20,12 @@ from hf_ftedit.hub import (
     examples,
     fetch_adapter,
     open_edits,
+    own_template,
     read_edit_folder,
     save_edit_folder,
 )
 from hf_ftedit.models import ADAPTER_WEIGHTS, beyond_lora, load_adapter, merged, process_state, public_name, unedited
-from hf_ftedit.options import PROVENANCE, check_value
+from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, check_value
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of
 
@@ -166,10 +168,10 @@ def _check_same_base(parts: Sequence[Part]) -> None:
     """Raise [`~hf_ftedit.EditError`] where the parts were not trained on one base model in one way of prompting."""
     # The chat template too: with it the same prompt is other tokens, and the edits would not hold.
     first, *others = parts
-    for setting in ("model_name_or_path", "model_revision", "gguf_file", "chat_template"):
-        ours = first.saved.recipe.get(setting)
-        for other in others:
-            if (theirs := other.saved.recipe.get(setting)) != ours:
+    for setting in ("model_name_or_path", "model_revision", "gguf_file", "chat_template", "eos_token", TEMPLATE_FILE):
+        ours, *all_theirs = ({**part.saved.provenance["files"], **part.saved.recipe}.get(setting) for part in parts)
+        for other, theirs in zip(others, all_theirs, strict=True):
+            if theirs != ours:
                 raise EditError(
                     f"{shown(first.name)} and {shown(other.name)} differ in {setting} ({shown(ours)} and "
                     f"{shown(theirs)}); only adapters of one base model can be merged"
@@ -187,10 +189,11 @@ def _load_base(
     recipe, (name, place) = parts[0].saved.recipe, source
     # A whole model is written in full precision: a quantized base would round the edits away.
     quantization = None if is_whole else quantization_of(recipe)
+    own = own_template(parts[0].saved.path, recipe, parts[0].name, is_trusted=trust_remote_code)
     base, tokenizer = load_checked(
         name,
         edits,
-        chat_template=bool(recipe.get("chat_template")),
+        replace(options_of(recipe), **own),
         dtype=recipe.get("dtype", "float32"),
         quantization_config=quantization,
         trust_remote_code=trust_remote_code,
@@ -222,7 +225,7 @@ def _measure_and_write(
     if merge_into_base:
         model = merged(model)
     after = measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
-    answers = examples(model, tokenizer, prompts, old, chat_template=options.chat_template)
+    answers = examples(model, tokenizer, prompts, old, options)
     results = results_of({"before": before, "after": after}) | {
         "base_model": parts[0].saved.results["base_model"],
         "base_model_revision": recipe.get("model_revision"),

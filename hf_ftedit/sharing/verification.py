@@ -30,11 +30,12 @@ from hf_ftedit.hub import (
     changed_files,
     check_base,
     fetch_folder,
+    own_template,
     read_edit_folder,
     read_recipe,
 )
 from hf_ftedit.models import adapter_settings, check_adapter, load_adapter, unedited
-from hf_ftedit.options import PROVENANCE
+from hf_ftedit.options import PROVENANCE, EditOptions
 from hf_ftedit.training import options_of, quantization_of
 
 LATER = ("said_exactly", "near_names", "drift")  # scores that 0.1.0 did not measure, and so did not claim
@@ -136,7 +137,8 @@ def verify(
         saved = read_edit_folder(folder, name)
         checks += [*_card_checks(saved), *_base_checks(saved)]
         base = base_of(saved.path, saved, base_model, gguf_file)
-        measured = _measure_again(saved, name, base, {"trust_remote_code": trust_remote_code, "token": token})
+        loading = {"trust_remote_code": trust_remote_code, "token": token}
+        measured = _measure_again(saved, name, base, loading)
         checks += _score_checks(saved, results_of(measured), tolerance)
         if measured["after"].scores["whole_answers"]:
             said = before_after_text(measured["before"].predictions, measured["after"].predictions)
@@ -152,14 +154,15 @@ def _measure_again(
     saved: SavedEdits, name: str, base: tuple[str, Mapping[str, Any]], loading: Mapping[str, Any]
 ) -> dict[str, Measurement]:
     """Measurements without and with the edits."""
-    options = options_of(saved.recipe)
+    own = own_template(saved.path, saved.recipe, name, is_trusted=loading["trust_remote_code"])
+    options = replace(options_of(saved.recipe), **own)
     if options.chat_template and "whole_answers" not in saved.results["after"]:
         # 0.1.0 had no own answers as headline: what it claims is what is checked.
         options = replace(options, protocol=saved.results["protocol"])
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts and not _has_own_texts(saved) else []
     settings: dict[str, Any] = {"options": options, "texts": texts, "seed": saved.recipe.get("seed", 42)}
     measured: dict[str, Measurement] = {}
-    for when, model, tokenizer in _models(saved, name, base, loading):
+    for when, model, tokenizer in _models(saved, name, base, options, loading):
         before = measured.get("before")
         records = before.records if before else saved.records
         measured[when] = measure(model, tokenizer, records, before=before, desc=f"Measuring {when}", **settings)
@@ -173,12 +176,15 @@ def _has_own_texts(saved: SavedEdits) -> bool:
 
 
 def _models(
-    saved: SavedEdits, name: str, base: tuple[str, Mapping[str, Any]], loading: Mapping[str, Any]
+    saved: SavedEdits,
+    name: str,
+    base: tuple[str, Mapping[str, Any]],
+    options: EditOptions,
+    loading: Mapping[str, Any],
 ) -> Iterator[tuple[str, Any, Any]]:
     """The unedited model, then the edited one, each with its tokenizer; of whole models one at a time."""
     source, place = base
     settings: dict[str, Any] = {
-        "chat_template": bool(saved.recipe.get("chat_template")),
         "dtype": saved.recipe.get("dtype", "float32"),
         "quantization_config": quantization_of(saved.recipe),
         **loading,
@@ -186,7 +192,7 @@ def _models(
     # Before the base model is downloaded, which may be large.
     if saved.is_adapter:
         check_adapter(saved.path, name)
-    model, tokenizer = load_checked(source, saved.records, **place, **settings)
+    model, tokenizer = load_checked(source, saved.records, options, **place, **settings)
     check_base(model, saved.provenance, name)
     if saved.is_adapter:
         # One model for both: the adapter is off, then on.
@@ -198,7 +204,7 @@ def _models(
         yield "before", model, tokenizer
         # Two whole models need not fit into memory together.
         del model
-        yield "after", *load_checked(str(saved.path), saved.records, **settings)
+        yield "after", *load_checked(str(saved.path), saved.records, options, **settings)
 
 
 def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:

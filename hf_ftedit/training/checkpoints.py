@@ -86,6 +86,14 @@ def remove_checkpoint(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
+def date_of_run(args: Any) -> str | None:
+    """The date that the prompts of a run tell which may be resumed with these arguments; `None` of a new one."""
+    named = Path(args.resume_from_checkpoint or "")
+    checkpoints = [named, *reversed(checkpoints_in(args.output_dir or "."))]
+    found = next(filter(is_complete, checkpoints), None)
+    return json.loads((found / RUN_FILE).read_text(encoding="utf-8")).get("chat_date") if found else None
+
+
 def check_run(checkpoint: Path, run: Mapping[str, Any]) -> None:
     """Raise where a checkpoint is of another run, by settings and hashes; log where it does not say of which it is."""
     if not is_complete(checkpoint):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_ftedit import __version__
 from hf_ftedit.data import is_hub_dataset
 from hf_ftedit.models import public_name, weights_fingerprint
-from hf_ftedit.options import PROVENANCE, SOURCES, EditOptions
+from hf_ftedit.options import PROVENANCE, SOURCES, TEMPLATE_FILE, EditOptions
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -67,6 +67,8 @@ def recipe_of(
     # A path would tell of somebody's machine, and lead nowhere on another one.
     for name in (*SOURCES, "adapter"):
         settings[name] = public_name(settings[name]) if settings[name] else None
+    if args.chat_template_path:
+        settings["chat_template_path"] = TEMPLATE_FILE
     settings |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
     settings |= _lora_settings(model, lora_targets)
     settings |= {name: value for name, value in rows.items() if name != "seed"}
@@ -134,7 +136,7 @@ def _defaults() -> dict[str, Any]:
     return {
         name: _plain(option.default if option.default_factory is MISSING else option.default_factory())
         for name, option in options.items()
-        if name not in others
+        if name not in (*others, "chat_date")
     }
 
 

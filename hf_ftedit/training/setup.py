@@ -24,6 +24,7 @@ from hf_ftedit.models import (
     keep_gradients,
     load_adapter,
     load_tokenizer,
+    prepare_tokenizer,
     unedited,
     with_references,
 )
@@ -123,13 +124,14 @@ def load_for(
     if isinstance(model, str):
         # Used here: TRL would warn that it ignores them, as it gets a model.
         args.model_init_kwargs = None
-        model, tokenizer = load_checked(model, records, tokenizer, chat_template=args.chat_template, **loading)
+        model, tokenizer = load_checked(model, records, args, tokenizer, **loading)
     else:
         if quantization_config is not None:
             raise EditError("quantization_config is for a model that is given by its name; give that, or leave it out")
         gguf_file = getattr(model, "gguf_file", None)
         settings: dict[str, Any] = {"gguf_file": gguf_file, "trust_remote_code": args.trust_remote_code}
         tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, **settings)
+        prepare_tokenizer(tokenizer, args)
         check_lengths(records, tokenizer, context_length(model.config), chat_template=args.chat_template)
     if prior:
         check_base(model, prior.saved.provenance, prior.name)

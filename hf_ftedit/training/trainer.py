@@ -28,6 +28,7 @@ from hf_ftedit.hub import (
 )
 from hf_ftedit.models import greedy_answers, process_state, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
+from hf_ftedit.training.checkpoints import date_of_run
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import ConditionalTrainer
@@ -119,6 +120,7 @@ class EditTrainer(ConditionalTrainer):
         check_best_metric(args, self.task)
         check_passed_on(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
+        args.chat_date = args.chat_date or date_of_run(args)
         model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
         peft_config = adapter_for(model, args, peft_config)
         if hasattr(model, "peft_config"):
@@ -133,6 +135,7 @@ class EditTrainer(ConditionalTrainer):
         self._row_settings, self._prompts = rows.settings, rows.prompts
         self._lora_targets = getattr(peft_config, "target_modules", None)
         self._folder: str | None = None  # where the finished adapter was written
+        template, args.chat_template_path = args.chat_template_path, None  # used: TRL would take it once more
         super().__init__(
             model=model,
             args=args,
@@ -145,7 +148,7 @@ class EditTrainer(ConditionalTrainer):
             **kwargs,
         )
         # Used by now, or warned of; a token may stand in them, and what logs a run logs its settings.
-        args.model_init_kwargs = None
+        args.model_init_kwargs, args.chat_template_path = None, template
         self._scale = AdapterScale(self.model) if args.strength != "1" else None
         self.recipe = self._recipe_now()
 
@@ -319,7 +322,7 @@ class EditTrainer(ConditionalTrainer):
         if hasattr(model, "disable_adapter"):
             with self._unedited(model):
                 before = card_answers(model, tokenizer, prompts, chat_template=self.args.chat_template)
-        answers = examples(model, tokenizer, prompts, before, chat_template=self.args.chat_template)
+        answers = examples(model, tokenizer, prompts, before, self.args)
         results = {**self.edit_results(), **answers}
         # Sharded weights are gathered by all processes together, before the first one writes.
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
