@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +11,6 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from hf_ftedit.models.logits import tree_inputs
 from hf_ftedit.models.references import REFERENCE_COLUMNS
 from hf_ftedit.models.tokenization import IGNORE_INDEX, pair_of
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 # A module of its own, which evaluation does not import: TRL's trainers take seven seconds to load.
@@ -26,7 +23,8 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
 
     Args:
         pad_token_id (`int`):
-            Token that fills up `input_ids`. Its value does not matter: it is masked and never a label.
+            Token that fills up `input_ids`: any that the model has, as not every tokenizer's padding token is. It is
+            masked and never a label.
         pad_to_multiple_of (`int`, *optional*):
             Round the batch's length up to a multiple of this.
 
@@ -39,13 +37,6 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
         >>> collator(rows)["labels"].tolist()
         [[-100, -100, 7], [-100, 9, -100]]
     """
-
-    @classmethod
-    def from_tokenizer(
-        cls, tokenizer: PreTrainedTokenizerBase, pad_to_multiple_of: int | None = None
-    ) -> CompletionOnlyCollator:
-        """Pad with the tokenizer's padding token, or with token 0 where it has none."""
-        return cls(pad_token_id=tokenizer.pad_token_id or 0, pad_to_multiple_of=pad_to_multiple_of)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch with `input_ids`, `attention_mask` and `labels`, each of shape `(batch, length)`."""

@@ -97,7 +97,10 @@ def generated_tokens(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], **settings: Any
 ) -> list[list[int]]:
     """The tokens, special ones included, that `model.generate` with these settings puts behind each prompt."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    # Users add a padding token without a row of the embedding for it, and rows are filled up with what is run then.
+    known = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    pad = next(token for token in candidates if token is not None and token < known)
     with inference(model):
         shared, cache = _shared_beginning(model, [prompt.ids for prompt in prompts])
         rest = [prompt.ids[shared:] for prompt in prompts]

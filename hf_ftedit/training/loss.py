@@ -64,7 +64,7 @@ class ConditionalTrainer(ResumableTrainer):
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
             collators = ChatCollator if is_chat else CompletionOnlyCollator
-            data_collator = data_collator or collators.from_tokenizer(processing_class, multiple)
+            data_collator = data_collator or collators(pad_token_id=0, pad_to_multiple_of=multiple)
         # A collator of somebody else's may try to pad a column that it does not know.
         columns = ["input_ids", "labels", *(["length"] if isinstance(data_collator, CompletionOnlyCollator) else [])]
         if is_chat:

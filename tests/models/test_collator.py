@@ -2,7 +2,6 @@ import doctest
 
 import pytest
 import torch
-from tiny import bpe_tokenizer
 
 import hf_ftedit.models.collator
 from hf_ftedit.models.collator import ChatCollator, CompletionOnlyCollator
@@ -31,18 +30,6 @@ def test_a_completion_mask_gives_the_labels():
 def test_rows_that_do_not_say_what_to_train_are_an_error():
     with pytest.raises(ValueError, match="needs `labels` or `completion_mask`"):
         CompletionOnlyCollator(pad_token_id=0)([{"input_ids": [1, 2]}])
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_tokenizers_padding_side_does_not_matter(side):
-    tokenizer = bpe_tokenizer()
-    tokenizer.padding_side = side
-    collator = CompletionOnlyCollator.from_tokenizer(tokenizer)
-    assert collator(ROWS)["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-
-
-def test_a_tokenizer_without_padding_token_will_do():
-    assert CompletionOnlyCollator.from_tokenizer(bpe_tokenizer(eos_token="<|endoftext|>")).pad_token_id == 0
 
 
 STAYS = {"weight": 0.5, "ref_tokens": [3, 4], "ref_logprobs": [-1.0, -2.0], "ref_rest": [-3.0]}
