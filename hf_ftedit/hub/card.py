@@ -150,7 +150,7 @@ class Card:
         example = self.results.get("example") or {"prompt": self.edits[0].prompt, "output": None}
         is_cut = len(example["prompt"]) > SHOWN_IN_BLOCK
         cut = {"prompt": example["prompt"][:SHOWN_IN_BLOCK], "output": None}
-        return {**(cut if is_cut else example), "is_cut": is_cut}
+        return {"text": None, **(cut if is_cut else example), "is_cut": is_cut}
 
     @property
     def edit_id(self) -> str:

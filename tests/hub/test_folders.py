@@ -146,7 +146,11 @@ def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter
     """A mounted folder: what stands beside it is another file system, from which nothing can be moved in."""
     made = []
     mkdtemp = hf_ftedit.files.tempfile.mkdtemp
-    monkeypatch.setattr(hf_ftedit.files.tempfile, "mkdtemp", lambda **how: made.append(how["dir"]) or mkdtemp(**how))
+    monkeypatch.setattr(
+        hf_ftedit.files.tempfile,
+        "mkdtemp",
+        lambda *given, **how: (how and made.append(how["dir"])) or mkdtemp(*given, **how),
+    )
     folder = tmp_path / "mounted"
     folder.mkdir()
     save(folder, adapter, tokenizer)
