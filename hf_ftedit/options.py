@@ -88,7 +88,7 @@ class AugmentationOptions:
             the edit's question about near names and about other subjects, and questions of many kinds, with the
             model's own answers or their beginnings.
         num_locality (`int`, *optional*, defaults to `20`):
-            Locality rows per edit. With a chat template an edit's wordings are passed through three times (up to
+            Locality rows per edit. With a chat template an edit's wordings are passed through four times (up to
             twelve times where edits are fewer than ten), each time beside new rows about what stays: with 20,
             thirty about near names, ten about other subjects and two of other kinds; fewer where the package knows no
             more. Most of them are short: they hold where an answer begins.

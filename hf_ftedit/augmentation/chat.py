@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Passes over the rows of an edit: wrappers, near names, subjects and questions are new in each. Few edits need more of
-# them: to tell names apart takes about a hundred steps.
-PASSES, MOST_PASSES, PASSED_EDITS = 3, 12, 30
+# them, as learning them and telling names apart takes some 250 steps.
+PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, and other questions.
 SHARES = {"names": 1.5, "subjects": 0.5, "others": 0.1}
