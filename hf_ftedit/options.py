@@ -325,7 +325,9 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
         asked = _asked(hint)
     elif value == "":
         asked = "text, or leave it out"
-    elif all(abs(number) < 2**63 and holds(number) for number in numbers):  # NaN is never less
+    elif not all(abs(number) < 2**63 for number in numbers if number == number):
+        asked = "a number of usual size"
+    elif all(holds(number) for number in numbers):  # not of NaN
         return value
     raise EditError(f"{name} is {shown(value)}: {'' if 'choose' in asked else 'give '}{asked}")
 

@@ -19,7 +19,7 @@ from hf_ftedit.options import AugmentationOptions, EditOptions
         ({"locality_weight": -1.0}, "locality_weight is -1.0: give 0 or more"),
         ({"locality_weight": float("nan")}, "locality_weight is nan: give 0 or more"),
         ({"max_edits": 0}, "max_edits is 0: give 1 or more"),
-        ({"max_edits": 10**30}, "max_edits is 1000000000000000000000000000000: give 1 or more"),
+        ({"max_edits": 10**30}, "max_edits is 1000000000000000000000000000000: give a number of usual size"),
         ({"max_edits": True}, "max_edits is True: give a whole number"),
         ({"lora_layers": ["1"]}, r"lora_layers is \['1'\]: give a list, each a whole number"),
         ({"edits": ""}, "edits is '': give text, or leave it out"),

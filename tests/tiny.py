@@ -17,7 +17,7 @@ MIXED = {
     "deepseek_v3": {
         **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
         **{"moe_intermediate_size": 32, "q_lora_rank": 16, "kv_lora_rank": 16, "v_head_dim": 16},
-        **{"num_key_value_heads": 2, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8},
+        **{"num_key_value_heads": 2, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "head_dim": 8},
     },
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 64},
     "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
