@@ -78,7 +78,7 @@ class AugmentationOptions:
             others that the package or a model writes.
         num_paraphrases (`int`, *optional*, defaults to `10`):
             Paraphrase rows per edit. With a chat template: at most so many wordings beside the prompt; those that the
-            edit gives are all used. The first ones make a second row each, with the target inside a sentence.
+            edit gives are all used.
         locality_strategy (`str`, *optional*, defaults to `"near"`):
             Which facts are rehearsed so that they stay: `"near"` (three quarters with the same relation and the same
             old answer, the rest with the same relation), `"relation"` (same relation, other subject), `"similar"`
