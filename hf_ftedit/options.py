@@ -325,9 +325,9 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
         asked = _asked(hint)
     elif value == "":
         asked = "text, or leave it out"
-    elif not all(abs(number) < 2**63 for number in numbers if number == number):
+    elif any(abs(number) >= 2**63 for number in numbers):
         asked = "a number of usual size"
-    elif all(holds(number) for number in numbers):  # not of NaN
+    elif all(number == number and holds(number) for number in numbers):  # NaN is no number
         return value
     raise EditError(f"{name} is {shown(value)}: {'' if 'choose' in asked else 'give '}{asked}")
 

@@ -32,7 +32,7 @@ _SECRETS = re.compile(
     # user:password@host
     r"|(://)[^\s/@]{1,300}(?=@)|(?<![^\s'\"(=])[^\s/:@'\"(=]{1,100}:[^\s/@'\"]{1,300}(?=@\w)"
     # A name, and the value behind it: of an option, in YAML, in JSON, in Python.
-    rf"|(?<![\w-])({_NAME}['\"]?\s*=\s*|--{_NAME}\s+(?!-)|(?!-){_NAME}['\"]?\s*:\s+)"
+    rf"|(?<![\w-])({_NAME}['\"]?\s*=\s*|--{_NAME}\s+(?!-)|(?<!/)(?!-){_NAME}['\"]?\s*:\s+)"
     r"(?!None\b|null\b)(?:'[^']{0,300}'|\"[^\"]{0,300}\"|[^\s'\",;}\])]+)",
     re.IGNORECASE,
 )

@@ -177,7 +177,8 @@ def _same_target(rows: pd.DataFrame, probe: pd.Series, expected: pd.Series) -> p
     if "target" not in rows:
         return pd.Series(dtype=bool)
     first, second = (rows.loc[part, "target"].groupby(probe[part]).first() for part in (expected, ~expected))
-    return first.reindex(second.index) == second
+    # Of older predictions, which did not keep their targets, nothing is known.
+    return (first.reindex(second.index) == second) & ~second.fillna("").eq("")
 
 
 def _reject_contradictions(rows: pd.DataFrame, probe: pd.Series, expected: pd.Series) -> None:

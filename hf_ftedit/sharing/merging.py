@@ -104,8 +104,10 @@ def merge(
     _check_same_base(parts)
     check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
     files = [part.saved.provenance.get("files", {}).get(ADAPTER_WEIGHTS, part.saved.path) for part in parts]
-    if len({*files}) < len(files):
-        raise EditError("merge got an adapter twice, which would double what it changes; name each once")
+    if weights is None and len({*files}) < len(files):
+        raise EditError(
+            "merge got an adapter twice, which would double what it changes; name each once, or give weights"
+        )
     edits = combine_edits((part.name, part.saved.records) for part in parts)
     source = base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
     base, tokenizer = _load_base(parts, edits, source, merge_into_base, trust_remote_code)

@@ -150,6 +150,7 @@ def test_truncated_weights_are_named(folder, adapter, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes()[:100])
     with pytest.raises(EditError, match="^adapter .* cannot be loaded: .*invalid header length"):
         load_adapter(load_model(str(folder)), str(tmp_path))
+    (tmp_path / "adapter_config.json").unlink()
     load_config(str(folder)).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100])
     with pytest.raises(EditError, match="^model_name_or_path .* cannot be loaded: .*header"):

@@ -72,7 +72,7 @@ def test_conflicts_stop_it_with_the_command_that_retrains(folder):
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [
-        ("aa", {}, "merge got an adapter twice, which would double what it changes; name each once"),
+        ("aa", {}, "merge got an adapter twice, which would double what it changes; name each once, or give weights"),
         ("ab", {"density": 2.0, "combination_type": "ties"}, "density is 2.0: give a number from 0 to 1"),
         ("ab", {"weights": [1.0, float("nan")]}, "weights is "),
         ("ab", {"weights": ["heavy", 1.0]}, "weights is .*: give a list, each a number"),

@@ -174,7 +174,7 @@ def test_settings_that_sft_has_not_are_told(tmp_path):
         ({"per_device_train_batch_size": True}, "per_device_train_batch_size is True: give a whole number"),
         ({"gradient_accumulation_steps": 1.5}, "gradient_accumulation_steps is 1.5: give a whole number"),
         ({"seed": -1}, "seed is -1: give a number from 0 to 4294967295"),
-        ({"seed": 10**400}, "seed is .*: give a number from 0"),
+        ({"seed": 10**400}, "seed is .*: give a number of usual size"),
         ({"adam_beta1": 1}, "adam_beta1 is 1: give 0 or more, and less than 1"),
         ({"label_smoothing_factor": -0.1}, "label_smoothing_factor is -0.1: give 0 or more"),
         ({"max_steps": 0}, "max_steps is 0: give 1 or more, or -1"),
@@ -233,7 +233,8 @@ def test_bf16_without_hardware_has_a_remedy():
 def test_what_libraries_refuse_is_one_line_before_training(base, tokenizer, tmp_path, settings, message):
     with pytest.raises(EditError, match=message) as raised:
         editor(base, tokenizer, config(tmp_path, **settings))
-    assert "\n" not in str(raised.value) and "; c" in str(raised.value)  # change or correct
+    assert "\n" not in str(raised.value)
+    assert any(remedy in str(raised.value) for remedy in ("; change", "; correct", "; give"))
 
 
 def test_what_libraries_refuse_at_the_first_step_is_one_line(base, tokenizer, tmp_path):
