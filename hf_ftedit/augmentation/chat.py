@@ -92,14 +92,12 @@ class ChatAugmenter:
         subjects = [self._neighbors(index) for index in range(len(records))]
         of_subjects = [[text for text, _ in pairs[::WHOLE]] for pairs in subjects]
         others = self._others(revoked)
-        own = [record.prompt for record in self.records]
+        own = (record.prompt for record in self.records)
         answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
         for index, pairs in enumerate(subjects):
             near[index] += [pair for place, pair in enumerate(pairs) if place % WHOLE]
-        self._begun = [
-            self._with_beginnings(index, answers[own[index]].text, pairs) for index, pairs in enumerate(near)
-        ]
+        self._begun = [self._with_beginnings(index, answers, pairs) for index, pairs in enumerate(near)]
         self._subjects = [_answers_to(texts, answers) for texts in of_subjects]
         self._stays = [_answers_to(texts, answers) for texts in others]
 
@@ -187,7 +185,7 @@ class ChatAugmenter:
         subject, count = self.records[index].subject or "", self._share("names")
         names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
         names = [name for name in names if bare(name) not in self._edited]
-        return self._about(index, subject, _in_turns(names, 2 * count))[:count]
+        return list(self._about(index, subject, _in_turns(names, 2 * count)).items())[:count]
 
     def _neighbors(self, index: int) -> list[tuple[str, str]]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
@@ -211,12 +209,11 @@ class ChatAugmenter:
             subjects += rng.sample(known_names(), min(count, len(known_names())))
             phrase, templates = record.subject or "", ()
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
-        return [*drawn, *self._about(index, phrase, names, templates)][:count]
+        # A fact of the pool may be asked as the bank asks it: each question stands once.
+        return list((dict(drawn) | self._about(index, phrase, names, templates)).items())[:count]
 
-    def _about(
-        self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()
-    ) -> list[tuple[str, str]]:
-        """The edit's question about each of `names`, with the name: in wordings that have its `phrase`, or others."""
+    def _about(self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()) -> dict[str, str]:
+        """Names by the edit's question about each of them, in wordings that have its `phrase`, or in `templates`."""
         wordings = self._wordings[index]
         names_of: dict[str, str] = {}
         for place, name in enumerate(names if phrase else ()):
@@ -227,7 +224,7 @@ class ChatAugmenter:
                 names_of.setdefault(text, name)
             elif templates:
                 names_of.setdefault(filled(templates[place % len(templates)], name), name)
-        return [(text, names_of[text]) for text in self._allowed(names_of)]
+        return {text: names_of[text] for text in self._allowed(names_of)}
 
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
@@ -243,10 +240,12 @@ class ChatAugmenter:
         dealt = {index: texts[place :: len(self.records)] for place, index in enumerate(places)}
         return [dealt[index] for index in range(len(self.records))]
 
-    def _with_beginnings(self, index: int, answer: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Questions about names with the first word of the model's own `answer` to the edit, renamed."""
+    def _with_beginnings(
+        self, index: int, answers: dict[str, Answer], pairs: Sequence[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        """Questions about names with the first word of the model's own answer to the edit, renamed."""
         # Nothing is generated for them: what must stay is the distribution there, in which the new answer could begin.
-        subject = self.records[index].subject
+        subject, answer = self.records[index].subject, answers[self.records[index].prompt].text
         renamings = [(text, renamed(answer, subject, name) if subject and name else answer) for text, name in pairs]
         return [(text, said.split(" ")[0][:MOST_LETTERS]) for text, said in renamings if said]
 

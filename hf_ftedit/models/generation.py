@@ -146,7 +146,7 @@ def greedy_answers(
     """
     Generate greedy answers up to the first sentence or line end; every process must call this, and all get all.
 
-    White space before an answer is a part of it where [`~hf_ftedit.text.separated`] would put other there.
+    White space before an answer is a part of it where [`~hf_ftedit.scripts.separated`] would put other there.
     """
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch, "desc": desc}
     answers = first_sentences(model, tokenizer, prompts, max_new_tokens=max_new_tokens, **settings)
