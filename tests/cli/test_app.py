@@ -6,11 +6,9 @@ import os
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import datasets
 import pytest
@@ -471,26 +469,6 @@ def test_an_unknown_task_is_told_before_a_model_is_loaded(edited, capsys, no_mod
     (tmp_path / "tasks").mkdir()
     line = refused(capsys, "evaluate", "--max_edits", "1", "--tasks", "colours", "--tasks_path", "tasks")
     assert "unknown task 'colours'" in line
-
-
-@pytest.mark.slow
-def test_many_processes_measure_as_one(edited, capsys, tmp_path):
-    args = ["evaluate", "--adapter", str(edited), "--edits", str(edited / "edits.jsonl"), "--predict_with_generate"]
-    assert main([*args, "--output_dir", "one"]) == 0
-    shown = capsys.readouterr().out
-    config = Path(__file__).parents[2] / "examples" / "accelerate" / "cpu_2_processes.yaml"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launch = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", port]
-    launch += ["-m", "hf_ftedit"]
-    done = process(*args, "--output_dir", "two", program=launch)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == shown.replace("Written to one", "Written to two")
-    files = [tmp_path / name / "predictions-after.parquet" for name in ("one", "two")]
-    one, two = (datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path)).to_dict() for file in files)
-    assert one.pop("logprob") == pytest.approx(two.pop("logprob"), abs=1e-5)
-    assert one == two
 
 
 def test_evaluate_without_an_adapter_measures_the_base(edited, capsys):

@@ -1,17 +1,10 @@
-"""Two real processes on this machine: this file is also the program that they run."""
+"""Work shared out over processes; tests/training/test_launch.py asks `measured` in two real ones."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from accelerate import PartialState
 from accelerate.utils import DistributedType
 from tiny import TEXTS, bpe_tokenizer, tiny_model
 from trl import SFTConfig
@@ -25,7 +18,6 @@ from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.models import generation
 from hf_ftedit.models.distributed import Processes, check_launch
 
-ROOT = Path(__file__).parents[2]
 NAMES = ["Kazakhstan", "Peru", "Rome", "Oslo", "Norway", "Mongolia", "Bergen", "Mars", "Narnia"]
 RECORDS = [
     EditRecord(
@@ -85,89 +77,6 @@ def noted(module, name):
         yield items
 
 
-def launched(*args, cwd):
-    """What two processes print that share the CPU, as the launch configuration that comes with the package has it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
-    config = ROOT / "examples" / "accelerate" / "cpu_2_processes.yaml"
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    done = subprocess.run(
-        [*launch, "--config_file", str(config), *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def alone():
-    """What one process measures."""
-    return measured()
-
-
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    """What each of two processes measures."""
-    folder = tmp_path_factory.mktemp("together")
-    launched(__file__, str(folder), cwd=folder)
-    return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)]
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, column in found.items():
-        assert column == pytest.approx(expected[name], abs=1e-5)  # numbers only; all else is equal
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("what", ["predictions", "few"])
-def test_every_process_finds_what_one_does(alone, together, what, rank):
-    assert_same(together[rank][what], alone[what])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", ["predictions", "few", "perplexity", "short"])
-def test_both_processes_find_the_same_to_the_last_bit(together, what):
-    first, second = together
-    assert first[what] == second[what]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-def test_perplexity_is_that_of_one_process(alone, together, rank):
-    for what in ("perplexity", "short"):
-        found, expected = together[rank][what], alone[what]
-        assert found["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-6)
-        assert found["perplexity_ci95"] == pytest.approx(expected["perplexity_ci95"], rel=1e-6)
-        assert (found["n_texts"], found["n_tokens"]) == (expected["n_texts"], expected["n_tokens"])
-
-
-@pytest.mark.slow
-def test_everything_is_computed_by_exactly_one_process(together):
-    parts = {
-        what: [set(map(tuple, found["computed"][what])) for found in together] for what in together[0]["computed"]
-    }
-    assert not any(first & second for first, second in parts.values())
-    everything = {what: first | second for what, (first, second) in parts.items()}
-    assert everything["pairs"] == PAIRS and everything["prompts"] == {(prompt,) for prompt in PROMPTS}
-    openings = everything["openings"]  # each with a seed of its own
-    assert {opening for opening, _ in openings} == {opening for _, opening in OPENINGS}
-    assert len({seed for _, seed in openings}) == len(openings) == len(OPENINGS)
-
-
-@pytest.mark.slow
-def test_the_work_is_shared_evenly(alone, together):
-    for what in ("pairs", "prompts"):
-        first, second = (len(found["computed"][what]) for found in together)
-        assert abs(first - second) <= 2
-        assert first + second == len(alone["computed"][what])
-    first, second = (len(found["computed"]["openings"]) for found in together)
-    assert first == second == len(OPENINGS) / 2
-    assert max(found["passes"] for found in together) < alone["passes"]
-
-
 def test_one_process_does_everything():
     processes = Processes(tiny_model("gpt2", bpe_tokenizer()))
     assert (processes.rank, processes.count, processes.is_main, processes.hides_bar) == (0, 1, True, None)
@@ -219,17 +128,3 @@ def test_one_gpu_is_used_without_a_launcher(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(SFTConfig, "__post_init__", lambda self: setattr(self, "_n_gpu", 4))
     assert EditConfig(output_dir=str(tmp_path)).n_gpu == 1
     assert "one of 4 GPUs is used; to use all: accelerate launch -m hf_ftedit train" in caplog.text
-
-
-@pytest.mark.slow
-def test_two_processes_evaluate_once_from_the_command_line(tmp_path):
-    args = ["-m", "hf_ftedit", "evaluate", "--max_edits", "1", "--output_dir"]
-    shown = launched(*args, "scores", cwd=tmp_path)
-    assert shown.count("Written to scores") == 1
-    assert {path.name for path in (tmp_path / "scores").iterdir()} >= {"eval_results.json"}
-
-
-if __name__ == "__main__":
-    state = PartialState(cpu=True)
-    found = measured()
-    Path(sys.argv[1], f"process{state.process_index}.json").write_text(json.dumps(found))

@@ -1,4 +1,4 @@
-"""Training in two real processes, by DDP, FSDP 2 and ZeRO-3, against one: this file is also what they run."""
+"""Two real processes, by DDP, FSDP 2 and ZeRO-3, against one: this file is also what they run."""
 
 import contextlib
 import importlib.util
@@ -12,22 +12,32 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import datasets
 import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from test_distributed import OPENINGS, PAIRS, PROMPTS, measured
+from test_loss import ONE_STEP, assert_same, base_model, trainer, weights
 
 from hf_ftedit.models.distributed import is_sharded
 from hf_ftedit.training.resume import rows_hash
 
 pytestmark = pytest.mark.slow  # each starts processes that import everything
 ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / "examples" / "accelerate"
-ROWS = 128  # 8 edits x (1 rewrite + 5 paraphrases + 10 facts): four batches of 32 in any order by length
-TRAIN = ["train", "--max_edits", "8", "--num_paraphrases", "5", "--num_locality", "10", "--num_train_epochs", "2"]
-TRAIN += ["--lora_dropout", "0", "--logging_steps", "1", "--max_grad_norm", "0"]
+TESTS = ROOT / "tests"
+ROWS = 64  # 4 edits x (1 rewrite + 5 paraphrases + 10 facts): four batches of 16 in any order by length
+TRAIN = ["train", "--max_edits", "4", "--num_paraphrases", "5", "--num_locality", "10", "--num_train_epochs", "2"]
+TRAIN += ["--lora_dropout", "0", "--logging_steps", "1", "--max_grad_norm", "0", "--output_dir", "out"]
 TRAIN += ["--predict_with_generate", "--mastered_probability", "0.9"]  # rows rest in the second epoch
 SCORES = ("edit_score", "efficacy", "generalization", "locality", "portability")
+# Of the adapter that one process made, which stands in `given`.
+VERBS = {
+    "evaluate": "--adapter given --edits given/edits.jsonl --predict_with_generate --output_dir scores",
+    "augment": "--max_edits 3 --output_dir data",
+    "verify": "given",
+    "merge": "given --merge_into_base --output_dir merged",
+}
 
 
 def told(args: list[str]) -> dict:
@@ -36,7 +46,7 @@ def told(args: list[str]) -> dict:
     from hf_ftedit.cli import main
     from hf_ftedit.evaluation import engine as asking
     from hf_ftedit.models import sampling
-    from hf_ftedit.training import trainer
+    from hf_ftedit.training.trainer import EditTrainer
 
     found = {"pairs": [], "batches": 0, "rows_made": 0}
 
@@ -54,27 +64,27 @@ def told(args: list[str]) -> dict:
         found["batch"], found["type"] = self.args.train_batch_size, str(self.accelerator.distributed_type)
         found["is_sharded"] = is_sharded(self.model)
         found["log"] = [entry for entry in self.state.log_history if "loss" in entry]
+        found["cached"] = len(list(Path("cache").rglob("cache-*.arrow")))
 
-    def add(name, count):
-        found[name] += count
+    def of_asking(model, tokenizer, asked, answers, **how):
+        found["pairs"].append([*zip(asked, answers, strict=True)])
 
-    shown = io.StringIO()
-    with contextlib.ExitStack() as stack:
-        for patch in (
-            noted(
-                asking,
-                "score_pairs",
-                lambda m, t, asked, answers, **how: found["pairs"].append([*zip(asked, answers, strict=True)]),
-            ),
-            noted(sampling, "_sampled_batch", lambda *given, **how: add("batches", 1)),
-            noted(augmentation.Augmenter, "rows_of", lambda *given: add("rows_made", 1)),
-            noted(trainer.EditTrainer, "write_folder", of_training),
-        ):
-            stack.enter_context(patch)
-        stack.enter_context(contextlib.redirect_stdout(shown))
+    def add(name):
+        return lambda *given, **how: found.update({name: found[name] + 1})
+
+    shown, said = io.StringIO(), io.StringIO()
+    with (
+        noted(asking, "score_pairs", of_asking),
+        noted(sampling, "_sampled_batch", add("batches")),
+        noted(augmentation.Augmenter, "rows_of", add("rows_made")),
+        noted(EditTrainer, "write_folder", of_training),
+        contextlib.redirect_stdout(shown),
+        contextlib.redirect_stderr(said),
+    ):
         code = main(args)
     lines = shown.getvalue().splitlines(keepends=True)
-    return {**found, "code": code, "shown": "".join(line for line in lines if not line.startswith("DeepSpeed "))}
+    shown = "".join(line for line in lines if not line.startswith("DeepSpeed "))
+    return {**found, "code": code, "shown": shown, "said": said.getvalue()}
 
 
 def on_cpu() -> None:
@@ -84,22 +94,38 @@ def on_cpu() -> None:
     torch.distributed.init_process_group("gloo")
 
 
-def launch(config: str, *args: str, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess:
-    """Two processes of one of the shipped launch configurations."""
+def in_chat(size: int) -> None:
+    """One step of a chat model, on rows whose loss is a sum of two means over the rows of all processes."""
+    chat = trainer(base_model(), Path("chat"), per_device_train_batch_size=size, **ONE_STEP)
+    chat.train()
+    chat.save_model("chat/end")
+
+
+def everything(size: int, rank: int = 0) -> dict:
+    """What a process tells of a training with batches of that size, and of all else that is asked of it."""
+    found = {"train": told([*TRAIN, "--per_device_train_batch_size", str(size)])}
+    if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):
+        return found
+    if not Path("given").exists():
+        shutil.copytree("out", "given")
+    found |= {verb: told([verb, *args.split()]) for verb, args in VERBS.items()}
+    found |= {"measured": measured(), "chat": in_chat(6 * size // 16)}
+    found["missing"] = told(["train", "--edits", "missing.jsonl"])
+    edit = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty" if rank else "Astana"}
+    Path(f"edits{rank}.jsonl").write_text(json.dumps(edit))
+    return found | {"different": told(["train", "--edits", f"edits{rank}.jsonl", "--output_dir", "none"])}
+
+
+def in_two(config: str, folder: Path) -> list[dict]:
+    """What each of two processes tells, of one of the shipped launch configurations."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
-    command += ["--config_file", str(CONFIGS / config), "--num_processes", "2", *args]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache")}
-    env |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
-
-
-def in_two(config: str, folder: Path) -> list[dict]:
-    """What each of two processes tells of training."""
-    args = [*TRAIN, "--per_device_train_batch_size", "16", "--output_dir", "out"]
-    done = launch(config, __file__, *args, cwd=folder)
+    command += ["--config_file", str(ROOT / "examples" / "accelerate" / config), "--num_processes", "2", __file__]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, TESTS, TESTS / "models"])), "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)]
 
@@ -108,17 +134,15 @@ def in_two(config: str, folder: Path) -> list[dict]:
 def alone(tmp_path_factory):
     """What one process tells, and its folder."""
     folder = tmp_path_factory.mktemp("alone")
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    args = [*TRAIN, "--per_device_train_batch_size", "32", "--output_dir", "out"]
-    subprocess.run(
-        [sys.executable, __file__, *args], cwd=folder, env=env, check=True, capture_output=True, timeout=600
-    )
-    return json.loads((folder / "process0.json").read_text()), folder
+    cache = mock.patch.object(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
+    with contextlib.chdir(folder), mock.patch.dict(os.environ), cache:
+        return json.loads(json.dumps(everything(16))), folder
 
 
 @pytest.fixture(scope="module")
-def ddp(tmp_path_factory):
+def ddp(alone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
+    shutil.copytree(alone[1] / "given", folder / "given")
     return in_two("cpu_2_processes.yaml", folder), folder
 
 
@@ -138,22 +162,29 @@ def zero3(tmp_path_factory):
 
 @pytest.fixture(params=["ddp", "fsdp", "zero3"])
 def both(request):
-    return request.getfixturevalue(request.param)
+    """What two processes tell of their training, and their folder."""
+    found, folder = request.getfixturevalue(request.param)
+    return [each["train"] for each in found], folder
+
+
+@pytest.fixture
+def one(alone):
+    return alone[0]["train"]
 
 
 def results(folder: Path) -> dict:
     return json.loads((folder / "out" / "eval_results.json").read_text())
 
 
-def test_the_processes_train_as_they_are_told(ddp, fsdp):
-    assert {found["type"] for found in ddp[0]} == {"DistributedType.MULTI_CPU"}
-    assert {found["type"] for found in fsdp[0]} == {"DistributedType.FSDP"}
-    assert [found["is_sharded"] for found in (*ddp[0], *fsdp[0])] == [False, False, True, True]
+# Training
 
 
-def test_deepspeed_spreads_the_weights(zero3):
-    assert {found["type"] for found in zero3[0]} == {"DistributedType.DEEPSPEED"}
-    assert [found["is_sharded"] for found in zero3[0]] == [True, True]
+@pytest.mark.parametrize(
+    ("way", "type", "sharded"), [("ddp", "MULTI_CPU", False), ("fsdp", "FSDP", True), ("zero3", "DEEPSPEED", True)]
+)
+def test_the_processes_train_as_they_are_told(request, way, type, sharded):
+    for found in request.getfixturevalue(way)[0]:
+        assert (found["train"]["type"], found["train"]["is_sharded"]) == (f"DistributedType.{type}", sharded)
 
 
 def test_the_scores_are_those_of_one_process(alone, both):
@@ -166,84 +197,35 @@ def test_the_scores_are_those_of_one_process(alone, both):
     assert (found["answers"], found["example"]) == (expected["answers"], expected["example"])
 
 
-def test_every_step_is_that_of_one_process(alone, both):
-    expected = alone[0]["log"]
-    assert len(expected) == 2 * ROWS / 32 and alone[0]["batch"] == 32
+def test_every_step_is_that_of_one_process(one, both):
+    assert len(one["log"]) == 2 * ROWS / 16 and one["batch"] == 16
     for found in both[0]:
-        assert found["batch"] == 16
+        assert found["batch"] == 8
         for name in ("loss", "num_tokens"):
-            assert [entry[name] for entry in found["log"]] == pytest.approx(
-                [entry[name] for entry in expected], rel=1e-3
-            )
+            expected = [entry[name] for entry in one["log"]]
+            assert [entry[name] for entry in found["log"]] == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_rows_are_made_once_and_are_those_of_one_process(alone, both):
+def test_the_rows_are_made_once_and_are_those_of_one_process(one, both):
     main, other = both[0]
-    assert main["trained_on"] == other["trained_on"] == alone[0]["trained_on"]
-    assert (main["rows_made"], other["rows_made"]) == (alone[0]["rows_made"], 0)
-    assert len(list((both[1] / "cache").rglob("cache-*.arrow"))) == 1  # tokenized by one process too
-    assert main["batches"] + other["batches"] == alone[0]["batches"] == 2  # prefixes of two lengths
+    assert main["trained_on"] == other["trained_on"] == one["trained_on"]
+    assert (main["rows_made"], other["rows_made"]) == (one["rows_made"], 0)
+    assert main["cached"] == other["cached"] == 1  # tokenized by one process too
+    assert main["batches"] + other["batches"] == one["batches"] == 2  # prefixes of two lengths
 
 
-VERBS = [
-    ["evaluate", "--adapter", "out", "--edits", "out/edits.jsonl", "--output_dir", "scores"],
-    ["augment", "--max_edits", "3", "--output_dir", "data"],
-    ["verify", "out"],
-    ["merge", "out", "--merge_into_base", "--output_dir", "merged"],
-]
+def pairs(found: dict) -> list[list[tuple[str, str]]]:
+    """What each call asked, as it is compared."""
+    return [sorted(map(tuple, call)) for call in found["pairs"]]
 
 
-@pytest.fixture(scope="module")
-def verbs(alone, ddp):
-    """What the other verbs tell on the adapter of one process: in that process, and in each of two."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(alone[1] / "cache"), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, __file__, "VERBS"], cwd=alone[1], env=env, check=True, timeout=600)
-    folder = ddp[1] / "verbs"
-    shutil.copytree(alone[1] / "out", folder / "out")
-    done = launch("cpu_2_processes.yaml", __file__, "VERBS", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return [json.loads((at / f"process{n}.json").read_text()) for at, n in ((alone[1], 0), (folder, 0), (folder, 1))]
-
-
-@pytest.mark.parametrize("number", range(len(VERBS)), ids=[verb[0] for verb in VERBS])
-def test_every_verb_prints_and_writes_once(verbs, ddp, number):
-    expected, main, other = (found[number] for found in verbs)
-    assert (expected["code"], main["code"], other["code"]) == (0, 0, 0)
-    assert (main["shown"], other["shown"]) == (expected["shown"], "")
-    if "--output_dir" in VERBS[number]:
-        assert any((ddp[1] / "verbs" / VERBS[number][-1]).iterdir())
-    assert sorted(asked(main) + asked(other)) == sorted(asked(expected))
-
-
-def test_bad_input_is_told_once(tmp_path):
-    done = launch("cpu_2_processes.yaml", "-m", "hf_ftedit", "train", "--edits", "missing.jsonl", cwd=tmp_path)
-    assert done.returncode != 0 and done.stdout == ""
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("hf-ftedit: ")]
-    assert line.startswith("hf-ftedit: 'missing.jsonl': no such file; ")
-
-
-def test_processes_with_different_edits_are_refused(tmp_path):
-    for rank in range(2):
-        edit = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty" if rank else "Astana"}
-        (tmp_path / f"edits{rank}.jsonl").write_text(json.dumps(edit))
-    done = launch("cpu_2_processes.yaml", __file__, "DIFFERENT", cwd=tmp_path)
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("hf-ftedit: ")]
-    assert line.startswith("hf-ftedit: the processes have different rows to train on; ")
-
-
-def asked(found: dict) -> list[tuple[str, str]]:
-    return [tuple(pair) for call in found["pairs"] for pair in call]
-
-
-def test_every_probe_is_scored_once(alone, both):
-    for when in range(2):  # before training, and after it
-        first, second = (list(map(tuple, found["pairs"][when])) for found in both[0])
-        expected = sorted(map(tuple, alone[0]["pairs"][when]))
-        kind = both[0][0]["type"]
+def test_every_probe_is_scored_once(one, both):
+    kind = both[0][0]["type"]
+    for when, expected in enumerate(pairs(one)):  # before training, and after it
+        first, second = (pairs(found)[when] for found in both[0])
         if kind == "DistributedType.FSDP" or when and kind == "DistributedType.DEEPSPEED":
             # Sharded, under FSDP also when the unedited model is measured: in step, each scores everything.
-            assert sorted(first) == sorted(second) == expected
+            assert first == second == expected
         else:
             assert sorted(first + second) == expected
             assert abs(len(first) - len(second)) <= 0.2 * len(first)
@@ -251,18 +233,81 @@ def test_every_probe_is_scored_once(alone, both):
 
 def test_the_main_process_prints_and_writes(alone, both):
     main, other = both[0]
-    assert (main["code"], other["code"], other["shown"]) == (0, 0, "")
-    assert main["shown"].count("Written to out") == 1 and f"8 edits, {ROWS} training rows" in main["shown"]
+    assert (main["code"], other["code"], other["shown"]) == (0, 0, ""), main["said"]
+    assert main["shown"].count("Written to out") == 1 and f"4 edits, {ROWS} training rows" in main["shown"]
     assert {path.name for path in (both[1] / "out").iterdir()} == {path.name for path in (alone[1] / "out").iterdir()}
+
+
+def test_a_step_of_a_chat_model_is_that_of_one_process(alone, ddp):
+    two, one = (weights(folder / "chat" / "end") for folder in (ddp[1], alone[1]))
+    assert_same(two, one, atol=1e-5)
+    assert max(weight.abs().max() for name, weight in one.items() if "lora_B" in name) > 1e-2
+
+
+# The other verbs, and what is refused
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_prints_and_writes_once(alone, ddp, verb):
+    expected, main, other = (found[verb] for found in (alone[0], *ddp[0]))
+    assert (expected["code"], main["code"], other["code"]) == (0, 0, 0), main["said"]
+    assert (main["shown"], other["shown"]) == (expected["shown"], "")
+    assert sorted(sum(pairs(main) + pairs(other), [])) == sorted(sum(pairs(expected), []))
+    if verb != "verify":
+        assert any((ddp[1] / VERBS[verb].split()[-1]).iterdir())
+
+
+def test_predictions_are_those_of_one_process(alone, ddp):
+    name = "scores/predictions-after.parquet"
+    one, two = (datasets.Dataset.from_parquet(str(each[1] / name), cache_dir=str(ddp[1])) for each in (alone, ddp))
+    one, two = one.to_dict(), two.to_dict()
+    assert one.pop("logprob") == pytest.approx(two.pop("logprob"), abs=1e-5)
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("case", "line"),
+    [
+        ("missing", "hf-ftedit: 'missing.jsonl': no such file; "),
+        ("different", "hf-ftedit: the processes have different rows to train on; "),
+    ],
+)
+def test_what_is_refused_is_told_once(ddp, case, line):
+    main, other = (found[case] for found in ddp[0])
+    assert (main["code"], other["code"], main["shown"], other["shown"]) == (2, 2, "", "")
+    assert main["said"].splitlines()[-1].startswith(line) and "hf-ftedit: " not in other["said"]
+
+
+# What the functions of measuring compute and return
+
+
+def test_every_process_finds_what_one_does_and_to_the_last_bit_the_same(alone, ddp):
+    one, first, second = (found["measured"] for found in (alone[0], *ddp[0]))
+    for what in ("predictions", "few", "perplexity", "short"):
+        assert first[what] == second[what]
+        assert first[what].keys() == one[what].keys()
+        for name, expected in one[what].items():  # numbers only are about the same; all else is equal
+            about = {"abs": 1e-5} if what in ("predictions", "few") else {"rel": 1e-6}
+            assert first[what][name] == pytest.approx(expected, **about)
+
+
+def test_everything_is_computed_by_exactly_one_process(alone, ddp):
+    (one, *both) = (found["measured"] for found in (alone[0], *ddp[0]))
+    parts = {what: [set(map(tuple, found["computed"][what])) for found in both] for what in one["computed"]}
+    assert not any(first & second for first, second in parts.values())
+    everything = {what: first | second for what, (first, second) in parts.items()}
+    assert everything["pairs"] == PAIRS and everything["prompts"] == {(prompt,) for prompt in PROMPTS}
+    openings = everything["openings"]  # each with a seed of its own
+    assert {opening for opening, _ in openings} == {opening for _, opening in OPENINGS}
+    assert len({seed for _, seed in openings}) == len(openings) == len(OPENINGS)
+    for what in one["computed"]:  # and shared evenly
+        first, second = (len(found["computed"][what]) for found in both)
+        assert abs(first - second) <= 2 and first + second == len(one["computed"][what])
+    assert max(found["passes"] for found in both) < one["passes"]
 
 
 if __name__ == "__main__":
     if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):
         on_cpu()
-    rank = int(os.environ.get("RANK", "0"))
-    if sys.argv[1] == "DIFFERENT":
-        from hf_ftedit.cli.app import main
-
-        raise SystemExit(main(["train", "--edits", f"edits{rank}.jsonl", "--output_dir", "out"]))
-    found = [told(args) for args in VERBS] if sys.argv[1] == "VERBS" else told(sys.argv[1:])
-    Path(f"process{rank}.json").write_text(json.dumps(found))
+    rank = int(os.environ["RANK"])
+    Path(f"process{rank}.json").write_text(json.dumps(everything(8, rank)))

@@ -1,13 +1,11 @@
 """Chat rows: edits by likelihood and what stays by divergence, as token trees and as rows."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from test_launch import launch
 from tiny import chat_tokenizer, tiny_model
 from tiny_edits import config, lora, outspoken
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -200,14 +198,6 @@ def test_accumulated_steps_are_steps(base, tmp_path):
     assert max(weight.abs().max() for name, weight in whole.items() if "lora_B" in name) > 1e-2
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(base, tmp_path):
-    whole, _ = trained(base, tmp_path / "one", per_device_train_batch_size=6, **ONE_STEP)
-    done = launch("cpu_2_processes.yaml", __file__, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert_same(weights(tmp_path / "two" / "end"), whole, atol=1e-5)
-
-
 def test_a_run_that_was_stopped_ends_with_the_same_adapter(base, tmp_path, plain):
     saving = {"save_strategy": "steps", "save_steps": 2}
     trained(base, tmp_path, **saving)
@@ -250,9 +240,3 @@ def test_what_does_not_go_with_chat_rows(base, tmp_path, settings, message):
 def test_another_loss_trains_chat_rows_without_weights(base, tmp_path):
     chat = trainer(base, tmp_path, loss_type="dft", locality_loss="nll")
     assert chat.train().training_loss > 0
-
-
-if __name__ == "__main__":  # in each of two processes
-    chat = trainer(base_model(), Path("two"), per_device_train_batch_size=3, **ONE_STEP)
-    chat.train()
-    chat.save_model("two/end")
