@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -15,7 +13,6 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation import (
     SCORES,
-    Table,
     answers_table,
     counts,
     diagnose,
@@ -44,6 +41,13 @@ UNUSUAL = {  # settings of adapters that serving engines may refuse
 # Names that may stand in a command line or an address as they are: on the Hub, of a folder, of an edit.
 PLAIN = re.compile(r"\w[\w.:-]{0,95}(/[\w.:-]{1,96})?", re.ASCII)
 
+# Not `autoescape`: it is for HTML. Each text of an edit passes one of the filters below instead.
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("hf_ftedit"), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+)
+_TEMPLATES.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
+_TEMPLATES.filters |= {"score": score_text, "table": lambda table: table.markdown(markdown_text)}
+
 
 def model_card(
     records: Sequence[EditRecord],
@@ -54,209 +58,151 @@ def model_card(
     adapter: bool = True,  # False for a whole model
 ) -> str:
     """Write the card of an edited model from the contents of its `eval_results.json` and `edit_config.yaml`."""
-    return rendered("model_card.md", card=Card(records, results, recipe, provenance or {}, adapter))
+    provenance, base_model = provenance or {}, results["base_model"]
+    # A folder has no commit, so that a name like "gpt2" with one is of the Hub.
+    has_commit = bool(results.get("base_model_revision")) and is_plain(base_model)
+    is_on_hub = base_model != EMBEDDED_NAME and (has_commit or has_namespace(base_model))
+    names = (name.partition(":")[0] for name in provenance.get("datasets") or ())
+    datasets = list(dict.fromkeys(filter(has_namespace, names)))
+    rank = provenance.get("rank") or recipe.get("lora_r", 0)
+    changed = [name for name in provenance.get("changed", recipe) if name in recipe]
+    return rendered(
+        "model_card.md",
+        metadata=_metadata(results, provenance, datasets, adapter, is_on_hub),
+        edits=records,
+        results=results,
+        settings=recipe,
+        provenance=provenance,
+        is_adapter=adapter,
+        is_on_hub=is_on_hub,
+        is_embedded=base_model == EMBEDDED_NAME,
+        datasets=datasets,
+        headline=_headline(results["before"], results["after"]),
+        shown=_shown(records[:SHOWN_EDITS], results.get("answers")),
+        example=_example(results.get("example") or {"prompt": records[0].prompt, "output": None}),
+        # Others would need quoting, differently in each shell.
+        edit_id=next((edit.edit_id for edit in records if is_plain(edit.edit_id)), "EDIT_ID"),
+        served=base_model if is_plain(base_model) else "BASE_MODEL",
+        bits=_bits(recipe),
+        needed=_needed(recipe, None if is_on_hub or base_model == EMBEDDED_NAME else base_model),
+        rank=rank,  # of a merged adapter, the sum of its parts'
+        vllm_rank=next((each for each in VLLM_RANKS if each >= rank), None),
+        most_rank=VLLM_RANKS[-1],
+        unusual=[label for name, label in UNUSUAL.items() if recipe.get(name)],
+        changed=yaml_text({name: recipe[name] for name in changed}),
+        n_counterfactual=sum(edit.target_true is not None for edit in records),
+        limit=lambda *about: _limit(results, *about),
+        abilities=_abilities(results["before"], results["after"]),
+        protocol=protocol_text(results),
+        diagnosis=diagnose(results, recipe),
+        tables={
+            "scores": scores_table(results),
+            "answers": answers_table(results),
+            "aspects": portability_table(results),
+            "parts": parts_table(provenance.get("parts") or ()),
+            "retention": retention_table(results.get("retention") or {"before": {}, "after": {}}),
+        },
+    )
 
 
-@dataclass(frozen=True)
-class Card:
-    """All that `templates/model_card.md` reads: the data of a folder, and texts made of them."""
+def _metadata(
+    results: Mapping[str, Any], provenance: Mapping[str, Any], datasets: list[str], is_adapter: bool, is_on_hub: bool
+) -> str:
+    """The YAML in front of the card."""
+    kind, tags = ("adapter", [*TAGS, "lora"]) if is_adapter else ("finetune", TAGS)
+    base: dict[str, Any] = {}
+    if is_on_hub:
+        base = {"base_model": results["base_model"], "base_model_relation": kind}
+        tags = [*tags, f"base_model:{kind}:{results['base_model']}"]
+    # The Hub's own class: how scores stand in a card is its business, and changes.
+    return ModelCardData(
+        **base,
+        datasets=datasets or None,
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=tags,
+        model_name=(provenance.get("repo_id") or "edited model").rpartition("/")[2],
+        eval_results=list(_eval_results(results["after"], results["n_edits"])),
+    ).to_yaml()
 
-    edits: Sequence[EditRecord]
-    results: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    is_adapter: bool
-    embedded, most_rank = EMBEDDED_NAME, VLLM_RANKS[-1]
 
-    @property
-    def metadata(self) -> str:
-        """The YAML in front of the card."""
-        kind, tags = ("adapter", [*TAGS, "lora"]) if self.is_adapter else ("finetune", TAGS)
-        base: dict[str, Any] = {}
-        if self.is_on_hub:
-            base = {"base_model": self.base_model, "base_model_relation": kind}
-        # The Hub's own class: how scores stand in a card is its business, and changes.
-        return ModelCardData(
-            **base,
-            datasets=self.datasets or None,
-            library_name="peft" if self.is_adapter else "transformers",
-            pipeline_tag="text-generation",
-            tags=[*tags, f"base_model:{kind}:{self.base_model}"] if base else tags,
-            model_name=(self.provenance.get("repo_id") or "edited model").rpartition("/")[2],
-            eval_results=self._eval_results(),
-        ).to_yaml()
-
-    def _eval_results(self) -> list[EvalResult]:
-        after = self.results["after"]
-        sizes = {name: counts(after, name) for name in SCORES if after.get(name) is not None}
-        return [
-            EvalResult(
+def _eval_results(after: Mapping[str, Any], n_edits: int) -> Iterator[EvalResult]:
+    for name, label in SCORES.items():
+        if after.get(name) is not None:
+            edits, probes = counts(after, name)
+            yield EvalResult(
                 task_type="text-generation",
                 task_name="Model editing",
                 dataset_type="edits",
-                dataset_name=f"edits.jsonl ({edits_text(self.results['n_edits'])})",
+                dataset_name=f"edits.jsonl ({edits_text(n_edits)})",
                 metric_type=name,
-                metric_name=SCORES[name],
+                metric_name=label,
                 metric_value=rounded(name, after[name]),
                 metric_args={**({} if edits is None else {"n_edits": edits}), ARGS.get(name, "n_probes"): probes},
             )
-            for name, (edits, probes) in sizes.items()
-        ]
 
-    @property
-    def base_model(self) -> str:
-        """Hub id of the base model, or the name of its folder."""
-        return self.results["base_model"]
 
-    @property
-    def is_on_hub(self) -> bool:
-        """`True` where the base model is one of the Hub: it has a namespace, or was loaded at a commit."""
-        if self.base_model == EMBEDDED_NAME:
-            return False
-        # A folder has no commit, so that a name like "gpt2" with one is of the Hub.
-        has_commit = bool(self.results.get("base_model_revision"))
-        return has_namespace(self.base_model) or (has_commit and is_plain(self.base_model))
+def _headline(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The result in a sentence."""
+    name = "efficacy" if after.get("edit_score") is None else "edit_score"
+    if after.get(name) is None:
+        return "How well the edits hold was not measured."
+    was = "—" if before.get(name) is None else f"{before[name]:.1f}"
+    probes = counts(after, name)[1]
+    return f"{SCORES[name].capitalize()} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
 
-    @property
-    def datasets(self) -> list[str]:
-        """Datasets of the Hub that edits and facts came from, without the split."""
-        names = (name.partition(":")[0] for name in self.provenance.get("datasets") or ())
-        return list(dict.fromkeys(name for name in names if has_namespace(name)))
 
-    @property
-    def headline(self) -> str:
-        """The result in a sentence."""
-        before, after = self.results["before"], self.results["after"]
-        name = "efficacy" if after.get("edit_score") is None else "edit_score"
-        if after.get(name) is None:
-            return "How well the edits hold was not measured."
-        _, probes = counts(after, name)
-        was = "—" if before.get(name) is None else f"{before[name]:.1f}"
-        return f"{SCORES[name].capitalize()} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
+def _shown(edits: Sequence[EditRecord], answers: Sequence[Mapping[str, str]] | None) -> list[tuple[str, str, str]]:
+    """The first edits: prompt, answer before, answer after."""
+    # The model's own words where there are some: targets are what was wanted.
+    if answers:
+        pairs = zip(edits, answers, strict=False)
+        return [(edit.prompt, answer["before"], answer["after"]) for edit, answer in pairs]
+    return [(edit.prompt, edit.target_true or "—", edit.target_new) for edit in edits]
 
-    @property
-    def shown(self) -> list[tuple[str, str, str]]:
-        """The first edits: prompt, answer before, answer after."""
-        edits = self.edits[:SHOWN_EDITS]
-        # The model's own words where there are some: targets are what was wanted.
-        if answers := self.results.get("answers"):
-            pairs = zip(edits, answers, strict=False)
-            return [(edit.prompt, answer["before"], answer["after"]) for edit, answer in pairs]
-        return [(edit.prompt, edit.target_true or "—", edit.target_new) for edit in edits]
 
-    @property
-    def example(self) -> dict[str, Any]:
-        """A prompt, and what the model printed after it; of a long prompt its beginning alone."""
-        example = self.results.get("example") or {"prompt": self.edits[0].prompt, "output": None}
-        is_cut = len(example["prompt"]) > SHOWN_IN_BLOCK
-        cut = {"prompt": example["prompt"][:SHOWN_IN_BLOCK], "output": None}
-        return {"text": None, **(cut if is_cut else example), "is_cut": is_cut}
+def _example(example: Mapping[str, Any]) -> dict[str, Any]:
+    """A prompt, and what the model printed after it; of a long prompt its beginning alone."""
+    if len(example["prompt"]) > SHOWN_IN_BLOCK:
+        return {"prompt": example["prompt"][:SHOWN_IN_BLOCK], "output": None, "text": None, "is_cut": True}
+    return {"text": None, **example, "is_cut": False}
 
-    @property
-    def edit_id(self) -> str:
-        """An edit to revoke in the example of the command."""
-        # Others would need quoting, differently in each shell.
-        return next((edit.edit_id for edit in self.edits if is_plain(edit.edit_id)), "EDIT_ID")
 
-    @property
-    def bits(self) -> str:
-        """Settings of bitsandbytes with which the edits were measured, as Python."""
-        names = [name for name in ("load_in_4bit", "load_in_8bit") if self.settings.get(name)]
-        if names and self.settings.get("bnb_4bit_quant_type"):
-            names.append("bnb_4bit_quant_type")
-        values = ((name, self.settings[name]) for name in names)
-        return ", ".join(f"{name}={literal(value) if isinstance(value, str) else value}" for name, value in values)
+def _bits(settings: Mapping[str, Any]) -> str:
+    """Settings of bitsandbytes with which the edits were measured, as Python."""
+    bits = [f"{name}=True" for name in ("load_in_4bit", "load_in_8bit") if settings.get(name)]
+    if bits and (kind := settings.get("bnb_4bit_quant_type")):
+        bits.append(f"bnb_4bit_quant_type={literal(kind)}")
+    return ", ".join(bits)
 
-    @property
-    def needed(self) -> list[str]:
-        """Files and folders that the recipe needs beside it, as Markdown."""
-        # A recipe names files without their folders: it tells nothing of the machine that wrote it.
-        names = {
-            "the base model": None if self.is_on_hub or self.base_model == EMBEDDED_NAME else self.base_model,
-            "the adapter": self.settings.get("adapter"),
-            "the locality pool": self.settings.get("locality_pool"),
-        }
-        return [f"{kind} {code_span(name)}" for kind, name in names.items() if name and not has_namespace(name)]
 
-    @property
-    def rank(self) -> int:
-        """Rank of the adapter; of a merged one, the sum of its parts'."""
-        return self.provenance.get("rank") or self.settings.get("lora_r", 0)
+def _needed(settings: Mapping[str, Any], base_folder: str | None) -> list[str]:
+    """Files and folders that the recipe needs beside it, as Markdown."""
+    # A recipe names files without their folders: it tells nothing of the machine that wrote it.
+    adapter, pool = settings.get("adapter"), settings.get("locality_pool")
+    names = {"the base model": base_folder, "the adapter": adapter, "the locality pool": pool}
+    return [f"{kind} {code_span(name)}" for kind, name in names.items() if name and not has_namespace(name)]
 
-    @property
-    def vllm_rank(self) -> int | None:
-        """The smallest rank that vLLM accepts for it."""
-        return next((rank for rank in VLLM_RANKS if rank >= self.rank), None)
 
-    @property
-    def served(self) -> str:
-        """The base model in the command that serves it."""
-        return self.base_model if is_plain(self.base_model) else "BASE_MODEL"
+def _abilities(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Sentences on drift and perplexity."""
+    sentences = []
+    if after.get("drift") is not None:
+        answers = f"its own answers to {after['n_drift_prompts']} unrelated prompts"
+        sentences.append(f"On {answers} the model moved by {after['drift']:.3f} nats a token (KL divergence)")
+    if before.get("perplexity") is not None and after.get("perplexity") is not None:
+        change = f"from {before['perplexity']:.2f} to {after['perplexity']:.2f}"
+        sentences.append(f"Perplexity on {after['n_texts']} texts went {change}")
+    return f"{'. '.join(sentences)}; nothing else was measured." if sentences else "They were not measured here."
 
-    @property
-    def unusual(self) -> list[str]:
-        """Parts of the adapter that serving engines may refuse."""
-        return [label for name, label in UNUSUAL.items() if self.settings.get(name)]
 
-    @property
-    def changed(self) -> str:
-        """The settings that are not the defaults, as YAML."""
-        names = self.provenance.get("changed", self.settings)
-        return yaml_text({name: self.settings[name] for name in names if name in self.settings})
-
-    @property
-    def counterfactual(self) -> str:
-        """Sentence on the old answers."""
-        number = sum(edit.target_true is not None for edit in self.edits)
-        if not number:
-            return "The edit list gives no old answers."
-        return f"The edit list gives an old answer for {number} of {edits_text(len(self.edits))}, to be replaced."
-
-    @property
-    def abilities(self) -> str:
-        """Sentences on drift and perplexity."""
-        before, after = self.results["before"], self.results["after"]
-        sentences = []
-        if after.get("drift") is not None:
-            answers = f"its own answers to {after['n_drift_prompts']} unrelated prompts"
-            sentences.append(f"On {answers} the model moved by {after['drift']:.3f} nats a token (KL divergence)")
-        if before.get("perplexity") is not None and after.get("perplexity") is not None:
-            change = f"from {before['perplexity']:.2f} to {after['perplexity']:.2f}"
-            sentences.append(f"Perplexity on {after['n_texts']} texts went {change}")
-        if not sentences:
-            return "They were not measured here."
-        return f"{'. '.join(sentences)}; nothing else was measured."
-
-    def limit(self, name: str, kind: str, subject: str) -> str:
-        """Sentence on the score `name`, measured on probes of `kind` about a `subject`."""
-        before, after = self.results["before"].get(name), self.results["after"].get(name)
-        if after is None:
-            return f"{subject.capitalize()} were not measured here."
-        probes = f"{self.results['after']['n_probes'][kind]} probed {subject}"
-        was = "" if before is None else f" (before the edits: {before:.1f})"
-        return f"On {probes} {name} is {after:.1f} percent{was}."
-
-    @property
-    def protocol(self) -> str:
-        """The protocol of the headline scores."""
-        return protocol_text(self.results)
-
-    @property
-    def diagnosis(self) -> list[str]:
-        """Sentences on the scores, see [`~hf_ftedit.diagnose`]."""
-        return diagnose(self.results, self.settings)
-
-    @property
-    def tables(self) -> dict[str, Table]:
-        """The tables by name; without rows where nothing was measured."""
-        nothing: Mapping[str, Any] = {"before": {}, "after": {}}
-        return {
-            "scores": scores_table(self.results),
-            "answers": answers_table(self.results),
-            "aspects": portability_table(self.results),
-            "parts": parts_table(self.provenance.get("parts") or ()),
-            "retention": retention_table(self.results.get("retention") or nothing),
-        }
+def _limit(results: Mapping[str, Any], name: str, kind: str, subject: str) -> str:
+    """Sentence on the score `name`, measured on probes of `kind` about a `subject`."""
+    before, after = results["before"].get(name), results["after"].get(name)
+    if after is None:
+        return f"{subject.capitalize()} were not measured here."
+    was = "" if before is None else f" (before the edits: {before:.1f})"
+    return f"On {results['after']['n_probes'][kind]} probed {subject} {name} is {after:.1f} percent{was}."
 
 
 def is_plain(name: str) -> bool:
@@ -276,16 +222,4 @@ def yaml_text(settings: Mapping[str, Any]) -> str:
 
 def rendered(template: str, **values: Any) -> str:
     """A template of the package with these values; names that it reads in vain are errors."""
-    return _environment().get_template(template).render(**values).rstrip() + "\n"
-
-
-@cache  # each template is compiled once
-def _environment() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("hf_ftedit")  # its folder `templates`
-    # Not `autoescape`: it is for HTML. Each text of an edit passes one of the filters below instead.
-    environment = jinja2.Environment(
-        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
-    environment.filters |= {"score": score_text, "table": lambda table: table.markdown(markdown_text)}
-    return environment
+    return _TEMPLATES.get_template(template).render(**values).rstrip() + "\n"
