@@ -1,7 +1,5 @@
 """Fields of one row of a user's input, read with checks: errors name the place, the edit, the field and the remedy."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping
@@ -113,11 +111,11 @@ class Fields:
             raise self.error(name, "is missing", "give at least one")
         return texts
 
-    def object(self, name: str) -> Fields:
+    def object(self, name: str) -> "Fields":
         """The fields of an object."""
         return self._inside(name, self.values.get(name))
 
-    def objects(self, name: str, text: str = "") -> list[Fields]:
+    def objects(self, name: str, text: str = "") -> list["Fields"]:
         """The fields of each object in a list; if `text` is given, a text alone is an object with that field only."""
         items = self.items(name)
         if text:
@@ -131,7 +129,7 @@ class Fields:
             return [(f"{name}[{position}]", item) for position, item in enumerate(value)]
         return [] if is_blank(value) else [(name, value)]
 
-    def _inside(self, name: str, value: Any) -> Fields:
+    def _inside(self, name: str, value: Any) -> "Fields":
         if not isinstance(value, Mapping):
             raise self.error(name, f"is {kind(value)}", "give an object")
         return Fields(value, self.where, self.names, self._edit_id(), f"{self.prefix}{name}.")

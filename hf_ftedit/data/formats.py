@@ -1,7 +1,5 @@
 """The public formats of edit files, recognised by their fields and turned into native rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 

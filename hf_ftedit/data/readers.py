@@ -1,7 +1,5 @@
 """Any source to checked edits and facts: formats recognised, duplicates merged, contradictions refused."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,17 +57,18 @@ def read_edits(
         # Counted after merging: the limit is one of distinct edits, and the rest of a large file stays unread.
         if len(edits.by_prompt) == limit:
             break
-    if skip_invalid:
-        skipped += edits.take_contradictions()
+    records = edits.finished(skipped if skip_invalid else None)
     if skipped:
         logger.warning("left out %d unusable edits; the first: %s", len(skipped), skipped[0])
     if unused:
         logger.warning("fields that are no part of an edit were not used: %s", visible(", ".join(map(str, unused))))
-    if not (records := edits.finished()):
+    if not records:
         raise EditError(f"no usable edit is left; the first that was left out: {skipped[0]}")
     # Records were read before, by this function: its remark on them was logged then.
-    if not (isinstance(source, list) and isinstance(source[0], EditRecord)):
-        _note_unchanged(records)
+    was_read = isinstance(source, list) and isinstance(source[0], EditRecord)
+    unchanged = [record.edit_id for record in records if record.target_new == record.target_true]
+    if unchanged and not was_read:
+        logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
     return records
 
 
@@ -174,14 +173,11 @@ class _Edits:
         self._prompts[record.edit_id] = record.prompt
         self.by_prompt[record.prompt] = place, record
 
-    def take_contradictions(self) -> list[str]:
-        """Return the contradictions and forget them: they are no error any more."""
-        taken, self._contradictions = self._contradictions, []
-        return taken
-
-    def finished(self) -> list[EditRecord]:
-        """The edits; an error where two of them contradict each other."""
-        if self._contradictions:
+    def finished(self, skipped: list[str] | None) -> list[EditRecord]:
+        """The edits; where two contradict each other, an error, or a line in `skipped` where that is given."""
+        if skipped is not None:
+            skipped += self._contradictions
+        elif self._contradictions:
             others = len(self._contradictions) - 1
             more = f" ({others} more such conflicts follow)" if others else ""
             remedy = "keep one answer a prompt, or leave such edits out with --skip_invalid"
@@ -234,12 +230,6 @@ def _merged(first: EditRecord, second: EditRecord) -> EditRecord:
         filled = {name: getattr(known, name) or getattr(probe, name) for name in ("target", "answer")}
         near[probe.prompt] = known._replace(**filled)
     return replace(first, **{**changes, "neighborhood_prompts": tuple(near.values())})
-
-
-def _note_unchanged(records: Iterable[EditRecord]) -> None:
-    unchanged = [record.edit_id for record in records if record.target_new == record.target_true]
-    if unchanged:
-        logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
 
 
 def _facts(source: Source) -> Iterator[tuple[Fact, bool]]:

@@ -1,13 +1,11 @@
 """Edit records and facts of a locality pool, and the native format that stores them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from hf_ftedit.data.fields import Fields
 from hf_ftedit.scripts import LETTER
@@ -128,7 +126,7 @@ class EditRecord(Statement):
         return _without(row, NEW_FIELDS)
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], where: str = "", names: Mapping[str, str] | None = None) -> EditRecord:
+    def from_dict(cls, row: Mapping[str, Any], where: str = "", names: Mapping[str, str] | None = None) -> Self:
         """
         Make a record of a row of the native format, checked: the inverse of `to_dict`.
 
@@ -147,14 +145,6 @@ class EditRecord(Statement):
             [`EditError`]: a required field is missing or empty, a field is of a wrong type, or a text is not usable.
         """
         fields = Fields(row, where, names or {})
-        near = [
-            (probe.prompt(), probe.continuation("target"), probe.text("answer"))
-            for probe in fields.objects("neighborhood_prompts", "prompt")
-        ]
-        further = [
-            (probe.prompt(), probe.texts("answers"), probe.text("aspect"))
-            for probe in fields.objects("portability_prompts")
-        ]
         return cls(
             edit_id=fields.required("edit_id", "give each edit a name of its own"),
             prompt=fields.statement("prompt"),
@@ -162,8 +152,14 @@ class EditRecord(Statement):
             subject=fields.text("subject"),
             target_true=fields.text("target_true"),
             paraphrase_prompts=fields.statements("paraphrase_prompts"),
-            neighborhood_prompts=tuple(NeighborhoodPrompt(*probe) for probe in near),
-            portability_prompts=tuple(PortabilityPrompt(*probe) for probe in further),
+            neighborhood_prompts=tuple(
+                NeighborhoodPrompt(probe.prompt(), probe.continuation("target"), probe.text("answer"))
+                for probe in fields.objects("neighborhood_prompts", "prompt")
+            ),
+            portability_prompts=tuple(
+                PortabilityPrompt(probe.prompt(), probe.texts("answers"), probe.text("aspect"))
+                for probe in fields.objects("portability_prompts")
+            ),
             generation_prompts=fields.statements("generation_prompts"),
             relation_id=fields.text("relation_id"),
             target_aliases=fields.listed("target_aliases"),
@@ -196,7 +192,7 @@ class Fact(Statement):
     relation_id: str | None = None
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], where: str = "") -> Fact:
+    def from_dict(cls, row: Mapping[str, Any], where: str = "") -> Self:
         """Make a fact of a row with `prompt`, `target` and maybe `subject` and `relation_id`, checked as an edit's."""
         fields = Fields(row, where)
         target = fields.required("target", "give the fact's answer")

@@ -1,7 +1,5 @@
 """Files, datasets and iterables to rows, each with its place for errors, or to plain texts."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import gzip
@@ -19,7 +17,6 @@ from hf_ftedit.errors import EditError, first_line, shown
 Located: TypeAlias = tuple[str, Any]
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")  # all but the last one also with .gz
 _DATASET_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^/:\s]+)?")
 _EXAMPLE = '{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}'
 # Endings of columns whose cells in a table may be JSON lists: only those, as "[b]" may be somebody's target.
@@ -33,7 +30,7 @@ def read_rows(source: Source) -> Iterator[Located]:
     """Read the rows of any source of [`~hf_ftedit.read_edits`], each with its place: `("edits.jsonl line 7", row)`."""
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        name, rows = os.path.basename(path), _path_rows(path, may_be_hub=isinstance(source, str))
+        name, rows = os.path.basename(path), _path_rows(path, isinstance(source, str))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         name, rows = "edits", _python_rows(source)
     else:
@@ -57,7 +54,7 @@ def is_hub_dataset(source: Any) -> bool:
     """Is `source` the id of a Hub dataset, `"user/name"` or `"user/name:split"`, rather than a file?"""
     if not isinstance(source, str) or os.path.exists(source):
         return False
-    return _suffix(source) not in SUFFIXES and _DATASET_ID.fullmatch(source) is not None
+    return _suffix(source) not in READERS and _DATASET_ID.fullmatch(source) is not None
 
 
 def _suffix(path: str) -> str:
@@ -87,22 +84,17 @@ def _python_rows(source: Iterable[Any]) -> Iterator[Located]:
 
 def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
     name, suffix = os.path.basename(path), _suffix(path)
+    if may_be_hub and is_hub_dataset(path):
+        yield from _hub_rows(path)
+        return
     if os.path.isdir(path):
-        raise EditError(f"{path}: is a directory; give a file in it ({', '.join(SUFFIXES)})")
+        raise EditError(f"{path}: is a directory; give a file in it ({', '.join(READERS)})")
     if not os.path.exists(path):
-        if may_be_hub and is_hub_dataset(path):
-            return _hub_rows(path)
         raise EditError(f"{shown(path)}: no such file; check the path, or give a Hub dataset id such as 'user/name'")
-    if suffix not in SUFFIXES:
-        raise EditError(f"{name}: the suffix {suffix!r} is not known; use one of {', '.join(SUFFIXES)}")
-    # Not `datasets.load_dataset`: it names no line in its errors, and infers one schema for rows of several kinds.
-    reader = (_json_rows, _jsonl_rows, _csv_rows, _csv_rows, _parquet_rows)[SUFFIXES.index(suffix)]
-    return _named_failures(reader(path, name), name)
-
-
-def _named_failures(rows: Iterator[Located], name: str) -> Iterator[Located]:
+    if suffix not in READERS:
+        raise EditError(f"{name}: the suffix {suffix!r} is not known; use one of {', '.join(READERS)}")
     try:
-        yield from rows
+        yield from READERS[suffix](path, name)
     except (OSError, EOFError, zlib.error) as error:
         raise EditError(f"{name}: cannot be read: {first_line(error)}; check the file and its permissions") from error
 
@@ -115,21 +107,18 @@ def _numbered(word: str, rows: Iterable[Any], name: str = "") -> Iterator[Locate
 # Read as a whole, unlike the other kinds: `json` parses no streams.
 def _json_rows(path: str, name: str) -> Iterator[Located]:
     text = "".join(_lines(path, name))
-    remedy = "if it has one object a line, name it .jsonl"
-    rows = _parsed(text, name, remedy, whole_file=True) if text.strip() else []
-    if isinstance(rows, Mapping):
-        lists = [key for key, value in rows.items() if isinstance(value, list)]
-        level = f"an object whose list stands under {shown(lists[0])}" if len(lists) == 1 else "an object"
-        raise EditError(f"{name}: the top level is {level}; make the top level a list of rows")
+    rows = _parsed(text, name, "if it has one object a line, name it .jsonl") if text.strip() else []
     if not isinstance(rows, list):
-        raise EditError(f"{name}: the top level is {kind(rows)}; make it a list of rows such as [{_EXAMPLE}]")
+        lists = [key for key, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
+        level = kind(rows) + (f" whose list stands under {shown(lists[0])}" if len(lists) == 1 else "")
+        raise EditError(f"{name}: the top level is {level}; make it a list of rows such as [{_EXAMPLE}]")
     yield from _numbered("row", rows, name)
 
 
 def _jsonl_rows(path: str, name: str) -> Iterator[Located]:
     for number, line in enumerate(_lines(path, name), start=1):
+        where = f"{name} line {number}"
         if line.strip():
-            where = f"{name} line {number}"
             remedy = "give one JSON object a line; if it is one JSON list, name it .json"
             yield where, _parsed(line.rstrip(), where, remedy)
 
@@ -195,16 +184,19 @@ def _lines(path: str, name: str) -> Iterator[str]:
                 raise EditError(f"{name} line {number}: is not UTF-8 ({place}); save the file as UTF-8") from error
 
 
-def _parsed(text: str, where: str, remedy: str, whole_file: bool = False) -> Any:
+# By suffix; all but the last one also with .gz. Not by `datasets.load_dataset`: it names no line in its errors, and
+# infers one schema for rows of several kinds.
+READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+
+
+def _parsed(text: str, where: str, remedy: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = f"{where} line {error.lineno}" if whole_file else where
-        raise EditError(f"{place}: is not valid JSON ({error.msg} at column {error.colno}); {remedy}") from error
-    except RecursionError as error:
-        raise EditError(f"{where}: is nested too deeply; {remedy}") from error
-    # Python refuses to read numbers of thousands of digits, with an error that is none of JSON's.
-    except ValueError as error:
+        place = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
+        raise EditError(f"{where}: is not valid JSON ({error.msg} at {place}); {remedy}") from error
+    # Of lists in lists, and of numbers of thousands of digits, which Python does not read.
+    except (RecursionError, ValueError) as error:
         raise EditError(f"{where}: is not usable JSON ({first_line(error)}); {remedy}") from error
 
 
