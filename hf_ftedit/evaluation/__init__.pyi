@@ -19,7 +19,6 @@ from .statistics import bootstrap as bootstrap
 from .statistics import interval as interval
 from .statistics import means as means
 from .tables import SCORES as SCORES
-from .tables import Table as Table
 from .tables import answers_table as answers_table
 from .tables import checks_table as checks_table
 from .tables import counts as counts
