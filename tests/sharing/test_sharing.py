@@ -1,4 +1,4 @@
-"""Edits go round: trained, pushed, verified, loaded, merged, revoked, each in a fresh process with a fresh cache."""
+"""Edits go round: trained and pushed by one process, and by others with caches of their own all else."""
 
 import hashlib
 import itertools
@@ -6,8 +6,6 @@ import json
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,31 +21,33 @@ from hf_ftedit.hub.folder import published_files, read_edit_folder
 from hf_ftedit.models.loading import asset
 
 pytestmark = pytest.mark.slow
-N_EDITS = 20
-UPLOAD = """
-import json, sys
-from huggingface_hub import HfApi
-given = json.load(sys.stdin)
-HfApi().create_repo("user/base", private=True)
-print(json.dumps(HfApi().upload_folder(repo_id="user/base", folder_path=given["folder"]).oid))
-"""
-# Many refusals and verdicts in one process: each call's exit code and what it printed, or the error that it raised.
+N_EDITS = 8
+# Many calls in one process: each one's exit code and what it printed, or what the model that it loaded is and says, or
+# the error that it raised.
 MANY = """
 import contextlib, io, json, sys
 from hf_ftedit import EditError, load_edited_model
 from hf_ftedit.cli.app import main
+from hf_ftedit.models.generation import greedy_answers
 given, found = json.load(sys.stdin), {}
-for case, args in given.items():
-    out, err = io.StringIO(), io.StringIO()
+for case, args in given["calls"].items():
+    out, err, loaded = io.StringIO(), io.StringIO(), {}
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if isinstance(args, list):
             code = main(args)
         else:
             try:
-                code = load_edited_model(**args) and 0
+                model, tokenizer = load_edited_model(**args)
+                loaded = {
+                    "answers": greedy_answers(model, tokenizer, given["prompts"]),
+                    "is_adapter": hasattr(model, "peft_config"),
+                    "names": sorted(name for name, _ in model.named_parameters())[:1],
+                    "base": [model.config._name_or_path, model.config._commit_hash],
+                }
+                code = 0
             except EditError as error:
                 code = str(error)
-    found[case] = {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+    found[case] = {"code": code, "out": out.getvalue(), "err": err.getvalue(), **loaded}
 print(json.dumps(found))
 """
 STRANGER = """
@@ -84,21 +84,6 @@ def attempt(name):
 with ThreadPoolExecutor(len(given["names"])) as pool:
     print(json.dumps(dict(zip(given["names"], pool.map(attempt, given["names"])))))
 """
-LOAD = """
-import json, sys, torch
-from hf_ftedit import load_edited_model
-from hf_ftedit.models.generation import greedy_answers
-given, found = json.load(sys.stdin), {}
-for case, how in given["cases"].items():
-    model, tokenizer = load_edited_model(**how)
-    found[case] = {
-        "answers": greedy_answers(model, tokenizer, given["prompts"]),
-        "is_adapter": hasattr(model, "peft_config"),
-        "names": sorted(name for name, _ in model.named_parameters())[:1],
-        "base": [model.config._name_or_path, model.config._commit_hash],
-    }
-print(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +96,12 @@ def world(tmp_path_factory):
     with LoopbackHub() as hub:
         hub.tokens["hf_other"] = User("other", may_write=True)
         found = SimpleNamespace(hub=hub, folder=folder, caches=itertools.count())
-        found.base = result(found, UPLOAD, folder=asset("model"))
-        with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(lambda name: train_and_push(found, name), "ab")) == [0, 0]
-        base = hub.repositories["model", "user/base"]
+        base = hub.repositories["model", "user/base"] = Repository(private=True)
+        files = {path.name: path.read_bytes() for path in Path(asset("model")).iterdir()}
+        base.add("A model", {name: File(data, lfs=name.endswith(".safetensors")) for name, data in files.items()})
+        found.base = base.head
+        trained = many(found, {name: training(found, name) for name in "ab"})
+        assert [each["code"] for each in trained.values()] == [0, 0], trained
         weights = {name: tensor * 0.5 for name, tensor in load(base.files["model.safetensors"].data).items()}
         base.add("retrained", {**base.files, "model.safetensors": File(save(weights, {"format": "pt"}), lfs=True)})
         found.adapter = hub.repositories["model", "user/a"]
@@ -125,26 +112,21 @@ def world(tmp_path_factory):
         yield found
 
 
-def command(world, *args):
-    """`hf-ftedit ARGS` in a fresh process with a fresh cache."""
-    environment = world.hub.environment(world.folder / f"cache-{next(world.caches)}", "hf_write")
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    settings = {"capture_output": True, "text": True, "timeout": 600}
-    done = subprocess.run([sys.executable, "-m", "hf_ftedit", *map(str, args)], env=environment, **settings)
-    assert done.returncode != 2, done.stderr
-    return done
-
-
 def result(world, code, token="hf_write", cache=None, **given):
     home = cache or world.folder / f"cache-{next(world.caches)}"
     return run(code, world.hub.environment(home, token), **given)
 
 
-def train_and_push(world, name):
-    data = ["--edits", world.folder / f"{name}.jsonl", "--locality_pool", asset("locality_pool.jsonl")]
-    settings = ["--config", asset("train.yaml"), "--report_to", "none"]
-    where = ["--output_dir", world.folder / name, "--push_to_hub", "--hub_model_id", f"user/{name}"]
-    return command(world, "train", "--model_name_or_path", "user/base", *data, *settings, *where).returncode
+def many(world, calls, cache=None, **given):
+    """Calls in a fresh process with a fresh cache (see `MANY`)."""
+    return result(world, MANY, cache=cache, calls=calls, **{"prompts": [], **given})
+
+
+def training(world, name):
+    data = ["--edits", str(world.folder / f"{name}.jsonl"), "--locality_pool", asset("locality_pool.jsonl")]
+    where = ["--output_dir", str(world.folder / name), "--push_to_hub", "--hub_model_id", f"user/{name}"]
+    config = ["--config", asset("train.yaml"), "--report_to", "none"]
+    return ["train", "--model_name_or_path", "user/base", *data, *config, *where]
 
 
 def tampered(world, name, **files):
@@ -179,57 +161,44 @@ def test_what_is_on_the_hub_is_what_was_trained(world):
 
 @pytest.fixture(scope="module")
 def later(world):
-    """Several processes of others, two at a time: verify, load, merge, what was tampered with."""
+    """What three processes of others tell, two at a time: one of all calls, one without a token, and downloads."""
     folder = world.folder
     edits = read_edit_folder(folder / "a").records
     world.prompts, world.targets = [edit.prompt for edit in edits], [edit.target_new for edit in edits]
-    cases = {
-        "main": {"name": "user/a"},
-        "commit": {"name": "user/a", "revision": world.commit},
-        "tag": {"name": "user/a", "revision": "v1"},
-        "merged": {"name": "user/a", "merge": True},
-        "folder": {"name": str(folder / "a")},
-    }
-    bad_calls, hostile_calls = tampering(world), hostile(world)
-    with ThreadPoolExecutor(1) as waiting, ThreadPoolExecutor(2) as pool:
-        edits_file, loading = str(folder / "a.jsonl"), {"cases": cases, "prompts": world.prompts}
-        jobs = {
-            "opened": waiting.submit(open_while_failing, world),
-            "verified": pool.submit(command, world, "verify", "user/a"),
-            "loaded": pool.submit(result, world, LOAD, cache=folder / "loaded", **loading),
-            "merged": pool.submit(merge_and_push, world),
-            "bad": pool.submit(result, world, MANY, **bad_calls),
-            "refused": pool.submit(result, world, MANY, **hostile_calls),
-            "evaluated": pool.submit(evaluate, world),
-            "stranger": pool.submit(result, world, STRANGER, None, edits=edits_file, folder=str(folder / "no")),
-            "revoked": pool.submit(revoke, world),
-        }
-        return SimpleNamespace(**{name: job.result() for name, job in jobs.items()})
-
-
-def merge_and_push(world):
-    done = command(world, "merge", "user/a", "user/b", "--output_dir", world.folder / "ab")
-    assert command(world, "push", world.folder / "ab", "--repo_id", "user/ab").returncode == 0
-    return SimpleNamespace(out=done.stdout, verified=command(world, "verify", "user/ab"))
-
-
-def evaluate(world):
-    edits = ["--edits", world.folder / "a.jsonl", "--output_dir", world.folder / "scores"]
+    world.revoked, both, edits_of_a = edits[3].edit_id, str(folder / "ab"), str(folder / "a.jsonl")
     base = ["--model_name_or_path", "user/base", "--model_revision", world.base]
-    return command(world, "evaluate", "--adapter", "user/a", *base, *edits)
-
-
-def revoke(world):
-    world.revoked = json.loads((world.folder / "a.jsonl").read_text().splitlines()[3])["edit_id"]
     pool = ["--locality_pool", asset("locality_pool.jsonl"), "--report_to", "none"]
-    args = ["--adapter", "user/a", "--revoke", world.revoked, "--output_dir", world.folder / "fewer"]
-    return command(world, "train", *args, *pool)
+    calls = {
+        "verified": ["verify", "user/a"],
+        "load main": {"name": "user/a"},
+        "load commit": {"name": "user/a", "revision": world.commit},
+        "load tag": {"name": "user/a", "revision": "v1"},
+        "load merged": {"name": "user/a", "merge": True},
+        "load folder": {"name": str(folder / "a")},
+        "merged": ["merge", "user/a", "user/b", "--output_dir", both],
+        "pushed": ["push", both, "--repo_id", "user/ab"],
+        "verified ab": ["verify", "user/ab"],
+        "evaluated": [
+            *("evaluate", "--adapter", "user/a", *base, "--edits", edits_of_a, "--output_dir", str(folder / "scores"))
+        ],
+        "revoked": [
+            *("train", "--adapter", "user/a", "--revoke", world.revoked, "--output_dir", str(folder / "fewer"), *pool)
+        ],
+        **tampering(world),
+        **hostile(world),
+    }
+    with ThreadPoolExecutor(1) as waiting, ThreadPoolExecutor(2) as jobs:
+        opened = waiting.submit(open_while_failing, world)
+        found = jobs.submit(many, world, calls, cache=folder / "loaded", prompts=world.prompts)
+        stranger = jobs.submit(result, world, STRANGER, None, edits=edits_of_a, folder=str(folder / "no"))
+        return SimpleNamespace(calls=found.result(), stranger=stranger.result(), opened=opened.result())
 
 
 def test_a_push_verifies_elsewhere(world, later):
-    assert later.verified.returncode == 0, later.verified.stdout
-    assert later.verified.stdout.endswith(f"user/a at commit {world.commit}: every claim holds.\n")
-    shown = " ".join(later.verified.stdout.split())
+    verified = later.calls["verified"]
+    assert verified["code"] == 0, verified
+    assert verified["out"].endswith(f"user/a at commit {world.commit}: every claim holds.\n")
+    shown = " ".join(verified["out"].split())
     scores = world.results["after"]
     for name in ("edit_score", "efficacy", "generalization", "locality"):
         claim = f"{scores[name]:.2f}"
@@ -240,7 +209,7 @@ def test_a_push_verifies_elsewhere(world, later):
 
 @pytest.mark.parametrize("case", ["main", "commit", "tag", "merged", "folder"])
 def test_loaded_edits_answer(world, later, case):
-    found = later.loaded[case]
+    found = later.calls[f"load {case}"]
     assert found["answers"] == [answer["after"] for answer in world.results["answers"]]
     right = sum(map(str.startswith, found["answers"], world.targets))
     assert right >= 0.9 * N_EDITS
@@ -256,18 +225,19 @@ def test_merged_adapters_go_round(world, later):
     assert parts == [("user/a", heads["a"], N_EDITS), ("user/b", heads["b"], N_EDITS)]
     card = world.hub.repositories["model", "user/ab"].files["README.md"].data.decode()
     assert "user/a" in card and "user/b" in card and heads["a"][:7] in card
-    assert later.merged.verified.returncode == 0, later.merged.verified.stdout
-    assert "every claim holds" in later.merged.verified.stdout
+    assert [later.calls[call]["code"] for call in ("merged", "pushed", "verified ab")] == [0, 0, 0], later.calls
+    assert "every claim holds" in later.calls["verified ab"]["out"]
 
 
 def test_evaluate_takes_an_adapter_of_the_hub(world, later):
-    assert later.evaluated.returncode == 0, later.evaluated.stderr
+    assert later.calls["evaluated"]["code"] == 0, later.calls["evaluated"]
     measured = json.loads((world.folder / "scores" / "eval_results.json").read_text())
     for when in ("before", "after"):
         assert measured[when] == world.results[when]
 
 
 def test_revoke_from_the_hub(world, later):
+    assert later.calls["revoked"]["code"] == 0, later.calls["revoked"]
     saved = read_edit_folder(world.folder / "fewer")
     assert world.revoked not in {edit.edit_id for edit in saved.records} and len(saved.records) == N_EDITS - 1
     assert saved.results["base_model_revision"] == world.base and saved.recipe["adapter"] == "user/a"
@@ -308,7 +278,7 @@ def tampering(world):
 TAMPERED = {
     "results": ["eval_results.json │ sha256 ", "card: portability │ ", "after: portability │ "],
     "results and sum": ["card: portability │ ", "after: portability │ "],
-    "edits": ["edits.jsonl │ sha256 ", "n_edits │ 20 │ 19 │ "],
+    "edits": ["edits.jsonl │ sha256 ", "n_edits │ 8 │ 7 │ "],
     "adapter": ["adapter_model.safetensors │ sha256 "],
     "card": ["card: edit score │ 100.00 │ "],
     "missing": ["scores.png │ sha256 "],
@@ -317,15 +287,15 @@ TAMPERED = {
 
 @pytest.mark.parametrize("case", TAMPERED)
 def test_tampering_is_found_and_named(later, case):
-    found = later.bad[case]
+    found = later.calls[case]
     assert found["code"] == 1 and "claims do not hold" in found["out"]
     rows = [" ".join(line.split()) for line in found["out"].splitlines() if "DIFFERS" in line]
     assert rows and all(any(expected in row for row in rows) for expected in TAMPERED[case]), rows
 
 
 def test_what_it_was_before_still_verifies(world, later):
-    assert later.bad["before"]["code"] == 0
-    assert later.bad["before"]["out"].endswith(f"user/a at commit {world.commit}: every claim holds.\n")
+    assert later.calls["before"]["code"] == 0
+    assert later.calls["before"]["out"].endswith(f"user/a at commit {world.commit}: every claim holds.\n")
 
 
 # What fails for a while, or for good
@@ -437,7 +407,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_may_not_be_loaded_is_refused_in_one_line(later, case):
-    found = later.refused[case]
+    found = later.calls[case]
     error = found["err"] if found["code"] == 2 else found["code"]
     error = error.removeprefix("hf-ftedit: ").removesuffix("\n")
     assert error.startswith(REFUSED[case]) and "\n" not in error
@@ -455,12 +425,12 @@ def test_no_pickle_and_no_code_is_run_or_fetched(world, later):
 
 
 def test_a_token_opens_what_is_private(later):
-    assert later.refused["private, own token"]["code"] == 0
-    assert later.refused["both"]["code"] == 0  # the safetensors are taken
+    assert later.calls["private, own token"]["code"] == 0
+    assert later.calls["both"]["code"] == 0  # the safetensors are taken
 
 
 def test_code_is_a_claim_that_does_not_hold(later):
-    found = later.refused["verify on code"]
+    found = later.calls["verify on code"]
     assert found["code"] == 1 and "3 of 15 claims do not" in found["out"]
     assert "│ card: base model" in found["out"] and "│ adapter_config.json: base model" in found["out"]
 
@@ -479,5 +449,5 @@ def test_a_cached_adapter_is_read_without_a_network(world, later):
     cache = world.folder / "offline"
     shutil.copytree(world.folder / "loaded", cache, symlinks=True)
     environment = world.hub.environment(cache) | {"HF_HUB_OFFLINE": "1"}
-    found = run(LOAD, environment, cases={"offline": {"name": "user/a"}}, prompts=world.prompts[:2])["offline"]
-    assert found["answers"] == later.loaded["main"]["answers"][:2] and found["base"][1] == world.base
+    found = run(MANY, environment, calls={"offline": {"name": "user/a"}}, prompts=world.prompts[:2])["offline"]
+    assert found["answers"] == later.calls["load main"]["answers"][:2] and found["base"][1] == world.base
