@@ -20,6 +20,7 @@ from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets, une
 from hf_ftedit.models import (
     Answer,
     context_length,
+    first_sentence,
     in_turn,
     is_unedited,
     load_config,
@@ -110,7 +111,8 @@ def predict(
         `dict[str, list]`: columns `edit_id`, `kind`, `aspect`, `probe`, `role` (`"new"` or `"true"`), `target`,
         `logprob`, `match`, `token_accuracy`, one row per (probe, target); with own answers also `generated`,
         `exact_match` and `containment`, see [`~hf_ftedit.evaluation.own_answers.judged`], and in chat, or with
-        `end_of_answer`, `stopped`, true where the answer ended by itself; with `fluency` also a row of the kind
+        `end_of_answer`, `stopped`, true where the answer ended by itself, and `own_logprob`, of neighborhood probes
+        how likely the unedited model's own answer is (mean log-probability); with `fluency` also a row of the kind
         `generation` for each text, with `text`, `fluency` (in bits) and `consistency`.
 
     Raises:
@@ -140,13 +142,23 @@ def _predicted(
         check_fluency(records)
     if not (rows := list(probed_targets(records))):
         raise EditError("there are no edits to measure; give at least one")
-    columns = _columns(rows, score_targets(model, tokenizer, rows, **settings))
+    asked = _own_sentences(rows, old) if whole else []
+    scores = score_targets(model, tokenizer, [*rows, *asked], **settings)
+    columns = _columns(rows, scores[: len(rows)])
     if options.predict_with_generate or whole:
         # The same model's answers of a moment ago are not generated again.
         own = dict(old) if before is None and is_unedited(model) else {}
         missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
         own |= zip(missing, answer_prompts(model, tokenizer, missing, **settings), strict=True)
-        columns |= _answered(rows, own, old, whole=whole)
+        likely = dict(zip([row.prompt for row in asked], scores[len(rows) :, 0].tolist(), strict=True))
+        was = likely if is_unedited(model) and before is None else _own_logprobs(before)
+        if likely.keys() - was.keys():
+            with unedited(model):
+                was = dict(zip(likely, score_targets(model, tokenizer, asked, **settings)[:, 0].tolist(), strict=True))
+        falls = {prompt: was[prompt] - logprob for prompt, logprob in likely.items()}
+        columns |= _answered(rows, own, old, falls, whole=whole)
+        if whole:
+            columns["own_logprob"] = [likely.get(prompt) for prompt in columns["probe"]]
     if options.measure_fluency:
         texts = _written(model, tokenizer, records, seed, tokens, desc)
         columns = _joined(columns, texts)
@@ -190,12 +202,35 @@ def _columns(rows: Sequence[ProbedTarget], scores: np.ndarray) -> dict[str, list
     }
 
 
+def _own_sentences(rows: Sequence[ProbedTarget], answers: Mapping[str, Answer]) -> list[ProbedTarget]:
+    """The first sentence of each of the unedited model's `answers` to neighborhood probes, as a target."""
+    probes = {row.prompt: row for row in rows if row.kind == "neighborhood"}
+    sentences = {prompt: first_sentence(answers[prompt].text) for prompt in probes}
+    return [row._replace(target=sentences[prompt]) for prompt, row in probes.items() if sentences[prompt]]
+
+
+def _own_logprobs(before: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
+    """Of predictions, the mean log-probability of the unedited model's own answer, by probe."""
+    if before is None or "own_logprob" not in before:
+        return {}
+    pairs = zip(before["probe"], before["own_logprob"], strict=True)
+    return {prompt: logprob for prompt, logprob in pairs if logprob is not None}
+
+
 def _answered(
-    rows: Sequence[ProbedTarget], answers: Mapping[str, Answer], before: Mapping[str, Answer], *, whole: bool
+    rows: Sequence[ProbedTarget],
+    answers: Mapping[str, Answer],
+    before: Mapping[str, Answer],
+    falls: Mapping[str, float],
+    *,
+    whole: bool,
 ) -> dict[str, list[Any]]:
     """Columns of the model's own answers."""
     own = [answers[row.prompt] for row in rows]
-    verdicts = [judged(row, answer, before, whole=whole) for row, answer in zip(rows, own, strict=True)]
+    verdicts = [
+        judged(row, answer, before, whole=whole, fall=falls.get(row.prompt, 0.0))
+        for row, answer in zip(rows, own, strict=True)
+    ]
     columns: dict[str, list[Any]] = {"generated": [answer.text for answer in own]}
     if whole:
         columns["stopped"] = [answer.ended for answer in own]

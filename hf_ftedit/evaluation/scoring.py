@@ -27,7 +27,13 @@ OPTIONAL_COLUMNS = ("aspect", "target", "stopped", *GENERATED, *TEXT_SCORES)
 TYPES = {
     **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "role", "target"), "string"),
     **{"logprob": "float64", "match": "bool", "token_accuracy": "float64"},
-    **{"generated": "string", "stopped": "bool", "exact_match": "bool", "containment": "bool"},
+    **{
+        "generated": "string",
+        "stopped": "bool",
+        "own_logprob": "float64",
+        "exact_match": "bool",
+        "containment": "bool",
+    },
     **{"text": "string", "fluency": "float64", "consistency": "float64"},
 }
 _PROBE = ["edit_id", "kind", "aspect", "probe"]  # that make up one probe

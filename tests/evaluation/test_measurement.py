@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -428,6 +429,14 @@ def test_an_edited_chat_model_is_held_to_what_the_unedited_one_said():
     after = measure(adapted, tokenizer, [ASKED], options)
     assert after.records == before.records
     assert after.scores["locality"] < 100 and after.scores["drift"] > 0.1
+    # The first sentence that the unedited model said, by both models.
+    place = after.predictions["probe"].index("Where is Oslo?")
+    sentence = before.records[0].neighborhood_prompts[0].target
+    for measured, as_edited in ((before, unedited(adapted)), (after, nullcontext())):
+        with as_edited:
+            likely = score_pairs(adapted, tokenizer, ["Where is Oslo?"], [sentence], chat_template=True).logprob[0]
+        assert measured.predictions["own_logprob"][place] == pytest.approx(likely, abs=1e-4)
+    assert before.predictions["own_logprob"][before.predictions["probe"].index(ASKED.prompt)] is None
     # The same, where nothing is left of the unedited model.
     merged = adapted.merge_and_unload()
     again = measure(merged, tokenizer, before.records, options, before=before)

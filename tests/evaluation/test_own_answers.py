@@ -1,16 +1,12 @@
 """What counts as said and as kept, by hand."""
 
-import doctest
-
 import pytest
 
-import hf_ftedit.evaluation.own_answers
-from hf_ftedit.evaluation.own_answers import agree, is_kept, judged, telling_words
+from hf_ftedit.evaluation.own_answers import is_kept, judged
 from hf_ftedit.evaluation.probes import ProbedTarget
 from hf_ftedit.models import Answer
 
 CEO = "Who is the CEO of Nvidia?"
-FRANCE = "What is the capital of France?"
 OLD = Answer("The CEO of Nvidia is Jensen Huang. He founded it.", [], True)
 
 
@@ -70,44 +66,24 @@ def test_a_neighbor_keeps_its_answer(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "target", "expected"),
+    ("before", "after", "target", "fall", "expected"),
     [
-        ("Paris is the capital.", "It is Paris.", "Paris", True),
-        ("Paris is the capital.", "It is Lyon.", "Paris", False),
-        ("It was Paris in 1903.", "It was Paris in 1911.", "1903", False),  # the given answer is what counts
-        ("It is Rome.", "It is Rome.", "Paris", True),  # the model never said what the data gives
-        ("It is Rome.", "It is Paris.", "Paris", False),
-        # Its own first sentence as target may be said in other words.
-        ("The answer is Paris, on the Seine.", "Paris.", "The answer is Paris, on the Seine", True),
-        ("It is Oslo, then.", "It is Oslo.", "Paris", True),  # it said the new answer before
-        ("", "", "x", True),
-        ("", "Paris", "x", False),
+        # The given answer is what counts, where the model said it, however likely its sentence is now.
+        ("Paris is the capital.", "It is Paris.", "Paris", 3.0, True),
+        ("Paris is the capital.", "It is Lyon.", "Paris", 0.0, False),
+        ("It was Paris in 1903.", "It was Paris in 1911.", "1903", 0.0, False),
+        # The model never said what the data gives, or gave the target itself: its own sentence counts.
+        ("It is Rome.", "It is Rome.", "Paris", 0.1, True),
+        ("It is Rome.", "It is Paris.", "Paris", 0.2, True),
+        ("It is Rome.", "It is Paris.", "Paris", 0.21, False),
+        ("The answer is Paris, on the Seine.", "Paris.", "The answer is Paris, on the Seine", 0.0, True),
+        ("The answer is Paris, on the Seine.", "Paris.", "The answer is Paris, on the Seine", 0.5, False),
+        ("The answer is Paris.", "Of course.", "The answer is Paris", -1.0, True),  # likelier than before
+        # Nothing makes up for the new answer, unless the model said it before.
+        ("It is Rome.", "It is Oslo.", "Rome", 0.0, False),
+        ("It is Oslo, then.", "It is Oslo.", "Paris", 0.0, True),
+        ("", "Paris", "x", 0.0, True),
     ],
 )
-def test_kept_by_hand(before, after, target, expected):
-    assert is_kept(after, before, question=FRANCE, target=target, new_names=("Oslo",)) is expected
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        ("Paris", "Paris is the capital of France", True),
-        ("Paris", "Paris, a large city", True),  # 2 * 1 / (1 + 3) = 0.5: "a" does not count
-        ("Paris", "Paris, a very large old city", False),  # 2 * 1 / (1 + 5)
-        ("Paris", "Lyon", False),
-        ("It is.", "What is the capital?", True),  # neither says anything
-        ("It is.", "Paris", False),
-        ("北京", "北京市", True),  # 2 * 2 / (2 + 3)
-        ("北京", "上海", False),
-    ],
-)
-def test_agreement_by_hand(one, other, expected):
-    assert agree(one, other, FRANCE) is agree(other, one, FRANCE) is expected
-
-
-def test_telling_words():
-    assert telling_words("The capital is Paris; Paris, of France!", FRANCE) == {"paris": 2}
-
-
-def test_examples_in_the_docstrings():
-    assert doctest.testmod(hf_ftedit.evaluation.own_answers).failed == 0
+def test_kept_by_hand(before, after, target, fall, expected):
+    assert is_kept(after, before, target=target, new_names=("Oslo",), fall=fall) is expected
