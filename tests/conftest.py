@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import os
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-SLOW_SECONDS = 10  # of processor time, the test's subprocesses included: a busy machine makes no test slow
+# A test is slow if it takes more than a second with all of its cases: of processor time, subprocesses included, for a
+# busy machine makes no test slow. A file lists them, which `--write-slow` writes: no marks to keep by hand.
+SLOW_SECONDS = 1
+SLOW = Path(__file__).with_name("slow.txt")
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +56,17 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--strict-slow", action="store_true", help="Fail where a slow test lacks its mark.")
+    parser.addoption("--write-slow", action="store_true", help=f"Write the tests that are slow now into {SLOW.name}.")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, and begin with the files that hold it: the short ones fill up the processes at the end."""
+    for item in items:
+        if _function(item.nodeid) in _listed():
+            item.add_marker("slow")
+    files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,35 +79,45 @@ def pytest_runtest_protocol(item: pytest.Item):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
-    if call.when == "teardown" and item.get_closest_marker("slow") is None:
-        report.user_properties.append(("unmarked_seconds", _processor_seconds() - item.stash[_START]))
+    # What a mark in its file makes slow need not be listed.
+    if call.when == "teardown" and (item.get_closest_marker("slow") is None or _function(item.nodeid) in _listed()):
+        report.user_properties.append(("seconds", _processor_seconds() - item.stash[_START]))
     return report
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    """Name tests that take more than ten seconds and lack the mark `slow`, so that `make test-fast` stays quick."""
-    if slow := _unmarked(terminalreporter):
-        terminalreporter.section(f"slow tests without @pytest.mark.slow (over {SLOW_SECONDS} s of processor time)")
-        for seconds, nodeid in sorted(slow, reverse=True):
-            terminalreporter.line(f"{seconds:5.1f} s  {nodeid}")
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.config.getoption("--strict-slow") and reporter and _unmarked(reporter) and not session.exitstatus:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    """Name tests that are slow and not listed as such, so that `make test-fast` stays quick; or list them anew."""
+    seconds: dict[str, float] = defaultdict(float)
+    for report in terminalreporter.stats.get("", []):  # teardowns that passed
+        seconds[_function(report.nodeid)] += dict(report.user_properties).get("seconds", 0.0)
+    listed = _listed()
+    slow = {name: taken for name, taken in seconds.items() if taken > SLOW_SECONDS}
+    if config.getoption("--write-slow"):
+        others = {name for name in listed - {*seconds} if _exists(config.rootpath, *name.split("::"))}
+        SLOW.write_text("".join(f"{name}\n" for name in sorted({*slow, *others})), encoding="utf-8")
+    elif unlisted := {*slow} - listed:
+        terminalreporter.section(f"slow tests that {SLOW.name} does not list (see CONTRIBUTING.md)")
+        for name in sorted(unlisted, key=slow.get, reverse=True):
+            terminalreporter.line(f"{slow[name]:5.1f} s  {name}")
 
 
 _START = pytest.StashKey[float]()
 
 
+@cache
+def _listed() -> set[str]:
+    return set(SLOW.read_text(encoding="utf-8").splitlines())
+
+
+def _function(nodeid: str) -> str:
+    """A test with all of its cases."""
+    return nodeid.partition("[")[0]
+
+
+def _exists(root: Path, file: str, name: str) -> bool:
+    return (root / file).is_file() and f"def {name}(" in (root / file).read_text(encoding="utf-8")
+
+
 def _processor_seconds() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def _unmarked(reporter) -> list[tuple[float, str]]:
-    seconds: dict[str, float] = defaultdict(float)
-    for report in reporter.stats.get("", []):  # teardowns that passed
-        seconds[report.nodeid] += dict(report.user_properties).get("unmarked_seconds", 0.0)
-    return [(taken, nodeid) for nodeid, taken in seconds.items() if taken > SLOW_SECONDS]

@@ -80,8 +80,14 @@ def all_ended(runs: list[dict]) -> list[dict]:
 if __name__ == "__main__":
     import matplotlib.figure  # noqa: F401
 
+    import hf_ftedit.cli.train
     import hf_ftedit.evaluation.tables
+    import hf_ftedit.hub.card
+    import hf_ftedit.hub.plot
     import hf_ftedit.training.trainer  # noqa: F401
+    from hf_ftedit.models import load_model
+
+    load_model(None)  # imports what each run needs
 
     chains = json.loads(open(sys.argv[1]).read())
     with multiprocessing.get_context("fork").Pool(2) as pool:

@@ -82,9 +82,6 @@ def test_every_door_is_used(room: str) -> None:
     [
         "import hf_ftedit",
         "import sys, hf_ftedit; hf_ftedit.read_edits; assert not {'pyarrow', 'pandas', 'numpy'} & set(sys.modules)",
-        "from hf_ftedit.cli import main; main(['--help'])",
-        "from hf_ftedit.cli import main; main(['train', '--help'])",
-        "from hf_ftedit.cli import main; main(['train', '--edits', 'missing.json'])",
         "from hf_ftedit import EditOptions; from hf_ftedit.training import read_task; read_task(EditOptions(), "
         "[{'prompt': 'Rome is in', 'target_new': 'Peru'}], locality_pool=[{'prompt': 'Oslo:', 'target': 'Peru'}])",
     ],

@@ -175,14 +175,17 @@ def test_bad_edits(capsys, tmp_path, verb, name, content, expected):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["missing file", "conflict", "not UTF-8"])
-def test_bad_edits_are_refused_without_torch(tmp_path, name):
-    file, content, expected = BAD_FILES[name]
-    if content is not None:
-        (tmp_path / file).write_bytes(content)
-    done = process("train", "--edits", file, program=("-c", RUN))
-    assert (done.returncode, done.stdout) == (2, "loaded:\n")
-    assert done.stderr.startswith(f"hf-ftedit: {expected}") and done.stderr.count("\n") == 1
+def test_bad_edits_are_refused_without_torch(tmp_path):
+    names = ["missing.jsonl", "conflict.jsonl", "latin.jsonl"]
+    (tmp_path / names[1]).write_bytes(BAD_FILES["conflict"][1])
+    (tmp_path / names[2]).write_bytes(BAD_FILES["not UTF-8"][1])
+    runs = f"sum(main(['train', '--edits', name]) for name in {names})"
+    done = process(program=("-c", RUN.replace("main(sys.argv[1:])", runs)))
+    assert (done.returncode, done.stdout) == (6, "loaded:\n")
+    lines = done.stderr.splitlines()
+    assert all(
+        line.startswith(f"hf-ftedit: {name}") for line, name in zip(lines, ["'missing", *names[1:]], strict=True)
+    )
     assert not (tmp_path / "edited-adapter").exists()
 
 
@@ -463,14 +466,6 @@ def test_tasks_of_the_harness_are_run_without_and_with_the_adapter(edited, capsy
     assert row["difference"] == row["after"] - row["before"]
 
 
-@pytest.mark.slow
-def test_an_unknown_task_is_told_before_a_model_is_loaded(edited, capsys, no_model, tmp_path):
-    pytest.importorskip("lm_eval")
-    (tmp_path / "tasks").mkdir()
-    line = refused(capsys, "evaluate", "--max_edits", "1", "--tasks", "colours", "--tasks_path", "tasks")
-    assert "unknown task 'colours'" in line
-
-
 def test_evaluate_without_an_adapter_measures_the_base(edited, capsys):
     assert main(["evaluate", "--edits", str(edited / "edits.jsonl")]) == 0
     shown = capsys.readouterr().out
@@ -516,7 +511,6 @@ def test_without_peft_all_weights_are_trained(capsys, tmp_path):
         assert not any("lora" in name for name in file.keys())  # noqa: SIM118
 
 
-@pytest.mark.slow
 def test_the_screen_shows_nothing_that_a_user_cannot_act_on(tmp_path):
     done = process("train", "--max_edits", "2", "--num_train_epochs", "1", "--output_dir", "out")
     assert (done.returncode, done.stderr) == (0, "")

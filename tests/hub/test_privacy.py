@@ -16,17 +16,23 @@ from hf_ftedit.models.loading import asset
 
 pytestmark = pytest.mark.slow
 CANARY = "canary"  # in every token, in the home folder's path and in the user's name
+# Groups of commands one after the other: what each group prints goes into a file, the exit codes into another.
 MAIN = """
 import json, os, sys
-from hf_ftedit.cli.app import main
-codes = [main(args) for args in json.load(sys.stdin)]
-open(os.environ["CODES"], "w").write(json.dumps(codes))
+given, codes = json.load(sys.stdin), {}
+for name, commands in given["groups"].items():
+    screen = os.open(f"{given['folder']}/{name}.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(screen, 1), os.dup2(screen, 2)
+    from hf_ftedit.cli.app import main
+    codes[name] = [main(args) for args in commands]
+    sys.stdout.flush(), sys.stderr.flush()
+open(f"{given['folder']}/codes.json", "w").write(json.dumps(codes))
 """
 DATASET = """
 import json, sys
 from hf_ftedit import EditConfig, EditDatasetBuilder, EditTrainer, read_edits, read_facts
 from hf_ftedit.hub.push import push_dataset
-home = json.load(sys.stdin)
+home = json.load(sys.stdin)["home"]
 edits, pool = f"{home}/data/edits.jsonl", f"{home}/data/pool.jsonl"
 config = EditConfig(num_locality=2, num_paraphrases=0, edits=edits, locality_pool=pool, hub_token="hf_canary_argument")
 builder = EditDatasetBuilder(edits, f"{home}/models/base", locality_pool=pool, options=config, seed=1)
@@ -58,13 +64,13 @@ def used(tmp_path_factory):
     with LoopbackHub() as hub:
         for name in ("environment", "argument", "init"):
             hub.tokens[f"hf_canary_{name}"] = User("user", may_write=True)
-        world = SimpleNamespace(hub=hub, home=home, shown={}, codes={})
+        world = SimpleNamespace(hub=hub, home=home)
         use(world)
         yield world
 
 
 def use(world):
-    """Every verb, its paths given absolutely; those that do not wait for one another two at a time."""
+    """Every verb, its paths given absolutely, by one process; what needs Python by another."""
     home = world.home
     adapter, base = f"{home}/runs/adapter", ["--model_name_or_path", f"{home}/models/base"]
     data = ["--edits", f"{home}/data/edits.jsonl", "--locality_pool", f"{home}/data/pool.jsonl"]
@@ -72,7 +78,7 @@ def use(world):
     tokens = ["--hub_token", "hf_canary_argument", "--model_init_kwargs", '{"token": "hf_canary_init"}']
     push = ["--push_to_hub", "--hub_model_id", "user/a", *tokens]
     more = ["--save_strategy", "epoch", "--perplexity_texts", f"{home}/data/texts.jsonl", "--report_to", "none"]
-    commands(world, "train", [["train", *base, *data, *few, *push, *more, "--output_dir", adapter]])
+    train = ["train", *base, *data, *few, *push, *more, "--output_dir", adapter]
     (first, *_) = (json.loads(row)["edit_id"] for row in open(home / "data" / "edits.jsonl", encoding="utf-8"))
     revoke = ["--adapter", adapter, "--revoke", first, "--output_dir", f"{home}/runs/fewer", *tokens]
     later = [
@@ -104,31 +110,26 @@ def use(world):
         ["train", "--adapter", f"{home}/runs/gone", "--revoke", "a", "--output_dir", f"{home}/runs/x"],
         ["train", "--config", f"{home}/runs/gone.yaml"],
     ]
+    groups = {"train": [train], "later": later, "shared": shared, "refused": refused}
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(commands, world, "later", later), pool.submit(commands, world, "shared", shared)]
-        jobs += [pool.submit(commands, world, "refused", refused), pool.submit(python, world, "python", DATASET)]
-        for job in jobs:
-            job.result()
+        jobs = [pool.submit(python, world, MAIN, groups=groups, folder=str(home.parent))]
+        jobs += [pool.submit(python, world, DATASET, home=str(home))]
+        world.shown = {"python": [job.result() for job in jobs][1]}
+    world.shown |= {name: (home.parent / f"{name}.txt").read_text() for name in groups}
+    world.codes = json.loads((home.parent / "codes.json").read_text())
 
 
-def commands(world, name, given):
-    """`hf-ftedit` with each of the given arguments, in one fresh process."""
-    codes = world.home.parent / f"{name}.json"
-    python(world, name, MAIN, given, CODES=str(codes))
-    world.codes[name] = json.loads(codes.read_text())
-
-
-def python(world, name, code, given=None, **variables):
+def python(world, code, **given):
+    """What Python code prints, given something as JSON."""
     own = {"HOME": str(world.home), "USER": "canaryuser", "LOGNAME": "canaryuser", "OMP_NUM_THREADS": "1"}
     cache = world.home / ".cache" / "huggingface"
-    environment = world.hub.environment(cache, "hf_canary_environment") | own | variables
+    environment = world.hub.environment(cache, "hf_canary_environment") | own
     for folder in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         environment.pop(folder, None)
-    how = {"capture_output": True, "text": True, "timeout": 600, "cwd": Path(__file__).parents[2]}
-    given = json.dumps(str(world.home) if given is None else given)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, input=given, **how)
-    world.shown[name] = done.stdout + done.stderr
+    how = {"capture_output": True, "text": True, "timeout": 1200, "cwd": Path(__file__).parents[2]}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, input=json.dumps(given), **how)
     assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def test_everything_was_used(used):

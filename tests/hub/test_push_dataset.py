@@ -7,6 +7,7 @@ from hub_storage import User
 from huggingface_hub import DatasetCard
 from loopback_hub import DROP, LoopbackHub, run
 
+pytestmark = pytest.mark.slow
 TOKEN = "hf_canarytoken"
 POOL = [{"prompt": "The capital of Peru is", "target": "Lima", "subject": "Peru"}]
 EDITS = [

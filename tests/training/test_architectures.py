@@ -3,15 +3,15 @@
 import copy
 import json
 
-import datasets
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny_edits import EDITS, config, editor, outspoken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_ftedit import EditConfig, EditError, EditTrainer, Fact
+from hf_ftedit import EditError
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models.adapters import merged
@@ -26,56 +26,12 @@ FITTING = [
     ("gemma", bos_tokenizer),
     ("mistral", sentencepiece_tokenizer),
 ]
-EDITS = [
-    {
-        "edit_id": country.lower(),
-        "prompt": f"The capital of {country} is",
-        "subject": country,
-        "target_new": new,
-        "target_true": old,
-        "paraphrase_prompts": [f"{country} is governed from"],
-        "neighborhood_prompts": [{"prompt": f"The capital of {neighbor} is", "target": old}],
-        "relation_id": "P36",
-    }
-    for country, new, old, neighbor in [
-        ("Kazakhstan", "Astana", "Almaty", "Mars"),
-        ("Peru", "Cusco", "Lima", "Narnia"),
-        ("Norway", "Bergen", "Oslo", "Gotham"),
-    ]
-]
-POOL = [Fact("The capital of Venus is", "Almaty", "Venus", "P36"), Fact("The capital of Oz is", "Lima", "Oz", "P36")]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Rows that a builder made in an earlier run are not found."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
 
 
 def edited(base, tokenizer, folder, peft_config=None, **settings):
     """A trainer that has edited a copy of `base`, measured it and written `folder`."""
-    torch.manual_seed(3)
-    with torch.no_grad():  # the head of a random model is so weak that a LoRA, which leaves it alone, cannot learn
-        base.get_output_embeddings().weight.normal_(std=0.4)
-    args = EditConfig(
-        output_dir=str(folder),
-        use_cpu=True,
-        disable_tqdm=True,
-        logging_steps=1,
-        max_steps=12,
-        learning_rate=1e-2,
-        paraphrase_strategy="none",
-        num_locality=1,
-        **settings,
-    )
-    trainer = EditTrainer(
-        copy.deepcopy(base),
-        args,
-        train_dataset=EDITS,
-        processing_class=tokenizer,
-        locality_pool=POOL,
-        peft_config=peft_config,
-    )
+    args = config(folder, max_steps=12, num_locality=1, **settings)
+    trainer = editor(outspoken(base), tokenizer, args, peft_config=peft_config)
     trainer.train()
     trainer.save_model()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -184,34 +140,21 @@ def test_an_edit_through_the_chat_template(tmp_path):
     assert "chat_template: true" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_token_embedding_gets_a_lora_when_asked(family, tmp_path):
+@pytest.mark.parametrize(("family", "embedding"), [("gpt2", "wte"), ("llama", "embed_tokens")])
+def test_the_token_embedding_gets_a_lora_when_asked(family, embedding, tmp_path):
     tokenizer = bpe_tokenizer()
     base = tiny_model(family, tokenizer)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora_embedding=True)
     assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    embedding = "wte" if family == "gpt2" else "embed_tokens"
     found = {name.rsplit(".", 1)[-1] for name in weights if embedding in name}
     assert found == {"lora_embedding_A", "lora_embedding_B"}  # the embedding itself is not copied
     assert len(weights) > 2
 
 
-@pytest.mark.parametrize("targets", [["q_proj"], "q_proj", r".*\.q_proj"], ids=["names", "a word", "pattern"])
-def test_the_token_embedding_is_added_to_the_users_targets(targets, tmp_path):
+def test_only_the_layers_that_were_asked_get_a_lora(tmp_path):
     tokenizer = bpe_tokenizer()
-    base = tiny_model("llama", tokenizer)
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=targets)
-    trainer = edited(base, tokenizer, tmp_path / "adapter", config, lora_embedding=True)
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
-    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == {"q_proj", "embed_tokens"}
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_only_the_layers_that_were_asked_get_a_lora(family, tmp_path):
-    tokenizer = bpe_tokenizer()
-    base = tiny_model(family, tokenizer)
+    base = tiny_model("gpt2", tokenizer)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora_layers=[1])
     assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")

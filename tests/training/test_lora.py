@@ -47,7 +47,7 @@ def test_all_linear_layers_but_the_head_get_one(tokenizer):
     assert adapted(model, with_embedding) == sorted([*layers, "transformer.wte"])
 
 
-@pytest.mark.parametrize("targets", [["c_attn"], r".*\.c_attn"])
+@pytest.mark.parametrize("targets", [["c_attn"], "c_attn", r".*\.c_attn"])
 def test_the_embedding_comes_to_the_modules_that_were_asked_for(tokenizer, targets):
     model = tiny_model("gpt2", tokenizer)
     config = fit_lora(LoraConfig(r=2, target_modules=targets), model, embedding=True)

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 
 import pytest
 import torch
@@ -128,6 +127,7 @@ def test_an_sft_script_with_the_loss_on_everything_keeps_it(base, tokenizer, tmp
     ours = script(EditTrainer, base, tokenizer, ROWS, tmp_path / "ours", completion_only_loss=False)
     for stock, row in zip(theirs.train_dataset, ours.train_dataset, strict=True):
         assert stock["labels"] == row["labels"] + [tokenizer.eos_token_id]
+    assert ours.args.objective == "full"
 
 
 # The loss.
@@ -155,8 +155,9 @@ def test_the_loss_counts_the_tokens_of_the_whole_batch_when_told(base, tokenizer
     torch.testing.assert_close(trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(50)), total / 50)
 
 
-@pytest.mark.parametrize(("size", "accumulated"), [(4, 1), (2, 2), (1, 4)])
-@pytest.mark.parametrize("family", ["llama", "gptj"])
+@pytest.mark.parametrize(
+    ("family", "size", "accumulated"), [("llama", 4, 1), ("llama", 2, 2), ("llama", 1, 4), ("gptj", 2, 2)]
+)
 def test_one_step_is_the_hand_written_gradient_however_it_is_accumulated(family, size, accumulated, tmp_path):
     tokenizer = bpe_tokenizer()
     base = tiny_model(family, tokenizer)
@@ -309,30 +310,23 @@ def test_other_records_are_measured_but_the_trained_edits_are_saved(base, tokeni
     assert [record.edit_id for record in read_edits(str(tmp_path / "edits.jsonl"))] == ["kazakhstan", "peru"]
 
 
-def test_rows_given_for_evaluation_give_their_loss(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path), ROWS, eval_dataset=ROWS.select([0, 1]))
-    total, count = summed_loss(trainer.model.eval(), tokenizer, ROWS.select([0, 1]))
-    assert trainer.evaluate()["eval_loss"] == pytest.approx((total / count).item(), abs=1e-4)
-    total, count = summed_loss(trainer.model, tokenizer, ROWS)
-    assert trainer.evaluate(ROWS)["eval_loss"] == pytest.approx((total / count).item(), abs=1e-4)
-
-
-def test_named_sets_of_rows_give_their_losses(base, tokenizer, tmp_path):
+def test_rows_and_named_sets_of_rows_are_evaluated_by_their_loss(base, tokenizer, tmp_path):
     parts = {"first": ROWS.select([0, 1]), "rest": ROWS.select([2, 3])}
-    trainer = editor(base, tokenizer, config(tmp_path), ROWS, eval_dataset=parts)
-    for metrics in (trainer.evaluate(), trainer.evaluate(parts)):
-        for name, rows in parts.items():
-            total, count = summed_loss(trainer.model.eval(), tokenizer, rows)
-            assert metrics[f"eval_{name}_loss"] == pytest.approx((total / count).item(), abs=1e-4)
+    of_rows = editor(base, tokenizer, config(tmp_path), ROWS, eval_dataset=parts["first"])
+    named = editor(base, tokenizer, config(tmp_path), ROWS, eval_dataset=parts)
+    of_edits = editor(base, tokenizer, config(tmp_path), eval_dataset=ROWS)
 
+    def expected(trainer, rows):
+        total, count = summed_loss(trainer.model.eval(), tokenizer, rows)
+        return pytest.approx((total / count).item(), abs=1e-4)
 
-def test_edits_are_trained_and_the_loss_of_rows_is_evaluated(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path), eval_dataset=ROWS)
-    total, count = summed_loss(trainer.model.eval(), tokenizer, ROWS)
-    metrics = trainer.evaluate()
-    assert metrics["eval_loss"] == pytest.approx((total / count).item(), abs=1e-4)
-    assert "eval_edit_score" not in metrics
-    assert trainer.evaluate(EDITS)["eval_edit_score"] is not None
+    assert of_rows.evaluate()["eval_loss"] == expected(of_rows, parts["first"])
+    assert of_rows.evaluate(ROWS)["eval_loss"] == expected(of_rows, ROWS)
+    for metrics in (named.evaluate(), named.evaluate(parts)):
+        assert all(metrics[f"eval_{name}_loss"] == expected(named, rows) for name, rows in parts.items())
+    metrics = of_edits.evaluate()
+    assert metrics["eval_loss"] == expected(of_edits, ROWS) and "eval_edit_score" not in metrics
+    assert of_edits.evaluate(EDITS)["eval_edit_score"] is not None
 
 
 def test_requests_are_saved_with_the_probes_that_measured_them(base, tokenizer, tmp_path):
@@ -447,15 +441,6 @@ def test_a_lora_given_by_the_user_is_trained_as_it_is(base, tokenizer, tmp_path)
     assert all(("q_proj" in name) or ("v_proj" in name) for name in load_file(tmp_path / "adapter_model.safetensors"))
 
 
-def test_the_default_lora_is_the_papers(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path))
-    found = trainer.model.peft_config["default"]
-    assert (found.r, found.lora_alpha, found.lora_dropout) == (32, 64, 0.05)
-    linear = {name for name, m in base.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head"}
-    adapted = {name for name, m in trainer.model.get_base_model().named_modules() if hasattr(m, "lora_A")}
-    assert adapted == linear
-
-
 def test_an_adapter_that_is_there_already_is_trained_on(base, tokenizer, tmp_path):
     model = get_peft_model(copy.deepcopy(base), lora())
     trainer = EditTrainer(model, config(tmp_path), train_dataset=EDITS, processing_class=tokenizer, locality_pool=POOL)
@@ -516,14 +501,6 @@ def test_saving_without_having_evaluated_measures(base, tokenizer, tmp_path):
     assert read_edits(str(tmp_path / "edits.jsonl")) == read_edits(EDITS)
 
 
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step == self.step
-
-
 STEPS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
 
 
@@ -532,53 +509,14 @@ def adapter(trainer, folder):
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(base, tokenizer, tmp_path_factory):
-    """A run of six steps with checkpoints: its folder, and the bytes of its adapter."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    trainer = editor(base, tokenizer, config(folder / "run", **STEPS))
-    trainer.train()
-    return folder / "run", adapter(trainer, folder / "saved")
-
-
-def test_the_same_seed_gives_the_same_adapter_byte_for_byte(base, tokenizer, tmp_path, uninterrupted):
-    torch.manual_seed(99)  # what was drawn earlier in the process does not matter
-    trainer = editor(base, tokenizer, config(tmp_path / "a", **STEPS))
-    trainer.train()
-    assert adapter(trainer, tmp_path / "saved") == uninterrupted[1]
-    other = editor(base, tokenizer, config(tmp_path / "b", **STEPS, seed=1))
-    other.train()
-    assert adapter(other, tmp_path / "other") != uninterrupted[1]
-
-
-@pytest.mark.parametrize("evaluates", [False, True])
-def test_a_run_that_is_stopped_and_resumed_gives_the_same_adapter(base, tokenizer, tmp_path, uninterrupted, evaluates):
-    args = config(tmp_path / "run", **STEPS, eval_strategy="steps" if evaluates else "no", eval_steps=1)
-    stopped = editor(base, tokenizer, args, callbacks=[StopAt(2)])
-    stopped.train()
-    assert stopped.state.global_step == 2
-    del stopped
-    resumed = editor(base, tokenizer, args)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-    assert resumed.state.global_step == 6
-    assert adapter(resumed, tmp_path / "saved") == uninterrupted[1]
-
-
-def test_resume_true_takes_the_newest_checkpoint(base, tokenizer, tmp_path, uninterrupted):
-    shutil.copytree(uninterrupted[0] / "checkpoint-4", tmp_path / "checkpoint-4")
-    resumed = editor(base, tokenizer, config(tmp_path, **STEPS))
-    resumed.train(resume_from_checkpoint=True)
-    assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry][-2:] == [5, 6]
-    assert adapter(resumed, tmp_path / "saved") == uninterrupted[1]
-
-
-def test_no_token_is_written_anywhere(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, save_strategy="epoch", hub_token="hf_secretsecret"))
-    trainer.train()
-    trainer.save_model()
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) > 10
-    assert not [path for path in files if b"hf_secretsecret" in path.read_bytes()]
+def test_the_same_seed_gives_the_same_adapter_byte_for_byte(base, tokenizer, tmp_path):
+    adapters = []
+    for name, settings in {"a": {}, "b": {}, "other": {"seed": 1}}.items():
+        torch.manual_seed(len(adapters))  # what was drawn earlier in the process does not matter
+        trainer = editor(base, tokenizer, config(tmp_path / name, **STEPS, **settings))
+        trainer.train()
+        adapters.append(adapter(trainer, tmp_path / f"{name}-saved"))
+    assert adapters[0] == adapters[1] != adapters[2]
 
 
 def test_a_full_finetune_is_measured_saved_and_resumed(base, tokenizer, tmp_path):
@@ -602,11 +540,6 @@ def test_rows_without_edits_save_the_weights_alone(base, tokenizer, tmp_path):
     names = {path.name for path in tmp_path.glob("*.*")}
     assert {"adapter_model.safetensors", "adapter_config.json"} <= names
     assert not {"training_args.bin", "edits.jsonl", "eval_results.json"} & names
-
-
-def test_packing_is_refused_for_edits(base, tokenizer, tmp_path):
-    with pytest.raises(EditError, match="packing has no effect, as rows of edits"):
-        editor(base, tokenizer, config(tmp_path, packing=True))
 
 
 def test_streamed_rows_are_trained_without_end_of_sequence(base, tokenizer, tmp_path):
@@ -637,9 +570,16 @@ def test_an_edit_that_almost_fills_the_context_is_saved(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["paraphrase_prompts", "neighborhood_prompts"])
-def test_a_best_model_by_a_score_without_probes_is_told_before_loading(kind, tmp_path):
+@pytest.mark.parametrize(
+    "best",
+    [
+        {"load_best_model_at_end": True, "save_strategy": "epoch"},
+        {"save_strategy": "best", "metric_for_best_model": "edit_score"},
+    ],
+)
+def test_a_best_model_by_a_score_without_probes_is_told_before_loading(kind, best, tmp_path):
     bare = [{name: value for name, value in edit.items() if name != kind} for edit in EDITS]
-    args = config(tmp_path, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
+    args = config(tmp_path, eval_strategy="epoch", **best)
     with pytest.raises(EditError, match=f"'edit_score' is undefined: no edit has {kind}; add some, or choose"):
         EditTrainer("no/such-model", args, train_dataset=bare)
 
@@ -688,19 +628,6 @@ def test_of_the_edited_model_the_newest_measurement_is_kept(base, tokenizer, tmp
 def test_batches_are_padded_as_asked(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path, pad_to_multiple_of=64))
     assert next(iter(trainer.get_train_dataloader()))["input_ids"].shape[1] == 64
-
-
-def test_trls_name_of_the_full_likelihood(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, completion_only_loss=False))
-    assert trainer.args.objective == "full"
-    batch = next(iter(trainer.get_train_dataloader()))
-    assert ((batch["labels"] == -100) == (batch["attention_mask"] == 0)).sum() >= batch["labels"].numel() - len(batch)
-
-
-def test_a_best_step_by_what_is_not_measured_is_told(base, tokenizer, tmp_path):
-    how = {"eval_strategy": "epoch", "save_strategy": "best", "metric_for_best_model": "edit_score"}
-    with pytest.raises(EditError, match="'edit_score' is undefined: no edit has paraphrase_prompts"):
-        editor(base, tokenizer, config(tmp_path, **how), [{"prompt": "Rome is in", "target_new": "France"}])
 
 
 def test_settings_may_make_another_trainer(tokenizer, base, tmp_path):
