@@ -37,7 +37,7 @@ def refusals_of_libraries(
         yield
     except EditError:
         raise
-    except (ValueError, TypeError, KeyError, ImportError, RuntimeError, AssertionError, OSError) as error:
+    except (ValueError, TypeError, KeyError, ImportError, RuntimeError, AssertionError, OSError, re.error) as error:
         if is_out_of_memory(error) or getattr(error, "errno", None) or not when():  # of the system, not of settings
             raise
         problem = f"{first_line(error)} is not known" if isinstance(error, KeyError) else one_line(error)[:500]

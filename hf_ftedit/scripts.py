@@ -13,6 +13,16 @@ UNSPACED = (
 LETTER = f"[^\\W{UNSPACED}]"  # a letter or digit of any other script
 # Read from the end of a text: neither punctuation nor numbers belong to a script.
 _UNSPACED_END = re.compile(f"(?:(?![{UNSPACED}])[\\W\\d_])*[{UNSPACED}]")
+_MARKS = "\u0591-\u05bd\u05bf-\u05c7\u064b-\u0652"  # vowels of Hebrew and Arabic
+# Ends behind which none is put either: an opening bracket or quotation mark, a hyphen or dash at a word, a Romance
+# article cut short, and what Hebrew and Arabic write as one with the next word: "and", "in", "to", "the".
+_OPEN_END = re.compile(
+    r"([(\[{¡¿]|(?<![^\s(\[{])[\"'«»‘“”„‹]|(?<=\w)[-\u05be\u0640\u2010-\u2014]"
+    r"|(?<![^\s(])([cdjlmnst]|\w*(qu|[aeu]ll)|un)['’]"
+    rf"|(?<![\w{_MARKS}])(\u05d5?[\u05d1\u05d4\u05db\u05dc\u05de\u05e9]|\u05d5"
+    rf"|[\u0641\u0648]?([\u0628\u0643\u0644]|[\u0628\u0643]?\u0627\u0644|\u0644\u0644))[{_MARKS}]*)$",
+    re.IGNORECASE,
+)
 _JOINED = re.compile(r"\s|[,.:;!?%)\]}…،؛؟।](?!\w)")  # beginnings of a text before which no space is put
 
 
@@ -20,10 +30,12 @@ def separated(before: str, text: str) -> str:
     """
     `text` as it goes on from `before`: with a space, but where that ends in a script that has none between words.
 
-    White space that `text` begins with stands as it is, and so does the end of a phrase, such as a comma.
+    White space that `text` begins with stands as it is, and so does the end of a phrase, such as a comma. Nor is there
+    one behind an opening bracket, a hyphen, or a prefix such as the French `l'` and the Hebrew for "in".
 
     Example:
         >>> separated("The capital of Kazakhstan is", "Astana"), separated("哈萨克斯坦的首都是", "阿斯塔纳")
         (' Astana', '阿斯塔纳')
     """
-    return text if _JOINED.match(text) or _UNSPACED_END.match(before[::-1]) else f" {text}"
+    is_one = _JOINED.match(text) or _OPEN_END.search(before[-30:]) or _UNSPACED_END.match(before[::-1])
+    return text if is_one else f" {text}"

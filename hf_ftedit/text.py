@@ -25,14 +25,15 @@ _SECRET = (
     r"(?:(?<!(?:eos|pad|bos|unk|cls|sep)_)token(?![\w-])|(?:(?<![a-z])|api|access|auth|private)key(?![\w-])"
     r"|secret|passw(?:or)?d)"
 )
-_SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
+_SECRET_NAME = re.compile(f"{_SECRET}|authorization", re.IGNORECASE)
 _NAME = rf"[\w-]{{0,60}}{_SECRET}[\w-]{{0,60}}"  # bounds keep the time linear in the length of a hostile text
 _SECRETS = re.compile(
     r"(?-i:(?<![A-Za-z])(hf_(?!ftedit(?![A-Za-z0-9]))(?:oauth_|jwt_)?)[A-Za-z0-9]{6,}[\w-]*)"  # a token of the Hub
     # user:password@host
     r"|(://)[^\s/@]{1,300}(?=@)|(?<![^\s'\"(=])[^\s/:@'\"(=]{1,100}:[^\s/@'\"]{1,300}(?=@\w)"
-    # A name, and the value behind it: of an option, in YAML, in JSON, in Python.
-    rf"|(?<![\w-])({_NAME}['\"]?\s*=\s*|--{_NAME}\s+(?!-)|(?<!/)(?!-){_NAME}['\"]?\s*:\s+)"
+    # A name, and the value behind it: of an option, in YAML, in JSON, in Python, in a request.
+    rf"|(?<![\w-])({_NAME}['\"]?\s*=>?\s*|--{_NAME}\s+(?!-)|(?<!/)(?!-){_NAME}(?:['\"]\s*:\s*|:\s+)"
+    r"|authorization['\"]?\s*[:=]\s*['\"]?(?:bearer\s+|basic\s+)?)"
     r"(?!None\b|null\b)(?:'[^']{0,300}'|\"[^\"]{0,300}\"|[^\s'\",;}\])]+)",
     re.IGNORECASE,
 )

@@ -35,6 +35,43 @@ def test_elsewhere_a_space_does(prompt):
     assert separated(prompt, "X") == " X"
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("נולד ב", "ומאז גר ב", "הוא הגיע ל", "נולדה בְּ", "נולד ב-", "נולד ב־", "שמו של האי ה", "הגיע מרומא ול"),
+        *("ولد ب", "ينتمي إلى ال", "سافر بال", "وُلِدَ بِ", "عام بـ"),
+        *("La capitale est dans l'", "Il vient d’", "On dit qu'", "La capitale dell'", "È un'", "L'"),
+        *("The film (", 'It is called "', "It is called “", "Elle dit «", "¿", "Jean-", "from 1990–", "Er heißt „"),
+    ],
+)
+def test_nor_does_one_behind_a_prefix_a_hyphen_or_an_opening_mark(prompt):
+    assert separated(prompt, "X") == "X" and separated(prompt, "1949") == "1949"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("עיר הבירה של", "הטמפרטורה היא", "כל", "מספר 5, זה", "عاصمة اليابان هي", "ایران و", "بل", "كل"),
+        *(
+            "The Beatles'",
+            "He said 'tell'",
+            "Der Film „Rom“",
+            'The film "Rome"',
+            "Rome (Italy)",
+            "The answer -",
+            "2 -",
+        ),
+        *("It is hers, y’all", "The wall", "the number 1", "He’s", "It is called ‘Rome’"),
+    ],
+)
+def test_one_does_behind_whole_words_and_closing_marks(prompt):
+    assert separated(prompt, "X") == " X" and separated(prompt, "-5") == " -5"
+
+
+def test_a_hebrew_prefix_before_a_number_has_a_hyphen_and_no_space():
+    assert separated("נולד ב", "-1949") == "-1949"
+
+
 @pytest.mark.parametrize("text", [" X", "\n\nX", ", in X", ".", "?", ") X", "،"])
 def test_white_space_and_the_end_of_a_phrase_stand_as_they_are(text):
     assert separated("The capital is", text) == text == separated("首都是", text)

@@ -49,6 +49,9 @@ SECRET = [
     ("hub_token: abc\nseed: 1", "hub_token: ***\nseed: 1"),
     ('{"password": "a b", "seed": 1}', '{"password": ***, "seed": 1}'),
     ("f(secret='a b', n=1)", "f(secret=***, n=1)"),
+    ('{"hub_token":"abc","seed":1}', '{"hub_token":***,"seed":1}'),
+    ("{'Authorization': 'Bearer abc.d', 'n': 1}", "{'Authorization': 'Bearer ***', 'n': 1}"),
+    ("hub_token => abc", "hub_token => ***"),
     ("AWS_SECRET_ACCESS_KEY=abc", "AWS_SECRET_ACCESS_KEY=***"),
 ]
 
@@ -70,6 +73,7 @@ def test_secrets_are_masked(text, shown):
         "HF_DATASETS_CACHE=/data hf_ftedit.cli.app hf_hub_download",
         "ann@x.org, 10:30 @home, https://huggingface.co/user/name@main",
         "hub_token=None",
+        "The bearer of the basic training is Rome",
     ],
 )
 def test_what_is_no_secret_is_left(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from hf_ftedit.untrusted import parse_yaml, read_small
 
 if TYPE_CHECKING:
     from trl import TrlParser
+
+logger = logging.getLogger(__name__)
 
 MORE_OPTIONS = {
     "train": "all options of trl.SFTConfig (--learning_rate, by default 0.287 / the model's hidden size;\n"
@@ -132,8 +135,15 @@ def _read_config(verb: str, path: str) -> dict[str, Any]:
             raise EditError(f"--config {path}: not valid YAML: {one_line(error)}; correct it there") from error
         if not isinstance(config, dict):
             raise ValueError(f"Config file {path} must contain a YAML mapping.")
+        # It may be a stranger's recipe: what could run code or send a token elsewhere is refused, or said.
+        if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
+            raise EditError(
+                f"--config {path}: trust_remote_code is not read from a file; add --trust_remote_code to the command"
+            )
         environment = dict(config.pop("env", {}))  # TRL's scripts set it too
         os.environ.update({name: str(value) for name, value in environment.items()})
+        if environment:
+            logger.warning("--config %s sets the environment variables %s", path, ", ".join(environment))
     if verb in MORE_OPTIONS:
         # The block that is no setting, by its name now and in 0.1.0.
         for name in (PROVENANCE, "record"):

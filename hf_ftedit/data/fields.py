@@ -169,6 +169,8 @@ class Fields:
         # A bool is an int to Python, but as an answer it is a slip, which would be trained as "True".
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise self.error(name, f"is {kind(value)}", "give text")
+        if isinstance(value, int) and value.bit_length() > 10_000:  # Python writes out no more digits
+            raise self.error(name, f"is {shown(value)}", "give text")
         text = str(value)
         # No tokenizer takes half a character, and a NUL ends the text in some: far from the row that holds it.
         if "\x00" in text:

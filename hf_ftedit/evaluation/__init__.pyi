@@ -9,6 +9,7 @@ from .measurement import load_checked as load_checked
 from .measurement import measure as measure
 from .measurement import predict as predict
 from .measurement import results_of as results_of
+from .probes import check_known as check_known
 from .probes import check_lengths as check_lengths
 from .results_folder import RESULTS_FILE as RESULTS_FILE
 from .results_folder import save_results_folder as save_results_folder

@@ -14,7 +14,7 @@ from hf_ftedit.evaluation.engine import answer_prompts, sample_texts, score_targ
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
 from hf_ftedit.evaluation.own_answers import judged
 from hf_ftedit.evaluation.perplexity import perplexity
-from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
+from hf_ftedit.evaluation.probes import ProbedTarget, check_known, check_lengths, probed_targets
 from hf_ftedit.evaluation.scoring import EditMeans, compare, edit_means, score
 from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets, unedited_answers, with_answers
 from hf_ftedit.models import (
@@ -55,6 +55,7 @@ def load_checked(
     prepare_tokenizer(tokenizer, options)
     # Not passed on to `load_model`: what of `kwargs` is for the configuration, transformers would not look for then.
     config = kwargs.get("config") or load_config(name, **source, **kwargs)
+    check_known(records, tokenizer, config, options)
     check_lengths(records, tokenizer, context_length(config), chat_template=options.chat_template)
     return load_model(name, **source, **kwargs), tokenizer
 
@@ -177,6 +178,8 @@ def _prepared(
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
+    if records:
+        check_known(records, tokenizer, model.config, options)
     tokens = options.eval_tokens_per_batch
     settings: dict[str, Any] = {"before": before, "tokens_per_batch": tokens}
     if options.has_whole_answers:

@@ -13,6 +13,7 @@ from hf_ftedit.evaluation.statistics import bootstrap, interval
 from hf_ftedit.models import (
     EncodedPair,
     Processes,
+    check_tokens,
     context_length,
     encode_texts,
     in_batches,
@@ -47,6 +48,7 @@ def perplexity(
     Raises:
         [`~hf_ftedit.EditError`]: no text has two tokens, or the model gives NaN.
     """
+    check_tokens(tokenizer, model.config, ((f"text {number}", text) for number, text in enumerate(texts, 1)))
     windows = [
         (number, window)
         for number, parts in enumerate(encode_texts(tokenizer, texts, context_length(model.config)))

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import MAX_ANSWER_TOKENS, WHOLE_ANSWER_TOKENS, encode_pairs, encode_prompts
+from hf_ftedit.models import (
+    MAX_ANSWER_TOKENS,
+    WHOLE_ANSWER_TOKENS,
+    check_tokens,
+    encode_pairs,
+    encode_prompts,
+)
+from hf_ftedit.options import EditOptions
 from hf_ftedit.scripts import separated
 
 if TYPE_CHECKING:
@@ -74,6 +82,26 @@ def filled(record: EditRecord, targets: Mapping[str, str]) -> EditRecord:
         for probe in record.neighborhood_prompts
     )
     return replace(record, neighborhood_prompts=tuple(probe for probe in probes if probe.target))
+
+
+def check_known(
+    records: Iterable[EditRecord], tokenizer: PreTrainedTokenizerBase, config: Any, options: EditOptions
+) -> None:
+    """Check that a model with this configuration has all tokens of the edits and their probes, as `check_tokens`."""
+    end = [("eos_token", tokenizer.eos_token or "")] if options.end_of_answer else []
+    check_tokens(tokenizer, config, chain(end, _named_texts(records)), chat_template=options.chat_template)
+
+
+def _named_texts(records: Iterable[EditRecord]) -> Iterator[tuple[str, str]]:
+    """All texts of edits that a model may be run on, each with its edit and field."""
+    prompts = ("paraphrase_prompts", "generation_prompts", "wordings", "near_name_prompts")
+    for record in records:
+        texts = {"prompt": [record.prompt], "target_new": [record.target_new], "target_true": [record.target_true]}
+        texts |= {name: list(getattr(record, name)) for name in prompts}
+        texts["neighborhood_prompts"] = [text for probe in record.neighborhood_prompts for text in probe[:2]]
+        texts["portability_prompts"] = [text for hop in record.portability_prompts for text in (hop[0], *hop[1])]
+        for name, values in texts.items():
+            yield from ((f"edit {record.edit_id!r}: {name}", text) for text in values if text)
 
 
 def check_lengths(

@@ -56,6 +56,7 @@ from .sampling import sample_continuations as sample_continuations
 from .sampling import sample_prefixes as sample_prefixes
 from .tokenization import IGNORE_INDEX as IGNORE_INDEX
 from .tokenization import EncodedPair as EncodedPair
+from .tokenization import check_tokens as check_tokens
 from .tokenization import context_length as context_length
 from .tokenization import encode_pairs as encode_pairs
 from .tokenization import encode_prompts as encode_prompts

@@ -15,7 +15,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
-from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn
+from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
 
@@ -98,7 +98,7 @@ def generated_tokens(
 ) -> list[list[int]]:
     """The tokens, special ones included, that `model.generate` with these settings puts behind each prompt."""
     # Users add a padding token without a row of the embedding for it, and rows are filled up with what is run then.
-    known = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
+    known = vocabulary_size(model.config) or sys.maxsize
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad = next(token for token in candidates if token is not None and token < known)
     with inference(model):

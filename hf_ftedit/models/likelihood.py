@@ -13,7 +13,7 @@ from hf_ftedit.models.batching import gc_frozen, in_batches, inference, padded
 from hf_ftedit.models.loading import in_turn
 from hf_ftedit.models.logits import target_logits, tree_logits
 from hf_ftedit.models.prefix_tree import TokenTree, token_trees
-from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair, context_length, encode_pairs
+from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair, check_tokens, context_length, encode_pairs
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
 
@@ -85,6 +85,10 @@ def score_pairs(
         [`EditError`]: a pair does not fit into the model's context, or not even one into memory.
     """
     completions = [separated(*parts) for parts in zip(prompts, targets, strict=True)]
+    whole = (
+        (name, "".join(pair)) for name, *pair in zip(names or map(repr, prompts), prompts, completions, strict=True)
+    )
+    check_tokens(tokenizer, model.config, whole, chat_template=chat_template)
     settings: dict[str, Any] = {"chat_template": chat_template, "names": names}
     pairs = encode_pairs(tokenizer, prompts, completions, max_length=context_length(model.config), **settings)
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))

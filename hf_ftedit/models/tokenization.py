@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.errors import EditError
@@ -120,6 +121,39 @@ def context_length(config: object) -> int | None:
         if isinstance(length, int) and length > 0:
             return length
     return None
+
+
+def vocabulary_size(config: object) -> int | None:
+    """Rows of the embedding of a model with this `transformers` configuration, or `None` where it does not tell."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(text_config, "vocab_size", None)
+
+
+def check_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    config: object,
+    texts: Iterable[tuple[str, str]],
+    *,
+    chat_template: bool = False,
+) -> None:
+    """
+    Check that the embedding of a model with this configuration has each token of `texts`, pairs of a name and a text.
+
+    Raises:
+        [`EditError`]: one is beyond it, such as a token that was added to the tokenizer alone.
+    """
+    size = vocabulary_size(config)
+    if size is None or max([len(tokenizer) - 1, *tokenizer.added_tokens_decoder]) < size:
+        return
+    if chat_template:
+        frames = ((turn.before, turn.end) for turn in turns(tokenizer, [PROMPT]))
+        texts = chain((("the chat template", "".join(frame)) for frame in frames), texts)
+    for name, text in texts:
+        if beyond := [token for token in encode_prompts(tokenizer, [text])[0] if token >= size]:
+            raise EditError(
+                f"{name} has the token {tokenizer.convert_ids_to_tokens(beyond[0])!r}, for which the model has no "
+                "embedding; call model.resize_token_embeddings(len(tokenizer)), and save both, or leave it out"
+            )
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -13,7 +13,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 from trl import get_peft_config
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import beyond_lora, check_peft_config, check_peft_model
 from hf_ftedit.training.config import EditConfig, EditModelConfig
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHAT_LORA: dict[str, Any] = {"lora_target_modules": ["mlp"], "lora_dropout": 0.0}
 LINEAR = (torch.nn.Linear, Conv1D)
 CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+TAKEN = "which PEFT takes for a weight of experts or their router in such a model"
 ROUTER = re.compile(r"(^|\.)(router|(\w+_expert_)?gate)(\.|$)")
 
 
@@ -47,7 +48,9 @@ def adapter_for(model: Any, args: EditConfig, config: PeftConfig | None) -> Peft
     if args.full_finetune and config is None:
         return config
     config = config or get_peft_config(EditModelConfig(**CHAT_LORA if args.chat_template else {}))
-    fitted: Any = fit_lora(config, model, embedding=args.lora_embedding, layers=args.lora_layers)
+    with refusals_of_libraries("correct the pattern, or give names"):  # what a user may give as a regular expression
+        fitted: Any = fit_lora(config, model, embedding=args.lora_embedding, layers=args.lora_layers)
+        _check_names(fitted, model)
     check_peft_config(fitted, model)
     if extra := beyond_lora(fitted):
         logger.warning("an adapter with %s can be merged into its base model, and not with other adapters", extra[0])
@@ -133,6 +136,21 @@ def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str], un
     return targets
 
 
+def _check_names(config: Any, model: Any) -> None:
+    """Raise for a name in other settings than the targets that nothing in the model has: PEFT passes over it."""
+    modules = [name for name, _ in model.named_modules()]
+    names = [*modules, *(name for name, _ in model.named_parameters())]
+    for setting in ("modules_to_save", "exclude_modules", "rank_pattern", "alpha_pattern"):
+        asked = getattr(config, setting, None) or ()
+        for name in [asked] if isinstance(asked, str) else asked:
+            if not any(re.fullmatch(rf"(.*\.)?({name})", known) for known in names):
+                leaves = {known.rpartition(".")[2] for known in modules}
+                some = ", ".join(sorted(leaf for leaf in leaves if leaf and not leaf.isdigit()))
+                raise EditError(
+                    f"{setting} of the LoRA: the model has no module {name!r}; leave it out, or name one of {some}"
+                )
+
+
 def _check_layers(layers: list[int], model: PreTrainedModel, targets: Any) -> None:
     count = model.config.get_text_config().num_hidden_layers
     if not layers or min(layers) < 0 or max(layers) >= count:
@@ -160,7 +178,7 @@ def _unfit(model: PreTrainedModel) -> dict[str, str]:
         elif module is head:
             reasons[name] = "the output head"
         elif leaf in taken:
-            reasons[name] = "which PEFT takes for a weight of experts or their router in such a model"
+            reasons[name] = TAKEN
         elif not isinstance(module, LINEAR):
             continue
         elif ROUTER.search(name) and "forward" in vars(type(module)) and type(module) not in LINEAR:
@@ -206,9 +224,10 @@ def _fit_experts(config: LoraConfig, model: PreTrainedModel) -> None:
 
 
 def _experts(model: PreTrainedModel) -> list[str]:
-    """Ends of the names of weights that hold many experts each."""
+    """Ends of the names of weights that hold many experts each, or that PEFT takes for such: a LoRA can name these."""
     names = [name for name, weight in model.named_parameters() if ".experts." in name and weight.dim() == 3]
-    return sorted({".".join(name.split(".")[-3:]) for name in names})
+    taken = [name for name, reason in _unfit(model).items() if reason == TAKEN and not ROUTER.search(name)]
+    return sorted({".".join(name.split(".")[-3:]) for name in (*names, *(f"{name}.weight" for name in taken))})
 
 
 def _hint(model: PreTrainedModel) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -99,6 +100,9 @@ class ConditionalTrainer(ResumableTrainer):
             return
         weight = torch.nn.Parameter(torch.zeros(2, 2, device=self.args.device))
         kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self._check_optim_args()
+        if self.args.lr_scheduler_kwargs and self.args.lr_scheduler_type in ("constant", "constant_with_warmup"):
+            raise EditError("lr_scheduler_kwargs: a constant schedule has none; leave them out")
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and "model" not in settings:
             get_scheduler(
                 self.args.lr_scheduler_type,
@@ -107,6 +111,23 @@ class ConditionalTrainer(ResumableTrainer):
                 num_training_steps=10,
                 scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,  # type: ignore[arg-type]
             )
+
+    def _check_optim_args(self) -> None:
+        """Raise for a part of `optim_args` that the optimizer does not read: nothing else would say so."""
+        args = copy(self.args)
+
+        def settings(optim_args: str | None) -> Any:
+            args.optim_args = optim_args
+            try:
+                return self.get_optimizer_cls_and_kwargs(args, self.model)[1]
+            except (TypeError, ValueError, AttributeError):  # it was read, and is no value
+                return None
+
+        for part in (self.args.optim_args or "").replace(" ", "").split(","):
+            name = part.partition("=")[0]
+            if name and settings(f"{name}=?") == settings(None):
+                optimizer = getattr(self.args.optim, "value", self.args.optim)
+                raise EditError(f"optim_args: the optimizer {optimizer} takes no {name!r}; leave it out")
 
     def _prepare_chat(self, collator: ChatCollator, rows: Dataset) -> None:
         """Run chat rows as token trees where the model reads them."""

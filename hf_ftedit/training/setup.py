@@ -14,11 +14,12 @@ from trl import SFTConfig
 
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import SCORES, check_lengths, load_checked
+from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked
 from hf_ftedit.hub import base_of, check_base
 from hf_ftedit.models import (
     IGNORE_INDEX,
     check_adapter,
+    check_tokens,
     context_length,
     in_turns,
     keep_gradients,
@@ -132,7 +133,11 @@ def load_for(
         settings: dict[str, Any] = {"gguf_file": gguf_file, "trust_remote_code": args.trust_remote_code}
         tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, **settings)
         prepare_tokenizer(tokenizer, args)
+        check_known(records, tokenizer, model.config, args)
         check_lengths(records, tokenizer, context_length(model.config), chat_template=args.chat_template)
+    texts = {"training_texts": task.training_texts, "perplexity_texts": task.texts}
+    named = ((f"{name}, text {number}", text) for name, parts in texts.items() for number, text in enumerate(parts, 1))
+    check_tokens(tokenizer, model.config, named)
     if prior:
         check_base(model, prior.saved.provenance, prior.name)
         adapted: Any = load_adapter(model, prior.saved.path, is_trainable=True)
@@ -209,6 +214,15 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
         return {name: tokenized(part, tokenizer, model, args) for name, part in rows.items()}
     if not is_prompt_completion(rows):
         return rows
+    if isinstance(rows, Dataset):
+        texts = (
+            (
+                f"edit {row['edit_id']!r}, a row" if "edit_id" in row else f"row {number}",
+                row["prompt"] + row["completion"],
+            )
+            for number, row in enumerate(rows, 1)
+        )
+        check_tokens(tokenizer, model.config, texts)
     longest = min(filter(None, (args.max_length, context_length(model.config))), default=None)
     settings: dict[str, Any] = {"chat_template": args.chat_template, "objective": args.objective}
     settings |= {"max_length": longest, "num_proc": args.dataset_num_proc}

@@ -101,7 +101,20 @@ def test_a_setting_that_went_is_an_error_where_it_was_on(name, remedy):
         train_settings("--use_cpu", "--merge_into_base")
 
 
-def test_the_environment_of_a_file_is_set(monkeypatch):
+def test_the_environment_of_a_file_is_set_and_said(monkeypatch, caplog):
     monkeypatch.delenv("OF_A_TEST", raising=False)
-    arguments = read_arguments("evaluate", config(env={"OF_A_TEST": 1}))
+    with caplog.at_level("WARNING"):
+        arguments = read_arguments("evaluate", config(env={"OF_A_TEST": 1}))
     assert os.environ.pop("OF_A_TEST") == "1" and arguments.config == {}
+    assert caplog.messages == ["--config config.yaml sets the environment variables OF_A_TEST"]
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "augment", "verify", "merge"])
+def test_code_of_a_repository_is_not_switched_on_by_a_file(verb):
+    settings = [{"trust_remote_code": True}, {"trust_remote_code": "yes"}]
+    settings += [{"model_init_kwargs": {"trust_remote_code": True}}, {"model_init_kwargs": '{"trust_remote_code": 1}'}]
+    for each in settings:
+        with pytest.raises(EditError, match="trust_remote_code is not read from a file; add --trust_remote_code"):
+            read_arguments(verb, config(**each))
+    assert "trust_remote_code" not in read_arguments(verb, config(trust_remote_code=False)).values
+    assert read_arguments(verb, ["--trust_remote_code"]).values["trust_remote_code"]

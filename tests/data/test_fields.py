@@ -41,6 +41,11 @@ def test_text_that_no_tokenizer_can_take_is_refused(text, problem):
     assert str(raised.value).isprintable()
 
 
+def test_a_number_that_nobody_can_write_out_is_refused():
+    with pytest.raises(EditError, match="target_new is a number of thousands of digits; give text"):
+        Fields({"target_new": 10**5000}).required("target_new", "do this")
+
+
 def test_an_empty_and_a_missing_field_are_told_apart():
     fields = Fields({"empty": " ", "null": None})
     for name, problem in (("empty", "is empty"), ("null", "is missing"), ("absent", "is missing")):

@@ -7,7 +7,7 @@ import evaluate
 import pytest
 from datasets import Dataset
 from test_measurement import RECORDS
-from test_scoring import two_edits
+from test_scoring import probe, two_edits
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.errors import EditError
@@ -31,6 +31,18 @@ def columns():
 def test_compute_gives_the_numbers_of_scoring(metric):
     assert metric.compute(**columns()) == score(two_edits())
     assert metric.compute(**columns(), protocol="accuracy") == score(two_edits(), "accuracy")
+
+
+def test_a_probe_without_a_rival_is_left_out_and_counted(metric):
+    texts = {"new": "Rome", "true": "Paris"}
+    same = [row | {"target": "Rome"} for row in probe("b", "neighborhood", "y", -0.1, -0.1, accuracy=0.5)]
+    rows = [row | {"target": texts[row["role"]]} for row in two_edits()] + same
+    table = {name: [row[name] for row in rows] for name in (*COLUMNS, "target")}
+    assert metric.compute(**table) == score(rows) and score(rows)["n_without_rival"] == 1
+    full = evaluate.load(str(FOLDER), "full")
+    full.add_batch(**{name: table.get(name, [None] * len(rows)) for name in full.features})
+    found = full.compute()
+    assert (found["n_without_rival"], found["locality"]) == (1, score(rows)["locality"])
 
 
 def test_batches_add_up(metric):

@@ -1,13 +1,15 @@
 """The LoRA that an edit trains: the paper's settings, and what each model's layers need."""
 
+import re
+
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tiny import bpe_tokenizer, tiny_model
 from trl import get_peft_config
 
-from hf_ftedit import EditError, EditModelConfig
-from hf_ftedit.training.lora import fit_lora
+from hf_ftedit import EditConfig, EditError, EditModelConfig
+from hf_ftedit.training.lora import adapter_for, fit_lora
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +135,32 @@ def test_experts_that_the_model_lacks_are_told_with_those_it_has(tokenizer):
         fit_lora(LoraConfig(target_modules=["w1", "w2"]), model)
     with pytest.raises(EditError, match=f"no weight 'experts.w1'; {has}"):
         fit_lora(LoraConfig(target_parameters=["experts.w1"]), model)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modules_to_save": ["nrom"]},
+        {"modules_to_save": ["orm"]},  # PEFT would take it for the end of "norm", and not find it when loading
+        {"exclude_modules": ["k_porj"]},
+        {"exclude_modules": r".*\.k_porj"},
+        {"rank_pattern": {"q_porj": 4}},
+        {"alpha_pattern": {"q_porj": 4}},
+    ],
+)
+def test_names_that_the_model_lacks_are_told(tokenizer, settings):
+    model, (name, value) = tiny_model("llama", tokenizer), *settings.items()
+    wrong = value if isinstance(value, str) else next(iter(value))
+    with pytest.raises(
+        EditError, match=f"^{name} of the LoRA: the model has no module {re.escape(repr(wrong))}; .*norm"
+    ):
+        adapter_for(model, EditConfig(use_cpu=True), LoraConfig(r=2, target_modules=["q_proj"], **settings))
+
+
+def test_names_that_it_has_pass_and_a_pattern_that_is_none_is_told(tokenizer):
+    model, args = tiny_model("llama", tokenizer), EditConfig(use_cpu=True)
+    more = {"rank_pattern": {"layers.0.self_attn.q_proj": 4, r"1\..*v_proj": 1}, "exclude_modules": ["k_proj"]}
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["input_layernorm"], **more)
+    assert adapter_for(model, args, config).rank_pattern == more["rank_pattern"]
+    with pytest.raises(EditError, match="correct the pattern, or give names"):
+        adapter_for(model, args, LoraConfig(r=2, target_modules="((q_proj"))
