@@ -96,8 +96,8 @@ def _named_texts(records: Iterable[EditRecord]) -> Iterator[tuple[str, str]]:
     """All texts of edits that a model may be run on, each with its edit and field."""
     prompts = ("paraphrase_prompts", "generation_prompts", "wordings", "near_name_prompts")
     for record in records:
-        texts = {"prompt": [record.prompt], "target_new": [record.target_new], "target_true": [record.target_true]}
-        texts |= {name: list(getattr(record, name)) for name in prompts}
+        texts: dict[str, Iterable[str | None]] = {name: getattr(record, name) for name in prompts}
+        texts |= {name: [getattr(record, name)] for name in ("prompt", "target_new", "target_true")}
         texts["neighborhood_prompts"] = [text for probe in record.neighborhood_prompts for text in probe[:2]]
         texts["portability_prompts"] = [text for hop in record.portability_prompts for text in (hop[0], *hop[1])]
         for name, values in texts.items():
