@@ -38,9 +38,12 @@ class _Form(NamedTuple):
     system: str | None
     in_parts: bool  # content is a list, as that of models that see
 
-    def dialogue(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-        """The whole dialogue of a prompt and an answer, as text."""
-        texts = {"system": self.system, "user": prompt, "assistant": ANSWER}
+    def around(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:
+        """What stands before and behind the answer in the whole dialogue of a prompt and an answer."""
+        answer = ANSWER
+        while answer in prompt:  # the place must be that of the answer alone
+            answer += ANSWER[-2:]
+        texts = {"system": self.system, "user": prompt, "assistant": answer}
         messages: list[Any] = [
             {"role": role, "content": [{"type": "text", "text": text}] if self.in_parts else text}
             for role, text in texts.items()
@@ -52,9 +55,10 @@ class _Form(NamedTuple):
             whole = str(tokenizer.apply_chat_template(messages, **settings))
         except Exception as error:  # a template is a program, which may raise whatever it likes
             raise _unusable(one_line(error)) from error
-        if ANSWER not in whole:
-            raise _unusable("the answer is not in its text")
-        return whole
+        before, *behind = whole.split(answer)
+        if len(behind) != 1:
+            raise _unusable(f"the answer is {'twice' if behind else 'not'} in its text")
+        return before, behind[0]
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, options: EditOptions) -> None:
@@ -143,7 +147,7 @@ def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Tu
     pattern = "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)"
 
     def turn(prompt: str) -> Turn:
-        before, _, behind = form.dialogue(tokenizer, prompt).rpartition(ANSWER)
+        before, behind = form.around(tokenizer, prompt)
         end = re.search(pattern, behind)
         place = before.rstrip(" ")
         return Turn(place, before[len(place) :], behind[: end.end()] if end else tokenizer.eos_token or "")
@@ -168,7 +172,7 @@ def _form_of(tokenizer: PreTrainedTokenizerBase) -> _Form:
     errors: list[EditError] = []
     for form in (_Form(system, in_parts) for system, in_parts in product((None, SYSTEM), (False, True))):
         try:
-            if PROMPT in form.dialogue(tokenizer, PROMPT).rpartition(ANSWER)[0]:
+            if PROMPT in form.around(tokenizer, PROMPT)[0]:
                 return form
             raise _unusable("the prompt is not in its text")
         except EditError as error:
