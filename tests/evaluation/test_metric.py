@@ -40,7 +40,8 @@ def test_a_probe_without_a_rival_is_left_out_and_counted(metric):
     table = {name: [row[name] for row in rows] for name in (*COLUMNS, "target")}
     assert metric.compute(**table) == score(rows) and score(rows)["n_without_rival"] == 1
     full = evaluate.load(str(FOLDER), "full")
-    full.add_batch(**{name: table.get(name, [None] * len(rows)) for name in full.features})
+    none = dict.fromkeys(("exact_match", "containment", "fluency", "consistency"), [None] * len(rows))
+    full.add_batch(**{name: table.get(name, [""] * len(rows)) for name in full.features} | none)
     found = full.compute()
     assert (found["n_without_rival"], found["locality"]) == (1, score(rows)["locality"])
 

@@ -128,6 +128,28 @@ def test_experts_are_trained_when_asked(tmp_path, caplog):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_next"])
+def test_shared_experts_are_trained_by_the_names_of_their_weights(family, tmp_path, caplog):
+    """PEFT takes the names of these modules for those of experts, so that they cannot be named as modules."""
+    tokenizer = bpe_tokenizer()
+    base = tiny_model(family, tokenizer)
+    shared = "shared_experts" if family == "deepseek_v3" else "shared_expert"
+    weights = [f"{shared}.{name}.weight" for name in ("down_proj", "gate_proj", "up_proj")]
+    module = LoraConfig(r=4, target_modules=["up_proj"])
+    with pytest.raises(EditError, match=f"{weights[0]}, {weights[1]}, {weights[2]}.*: name them as lora_target_param"):
+        edited(base, tokenizer, tmp_path / "adapter", module)
+    lora = LoraConfig(r=4, target_modules=["o_proj"], target_parameters=weights)
+    trainer = edited(base, tokenizer, tmp_path / "adapter", lora)
+    frozen = caplog.text.partition("the experts stay frozen (")[2].partition(")")[0].split(", ")
+    assert "mlp.experts.gate_up_proj" in frozen and weights[0] not in frozen
+    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = {name.split(".lora_")[0] for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors")}
+    assert {f"{name.partition('.mlp.')[2]}.weight" for name in names if ".mlp." in name} == set(weights)
+    ours = logits(trainer.model, tokenizer)
+    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
 def test_an_edit_through_the_chat_template(tmp_path):
     tokenizer = chat_tokenizer()
     base = tiny_model("qwen3", tokenizer)
