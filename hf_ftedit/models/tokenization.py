@@ -143,7 +143,7 @@ def check_tokens(
         [`EditError`]: one is beyond it, such as a token that was added to the tokenizer alone.
     """
     size = vocabulary_size(config)
-    if size is None or max([len(tokenizer) - 1, *tokenizer.added_tokens_decoder]) < size:
+    if size is None or max([len(tokenizer) - 1, *getattr(tokenizer, "added_tokens_decoder", ())]) < size:
         return
     if chat_template:
         frames = ((turn.before, turn.end) for turn in turns(tokenizer, [PROMPT]))

@@ -147,7 +147,7 @@ def _check_names(config: Any, model: Any) -> None:
                 leaves = {known.rpartition(".")[2] for known in modules}
                 some = ", ".join(sorted(leaf for leaf in leaves if leaf and not leaf.isdigit()))
                 raise EditError(
-                    f"{setting} of the LoRA: the model has no module {name!r}; leave it out, or name one of {some}"
+                    f"{setting} of the adapter: the model has no module {name!r}; leave it out, or name one of {some}"
                 )
 
 

@@ -152,7 +152,7 @@ def test_names_that_the_model_lacks_are_told(tokenizer, settings):
     model, (name, value) = tiny_model("llama", tokenizer), *settings.items()
     wrong = value if isinstance(value, str) else next(iter(value))
     with pytest.raises(
-        EditError, match=f"^{name} of the LoRA: the model has no module {re.escape(repr(wrong))}; .*norm"
+        EditError, match=f"^{name} of the adapter: the model has no module {re.escape(repr(wrong))}; .*norm"
     ):
         adapter_for(model, EditConfig(use_cpu=True), LoraConfig(r=2, target_modules=["q_proj"], **settings))
 
