@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset, DatasetDict
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from test_card import RECIPE, RECORDS, RESULTS
 from tiny import bpe_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -82,14 +82,6 @@ def test_exactly_the_files_of_an_adapter_are_written(adapter, tokenizer, tmp_pat
     assert "# 2 edited facts in `user/tiny-gpt2`" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_folder_gives_the_edited_model(adapter, base_folder, tokenizer, tmp_path):
-    save(tmp_path / "adapter", adapter, tokenizer)
-    base = AutoModelForCausalLM.from_pretrained(base_folder).eval()
-    unedited = logits(base)
-    loaded = logits(PeftModel.from_pretrained(base, tmp_path / "adapter"))
-    assert torch.equal(loaded, logits(adapter)) and not torch.allclose(loaded, unedited)
-
-
 def test_no_file_tells_where_the_base_model_was(adapter, base_folder, tokenizer, tmp_path):
     assert json.loads(json.dumps(adapter.peft_config["default"].base_model_name_or_path)) == str(base_folder)
     folder = tmp_path / "adapter"
@@ -120,16 +112,6 @@ def test_a_failure_leaves_no_folder(adapter, tokenizer, tmp_path, broken):
     with pytest.raises((TypeError, AttributeError, yaml.YAMLError)):
         save(tmp_path / "out" / "adapter", adapter, tokenizer, **broken)
     assert names(tmp_path / "out") == []
-
-
-def test_a_failure_leaves_an_existing_folder_as_it_was(adapter, tokenizer, tmp_path):
-    folder = tmp_path / "out" / "adapter"
-    folder.mkdir(parents=True)
-    (folder / "README.md").write_text("mine")
-    with pytest.raises(yaml.YAMLError):
-        save(folder, adapter, tokenizer, recipe={"a": object()})
-    assert names(folder.parent) == ["adapter"] and names(folder) == ["README.md"]
-    assert (folder / "README.md").read_text() == "mine"
 
 
 def test_saving_again_replaces_its_own_files_only(adapter, tokenizer, tmp_path):
