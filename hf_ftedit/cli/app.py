@@ -1,7 +1,5 @@
 """Command line `hf-ftedit`: runs a verb; an error becomes one line on standard error and an exit code."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os

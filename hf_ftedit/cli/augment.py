@@ -1,7 +1,5 @@
 """`hf-ftedit augment`: write the training rows of edits, and their probes, as a dataset."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hf_ftedit.cli.arguments import read_arguments

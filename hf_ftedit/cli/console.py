@@ -1,7 +1,5 @@
 """Standard output and error that stop no run, and what is printed: by the first process, without the home folder."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

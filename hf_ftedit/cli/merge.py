@@ -1,7 +1,5 @@
 """`hf-ftedit merge`: combine several edit adapters, or put one into its base model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hf_ftedit.cli.arguments import read_arguments
@@ -20,17 +18,7 @@ def run(argv: Sequence[str]) -> None:
     from hf_ftedit.evaluation import parts_table, results_table
     from hf_ftedit.sharing import merge
 
-    saved = merge(
-        options.adapters,
-        options.output_dir,
-        combination_type=options.combination_type,
-        weights=options.weights,
-        density=options.density,
-        base_model=options.model_name_or_path,
-        gguf_file=options.gguf_file,
-        merge_into_base=options.merge_into_base,
-        trust_remote_code=options.trust_remote_code,
-    )
+    saved = merge(**options.arguments)
     if not is_first_process():
         return
     print(results_table(saved.results))

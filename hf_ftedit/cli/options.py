@@ -1,7 +1,5 @@
 """The options of each verb, without torch; `train`, `evaluate` and `augment` take TRL's settings too."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +76,12 @@ class SharedOptions:
     )
     gguf_file: str | None = option(None, "GGUF file that holds it, where it is not the recorded one.")
     trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The options as arguments of the function that the verb is named after."""
+        names = {"model_name_or_path": "base_model", "adapters": "names"}
+        return {names.get(name, name): value for name, value in vars(self).items()}
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """`hf-ftedit train`: edit a model, measure it before and after, write the adapter folder."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any

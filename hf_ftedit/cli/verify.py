@@ -1,7 +1,5 @@
 """`hf-ftedit verify`: measure published edits again, and compare with what they claim."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hf_ftedit.cli.arguments import read_arguments
@@ -17,21 +15,13 @@ def run(argv: Sequence[str]) -> int:
     from hf_ftedit.evaluation import checks_table
     from hf_ftedit.sharing import BAD, verify
 
-    verification = verify(
-        options.name,
-        revision=options.revision,
-        base_model=options.model_name_or_path,
-        gguf_file=options.gguf_file,
-        tolerance=options.tolerance,
-        trust_remote_code=options.trust_remote_code,
-    )
+    verification = verify(**options.arguments)
     if is_first_process():
         print(checks_table(verification.checks).text())
         if verification.said:
             print(f"\n{verification.said}\n")
         at = f" at commit {verification.revision}" if verification.revision else ""
-        bad = sum(check.verdict == BAD for check in verification.checks)
-        total = len(verification.checks)
-        verdict = "every claim holds" if verification.passed else f"{bad} of {total} claims do not hold"
+        bad, total = sum(check.verdict == BAD for check in verification.checks), len(verification.checks)
+        verdict = f"{bad} of {total} claims do not hold" if bad else "every claim holds"
         print(f"{without_home(options.name)}{at}: {verdict}.")
     return 0 if verification.passed else 1

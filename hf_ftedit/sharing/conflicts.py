@@ -1,7 +1,5 @@
 """Edits of different adapters that contradict each other: they are named, and no merge decides between them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

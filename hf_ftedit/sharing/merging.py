@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_ftedit.data import EditRecord, combine_edits
 from hf_ftedit.errors import EditError, one_line, shown
-from hf_ftedit.evaluation import Measurement, load_checked, measure, results_of
+from hf_ftedit.evaluation import Measurement, measure, results_of
 from hf_ftedit.files import require_empty
 from hf_ftedit.hub import (
     SHOWN_EDITS,
@@ -20,18 +19,18 @@ from hf_ftedit.hub import (
     examples,
     fetch_adapter,
     open_edits,
-    own_template,
     read_edit_folder,
     save_edit_folder,
 )
 from hf_ftedit.models import ADAPTER_WEIGHTS, beyond_lora, load_adapter, merged, process_state, public_name, unedited
-from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, check_value
+from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, EditOptions, check_value
 from hf_ftedit.sharing.conflicts import check_conflicts
-from hf_ftedit.training import options_of, provenance_of, quantization_of, scores_of
+from hf_ftedit.sharing.verification import load_base
+from hf_ftedit.training import provenance_of, quantization_of, scores_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 # PEFT saves an adapter of this name into the folder itself, and any other one into a folder below it.
 MERGED = "default"
@@ -101,19 +100,12 @@ def merge(
     weights = check_value("weights", weights, list[float] | None)
     require_empty(output_dir)
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
-    _check_same_base(parts)
     check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
-    files = [part.saved.provenance.get("files", {}).get(ADAPTER_WEIGHTS, part.saved.path) for part in parts]
-    if weights is None and len({*files}) < len(files):
-        raise EditError(
-            "merge got an adapter twice, which would double what it changes; name each once, or give weights"
-        )
     edits = combine_edits((part.name, part.saved.records) for part in parts)
     source = base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
-    base, tokenizer = _load_base(parts, edits, source, merge_into_base, trust_remote_code)
+    base, tokenizer, options = _load_base(parts, edits, source, merge_into_base, trust_remote_code)
     model = combine(base, parts, combination_type, density)
-    _measure_and_write(output_dir, model, tokenizer, edits, parts, combination_type, merge_into_base)
-    return read_edit_folder(output_dir)
+    return _measure_and_write(output_dir, model, tokenizer, edits, parts, options, combination_type, merge_into_base)
 
 
 def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", density: float = 0.5) -> PeftModel:
@@ -163,6 +155,11 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
             public += "'"
         # A snapshot of the Hub lies in the cache under its commit.
         parts.append(Part(public, saved, None if Path(name).is_dir() else saved.path.name, weight))
+    files = [part.saved.provenance["files"].get(ADAPTER_WEIGHTS, part.saved.path) for part in parts]
+    if weights is None and len({*files}) < len(files):
+        remedy = "name each once, or give weights"
+        raise EditError(f"merge got an adapter twice, which would double what it changes; {remedy}")
+    _check_same_base(parts)
     return parts
 
 
@@ -181,29 +178,17 @@ def _check_same_base(parts: Sequence[Part]) -> None:
 
 
 def _load_base(
-    parts: Sequence[Part],
-    edits: Sequence[EditRecord],
-    source: tuple[str, dict[str, Any]],
-    is_whole: bool,
-    trust_remote_code: bool,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model, checked to be that of every part, and its tokenizer."""
-    recipe, (name, place) = parts[0].saved.recipe, source
+    parts: Sequence[Part], edits: Sequence[EditRecord], source: tuple[str, Any], is_whole: bool, is_trusted: bool
+) -> tuple[Any, Any, EditOptions]:
+    """The base model, checked to be that of every part, its tokenizer, and the options of the measurement."""
+    recipe = parts[0].saved.recipe
+    loading: dict[str, Any] = {"trust_remote_code": is_trusted, "dtype": recipe.get("dtype", "float32")}
     # A whole model is written in full precision: a quantized base would round the edits away.
-    quantization = None if is_whole else quantization_of(recipe)
-    own = own_template(parts[0].saved.path, recipe, parts[0].name, is_trusted=trust_remote_code)
-    base, tokenizer = load_checked(
-        name,
-        edits,
-        replace(options_of(recipe), **own),
-        dtype=recipe.get("dtype", "float32"),
-        quantization_config=quantization,
-        trust_remote_code=trust_remote_code,
-        **place,
-    )
-    for part in parts:
+    loading["quantization_config"] = None if is_whole else quantization_of(recipe)
+    base, tokenizer, options = load_base(parts[0].saved, parts[0].name, edits, source, **loading)
+    for part in parts[1:]:
         check_base(base, part.saved.provenance, part.name)
-    return base, tokenizer
+    return base, tokenizer, options
 
 
 def _measure_and_write(
@@ -212,14 +197,15 @@ def _measure_and_write(
     tokenizer: PreTrainedTokenizerBase,
     edits: Sequence[EditRecord],
     parts: Sequence[Part],
+    options: EditOptions,
     combination_type: str,
     merge_into_base: bool,
-) -> None:
-    """Measure all edits without and with the merged adapter, and write the folder from the first process."""
+) -> SavedEdits:
+    """Measure all edits without and with the merged adapter; the folder, which the first process writes."""
     recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in NOT_INHERITED}
     # Before the adapter goes into the base model, which has no rank.
     provenance = provenance_of(recipe, model, [])
-    options, prompts = options_of(recipe), [edit.prompt for edit in edits[:SHOWN_EDITS]]
+    prompts = [edit.prompt for edit in edits[:SHOWN_EDITS]]
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with unedited(model):
         before = measure(model, tokenizer, edits, desc="Measuring before", **settings)
@@ -227,17 +213,16 @@ def _measure_and_write(
     if merge_into_base:
         model = merged(model)
     after = measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
-    answers = examples(model, tokenizer, prompts, old, options)
-    results = results_of({"before": before, "after": after}) | {
-        "base_model": parts[0].saved.results["base_model"],
-        "base_model_revision": recipe.get("model_revision"),
-        **answers,
-    }
+    results = results_of({"before": before, "after": after})
+    results["base_model"] = parts[0].saved.results["base_model"]
+    results["base_model_revision"] = recipe.get("model_revision")
+    results |= examples(model, tokenizer, prompts, old, options)
     recipe[PROVENANCE] = provenance | {"combination": combination_type, "parts": _credits(parts, after, edits)}
     process = process_state()
     if process.is_main_process:
         save_edit_folder(output_dir, model, tokenizer, records=before.records, results=results, recipe=recipe)
     process.wait_for_everyone()
+    return read_edit_folder(output_dir)
 
 
 def _credits(parts: Sequence[Part], after: Measurement, edits: Sequence[EditRecord]) -> list[dict[str, Any]]:
@@ -247,15 +232,7 @@ def _credits(parts: Sequence[Part], after: Measurement, edits: Sequence[EditReco
     rows = []
     for part in parts:
         own = [ids[edit.prompt] for edit in part.saved.records]
-        merged = scores_of(after.predictions, own, after.scores["protocol"])
-        rows.append(
-            {
-                "name": part.name,
-                "revision": part.revision,
-                "n_edits": len(own),
-                "weight": part.weight,
-                "efficacy_alone": part.saved.results["after"].get("efficacy"),
-                "efficacy": merged.get("efficacy"),
-            }
-        )
+        alone, merged = part.saved.results["after"], scores_of(after.predictions, own, after.scores["protocol"])
+        row = {"name": part.name, "revision": part.revision, "n_edits": len(own), "weight": part.weight}
+        rows.append({**row, "efficacy_alone": alone.get("efficacy"), "efficacy": merged.get("efficacy")})
     return rows

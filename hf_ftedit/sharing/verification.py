@@ -1,25 +1,15 @@
 """Verify published edits: their files' SHA-256, the card's numbers, and the scores, which are measured again."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from hf_ftedit.data import is_hub_dataset, read_texts
+from hf_ftedit.data import EditRecord, is_hub_dataset, read_texts
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.evaluation import (
-    SCORES,
-    Measurement,
-    before_after_text,
-    load_checked,
-    measure,
-    results_of,
-    rounded,
-)
+from hf_ftedit.evaluation import SCORES, Measurement, before_after_text, load_checked, measure, results_of, rounded
 from hf_ftedit.hub import (
     CARD_FILE,
     FETCHED,
@@ -137,8 +127,7 @@ def verify(
         saved = read_edit_folder(folder, name)
         checks += [*_card_checks(saved), *_base_checks(saved)]
         base = base_of(saved.path, saved, base_model, gguf_file)
-        loading = {"trust_remote_code": trust_remote_code, "token": token}
-        measured = _measure_again(saved, name, base, loading)
+        measured = _measure_again(saved, name, base, trust_remote_code=trust_remote_code, token=token)
         checks += _score_checks(saved, results_of(measured), tolerance)
         if measured["after"].scores["whole_answers"]:
             said = before_after_text(measured["before"].predictions, measured["after"].predictions)
@@ -151,60 +140,46 @@ def verify(
 
 
 def _measure_again(
-    saved: SavedEdits, name: str, base: tuple[str, Mapping[str, Any]], loading: Mapping[str, Any]
+    saved: SavedEdits, name: str, base: tuple[str, dict[str, Any]], **loading: Any
 ) -> dict[str, Measurement]:
     """Measurements without and with the edits."""
-    own = own_template(saved.path, saved.recipe, name, is_trusted=loading["trust_remote_code"])
-    options = replace(options_of(saved.recipe), **own)
+    texts = saved.recipe.get("perplexity_texts")
+    texts = read_texts(texts) if texts and not _has_own_texts(saved) else []
+    if saved.is_adapter:
+        check_adapter(saved.path, name)  # before the base model is downloaded, which may be large
+    loading |= {"dtype": saved.recipe.get("dtype", "float32"), "quantization_config": quantization_of(saved.recipe)}
+    model, tokenizer, options = load_base(saved, name, saved.records, base, **loading)
     if options.chat_template and "whole_answers" not in saved.results["after"]:
         # 0.1.0 had no own answers as headline: what it claims is what is checked.
         options = replace(options, protocol=saved.results["protocol"])
-    texts = read_texts(options.perplexity_texts) if options.perplexity_texts and not _has_own_texts(saved) else []
     settings: dict[str, Any] = {"options": options, "texts": texts, "seed": saved.recipe.get("seed", 42)}
-    measured: dict[str, Measurement] = {}
-    for when, model, tokenizer in _models(saved, name, base, options, loading):
-        before = measured.get("before")
-        records = before.records if before else saved.records
-        measured[when] = measure(model, tokenizer, records, before=before, desc=f"Measuring {when}", **settings)
-    return measured
+    if saved.is_adapter:
+        model = load_adapter(model, saved.path)
+    with unedited(model):
+        before = measure(model, tokenizer, saved.records, desc="Measuring before", **settings)
+    if not saved.is_adapter:
+        del model  # two whole models need not fit into memory together
+        model, tokenizer = load_checked(str(saved.path), saved.records, options, **loading)
+    after = measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
+    return {"before": before, "after": after}
+
+
+def load_base(
+    saved: SavedEdits, name: str, records: Sequence[EditRecord], base: tuple[str, dict[str, Any]], **loading: Any
+) -> tuple[Any, Any, EditOptions]:
+    """The base model of the adapter `name`, checked to be that, its tokenizer, and the options of its measurement."""
+    source, place = base
+    own = own_template(saved.path, saved.recipe, name, is_trusted=loading["trust_remote_code"])
+    options = replace(options_of(saved.recipe), **own)
+    model, tokenizer = load_checked(source, records, options, **place, **loading)
+    check_base(model, saved.provenance, name)
+    return model, tokenizer, options
 
 
 def _has_own_texts(saved: SavedEdits) -> bool:
     """`True` where perplexity was measured on a file that only the author has."""
     texts = saved.recipe.get("perplexity_texts")
     return texts is not None and not is_hub_dataset(texts)
-
-
-def _models(
-    saved: SavedEdits,
-    name: str,
-    base: tuple[str, Mapping[str, Any]],
-    options: EditOptions,
-    loading: Mapping[str, Any],
-) -> Iterator[tuple[str, Any, Any]]:
-    """The unedited model, then the edited one, each with its tokenizer; of whole models one at a time."""
-    source, place = base
-    settings: dict[str, Any] = {
-        "dtype": saved.recipe.get("dtype", "float32"),
-        "quantization_config": quantization_of(saved.recipe),
-        **loading,
-    }
-    # Before the base model is downloaded, which may be large.
-    if saved.is_adapter:
-        check_adapter(saved.path, name)
-    model, tokenizer = load_checked(source, saved.records, options, **place, **settings)
-    check_base(model, saved.provenance, name)
-    if saved.is_adapter:
-        # One model for both: the adapter is off, then on.
-        adapted = load_adapter(model, saved.path)
-        with unedited(adapted):
-            yield "before", adapted, tokenizer
-        yield "after", adapted, tokenizer
-    else:
-        yield "before", model, tokenizer
-        # Two whole models need not fit into memory together.
-        del model
-        yield "after", *load_checked(str(saved.path), saved.records, options, **settings)
 
 
 def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
