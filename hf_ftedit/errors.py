@@ -1,7 +1,5 @@
 """The error about a user's input, and how values and the errors of libraries are shown in it: on one line."""
 
-from __future__ import annotations
-
 import re
 import reprlib
 from collections.abc import Callable, Iterator

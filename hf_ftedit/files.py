@@ -1,7 +1,5 @@
 """Folders and files that are written whole or not at all, and the errors of a file system that refuses them."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -72,7 +70,11 @@ def _claimed(folder: Path) -> Iterator[None]:
     lock = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if lock is not None:
-            _lock(lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if isinstance(error, BlockingIOError):
+                    raise  # another one is a file system without locks
         _made.update(missing[:1])
         yield
         _made.difference_update(missing)
@@ -82,15 +84,6 @@ def _claimed(folder: Path) -> Iterator[None]:
     finally:
         if lock is not None:
             os.close(lock)
-
-
-def _lock(file: int) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        pass  # a file system without locks
 
 
 @contextmanager

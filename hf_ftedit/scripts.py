@@ -1,7 +1,5 @@
 """Scripts of the world: which of them put spaces between words, and so what is a word, and what follows a text."""
 
-from __future__ import annotations
-
 import re
 
 # Scripts without spaces between words, for use within brackets of a pattern: Thai, Lao, Tibetan, Burmese, Khmer, Tai,

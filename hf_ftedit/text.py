@@ -1,7 +1,5 @@
 """Text as it may be shown: what cannot be seen, or would steer a terminal, is named; what looks secret is masked."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from typing import Any
@@ -41,9 +39,13 @@ _SECRETS = re.compile(
 
 def visible(text: str) -> str:
     """`text` with a name such as `[U+202E]` for characters that cannot be seen or turn the direction of writing."""
+    others = set(text) - set(VISIBLE)
+    hidden = {char for char in others if unicodedata.category(char) in HIDDEN or SHAPELESS.match(char)}
+    text = text.translate({ord(char): f"[U+{ord(char):04X}]" for char in hidden})
     # Joiners come last: whether one is loose depends on what the steps before left beside it.
-    text = "".join(_name(char) if _is_hidden(char) else char for char in text)
-    return LOOSE_JOINER.sub(lambda char: _name(char[0]), LOOSE_SELECTOR.sub(lambda char: _name(char[0]), text))
+    for loose in (LOOSE_SELECTOR, LOOSE_JOINER):
+        text = loose.sub(lambda char: f"[U+{ord(char[0]):04X}]", text)
+    return text
 
 
 def masked(text: str) -> str:
@@ -61,11 +63,3 @@ def without_secrets(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(without_secrets, value))
     return masked(value) if isinstance(value, str) else value
-
-
-def _is_hidden(char: str) -> bool:
-    return char not in VISIBLE and (unicodedata.category(char) in HIDDEN or bool(SHAPELESS.match(char)))
-
-
-def _name(char: str) -> str:
-    return f"[U+{ord(char):04X}]"

@@ -1,11 +1,10 @@
 """Files that anybody may have written, read as data: regular, small, flat, and of the types that a schema names."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,9 +30,8 @@ Rule: TypeAlias = Callable[[Any, str], None]
 def check_regular(folder: str | Path, name: str) -> None:
     """Raise [`~hf_ftedit.EditError`] where the folder `name` holds a link out of it, a device or a pipe."""
     folder = Path(folder)
-    blobs = None
-    if folder.parent.name == "snapshots":  # of the Hub's cache, which links its own copies
-        blobs = folder.resolve().parents[1] / "blobs"
+    # The Hub's cache links its own copies.
+    blobs = folder.resolve().parents[1] / "blobs" if folder.parent.name == "snapshots" else None
     # A folder that is not there is said by whoever misses a file in it.
     for file in (*folder.glob("*"), *folder.glob("additional_chat_templates/*")):
         if file.is_symlink() and (blobs is None or file.resolve().parent != blobs):
@@ -167,9 +165,8 @@ def mapped(
 
     def check(value: Any, place: str) -> None:
         is_mapping(value, place)
-        for name in needed:
-            if name not in value:
-                raise EditError(f"{place} has no {name}; {REMEDY}")
+        if missing := [name for name in needed if name not in value]:
+            raise EditError(f"{place} has no {missing[0]}; {REMEDY}")
         for name, each in value.items():
             if (allowed := (known or {}).get(name, other)) is None:
                 raise EditError(f"{place}: {shown(name)} is not known; {REMEDY}")
@@ -184,13 +181,10 @@ def either(*rules: Rule) -> Rule:
     """A value that one of some rules allows; the error is the last one's."""
 
     def check(value: Any, place: str) -> None:
-        *others, last = rules
-        for each in others:
-            try:
+        for each in rules[:-1]:
+            with suppress(EditError):
                 return each(value, place)
-            except EditError:
-                continue
-        last(value, place)
+        rules[-1](value, place)
 
     return check
 

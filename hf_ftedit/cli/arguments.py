@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import yaml
 
 from hf_ftedit.cli.options import OPTIONS
-from hf_ftedit.errors import EditError, one_line, shown
+from hf_ftedit.errors import EditError, refusals_of_libraries, shown
 from hf_ftedit.options import PROVENANCE, check_settings, choices_of
-from hf_ftedit.untrusted import parse_yaml, read_small
+from hf_ftedit.untrusted import explained, parse_yaml, read_small
 
 if TYPE_CHECKING:
     from trl import TrlParser
@@ -30,6 +29,7 @@ MORE_OPTIONS = {
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
+HELP = "see hf-ftedit VERB --help"
 # In the list of `--help`.
 FIRST = ("model_name_or_path", "gguf_file", "edits", "locality_pool", "adapter", "output_dir")
 WORDS = {"push": ("folder", "?"), "verify": ("name", "?"), "merge": ("adapters", "*")}  # options without their flag
@@ -52,7 +52,7 @@ class Arguments(NamedTuple):
         """The verb's own options as its dataclass; `defaults`, such as a recipe's, may hold other settings too."""
         names = {option.name for option in fields(OPTIONS[self.verb])}
         settings = {name: value for name, value in (defaults or {}).items() if name in names}
-        with _bad_values():
+        with refusals_of_libraries(HELP):
             options = OPTIONS[self.verb](**{**settings, **self.values})
         check_settings(options)
         return options
@@ -94,7 +94,7 @@ def parse_rest(
     """Parse what [`read_arguments`] left, as dataclasses that load torch, such as [`~hf_ftedit.EditConfig`]."""
     parser = _parser(types)
     parser.set_defaults_with_config(**{**defaults, **arguments.config})
-    with _bad_values():
+    with refusals_of_libraries(HELP):
         *parsed, rest = parser.parse_args_into_dataclasses(
             arguments.flags, return_remaining_strings=True, look_for_args_file=False
         )
@@ -128,22 +128,20 @@ def _option_name(flag: str) -> str:
 
 def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
-    with _bad_values():
-        try:
-            config = parse_yaml(read_small(Path(path)))  # it may be a stranger's edit_config.yaml
-        except yaml.YAMLError as error:
-            raise EditError(f"--config {path}: not valid YAML: {one_line(error)}; correct it there") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"Config file {path} must contain a YAML mapping.")
-        # It may be a stranger's recipe: what could run code or send a token elsewhere is refused, or said.
-        if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
-            raise EditError(
-                f"--config {path}: trust_remote_code is not read from a file; add --trust_remote_code to the command"
-            )
-        environment = dict(config.pop("env", {}))  # TRL's scripts set it too
-        os.environ.update({name: str(value) for name, value in environment.items()})
-        if environment:
-            logger.warning("--config %s sets the environment variables %s", path, ", ".join(environment))
+    try:
+        config = parse_yaml(read_small(Path(path)))  # it may be a stranger's edit_config.yaml
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise explained(f"--config {path}", error) from error
+    environment = config.pop("env", {}) if isinstance(config, dict) else None  # TRL's scripts set it too
+    if not isinstance(environment, dict):
+        raise EditError(f"--config {path} is no list of settings; give lines such as seed: 42")
+    # It may be a stranger's recipe: what could run code or send a token elsewhere is refused, or said.
+    if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
+        remedy = "add --trust_remote_code to the command"
+        raise EditError(f"--config {path}: trust_remote_code is not read from a file; {remedy}")
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    if environment:
+        logger.warning("--config %s sets the environment variables %s", path, ", ".join(environment))
     if verb in MORE_OPTIONS:
         # The block that is no setting, by its name now and in 0.1.0.
         for name in (PROVENANCE, "record"):
@@ -163,19 +161,8 @@ def _parser(types: Sequence[Any]) -> TrlParser:
     return parser
 
 
-@contextmanager
-def _bad_values() -> Iterator[None]:
-    """Errors of dataclasses and files as one line each."""
-    try:
-        yield
-    except EditError:
-        raise
-    except (OSError, ValueError, TypeError) as error:
-        _bad_options(str(error))
-
-
 def _bad_options(message: str) -> NoReturn:
-    raise EditError(f"bad options: {' '.join(message.split())}; see hf-ftedit VERB --help")
+    raise EditError(f"bad options: {message}; {HELP}")
 
 
 def _unknown_options(words: Sequence[str]) -> EditError:

@@ -1,7 +1,5 @@
 """What `edit_config.yaml` and `eval_results.json` may hold: anybody may have written them."""
 
-from __future__ import annotations
-
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -34,14 +32,13 @@ source = text(300, r"(?!.*\.\.)[^/\\~\0-\x1f][^/\\\0-\x1f]*(/[^/\\\0-\x1f]+)?", 
 
 def _rule_of(hint: Any) -> Rule:
     """The rule for an option of this type."""
-    rules = {bool: flag, int: whole(-(10**9), 10**9), float: number(-1e9, 1e9), str: words}
-    if get_origin(hint) is Literal:
-        return choice(*get_args(hint))
-    if get_origin(hint) is list:
-        return listed(_rule_of(get_args(hint)[0]))
-    return (
-        rules[hint] if hint in rules else either(*(_rule_of(each) for each in get_args(hint) if each is not NoneType))
-    )
+    plain = {bool: flag, int: whole(-(10**9), 10**9), float: number(-1e9, 1e9), str: words}
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return choice(*parts)
+    if origin is list:
+        return listed(_rule_of(parts[0]))
+    return plain[hint] if hint in plain else either(*(_rule_of(part) for part in parts if part is not NoneType))
 
 
 OPTIONS = {name: maybe(_rule_of(hint)) for name, hint in get_type_hints(EditOptions).items()}
