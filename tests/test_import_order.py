@@ -38,11 +38,16 @@ MODULES = [(room, module) for room, modules in ROOMS.items() for module in modul
 
 
 def imports(file: Path) -> set[tuple[str, str]]:
-    """Each (module of the package, name) that `file` imports, anywhere in it."""
+    """Each (module of the package, name) that `file` imports, anywhere in it, or names as `room.name`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     ours = [node for node in nodes if node.module.split(".")[0] == "hf_ftedit"]
-    return {(node.module.removeprefix("hf_ftedit").lstrip("."), name.name) for node in ours for name in node.names}
+    pairs = {(node.module.removeprefix("hf_ftedit").lstrip("."), name.name) for node in ours for name in node.names}
+    rooms = {name for source, name in pairs if not source and name in ROOMS}
+    named = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
+    return {(source, name) for source, name in pairs if source or name not in rooms} | {
+        (node.value.id, node.attr) for node in named if node.value.id in rooms
+    }
 
 
 def doors(room: str) -> set[str]:

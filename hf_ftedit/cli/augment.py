@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hf_ftedit import augmentation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, is_first_process, written_to
 from hf_ftedit.cli.resolve import edits_to_measure, load_base, pool_source
@@ -18,12 +19,8 @@ def run(argv: Sequence[str]) -> None:
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the dataset to")
     hide_brief_bars(len(edits))
-    from hf_ftedit.augmentation import EditDatasetBuilder
-    from hf_ftedit.hub import save_dataset_folder
-    from hf_ftedit.models import in_turns
-
     model, tokenizer = load_base(arguments, options, edits, {})
-    builder = EditDatasetBuilder(
+    builder = augmentation.EditDatasetBuilder(
         edits,
         model,
         tokenizer,
@@ -33,10 +30,10 @@ def run(argv: Sequence[str]) -> None:
         seed=options.seed,
     )
     builder.check_same()
-    in_turns(builder.download_and_prepare)
+    models.in_turns(builder.download_and_prepare)
     if not is_first_process():
         return
     dataset = builder.as_dataset()
-    save_dataset_folder(options.output_dir, dataset, builder.settings)
+    hub.save_dataset_folder(options.output_dir, dataset, builder.settings)
     sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.items())
     print(written_to(options.output_dir, f"{sizes} rows"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hf_ftedit import evaluation, sharing
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import claim_output, is_first_process, written_to
 from hf_ftedit.errors import EditError
@@ -15,13 +16,10 @@ def run(argv: Sequence[str]) -> None:
         raise EditError("--output_dir is missing; give the folder to write the merged adapter to")
     require_empty(options.output_dir)
     claim_output(options.output_dir)
-    from hf_ftedit.evaluation import parts_table, results_table
-    from hf_ftedit.sharing import merge
-
-    saved = merge(**options.arguments)
+    saved = sharing.merge(**options.arguments)
     if not is_first_process():
         return
-    print(results_table(saved.results))
-    print(parts_table(saved.provenance["parts"]).text())
+    print(evaluation.results_table(saved.results))
+    print(evaluation.parts_table(saved.provenance["parts"]).text())
     kind = "model" if options.merge_into_base else "adapter"
     print(written_to(options.output_dir, f"the {kind}, its model card, edits and results"))

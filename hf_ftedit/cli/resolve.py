@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hf_ftedit import evaluation, hub, models, training
 from hf_ftedit.cli.arguments import Arguments, parse_rest
 from hf_ftedit.cli.console import claim_output
 from hf_ftedit.cli.options import CommonOptions
 from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.files import require_empty
-from hf_ftedit.hub import SavedEdits, own_template
-from hf_ftedit.models import EMBEDDED_NAME, asset
 from hf_ftedit.options import SOURCES
-from hf_ftedit.training import inherited
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -26,19 +23,19 @@ if TYPE_CHECKING:
 
 def embedded_settings(model_name: str | None) -> dict[str, Any]:
     """Training settings that suit the embedded model, where it is the one to edit."""
-    if model_name not in (None, EMBEDDED_NAME):
+    if model_name not in (None, models.EMBEDDED_NAME):
         return {}
-    return yaml.safe_load(Path(asset("train.yaml")).read_text(encoding="utf-8"))
+    return yaml.safe_load(Path(models.asset("train.yaml")).read_text(encoding="utf-8"))
 
 
-def inherited_settings(saved: SavedEdits, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def inherited_settings(saved: hub.SavedEdits, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the adapter `name` that `train` goes on from; files that they name must be `given` anew."""
-    settings = inherited(saved.recipe)
-    is_embedded = settings.get("model_name_or_path") == EMBEDDED_NAME
-    if is_embedded and settings.get("locality_pool") == Path(asset("locality_pool.jsonl")).name:
+    settings = training.inherited(saved.recipe)
+    is_embedded = settings.get("model_name_or_path") == models.EMBEDDED_NAME
+    if is_embedded and settings.get("locality_pool") == Path(models.asset("locality_pool.jsonl")).name:
         del settings["locality_pool"]
     if not given.get("chat_template_path"):
-        settings |= own_template(saved.path, settings, name, is_trusted=bool(given.get("trust_remote_code")))
+        settings |= hub.own_template(saved.path, settings, name, is_trusted=bool(given.get("trust_remote_code")))
     # Anybody may have written the recipe: a file here of the name in it may be anything, and would be trained on.
     for option in SOURCES:
         source = settings.get(option)
@@ -67,7 +64,7 @@ def pool_source(options: CommonOptions) -> str | None:
 
 
 def _embedded(options: CommonOptions, file: str) -> str | None:
-    return asset(file) if options.model_name_or_path in (None, EMBEDDED_NAME) else None
+    return models.asset(file) if options.model_name_or_path in (None, models.EMBEDDED_NAME) else None
 
 
 def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
@@ -77,7 +74,7 @@ def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
         claim_output(options.output_dir)
     edits = read_edits(edit_source(options), options.format, options.max_edits, skip_invalid=options.skip_invalid)
     if options.measure_fluency:
-        check_fluency(edits)
+        evaluation.check_fluency(edits)
     return edits
 
 
@@ -93,12 +90,9 @@ def load_base(
     """The base model and tokenizer of a verb that does not train, as the recipe of its adapter has them."""
     from trl import get_quantization_config
 
-    from hf_ftedit.evaluation import load_checked
-    from hf_ftedit.training import EditConfig, EditModelConfig
-
     defaults = {**recipe, "model_name_or_path": options.model_name_or_path}
-    (model_config,) = parse_rest((EditModelConfig,), arguments, defaults, ignored=(EditConfig,))
-    return load_checked(
+    (model_config,) = parse_rest((training.EditModelConfig,), arguments, defaults, ignored=(training.EditConfig,))
+    return evaluation.load_checked(
         options.model_name_or_path,
         edits,
         options,

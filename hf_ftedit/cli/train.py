@@ -4,31 +4,30 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_ftedit import evaluation, hub, training
 from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
 from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded_settings, inherited_settings, model_settings, pool_source
 from hf_ftedit.errors import EditError, refusals_of_libraries
-from hf_ftedit.hub import open_edits, recipe_for
 from hf_ftedit.models import EMBEDDED_NAME
-from hf_ftedit.training import check_output_dir, is_finished, read_task
 
 
 def run(argv: Sequence[str]) -> None:
     """Check everything that needs no torch, then train, write the folder, print the scores, and push."""
     arguments = read_arguments("train", argv)
     name = arguments.values.get("adapter")
-    adapter = open_edits(name) if name else None
+    adapter = hub.open_edits(name) if name else None
     recipe = inherited_settings(adapter, str(name), arguments.values) if adapter else {}
-    recipe = recipe_for(recipe, arguments.values.get("model_name_or_path"))
+    recipe = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))
     names = (*map(arguments.values.get, ("model_name_or_path", "gguf_file")), recipe.get("model_name_or_path"))
     model_name = next(filter(None, names), None)
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
     options = arguments.options(defaults)
     # Before the edits: of two mistakes, the one that would overwrite something comes first.
-    check_output_dir(options.output_dir, options.resume)
+    training.check_output_dir(options.output_dir, options.resume)
     edits = options.edits if adapter else edit_source(options)
-    task = read_task(options, edits, locality_pool=pool_source(options), adapter=adapter)
-    if options.resume and is_finished(options.output_dir):
+    task = training.read_task(options, edits, locality_pool=pool_source(options), adapter=adapter)
+    if options.resume and training.is_finished(options.output_dir):
         if is_first_process():
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
         return
@@ -40,11 +39,9 @@ def run(argv: Sequence[str]) -> None:
 
 def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, Any]:
     """The trainer's settings and the model's."""
-    from hf_ftedit.training import CHAT_LORA, EditConfig, EditModelConfig
-
     if defaults["chat_template"]:
-        defaults = {**CHAT_LORA, **defaults}
-    config, model_config = parse_rest((EditConfig, EditModelConfig), arguments, defaults)
+        defaults = {**training.CHAT_LORA, **defaults}
+    config, model_config = parse_rest((training.EditConfig, training.EditModelConfig), arguments, defaults)
     named = {"gguf_file": defaults["gguf_file"], **model_settings(model_config)}
     if not isinstance(config.model_init_kwargs, str):  # a text is no JSON, which the trainer says
         config.model_init_kwargs = {**named, **(config.model_init_kwargs or {})}
@@ -58,13 +55,10 @@ def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, A
 def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> None:
     from trl import get_peft_config, get_quantization_config
 
-    from hf_ftedit.evaluation import before_after_text, edits_text, results_table
-    from hf_ftedit.training import EditTrainer
-
     with refusals_of_libraries():
         adapter = None if config.full_finetune else get_peft_config(model_config)
         quantization = get_quantization_config(model_config)
-    trainer = EditTrainer(
+    trainer = training.EditTrainer(
         model=model_config.model_name_or_path or EMBEDDED_NAME,
         args=config,
         train_dataset=task,
@@ -72,16 +66,16 @@ def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> Non
         quantization_config=quantization,
     )
     rows: Any = trainer.train_dataset
-    trainer.accelerator.print(f"{edits_text(len(task.measured))}, {len(rows)} training rows")
+    trainer.accelerator.print(f"{evaluation.edits_text(len(task.measured))}, {len(rows)} training rows")
     # FSDP spreads the weights when training begins; before, one device may not hold the model.
     if not trainer.is_fsdp_enabled:
         trainer.score_edits(edited=False)
     trainer.train(resume_from_checkpoint=resume)
     results = trainer.write_folder()
-    trainer.accelerator.print(results_table(results, trainer.recipe))
+    trainer.accelerator.print(evaluation.results_table(results, trainer.recipe))
     if results["after"]["whole_answers"]:
         before, after = (trainer.predict_edits(edited=edited) for edited in (False, True))
-        trainer.accelerator.print(f"\n{before_after_text(before, after)}\n")
+        trainer.accelerator.print(f"\n{evaluation.before_after_text(before, after)}\n")
     kind = "model" if config.full_finetune else "adapter"
     trainer.accelerator.print(written_to(str(config.output_dir), f"the {kind}, its model card, edits and results"))
     # Last: the folder is complete and its results are printed, whatever the Hub does.

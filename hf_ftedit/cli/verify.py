@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hf_ftedit import evaluation, sharing
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import is_first_process, without_home
 from hf_ftedit.errors import EditError
@@ -12,16 +13,13 @@ def run(argv: Sequence[str]) -> int:
     options = read_arguments("verify", argv).options()
     if options.name is None:
         raise EditError("verify needs a folder or Hub id, such as hf-ftedit verify user/name")
-    from hf_ftedit.evaluation import checks_table
-    from hf_ftedit.sharing import BAD, verify
-
-    verification = verify(**options.arguments)
+    verification = sharing.verify(**options.arguments)
     if is_first_process():
-        print(checks_table(verification.checks).text())
+        print(evaluation.checks_table(verification.checks).text())
         if verification.said:
             print(f"\n{verification.said}\n")
         at = f" at commit {verification.revision}" if verification.revision else ""
-        bad, total = sum(check.verdict == BAD for check in verification.checks), len(verification.checks)
+        bad, total = sum(check.verdict == sharing.BAD for check in verification.checks), len(verification.checks)
         verdict = f"{bad} of {total} claims do not hold" if bad else "every claim holds"
         print(f"{without_home(options.name)}{at}: {verdict}.")
     return 0 if verification.passed else 1

@@ -10,21 +10,8 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from hf_ftedit import evaluation
 from hf_ftedit.data import EditRecord
-from hf_ftedit.evaluation import (
-    SCORES,
-    answers_table,
-    counts,
-    diagnose,
-    edits_text,
-    parts_table,
-    portability_table,
-    protocol_text,
-    retention_table,
-    rounded,
-    score_text,
-    scores_table,
-)
 from hf_ftedit.hub.markdown import SHOWN_IN_BLOCK, code_block, code_span, literal, markdown_text
 from hf_ftedit.models import EMBEDDED_NAME
 
@@ -46,7 +33,7 @@ _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("hf_ftedit"), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
 _TEMPLATES.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
-_TEMPLATES.filters |= {"score": score_text, "table": lambda table: table.markdown(markdown_text)}
+_TEMPLATES.filters |= {"score": evaluation.score_text, "table": lambda table: table.markdown(markdown_text)}
 
 
 def model_card(
@@ -93,14 +80,14 @@ def model_card(
         n_counterfactual=sum(edit.target_true is not None for edit in records),
         limit=lambda *about: _limit(results, *about),
         abilities=_abilities(results["before"], results["after"]),
-        protocol=protocol_text(results),
-        diagnosis=diagnose(results, recipe),
+        protocol=evaluation.protocol_text(results),
+        diagnosis=evaluation.diagnose(results, recipe),
         tables={
-            "scores": scores_table(results),
-            "answers": answers_table(results),
-            "aspects": portability_table(results),
-            "parts": parts_table(provenance.get("parts") or ()),
-            "retention": retention_table(results.get("retention") or {"before": {}, "after": {}}),
+            "scores": evaluation.scores_table(results),
+            "answers": evaluation.answers_table(results),
+            "aspects": evaluation.portability_table(results),
+            "parts": evaluation.parts_table(provenance.get("parts") or ()),
+            "retention": evaluation.retention_table(results.get("retention") or {"before": {}, "after": {}}),
         },
     )
 
@@ -127,17 +114,17 @@ def _metadata(
 
 
 def _eval_results(after: Mapping[str, Any], n_edits: int) -> Iterator[EvalResult]:
-    for name, label in SCORES.items():
+    for name, label in evaluation.SCORES.items():
         if after.get(name) is not None:
-            edits, probes = counts(after, name)
+            edits, probes = evaluation.counts(after, name)
             yield EvalResult(
                 task_type="text-generation",
                 task_name="Model editing",
                 dataset_type="edits",
-                dataset_name=f"edits.jsonl ({edits_text(n_edits)})",
+                dataset_name=f"edits.jsonl ({evaluation.edits_text(n_edits)})",
                 metric_type=name,
                 metric_name=label,
-                metric_value=rounded(name, after[name]),
+                metric_value=evaluation.rounded(name, after[name]),
                 metric_args={**({} if edits is None else {"n_edits": edits}), ARGS.get(name, "n_probes"): probes},
             )
 
@@ -148,8 +135,8 @@ def _headline(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if after.get(name) is None:
         return "How well the edits hold was not measured."
     was = "—" if before.get(name) is None else f"{before[name]:.1f}"
-    probes = counts(after, name)[1]
-    return f"{SCORES[name].capitalize()} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
+    label, (_, probes) = evaluation.SCORES[name].capitalize(), evaluation.counts(after, name)
+    return f"{label} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
 
 
 def _shown(edits: Sequence[EditRecord], answers: Sequence[Mapping[str, str]] | None) -> list[tuple[str, str, str]]:

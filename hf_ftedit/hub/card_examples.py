@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_ftedit.models import (
-    MAX_ANSWER_TOKENS,
-    WHOLE_ANSWER_TOKENS,
-    continued_text,
-    greedy_answers,
-    whole_answers,
-    written_out,
-)
+from hf_ftedit import models
 from hf_ftedit.options import EditOptions
 
 if TYPE_CHECKING:
@@ -24,8 +17,8 @@ def card_answers(
 ) -> list[str]:
     """The model's own greedy answers: whole ones in chat, else a few words of the first sentence."""
     if chat_template:
-        return [answer.text for answer in whole_answers(model, tokenizer, prompts, chat_template=True)]
-    return greedy_answers(model, tokenizer, prompts)
+        return [answer.text for answer in models.whole_answers(model, tokenizer, prompts, chat_template=True)]
+    return models.greedy_answers(model, tokenizer, prompts)
 
 
 def examples(
@@ -38,10 +31,10 @@ def examples(
     """The `example` in `eval_results.json` for the card; with answers `before` also those after, as `answers`."""
     # As the snippet in the card calls it: whoever runs that can compare.
     settings: dict[str, Any] = {"chat_template": options.chat_template}
-    most = WHOLE_ANSWER_TOKENS if options.chat_template else MAX_ANSWER_TOKENS
-    output = continued_text(model, tokenizer, prompts[0], max_new_tokens=most, **settings)
+    most = models.WHOLE_ANSWER_TOKENS if options.chat_template else models.MAX_ANSWER_TOKENS
+    output = models.continued_text(model, tokenizer, prompts[0], max_new_tokens=most, **settings)
     texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
-    if options.chat_template and (text := written_out(tokenizer, prompts[0], options)):
+    if options.chat_template and (text := models.written_out(tokenizer, prompts[0], options)):
         texts["example"]["text"] = text
     if before is not None:
         after = card_answers(model, tokenizer, prompts, **settings)

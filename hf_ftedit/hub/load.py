@@ -6,18 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_ftedit import models
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.errors import hub_errors, may_pass, retried
 from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
-from hf_ftedit.models import (
-    adapter_settings,
-    check_adapter,
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    merged,
-    weights_fingerprint,
-)
 from hf_ftedit.options import TEMPLATE_FILE
 from hf_ftedit.untrusted import check_regular, explained, read_small
 
@@ -99,23 +91,23 @@ def load_edited_model(
     is_whole = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
     saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() and not is_whole else None
     if not is_whole:
-        check_adapter(folder, name)
+        models.check_adapter(folder, name)
     source, place = (name, {"revision": revision}) if is_whole else base_of(folder, saved, base_model, gguf_file)
     settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token, **place}
-    tokenizer = _with_template(load_tokenizer(source, **settings), saved, name)
+    tokenizer = _with_template(models.load_tokenizer(source, **settings), saved, name)
     recorded = saved and saved.recipe.get("dtype")
-    model: Any = load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
+    model: Any = models.load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
     if saved:
         check_base(model, saved.provenance, name)
     if not is_whole:
-        model = load_adapter(model, folder)
-    return (merged(model) if merge and not is_whole else model), tokenizer
+        model = models.load_adapter(model, folder)
+    return (models.merged(model) if merge and not is_whole else model), tokenizer
 
 
 def fetch_adapter(name: str) -> Path:
     """The folder of an adapter, from the Hub where there is no such folder; raises where it is no safe adapter."""
     folder = fetch_folder(name, FETCHED)
-    check_adapter(folder, name)
+    models.check_adapter(folder, name)
     return folder
 
 
@@ -155,7 +147,7 @@ def base_of(
         return base_model or recipe.get("model_name_or_path", ""), place
     if base_model is not None:
         return base_model, {"revision": None, "gguf_file": gguf_file}
-    settings = adapter_settings(folder)
+    settings = models.adapter_settings(folder)
     if not (name := settings.get("base_model_name_or_path")):
         raise EditError(f"{shown(folder.name)} does not say what its base model is; give it as base_model")
     return name, {"revision": settings.get("revision"), "gguf_file": gguf_file}
@@ -197,7 +189,7 @@ def recipe_for(recipe: Mapping[str, Any], base_model: str | None) -> dict[str, A
 def check_base(model: PreTrainedModel, provenance: Mapping[str, Any], name: str) -> None:
     """Raise [`~hf_ftedit.EditError`] where the adapter `name` was made for other weights than the model's."""
     # By the weights, not the name: a name says nothing of a copy on disk, nor of a branch that went on.
-    recorded, actual = provenance.get("base_fingerprint"), weights_fingerprint(model)
+    recorded, actual = provenance.get("base_fingerprint"), models.weights_fingerprint(model)
     if recorded and actual and recorded != actual:
         raise EditError(
             f"{shown(name)} was trained on another base model (the weights differ); give that one "

@@ -6,23 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord, combine_edits
 from hf_ftedit.errors import EditError, one_line, shown
-from hf_ftedit.evaluation import Measurement, measure, results_of
 from hf_ftedit.files import require_empty
-from hf_ftedit.hub import (
-    SHOWN_EDITS,
-    SavedEdits,
-    base_of,
-    card_answers,
-    check_base,
-    examples,
-    fetch_adapter,
-    open_edits,
-    read_edit_folder,
-    save_edit_folder,
-)
-from hf_ftedit.models import ADAPTER_WEIGHTS, beyond_lora, load_adapter, merged, process_state, public_name, unedited
 from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, EditOptions, check_value
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.sharing.verification import load_base
@@ -41,7 +28,7 @@ class Part(NamedTuple):
     """One adapter to merge."""
 
     name: str  # safe to publish
-    saved: SavedEdits
+    saved: hub.SavedEdits
     revision: str | None  # its commit where it is from the Hub
     weight: float  # factor of its weights
 
@@ -57,7 +44,7 @@ def merge(
     gguf_file: str | None = None,
     merge_into_base: bool = False,
     trust_remote_code: bool = False,
-) -> SavedEdits:
+) -> hub.SavedEdits:
     """
     Merge edit adapters of one base model, measure all their edits, and write the folder. Nothing is trained.
 
@@ -102,7 +89,7 @@ def merge(
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
     check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
     edits = combine_edits((part.name, part.saved.records) for part in parts)
-    source = base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
+    source = hub.base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
     base, tokenizer, options = _load_base(parts, edits, source, merge_into_base, trust_remote_code)
     model = combine(base, parts, combination_type, density)
     return _measure_and_write(output_dir, model, tokenizer, edits, parts, options, combination_type, merge_into_base)
@@ -113,12 +100,12 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
     import torch
 
     if len(parts) == 1 and parts[0].weight == 1:  # of any kind
-        return load_adapter(base, parts[0].saved.path)
+        return models.load_adapter(base, parts[0].saved.path)
     model, names = base, [f"part{number}" for number in range(len(parts))]
     for name, part in zip(names, parts, strict=True):
-        model = load_adapter(model, part.saved.path, adapter_name=name)
+        model = models.load_adapter(model, part.saved.path, adapter_name=name)
         config: Any = model.peft_config[name]
-        if extra := beyond_lora(config):
+        if extra := models.beyond_lora(config):
             raise EditError(f"{shown(part.name)} has {extra[0]}, which cannot be merged; train all edits at once")
         # The layers keep the scale that they were loaded with; PEFT would give it to the new adapter once more.
         config.use_rslora = False
@@ -147,15 +134,15 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
     parts: list[Part] = []
     for name, weight in zip(names, weights or [1.0] * len(names), strict=True):
         # Edits before weights: a folder without them is refused before anything large is fetched.
-        saved = open_edits(name)
-        fetch_adapter(name)
-        public = public_name(name)
+        saved = hub.open_edits(name)
+        hub.fetch_adapter(name)
+        public = models.public_name(name)
         # Folders of one name in different places: the credits on the card differ by a prime.
         while public in [part.name for part in parts]:
             public += "'"
         # A snapshot of the Hub lies in the cache under its commit.
         parts.append(Part(public, saved, None if Path(name).is_dir() else saved.path.name, weight))
-    files = [part.saved.provenance["files"].get(ADAPTER_WEIGHTS, part.saved.path) for part in parts]
+    files = [part.saved.provenance["files"].get(models.ADAPTER_WEIGHTS, part.saved.path) for part in parts]
     if weights is None and len({*files}) < len(files):
         remedy = "name each once, or give weights"
         raise EditError(f"merge got an adapter twice, which would double what it changes; {remedy}")
@@ -187,7 +174,7 @@ def _load_base(
     loading["quantization_config"] = None if is_whole else quantization_of(recipe)
     base, tokenizer, options = load_base(parts[0].saved, parts[0].name, edits, source, **loading)
     for part in parts[1:]:
-        check_base(base, part.saved.provenance, part.name)
+        hub.check_base(base, part.saved.provenance, part.name)
     return base, tokenizer, options
 
 
@@ -200,32 +187,32 @@ def _measure_and_write(
     options: EditOptions,
     combination_type: str,
     merge_into_base: bool,
-) -> SavedEdits:
+) -> hub.SavedEdits:
     """Measure all edits without and with the merged adapter; the folder, which the first process writes."""
     recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in NOT_INHERITED}
     # Before the adapter goes into the base model, which has no rank.
     provenance = provenance_of(recipe, model, [])
-    prompts = [edit.prompt for edit in edits[:SHOWN_EDITS]]
+    prompts = [edit.prompt for edit in edits[: hub.SHOWN_EDITS]]
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
-    with unedited(model):
-        before = measure(model, tokenizer, edits, desc="Measuring before", **settings)
-        old = card_answers(model, tokenizer, prompts, chat_template=options.chat_template)
+    with models.unedited(model):
+        before = evaluation.measure(model, tokenizer, edits, desc="Measuring before", **settings)
+        old = hub.card_answers(model, tokenizer, prompts, chat_template=options.chat_template)
     if merge_into_base:
-        model = merged(model)
-    after = measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
-    results = results_of({"before": before, "after": after})
+        model = models.merged(model)
+    after = evaluation.measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
+    results = evaluation.results_of({"before": before, "after": after})
     results["base_model"] = parts[0].saved.results["base_model"]
     results["base_model_revision"] = recipe.get("model_revision")
-    results |= examples(model, tokenizer, prompts, old, options)
+    results |= hub.examples(model, tokenizer, prompts, old, options)
     recipe[PROVENANCE] = provenance | {"combination": combination_type, "parts": _credits(parts, after, edits)}
-    process = process_state()
+    process = models.process_state()
     if process.is_main_process:
-        save_edit_folder(output_dir, model, tokenizer, records=before.records, results=results, recipe=recipe)
+        hub.save_edit_folder(output_dir, model, tokenizer, records=before.records, results=results, recipe=recipe)
     process.wait_for_everyone()
-    return read_edit_folder(output_dir)
+    return hub.read_edit_folder(output_dir)
 
 
-def _credits(parts: Sequence[Part], after: Measurement, edits: Sequence[EditRecord]) -> list[dict[str, Any]]:
+def _credits(parts: Sequence[Part], after: Any, edits: Sequence[EditRecord]) -> list[dict[str, Any]]:
     """Each part's edits and weight, and its efficacy alone and in the merged adapter."""
     # By prompt: an `edit_id` that two parts share was changed in one of them.
     ids = {edit.prompt: edit.edit_id for edit in edits}

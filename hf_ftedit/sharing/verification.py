@@ -7,24 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord, is_hub_dataset, read_texts
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.evaluation import SCORES, Measurement, before_after_text, load_checked, measure, results_of, rounded
-from hf_ftedit.hub import (
-    CARD_FILE,
-    FETCHED,
-    RECIPE_FILE,
-    SavedEdits,
-    base_of,
-    card_metadata,
-    changed_files,
-    check_base,
-    fetch_folder,
-    own_template,
-    read_edit_folder,
-    read_recipe,
-)
-from hf_ftedit.models import adapter_settings, check_adapter, load_adapter, unedited
 from hf_ftedit.options import PROVENANCE, EditOptions
 from hf_ftedit.training import options_of, quantization_of
 
@@ -118,19 +103,19 @@ def verify(
     print(verification.passed, [check.name for check in verification.checks if check.verdict == "DIFFERS"])
     ```
     """
-    folder = fetch_folder(name, FETCHED, revision=revision, token=token)
-    files = read_recipe(folder, name)[PROVENANCE]["files"]
+    folder = hub.fetch_folder(name, hub.FETCHED, revision=revision, token=token)
+    files = hub.read_recipe(folder, name)[PROVENANCE]["files"]
     # The names of a whole model's files are known by its recipe alone.
-    fetch_folder(name, tuple(files), revision=revision, token=token)
+    hub.fetch_folder(name, tuple(files), revision=revision, token=token)
     checks, said = list(_file_checks(folder, files)), ""
     try:
-        saved = read_edit_folder(folder, name)
+        saved = hub.read_edit_folder(folder, name)
         checks += [*_card_checks(saved), *_base_checks(saved)]
-        base = base_of(saved.path, saved, base_model, gguf_file)
+        base = hub.base_of(saved.path, saved, base_model, gguf_file)
         measured = _measure_again(saved, name, base, trust_remote_code=trust_remote_code, token=token)
-        checks += _score_checks(saved, results_of(measured), tolerance)
+        checks += _score_checks(saved, evaluation.results_of(measured), tolerance)
         if measured["after"].scores["whole_answers"]:
-            said = before_after_text(measured["before"].predictions, measured["after"].predictions)
+            said = evaluation.before_after_text(measured["before"].predictions, measured["after"].predictions)
     except EditError as error:
         if all(check.verdict != BAD for check in checks):
             raise
@@ -140,13 +125,13 @@ def verify(
 
 
 def _measure_again(
-    saved: SavedEdits, name: str, base: tuple[str, dict[str, Any]], **loading: Any
-) -> dict[str, Measurement]:
+    saved: hub.SavedEdits, name: str, base: tuple[str, dict[str, Any]], **loading: Any
+) -> dict[str, evaluation.Measurement]:
     """Measurements without and with the edits."""
     texts = saved.recipe.get("perplexity_texts")
     texts = read_texts(texts) if texts and not _has_own_texts(saved) else []
     if saved.is_adapter:
-        check_adapter(saved.path, name)  # before the base model is downloaded, which may be large
+        models.check_adapter(saved.path, name)  # before the base model is downloaded, which may be large
     loading |= {"dtype": saved.recipe.get("dtype", "float32"), "quantization_config": quantization_of(saved.recipe)}
     model, tokenizer, options = load_base(saved, name, saved.records, base, **loading)
     if options.chat_template and "whole_answers" not in saved.results["after"]:
@@ -154,29 +139,29 @@ def _measure_again(
         options = replace(options, protocol=saved.results["protocol"])
     settings: dict[str, Any] = {"options": options, "texts": texts, "seed": saved.recipe.get("seed", 42)}
     if saved.is_adapter:
-        model = load_adapter(model, saved.path)
-    with unedited(model):
-        before = measure(model, tokenizer, saved.records, desc="Measuring before", **settings)
+        model = models.load_adapter(model, saved.path)
+    with models.unedited(model):
+        before = evaluation.measure(model, tokenizer, saved.records, desc="Measuring before", **settings)
     if not saved.is_adapter:
         del model  # two whole models need not fit into memory together
-        model, tokenizer = load_checked(str(saved.path), saved.records, options, **loading)
-    after = measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
+        model, tokenizer = evaluation.load_checked(str(saved.path), saved.records, options, **loading)
+    after = evaluation.measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
     return {"before": before, "after": after}
 
 
 def load_base(
-    saved: SavedEdits, name: str, records: Sequence[EditRecord], base: tuple[str, dict[str, Any]], **loading: Any
+    saved: hub.SavedEdits, name: str, records: Sequence[EditRecord], base: tuple[str, dict[str, Any]], **loading: Any
 ) -> tuple[Any, Any, EditOptions]:
     """The base model of the adapter `name`, checked to be that, its tokenizer, and the options of its measurement."""
     source, place = base
-    own = own_template(saved.path, saved.recipe, name, is_trusted=loading["trust_remote_code"])
+    own = hub.own_template(saved.path, saved.recipe, name, is_trusted=loading["trust_remote_code"])
     options = replace(options_of(saved.recipe), **own)
-    model, tokenizer = load_checked(source, records, options, **place, **loading)
-    check_base(model, saved.provenance, name)
+    model, tokenizer = evaluation.load_checked(source, records, options, **place, **loading)
+    hub.check_base(model, saved.provenance, name)
     return model, tokenizer, options
 
 
-def _has_own_texts(saved: SavedEdits) -> bool:
+def _has_own_texts(saved: hub.SavedEdits) -> bool:
     """`True` where perplexity was measured on a file that only the author has."""
     texts = saved.recipe.get("perplexity_texts")
     return texts is not None and not is_hub_dataset(texts)
@@ -184,50 +169,50 @@ def _has_own_texts(saved: SavedEdits) -> bool:
 
 def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
     """Each file against its SHA-256; the card may be edited by hand, as its numbers are compared."""
-    changed = changed_files(folder, files)
+    changed = hub.changed_files(folder, files)
     if not files:
-        yield Check(RECIPE_FILE, "SHA-256 of every file", "none", BAD)
+        yield Check(hub.RECIPE_FILE, "SHA-256 of every file", "none", BAD)
     for name, claimed in files.items():
         digest = changed.get(name, claimed)
         # Authors edit the card's text; its numbers are compared below.
-        verdict = GOOD if name not in changed else (OPEN if name == CARD_FILE and digest else BAD)
+        verdict = GOOD if name not in changed else (OPEN if name == hub.CARD_FILE and digest else BAD)
         measured = f"sha256 {digest[:12]}" if digest else "missing"
         yield Check(name, f"sha256 {str(claimed)[:12]}", measured, verdict)
 
 
-def _card_checks(saved: SavedEdits) -> Iterator[Check]:
+def _card_checks(saved: hub.SavedEdits) -> Iterator[Check]:
     """The metadata of the card against `eval_results.json`."""
     try:
-        metadata = card_metadata(saved.path)
+        metadata = hub.card_metadata(saved.path)
         results = metadata["model-index"][0]["results"]
         claims = {metric["type"]: metric["value"] for result in results for metric in result["metrics"]}
     except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
         yield Check("card: model-index", "scores", "none that can be read", BAD)
         return
     # Scores that the card claims and nobody measured are checked too, and differ.
-    after = {name: saved.results["after"].get(name) for name in SCORES}
+    after = {name: saved.results["after"].get(name) for name in evaluation.SCORES}
     for name, score in {**dict.fromkeys(claims), **after}.items():
-        claimed, measured = claims.get(name), None if score is None else rounded(name, score)
+        claimed, measured = claims.get(name), None if score is None else evaluation.rounded(name, score)
         if claimed is not None or measured is not None:
-            yield _equal(f"card: {SCORES.get(name) or _text(name)}", claimed, measured)
+            yield _equal(f"card: {evaluation.SCORES.get(name) or _text(name)}", claimed, measured)
     if "base_model" in metadata:
         yield _equal("card: base model", metadata["base_model"], saved.recipe.get("model_name_or_path"))
 
 
-def _base_checks(saved: SavedEdits) -> Iterator[Check]:
+def _base_checks(saved: hub.SavedEdits) -> Iterator[Check]:
     """The base model that PEFT by itself would take, where it is not the recorded one."""
     recorded = saved.recipe["model_name_or_path"]
-    named = adapter_settings(saved.path).get("base_model_name_or_path") if saved.is_adapter else None
+    named = models.adapter_settings(saved.path).get("base_model_name_or_path") if saved.is_adapter else None
     if named and named != recorded and recorded != "unknown":  # the name of a model that was made in memory
         yield _equal("adapter_config.json: base model", named, recorded)
 
 
-def _score_checks(saved: SavedEdits, scores: Mapping[str, Any], tolerance: float) -> Iterator[Check]:
+def _score_checks(saved: hub.SavedEdits, scores: Mapping[str, Any], tolerance: float) -> Iterator[Check]:
     """Published scores against measured ones."""
     for setting in ("protocol", "n_edits"):
         yield _equal(setting, saved.results.get(setting), scores[setting])
     for when in ("before", "after"):
-        for name, label in SCORES.items():
+        for name, label in evaluation.SCORES.items():
             claimed, measured = saved.results[when].get(name), scores[when].get(name)
             is_no_claim = name in LATER and name not in saved.results[when]
             if is_no_claim or (claimed is None and measured is None):
