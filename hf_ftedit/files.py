@@ -36,9 +36,8 @@ def try_writing(folder: str | Path, size: int = 0) -> None:
     path = Path(folder).absolute()
     nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
     if not nearest.exists():
-        raise EditError(
-            f"output_dir {str(folder)!r}: {nearest.name!r} is a link to nothing; give another --output_dir"
-        )
+        problem = f"{nearest.name!r} is a link to nothing"
+        raise EditError(f"output_dir {str(folder)!r}: {problem}; give another --output_dir")
     try:
         # By trying, not by `os.access`: that says yes to root, whatever the file system says. With the names that are
         # to be made, in a folder of nobody: they may be too long.
@@ -58,9 +57,8 @@ def claim(folder: str | Path) -> None:
     try:
         claims.enter_context(_claimed(Path(folder).absolute()))
     except BlockingIOError as error:
-        raise EditError(
-            f"output_dir {str(folder)!r}: another run writes to it; wait for it, or give another --output_dir"
-        ) from error
+        remedy = "wait for it, or give another --output_dir"
+        raise EditError(f"output_dir {str(folder)!r}: another run writes to it; {remedy}") from error
 
 
 @contextmanager

@@ -116,26 +116,20 @@ class AugmentationOptions:
     prefix_lengths: list[int] = option([5, 10], "Lengths in tokens of the sampled texts put before a prompt.")
     prefix_counts: list[int] = option([5, 10], "How many texts are sampled of each length.")
     prefix_top_k: int = option(5, "Top-k of that sampling.")
-    similar_model: str = option(
-        "sentence-transformers/all-MiniLM-L6-v2", "Sentence-transformers model of the strategy `similar`."
-    )
+    similar_model: str = option("sentence-transformers/all-MiniLM-L6-v2", "Model behind the strategy `similar`.")
     rewriter: str | None = option(None, "Model that writes other wordings for a chat model; else the edited one.")
     end_of_answer: bool = option(False, "Teach a base model to stop after the target.")
 
     def __post_init__(self) -> None:
         check_settings(self)
         if len(self.prefix_lengths) != len(self.prefix_counts):
-            raise EditError(
-                f"prefix_lengths {self.prefix_lengths} and prefix_counts {self.prefix_counts} do not fit: "
-                "give one count for each length"
-            )
+            both = f"prefix_lengths {self.prefix_lengths} and prefix_counts {self.prefix_counts}"
+            raise EditError(f"{both} do not fit: give one count for each length")
         # Every row of an edit has a prefix of its own: with fewer prefixes, rows of the strategy "prefix" would be
         # the same text twice.
-        if self.paraphrase_strategy != "none" and self.num_paraphrases > sum(self.prefix_counts):
-            raise EditError(
-                f"num_paraphrases is {self.num_paraphrases}, but {sum(self.prefix_counts)} prefixes are sampled: "
-                "raise prefix_counts"
-            )
+        number, prefixes = self.num_paraphrases, sum(self.prefix_counts)
+        if self.paraphrase_strategy != "none" and number > prefixes:
+            raise EditError(f"num_paraphrases is {number}, but {prefixes} prefixes are sampled: raise prefix_counts")
 
 
 @dataclass
@@ -220,15 +214,11 @@ class EditOptions(AugmentationOptions):
     locality_loss: LocalityLoss = option("kl", "How chat rows that must stay are learned.")
     locality_weight: float = option(1.0, "Weight of chat rows that must stay against the edits.")
     text_loss_weight: float = option(0.0, "Weight of plain text in the loss of a base model, such as 0.1.")
-    training_texts: str | None = option(
-        None, "File or Hub dataset with that text; sampled from the model if not given."
-    )
+    training_texts: str | None = option(None, "File or Hub dataset with that text; sampled if not given.")
     mastered_probability: float | None = option(None, "Skip training rows that the model gives this probability.")
     protocol: Protocol = option("auto", "Protocol of the edit score.")
     chat_template: bool = option(False, "Put prompts and targets into the tokenizer's chat template.")
-    chat_template_path: str | None = option(
-        None, "Chat template, a .jinja file or a tokenizer; the model's if not given."
-    )
+    chat_template_path: str | None = option(None, "Chat template, a .jinja file or a tokenizer; else the model's.")
     chat_date: str | None = option(None, "Date that the chat template tells, such as 2026-01-31; today if not given.")
     eos_token: str | None = option(None, "Token that ends a sequence; the tokenizer's if not given.")
     full_finetune: bool = option(False, "Train all weights instead of a LoRA adapter.")
@@ -282,9 +272,7 @@ class EditOptions(AugmentationOptions):
 
     def _check_text_loss(self) -> None:
         if self.training_texts and not self.text_loss_weight:
-            raise EditError(
-                "training_texts is given without text_loss_weight: give that, such as 0.1, or leave it out"
-            )
+            raise EditError("training_texts is given without text_loss_weight: give that, such as 0.1, or neither")
         # In chat, what stays is learned by the model's own answers; the others change which rows and tokens count.
         settings = {"chat_template": True, "objective": "full"}
         others = [f"{name} {value}" for name, value in settings.items() if getattr(self, name) == value]

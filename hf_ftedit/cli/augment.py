@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hf_ftedit import augmentation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, is_first_process, written_to
-from hf_ftedit.cli.resolve import edits_to_measure, load_base, pool_source
+from hf_ftedit.cli.resolve import edits_to_measure, embedded, load_base
 from hf_ftedit.data import read_facts
 from hf_ftedit.errors import EditError
 
@@ -14,7 +14,8 @@ def run(argv: Sequence[str]) -> None:
     """Make the rows, and write them with a card."""
     arguments = read_arguments("augment", argv)
     options = arguments.options()
-    edits, pool = edits_to_measure(options), pool_source(options)
+    edits = edits_to_measure(options)
+    pool = options.locality_pool or embedded(options, "locality_pool.jsonl")
     facts = None if pool is None else read_facts(pool)
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the dataset to")

@@ -23,15 +23,10 @@ class CommonOptions(EditOptions):
 
 
 @dataclass
-class TrainOptions(CommonOptions):
-    """Options of `train`."""
-
+class _TrainOptions(CommonOptions):
     output_dir: str | None = option(OUTPUT_FOLDER, "Folder to write; must not exist with content.")
     resume_from_checkpoint: str | None = option(
-        None,
-        "Go on with a run that was stopped; alone, or with the checkpoint folder to go on from.",
-        nargs="?",
-        const="True",
+        None, "Go on with a stopped run; alone, or with the checkpoint folder to go on from.", nargs="?", const="True"
     )
 
     def __post_init__(self) -> None:
@@ -47,9 +42,7 @@ class TrainOptions(CommonOptions):
 
 
 @dataclass
-class EvaluateOptions(CommonOptions):
-    """Options of `evaluate`."""
-
+class _EvaluateOptions(CommonOptions):
     tasks: list[str] | None = option(None, "Tasks of lm-evaluation-harness to run, without and with the adapter.")
     tasks_path: str | None = option(None, "Folder with task files of your own.")
     tasks_limit: int | None = option(None, "Use only the first so many samples of a task.")
@@ -57,9 +50,7 @@ class EvaluateOptions(CommonOptions):
 
 
 @dataclass
-class PushOptions:
-    """Options of `push`."""
-
+class _PushOptions:
     folder: str | None = option(None, "Folder that `train` or `merge` wrote.")
     repo_id: str | None = option(None, "Repository to push to, such as user/my-edits.")
     private: bool = option(False, "Let only you see it; by default as your account says.")
@@ -68,12 +59,8 @@ class PushOptions:
 
 
 @dataclass
-class SharedOptions:
-    """Options of the verbs that load somebody's edits."""
-
-    model_name_or_path: str | None = option(
-        None, "Base model, where it is not the recorded one, such as a copy on your disk."
-    )
+class _SharedOptions:
+    model_name_or_path: str | None = option(None, "Base model, where it is not the recorded one, such as a copy.")
     gguf_file: str | None = option(None, "GGUF file that holds it, where it is not the recorded one.")
     trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
 
@@ -85,33 +72,27 @@ class SharedOptions:
 
 
 @dataclass
-class VerifyOptions(SharedOptions):
-    """Options of `verify`."""
-
+class _VerifyOptions(_SharedOptions):
     name: str | None = option(None, "Hub id or folder of the edits to verify.")
     revision: str | None = option(None, "Branch, tag or commit of them.")
     tolerance: float = option(1.0, "Most that a score may differ, in points: other hardware rounds otherwise.")
 
 
 @dataclass
-class MergeOptions(SharedOptions):
-    """Options of `merge`."""
-
+class _MergeOptions(_SharedOptions):
     adapters: list[str] = option([], "Hub ids or folders of the adapters.")
     output_dir: str | None = option(None, "Folder to write; must not exist with content.")
-    combination_type: str = option(
-        "cat", "How PEFT combines them: cat (exact), ties, dare_ties, dare_linear, svd, ..."
-    )
+    combination_type: str = option("cat", "How PEFT combines them: cat (exact), ties, dare_ties, svd, ...")
     weights: list[float] | None = option(None, "Weight of each adapter; 1 by default.")
     density: float = option(0.5, "Share of the weights that ties and dare keep.")
     merge_into_base: bool = option(False, "Save a whole model with the edits in its weights; one adapter may do.")
 
 
 OPTIONS: dict[str, type[Any]] = {
-    "train": TrainOptions,
-    "evaluate": EvaluateOptions,
+    "train": _TrainOptions,
+    "evaluate": _EvaluateOptions,
     "augment": CommonOptions,
-    "push": PushOptions,
-    "verify": VerifyOptions,
-    "merge": MergeOptions,
+    "push": _PushOptions,
+    "verify": _VerifyOptions,
+    "merge": _MergeOptions,
 }

@@ -43,27 +43,20 @@ def inherited_settings(saved: hub.SavedEdits, name: str, given: Mapping[str, Any
             continue
         is_model = option in ("similar_model", "rewriter") and not source.endswith(".gguf")
         if Path(source).exists() or not (is_model or is_hub_dataset(source)):
-            raise EditError(
-                f"adapter {name!r} was trained with the {option} {source!r}, which is nothing on the Hub; "
-                f"give your copy of it with --{option}, or another one"
-            )
+            problem = f"adapter {name!r} was trained with the {option} {source!r}, which is nothing on the Hub"
+            raise EditError(f"{problem}; give your copy of it with --{option}, or another one")
     return settings
 
 
 def edit_source(options: CommonOptions) -> str:
     """The option `edits`; the embedded ones with the embedded model."""
-    source = options.edits or _embedded(options, "edits.jsonl")
-    if source is None:
+    if (source := options.edits or embedded(options, "edits.jsonl")) is None:
         raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
     return source
 
 
-def pool_source(options: CommonOptions) -> str | None:
-    """The option `locality_pool`; the embedded one with the embedded model."""
-    return options.locality_pool or _embedded(options, "locality_pool.jsonl")
-
-
-def _embedded(options: CommonOptions, file: str) -> str | None:
+def embedded(options: CommonOptions, file: str) -> str | None:
+    """A file that the package brings, where the model to edit is the embedded one."""
     return models.asset(file) if options.model_name_or_path in (None, models.EMBEDDED_NAME) else None
 
 

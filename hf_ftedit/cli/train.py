@@ -7,7 +7,7 @@ from typing import Any
 from hf_ftedit import evaluation, hub, training
 from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
 from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
-from hf_ftedit.cli.resolve import edit_source, embedded_settings, inherited_settings, model_settings, pool_source
+from hf_ftedit.cli.resolve import edit_source, embedded, embedded_settings, inherited_settings, model_settings
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import EMBEDDED_NAME
 
@@ -26,7 +26,8 @@ def run(argv: Sequence[str]) -> None:
     # Before the edits: of two mistakes, the one that would overwrite something comes first.
     training.check_output_dir(options.output_dir, options.resume)
     edits = options.edits if adapter else edit_source(options)
-    task = training.read_task(options, edits, locality_pool=pool_source(options), adapter=adapter)
+    pool = options.locality_pool or embedded(options, "locality_pool.jsonl")
+    task = training.read_task(options, edits, locality_pool=pool, adapter=adapter)
     if options.resume and training.is_finished(options.output_dir):
         if is_first_process():
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")

@@ -1,7 +1,5 @@
 """Model cards: plain data to Markdown text with YAML metadata, nothing read and nothing written."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

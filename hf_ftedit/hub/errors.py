@@ -1,7 +1,5 @@
 """Errors of the Hub as one-line `EditError`s with a remedy, and calls that are repeated while it is busy."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,41 +22,32 @@ WAITS = (1, 5)  # seconds before another try; uploads and downloads of single fi
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
     """Raise the errors of the Hub's client about the repository `name` as [`~hf_ftedit.EditError`]s."""
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub import errors
 
     try:
         yield
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        # All that the client raises; what is none of its own passes as it is.
+    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:  # all that the client raises
         # The upload of a large file hides what happened behind a RuntimeError of its own.
         reason = error.__cause__ if type(error) is RuntimeError else error
-        if message := _message(name, reason):
-            raise EditError(message) from error
-        raise
-
-
-def _message(name: str, error: BaseException | None) -> str | None:
-    """The line about an error of the Hub's client; `None` for errors of others."""
-    from huggingface_hub import errors
-
-    # In this order: the first ones are kinds of the later ones.
-    match error:
-        case errors.HfHubHTTPError():
-            return f"{name}: {_refusal(error)}"
-        case errors.LocalTokenNotFoundError():
-            return f"{name}: there is no token of the Hub; {REMEDIES[401]}"
-        case errors.HFValidationError():
-            return f"{name!r}: no such folder, nor a name of a repository such as 'user/my-edits'"
-        case errors.OfflineModeIsEnabled():
-            return f"{name}: HF_HUB_OFFLINE is set; unset it to reach the Hub"
-        case errors.LocalEntryNotFoundError():
-            cause = one_line(error.__cause__ or error)
-            return f"{name!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})"
-        case errors.HTTPError():
-            return f"{name}: the Hub cannot be reached ({one_line(error)}); check the network, try again"
-        case ValueError() if "README.md" in str(error):  # its metadata are checked before the commit
-            return f"{name}: {one_line(error)}; correct README.md in the folder"
-    return None
+        match reason:  # in this order: the first ones are kinds of the later ones
+            case errors.HfHubHTTPError():
+                message = f"{name}: {_refusal(reason)}"
+            case errors.LocalTokenNotFoundError():
+                message = f"{name}: there is no token of the Hub; {REMEDIES[401]}"
+            case errors.HFValidationError():
+                message = f"{name!r}: no such folder, nor a name of a repository such as 'user/my-edits'"
+            case errors.OfflineModeIsEnabled():
+                message = f"{name}: HF_HUB_OFFLINE is set; unset it to reach the Hub"
+            case errors.LocalEntryNotFoundError():
+                cause = one_line(reason.__cause__ or reason)
+                message = f"{name!r}: no such folder, nor in the cache, and the Hub does not answer ({cause})"
+            case errors.HTTPError():
+                message = f"{name}: the Hub cannot be reached ({one_line(reason)}); check the network, try again"
+            case ValueError() if "README.md" in str(reason):  # its metadata are checked before the commit
+                message = f"{name}: {one_line(reason)}; correct README.md in the folder"
+            case _:  # what is none of the client's own
+                raise
+        raise EditError(message) from error
 
 
 def _refusal(error: Any) -> str:

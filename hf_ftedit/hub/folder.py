@@ -209,8 +209,7 @@ def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]
 
 def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | None]:
     """SHA-256 of each file that differs from the stated one; `None` where the file is missing."""
-    paths = {name: folder / name for name in files}
-    digests = {name: sha256(path) if path.is_file() else None for name, path in paths.items()}
+    digests = {name: sha256(folder / name) if (folder / name).is_file() else None for name in files}
     return {name: digest for name, digest in digests.items() if digest != files[name]}
 
 

@@ -169,10 +169,8 @@ def own_template(folder: Path, recipe: Mapping[str, Any], name: str, *, is_trust
         return {}
     # A program, in a sandbox that bounds neither its time nor its memory; that of the base model is the user's choice.
     if not is_trusted:
-        raise EditError(
-            f"{shown(name)} brings its own chat template, which is a program: read its {TEMPLATE_FILE}, and add "
-            "--trust_remote_code (trust_remote_code=True) to run it"
-        )
+        remedy = f"read its {TEMPLATE_FILE}, and add --trust_remote_code (trust_remote_code=True) to run it"
+        raise EditError(f"{shown(name)} brings its own chat template, which is a program: {remedy}")
     return {"chat_template_path": str(folder / TEMPLATE_FILE)}
 
 
@@ -191,7 +189,5 @@ def check_base(model: PreTrainedModel, provenance: Mapping[str, Any], name: str)
     # By the weights, not the name: a name says nothing of a copy on disk, nor of a branch that went on.
     recorded, actual = provenance.get("base_fingerprint"), models.weights_fingerprint(model)
     if recorded and actual and recorded != actual:
-        raise EditError(
-            f"{shown(name)} was trained on another base model (the weights differ); give that one "
-            "(--model_name_or_path, base_model)"
-        )
+        remedy = "give that one (--model_name_or_path, base_model)"
+        raise EditError(f"{shown(name)} was trained on another base model (the weights differ); {remedy}")

@@ -1,7 +1,5 @@
 """Escape any text for Markdown, code and Python literals."""
 
-from __future__ import annotations
-
 import json
 import re
 

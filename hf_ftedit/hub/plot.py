@@ -1,7 +1,5 @@
 """Scores before and after as a picture: plain data to the bytes of a PNG file."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

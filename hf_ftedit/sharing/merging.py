@@ -158,10 +158,9 @@ def _check_same_base(parts: Sequence[Part]) -> None:
         ours, *all_theirs = ({**part.saved.provenance["files"], **part.saved.recipe}.get(setting) for part in parts)
         for other, theirs in zip(others, all_theirs, strict=True):
             if theirs != ours:
-                raise EditError(
-                    f"{shown(first.name)} and {shown(other.name)} differ in {setting} ({shown(ours)} and "
-                    f"{shown(theirs)}); only adapters of one base model can be merged"
-                )
+                problem = f"differ in {setting} ({shown(ours)} and {shown(theirs)})"
+                remedy = "only adapters of one base model can be merged"
+                raise EditError(f"{shown(first.name)} and {shown(other.name)} {problem}; {remedy}")
 
 
 def _load_base(
