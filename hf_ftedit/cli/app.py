@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
+from hf_ftedit import __version__
 from hf_ftedit.cli.arguments import help_text
 from hf_ftedit.cli.console import is_first_process, screens, without_home
 from hf_ftedit.cli.options import OPTIONS
@@ -60,8 +61,6 @@ def _run(argv: Sequence[str] | None) -> int:
         if verb in ("-h", "--help"):
             print(USAGE)
         elif verb == "--version":
-            from hf_ftedit import __version__
-
             print(__version__)
         elif verb not in OPTIONS:
             raise EditError(f"unknown verb {verb!r}; choose one of {', '.join(OPTIONS)}")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from huggingface_hub import errors
+
 from hf_ftedit.errors import EditError, one_line
 
 Result = TypeVar("Result")
@@ -22,8 +24,6 @@ WAITS = (1, 5)  # seconds before another try; uploads and downloads of single fi
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
     """Raise the errors of the Hub's client about the repository `name` as [`~hf_ftedit.EditError`]s."""
-    from huggingface_hub import errors
-
     try:
         yield
     except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:  # all that the client raises
@@ -59,13 +59,11 @@ def _refusal(error: Any) -> str:
 
 def retried(call: Callable[[], Result]) -> Result:
     """The result of `call`, which is repeated after a while where the Hub is busy or the connection broke."""
-    from huggingface_hub.errors import HTTPError
-
     # Not `http_backoff` of huggingface_hub: it repeats one request, and a commit must be made of a fresh head.
     for wait in WAITS:
         try:
             return call()
-        except HTTPError as error:
+        except errors.HTTPError as error:
             if not may_pass(error):
                 raise
         time.sleep(wait)
@@ -74,9 +72,7 @@ def retried(call: Callable[[], Result]) -> Result:
 
 def may_pass(error: BaseException) -> bool:
     """Tell errors that another try may pass; where nothing answers at all, there is no network."""
-    from huggingface_hub.errors import HTTPError
-
     response = getattr(error, "response", None)
     if response is None:
-        return isinstance(error, HTTPError) and "Connect" not in type(error).__name__
+        return isinstance(error, errors.HTTPError) and "Connect" not in type(error).__name__
     return response.status_code in (408, 429) or response.status_code >= 500

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
 from hf_ftedit import models
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.errors import hub_errors, may_pass, retried
@@ -115,9 +118,6 @@ def fetch_folder(
     name: str, patterns: tuple[str, ...], *, revision: str | None = None, token: str | None = None
 ) -> Path:
     """The folder `name`, or the one in the cache with files of a repository of the Hub, whose commit is its name."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     if Path(name).is_dir():
         if revision is not None:
             raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")

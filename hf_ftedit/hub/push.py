@@ -6,6 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, metadata_load
+from huggingface_hub.utils import validate_repo_id
+
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.dataset_card import card_of_dataset, filled
 from hf_ftedit.hub.errors import hub_errors, retried
@@ -14,7 +17,6 @@ from hf_ftedit.options import COMMIT_MESSAGE, PROVENANCE
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from huggingface_hub import HfApi
 
 UNOWNED = (".gitattributes", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # of a repository that is still free
 
@@ -61,8 +63,6 @@ def push_folder(
     push_folder("edited-adapter", "user/my-edits", private=True)
     ```
     """
-    from huggingface_hub import HfApi
-
     published_files(folder)  # complete, before anything is made on the Hub
     api = HfApi(token=token)
     with hub_errors(repo_id):
@@ -83,8 +83,6 @@ def _repository(api: HfApi, repo_id: str, private: bool | None, repo_type: str |
 
 def _commit(api: HfApi, name: str, folder: str | Path, revision: str | None, message: str) -> None:
     """Commit the files of the folder, and remove those that an earlier push put there, on top of the branch's head."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
     head = api.model_info(name, revision=revision)
     listed = {file.rfilename for file in head.siblings or ()}
     # A name that was typed wrong must not cost somebody a model.
@@ -110,9 +108,6 @@ def _earlier_files(api: HfApi, name: str, commit: str | None) -> set[str]:
 
 def check_pushable(repo_id: str, token: str | None = None) -> None:
     """Raise [`~hf_ftedit.EditError`] where the token may not write, or `repo_id` is no name; nothing is made yet."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import validate_repo_id
-
     with hub_errors(repo_id):
         validate_repo_id(repo_id)
         user = retried(HfApi(token=token).whoami)
@@ -159,8 +154,6 @@ def push_dataset(
     push_dataset(builder.as_dataset(), "user/my-edits", builder.settings)
     ```
     """
-    from huggingface_hub import HfApi, metadata_load
-
     splits = filled(dataset)
     if not splits:
         raise EditError(f"{repo_id}: the dataset has no rows; nothing is pushed")

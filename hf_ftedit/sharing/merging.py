@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord, combine_edits
 from hf_ftedit.errors import EditError, one_line, shown
@@ -97,8 +99,6 @@ def merge(
 
 def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", density: float = 0.5) -> PeftModel:
     """`base` with one adapter that PEFT's `add_weighted_adapter` makes of those of the parts."""
-    import torch
-
     if len(parts) == 1 and parts[0].weight == 1:  # of any kind
         return models.load_adapter(base, parts[0].saved.path)
     model, names = base, [f"part{number}" for number in range(len(parts))]
