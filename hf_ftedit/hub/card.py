@@ -45,8 +45,8 @@ def model_card(
     """Write the card of an edited model from the contents of its `eval_results.json` and `edit_config.yaml`."""
     provenance, base_model = provenance or {}, results["base_model"]
     # A folder has no commit, so that a name like "gpt2" with one is of the Hub.
-    has_commit = bool(results.get("base_model_revision")) and is_plain(base_model)
-    is_on_hub = base_model != EMBEDDED_NAME and (has_commit or has_namespace(base_model))
+    has_commit = results.get("base_model_revision") and PLAIN.fullmatch(base_model)
+    is_on_hub = base_model != EMBEDDED_NAME and bool(has_commit or has_namespace(base_model))
     names = (name.partition(":")[0] for name in provenance.get("datasets") or ())
     datasets = list(dict.fromkeys(filter(has_namespace, names)))
     rank = provenance.get("rank") or recipe.get("lora_r", 0)
@@ -66,8 +66,8 @@ def model_card(
         shown=_shown(records[:SHOWN_EDITS], results.get("answers")),
         example=_example(results.get("example") or {"prompt": records[0].prompt, "output": None}),
         # Others would need quoting, differently in each shell.
-        edit_id=next((edit.edit_id for edit in records if is_plain(edit.edit_id)), "EDIT_ID"),
-        served=base_model if is_plain(base_model) else "BASE_MODEL",
+        edit_id=next((edit.edit_id for edit in records if PLAIN.fullmatch(edit.edit_id)), "EDIT_ID"),
+        served=base_model if PLAIN.fullmatch(base_model) else "BASE_MODEL",
         bits=_bits(recipe),
         needed=_needed(recipe, None if is_on_hub or base_model == EMBEDDED_NAME else base_model),
         rank=rank,  # of a merged adapter, the sum of its parts'
@@ -190,14 +190,9 @@ def _limit(results: Mapping[str, Any], name: str, kind: str, subject: str) -> st
     return f"On {results['after']['n_probes'][kind]} probed {subject} {name} is {after:.1f} percent{was}."
 
 
-def is_plain(name: str) -> bool:
-    """Tell a name that may stand in a command line or an address as it is."""
-    return bool(PLAIN.fullmatch(name))
-
-
 def has_namespace(name: str) -> bool:
     """Tell a name on the Hub with its owner, such as `"user/name"`."""
-    return "/" in name and is_plain(name)
+    return "/" in name and bool(PLAIN.fullmatch(name))
 
 
 def yaml_text(settings: Mapping[str, Any]) -> str:

@@ -218,7 +218,9 @@ def _score_checks(saved: hub.SavedEdits, scores: Mapping[str, Any], tolerance: f
             if is_no_claim or (claimed is None and measured is None):
                 continue
             most, digits = (DRIFT_TOLERANCE, 3) if name == "drift" else (tolerance, 2)
-            verdict = GOOD if _is_close(claimed, measured, most) else BAD
+            # Anybody may have written eval_results.json: a claim may be text.
+            are_numbers = isinstance(claimed, int | float) and isinstance(measured, int | float)
+            verdict = GOOD if are_numbers and abs(claimed - measured) <= most else BAD
             # Their author has the texts: a claim that cannot be measured is neither right nor wrong.
             if name == "perplexity" and _has_own_texts(saved):
                 verdict = OPEN
@@ -227,12 +229,6 @@ def _score_checks(saved: hub.SavedEdits, scores: Mapping[str, Any], tolerance: f
 
 def _equal(name: str, claimed: Any, measured: Any) -> Check:
     return Check(name, _text(claimed), _text(measured), GOOD if claimed == measured else BAD)
-
-
-def _is_close(claimed: Any, measured: Any, tolerance: float) -> bool:
-    # Anybody may have written eval_results.json: a claim may be text.
-    are_numbers = isinstance(claimed, (int, float)) and isinstance(measured, (int, float))
-    return are_numbers and abs(claimed - measured) <= tolerance
 
 
 def _text(value: Any, digits: int = 2) -> str:
