@@ -70,43 +70,38 @@ class AugmentationOptions:
     Settings that decide which training rows an edit becomes.
 
     Args:
-        paraphrase_strategy (`str`, *optional*, defaults to `"relation"`):
-            Where the rows that teach other wordings come from: `"relation"` (other wordings of the same relation,
-            taken from the locality pool, every second one behind a sampled prefix; an edit without known wordings gets
-            prefixes), `"prefix"` (the paper's pseudo-paraphrases: sampled text before the prompt), `"both"` (half and
-            half) or `"none"`. With a chat template, all but `"none"` mean the same: the edit's own `wordings`, and
-            others that the package or a model writes.
-        num_paraphrases (`int`, *optional*, defaults to `10`):
-            Paraphrase rows per edit. With a chat template: at most so many wordings beside the prompt; those that the
-            edit gives are all used.
-        locality_strategy (`str`, *optional*, defaults to `"near"`):
-            Which facts are rehearsed so that they stay: `"near"` (three quarters with the same relation and the same
-            old answer, the rest with the same relation), `"relation"` (same relation, other subject), `"similar"`
-            (nearest by sentence embedding), `"random"`, `"self"` (the unedited model's own answers to the pool's
-            prompts) or `"none"`. Too few facts are filled up with any others of the pool. Without a pool, `"self"` is
-            used with generic prompts that the package brings. With a chat template, all but `"none"` mean the same:
-            the edit's question about near names and about other subjects, and questions of many kinds, with the
-            model's own answers or their beginnings.
-        num_locality (`int`, *optional*, defaults to `20`):
-            Locality rows per edit. With a chat template an edit's wordings are passed through four times (up to
-            twelve times where edits are fewer than ten), each time beside new rows about what stays: with 20,
-            thirty about near names, ten about other subjects and two of other kinds; fewer where the package knows no
-            more. Most of them are short: they hold where an answer begins.
-        prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`):
-            Lengths in tokens of the texts sampled from the unedited model (Gangadhar & Stratos 2024).
-        prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`):
-            How many texts are sampled of each length.
-        prefix_top_k (`int`, *optional*, defaults to `5`):
-            Top-k of the sampling.
+        paraphrase_strategy (`str`, *optional*, defaults to `"relation"`): Where the rows that teach other wordings
+            come from: `"relation"` (other wordings of the same relation, taken from the locality pool, every second
+            one behind a sampled prefix; an edit without known wordings gets prefixes), `"prefix"` (the paper's
+            pseudo-paraphrases: sampled text before the prompt), `"both"` (half and half) or `"none"`. With a chat
+            template, all but `"none"` mean the same: the edit's own `wordings`, and others that the package or a model
+            writes.
+        num_paraphrases (`int`, *optional*, defaults to `10`): Paraphrase rows per edit. With a chat template: at most
+            so many wordings beside the prompt; those that the edit gives are all used.
+        locality_strategy (`str`, *optional*, defaults to `"near"`): Which facts are rehearsed so that they stay:
+            `"near"` (three quarters with the same relation and the same old answer, the rest with the same relation),
+            `"relation"` (same relation, other subject), `"similar"` (nearest by sentence embedding), `"random"`,
+            `"self"` (the unedited model's own answers to the pool's prompts) or `"none"`. Too few facts are filled up
+            with any others of the pool. Without a pool, `"self"` is used with generic prompts that the package brings.
+            With a chat template, all but `"none"` mean the same: the edit's question about near names and about other
+            subjects, and questions of many kinds, with the model's own answers or their beginnings.
+        num_locality (`int`, *optional*, defaults to `20`): Locality rows per edit. With a chat template an edit's
+            wordings are passed through four times (up to twelve times where edits are fewer than ten), each time
+            beside new rows about what stays: with 20, thirty about near names, ten about other subjects and two of
+            other kinds; fewer where the package knows no more. Most of them are short: they hold where an answer
+            begins.
+        prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`): Lengths in tokens of the texts sampled from
+            the unedited model (Gangadhar & Stratos 2024).
+        prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`): How many texts are sampled of each length.
+        prefix_top_k (`int`, *optional*, defaults to `5`): Top-k of the sampling.
         similar_model (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
             Sentence-transformers model (Hub id or local folder) behind `locality_strategy="similar"`.
-        rewriter (`str`, *optional*):
-            Model that writes other wordings of each edit, with a chat template: Hub id, folder or `.gguf` file. By
-            default the edited model is asked, and only for edits of which fewer than five wordings are known.
-        end_of_answer (`bool`, *optional*, defaults to `False`):
-            Teach a base model to stop after the target, by its end-of-sequence token (as Yang et al. 2025, arXiv
-            2509.22072), and measure its own answers to where they stop. With a chat template the end of turn is always
-            learned.
+        rewriter (`str`, *optional*): Model that writes other wordings of each edit, with a chat template: Hub id,
+            folder or `.gguf` file. By default the edited model is asked, and only for edits of which fewer than five
+            wordings are known.
+        end_of_answer (`bool`, *optional*, defaults to `False`): Teach a base model to stop after the target, by its
+            end-of-sequence token (as Yang et al. 2025, arXiv 2509.22072), and measure its own answers to where they
+            stop. With a chat template the end of turn is always learned.
     """
 
     paraphrase_strategy: ParaphraseStrategy = option("relation", "Where other wordings come from.")
@@ -138,71 +133,62 @@ class EditOptions(AugmentationOptions):
     Settings of an edit beyond those of [`~trl.SFTConfig`]; see [`AugmentationOptions`] for the first ones.
 
     Args:
-        edits (`str`, *optional*):
-            File (JSON, JSONL, CSV, Parquet) or Hub dataset with the edits. Without it the embedded ones are used.
-        format (`str`, *optional*):
-            Format of `edits`; recognised by its fields when not given.
-        max_edits (`int`, *optional*):
-            Use only the first so many edits.
-        skip_invalid (`bool`, *optional*, defaults to `False`):
-            Leave out edits that are unusable or contradict an earlier one, and say how many, instead of stopping.
-        locality_pool (`str`, *optional*):
-            File or Hub dataset with facts that must stay as they are.
-        objective (`str`, *optional*, defaults to `"conditional"`):
-            `"conditional"` maximises log p(target | prompt); `"full"` the likelihood of prompt and target together,
-            the paper's baseline.
-        locality_loss (`str`, *optional*, defaults to `"kl"`):
-            How the rows that must stay are learned with `chat_template`: `"kl"`, by the KL divergence from the
-            unedited model's own distributions, or `"nll"`, by the likelihood of their answers.
-        locality_weight (`float`, *optional*, defaults to `1.0`):
-            Weight of the rows that must stay against the edits, with `chat_template`: the loss is the mean over the
-            tokens of edits and so many times the mean over the tokens that stay.
-        text_loss_weight (`float`, *optional*, defaults to `0.0`):
-            Weight γ of plain text in the loss of a base model, (1 - γ) · edits + γ · text, by which its own texts stay
-            as fluent as before. Gangadhar & Stratos 2024 use 0.1.
-        training_texts (`str`, *optional*):
-            File or Hub dataset with those texts, of which as many parts are drawn as there are edits, 32 to 512; by
-            default so many are sampled from the unedited model. None names an edited subject.
-        mastered_probability (`float`, *optional*):
-            Skip a row once the model gives its completion this probability, such as 0.9, but for every fourth
-            epoch: less time for the same scores, see [`~hf_ftedit.training.mastery.Mastery`].
-        protocol (`str`, *optional*, defaults to `"auto"`):
-            Which protocol the edit score uses: `"probability"`, `"accuracy"`, or the one that fits the data.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Put the prompt into a user turn and the target into the assistant's, with the tokenizer's chat template,
-            and make the rows for chat models: see `paraphrase_strategy` and `locality_strategy`.
-        chat_template_path (`str`, *optional*):
-            Template to use instead of the tokenizer's, or for a base model that has none: a Jinja file (`.jinja`,
-            `.j2`), or a folder or Hub id of a tokenizer whose special tokens the model has too.
-        chat_date (`str`, *optional*):
-            Date that a chat template with today's date tells, such as `"2026-01-31"`; by default that of the day on
-            which the run began.
-        eos_token (`str`, *optional*):
-            Token that ends a sequence; the tokenizer's by default.
-        full_finetune (`bool`, *optional*, defaults to `False`):
-            Train all weights instead of a LoRA adapter.
-        lora_embedding (`bool`, *optional*, defaults to `False`):
-            Give the token embedding a LoRA too, as the paper does for GPT-J.
-        lora_layers (`list[int]`, *optional*):
-            Numbers of the only transformer layers that get a LoRA, from 0: below the first of them no gradient is
-            computed. All layers by default.
-        eval_tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens, padding included, of one evaluation batch; halved where memory does not suffice.
-        predict_with_generate (`bool`, *optional*, defaults to `False`):
-            Let the model answer each probe by itself too, and score exact match and containment of the targets.
-        measure_fluency (`bool`, *optional*, defaults to `False`):
-            Let the model go on from the edits' `generation_prompts`, and measure fluency and consistency.
-        perplexity_texts (`str`, *optional*):
-            File or Hub dataset with texts on which to measure perplexity, before and after.
-        adapter (`str`, *optional*):
-            Folder or Hub id of an adapter. Training goes on from it: its own edits are trained again with the new
-            ones, so that they stay, and how well they did is reported.
-        strength (`str` or `float`, *optional*, defaults to `"1"`):
-            By what the scale of the LoRA is multiplied once it is trained: a number, or `"auto"`, which takes the one
-            of 0.5, 0.75, 1 and 1.25 with which held-out wordings are best answered by the new target, and near names
-            without it; see [`~hf_ftedit.training.strength.measure_scales`].
-        revoke (`list[str]`, *optional*):
-            Names (`edit_id`) of edits of `adapter` to take back: a new adapter is trained on the others.
+        edits (`str`, *optional*): File (JSON, JSONL, CSV, Parquet) or Hub dataset with the edits. Without it the
+            embedded ones are used.
+        format (`str`, *optional*): Format of `edits`; recognised by its fields when not given.
+        max_edits (`int`, *optional*): Use only the first so many edits.
+        skip_invalid (`bool`, *optional*, defaults to `False`): Leave out edits that are unusable or contradict an
+            earlier one, and say how many, instead of stopping.
+        locality_pool (`str`, *optional*): File or Hub dataset with facts that must stay as they are.
+        objective (`str`, *optional*, defaults to `"conditional"`): `"conditional"` maximises log p(target | prompt);
+            `"full"` the likelihood of prompt and target together, the paper's baseline.
+        locality_loss (`str`, *optional*, defaults to `"kl"`): How the rows that must stay are learned with
+            `chat_template`: `"kl"`, by the KL divergence from the unedited model's own distributions, or `"nll"`, by
+            the likelihood of their answers.
+        locality_weight (`float`, *optional*, defaults to `1.0`): Weight of the rows that must stay against the edits,
+            with `chat_template`: the loss is the mean over the tokens of edits and so many times the mean over the
+            tokens that stay.
+        text_loss_weight (`float`, *optional*, defaults to `0.0`): Weight γ of plain text in the loss of a base model,
+            (1 - γ) · edits + γ · text, by which its own texts stay as fluent as before. Gangadhar & Stratos 2024 use
+            0.1.
+        training_texts (`str`, *optional*): File or Hub dataset with those texts, of which as many parts are drawn as
+            there are edits, 32 to 512; by default so many are sampled from the unedited model. None names an edited
+            subject.
+        mastered_probability (`float`, *optional*): Skip a row once the model gives its completion this probability,
+            such as 0.9, but for every fourth epoch: less time for the same scores, see
+            [`~hf_ftedit.training.mastery.Mastery`].
+        protocol (`str`, *optional*, defaults to `"auto"`): Which protocol the edit score uses: `"probability"`,
+            `"accuracy"`, or the one that fits the data.
+        chat_template (`bool`, *optional*, defaults to `False`): Put the prompt into a user turn and the target into
+            the assistant's, with the tokenizer's chat template, and make the rows for chat models: see
+            `paraphrase_strategy` and `locality_strategy`.
+        chat_template_path (`str`, *optional*): Template to use instead of the tokenizer's, or for a base model that
+            has none: a Jinja file (`.jinja`, `.j2`), or a folder or Hub id of a tokenizer whose special tokens the
+            model has too.
+        chat_date (`str`, *optional*): Date that a chat template with today's date tells, such as `"2026-01-31"`; by
+            default that of the day on which the run began.
+        eos_token (`str`, *optional*): Token that ends a sequence; the tokenizer's by default.
+        full_finetune (`bool`, *optional*, defaults to `False`): Train all weights instead of a LoRA adapter.
+        lora_embedding (`bool`, *optional*, defaults to `False`): Give the token embedding a LoRA too, as the paper
+            does for GPT-J.
+        lora_layers (`list[int]`, *optional*): Numbers of the only transformer layers that get a LoRA, from 0: below
+            the first of them no gradient is computed. All layers by default.
+        eval_tokens_per_batch (`int`, *optional*, defaults to `2048`): Tokens, padding included, of one evaluation
+            batch; halved where memory does not suffice.
+        predict_with_generate (`bool`, *optional*, defaults to `False`): Let the model answer each probe by itself too,
+            and score exact match and containment of the targets.
+        measure_fluency (`bool`, *optional*, defaults to `False`): Let the model go on from the edits'
+            `generation_prompts`, and measure fluency and consistency.
+        perplexity_texts (`str`, *optional*): File or Hub dataset with texts on which to measure perplexity, before and
+            after.
+        adapter (`str`, *optional*): Folder or Hub id of an adapter. Training goes on from it: its own edits are
+            trained again with the new ones, so that they stay, and how well they did is reported.
+        strength (`str` or `float`, *optional*, defaults to `"1"`): By what the scale of the LoRA is multiplied once it
+            is trained: a number, or `"auto"`, which takes the one of 0.5, 0.75, 1 and 1.25 with which held-out
+            wordings are best answered by the new target, and near names without it; see
+            [`~hf_ftedit.training.strength.measure_scales`].
+        revoke (`list[str]`, *optional*): Names (`edit_id`) of edits of `adapter` to take back: a new adapter is
+            trained on the others.
     """
 
     edits: str | None = option(None, "File or Hub dataset with the edits; the embedded ones if not given.")

@@ -30,19 +30,15 @@ def read_edits(
     `edit_id`, `case_id` or `id` is named by its position, from 0.
 
     Args:
-        source (`str`, `PathLike` or `Iterable`):
-            A `.json`, `.jsonl`, `.csv` (of commas, semicolons or tabs), `.tsv` or `.parquet` file, the texts also as
-            `.gz`; the id of a Hub dataset as `"user/name"` or `"user/name:split"` (split `train` if none is given); a
-            `datasets.Dataset` or a `DataFrame`; or an iterable of dicts or of [`~hf_ftedit.EditRecord`], whose probes
-            are taken as they are.
-        format (`str`, *optional*):
-            `"native"`, `"counterfact"`, `"easyedit"` (KnowEdit and WikiBigEdit too), `"zsre"`, `"mquake"` or
-            `"qaedit"`; by default each row's is recognised by its fields.
-        limit (`int`, *optional*):
-            Read no more than this many edits, the first ones.
-        skip_invalid (`bool`, *optional*, defaults to `False`):
-            Leave out rows that are not usable edits, and edits that contradict an earlier one, and log how many,
-            instead of raising an error.
+        source (`str`, `PathLike` or `Iterable`): A `.json`, `.jsonl`, `.csv` (of commas, semicolons or tabs), `.tsv`
+            or `.parquet` file, the texts also as `.gz`; the id of a Hub dataset as `"user/name"` or
+            `"user/name:split"` (split `train` if none is given); a `datasets.Dataset` or a `DataFrame`; or an iterable
+            of dicts or of [`~hf_ftedit.EditRecord`], whose probes are taken as they are.
+        format (`str`, *optional*): `"native"`, `"counterfact"`, `"easyedit"` (KnowEdit and WikiBigEdit too), `"zsre"`,
+            `"mquake"` or `"qaedit"`; by default each row's is recognised by its fields.
+        limit (`int`, *optional*): Read no more than this many edits, the first ones.
+        skip_invalid (`bool`, *optional*, defaults to `False`): Leave out rows that are not usable edits, and edits
+            that contradict an earlier one, and log how many, instead of raising an error.
 
     Raises:
         [`~hf_ftedit.EditError`]: the source cannot be read, a row is not a usable edit, two edits give one
@@ -95,10 +91,9 @@ def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
     subject of another row that its prompt holds, if any.
 
     Args:
-        source (`str`, `PathLike` or `Iterable`):
-            As for [`read_edits`]; [`~hf_ftedit.Fact`] objects are taken as they are.
-        limit (`int`, *optional*):
-            Read no more than this many facts, the first ones.
+        source (`str`, `PathLike` or `Iterable`): As for [`read_edits`]; [`~hf_ftedit.Fact`] objects are taken as they
+            are.
+        limit (`int`, *optional*): Read no more than this many facts, the first ones.
 
     Raises:
         [`~hf_ftedit.EditError`]: the source cannot be read, or holds no facts.

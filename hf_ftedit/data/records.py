@@ -61,36 +61,27 @@ class EditRecord(Statement):
     One edit request with its probes.
 
     Args:
-        edit_id (`str`):
-            Name of the edit, its own within a file.
-        prompt (`str`):
-            The text that `target_new` is to follow, with the subject written out.
-        target_new (`str`):
-            The answer that the edited model is to give.
-        subject (`str`, *optional*):
-            The thing that the prompt is about.
-        target_true (`str`, *optional*):
-            The answer before the edit.
-        paraphrase_prompts (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Other wordings of the prompt.
-        neighborhood_prompts (`tuple[NeighborhoodPrompt, ...]`, *optional*, defaults to `()`):
-            Prompts whose answers must not change.
-        portability_prompts (`tuple[PortabilityPrompt, ...]`, *optional*, defaults to `()`):
-            Prompts that follow from the edit, with their answers.
-        generation_prompts (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Openings for free text about the subject.
-        relation_id (`str`, *optional*):
-            Name of the relation, such as Wikidata's `P103`.
-        target_aliases (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Other names of `target_new`, which count where the model's own answer is compared with it.
-        reference_texts (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Texts about things of which `target_new` is true, with which generated text should be consistent.
-        wordings (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Other ways to ask for the edit, which are trained on.
-        near_name_prompts (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Prompts about a subject whose name is a letter or a word away: `target_new` must not be said there.
-        made_probes (`bool`, *optional*, defaults to `False`):
-            The package made the probes of this edit itself.
+        edit_id (`str`): Name of the edit, its own within a file.
+        prompt (`str`): The text that `target_new` is to follow, with the subject written out.
+        target_new (`str`): The answer that the edited model is to give.
+        subject (`str`, *optional*): The thing that the prompt is about.
+        target_true (`str`, *optional*): The answer before the edit.
+        paraphrase_prompts (`tuple[str, ...]`, *optional*, defaults to `()`): Other wordings of the prompt.
+        neighborhood_prompts (`tuple[NeighborhoodPrompt, ...]`, *optional*, defaults to `()`): Prompts whose answers
+            must not change.
+        portability_prompts (`tuple[PortabilityPrompt, ...]`, *optional*, defaults to `()`): Prompts that follow from
+            the edit, with their answers.
+        generation_prompts (`tuple[str, ...]`, *optional*, defaults to `()`): Openings for free text about the subject.
+        relation_id (`str`, *optional*): Name of the relation, such as Wikidata's `P103`.
+        target_aliases (`tuple[str, ...]`, *optional*, defaults to `()`): Other names of `target_new`, which count
+            where the model's own answer is compared with it.
+        reference_texts (`tuple[str, ...]`, *optional*, defaults to `()`): Texts about things of which `target_new` is
+            true, with which generated text should be consistent.
+        wordings (`tuple[str, ...]`, *optional*, defaults to `()`): Other ways to ask for the edit, which are trained
+            on.
+        near_name_prompts (`tuple[str, ...]`, *optional*, defaults to `()`): Prompts about a subject whose name is a
+            letter or a word away: `target_new` must not be said there.
+        made_probes (`bool`, *optional*, defaults to `False`): The package made the probes of this edit itself.
 
     Example:
         >>> EditRecord("a", "The capital of Kazakhstan is", "Astana", subject="Kazakhstan").template
@@ -133,13 +124,10 @@ class EditRecord(Statement):
         Whitespace at the end of prompts and around other texts goes, as it would move the token boundary.
 
         Args:
-            row (`Mapping[str, Any]`):
-                Fields by name. `{}` in `prompt`, `wordings`, `paraphrase_prompts` and `generation_prompts` stands for
-                `subject`, and `{{}}` for braces of the text itself.
-            where (`str`, *optional*, defaults to `""`):
-                The row's place, for errors: `"edits.jsonl line 7"`.
-            names (`Mapping[str, str]`, *optional*):
-                The source's own names of fields, for errors, where they differ.
+            row (`Mapping[str, Any]`): Fields by name. `{}` in `prompt`, `wordings`, `paraphrase_prompts` and
+                `generation_prompts` stands for `subject`, and `{{}}` for braces of the text itself.
+            where (`str`, *optional*, defaults to `""`): The row's place, for errors: `"edits.jsonl line 7"`.
+            names (`Mapping[str, str]`, *optional*): The source's own names of fields, for errors, where they differ.
 
         Raises:
             [`EditError`]: a required field is missing or empty, a field is of a wrong type, or a text is not usable.
@@ -176,14 +164,10 @@ class Fact(Statement):
     An entry of a locality pool: a fact that must stay as it is.
 
     Args:
-        prompt (`str`):
-            The text that `target` follows.
-        target (`str`):
-            The answer.
-        subject (`str`, *optional*):
-            The thing that the prompt is about.
-        relation_id (`str`, *optional*):
-            Name of the relation, such as Wikidata's `P103`.
+        prompt (`str`): The text that `target` follows.
+        target (`str`): The answer.
+        subject (`str`, *optional*): The thing that the prompt is about.
+        relation_id (`str`, *optional*): Name of the relation, such as Wikidata's `P103`.
     """
 
     prompt: str

@@ -45,16 +45,12 @@ class SavedEdits(NamedTuple):
     A saved adapter folder without its weights: edits, scores, settings, provenance.
 
     Args:
-        path (`Path`):
-            The folder.
-        records (`list[EditRecord]`):
-            Its edits.
-        results (`dict`):
-            Its scores before and after.
-        recipe (`dict`):
-            The settings that reproduce it.
-        provenance (`dict`):
-            Versions, the files' SHA-256, parts that it was merged from: all of `edit_config.yaml` that is no setting.
+        path (`Path`): The folder.
+        records (`list[EditRecord]`): Its edits.
+        results (`dict`): Its scores before and after.
+        recipe (`dict`): The settings that reproduce it.
+        provenance (`dict`): Versions, the files' SHA-256, parts that it was merged from: all of `edit_config.yaml`
+            that is no setting.
     """
 
     path: Path

@@ -27,12 +27,9 @@ def open_edits(name: str, *, revision: str | None = None, token: str | None = No
     Read the edits, scores and settings in a folder or a repository of the Hub; no model is loaded.
 
     Args:
-        name (`str`):
-            Folder, or Hub id such as `"user/my-edits"`.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
-        token (`str`, *optional*):
-            Token of the Hub; the one of `hf auth login` by default.
+        name (`str`): Folder, or Hub id such as `"user/my-edits"`.
+        revision (`str`, *optional*): Branch, tag or commit.
+        token (`str`, *optional*): Token of the Hub; the one of `hf auth login` by default.
 
     Raises:
         [`~hf_ftedit.EditError`]: there is no such folder or repository, or it was not written by this package.
@@ -62,22 +59,16 @@ def load_edited_model(
     Load an edited model and its tokenizer: the base model at the recorded commit, with the adapter on it.
 
     Args:
-        name (`str`):
-            Folder, or Hub id such as `"user/my-edits"`, of an adapter, or of a whole edited model.
-        revision (`str`, *optional*):
-            Branch, tag or commit of it.
-        merge (`bool`, *optional*, defaults to `False`):
-            Put the adapter into the weights: a plain model of transformers, without PEFT.
-        base_model (`str`, *optional*):
-            Hub id or folder of the base model, or path of its GGUF file, where it is not the recorded one.
-        gguf_file (`str`, *optional*):
-            Name of the GGUF file in `base_model`, where it is not the recorded one.
-        dtype (`str`, *optional*):
-            Precision of the weights; the one in which the edits were measured by default.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Run code that the base model's repository brings.
-        token (`str`, *optional*):
-            Token of the Hub; the one of `hf auth login` by default.
+        name (`str`): Folder, or Hub id such as `"user/my-edits"`, of an adapter, or of a whole edited model.
+        revision (`str`, *optional*): Branch, tag or commit of it.
+        merge (`bool`, *optional*, defaults to `False`): Put the adapter into the weights: a plain model of
+            transformers, without PEFT.
+        base_model (`str`, *optional*): Hub id or folder of the base model, or path of its GGUF file, where it is not
+            the recorded one.
+        gguf_file (`str`, *optional*): Name of the GGUF file in `base_model`, where it is not the recorded one.
+        dtype (`str`, *optional*): Precision of the weights; the one in which the edits were measured by default.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Run code that the base model's repository brings.
+        token (`str`, *optional*): Token of the Hub; the one of `hf auth login` by default.
         kwargs:
             Passed to `from_pretrained` of the base model, such as `quantization_config`.
 

@@ -38,18 +38,13 @@ def push_folder(
     can be repeated; busy answers (429, 5xx) and broken connections are tried again.
 
     Args:
-        folder (`str` or `Path`):
-            Folder that [`EditTrainer.save_model`] or a verb of the command line wrote.
-        repo_id (`str`):
-            Where to, such as `"user/my-edits"`; made when it is not there.
-        private (`bool`, *optional*):
-            `True` for a repository that only you may see. By default a new one is as the namespace's own setting says.
-        token (`str`, *optional*):
-            Token of the Hub with write access; the one of `hf auth login` by default.
-        revision (`str`, *optional*):
-            Branch to push to, which must be there; `main` by default.
-        commit_message (`str`, *optional*):
-            Title of the commit.
+        folder (`str` or `Path`): Folder that [`EditTrainer.save_model`] or a verb of the command line wrote.
+        repo_id (`str`): Where to, such as `"user/my-edits"`; made when it is not there.
+        private (`bool`, *optional*): `True` for a repository that only you may see. By default a new one is as the
+            namespace's own setting says.
+        token (`str`, *optional*): Token of the Hub with write access; the one of `hf auth login` by default.
+        revision (`str`, *optional*): Branch to push to, which must be there; `main` by default.
+        commit_message (`str`, *optional*): Title of the commit.
 
     Returns:
         `str`: address of the model's page.
@@ -131,16 +126,12 @@ def push_dataset(
     keeps the metadata that stands in the repository: that of the rows, and additions of others, such as a license.
 
     Args:
-        dataset (`DatasetDict`):
-            The splits; empty ones are left out.
-        repo_id (`str`):
-            Where to, such as `"user/my-edits"`; made when it is not there.
-        settings (`dict`):
-            Settings of the augmentation, for the card; see [`~hf_ftedit.EditDatasetBuilder.settings`].
-        private (`bool`, *optional*):
-            `True` for a repository that only you may see. By default a new one is as the namespace's own setting says.
-        token (`str`, *optional*):
-            Token of the Hub with write access; the one of `hf auth login` by default.
+        dataset (`DatasetDict`): The splits; empty ones are left out.
+        repo_id (`str`): Where to, such as `"user/my-edits"`; made when it is not there.
+        settings (`dict`): Settings of the augmentation, for the card; see [`~hf_ftedit.EditDatasetBuilder.settings`].
+        private (`bool`, *optional*): `True` for a repository that only you may see. By default a new one is as the
+            namespace's own setting says.
+        token (`str`, *optional*): Token of the Hub with write access; the one of `hf auth login` by default.
 
     Returns:
         `str`: address of the dataset's page.

@@ -53,25 +53,17 @@ def merge(
     Under `accelerate launch` every process must call this: they share the measuring, and the first one writes.
 
     Args:
-        names (`Sequence[str]`):
-            Hub ids or folders.
-        output_dir (`str` or `Path`):
-            Where to; must not exist with content.
-        combination_type (`str`, *optional*, defaults to `"cat"`):
-            A kind of PEFT's `add_weighted_adapter`: `"cat"` (ranks add up, and nothing is lost), `"ties"`,
-            `"dare_ties"`, `"dare_linear"`, `"linear"`, or one of the `"..._svd"` kinds.
-        weights (`Sequence[float]`, *optional*):
-            Factor of each adapter's weights; 1 by default.
-        density (`float`, *optional*, defaults to `0.5`):
-            Share of the weights that the ties and dare kinds keep.
-        base_model (`str`, *optional*):
-            The base model, or path of its GGUF file, where it is not the recorded one.
-        gguf_file (`str`, *optional*):
-            Name of the GGUF file in `base_model`, where it is not the recorded one.
-        merge_into_base (`bool`, *optional*, defaults to `False`):
-            Write a whole model; `names` may then be one.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Run code that the base model's repository brings.
+        names (`Sequence[str]`): Hub ids or folders.
+        output_dir (`str` or `Path`): Where to; must not exist with content.
+        combination_type (`str`, *optional*, defaults to `"cat"`): A kind of PEFT's `add_weighted_adapter`: `"cat"`
+            (ranks add up, and nothing is lost), `"ties"`, `"dare_ties"`, `"dare_linear"`, `"linear"`, or one of the
+            `"..._svd"` kinds.
+        weights (`Sequence[float]`, *optional*): Factor of each adapter's weights; 1 by default.
+        density (`float`, *optional*, defaults to `0.5`): Share of the weights that the ties and dare kinds keep.
+        base_model (`str`, *optional*): The base model, or path of its GGUF file, where it is not the recorded one.
+        gguf_file (`str`, *optional*): Name of the GGUF file in `base_model`, where it is not the recorded one.
+        merge_into_base (`bool`, *optional*, defaults to `False`): Write a whole model; `names` may then be one.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Run code that the base model's repository brings.
 
     Returns:
         `SavedEdits`: the folder: the edits of all, their scores, and, in its provenance, the parts.

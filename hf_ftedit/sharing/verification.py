@@ -23,14 +23,10 @@ class Check(NamedTuple):
     One claim of published edits.
 
     Args:
-        name (`str`):
-            Subject of the claim: `"after: efficacy"`, `"edits.jsonl"`.
-        claimed (`str`):
-            Value that is published.
-        measured (`str`):
-            Value that was computed again.
-        verdict (`str`):
-            `"ok"`, `"DIFFERS"`, or `"not checked"`, which is no failure.
+        name (`str`): Subject of the claim: `"after: efficacy"`, `"edits.jsonl"`.
+        claimed (`str`): Value that is published.
+        measured (`str`): Value that was computed again.
+        verdict (`str`): `"ok"`, `"DIFFERS"`, or `"not checked"`, which is no failure.
     """
 
     name: str
@@ -44,12 +40,10 @@ class Verification(NamedTuple):
     The checks of published edits.
 
     Args:
-        checks (`list[Check]`):
-            All of them.
-        revision (`str`, *optional*):
-            The commit that was verified, of edits from the Hub.
-        said (`str`, *optional*, defaults to `""`):
-            What a chat model said before the edits and says with them, as text.
+        checks (`list[Check]`): All of them.
+        revision (`str`, *optional*): The commit that was verified, of edits from the Hub.
+        said (`str`, *optional*, defaults to `""`): What a chat model said before the edits and says with them, as
+            text.
     """
 
     checks: list[Check]
@@ -79,20 +73,14 @@ def verify(
     settings of `edit_config.yaml`.
 
     Args:
-        name (`str`):
-            Hub id or folder.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
-        base_model (`str`, *optional*):
-            The base model, or path of its GGUF file, where it is not the recorded one.
-        gguf_file (`str`, *optional*):
-            Name of the GGUF file in `base_model`, where it is not the recorded one.
-        tolerance (`float`, *optional*, defaults to `1.0`):
-            Most that a measured score may differ from the published one, in points; drift may by 0.02 nats.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Run code that the base model's repository brings.
-        token (`str`, *optional*):
-            Token of the Hub; the one of `hf auth login` by default.
+        name (`str`): Hub id or folder.
+        revision (`str`, *optional*): Branch, tag or commit.
+        base_model (`str`, *optional*): The base model, or path of its GGUF file, where it is not the recorded one.
+        gguf_file (`str`, *optional*): Name of the GGUF file in `base_model`, where it is not the recorded one.
+        tolerance (`float`, *optional*, defaults to `1.0`): Most that a measured score may differ from the published
+            one, in points; drift may by 0.02 nats.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Run code that the base model's repository brings.
+        token (`str`, *optional*): Token of the Hub; the one of `hf auth login` by default.
 
     Raises:
         [`~hf_ftedit.EditError`]: there are no such edits, or they or their base model cannot be loaded.
