@@ -1,15 +1,12 @@
 """Answers of the model for its card: to the prompts of the first edits, without and with the edits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.options import EditOptions
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def card_answers(

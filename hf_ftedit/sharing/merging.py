@@ -1,12 +1,12 @@
 """Merge edit adapters of one base model into one adapter, or put one into the weights of its base model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord, combine_edits
@@ -16,10 +16,6 @@ from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, EditOptions, check_valu
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.sharing.verification import load_base
 from hf_ftedit.training import provenance_of, quantization_of, scores_of
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
 
 # PEFT saves an adapter of this name into the folder itself, and any other one into a folder below it.
 MERGED = "default"
