@@ -23,7 +23,7 @@ class CommonOptions(EditOptions):
 
 
 @dataclass
-class _TrainOptions(CommonOptions):
+class _Train(CommonOptions):
     output_dir: str | None = option(OUTPUT_FOLDER, "Folder to write; must not exist with content.")
     resume_from_checkpoint: str | None = option(
         None, "Go on with a stopped run; alone, or with the checkpoint folder to go on from.", nargs="?", const="True"
@@ -42,7 +42,7 @@ class _TrainOptions(CommonOptions):
 
 
 @dataclass
-class _EvaluateOptions(CommonOptions):
+class _Evaluate(CommonOptions):
     tasks: list[str] | None = option(None, "Tasks of lm-evaluation-harness to run, without and with the adapter.")
     tasks_path: str | None = option(None, "Folder with task files of your own.")
     tasks_limit: int | None = option(None, "Use only the first so many samples of a task.")
@@ -50,7 +50,7 @@ class _EvaluateOptions(CommonOptions):
 
 
 @dataclass
-class _PushOptions:
+class _Push:
     folder: str | None = option(None, "Folder that `train` or `merge` wrote.")
     repo_id: str | None = option(None, "Repository to push to, such as user/my-edits.")
     private: bool = option(False, "Let only you see it; by default as your account says.")
@@ -59,7 +59,7 @@ class _PushOptions:
 
 
 @dataclass
-class _SharedOptions:
+class _Shared:
     model_name_or_path: str | None = option(None, "Base model, where it is not the recorded one, such as a copy.")
     gguf_file: str | None = option(None, "GGUF file that holds it, where it is not the recorded one.")
     trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
@@ -72,14 +72,14 @@ class _SharedOptions:
 
 
 @dataclass
-class _VerifyOptions(_SharedOptions):
+class _Verify(_Shared):
     name: str | None = option(None, "Hub id or folder of the edits to verify.")
     revision: str | None = option(None, "Branch, tag or commit of them.")
     tolerance: float = option(1.0, "Most that a score may differ, in points: other hardware rounds otherwise.")
 
 
 @dataclass
-class _MergeOptions(_SharedOptions):
+class _Merge(_Shared):
     adapters: list[str] = option([], "Hub ids or folders of the adapters.")
     output_dir: str | None = option(None, "Folder to write; must not exist with content.")
     combination_type: str = option("cat", "How PEFT combines them: cat (exact), ties, dare_ties, svd, ...")
@@ -89,10 +89,6 @@ class _MergeOptions(_SharedOptions):
 
 
 OPTIONS: dict[str, type[Any]] = {
-    "train": _TrainOptions,
-    "evaluate": _EvaluateOptions,
-    "augment": CommonOptions,
-    "push": _PushOptions,
-    "verify": _VerifyOptions,
-    "merge": _MergeOptions,
+    **{"train": _Train, "evaluate": _Evaluate, "augment": CommonOptions},
+    **{"push": _Push, "verify": _Verify, "merge": _Merge},
 }

@@ -56,16 +56,11 @@ def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, A
 def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> None:
     from trl import get_peft_config, get_quantization_config
 
+    settings: dict[str, Any] = {"model": model_config.model_name_or_path or EMBEDDED_NAME, "args": config}
     with refusals_of_libraries():
-        adapter = None if config.full_finetune else get_peft_config(model_config)
-        quantization = get_quantization_config(model_config)
-    trainer = training.EditTrainer(
-        model=model_config.model_name_or_path or EMBEDDED_NAME,
-        args=config,
-        train_dataset=task,
-        peft_config=adapter,
-        quantization_config=quantization,
-    )
+        settings["peft_config"] = None if config.full_finetune else get_peft_config(model_config)
+        settings["quantization_config"] = get_quantization_config(model_config)
+    trainer = training.EditTrainer(train_dataset=task, **settings)
     rows: Any = trainer.train_dataset
     trainer.accelerator.print(f"{evaluation.edits_text(len(task.measured))}, {len(rows)} training rows")
     # FSDP spreads the weights when training begins; before, one device may not hold the model.
