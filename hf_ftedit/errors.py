@@ -36,7 +36,9 @@ def refusals_of_libraries(
     except EditError:
         raise
     except (ValueError, TypeError, KeyError, ImportError, RuntimeError, AssertionError, OSError, re.error) as error:
-        if is_out_of_memory(error) or getattr(error, "errno", None) or not when():  # of the system, not of settings
+        is_missing = isinstance(error, FileNotFoundError) and error.filename  # a file that a setting names
+        is_of_system = getattr(error, "errno", None) and not is_missing
+        if is_out_of_memory(error) or is_of_system or not when():
             raise
         problem = f"{first_line(error)} is not known" if isinstance(error, KeyError) else one_line(error)[:500]
         raise EditError(f"{problem}; {remedy}") from error
