@@ -77,7 +77,6 @@ def merge(
     weights = check_value("weights", weights, list[float] | None)
     require_empty(output_dir)
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
-    check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
     edits = combine_edits((part.name, part.saved.records) for part in parts)
     source = hub.base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
     base, tokenizer, options = _load_base(parts, edits, source, merge_into_base, trust_remote_code)
@@ -114,7 +113,7 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
 
 
 def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: int) -> list[Part]:
-    """The adapters of these names; raises [`~hf_ftedit.EditError`] where they, or their weights, are too few."""
+    """The adapters of these names; raises [`~hf_ftedit.EditError`] where they do not go together, or are too few."""
     if len(names) < fewest:
         raise EditError(f"merge got {len(names)} adapters and needs {fewest} or more; name their folders or Hub ids")
     if weights is not None and len(weights) != len(names):
@@ -130,11 +129,12 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
             public += "'"
         # A snapshot of the Hub lies in the cache under its commit.
         parts.append(Part(public, saved, None if Path(name).is_dir() else saved.path.name, weight))
+    _check_same_base(parts)
+    check_conflicts({name: part.saved.records for name, part in zip(names, parts, strict=True)})
     files = [part.saved.provenance["files"].get(models.ADAPTER_WEIGHTS, part.saved.path) for part in parts]
     if weights is None and len({*files}) < len(files):
         remedy = "name each once, or give weights"
         raise EditError(f"merge got an adapter twice, which would double what it changes; {remedy}")
-    _check_same_base(parts)
     return parts
 
 
