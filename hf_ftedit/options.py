@@ -1,7 +1,5 @@
 """Settings of an edit as dataclasses without torch: the trainer, the builder and `--help` share them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,14 +1,12 @@
 """Flags and the file of `--config` to options, each read once; `--help` without torch."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
@@ -16,9 +14,6 @@ from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
 from hf_ftedit.options import PROVENANCE, check_settings, choices_of
 from hf_ftedit.untrusted import explained, parse_yaml, read_small
-
-if TYPE_CHECKING:
-    from trl import TrlParser
 
 logger = logging.getLogger(__name__)
 
@@ -152,12 +147,12 @@ def _read_config(verb: str, path: str) -> dict[str, Any]:
     return config
 
 
-def _parser(types: Sequence[Any]) -> TrlParser:
+def _parser(types: Sequence[Any]) -> Any:
     from trl import TrlParser
 
-    parser = TrlParser(types, allow_abbrev=False)
+    parser: Any = TrlParser(types, allow_abbrev=False)
     # argparse's own prints all options, a few hundred, and ends the process.
-    parser.error = _bad_options  # type: ignore[method-assign]
+    parser.error = _bad_options
     return parser
 
 

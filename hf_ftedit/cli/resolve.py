@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -16,9 +16,6 @@ from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import require_empty
 from hf_ftedit.options import SOURCES
-
-if TYPE_CHECKING:
-    from trl import ModelConfig
 
 
 def embedded_settings(model_name: str | None) -> dict[str, Any]:
@@ -71,7 +68,7 @@ def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
     return edits
 
 
-def model_settings(model_config: ModelConfig) -> dict[str, Any]:
+def model_settings(model_config: Any) -> dict[str, Any]:
     """The settings of [`~trl.ModelConfig`] that go to `from_pretrained`."""
     settings = {"revision": model_config.model_revision, "attn_implementation": model_config.attn_implementation}
     return {name: value for name, value in {"dtype": model_config.dtype, **settings}.items() if value is not None}

@@ -232,7 +232,10 @@ BAD_WORDS = {
     "config without file": (["--config"], "bad options: argument --config: expected one argument; "),
     "config missing": (["--config", "x.yaml"], "--config x.yaml cannot be read ([Errno 2] No such file or directory"),
     "config no YAML": (["--config", "bad.yaml"], "--config bad.yaml cannot be read (while parsing a flow"),
-    "config a list": (["--config", "list.yaml"], "--config list.yaml is no list of settings; give lines such as seed: 42"),
+    "config a list": (
+        ["--config", "list.yaml"],
+        "--config list.yaml is no list of settings; give lines such as seed: 42",
+    ),
     "config bad value": (["--config", "value.yaml"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
     "config bad type": (["--config", "type.yaml"], "num_locality is [1, 2]: give a whole number"),
 }
