@@ -150,18 +150,6 @@ def test_shared_experts_are_trained_by_the_names_of_their_weights(family, tmp_pa
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
-def test_an_edit_through_the_chat_template(tmp_path):
-    tokenizer = chat_tokenizer()
-    base = tiny_model("qwen3", tokenizer)
-    trainer = edited(base, tokenizer, tmp_path / "adapter", chat_template=True)
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
-    texts = [tokenizer.decode(row["input_ids"]) for row in trainer.train_dataset]
-    turn = [{"role": "user", "content": EDITS[0]["prompt"]}]
-    asked = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    assert asked + "Astana<|im_end|>" in texts  # the end of turn is learnt with it
-    assert "chat_template: true" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
-
-
 @pytest.mark.parametrize(("family", "embedding"), [("gpt2", "wte"), ("llama", "embed_tokens")])
 def test_the_token_embedding_gets_a_lora_when_asked(family, embedding, tmp_path):
     tokenizer = bpe_tokenizer()
