@@ -32,7 +32,7 @@ ROOMS = {
         "trainer"
     ).split(),
     "sharing": "verification conflicts merging".split(),
-    "cli": "console options arguments resolve train evaluate augment push verify merge app".split(),
+    "cli": "console options arguments resolve train evaluate augment push verify merge grid study sweep app".split(),
 }
 MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]
 

@@ -22,6 +22,7 @@ MORE_OPTIONS = {
     "in a chat twice that; --num_train_epochs, 6, in a chat 1; --per_device_train_batch_size, 32, in a chat 8; ...)\n"
     "and of trl.ModelConfig (--lora_r, by default 32; --load_in_4bit, --dtype, --attn_implementation, ...)",
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
+    "sweep": "all options of train, the same for every run",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
 HELP = "see hf-ftedit VERB --help"
@@ -60,7 +61,10 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     before.add_argument("--config")
     before.error = _bad_options  # type: ignore[method-assign]
     file, flags = before.parse_known_args(argv)
-    config = _read_config(verb, file.config) if file.config is not None else {}
+    if verb == "sweep":  # whose file has several values for an option
+        config = {"grid": file.config} if file.config is not None else {}
+    else:
+        config = _read_config(verb, file.config) if file.config is not None else {}
     parser = _parser((OPTIONS[verb],))
     # Only options that were set come out, as an adapter's recipe may set the rest. TRL sets defaults this way too;
     # `set_defaults` would also return names that are no options.

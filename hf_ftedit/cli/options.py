@@ -88,7 +88,16 @@ class _Merge(_Shared):
     merge_into_base: bool = option(False, "Save a whole model with the edits in its weights; one adapter may do.")
 
 
+@dataclass
+class _Sweep:
+    grid: str | None = option(None, "YAML file with options of train, each with one value or a list; as --config.")
+    output_dir: str | None = option(None, "Folder of the study; finished runs in it are not repeated.")
+    sample: int | None = option(None, "Run only so many of the combinations, drawn at random.")
+    sample_seed: int = option(0, "Seed of that draw.")
+    num_workers: int = option(1, "Processes that run at once, each on a GPU of its own where there are several.")
+
+
 OPTIONS: dict[str, type[Any]] = {
     **{"train": _Train, "evaluate": _Evaluate, "augment": CommonOptions},
-    **{"push": _Push, "verify": _Verify, "merge": _Merge},
+    **{"push": _Push, "verify": _Verify, "merge": _Merge, "sweep": _Sweep},
 }

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hf_ftedit import evaluation, hub, training
@@ -9,12 +10,44 @@ from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
 from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded, embedded_settings, inherited_settings, model_settings
 from hf_ftedit.errors import EditError, refusals_of_libraries
-from hf_ftedit.models import EMBEDDED_NAME
+from hf_ftedit.models import EMBEDDED_NAME, weights_fingerprint
+
+# Settings by which the unedited model is measured.
+MEASURING = (
+    *("protocol", "predict_with_generate", "measure_fluency", "end_of_answer", "eval_tokens_per_batch"),
+    *("chat_template", "chat_template_path", "chat_date", "eos_token"),
+)
 
 
 def run(argv: Sequence[str]) -> None:
-    """Check everything that needs no torch, then train, write the folder, print the scores, and push."""
+    """Train, and print what came of it."""
+    trained(argv)
+
+
+def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[str, Any]:
+    """
+    Check everything that needs no torch, then train, write the folder, print the scores, and push.
+
+    `shared` holds measurements of unedited models, for runs that follow. Returns the `results`, the number of `rows`
+    and the `train_seconds`; nothing where there was nothing to resume.
+    """
     arguments = read_arguments("train", argv)
+    defaults, options, adapter = options_of(arguments)
+    # Before the edits: of two mistakes, the one that would overwrite something comes first.
+    training.check_output_dir(options.output_dir, options.resume)
+    task = task_of(options, adapter)
+    if options.resume and training.is_finished(options.output_dir):
+        if is_first_process():
+            print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
+        return {}
+    claim_output(options.output_dir)
+    hide_brief_bars(len(task.edits))
+    config, model_config = settings_of(arguments, {**defaults, **vars(options)})
+    return _train(task, config, model_config, options.resume, shared)
+
+
+def options_of(arguments: Arguments) -> tuple[dict[str, Any], Any, Any]:
+    """What the adapter to go on from and the embedded model set, the options, and that adapter's edits."""
     name = arguments.values.get("adapter")
     adapter = hub.open_edits(name) if name else None
     recipe = inherited_settings(adapter, str(name), arguments.values) if adapter else {}
@@ -22,23 +55,17 @@ def run(argv: Sequence[str]) -> None:
     names = (*map(arguments.values.get, ("model_name_or_path", "gguf_file")), recipe.get("model_name_or_path"))
     model_name = next(filter(None, names), None)
     defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
-    options = arguments.options(defaults)
-    # Before the edits: of two mistakes, the one that would overwrite something comes first.
-    training.check_output_dir(options.output_dir, options.resume)
-    edits = options.edits if adapter else edit_source(options)
+    return defaults, arguments.options(defaults), adapter
+
+
+def task_of(options: Any, adapter: Any) -> Any:
+    """The edits of the options, and the facts that stay."""
     pool = options.locality_pool or embedded(options, "locality_pool.jsonl")
-    task = training.read_task(options, edits, locality_pool=pool, adapter=adapter)
-    if options.resume and training.is_finished(options.output_dir):
-        if is_first_process():
-            print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
-        return
-    claim_output(options.output_dir)
-    hide_brief_bars(len(task.edits))
-    config, model_config = _settings(arguments, {**defaults, **vars(options)})
-    _train(task, config, model_config, options.resume)
+    edits = options.edits if adapter else edit_source(options)
+    return training.read_task(options, edits, locality_pool=pool, adapter=adapter)
 
 
-def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, Any]:
+def settings_of(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, Any]:
     """The trainer's settings and the model's."""
     if defaults["chat_template"]:
         defaults = {**training.CHAT_LORA, **defaults}
@@ -53,7 +80,9 @@ def _settings(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any, A
     return config, model_config
 
 
-def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> None:
+def _train(
+    task: Any, config: Any, model_config: Any, resume: bool | str, shared: dict[str, Any] | None
+) -> dict[str, Any]:
     from trl import get_peft_config, get_quantization_config
 
     settings: dict[str, Any] = {"model": model_config.model_name_or_path or EMBEDDED_NAME, "args": config}
@@ -65,8 +94,8 @@ def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> Non
     trainer.accelerator.print(f"{evaluation.edits_text(len(task.measured))}, {len(rows)} training rows")
     # FSDP spreads the weights when training begins; before, one device may not hold the model.
     if not trainer.is_fsdp_enabled:
-        trainer.score_edits(edited=False)
-    trainer.train(resume_from_checkpoint=resume)
+        _measure_unedited(trainer, shared)
+    seconds = trainer.train(resume_from_checkpoint=resume).metrics["train_runtime"]
     results = trainer.write_folder()
     trainer.accelerator.print(evaluation.results_table(results, trainer.recipe))
     if results["after"]["whole_answers"]:
@@ -77,3 +106,21 @@ def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> Non
     # Last: the folder is complete and its results are printed, whatever the Hub does.
     if config.push_to_hub:
         trainer.push_to_hub()
+    return {"results": results, "rows": len(rows), "train_seconds": seconds}
+
+
+def _measure_unedited(trainer: Any, shared: dict[str, Any] | None) -> None:
+    """Measure the unedited model, or take what an earlier run measured of the same one on the same edits."""
+    from datasets.fingerprint import Hasher
+
+    weights = weights_fingerprint(trainer.model) if shared is not None else None
+    if shared is None or weights is None:
+        trainer.score_edits(edited=False)
+        return
+    args, task = trainer.args, trainer.task
+    settings = [getattr(args, name) for name in MEASURING] + [args.seed if args.measure_fluency else None]
+    records = list(map(asdict, task.measured))
+    key = Hasher.hash([weights, str(trainer.model.dtype), settings, records, task.texts])
+    trainer.measurements.before = shared.get(key)
+    trainer.score_edits(edited=False)
+    shared[key] = trainer.measurements.before

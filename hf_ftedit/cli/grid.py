@@ -1,0 +1,98 @@
+"""A grid of settings: a YAML file of options of `train`, some with several values, to the runs of a study."""
+
+import hashlib
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from hf_ftedit.errors import EditError, shown
+from hf_ftedit.untrusted import explained, parse_yaml, read_small
+
+VARIANTS = "variants"  # the one name of a grid that is no option: named groups of settings that vary together
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_OF_THE_STUDY = {"output_dir", "config", "resume_from_checkpoint", "push_to_hub", "trust_remote_code"}
+
+
+class Run(NamedTuple):
+    """One run of a study."""
+
+    settings: dict[str, Any]  # options of `train`
+    varied: dict[str, Any]  # the values, of those of which the grid has several, or the variant's name
+
+    @property
+    def name(self) -> str:
+        """A name by which a finished run is found again: twelve hexadecimal digits of its settings' SHA-256."""
+        text = json.dumps(self.settings, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read_grid(path: str, *, sample: int | None = None, seed: int = 0) -> list[Run]:
+    """
+    The runs of a grid: every combination of its values, or `sample` of them drawn with `seed`.
+
+    Raises [`~hf_ftedit.EditError`] where it is no grid, or names what is the study's own.
+    """
+    try:
+        grid = parse_yaml(read_small(Path(path)))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise explained(f"--config {path}", error) from error
+    if not isinstance(grid, dict) or not grid:
+        raise EditError(f"--config {path} is no grid; give options of train, such as learning_rate: [1e-3, 2e-3]")
+    if wrong := sorted(_OF_THE_STUDY.intersection(grid)):
+        raise EditError(f"--config {path}: {wrong[0]} is no part of a grid; leave it out, or give it to the command")
+    grid = {name: _with_numbers(value) for name, value in grid.items()}
+    variants = grid.pop(VARIANTS, {"": {}})
+    if not isinstance(variants, dict) or not all(isinstance(each, dict) for each in variants.values()):
+        raise EditError(
+            f"--config {path}: {VARIANTS} gives each of its names settings, such as plain: {{num_locality: 0}}"
+        )
+    runs = list(_combined(grid, variants))
+    if not runs:
+        raise EditError(f"--config {path}: an option has no value; give one, or leave it out")
+    # The same settings by two ways are one run.
+    runs = list({run.name: run for run in runs}.values())
+    if sample is not None and sample < 1:
+        raise EditError(f"sample is {shown(sample)}; give 1 or more, or leave it out")
+    return runs if sample is None else random.Random(seed).sample(runs, min(sample, len(runs)))
+
+
+def _with_numbers(value: Any) -> Any:
+    """`value` with numbers for texts such as "1e-3", which YAML takes for a text, and people for a number."""
+    if isinstance(value, list):
+        return [_with_numbers(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _with_numbers(each) for name, each in value.items()}
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+
+
+def _combined(grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[Run]:
+    lists = _list_options()
+    # Of an option that is a list itself, only a list of lists is several values.
+    several = {
+        name: values
+        for name, values in grid.items()
+        if isinstance(values, list) and (name not in lists or all(isinstance(value, list) for value in values))
+    }
+    fixed = {name: value for name, value in grid.items() if name not in several}
+    for variant, settings in variants.items():
+        for values in itertools.product(*several.values()):
+            chosen = dict(zip(several, values, strict=True))
+            varied = {name: value for name, value in chosen.items() if len(several[name]) > 1}
+            named = {"variant": str(variant)} if len(variants) > 1 else {}
+            yield Run({**fixed, **chosen, **settings}, {**named, **varied})
+
+
+def _list_options() -> set[str]:
+    """Options of `train` whose value is a list."""
+    from hf_ftedit.cli.options import OPTIONS
+    from hf_ftedit.training import EditConfig, EditModelConfig
+
+    owners: Sequence[Any] = (OPTIONS["train"], EditConfig, EditModelConfig)
+    return {option.name for owner in owners for option in fields(owner) if "list[" in str(option.type)}

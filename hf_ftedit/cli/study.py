@@ -1,0 +1,137 @@
+"""A study's results: a row for each run, as Parquet and Markdown, and plots of what each setting changes."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_ftedit.evaluation import NAMES, score_text
+from hf_ftedit.files import moved_in, write_text
+from hf_ftedit.hub import markdown_text
+
+SCORES = ("edit_score", *NAMES.values(), "said_exactly", "near_names")
+MEASURED = ("drift", "perplexity")  # of results, without a percentage
+COSTS = ("rows", "train_seconds", "seconds", "peak_memory_mb")
+PARTS = ("edit_score", "efficacy", "generalization", "locality")
+COLORS = ("#111827", "#2563eb", "#d97706", "#059669")
+
+
+def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's row: its varied settings, scores with their intervals, costs, and its error where it failed."""
+    after = (record.get("results") or {}).get("after") or {}
+    row: dict[str, Any] = {"run": name} | {
+        key: value if _is_plain(value) else json.dumps(value) for key, value in varied.items()
+    }
+    for score in (*SCORES, *MEASURED):
+        low, high = after.get(f"{score}_ci95") or (None, None)
+        row |= {score: after.get(score), f"{score}_low": low, f"{score}_high": high}
+    row |= {"protocol": after.get("protocol"), "n_edits": after.get("n_edits")}
+    return row | {cost: record.get(cost) for cost in COSTS} | {"error": record.get("error")}
+
+
+def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> None:
+    """Write `results.parquet`, `results.md`, a `plot-*.png` for each of the `varied` settings, and one of the best."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows).dropna(axis=1, how="all")
+    done = table[table["edit_score"].notna()] if "edit_score" in table else table[:0]
+    names = [name for name in varied if name in done and name != "seed"] if len(done) else []
+    with moved_in(folder, {file.name for file in folder.glob("plot-*.png")}) as new:
+        table.to_parquet(new / "results.parquet")
+        write_text(new / "results.md", study_markdown(table, varied))
+        for name in names:
+            (new / f"plot-{name}.png").write_bytes(setting_plot(done, name))
+        if len(done):
+            (new / "plot-front.png").write_bytes(front_plot(done, names))
+
+
+def study_markdown(table: Any, varied: Sequence[str]) -> str:
+    """The table as Markdown: the varied settings, the scores with their intervals, costs and errors."""
+    shown = [name for name in (*varied, *SCORES, *MEASURED, *COSTS, "error") if name in table]
+    lines = [f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
+    for _, row in table.iterrows():
+        lines.append(f"| {' | '.join(_cell(row, name) for name in shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: Any, name: str) -> str:
+    value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
+    if value is None or value != value:  # NaN
+        return "—"
+    if name in (*SCORES, *MEASURED):
+        return score_text({name: value, f"{name}_ci95": None if low is None or low != low else (low, high)}, name)
+    if isinstance(value, float):
+        return f"{value:.1f}" if name in COSTS else f"{value:g}"
+    return markdown_text(str(value))
+
+
+def setting_plot(table: Any, name: str) -> bytes:
+    """What a setting changes: score and its parts, drift, training time; a point for each run, lines for the means."""
+    measured = {"percent": PARTS, "drift, nats a token": ("drift",), "training, s": ("train_seconds",)}
+    panels = [(title, [column for column in columns if column in table]) for title, columns in measured.items()]
+    panels = [(title, columns) for title, columns in panels if columns]
+    values = list(dict.fromkeys(table[name]))  # names in the order of the grid
+    values = values if any(isinstance(value, str) for value in values) else sorted(values)
+    places = {value: place for place, value in enumerate(values)}
+    figure, axes = _figure(len(panels))
+    for (title, columns), each in zip(panels, axes, strict=True):
+        for column, color in zip(columns, COLORS, strict=False):
+            each.scatter(table[name].map(places), table[column], s=14, color=color, alpha=0.5)
+            means = table.groupby(name)[column].mean()
+            each.plot(
+                [places[value] for value in means.index],
+                means,
+                color=color,
+                linewidth=1.4,
+                label=column.replace("_", " "),
+            )
+        each.set_xticks(range(len(values)), [str(value) for value in values])
+        each.set(xlabel=name, ylabel=title)
+        if len(columns) > 1:
+            each.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def front_plot(table: Any, names: Sequence[str]) -> bytes:
+    """Edit score against training time: each run a point, and by name the means over seeds that none beats in both."""
+    axis = ["train_seconds", "edit_score"]
+    figure, [axes] = _figure(1)
+    axes.scatter(table[axis[0]], table[axis[1]], s=18, color="#b0b7c3")
+    front = front_of(table.groupby(list(names), sort=False)[axis].mean().reset_index() if names else table)
+    axes.plot(front[axis[0]], front[axis[1]], "o-", color="#2563eb", markersize=5, linewidth=1.2)
+    for place, (_, row) in enumerate(front.iterrows()):
+        text, below = ", ".join(str(row[name]) for name in names), place % 2
+        axes.annotate(text, row[axis], fontsize=7, xytext=(4, -10 if below else 5), textcoords="offset points")
+    axes.margins(0.15)
+    axes.set(xlabel="training, s", ylabel="edit score, percent")
+    return _png(figure)
+
+
+def front_of(table: Any) -> Any:
+    """The rows of which none has a higher edit score in no more training time, the fastest first."""
+    ordered = table.sort_values(["train_seconds", "edit_score"], ascending=[True, False])
+    return ordered[ordered["edit_score"] > ordered["edit_score"].cummax().shift(fill_value=-1.0)]
+
+
+def _figure(panels: int) -> tuple[Any, Any]:
+    # Not pyplot: it keeps state and looks for a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4 * max(panels, 1.3), 3.6), dpi=110, layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(color="#e5e7eb", linewidth=0.8)
+        each.set_axisbelow(True)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float, bool))

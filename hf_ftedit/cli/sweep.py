@@ -1,0 +1,198 @@
+"""`hf-ftedit sweep`: train a grid of settings, run by run, and put what came of it into one table and plots."""
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from hf_ftedit.cli.arguments import read_arguments
+from hf_ftedit.cli.console import claim_output, is_first_process, written_to
+from hf_ftedit.cli.grid import Run, read_grid
+from hf_ftedit.cli.study import row_of, write_study
+from hf_ftedit.cli.train import options_of, settings_of, task_of, trained
+from hf_ftedit.errors import EditError, one_line
+from hf_ftedit.evaluation import score_text
+from hf_ftedit.files import require_empty, write_text
+from hf_ftedit.options import SOURCES
+from hf_ftedit.text import masked
+
+RUN_FILE = "run.json"  # of a finished run, beside its adapter
+WORKER = "HF_FTEDIT_SWEEP_WORKER"  # environment variable: "place/count" of a process that runs a share
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run what is not finished, and write the table and the plots of all runs."""
+    arguments = read_arguments("sweep", argv)
+    options = arguments.options()
+    if not options.grid or not options.output_dir:
+        raise EditError("sweep needs --config grid.yaml, and --output_dir for the study")
+    if not is_first_process():
+        raise EditError("sweep starts processes of its own (--num_workers); run it without accelerate launch")
+    runs = read_grid(options.grid, sample=options.sample, seed=options.sample_seed)
+    check_runs(runs, arguments.flags)
+    folder = Path(options.output_dir)
+    if worker := os.environ.get(WORKER):
+        place, count = map(int, worker.split("/"))
+        return run_share(runs[place::count], folder, arguments.flags)
+    if not (folder / "runs").is_dir():
+        require_empty(folder)
+    claim_output(options.output_dir)
+    print(f"{len(runs)} runs, {len(runs) - len(_missing(runs, folder))} of them finished before")
+    with contextlib.closing(_progress(runs, folder)) as progress:
+        if options.num_workers > 1:
+            _run_in_processes(argv, options.num_workers, lambda: next(progress))
+        else:
+            run_share(runs, folder, arguments.flags, lambda: next(progress))
+    varied = list(dict.fromkeys(name for each in runs for name in each.varied))
+    rows = [row_of(each.name, each.varied, _record(folder, each) or _LOST) for each in runs]
+    write_study(folder, rows, varied)
+    print((folder / "results.md").read_text(encoding="utf-8"))
+    print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
+
+
+_LOST = {"error": "the process that ran it ended; run the command again"}
+
+
+def check_runs(runs: Sequence[Run], flags: Sequence[str]) -> None:
+    """Raise [`~hf_ftedit.EditError`] for a setting or edits that `train` refuses, before the first run."""
+    read: set[str] = set()
+    for each in runs:
+        arguments = read_arguments("train", _flags_of(each, flags))
+        defaults, options, adapter = options_of(arguments)
+        settings_of(arguments, {**defaults, **vars(options)})
+        sources = str([getattr(options, name) for name in ("edits", "format", "max_edits", *SOURCES)])
+        if sources not in read:
+            task_of(options, adapter)
+            read.add(sources)
+
+
+def run_share(
+    runs: Sequence[Run], folder: Path, flags: Sequence[str], advance: Callable[[], Any] = lambda: None
+) -> None:
+    """Train those of `runs` that are not finished, one after the other; one that fails leaves its error."""
+    shared: dict[Any, Any] = {}  # measurements of unedited models
+    logging.getLogger("hf_ftedit").setLevel(logging.WARNING)
+    for each in _missing(runs, folder):
+        place = folder / "runs" / each.name
+        shutil.rmtree(place, ignore_errors=True)  # what a killed process left
+        place.parent.mkdir(parents=True, exist_ok=True)
+        begin = time.perf_counter()
+        _forget_peak_memory()
+        record: dict[str, Any] = {"settings": each.settings, "varied": each.varied}
+        try:
+            with _printing_to(place.with_suffix(".log")):
+                record |= trained([*_flags_of(each, flags), "--output_dir", str(place)], shared)
+        except Exception as error:  # of whatever kind: the other runs go on
+            record["error"] = masked(one_line(error))
+        record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
+        place.mkdir(exist_ok=True)
+        file = place / RUN_FILE
+        write_text(file.with_suffix(".tmp"), json.dumps(record, indent=2, default=str, ensure_ascii=False) + "\n")
+        file.with_suffix(".tmp").replace(file)
+        gc.collect()
+        after = (record.get("results") or {}).get("after") or {}
+        outcome = record.get("error") or f"edit score {score_text(after, 'edit_score')}"
+        tqdm.write(f"{', '.join(f'{name} {value}' for name, value in each.varied.items())}: {outcome}")
+        advance()
+
+
+def _flags_of(run: Run, flags: Sequence[str]) -> list[str]:
+    """A run's settings as arguments of `train`, before the `flags` of the command, which are those of all runs."""
+    words: list[str] = ["--disable_tqdm", "true", "--report_to", "none"]
+    for name, value in run.settings.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(json.dumps(each) if isinstance(each, (dict, bool)) else str(each) for each in values)]
+    return [*words, *flags]
+
+
+def _record(folder: Path, run: Run) -> dict[str, Any] | None:
+    """What a finished run, or one that failed, left."""
+    file = folder / "runs" / run.name / RUN_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _missing(runs: Sequence[Run], folder: Path) -> list[Run]:
+    """The runs that are not finished; those that failed are tried again."""
+    return [each for each in runs if (record := _record(folder, each)) is None or "error" in record]
+
+
+def _progress(runs: Sequence[Run], folder: Path) -> Generator[None]:
+    """A bar over runs with the time left, moved to where the runs are whenever the iterator is."""
+    with tqdm(total=len(runs), initial=len(runs) - len(_missing(runs, folder)), desc="Runs", unit="run") as bar:
+        started = time.time()
+        initial = bar.n
+        while True:
+            yield
+            ended = [folder / "runs" / each.name / RUN_FILE for each in runs]
+            new = sum(file.is_file() and file.stat().st_mtime >= started for file in ended)
+            bar.update(min(initial + new, len(runs)) - bar.n)
+
+
+def _run_in_processes(argv: Sequence[str], count: int, advance: Callable[[], Any]) -> None:
+    """Run shares in `count` processes, each on a device of its own where there are several."""
+    import torch
+
+    devices = torch.cuda.device_count()
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    processes = []
+    try:
+        for place in range(count):
+            own = {WORKER: f"{place}/{count}", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+            if devices > 1:
+                own["CUDA_VISIBLE_DEVICES"] = _visible_device(place % devices)
+            command = [sys.executable, "-m", "hf_ftedit", "sweep", *argv]
+            processes.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.DEVNULL))
+        while any(process.poll() is None for process in processes):
+            time.sleep(1)
+            advance()
+        advance()
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+
+def _visible_device(place: int) -> str:
+    """The name of a device, of those that this process may see."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",")[place] if names else str(place)
+
+
+@contextlib.contextmanager
+def _printing_to(file: Path) -> Iterator[None]:
+    """Context in which what is printed goes to a file, as tables of many runs would bury the bar."""
+    with file.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        yield
+
+
+def _forget_peak_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # of Linux alone
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> float | None:
+    """The most memory that a run took, in MB: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
+    return None

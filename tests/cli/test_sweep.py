@@ -1,0 +1,178 @@
+"""A study: its grid, its runs, what it keeps, its table."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from hf_ftedit.cli import main
+from hf_ftedit.cli.grid import read_grid
+from hf_ftedit.cli.study import front_of, row_of, study_markdown
+from hf_ftedit.errors import EditError
+
+
+def grid(folder: Path, **settings) -> str:
+    file = folder / "grid.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return str(file)
+
+
+def test_a_grid_is_every_combination(tmp_path):
+    settings = {"num_locality": [5, 10], "seed": [1, 2, 3], "max_edits": 4, "prefix_counts": [3, 2]}
+    runs = read_grid(grid(tmp_path, **settings))
+    assert [run.varied for run in runs] == [
+        {"num_locality": count, "seed": seed} for count in (5, 10) for seed in (1, 2, 3)
+    ]
+    # An option that is a list itself is one value, unless there is a list of them.
+    assert runs[0].settings == {"max_edits": 4, "prefix_counts": [3, 2], "num_locality": 5, "seed": 1}
+    assert len({run.name for run in runs}) == 6
+    lists = read_grid(grid(tmp_path, lora_target_modules=[["q_proj"], ["q_proj", "v_proj"]]))
+    assert [run.settings["lora_target_modules"] for run in lists] == [["q_proj"], ["q_proj", "v_proj"]]
+
+
+def test_numbers_are_numbers_as_people_write_them(tmp_path):
+    (tmp_path / "grid.yaml").write_text("learning_rate: [5e-4, 1E-3, 1.5e-3, 0.002]\nmodel_name_or_path: e5")
+    runs = read_grid(str(tmp_path / "grid.yaml"))
+    assert [run.settings["learning_rate"] for run in runs] == [5e-4, 1e-3, 1.5e-3, 2e-3]
+    assert runs[0].settings["model_name_or_path"] == "e5"
+
+
+def test_variants_vary_together_and_win(tmp_path):
+    variants = {"E": {"num_locality": 0}, "E + R": {"num_locality": 7, "locality_strategy": "random"}}
+    runs = read_grid(grid(tmp_path, variants=variants, objective=["full", "conditional"], num_locality=5))
+    assert [tuple(run.varied.values()) for run in runs] == [
+        ("E", "full"), ("E", "conditional"), ("E + R", "full"), ("E + R", "conditional")
+    ]  # fmt: skip
+    assert [run.settings["num_locality"] for run in runs] == [0, 0, 7, 7]
+
+
+def test_runs_are_known_by_their_settings(tmp_path):
+    one = read_grid(grid(tmp_path, seed=[1, 2], num_locality=5))
+    other = read_grid(grid(tmp_path, num_locality=[5, 6], seed=[2]))
+    assert {run.name for run in one} & {run.name for run in other} == {one[1].name} == {other[0].name}
+    assert len(read_grid(grid(tmp_path, seed=[1, 1]))) == 1
+
+
+def test_a_sample_is_drawn_by_its_seed(tmp_path):
+    file = grid(tmp_path, seed=list(range(20)))
+    drawn = read_grid(file, sample=5, seed=1)
+    assert drawn == read_grid(file, sample=5, seed=1) != read_grid(file, sample=5, seed=2)
+    assert len(drawn) == 5 and len(read_grid(file, sample=50)) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("- 1", "is no grid; give options of train"),
+        ("", "is no grid"),
+        ("output_dir: x", "output_dir is no part of a grid"),
+        ("trust_remote_code: true", "trust_remote_code is no part of a grid"),
+        ("seed: []", "an option has no value"),
+        ("variants: [1]", "variants gives each of its names settings"),
+        ("seed: [1", "grid.yaml cannot be read"),
+    ],
+)
+def test_what_is_no_grid_is_told(tmp_path, text, error):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(EditError, match=error):
+        read_grid(str(tmp_path / "grid.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "error"),
+    [
+        ({"num_localty": [1, 2]}, [], "unknown option --num_localty"),
+        ({"num_locality": [1, -2]}, [], "num_locality is -2"),
+        ({"learning_rate": [1e-3, "x"]}, [], "learning_rate"),
+        ({"edits": ["missing.jsonl"]}, [], "missing.jsonl"),
+        ({"seed": [1]}, ["--sample", "0"], "sample is 0"),
+    ],
+)
+def test_bad_settings_are_told_before_the_first_run(tmp_path, capsys, settings, flags, error):
+    study = tmp_path / "study"
+    assert main(["sweep", "--config", grid(tmp_path, **settings), "--output_dir", str(study), *flags]) == 2
+    assert error in capsys.readouterr().err
+    assert not (study / "runs").exists()
+
+
+FEW = {"max_edits": 3, "max_steps": 2, "num_locality": 2, "num_paraphrases": 2}
+
+
+def test_a_study_goes_on_and_keeps_what_is_finished(tmp_path, capsys):
+    study, file = tmp_path / "study", grid(tmp_path, **FEW, learning_rate=[1e-3, 2e-3])
+    command = ["sweep", "--config", file, "--output_dir", str(study), "--lora_r", "4"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs, 0 of them finished before" in printed and "| learning_rate | edit_score |" in printed
+    table = pd.read_parquet(study / "results.parquet")
+    assert table["learning_rate"].tolist() == [1e-3, 2e-3]
+    for _, row in table.iterrows():
+        folder = study / "runs" / row["run"]
+        results = json.loads((folder / "eval_results.json").read_text())
+        assert row["edit_score"] == results["after"]["edit_score"] and row["drift"] == results["after"]["drift"]
+        assert [row["locality_low"], row["locality_high"]] == results["after"]["locality_ci95"]
+        assert row["rows"] > 3 and 0 < row["train_seconds"] < row["seconds"]
+        recipe = yaml.safe_load((folder / "edit_config.yaml").read_text())
+        assert (recipe["learning_rate"], recipe["lora_r"], recipe["max_steps"]) == (row["learning_rate"], 4, 2)
+        assert "training rows" in folder.with_suffix(".log").read_text()
+    assert sorted(file.name for file in study.iterdir()) == [
+        "plot-front.png", "plot-learning_rate.png", "results.md", "results.parquet", "runs"
+    ]  # fmt: skip
+    # What the unedited model said was asked once, and is the same for both.
+    before = [json.loads((study / "runs" / name / "eval_results.json").read_text())["before"] for name in table["run"]]
+    assert before[0] == before[1]
+
+    # One was killed in the middle: it alone is run again, from its beginning.
+    first, second = (study / "runs" / name for name in table["run"])
+    (second / "run.json").unlink()
+    kept, weights = (first / "run.json").stat().st_mtime_ns, (second / "adapter_model.safetensors").read_bytes()
+    (second / "adapter_model.safetensors").write_bytes(b"half")
+    assert main(command) == 0
+    assert "2 runs, 1 of them finished before" in capsys.readouterr().out
+    assert (first / "run.json").stat().st_mtime_ns == kept
+    assert (second / "adapter_model.safetensors").read_bytes() == weights
+    again = pd.read_parquet(study / "results.parquet")
+    costs = ["train_seconds", "seconds", "peak_memory_mb"]
+    pd.testing.assert_frame_equal(again.drop(columns=costs), table.drop(columns=costs))
+
+
+def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path, capsys):
+    study = tmp_path / "study"
+    file = grid(tmp_path, **FEW, lora_target_modules=[["nowhere"], ["all-linear"]])
+    assert main(["sweep", "--config", file, "--output_dir", str(study)]) == 0
+    table = pd.read_parquet(study / "results.parquet")
+    assert table["error"].notna().tolist() == [True, False]
+    assert "the model has no module 'nowhere'" in table["error"][0]
+    assert table["edit_score"].isna().tolist() == [True, False]
+    assert "no module 'nowhere'" in capsys.readouterr().out.replace("\\", "")
+
+
+def test_processes_share_the_runs(tmp_path, capsys):
+    study = tmp_path / "study"
+    file = grid(tmp_path, **FEW, seed=[1, 2])
+    assert main(["sweep", "--config", file, "--output_dir", str(study), "--num_workers", "2"]) == 0
+    table = pd.read_parquet(study / "results.parquet")
+    assert table["seed"].tolist() == [1, 2] and table["edit_score"].notna().all()
+
+
+def test_the_front_has_what_none_beats():
+    rows = [(10, 90.0), (5, 80.0), (20, 89.0), (5, 70.0), (30, 95.0)]
+    table = pd.DataFrame(rows, columns=["train_seconds", "edit_score"])
+    assert list(front_of(table).itertuples(index=False, name=None)) == [(5, 80.0), (10, 90.0), (30, 95.0)]
+
+
+def test_a_table_says_what_was_not_measured():
+    after = {"edit_score": 98.76, "edit_score_ci95": [97.0, 100.0], "drift": 0.0123, "efficacy": None}
+    rows = [
+        row_of("a", {"learning_rate": 1e-3}, {"results": {"after": after}, "rows": 7, "train_seconds": 1.25}),
+        row_of("b", {"learning_rate": 2e-3}, {"error": "no | module"}),
+    ]
+    table = pd.DataFrame(rows)[
+        ["learning_rate", "edit_score", "edit_score_low", "edit_score_high", "drift", "rows", "error"]
+    ]
+    lines = study_markdown(table, ["learning_rate"]).splitlines()
+    assert lines[0] == "| learning_rate | edit_score | drift | rows | error |"
+    assert lines[2] == "| 0.001 | 98.8 (97.0 to 100.0) | 0.012 | 7.0 | — |"
+    assert lines[3].startswith("| 0.002 | — | — | — | no \\| module |")
