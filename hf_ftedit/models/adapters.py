@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_ftedit.errors import EditError, first_line, shown
+from hf_ftedit.errors import EditError, first_line, refusals_of_libraries, shown
 from hf_ftedit.models.loading import base_model, weights_fingerprint
 from hf_ftedit.untrusted import (
     NAME,
@@ -146,6 +146,14 @@ def check_peft_model(model: PeftModel) -> None:
     settings = _plain(model.peft_config[model.active_adapter])
     _check_savable(settings)
     _check_savable(settings | without_patterns(model, settings), names=True)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise EditError(
+            "the adapter has no weight to train: it is loaded for inference, switched off or merged; give one with "
+            "is_trainable=True, or with inference_mode=False in its peft_config"
+        )
+    layers: Any = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    if settings.get("lora_bias") and any(getattr(layer.get_base_layer(), "bias", None) is None for layer in layers):
+        raise EditError("peft_config: lora_bias is for layers with a bias, and some here have none; leave it out")
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise EditError("peft_config puts an adapter on the output head, which is not trained; leave that out")
 
@@ -197,7 +205,8 @@ def merged(model: PeftModel) -> Any:
                 owner._parameters[name] = torch.nn.Parameter(weight.detach().clone(), weight.requires_grad)
                 for config in (base.config, base.config.get_text_config()):
                     config.tie_word_embeddings = False
-    return model.merge_and_unload()
+    with refusals_of_libraries("leave it beside the base model, as an adapter"):
+        return model.merge_and_unload()
 
 
 def check_adapter(folder: str | Path, label: str | None = None) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 EMBEDDED_NAME = "hf_ftedit/embedded"
+ADAPTER = "it is an adapter, or holds one; give its base model, and it as adapter (--adapter)"
 # Any other name is a path, and one that does not exist must not be looked for on the Hub.
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -300,7 +301,6 @@ def _commit_of(name: str | None, revision: str | None, token: str | None) -> str
 
 
 def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -> Any:
-    from safetensors import SafetensorError
     from transformers.utils.peft_utils import find_adapter_config_file
 
     name, gguf_file = gguf_source(name, gguf_file)
@@ -314,14 +314,16 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
         place: dict[str, Any] = {key: kwargs.get(key) for key in ("revision", "token")}
         if "use_safetensors" in kwargs and find_adapter_config_file(source, **place):
             # transformers would load it without a look, and its base model from wherever it says.
-            raise ValueError("it is an adapter, or holds one; give its base model, and it as adapter (--adapter)")
+            raise ValueError(ADAPTER)
         return loader.from_pretrained(source, **kwargs, **({"gguf_file": gguf_file} if gguf_file else {}))
-    # Also an attention that is not installed, and settings that a configuration or a model does not know.
-    except (OSError, ValueError, ImportError, TypeError, AttributeError, SafetensorError) as error:
+    # Of every kind: anybody may have written its files, and its settings may need what is not installed.
+    except Exception as error:
         if is_out_of_memory(error):
             raise EditError(f"model_name_or_path {name!r}: {NO_MEMORY}") from error
         if gguf_file and not find_spec("gguf"):
             raise EditError(
                 "gguf_file needs the package gguf; install it with pip install 'hf-ftedit[gguf]'"
             ) from error
-        raise EditError(f"model_name_or_path {name!r} cannot be loaded: {first_line(error)}") from error
+        is_adapter = Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file()
+        problem = ADAPTER if is_adapter else first_line(error)
+        raise EditError(f"model_name_or_path {name!r} cannot be loaded: {problem}") from error

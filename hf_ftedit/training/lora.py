@@ -39,6 +39,10 @@ def adapter_for(model: Any, args: EditConfig, config: PeftConfig | None) -> Peft
     Raises [`~hf_ftedit.EditError`] where the adapter, or the one that the model has, could not be trained, saved and
     loaded again.
     """
+    from peft import PeftConfig
+
+    if config is not None and not isinstance(config, PeftConfig):
+        raise EditError(f"peft_config is of type {type(config).__name__}: give a configuration of peft, as LoraConfig")
     if hasattr(model, "peft_config"):
         # A second adapter beside the one that training goes on from would leave its edits untrained.
         if config is not None and not args.adapter:

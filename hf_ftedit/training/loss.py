@@ -96,7 +96,11 @@ class ConditionalTrainer(ResumableTrainer):
 
     def _check_optimizer(self) -> None:
         """Make an optimizer and a schedule of a weight of no use, as a run would fail by theirs after an hour."""
-        if self.optimizer is not None or self.optimizer_cls_and_kwargs or self.args.optim_target_modules:
+        if self.optimizer is not None or self.optimizer_cls_and_kwargs:
+            return
+        if self.args.optim_target_modules:
+            if not str(getattr(self.args.optim, "value", self.args.optim)).startswith(("galore", "apollo")):
+                raise EditError("optim_target_modules is for the optimizers galore and apollo; leave it out")
             return
         weight = torch.nn.Parameter(torch.zeros(2, 2, device=self.args.device))
         kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)

@@ -103,6 +103,7 @@ REFUSED = {
     "biases": (PLAIN | {"bias": "all"}, "bias is 'all'"),
     "layers twice": (PLAIN | {"layer_replication": [(0, 2), (1, 2)]}, "'layer_replication' is not known"),
     "rank 0": (PLAIN | {"r": 0, "rank_pattern": {"q_proj": 0}}, "is 0, not a whole number"),
+    "a bias of layers without": (PLAIN | {"lora_bias": True}, "lora_bias is for layers with a bias"),
     "the head": (PLAIN | {"target_modules": ["lm_head"]}, "the output head"),
     "no such module": (PLAIN | {"target_modules": ["c_attn"]}, "does not fit this model: Target modules"),
     "aLoRA": (PLAIN | {"alora_invocation_tokens": [1]}, "'alora_invocation_tokens' is not known"),

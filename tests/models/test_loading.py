@@ -113,8 +113,9 @@ def test_a_model_without_an_adapter_is_unedited_as_it_is(folder):
 
 def test_an_adapter_is_no_model(adapter):
     """transformers would load it without a look, and its base model from wherever it says."""
-    with pytest.raises(EditError, match="it is an adapter, or holds one; give its base model"):
-        load_model(str(adapter))
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(EditError, match="it is an adapter, or holds one; give its base model"):
+            load(str(adapter))
 
 
 def test_an_adapter_saved_as_a_pickle_is_refused(folder, adapter, tmp_path):

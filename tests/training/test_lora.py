@@ -157,6 +157,18 @@ def test_names_that_the_model_lacks_are_told(tokenizer, settings):
         adapter_for(model, EditConfig(use_cpu=True), LoraConfig(r=2, target_modules=["q_proj"], **settings))
 
 
+def test_what_trains_nothing_and_what_is_no_configuration_is_told(tokenizer):
+    args = EditConfig(use_cpu=True)
+    with pytest.raises(EditError, match="no weight to train.*inference_mode=False"):
+        adapter_for(tiny_model("llama", tokenizer), args, LoraConfig(target_modules=["q_proj"], inference_mode=True))
+    model = get_peft_model(tiny_model("llama", tokenizer), LoraConfig(target_modules=["q_proj"]))
+    model.merge_adapter()
+    with pytest.raises(EditError, match="no weight to train: .*merged"):
+        adapter_for(model, args, None)
+    with pytest.raises(EditError, match="peft_config is of type dict: give a configuration of peft"):
+        adapter_for(tiny_model("llama", tokenizer), args, {"r": 2})
+
+
 def test_names_that_it_has_pass_and_a_pattern_that_is_none_is_told(tokenizer):
     model, args = tiny_model("llama", tokenizer), EditConfig(use_cpu=True)
     more = {"rank_pattern": {"layers.0.self_attn.q_proj": 4, r"1\..*v_proj": 1}, "exclude_modules": ["k_proj"]}

@@ -227,6 +227,7 @@ def test_bf16_without_hardware_has_a_remedy():
         ),
         ({"optim": "rmsprop", "optim_args": "alpha=high"}, "correct optim, optim_args"),
         ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"num_cycles": 2}}, "has none; leave them out"),
+        ({"optim_target_modules": ["q_proj"]}, "is for the optimizers galore and apollo; leave it out"),
         ({"optim": "lomo"}, "You need to install `lomo_optim`"),
         ({"lr_scheduler_kwargs": {"foo": 1}}, "unexpected keyword argument 'foo'"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr"),
