@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -315,6 +316,9 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
         if "use_safetensors" in kwargs and find_adapter_config_file(source, **place):
             # transformers would load it without a look, and its base model from wherever it says.
             raise ValueError(ADAPTER)
+        index = Path(source, "model.safetensors.index.json")
+        if index.is_file() and any("/" in str(file) for file in json.loads(index.read_bytes())["weight_map"].values()):
+            raise ValueError(f"{index.name} names a file that is not in its folder")
         return loader.from_pretrained(source, **kwargs, **({"gguf_file": gguf_file} if gguf_file else {}))
     # Of every kind: anybody may have written its files, and its settings may need what is not installed.
     except Exception as error:

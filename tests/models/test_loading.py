@@ -1,5 +1,7 @@
 """Loading by name or folder: safetensors only, errors that name the cause, the embedded model by its name."""
 
+import json
+import shutil
 import struct
 import sys
 
@@ -116,6 +118,34 @@ def test_an_adapter_is_no_model(adapter):
     for load in (load_model, load_tokenizer):
         with pytest.raises(EditError, match="it is an adapter, or holds one; give its base model"):
             load(str(adapter))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("n_embd", 0), ("n_embd", "32"), ("n_embd", 16), ("n_head", 0), ("n_layer", None), ("vocab_size", -1)),
+        *(("model_type", "none"), ("model_type", 5), ("activation_function", "none"), ("quantization_config", "x")),
+        *(("architectures", 5), ("dtype", "float7"), ("auto_map", {"AutoModelForCausalLM": "evil.Model"})),
+    ],
+)
+def test_settings_that_anybody_wrote_are_one_line(folder, tmp_path, setting, value):
+    shutil.copytree(folder, tmp_path / "theirs")
+    file = tmp_path / "theirs" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {setting: value}))
+    try:
+        assert logits(load_model(str(file.parent))).shape == (1, 6, len(bpe_tokenizer()))  # harmless, or refused
+    except EditError as error:
+        assert str(error).isprintable() and "cannot be loaded: " in str(error)
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/dev/zero", "/proc/kmsg"])
+def test_weights_are_read_from_the_folder_alone(folder, tmp_path, name):
+    shutil.copytree(folder, tmp_path / "theirs")
+    (tmp_path / "theirs" / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    index = {"metadata": {}, "weight_map": {"transformer.wte.weight": name}}
+    (tmp_path / "theirs" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(EditError, match="index.json names a file that is not in its folder"):
+        load_model(str(tmp_path / "theirs"))
 
 
 def test_an_adapter_saved_as_a_pickle_is_refused(folder, adapter, tmp_path):
