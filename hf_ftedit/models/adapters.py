@@ -146,12 +146,13 @@ def check_peft_model(model: PeftModel) -> None:
     settings = _plain(model.peft_config[model.active_adapter])
     _check_savable(settings)
     _check_savable(settings | without_patterns(model, settings), names=True)
-    if not any(weight.requires_grad for weight in model.parameters()):
+    layers: Any = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    is_off = any(layer.merged or layer.disable_adapters for layer in layers)
+    if is_off or not any(weight.requires_grad for weight in model.parameters()):
         raise EditError(
             "the adapter has no weight to train: it is loaded for inference, switched off or merged; give one with "
             "is_trainable=True, or with inference_mode=False in its peft_config"
         )
-    layers: Any = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     if settings.get("lora_bias") and any(getattr(layer.get_base_layer(), "bias", None) is None for layer in layers):
         raise EditError("peft_config: lora_bias is for layers with a bias, and some here have none; leave it out")
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
