@@ -143,12 +143,15 @@ def check_tokens(
         [`EditError`]: one is beyond it, such as a token that was added to the tokenizer alone.
     """
     size = vocabulary_size(config)
-    if size is None or max([len(tokenizer) - 1, *getattr(tokenizer, "added_tokens_decoder", ())]) < size:
+    if size is None or len(tokenizer) <= size:
         return
     if chat_template:
         frames = ((turn.before, turn.end) for turn in turns(tokenizer, [PROMPT]))
         texts = chain((("the chat template", "".join(frame)) for frame in frames), texts)
-    for name, text in texts:
+    if tokenizer.vocab_size <= size:  # only added tokens are beyond, as in Gemma 3: few texts need to be tokenized
+        added = [str(token).casefold() for place, token in tokenizer.added_tokens_decoder.items() if place >= size]
+        texts = (pair for pair in texts if any(token in pair[1].casefold() for token in added))
+    for name, text in chain([("the beginning of every text", "")], texts):
         if beyond := [token for token in encode_prompts(tokenizer, [text])[0] if token >= size]:
             raise EditError(
                 f"{name} has the token {tokenizer.convert_ids_to_tokens(beyond[0])!r}, for which the model has no "
