@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import gc_frozen, in_batches, inference, padded
 from hf_ftedit.models.loading import in_turn
 from hf_ftedit.models.logits import target_logits, tree_logits
@@ -84,6 +85,8 @@ def score_pairs(
     Raises:
         [`EditError`]: a pair does not fit into the model's context, or not even one into memory.
     """
+    if isinstance(prompts, str) or isinstance(targets, str) or len(prompts) != len(targets):
+        raise EditError("prompts and targets are lists, with a target for each prompt; give them so")
     completions = [separated(*parts) for parts in zip(prompts, targets, strict=True)]
     whole = (
         (name, "".join(pair)) for name, *pair in zip(names or map(repr, prompts), prompts, completions, strict=True)

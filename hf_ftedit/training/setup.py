@@ -57,6 +57,7 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
         return args
     if args is None:
         return EditConfig()
+    _check_type("args", args, isinstance(args, TrainingArguments), "an EditConfig, SFTConfig or TrainingArguments")
     names = {field.name for field in fields(EditConfig)}
     settings = {field.name: getattr(args, field.name) for field in fields(args) if field.init}
     if (unknown := sorted(settings.keys() - names)) and not isinstance(args, SFTConfig):
@@ -68,6 +69,11 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
     if settings["hub_strategy"] == TrainingArguments.hub_strategy:
         settings["hub_strategy"] = "end"  # nobody has to have asked for the default
     return EditConfig(**settings)
+
+
+def _check_type(name: str, value: Any, is_right: bool, asked: str) -> None:
+    if not is_right:
+        raise EditError(f"{name} is of type {type(value).__name__}: give {asked}")
 
 
 def check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -> None:
@@ -110,6 +116,10 @@ def load_for(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model to train, with the adapter to go on from; the edits fit into its context, or no weights are read."""
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
+    is_model = model is None or isinstance(model, str) or hasattr(model, "config")
+    _check_type("model", model, is_model, "a model of transformers, or its Hub id or folder")
+    is_tokenizer = tokenizer is None or hasattr(tokenizer, "convert_ids_to_tokens")
+    _check_type("processing_class", tokenizer, is_tokenizer, "the model's tokenizer")
     loading = _loading(args, quantization_config)
     prior = task.continuation
     if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):

@@ -76,8 +76,10 @@ def read_task(
     where it was opened already.
     """
     source: Any = options.edits if train_dataset is None else train_dataset
-    new = _read(source, options) if are_edits(source) else []
-    rows: Any = None if are_edits(source) else source
+    # What can be neither is read as edits, which says what to give.
+    has_edits = are_edits(source) or isinstance(source, int | float | bytes | dict)
+    new = _read(source, options) if has_edits else []
+    rows: Any = None if has_edits else source
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
     eval_dataset = getattr(eval_dataset, "records", eval_dataset)

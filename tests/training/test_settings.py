@@ -312,3 +312,25 @@ def test_an_unknown_dtype_is_told():
 def test_one_configuration_is_left_as_it_is(tmp_path):
     args = config(tmp_path)
     assert copy.copy(vars(args)) == vars(as_edit_config(args))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"args": {"output_dir": "x"}}, "args is of type dict: give an EditConfig"),
+        ({"model": 5}, "model is of type int: give a model of transformers, or its Hub id or folder"),
+        ({"processing_class": "gpt2"}, "processing_class is of type str: give the model's tokenizer"),
+        ({"train_dataset": 5}, "the source is of type int; give a file"),
+        ({"train_dataset": {"prompt": "Rome is in"}}, "the source is an object .*; give a file"),
+    ],
+)
+def test_an_argument_of_another_type_is_told(base, tokenizer, tmp_path, given, message):
+    usual = {"model": base, "args": config(tmp_path), "train_dataset": EDITS, "processing_class": tokenizer}
+    with pytest.raises(EditError, match=f"^{message}"):
+        EditTrainer(**{**usual, **given})
+
+
+def test_pairs_are_lists_of_one_length(base, tokenizer):
+    for prompts, targets in ((["a"], ["b", "c"]), ("a", "b")):
+        with pytest.raises(EditError, match="with a target for each prompt"):
+            score_pairs(base, tokenizer, prompts, targets)
