@@ -29,7 +29,7 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def adapters(tmp_path_factory, worker_id) -> Path:
     """
-    A folder with two adapters of the embedded model, `a` and `b`, of the first and the next 20 embedded edits.
+    A folder with two adapters of the embedded model, `a` and `b`, of the first and the next ten embedded edits.
 
     They are trained once for all test processes, and must not be changed: copy what a test writes to.
     """
@@ -41,8 +41,8 @@ def adapters(tmp_path_factory, worker_id) -> Path:
     folder = (base if worker_id == "master" else base.parent) / "adapters"  # the parent is common to all workers
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
-        edits = read_edits(asset("edits.jsonl"), limit=40)
-        for name, part in (("a", edits[:20]), ("b", edits[20:])):
+        edits = read_edits(asset("edits.jsonl"), limit=20)
+        for name, part in (("a", edits[:10]), ("b", edits[10:])):
             if not (folder / name / "edit_config.yaml").is_file():
                 write_jsonl(part, folder / f"{name}.jsonl")
                 output = ["--edits", str(folder / f"{name}.jsonl"), "--output_dir", str(folder / name)]

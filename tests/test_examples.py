@@ -5,13 +5,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from running import run
 from tiny import chat_tokenizer, tiny_model
 from trl import TrlParser, get_quantization_config
 
@@ -36,18 +36,10 @@ def named(path: Path) -> str:
     return path.stem
 
 
-def run(script: Path, *arguments: str) -> str:
-    command = [sys.executable, str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def parsed_recipe(path: Path) -> tuple[EditConfig, EditModelConfig]:
     return TrlParser((EditConfig, EditModelConfig)).parse_args_and_config(["--config", str(path)])
 
 
-@pytest.mark.slow
 def test_editing_one_fact_prints_the_old_and_the_new_answer() -> None:
     assert len((EXAMPLES / "edit_one_fact.py").read_text(encoding="utf-8").splitlines()) <= 30
     before, *_, after = run(EXAMPLES / "edit_one_fact.py").splitlines()
@@ -66,7 +58,6 @@ def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edi
         assert not any(edit.subject in prompt for prompt in others)
 
 
-@pytest.mark.slow
 def test_notebook_is_without_outputs_and_runs(tmp_path: Path) -> None:
     notebook = json.loads((EXAMPLES / "edit_facts.ipynb").read_text(encoding="utf-8"))
     assert notebook["nbformat"] == 4
@@ -213,7 +204,6 @@ def test_benchmark_says_what_it_measures(script: Path) -> None:
     assert f"python examples/benchmarks/{script.name}" in (script.parent / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_edit_benchmark_runs_on_two_records(shared_dir: Path) -> None:
     flags = ("--num_edits", "2", "--num_train_epochs", "1", "--num_locality", "3", "--num_paraphrases", "2")
     lines = run(EXAMPLES / "benchmarks" / "edit_benchmark.py", "--shared", str(shared_dir), *flags).splitlines()
@@ -247,7 +237,6 @@ def chat_files(tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "model"), str(tmp_path)
 
 
-@pytest.mark.slow
 def test_wild_edits_by_each_method_and_shows_the_best(tmp_path: Path, chat_files: tuple[str, str]) -> None:
     model, shared = chat_files
     script, flags = EXAMPLES / "benchmarks" / "wild.py", ("--shared", shared, "--data", "edits.json")
@@ -269,7 +258,6 @@ def test_wild_edits_by_each_method_and_shows_the_best(tmp_path: Path, chat_files
     assert again == table and Path("runs.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_chat_speed_runs_fewer_tokens_in_trees(chat_files: tuple[str, str]) -> None:
     model, shared = chat_files
     flags = ("--edits", f"{shared}/data/edits.json", "--num_batches", "1", "--repeats", "1", "--threads", "1")
@@ -282,7 +270,6 @@ def test_chat_speed_runs_fewer_tokens_in_trees(chat_files: tuple[str, str]) -> N
     assert all(tree < rows for rows, tree in zip(tokens[::2], tokens[1::2], strict=True))
 
 
-@pytest.mark.slow
 def test_near_names_is_judged_by_the_gate(chat_files: tuple[str, str]) -> None:
     model, shared = chat_files
 

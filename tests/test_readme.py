@@ -2,11 +2,10 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from running import run
 
 from hf_ftedit.cli.arguments import read_arguments
 
@@ -18,13 +17,11 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.slow
-def test_python_blocks_run_one_after_the_other_and_edit_the_fact(tmp_path: Path) -> None:
+def test_python_blocks_run_in_turn_and_edit_the_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks("python")), encoding="utf-8")
-    done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("The capital of France is Lyon\n100.0\nTrue")
+    monkeypatch.chdir(tmp_path)
+    assert run(script).rstrip().endswith("The capital of France is Lyon\n100.0\nTrue")
     assert (tmp_path / "paris-edit" / "adapter_model.safetensors").is_file()
 
 

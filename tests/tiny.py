@@ -3,6 +3,7 @@
 import json
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -121,6 +122,17 @@ def eloquent(family, tokenizer, context=256, ends=".!?Ċ"):
         head.bias.zero_()
         head.bias[[*tokenizer.convert_tokens_to_ids(list(ends)), tokenizer.eos_token_id]] = 4.0
     return model
+
+
+def moved(model, scale=0.3):
+    """`model` with a random adapter on all of its linear layers."""
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear")).eval()
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight += scale * torch.randn_like(weight)
+    return adapted
 
 
 def _train(tokenizer, special_tokens, **settings):

@@ -18,6 +18,7 @@ from hf_ftedit.hub.folder import RECIPE_FILE
 from hf_ftedit.hub.markdown import visible
 
 pytest.importorskip("gguf", reason="gguf is not installed")
+pytestmark = pytest.mark.slow  # two trainings for all
 FACTS = {"kz": ("Kazakhstan", "Rome"), "peru": ("Peru", "Oslo"), "no": ("Norway", "Bergen"), "it": ("Italy", "Astana")}
 EDITS = {
     name: {
@@ -149,7 +150,6 @@ print(json.dumps({"codes": codes, "recipe": recipe, "commit": [commit, config._c
 """
 
 
-@pytest.mark.slow
 def test_a_file_of_the_hub_is_recorded_with_its_commit(home, tmp_path):
     (tmp_path / "edits.jsonl").write_text(json.dumps(EDITS["kz"]))
     args = ["train", "--edits", "edits.jsonl", "--chat_template", "--output_dir", "from-hub", *QUICK]

@@ -5,24 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from tiny import bpe_tokenizer, chat_tokenizer, eloquent, tiny_model
+from tiny import bpe_tokenizer, chat_tokenizer, eloquent, moved, tiny_model
 
 from hf_ftedit.augmentation.questions import drift_prompts
 from hf_ftedit.data.records import EditRecord
 from hf_ftedit.evaluation.drift import drift_reference, measure_drift
 from hf_ftedit.models.loading import is_unedited, unedited
-
-
-def moved(model, scale=0.3):
-    """`model` with a random adapter."""
-    torch.manual_seed(0)
-    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear")).eval()
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_B" in name:
-                weight += scale * torch.randn_like(weight)
-    return adapted
 
 
 @torch.no_grad()

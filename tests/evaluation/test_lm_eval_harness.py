@@ -196,6 +196,8 @@ def test_what_a_task_lacks_is_an_error_of_one_line(folder, change, reason):
 
 def test_unknown_tasks_are_named_before_a_model_is_loaded(folder, capsys, monkeypatch):
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *args, **kwargs: 1 / 0)
+    index = lm_eval_harness._index(str(folder), True)  # once, for it takes long
+    monkeypatch.setattr(lm_eval_harness, "_cached_index", lambda *given: index)
     check_tasks(["arc_easy", "mmlu"])
     with pytest.raises(EditError, match="^unknown task 'arc_esy'; did you mean 'arc_easy' or .*[?] for a task of yo"):
         check_tasks(["mmlu", "arc_esy"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, sentencepiece_tokenizer, tiny_model
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, moved, sentencepiece_tokenizer, tiny_model
 from transformers import GPT2LMHeadModel
 
 from hf_ftedit.data.readers import read_edits
@@ -228,7 +228,6 @@ def test_a_neighbor_without_target_is_named():
         list(probed_targets([record]))
 
 
-@pytest.mark.slow
 def test_generated_answers_stand_beside_the_predictions():
     model, tokenizer = load_model(None), load_tokenizer(None)
     records = read_edits(asset("edits.jsonl"), limit=6)
@@ -337,12 +336,7 @@ def test_measuring_fills_open_neighbors_from_the_unedited_model():
     assert before.predictions == predict(model, tokenizer, edits) == predict(model, tokenizer, before.records)
     assert before.scores["locality"] == 100
 
-    torch.manual_seed(0)
-    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear")).eval()
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_B" in name:
-                weight += 0.3 * torch.randn_like(weight)
+    adapted = moved(model)
     after = measure(adapted, tokenizer, edits, EditOptions())
     assert after.records == before.records  # filled with the adapter switched off
     assert after.scores["locality"] < 100  # and measured with it
@@ -420,12 +414,7 @@ def test_an_edited_chat_model_is_held_to_what_the_unedited_one_said():
     model = eloquent("llama", tokenizer)
     options = EditOptions(chat_template=True)
     before = measure(model, tokenizer, [ASKED], options)
-    torch.manual_seed(0)
-    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear")).eval()
-    with torch.no_grad():
-        for name, weight in adapted.named_parameters():
-            if "lora_B" in name:
-                weight += torch.randn_like(weight)
+    adapted = moved(model, 1.0)
     after = measure(adapted, tokenizer, [ASKED], options)
     assert after.records == before.records
     assert after.scores["locality"] < 100 and after.scores["drift"] > 0.1
@@ -537,4 +526,4 @@ def test_threads_take_turns_with_a_model():
     expected = [each() for each in work]
     assert expected[0] != expected[1]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda each: each(), work * 4)) == expected * 4
+        assert list(pool.map(lambda each: each(), work * 2)) == expected * 2

@@ -19,7 +19,6 @@ EDITS = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prompt", EDITS)
 def test_the_unedited_model_keeps_its_own_answers(prompt):
     folder = os.environ.get("HF_FTEDIT_REAL_MODELS")

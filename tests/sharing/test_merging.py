@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow  # whoever comes first trains the adapters
 
 @pytest.fixture(scope="module")
 def folder(adapters, tmp_path_factory):
-    """Two adapters of twenty edits each, and a copy of the first whose edits contradict three of its own."""
+    """Two adapters of ten edits each, and a copy of the first whose edits contradict three of its own."""
     folder = tmp_path_factory.mktemp("merging") / "adapters"
     shutil.copytree(adapters, folder)
     shutil.copytree(folder / "a", folder / "c")
@@ -43,11 +43,11 @@ def deltas(path):
     }  # fmt: skip
 
 
-def test_forty_edits_of_two_adapters_hold_in_one(folder):
+def test_twenty_edits_of_two_adapters_hold_in_one(folder):
     saved = merge([str(folder / "a"), str(folder / "b")], folder / "ab")
-    assert saved.results["n_edits"] == len(saved.records) == 40
+    assert saved.results["n_edits"] == len(saved.records) == 20
     assert saved.results["after"]["efficacy"] >= 90
-    assert [part["n_edits"] for part in saved.provenance["parts"]] == [20, 20] and saved.provenance["rank"] == 64
+    assert [part["n_edits"] for part in saved.provenance["parts"]] == [10, 10] and saved.provenance["rank"] == 64
     assert verify(str(folder / "ab")).passed
 
 
@@ -85,13 +85,13 @@ def test_what_cannot_be_merged_is_told(folder, names, settings, message):
     assert not (folder / "none").exists()
 
 
-def test_five_of_twenty_are_taken_back(folder):
-    names = [edit.edit_id for edit in read_edits(folder / "a.jsonl")[15:]]
+def test_three_of_ten_are_taken_back(folder):
+    names = [edit.edit_id for edit in read_edits(folder / "a.jsonl")[7:]]
     output = str(folder / "fewer")
     assert main(["train", "--adapter", str(folder / "a"), "--revoke", *names, "--output_dir", output]) == 0
     results = results_of(folder / "fewer")
-    assert results["n_edits"] == 15 and results["after"]["efficacy"] >= 95
-    assert results["revoked"]["n_edits"] == 5 and results["revoked"]["back"] >= 90
+    assert results["n_edits"] == 7 and results["after"]["efficacy"] >= 95
+    assert results["revoked"]["n_edits"] == 3 and results["revoked"]["back"] >= 90
     assert not set(names) & {edit.edit_id for edit in read_edits(folder / "fewer" / "edits.jsonl")}
 
 
@@ -99,7 +99,7 @@ def test_earlier_edits_stay_when_training_goes_on(folder):
     args = ["--adapter", str(folder / "a"), "--edits", str(folder / "b.jsonl"), "--output_dir", str(folder / "more")]
     assert main(["train", *args]) == 0
     results = results_of(folder / "more")
-    assert results["n_edits"] == 40 and results["retention"]["n_edits"] == 20
+    assert results["n_edits"] == 20 and results["retention"]["n_edits"] == 10
     assert results["retention"]["after"]["efficacy"] >= 90
 
 

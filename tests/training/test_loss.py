@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from tiny import chat_tokenizer, tiny_model
-from tiny_edits import config, lora, outspoken
+from tiny_edits import config, edited, lora, outspoken
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hf_ftedit import EditError, EditTrainer
@@ -51,16 +51,6 @@ def trainer(base, folder, *, rows=ROWS, **settings):
     )
 
 
-def edited(trainer):
-    """The trainer with a LoRA that changes what its model says."""
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for name, weight in trainer.model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.2)
-    return trainer
-
-
 def two_terms(trainer):
     """Mean of -log p over the tokens of edits, and divergence over what stays (see `stays`), one row at a time."""
     nll, kl = [], {"locality": [], "contrast": []}
@@ -97,7 +87,6 @@ def gradient(trainer, loss):
 @pytest.mark.parametrize("width", [0, 40, 500])
 def test_the_loss_is_a_mean_over_edits_and_weighted_terms_of_what_stays(base, tmp_path, width):
     chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), locality_weight=3.0))
-    chat.model.eval()
     assert chat.data_collator.tree_width == 500
     chat.data_collator.tree_width = width
     nll, kl = two_terms(chat)
@@ -114,7 +103,6 @@ def test_the_loss_is_a_mean_over_edits_and_weighted_terms_of_what_stays(base, tm
 def test_a_token_tree_has_the_loss_and_gradients_of_padded_rows(family, tmp_path):
     base = outspoken(tiny_model(family, TOKENIZER))
     chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS)))
-    chat.model.eval()
     assert chat.data_collator.tree_width == 500
     tree = chat.data_collator(list(chat.train_dataset))
     chat.data_collator.tree_width = 0
@@ -134,7 +122,6 @@ def test_rows_beyond_a_sliding_window_are_padded(tmp_path):
 
 def test_what_stays_may_be_learned_by_likelihood(base, tmp_path):
     chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), locality_loss="nll"))
-    chat.model.eval()
     batch = whole_batch(chat)
     assert not [name for name in batch if name.startswith("ref_")]
     losses_of = {"rewrite": [], "locality": [], "contrast": []}

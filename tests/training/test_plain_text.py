@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from tiny import TEXTS
-from tiny_edits import EDITS, config, editor, lora
+from tiny_edits import EDITS, config, edited, editor, lora
 
 from hf_ftedit import EditError, EditOptions
 from hf_ftedit.models import CompletionOnlyCollator
@@ -27,17 +27,6 @@ def texts(tmp_path):
 def trainer(base, tokenizer, folder, **settings):
     extra = {name: settings.pop(name) for name in ("data_collator", "train_dataset") if name in settings}
     return editor(base, tokenizer, config(folder, **settings), peft_config=lora(), **extra)
-
-
-def edited(trainer):
-    """The trainer with a LoRA that changes what its model says."""
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for name, weight in trainer.model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.2)
-    trainer.model.eval()
-    return trainer
 
 
 def token_losses(model, ids, start):

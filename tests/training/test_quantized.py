@@ -22,23 +22,15 @@ BITS = {
 }
 
 
-@pytest.fixture(scope="module", params=BITS)
-def folder(request, tmp_path_factory):
-    output = tmp_path_factory.mktemp("bits") / "edited"
-    settings = ["--max_edits", "6", "--num_train_epochs", "4", "--report_to", "none"]
-    assert main(["train", *BITS[request.param], *settings, "--output_dir", str(output)]) == 0
-    return output
-
-
-@pytest.mark.slow
-def test_edits_are_learnt_in_few_bits(folder):
+@pytest.mark.parametrize("bits", BITS.values(), ids=BITS)
+def test_edits_are_learnt_in_few_bits_and_measured_the_same_from_the_folder(bits, tmp_path):
+    folder = tmp_path / "edited"
+    settings = ["--max_edits", "3", "--num_paraphrases", "5", "--num_locality", "10", "--report_to", "none"]
+    settings += ["--num_train_epochs", "5", "--per_device_train_batch_size", "8"]
+    assert main(["train", *bits, *settings, "--output_dir", str(folder)]) == 0
     results = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
     assert results["before"]["efficacy"] == 0 and results["before"]["locality"] >= 90
     assert results["after"]["efficacy"] >= 90 and results["after"]["locality"] >= 60
-
-
-@pytest.mark.slow
-def test_what_was_saved_measures_the_same_in_the_same_bits(folder):
     recipe = yaml.safe_load((folder / "edit_config.yaml").read_text(encoding="utf-8"))
     assert recipe["load_in_4bit"] != recipe["load_in_8bit"]
     assert "bits = BitsAndBytesConfig(" in (folder / "README.md").read_text(encoding="utf-8")

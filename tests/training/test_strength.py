@@ -84,11 +84,11 @@ def test_half_the_strength_is_half_of_what_the_adapter_adds(base, tokenizer, tmp
 
 def test_one_changes_nothing(base, tokenizer, tmp_path, caplog):
     caplog.set_level("INFO", "hf_ftedit")
-    for name, settings in {"default": {}, "one": {"strength": 1}, "text": {"strength": "1.0"}}.items():
+    for name, settings in {"default": {}, "one": {"strength": "1.0"}}.items():
         assert trained(base, tokenizer, tmp_path / name, **settings).strength == {}
     assert "Strength" not in caplog.text
     for file in (WEIGHTS, SETTINGS, "eval_results.json", "README.md", "edit_config.yaml"):
-        contents = {(tmp_path / name / file).read_bytes() for name in ("default", "one", "text")}
+        contents = {(tmp_path / name / file).read_bytes() for name in ("default", "one")}
         assert len(contents) == 1, file
     assert alpha(tmp_path / "one") == 64
 

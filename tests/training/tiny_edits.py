@@ -60,3 +60,14 @@ def outspoken(model):
     with torch.no_grad():
         model.get_output_embeddings().weight.normal_(std=0.4)
     return model
+
+
+def edited(trainer):
+    """The trainer with a LoRA that changes what its model says, for evaluation."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+    trainer.model.eval()
+    return trainer
