@@ -19,12 +19,12 @@ ROOMS = {
         "references collator generation sampling"
     ).split(),
     "augmentation": (
-        "leakage locality_pool similarity questions relations rephrasing near_names wordings made_probes rewriting "
+        "leakage locality_pool questions relations rephrasing near_names wordings made_probes rewriting "
         "rows augmenter chat builder"
     ).split(),
     "evaluation": (
-        "statistics scoring fluency diagnosis probes engine perplexity matching own_answers unedited_answers drift "
-        "measurement lm_eval_harness tables before_after results_folder"
+        "statistics scoring fluency diagnosis probes engine perplexity matching own_answers drift "
+        "measurement lm_eval_harness tables before_after"
     ).split(),
     "hub": "markdown card card_examples dataset_card plot schemas folder errors push load".split(),
     "training": (

@@ -8,19 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
-from hf_ftedit.augmentation.locality_pool import FactPool, draws
+from hf_ftedit.augmentation.locality_pool import FactPool, draws, nearest
 from hf_ftedit.augmentation.rows import TrainingRow, training_row
-from hf_ftedit.augmentation.similarity import nearest
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import asset, greedy_answers, sample_prefixes
 from hf_ftedit.options import AugmentationOptions
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +39,8 @@ class Augmenter:
             Strategies and counts.
         pool (`Iterable[Fact]`, *optional*):
             Facts that must stay as they are, and the source of relation wordings.
-        model (`PreTrainedModel`, *optional*):
-            The unedited model, needed for sampled prefixes and its own answers.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Its tokenizer.
-        held_out (`Sequence[EditRecord]`, *optional*):
-            Other records that will be measured: no row holds a probe of theirs either.
-        revoked (`Sequence[EditRecord]`, *optional*):
-            Edits that are taken back: the unedited model's answers to their prompts and other wordings are rehearsed.
-        seed (`int`, *optional*, defaults to `42`):
-            Seed of everything drawn.
+        model, tokenizer, held_out, revoked, seed:
+            As those of [`EditDatasetBuilder`].
 
     Raises:
         [`~hf_ftedit.EditError`]: a strategy needs a pool or a model that is not there.
@@ -69,20 +59,26 @@ class Augmenter:
         seed: int = 42,
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
-        self._model, self._tokenizer = model, tokenizer
-        self._held_out = held_out
-        self._probes = ProbeTexts([*records, *revoked, *_as_probes(held_out, records)])
+        self._model, self._tokenizer, self._held_out = model, tokenizer, held_out
+        # Of an edit that is measured only, the prompt is a probe like its paraphrases.
+        trained = {record.prompt for record in records}
+        own = [(*record.paraphrase_prompts, *({record.prompt} - trained)) for record in held_out]
+        probed = [replace(edit, paraphrase_prompts=texts) for edit, texts in zip(held_out, own, strict=True)]
+        self._probes = ProbeTexts([*records, *revoked, *probed])
+        self._n_paraphrases = options.num_paraphrases if options.paraphrase_strategy != "none" else 0
+        self._n_locality = options.num_locality if options.locality_strategy != "none" else 0
         self._pool = self._prepare_pool(list(pool))
         self._restored = self._prepare_restored(revoked)
-        self._similar = self._prepare_similar()
+        self._similar: list[list[int]] = []  # of each edit, the pool's facts that are nearest to its prompt
+        if options.locality_strategy == "similar" and self._n_locality:
+            prompts, queries = ([item.prompt for item in items] for items in (self._pool.facts, records))
+            self._similar = nearest(queries, prompts, self._n_locality, options.similar_model)
         self._prefixes = self._prepare_prefixes()
         # Rows are drawn in worker processes too, to which the augmenter is pickled: without a model.
         self._model = self._tokenizer = None
         if left_out := self._pool.left_out:
-            reason = "an edit changes them, or a probe asks for them"
-            logger.info("left out %d facts of the locality pool: %s", left_out, reason)
-        self._warn_if_pool_is_too_small()
-        self._warn_if_probes_are_edited()
+            logger.info("left out %d facts of the pool: an edit changes them, or a probe asks for them", left_out)
+        self._warn()
 
     def rows(self) -> Iterator[TrainingRow]:
         """The training rows of all edits, edit by edit."""
@@ -108,10 +104,7 @@ class Augmenter:
 
     def most_rows(self) -> int:
         """Upper bound of the number of rows: a pool may have too few facts."""
-        options = self.options
-        each = 1 + (options.num_paraphrases if options.paraphrase_strategy != "none" else 0)
-        each += options.num_locality if options.locality_strategy != "none" else 0
-        return each * len(self.records) + len(self._restored)
+        return (1 + self._n_paraphrases + self._n_locality) * len(self.records) + len(self._restored)
 
     def ingredients(self) -> list[Any]:
         """All that the rows are made of, as plain data: equal ingredients give equal rows."""
@@ -123,16 +116,16 @@ class Augmenter:
 
     def _paraphrases(self, record: EditRecord, rng: random.Random) -> list[str]:
         """Prompts that ask for the edit's fact in other wordings or behind other text."""
-        count, strategy = self.options.num_paraphrases, self.options.paraphrase_strategy
-        if strategy == "none" or not count:
+        count = self._n_paraphrases
+        if not count:
             return []
         prefixes = rng.sample(self._prefixes, len(self._prefixes))
         wordings = self._wordings(record, rng)
-        if strategy == "prefix" or not wordings:
-            return [_behind(prefix, record.prompt) for prefix in prefixes[:count]]
-        half = count // 2 if strategy == "both" else 0
-        behind = [_behind(prefix, record.prompt) for prefix in prefixes[:half]]
-        return behind + _spread(wordings, prefixes, count - half)
+        behind = [f"{prefix}. {record.prompt}" for prefix in prefixes[:count]]  # as in Gangadhar & Stratos 2024
+        if not wordings:
+            return behind
+        half = count // 2 if self.options.paraphrase_strategy == "both" else 0
+        return behind[:half] + _spread(wordings, prefixes, count - half)
 
     def _wordings(self, record: EditRecord, rng: random.Random) -> list[str]:
         """Other wordings of the relation with the subject put in, drawn by their frequency, none of them a probe's."""
@@ -147,8 +140,8 @@ class Augmenter:
 
     def _locality(self, index: int, rng: random.Random) -> list[Fact]:
         """Facts that must stay: the strategy's first, then any others of the pool to fill up."""
-        record, strategy, count = self.records[index], self.options.locality_strategy, self.options.num_locality
-        if strategy == "none" or not count:
+        record, strategy, count = self.records[index], self.options.locality_strategy, self._n_locality
+        if not count:
             return []
         same = [] if strategy in ("random", "self", "similar") else self._pool.same_relation(record)
         # By prompt: a row that stands twice among the few of an edit would count twice.
@@ -161,10 +154,10 @@ class Augmenter:
         return list(chosen.values())
 
     def _prepare_pool(self, facts: list[Fact]) -> FactPool:
-        strategy, count = self.options.locality_strategy, self.options.num_locality
+        strategy, count = self.options.locality_strategy, self._n_locality
         if not facts and count and strategy in ("random", "relation", "similar"):
             raise EditError(f"locality_strategy {strategy!r} needs facts: give a locality_pool, or use 'self'")
-        if strategy == "none" or not count or (facts and strategy != "self"):
+        if not count or (facts and strategy != "self"):
             return FactPool(facts, self._probes.overlaps, self.records)
         if not facts:
             logger.info("no locality pool: rehearsing the unedited model's own answers to generic prompts")
@@ -175,25 +168,17 @@ class Augmenter:
         most = min(len(facts), count * len(self.records) + 16)
         return FactPool(self._answered(random.Random(self.seed).sample(facts, most)), edited=self.records)
 
-    def _warn_if_pool_is_too_small(self) -> None:
-        count = 0 if self.options.locality_strategy == "none" else self.options.num_locality
-        usable = len({fact.prompt for fact in self._pool.facts})
-        if usable < count:
+    def _warn(self) -> None:
+        """Log what will make scores worse: too small a pool, probes of what is edited."""
+        if (usable := len({fact.prompt for fact in self._pool.facts})) < self._n_locality:
             logger.warning(
                 "the locality pool has only %d usable facts, fewer than num_locality (%d): more of what is not edited "
                 "may change; give a larger --locality_pool",
-                *(usable, count),
+                *(usable, self._n_locality),
             )
-
-    def _warn_if_probes_are_edited(self) -> None:
         targets = {record.prompt: record.target_new for record in self.records}
-        broken = [
-            record.edit_id
-            for record in self.records
-            for probe in record.neighborhood_prompts
-            if targets.get(probe.prompt, probe.target) != probe.target
-        ]
-        if broken:
+        probes = [(record.edit_id, probe) for record in self.records for probe in record.neighborhood_prompts]
+        if broken := [name for name, probe in probes if targets.get(probe.prompt, probe.target) != probe.target]:
             logger.warning(
                 "%d neighborhood probes ask for a fact that an edit changes (first: edit_id %r): they lower locality",
                 *(len(broken), broken[0]),
@@ -215,32 +200,19 @@ class Augmenter:
         prompts = [prompt for edit in revoked for prompt in (edit.prompt, *self._wordings(edit, rng))]
         return self._answered([Fact(prompt, "") for prompt in prompts])
 
-    def _prepare_similar(self) -> list[list[int]]:
-        """Indices of the pool's facts that are nearest to each edit's prompt, for the strategy `"similar"`."""
-        if self.options.locality_strategy != "similar" or not self.options.num_locality:
-            return []
-        prompts = [fact.prompt for fact in self._pool.facts]
-        queries = [record.prompt for record in self.records]
-        return nearest(queries, prompts, self.options.num_locality, self.options.similar_model)
-
     def _prepare_prefixes(self) -> list[str]:
         """Sample the texts before prompts, which all edits share."""
         options = self.options
-        if options.paraphrase_strategy == "none" or not options.num_paraphrases:
+        if not self._n_paraphrases:
             return []
         model, tokenizer = self._need_model(f"paraphrase_strategy {options.paraphrase_strategy!r}")
         texts = []
+        settings: dict[str, Any] = {"top_k": options.prefix_top_k}
+        settings["accept"] = lambda text: not self._probes.overlaps(text)
         for length, count in zip(options.prefix_lengths, options.prefix_counts, strict=True):
             # A seed for each length: with one for all, short texts could be the beginnings of long ones.
-            texts += sample_prefixes(
-                model,
-                tokenizer,
-                length=length,
-                count=count,
-                top_k=options.prefix_top_k,
-                seed=self.seed + length,
-                accept=lambda text: not self._probes.overlaps(text),
-            )
+            settings |= {"length": length, "count": count, "seed": self.seed + length}
+            texts += sample_prefixes(model, tokenizer, **settings)
         return texts
 
     def _need_model(self, what: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -254,19 +226,6 @@ def generic_prompts() -> list[str]:
     return Path(asset("generic_prompts.txt")).read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def _as_probes(held_out: Iterable[EditRecord], trained: Iterable[EditRecord]) -> Iterator[EditRecord]:
-    """Records that are measured only: their edit prompts are probes like their paraphrases."""
-    prompts = {record.prompt for record in trained}
-    for record in held_out:
-        extra = () if record.prompt in prompts else (record.prompt,)
-        yield replace(record, paraphrase_prompts=record.paraphrase_prompts + extra)
-
-
-def _behind(prefix: str, prompt: str) -> str:
-    """`prompt` behind a sampled text, as in Gangadhar & Stratos 2024."""
-    return f"{prefix}. {prompt}"
-
-
 def _spread(wordings: Sequence[str], prefixes: Sequence[str], count: int) -> list[str]:
     """At most `count` distinct prompts from `wordings`, every second behind a prefix; few wordings come again."""
     # Bare wordings teach the wording itself; behind text, it is learnt to hold wherever it stands.
@@ -274,7 +233,7 @@ def _spread(wordings: Sequence[str], prefixes: Sequence[str], count: int) -> lis
     for position in range(count):
         wording = wordings[position % len(wordings)]
         bare = position % 2 == 0 and wording not in rows
-        rows[wording if bare else _behind(prefixes[position % len(prefixes)], wording)] = None
+        rows[wording if bare else f"{prefixes[position % len(prefixes)]}. {wording}"] = None
     return list(rows)
 
 

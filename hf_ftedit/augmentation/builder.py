@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 from datasets.fingerprint import Hasher
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.augmenter import Augmenter
 from hf_ftedit.augmentation.chat import ChatAugmenter
@@ -22,9 +23,6 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.files import writing
 from hf_ftedit.models import Processes
 from hf_ftedit.options import AugmentationOptions, check_value
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
@@ -69,7 +67,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         held_out (`Sequence[EditRecord]`, *optional*):
             Other records that will be measured: no row holds a probe of theirs either.
         revoked (`Sequence[EditRecord]`, *optional*):
-            Edits that are taken back, see [`Augmenter`].
+            Edits that are taken back: the unedited model's answers to their prompts and other wordings are rehearsed.
         chat_template (`bool`, *optional*, defaults to `False`):
             Make rows for a chat model, see [`ChatAugmenter`]; they have one more column, `ends`: whether the end
             of turn is learnt. Of a base model, rows have it with the option `end_of_answer`.
@@ -111,20 +109,16 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     ) -> None:
         seed = check_value("seed", seed, int)
         self.records = read_edits(edits, format, max_edits)
-        options = _augmentation_only(options)
-        self._is_chat, self._features = chat_template, _features(chat_template, options.end_of_answer)
+        # Its own part of a trainer's settings: the others must not change the cache.
+        names = asdict(AugmentationOptions()) if options else {}
+        options = AugmentationOptions(**{name: getattr(options, name) for name in names})
+        ends = {"ends": datasets.Value("bool")} if chat_template or options.end_of_answer else {}
+        self._is_chat, self._features = chat_template, datasets.Features(FEATURES | ends)
         # Both take the same; without a model, each says itself what it needs one for.
         augmenter: type[Any] = ChatAugmenter if chat_template else Augmenter
-        self._augmenter = augmenter(
-            self.records,
-            options,
-            pool=() if locality_pool is None else read_facts(locality_pool),
-            model=model,
-            tokenizer=tokenizer,
-            held_out=held_out,
-            revoked=revoked,
-            seed=seed,
-        )
+        parts: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "held_out": held_out, "revoked": revoked}
+        parts["pool"] = () if locality_pool is None else read_facts(locality_pool)
+        self._augmenter = augmenter(self.records, options, seed=seed, **parts)
         kwargs |= {"cache_dir": cache_dir, "dataset_name": "edit_dataset", "config_name": "edits", "seed": seed}
         kwargs |= {"options": options, "fingerprint": _fingerprint(self._augmenter)}
         try:
@@ -175,8 +169,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         sizes = {kind: sum(1 for edit in self.records for _ in probe_rows(edit, kind)) for kind in PROBE_SPLITS}
         splits = []
         for name, size in {"train": self._augmenter.most_rows(), **sizes}.items():
-            # `datasets` writes a split without rows, and then cannot read it.
-            if size:
+            if size:  # `datasets` writes a split without rows, and then cannot read it
                 split = datasets.SplitGenerator(name=name, gen_kwargs={"positions": positions, "split": name})
                 # For the time left in the progress bar alone: of training rows it is an upper bound.
                 split.split_info.num_examples = size
@@ -184,24 +177,12 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         return splits
 
     def _generate_examples(self, positions: Sequence[int], split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        more = {"ends": self._is_chat or split in ("rewrite", "paraphrase")}
         for position in positions:
-            train = split == "train"
-            rows = self._augmenter.rows_of(position) if train else probe_rows(self.records[position], split)
-            more = {"ends": self._is_chat or split in ("rewrite", "paraphrase")}
+            is_train = split == "train"
+            rows = self._augmenter.rows_of(position) if is_train else probe_rows(self.records[position], split)
             for number, row in enumerate(rows):
                 yield f"{position}/{number}", {name: {**more, **row}[name] for name in self._features}
-
-
-def _augmentation_only(options: AugmentationOptions | None) -> AugmentationOptions:
-    """The augmentation's part of `options`: what a trainer adds to them must not change the cache."""
-    # Not `fields(options)`: of the trainer's `EditConfig` that is a hundred settings of TRL.
-    names = asdict(AugmentationOptions()) if options else {}
-    return AugmentationOptions(**{name: getattr(options, name) for name in names})
-
-
-def _features(is_chat: bool, has_ends: bool) -> datasets.Features:
-    """Columns of the rows."""
-    return datasets.Features(FEATURES | ({"ends": datasets.Value("bool")} if is_chat or has_ends else {}))
 
 
 def _fingerprint(augmenter: Augmenter | ChatAugmenter) -> str:

@@ -25,13 +25,14 @@ class ProbeTexts:
         self._endings: set[int] = set()
         self._lengths: set[int] = set()
         for record in records:
-            for probe in _probe_prompts(record):
-                self._add(_words(probe))
-
-    def _add(self, words: list[str]) -> None:
-        self._texts.setdefault(_digest(words[:-1]), set()).add(words[-1] if words else "")
-        self._lengths.add(len(words))
-        self._endings.update(_digest(words[start:]) for start in range(len(words)))
+            others = [probe.prompt for probe in record.neighborhood_prompts]
+            others += [probe.prompt for probe in record.portability_prompts]
+            # Without the edit's own prompt: that it is trained is what the user wants.
+            for probe in (*record.paraphrase_prompts, *record.near_name_prompts, *record.generation_prompts, *others):
+                words = _words(probe)
+                self._texts.setdefault(_digest(words[:-1]), set()).add(words[-1] if words else "")
+                self._lengths.add(len(words))
+                self._endings.update(_digest(words[start:]) for start in range(len(words)))
 
     def overlaps(self, text: str) -> bool:
         """Does `text` hold a probe's text, or is it the ending of one?"""
@@ -42,22 +43,8 @@ class ProbeTexts:
             return True
         # A probe's last word may be the beginning of a longer one: "is a" stands in "is an".
         # Runs of words are looked up by hash: a search for each probe in each row would grow with their product.
-        return any(
-            words[start + length - 1].startswith(
-                tuple(self._texts.get(_digest(words[start : start + length - 1]), ()))
-            )
-            for length in self._lengths
-            for start in range(len(words) - length + 1)
-        )
-
-
-def _probe_prompts(record: EditRecord) -> Iterable[str]:
-    # Without the edit's own prompt: that it is trained is what the user wants.
-    yield from record.paraphrase_prompts
-    yield from (probe.prompt for probe in record.neighborhood_prompts)
-    yield from (probe.prompt for probe in record.portability_prompts)
-    yield from record.near_name_prompts
-    yield from record.generation_prompts
+        runs = ((start, start + length - 1) for length in self._lengths for start in range(len(words) - length + 1))
+        return any(words[end].startswith(tuple(self._texts.get(_digest(words[start:end]), ()))) for start, end in runs)
 
 
 def _words(text: str) -> list[str]:

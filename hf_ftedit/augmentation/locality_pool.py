@@ -1,12 +1,19 @@
-"""The locality pool, indexed: the facts and the wordings of each relation."""
+"""The locality pool, indexed: the facts and the wordings of each relation; and the nearest of its texts."""
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
 
 from hf_ftedit.data import EditRecord, Fact, Statement
+from hf_ftedit.errors import EditError, first_line
+from hf_ftedit.models import Processes
 
 
 class FactPool:
@@ -26,17 +33,12 @@ class FactPool:
         changed = {(self.relation(record), record.subject) for record in edited if record.subject}
         prompts = {record.prompt for record in edited}
         # Training on a fact that an edit changes undoes the edit; on a probe's text, it spoils the score.
-        self.facts = [
-            fact
-            for fact in facts
-            if (self.relation(fact), fact.subject) not in changed
-            and fact.prompt not in prompts
-            and not overlaps(fact.prompt)
-        ]
+        usable = (fact for fact in facts if (self.relation(fact), fact.subject) not in changed)
+        self.facts = [fact for fact in usable if fact.prompt not in prompts and not overlaps(fact.prompt)]
         self.left_out = len(facts) - len(self.facts)
         self._by_relation: dict[str, list[Fact]] = defaultdict(list)
         self._by_answer: dict[tuple[str, str], list[Fact]] = defaultdict(list)
-        self._wordings: dict[str, dict[str, int]] = defaultdict(dict)
+        self._wordings: dict[str, Counter[str]] = defaultdict(Counter)
         for fact in self.facts:
             if relation := self.relation(fact):
                 self._by_relation[relation].append(fact)
@@ -44,8 +46,7 @@ class FactPool:
         # All facts: the wording of one that is left out is still a wording.
         for item in [*facts, *edited]:
             if (template := item.template) and (relation := self.relation(item)):
-                counts = self._wordings[relation]
-                counts[template] = counts.get(template, 0) + 1
+                self._wordings[relation][template] += 1
 
     def relation(self, item: Statement) -> str | None:
         """The key of an item's relation: its id, or the template of the prompt, or None."""
@@ -72,3 +73,26 @@ def draws(items: Sequence[Fact], rng: random.Random) -> Iterator[Fact]:
         chosen = rng.randrange(position, len(items))
         yield items[swapped.get(chosen, chosen)]
         swapped[chosen] = swapped.get(position, position)
+
+
+def nearest(queries: Sequence[str], texts: Sequence[str], count: int, model_name: str) -> list[list[int]]:
+    """Find the `count` texts nearest to each query by cosine similarity; their indices, nearest first."""
+    # As Gangadhar & Stratos 2024 (arXiv 2402.11078) choose the locality facts of single edits.
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.util import semantic_search
+    except ImportError as error:
+        raise EditError("locality_strategy 'similar' needs an extra: pip install 'hf-ftedit[similar]'") from error
+    try:
+        model = SentenceTransformer(model_name)
+    except (OSError, ValueError) as error:
+        raise EditError(f"similar_model {model_name!r} cannot be loaded: {first_line(error)}") from error
+    # Under `accelerate launch` every process must come here: each embeds its share.
+    processes = Processes()
+    shows_bar = processes.is_main and sys.stderr.isatty()
+    vectors: list[Any] = processes.each_once(
+        [*queries, *texts], lambda share: list(model.encode(share, show_progress_bar=shows_bar))
+    )
+    ours, pool = (torch.tensor(np.array(part)) for part in (vectors[: len(queries)], vectors[len(queries) :]))
+    neighbors = semantic_search(ours, pool, top_k=min(count, len(texts)))
+    return [[int(hit["corpus_id"]) for hit in hits] for hits in neighbors]

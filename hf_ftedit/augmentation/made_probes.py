@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.near_names import near_names
@@ -12,6 +13,7 @@ from hf_ftedit.augmentation.relations import bare, filled, relation_of, renamed,
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
+PROBES = ("paraphrase_prompts", "neighborhood_prompts", "near_name_prompts", "portability_prompts")
 N_PROBES = 2  # of each kind
 SEED = 0  # not the run's: an edit is examined by the same probes whatever it is trained with
 
@@ -43,34 +45,33 @@ def untrained_probes(
     of its exam.
     """
     exam, edited = ProbeTexts(others), _edited(others)
-    return [
-        _with_untrained(record, [text.casefold() for text in rows.get(record.edit_id, ())], exam, edited, count, seed)
-        for record in records
-    ]
+
+    def probed(record: EditRecord) -> EditRecord:
+        trained = [text.casefold() for text in rows.get(record.edit_id, ())]
+        known, rng = with_subject(record), random.Random(f"{seed}/untrained/{record.edit_id}")
+
+        def is_new(text: str) -> bool:
+            return not exam.overlaps(text) and not any(text.casefold() in row for row in trained)
+
+        written = [text for text in written_wordings(known) if is_new(text)]
+        # Where all wordings are trained, what people write around the prompt may still be new.
+        frames = dict.fromkeys(wrapped(record.prompt, rng) for _ in range(4 * count))
+        wordings = [*rng.sample(written, min(len(written), count)), *filter(is_new, frames)]
+        names = _near_names(known, 40 * count, rng)  # most of the nearest are trained
+        near = [text for name, text in names.items() if bare(name) not in edited and is_new(name) and is_new(text)]
+        none: dict[str, Any] = dict.fromkeys(PROBES, ())
+        probes = {"paraphrase_prompts": tuple(wordings[:count]), "near_name_prompts": tuple(near[:count])}
+        return replace(record, **none | probes)
+
+    return list(map(probed, records))
 
 
-def _with_untrained(
-    record: EditRecord, trained: Sequence[str], exam: ProbeTexts, edited: Collection[str], count: int, seed: int
-) -> EditRecord:
-    known, rng = with_subject(record), random.Random(f"{seed}/untrained/{record.edit_id}")
-
-    def is_new(text: str) -> bool:
-        return not exam.overlaps(text) and not any(text.casefold() in row for row in trained)
-
-    written = [text for text in written_wordings(known) if is_new(text)]
-    # Where all wordings are trained, what people write around the prompt may still be new.
-    frames = dict.fromkeys(wrapped(record.prompt, rng) for _ in range(4 * count))
-    wordings = [*rng.sample(written, min(len(written), count)), *filter(is_new, frames)]
-    subject = known.subject or ""
-    names = near_names(subject, 40 * count, rng, words_like(subject))  # most of the nearest are trained
-    near = [renamed(record.prompt, subject, name) for name in names if bare(name) not in edited and is_new(name)]
-    return replace(
-        record,
-        paraphrase_prompts=tuple(wordings[:count]),
-        neighborhood_prompts=(),
-        near_name_prompts=tuple([text for text in near if text != record.prompt and is_new(text)][:count]),
-        portability_prompts=(),
-    )
+def _near_names(record: EditRecord, count: int, rng: random.Random) -> dict[str, str]:
+    """Near names with the edit's question about each of them."""
+    subject = record.subject or ""
+    names = near_names(subject, count, rng, words_like(subject))
+    texts = {name: renamed(record.prompt, subject, name) for name in names}
+    return {name: text for name, text in texts.items() if text != record.prompt}
 
 
 def _edited(records: Iterable[EditRecord]) -> set[str]:
@@ -79,12 +80,7 @@ def _edited(records: Iterable[EditRecord]) -> set[str]:
 
 
 def _has_probes(record: EditRecord) -> bool:
-    return bool(
-        record.paraphrase_prompts
-        or record.neighborhood_prompts
-        or record.near_name_prompts
-        or record.portability_prompts
-    )
+    return any(getattr(record, name) for name in PROBES)
 
 
 def _with_probes(record: EditRecord, edited: Collection[str]) -> EditRecord:
@@ -94,20 +90,14 @@ def _with_probes(record: EditRecord, edited: Collection[str]) -> EditRecord:
     # Of few wordings at most half, so that there is something to learn from.
     count = min(N_PROBES, len(wordings) if record.wordings else len(wordings) // 2)
     paraphrases = rng.sample(wordings, count)
-    subject = known.subject or ""
-    names = near_names(subject, 2 * N_PROBES, rng, words_like(subject))
-    named = [renamed(prompt, subject, name) for name in names if bare(name) not in edited]
+    named = [text for name, text in _near_names(known, 2 * N_PROBES, rng).items() if bare(name) not in edited]
     near = []
-    if match := relation_of(prompt, subject):
+    if match := relation_of(prompt, known.subject):
         subjects = [other for other in match.relation.subjects if bare(other) not in edited]
         for other in rng.sample(subjects, min(len(subjects), N_PROBES)):
             text = renamed(prompt, match.phrase, other)
             near.append(text if text != prompt else filled(match.relation.questions[0], other))
-    made = replace(
-        record,
-        paraphrase_prompts=tuple(paraphrases),
-        neighborhood_prompts=tuple(NeighborhoodPrompt(text) for text in near),
-        near_name_prompts=tuple([text for text in named if text != prompt][:N_PROBES]),
-        made_probes=True,
-    )
+    probes: dict[str, Any] = {"paraphrase_prompts": tuple(paraphrases), "near_name_prompts": tuple(named[:N_PROBES])}
+    probes["neighborhood_prompts"] = tuple(map(NeighborhoodPrompt, near))
+    made = replace(record, **probes, made_probes=True)
     return made if _has_probes(made) else record

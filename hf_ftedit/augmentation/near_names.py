@@ -46,19 +46,15 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
         return "".join(parts)
     digits = [place for place in places if parts[place].isdecimal()]
     if digits and rng.random() < 0.5:
-        place = rng.choice(digits)
-        parts[place] = _other_digit(parts[place], rng)
+        number = parts[place := rng.choice(digits)]
+        changed = rng.randrange(len(number))
+        digit = rng.choice([digit for digit in "123456789" if digit != number[changed]])
+        parts[place] = number[:changed] + digit + number[changed + 1 :]
         return "".join(parts)
     # Longer words bear a change: of a short one it would make any other word.
     place = rng.choices(places, [max(0.1, len(parts[place]) - 2) for place in places])[0]
     parts[place] = _other_letter(parts[place], rng)
     return "".join(parts)
-
-
-def _other_digit(number: str, rng: random.Random) -> str:
-    place = rng.randrange(len(number))
-    digit = rng.choice([digit for digit in "123456789" if digit != number[place]])
-    return number[:place] + digit + number[place + 1 :]
 
 
 def _other_letter(word: str, rng: random.Random) -> str:

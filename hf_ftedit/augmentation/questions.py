@@ -18,19 +18,15 @@ class Question(NamedTuple):
 
 def training_questions() -> list[Question]:
     """Questions whose answers may be trained to stay as they are."""
-    return [question for place, question in enumerate(_questions()) if not _is_held_out(place)]
+    return _questions(held_out=False)
 
 
 def drift_prompts() -> list[str]:
     """Questions by which the drift of a model is measured; they are never trained on."""
-    return [question.prompt for place, question in enumerate(_questions()) if _is_held_out(place)]
+    return [question.prompt for question in _questions(held_out=True)]
 
 
-def _is_held_out(place: int) -> bool:
-    """Every tenth: the file is ordered by sort, so that each sort is held out as often as it occurs."""
-    return place % 10 == 5
-
-
-def _questions() -> list[Question]:
+def _questions(*, held_out: bool) -> list[Question]:
     lines = Path(asset("questions.jsonl")).read_text(encoding="utf-8").splitlines()
-    return [Question(**json.loads(line)) for line in lines]
+    # Every tenth: the file is ordered by sort, so that each sort is held out as often as it occurs.
+    return [Question(**json.loads(line)) for place, line in enumerate(lines) if (place % 10 == 5) is held_out]

@@ -114,14 +114,12 @@ def _nearest(template: str) -> tuple[float, int]:
     owners = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _bank().get(word, ())}
-    return max(
-        (
-            (_weight(words & other) / (_weight(other) + _weight(words - other) / 2), -place)
-            for other, place in candidates
-            if owners <= other
-        ),
-        default=(0.0, 0),
+    nearness = (
+        (_weight(words & other) / (_weight(other) + _weight(words - other) / 2), -place)
+        for other, place in candidates
+        if owners <= other
     )
+    return max(nearness, default=(0.0, 0))
 
 
 def _weight(words: frozenset[str]) -> float:

@@ -11,30 +11,23 @@ _BE_FORMS = ("is", "are", "was", "were")
 _BE = f"(?:{'|'.join(_BE_FORMS)})"
 _WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how)\b"
 # Past tense and participle of frequent irregular verbs; all others end in -ed.
-_IRREGULAR = {
-    verb: (past, participle)
-    for verb, past, participle in (
-        line.split()
-        for line in (
-            "be was been|bear bore born|beat beat beaten|begin began begun|bind bound bound|break broke broken|"
-            "breed bred bred|bring brought brought|broadcast broadcast broadcast|build built built|"
-            "buy bought bought|cast cast cast|catch caught caught|choose chose chosen|come came come|cut cut cut|"
-            "do did done|draw drew drawn|drink drank drunk|drive drove driven|eat ate eaten|fall fell fallen|"
-            "feed fed fed|feel felt felt|fight fought fought|find found found|fly flew flown|"
-            "forget forgot forgotten|get got gotten|give gave given|go went gone|grow grew grown|have had had|"
-            "hide hid hidden|hit hit hit|hold held held|keep kept kept|know knew known|lay laid laid|lead led led|"
-            "leave left left|lend lent lent|let let let|lose lost lost|make made made|mean meant meant|meet met met|"
-            "overcome overcame overcome|pay paid paid|put put put|quit quit quit|read read read|ride rode ridden|"
-            "rise rose risen|run ran run|say said said|see saw seen|seek sought sought|sell sold sold|"
-            "send sent sent|set set set|shoot shot shot|show showed shown|shut shut shut|sing sang sung|"
-            "sink sank sunk|sit sat sat|sleep slept slept|speak spoke spoken|spend spent spent|split split split|"
-            "spread spread spread|stand stood stood|steal stole stolen|swim swam swum|take took taken|"
-            "teach taught taught|tell told told|think thought thought|throw threw thrown|"
-            "understand understood understood|wear wore worn|win won won|withdraw withdrew withdrawn|"
-            "write wrote written"
-        ).split("|")
-    )
-}
+_FORMS = (
+    "be was been|bear bore born|beat beat beaten|begin began begun|bind bound bound|break broke broken|"
+    "breed bred bred|bring brought brought|broadcast broadcast broadcast|build built built|buy bought bought|"
+    "cast cast cast|catch caught caught|choose chose chosen|come came come|cut cut cut|do did done|draw drew drawn|"
+    "drink drank drunk|drive drove driven|eat ate eaten|fall fell fallen|feed fed fed|feel felt felt|"
+    "fight fought fought|find found found|fly flew flown|forget forgot forgotten|get got gotten|give gave given|"
+    "go went gone|grow grew grown|have had had|hide hid hidden|hit hit hit|hold held held|keep kept kept|"
+    "know knew known|lay laid laid|lead led led|leave left left|lend lent lent|let let let|lose lost lost|"
+    "make made made|mean meant meant|meet met met|overcome overcame overcome|pay paid paid|put put put|"
+    "quit quit quit|read read read|ride rode ridden|rise rose risen|run ran run|say said said|see saw seen|"
+    "seek sought sought|sell sold sold|send sent sent|set set set|shoot shot shot|show showed shown|shut shut shut|"
+    "sing sang sung|sink sank sunk|sit sat sat|sleep slept slept|speak spoke spoken|spend spent spent|"
+    "split split split|spread spread spread|stand stood stood|steal stole stolen|swim swam swum|take took taken|"
+    "teach taught taught|tell told told|think thought thought|throw threw thrown|understand understood understood|"
+    "wear wore worn|win won won|withdraw withdrew withdrawn|write wrote written"
+)
+_IRREGULAR = {verb: (past, participle) for verb, past, participle in map(str.split, _FORMS.split("|"))}
 # Regular verbs that questions about facts use. Another word after a name may be a noun: "the Acme office".
 _REGULAR = frozenset(
     "accept adopt allow air appear apply arrive ask attend award base believe belong border call carry cause "

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.wordings import is_question
 from hf_ftedit.data import EditRecord
 from hf_ftedit.models import encode_prompts, sample_continuations, score_pairs
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Questions and the same in other words, as a model is shown them before it rewrites another. As plain text: small chat
 # models that are asked to rewrite a question answer it instead.
@@ -35,9 +34,8 @@ def rewrites(
     seeds = [random.Random(f"{seed}/{r.edit_id}/{n}").getrandbits(60) for r in records for n in range(count)]
     longest = max(map(len, encode_prompts(tokenizer, list(dict.fromkeys(prompts)))))
     texts = sample_continuations(model, tokenizer, prompts, seeds, length=longest + REWRITE_TOKENS, desc="Rewriting")
-    lines = iter(
-        text[len(prompt) :].strip().partition("\n")[0].strip() for text, prompt in zip(texts, prompts, strict=True)
-    )
+    answers = (text[len(prompt) :].strip() for text, prompt in zip(texts, prompts, strict=True))
+    lines = (answer.partition("\n")[0].strip() for answer in answers)
     kept = []
     for record in records:
         others = dict.fromkeys(next(lines) for _ in range(count))
@@ -68,7 +66,5 @@ def asking_the_same(
 
 
 def _shown(question: str) -> str:
-    blocks = [f"Question: {one}\nIn other words: {other}" for one, other in _EXAMPLES]
-    return "\n\n".join(
-        ["Each question is asked again in other words.", *blocks, f"Question: {question}\nIn other words:"]
-    )
+    blocks = [f"Question: {one}\nIn other words: {other}" for one, other in (*_EXAMPLES, (question, ""))]
+    return "\n\n".join(["Each question is asked again in other words.", *blocks]).rstrip()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import datasets
+from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.files import cached_map
 from hf_ftedit.models import encode_pairs
 from hf_ftedit.scripts import separated
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class TrainingRow(TypedDict):
@@ -70,20 +68,12 @@ def encode_rows(
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         # Rows that are too long are errors, named by their edit: cut, they would teach another answer.
-        pairs = encode_pairs(
-            tokenizer,
-            batch["prompt"],
-            batch["completion"],
-            ends=batch.get("ends"),
-            chat_template=chat_template,
-            max_length=max_length,
-            names=[f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None,
-        )
-        return {
-            "input_ids": [pair.input_ids for pair in pairs],
-            "labels": [pair.input_ids if objective == "full" else pair.labels for pair in pairs],
-            "length": [len(pair.input_ids) for pair in pairs],
-        }
+        names = [f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None
+        settings: dict[str, Any] = {"chat_template": chat_template, "max_length": max_length, "names": names}
+        pairs = encode_pairs(tokenizer, batch["prompt"], batch["completion"], ends=batch.get("ends"), **settings)
+        ids = [pair.input_ids for pair in pairs]
+        labels = ids if objective == "full" else [pair.labels for pair in pairs]
+        return {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}
 
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))

@@ -6,6 +6,7 @@ import random
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,7 +35,7 @@ def written_wordings(record: EditRecord) -> list[str]:
 
 def wrapped(text: str, rng: random.Random) -> str:
     """`text` inside what people write around a question, or around an opening."""
-    return rng.choice(_wrappers()["questions" if is_question(text) else "statements"]).replace("{}", text)
+    return rng.choice(_loaded("wrappers.yaml")["questions" if is_question(text) else "statements"]).replace("{}", text)
 
 
 def is_question(text: str) -> bool:
@@ -42,15 +43,9 @@ def is_question(text: str) -> bool:
     return text.rstrip().endswith(("?", ".", "!", "？", "。")) or bool(_QUESTION_WORD.match(text))
 
 
-@lru_cache(maxsize=1)
-def _wrappers() -> dict[str, list[str]]:
-    return yaml.safe_load(Path(asset("wrappers.yaml")).read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=1)
-def name_words() -> dict[str, list[str]]:
-    """Words by the kind of name that they can stand in: first and last names, companies, places, works."""
-    return yaml.safe_load(Path(asset("names.yaml")).read_text(encoding="utf-8"))["words"]
+@lru_cache
+def _loaded(name: str) -> dict[str, Any]:
+    return yaml.safe_load(Path(asset(name)).read_text(encoding="utf-8"))
 
 
 _COMPANY = re.compile(
@@ -60,7 +55,7 @@ _COMPANY = re.compile(
 
 def words_like(subject: str) -> list[str]:
     """Words to put in place of one of a name's words, by what the name seems to be."""
-    words = name_words()
+    words: dict[str, list[str]] = _loaded("names.yaml")["words"]
     if _COMPANY.search(subject):
         return [*words["company"], *words["last_names"]]
     parts = subject.split()

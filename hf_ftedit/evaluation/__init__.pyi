@@ -11,10 +11,10 @@ from .measurement import predict as predict
 from .measurement import results_of as results_of
 from .probes import check_known as check_known
 from .probes import check_lengths as check_lengths
-from .results_folder import RESULTS_FILE as RESULTS_FILE
-from .results_folder import save_results_folder as save_results_folder
 from .scoring import NAMES as NAMES
+from .scoring import RESULTS_FILE as RESULTS_FILE
 from .scoring import compare as compare
+from .scoring import save_results_folder as save_results_folder
 from .scoring import score as score
 from .statistics import bootstrap as bootstrap
 from .statistics import interval as interval

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hf_ftedit.errors import EditError, one_line
@@ -34,139 +34,118 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
     Raises:
         [`~hf_ftedit.EditError`]: `results` lack scores.
     """
+    present = settings or {}
+
+    def now(name: str) -> str:
+        return f"`{name}` (now {present[name]})" if name in present else f"`{name}`"
+
     try:
-        before, after, settings = results["before"], results.get("after"), settings or {}
+        before, after = results["before"], results.get("after")
         if after is None:
             return []
-        sentences = [*_scores(after, settings), *_ways(after), *_damage(before, after, settings), *_doubts(results)]
+        objective = ", and use `objective` conditional rather than full" if present.get("objective") == "full" else ""
+        sentences = [*_scores(after, now, objective), *_ways(after), *_damage(before, after, now), *_doubts(results)]
     except (KeyError, TypeError) as error:
         raise EditError(
             f"results are none: {one_line(error)} is missing; give what eval_results.json holds"
         ) from error
-    if not sentences:
-        sentences = ["Efficacy, generalization and locality are all 90 or more: nothing stands out."]
-    return sentences
+    return sentences or ["Efficacy, generalization and locality are all 90 or more: nothing stands out."]
 
 
-def _scores(after: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    sentences = []
+def _scores(after: Mapping[str, Any], now: Callable[[str], str], objective: str) -> Iterator[str]:
     if _is_low(after["efficacy"]):
-        sentences.append(
+        yield (
             f"Efficacy is low ({after['efficacy']:.1f}): the edits themselves were not learnt. Train longer "
-            f"({_now('num_train_epochs', settings)}) or with a larger {_now('learning_rate', settings)}"
-            f"{_objective(settings)}."
+            f"({now('num_train_epochs')}) or with a larger {now('learning_rate')}{objective}."
         )
     elif _is_low(after["generalization"]):
-        sentences.append(
-            f"Generalization is low ({after['generalization']:.1f}){_while(after['efficacy'])}: the "
-            f"wording was learnt rather than the fact. Give more paraphrases ({_now('num_paraphrases', settings)}) or "
-            f"more varied ones ({_now('paraphrase_strategy', settings)}; `relation` needs subjects and a locality "
-            "pool)."
+        known = "" if after["efficacy"] is None else f" while efficacy is {after['efficacy']:.1f}"
+        yield (
+            f"Generalization is low ({after['generalization']:.1f}){known}: the wording was learnt rather than the "
+            f"fact. Give more paraphrases ({now('num_paraphrases')}) or more varied ones "
+            f"({now('paraphrase_strategy')}; `relation` needs subjects and a locality pool)."
         )
     if _is_low(after["locality"]):
-        sentences.append(
+        yield (
             f"Locality is low ({after['locality']:.1f}): facts near the edited ones changed too. Rehearse more facts "
-            f"({_now('num_locality', settings)}) or nearer ones ({_now('locality_strategy', settings)}; `near` needs "
-            "a locality pool with relation_id)."
+            f"({now('num_locality')}) or nearer ones ({now('locality_strategy')}; `near` needs a locality pool with "
+            "relation_id)."
         )
     if _is_low(after.get("near_names")):
-        sentences.append(
+        yield (
             f"Near names are low ({after['near_names']:.1f}): the new answers are given for other subjects with a "
-            "similar name too. Train longer with more questions about near names "
-            f"({_now('num_locality', settings)})."
+            f"similar name too. Train longer with more questions about near names ({now('num_locality')})."
         )
-    return sentences
 
 
-def _ways(after: Mapping[str, Any]) -> list[str]:
+def _ways(after: Mapping[str, Any]) -> Iterator[str]:
     """Where teacher forcing or the comparison of two answers flatters."""
-    sentences = []
     # Both are of the same probes, so that a gap is the protocol's and not the data's.
     answers, forced = (after.get(name) or {} for name in ("containment", "accuracy"))
     if _gap(forced.get("efficacy"), answers.get("efficacy")):
-        sentences.append(
+        yield (
             f"The model would go on with the new answers (accuracy {forced['efficacy']:.1f}) but says them by itself "
             f"less often ({answers['efficacy']:.1f}): teacher forcing flatters here; go by the generated answers."
         )
     exact = after.get("said_exactly")
     if not _is_low(after["efficacy"]) and _is_low(exact):
-        sentences.append(
+        yield (
             f"The new answers are said, but only {exact:.1f} % of them with nothing else: the model goes on after "
             f"them, or puts them into a sentence. Where they alone are wanted, train longer."
         )
     if after["protocol"] == "probability" and _gap(after["locality"], forced.get("locality")):
-        sentences.append(
+        yield (
             f"Of the near facts {after['locality']:.1f} % are still likelier than the new answers, but fewer are "
             f"still the model's first choice ({forced['locality']:.1f} by accuracy): compare with the value before "
             "the edit."
         )
-    return sentences
 
 
-def _damage(before: Mapping[str, Any], after: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    sentences = []
+def _damage(before: Mapping[str, Any], after: Mapping[str, Any], now: Callable[[str], str]) -> Iterator[str]:
     if (after.get("drift") or 0) > MOVED:
-        sentences.append(
+        yield (
             f"Drift is {after['drift']:.2f} nats a token: answers to unrelated prompts change too. Lower the "
-            f"{_now('learning_rate', settings)} or the {_now('num_train_epochs', settings)}, or rehearse more "
-            f"({_now('num_locality', settings)})."
+            f"{now('learning_rate')} or the {now('num_train_epochs')}, or rehearse more ({now('num_locality')})."
         )
     first, second = before.get("perplexity"), after.get("perplexity")
     if first and second and second > 1.1 * first:
-        sentences.append(
+        yield (
             f"Perplexity rose from {first:.1f} to {second:.1f}: the model as a whole was changed. Lower the "
-            f"{_now('learning_rate', settings)}, the {_now('lora_r', settings)} or the "
-            f"{_now('num_train_epochs', settings)}."
+            f"{now('learning_rate')}, the {now('lora_r')} or the {now('num_train_epochs')}."
         )
     first, second = before.get("fluency"), after.get("fluency")
     if first and second is not None and second < 0.9 * first:
-        sentences.append(
+        yield (
             f"Fluency fell from {first:.0f} to {second:.0f}: generated text repeats itself. Lower the "
-            f"{_now('learning_rate', settings)} or the {_now('num_train_epochs', settings)}."
+            f"{now('learning_rate')} or the {now('num_train_epochs')}."
         )
-    return sentences
 
 
-def _doubts(results: Mapping[str, Any]) -> list[str]:
+def _doubts(results: Mapping[str, Any]) -> Iterator[str]:
     before, after = results["before"], results["after"]
-    sentences = []
     if before["efficacy"] is not None and before["efficacy"] > 50:
-        sentences.append(
+        yield (
             f"{before['efficacy']:.0f} % of the edits held before training already: their gain says little; check "
             "that target_new is what the model does not say yet."
         )
     if after["protocol"] == "probability" and (same := after.get("n_without_rival")):
-        sentences.append(
+        yield (
             f"Of {same} probes the right answer is the new target itself: they are left out, as no probability can "
             "tell the two apart. Give them another answer, or go by accuracy."
         )
     p_value = results.get("change", {}).get("edit_score", {}).get("p_value")
     if p_value is not None and p_value > 0.05 and after["n_edits"] > 5:  # five edits cannot reach it
-        sentences.append(f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits.")
+        yield f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits."
     if after["n_edits"] < FEW:
         edits = "edit was" if after["n_edits"] == 1 else "edits were"
-        sentences.append(f"Only {after['n_edits']} {edits} measured: the intervals are wide, and rough at that.")
+        yield f"Only {after['n_edits']} {edits} measured: the intervals are wide, and rough at that."
     if after["edit_score_note"]:
-        sentences.append(f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}")
-    return sentences
+        yield f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}"
 
 
 def _is_low(value: float | None) -> bool:
     return value is not None and value < LOW
 
 
-def _while(efficacy: float | None) -> str:
-    return "" if efficacy is None else f" while efficacy is {efficacy:.1f}"
-
-
 def _gap(high: float | None, low: float | None) -> bool:
     return high is not None and low is not None and high - low > GAP
-
-
-def _now(name: str, settings: Mapping[str, Any]) -> str:
-    """A setting with its present value, where that is at hand."""
-    return f"`{name}` (now {settings[name]})" if name in settings else f"`{name}`"
-
-
-def _objective(settings: Mapping[str, Any]) -> str:
-    return ", and use `objective` conditional rather than full" if settings.get("objective") == "full" else ""

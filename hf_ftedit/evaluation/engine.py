@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import xxhash
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ftedit.evaluation.probes import ProbedTarget
+from hf_ftedit.data import EditRecord
+from hf_ftedit.evaluation.probes import ProbedTarget, filled, open_prompts
 from hf_ftedit.models import (
     Answer,
     Processes,
-    first_sentences,
+    first_sentence,
+    greedy_answers,
     sample_continuations,
     score_pairs,
+    unedited,
     whole_answers,
 )
+from hf_ftedit.options import EditOptions
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+logger = logging.getLogger(__name__)
 
 PROMPTS_AT_ONCE = 2048  # tokenized at once: all of them would take more memory than what they are scored by
 
@@ -29,9 +35,7 @@ def score_targets(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[ProbedTarget],
-    *,
-    chat_template: bool,
-    tokens_per_batch: int,
+    options: EditOptions,
     desc: str,
 ) -> np.ndarray:
     """Mean log-probability, match and token accuracy of each row's target, shape `(rows, 3)`."""
@@ -40,25 +44,18 @@ def score_targets(
     scored_at = [first.setdefault((row.prompt, row.target), place) for place, row in enumerate(rows)]
     processes = Processes(model)
     parts = _parts(rows, first.values(), processes.count)
+    settings: dict[str, Any] = {"chat_template": options.chat_template}
+    settings["tokens_per_batch"] = options.eval_tokens_per_batch
+
+    def score_part(part: list[ProbedTarget], bar: tqdm) -> np.ndarray:
+        prompts, targets = [row.prompt for row in part], [row.target for row in part]
+        names = [row.name for row in part]
+        return np.stack(score_pairs(model, tokenizer, prompts, targets, names=names, bar=bar, **settings), axis=1)
 
     def score(share: list[list[int]]) -> list[np.ndarray]:
         hidden = processes.hides_bar
         with tqdm(total=sum(map(len, share)), desc=desc, unit="pair", leave=False, disable=hidden) as bar:
             return [score_part([rows[place] for place in part], bar) for part in share]
-
-    def score_part(part: list[ProbedTarget], bar: tqdm) -> np.ndarray:
-        prompts, targets = [row.prompt for row in part], [row.target for row in part]
-        scores = score_pairs(
-            model,
-            tokenizer,
-            prompts,
-            targets,
-            chat_template=chat_template,
-            tokens_per_batch=tokens_per_batch,
-            names=[row.name for row in part],
-            bar=bar,
-        )
-        return np.stack(scores, axis=1)
 
     values = np.empty((len(rows), 3))
     for part, scores in zip(parts, processes.each_once(parts, score), strict=True):
@@ -82,19 +79,78 @@ def answer_prompts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
-    *,
-    chat_template: bool,
-    tokens_per_batch: int,
+    options: EditOptions,
     desc: str,
 ) -> list[Answer]:
     """The model's own greedy answers: in chat to their natural end, else their first sentence or line."""
     if not prompts:
         return []
-    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": f"{desc}: answers"}
-    if chat_template:
-        return whole_answers(model, tokenizer, prompts, chat_template=True, **settings)
+    settings: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch, "desc": f"{desc}: answers"}
     # A base model goes on with whatever may follow its answer.
-    return first_sentences(model, tokenizer, prompts, **settings)
+    settings |= {"chat_template": options.chat_template, "sentences": not options.chat_template}
+    return whole_answers(model, tokenizer, prompts, **settings)
+
+
+def unedited_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    options: EditOptions,
+    before: Mapping[str, Sequence[Any]] | None,
+) -> dict[str, Answer]:
+    """
+    The unedited model's own answers to what must stay, by prompt: to near names, if whole to neighborhood probes too.
+
+    Those that stand in the predictions `before` are taken from there. Under `accelerate launch` every process must
+    call this. An adapter is switched off meanwhile; a model without one is taken as the unedited model.
+    """
+    prompts = {prompt for record in records for prompt in record.near_name_prompts}
+    if options.has_whole_answers:
+        prompts |= {probe.prompt for record in records for probe in record.neighborhood_prompts}
+    known: dict[str, Answer] = {}
+    if before is not None and "generated" in before:
+        stopped = before.get("stopped") or [None] * len(before["probe"])
+        rows = zip(before["probe"], before["generated"], stopped, strict=True)
+        known = {prompt: Answer(text, [], bool(end)) for prompt, text, end in rows if prompt in prompts}
+    missing = sorted(prompts - known.keys())
+    with unedited(model):
+        answers = answer_prompts(model, tokenizer, missing, options, "Unedited")
+    return known | dict(zip(missing, answers, strict=True))
+
+
+def with_answers(records: Sequence[EditRecord], answers: Mapping[str, Answer]) -> list[EditRecord]:
+    """Records with the unedited model's whole answers, the first sentence of which is an open probe's target."""
+    records = _filled(records, {prompt: first_sentence(answer.text) for prompt, answer in answers.items()})
+    probes = ([p._replace(answer=answers[p.prompt].text) for p in edit.neighborhood_prompts] for edit in records)
+    return [replace(edit, neighborhood_prompts=tuple(own)) for edit, own in zip(records, probes, strict=True)]
+
+
+def fill_neighborhood_targets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[EditRecord],
+    *,
+    tokens_per_batch: int = 2048,
+) -> list[EditRecord]:
+    """
+    Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
+
+    Called and run as [`unedited_answers`]. After full fine-tuning, or once an adapter is merged, give the records of a
+    [`~hf_ftedit.Measurement`] made before. Raises [`~hf_ftedit.EditError`] where a prompt fills the model's context.
+    """
+    if not (prompts := open_prompts(records)):
+        return list(records)
+    # At most eight tokens: enough for a name or a date, and few enough to be compared token by token afterwards.
+    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": "Answering locality probes"}
+    with unedited(model):
+        answers = greedy_answers(model, tokenizer, prompts, **settings)
+    return _filled(records, dict(zip(prompts, answers, strict=True)))
+
+
+def _filled(records: Sequence[EditRecord], targets: Mapping[str, str]) -> list[EditRecord]:
+    if silent := [prompt for prompt in open_prompts(records) if not targets[prompt]]:
+        logger.warning("left out %d neighborhood probes that the model does not answer: %r", len(silent), silent[0])
+    return [filled(record, targets) for record in records]
 
 
 def sample_texts(
@@ -107,16 +163,12 @@ def sample_texts(
     desc: str,
 ) -> list[str]:
     """A sampled text for each (edit_id, opening); an opening that an edit has twice gets two."""
-    order = sorted(range(len(openings)), key=lambda place: len(openings[place][1]))
 
-    def sample(share: list[int]) -> list[str]:
+    def sample(share: list[tuple[int, tuple[str, str]]]) -> list[str]:
         # Seeded by edit, place and opening: a text is the same on any number of processes.
-        keys = [(openings[place][0], str(place), openings[place][1]) for place in share]
-        seeds = [xxhash.xxh3_64_intdigest("\0".join(key).encode(), seed) >> 1 for key in keys]
-        prompts = [opening for _, _, opening in keys]
-        return sample_continuations(
-            model, tokenizer, prompts, seeds, tokens_per_batch=tokens_per_batch, desc=f"{desc}: texts"
-        )
+        keys = [f"{edit_id}\0{place}\0{opening}".encode() for place, (edit_id, opening) in share]
+        seeds = [xxhash.xxh3_64_intdigest(key, seed) >> 1 for key in keys]
+        settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": f"{desc}: texts"}
+        return sample_continuations(model, tokenizer, [opening for _, (_, opening) in share], seeds, **settings)
 
-    text_of = dict(zip(order, Processes(model).each_once(order, sample), strict=True))
-    return [text_of[place] for place in range(len(openings))]
+    return Processes(model).each_once(list(enumerate(openings)), sample, key=lambda item: len(item[1][1]))

@@ -24,15 +24,14 @@ def check_fluency(records: Iterable[EditRecord]) -> None:
 
 def ngram_entropy(text: str) -> float | None:
     """
-    Fluency of a text, "GE": the weighted mean of its bigram and trigram entropies, in bits; low where it repeats.
+    Fluency of a text from its prompt on, "GE": the weighted mean of its bigram and trigram entropies, in bits.
 
     With `H_n = -sum(p * log2(p))` over the shares `p` of the text's different n-grams, it is the mean of `2/3 * H_2`
     and `4/3 * H_3`, that is `(H_2 + 2 * H_3) / 3` (Meng et al. 2022, arXiv 2202.05262, Section 3.3, with the weights
-    of their code). Tables show 100 times this value. Words keep their case, and a punctuation mark counts as a word;
-    ROME splits with NLTK, which differs at contractions and such. In scripts without spaces, letters count as words.
-
-    `text` is what was generated, from its prompt on. The value is from 0 (one word, repeated) to `(log2(N - 1) + 2 *
-    log2(N - 2)) / 3` (no bigram twice) for `N` words; `None` for fewer than three, which have no trigram.
+    of their code); tables show 100 times this. It is low where a text repeats: 0 for one word, `(log2(N - 1) + 2 *
+    log2(N - 2)) / 3` for `N` words with no bigram twice, `None` for fewer than three words. Words keep their case, and
+    a punctuation mark counts as a word; ROME splits with NLTK, which differs at contractions and such. In scripts
+    without spaces, letters count as words.
 
     Example:
         >>> round(ngram_entropy("so it was and so it was"), 2)
@@ -44,15 +43,13 @@ def ngram_entropy(text: str) -> float | None:
 
 def consistency(generated: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float | None]:
     """
-    Consistency of generated texts with reference texts, "RS", by record: the cosine of their TF-IDF vectors.
+    Consistency of generated texts with reference texts, "RS", by record: the cosine of their TF-IDF vectors, 0 to 1.
 
     A record's generated texts are joined to one text, its reference texts to another (Meng et al. 2022, arXiv
     2202.05262, Section 3.3, and their code). Words are weighted by scikit-learn's `TfidfVectorizer` as it is by
     default, fitted on the different reference texts of all records, where ROME fits it on those of all of CounterFact:
     values are comparable only between calls with the same references. Words that no reference text holds do not count.
-    Tables show 100 times these values.
-
-    A value is from 0 to 1, or `None` where a record's reference texts hold no word, or nothing was generated for it.
+    `None` stands for a record whose reference texts hold no word, or for which nothing was generated.
 
     Raises:
         [`~hf_ftedit.EditError`]: scikit-learn is not installed, or the two are not of one length.

@@ -29,28 +29,15 @@ def compare_tasks(
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """
-    Score a model in tasks of lm-eval, with its adapter switched off and on.
+    Score a model in tasks (or groups, or tags of tasks) of lm-eval, with its adapter switched off and on.
 
-    Args:
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            Causal language model; one without adapter is measured once.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        tasks (`Sequence[str]`):
-            Names of tasks, groups or tags.
-        include_path (`str` or `Path`, *optional*):
-            Folder with task files (YAML) of one's own; Python that they name is run.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the examples that are drawn, and of sampling.
-        settings:
-            Passed to `lm_eval.simple_evaluate`, such as `limit`, `num_fewshot` or `apply_chat_template`.
+    A model without adapter is measured once. `include_path` is a folder with task files (YAML) of one's own; Python
+    that they name is run. `settings` are passed to `lm_eval.simple_evaluate`, such as `limit`, `num_fewshot` or
+    `apply_chat_template`; `seed` is that of the examples that are drawn, and of sampling.
 
-    Returns:
-        `list[dict]`: for each metric of each task `task`, `metric` (with its filter), `before`, `after`, `difference`,
-        `difference_stderr` (as of independent samples: mostly too large) and `n`, the samples; `None` where unknown.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: as [`check_tasks`], or lm-eval fails at a task: no data, a broken task file.
+    Each row has, for a metric of a task, `task`, `metric` (with its filter), `before`, `after`, `difference`,
+    `difference_stderr` (as of independent samples: mostly too large) and `n`, the samples; `None` where unknown.
+    Errors are those of [`check_tasks`], and what stops lm-eval at a task: no data, a broken task file.
     """
     manager = check_tasks(tasks, include_path)
     settings |= {f"{name}_seed": seed for name in ("random", "numpy_random", "torch_random", "fewshot_random")}
@@ -62,7 +49,14 @@ def compare_tasks(
     except Exception as error:  # whatever a task's own files and data bring up
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise EditError(f"lm-eval cannot run {', '.join(tasks)}: {reason}; check the task's file and data") from error
-    return [_change(*key, old, after.get(key, (None, None, None))) for key, old in before.items()]
+    rows = []
+    for (task, metric), (old, old_error, n) in before.items():
+        new, new_error, _ = after.get((task, metric), (None, None, None))
+        change = None if old is None or new is None else new - old
+        stderr = None if old_error is None or new_error is None else hypot(old_error, new_error)
+        row = {"task": task, "metric": metric, "before": old, "after": new}
+        rows.append(row | {"difference": change, "difference_stderr": stderr, "n": n})
+    return rows
 
 
 def check_tasks(tasks: Sequence[str], include_path: str | Path | None = None) -> Any:
@@ -116,14 +110,6 @@ def _scores(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> dict[tup
             shown = metric if name == "none" else f"{metric} ({name})"
             scores[task, shown] = (*(float(value) if isinstance(value, Real) else None for value in pair), n)
     return scores
-
-
-def _change(task: str, metric: str, before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
-    (old, old_error, n), (new, new_error, _) = before, after
-    row = {"task": task, "metric": metric, "before": old, "after": new}
-    row["difference"] = None if old is None or new is None else new - old
-    row["difference_stderr"] = None if old_error is None or new_error is None else hypot(old_error, new_error)
-    return row | {"n": n}
 
 
 @contextmanager

@@ -45,17 +45,6 @@ def containment(text: str, answers: Iterable[str]) -> bool:
     return any(any(map(_stands_in, _forms(answer), forms)) for answer in answers)
 
 
-def words(text: str) -> list[str]:
-    """
-    The words of `text`, normalized; of scripts that put no spaces between them, the characters.
-
-    Example:
-        >>> words("The U.S. Senate, 北京")
-        ['us', 'senate', '北', '京']
-    """
-    return [part for word in normalized(text).split() for part in (word if _is_unspaced(word) else [word])]
-
-
 def _is_unspaced(text: str) -> bool:
     return bool(_UNSPACED.search(text)) or any(unicodedata.east_asian_width(char) in "WF" for char in text)
 

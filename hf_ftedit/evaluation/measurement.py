@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
-from hf_ftedit.evaluation.engine import answer_prompts, sample_texts, score_targets
+from hf_ftedit.evaluation.engine import (
+    answer_prompts,
+    fill_neighborhood_targets,
+    sample_texts,
+    score_targets,
+    unedited_answers,
+    with_answers,
+)
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
 from hf_ftedit.evaluation.own_answers import judged
 from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.evaluation.probes import ProbedTarget, check_known, check_lengths, probed_targets
 from hf_ftedit.evaluation.scoring import EditMeans, compare, edit_means, score
-from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets, unedited_answers, with_answers
 from hf_ftedit.models import (
     Answer,
     context_length,
@@ -31,8 +37,7 @@ from hf_ftedit.models import (
 )
 from hf_ftedit.options import EditOptions, check_value
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+_COLUMNS = ("edit_id", "kind", "probe", "role", "target", "aspect")  # that a `ProbedTarget` begins with
 
 
 def load_checked(
@@ -40,24 +45,18 @@ def load_checked(
     records: Iterable[EditRecord],
     options: EditOptions,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    *,
-    revision: str | None = None,
-    gguf_file: str | None = None,
-    trust_remote_code: bool = False,
-    token: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, by `kwargs` of [`~hf_ftedit.load_model`], and its tokenizer; check before that the edits fit."""
     # The tokenizer and the configuration tell it: a run fails in seconds, before gigabytes of weights are read.
-    source: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "token": token}
-    source["trust_remote_code"] = trust_remote_code
+    source = {key: kwargs[key] for key in ("revision", "gguf_file", "trust_remote_code", "token") if key in kwargs}
     tokenizer = tokenizer or load_tokenizer(name, **source)
     prepare_tokenizer(tokenizer, options)
     # Not passed on to `load_model`: what of `kwargs` is for the configuration, transformers would not look for then.
-    config = kwargs.get("config") or load_config(name, **source, **kwargs)
+    config = kwargs.get("config") or load_config(name, **kwargs)
     check_known(records, tokenizer, config, options)
     check_lengths(records, tokenizer, context_length(config), chat_template=options.chat_template)
-    return load_model(name, **source, **kwargs), tokenizer
+    return load_model(name, **kwargs), tokenizer
 
 
 @in_turn
@@ -78,8 +77,7 @@ def predict(
     """
     Predictions of `model` for all probes of `records`: all that [`~hf_ftedit.score`] needs.
 
-    Each distinct (prompt, target) is computed once. Threads take turns with a model. Under `accelerate launch` every
-    process must call this.
+    Each distinct (prompt, target) is computed once. Under `accelerate launch` every process must call this.
 
     Args:
         model (`PreTrainedModel` or [`~peft.PeftModel`]):
@@ -136,73 +134,51 @@ def _predicted(
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
     seed = check_value("seed", seed, int)
-    tokens, whole = options.eval_tokens_per_batch, options.has_whole_answers
-    settings: dict[str, Any] = {"chat_template": options.chat_template, "tokens_per_batch": tokens, "desc": desc}
-    records, old = _prepared(model, tokenizer, records, before, options)
-    if options.measure_fluency:
-        check_fluency(records)
-    if not (rows := list(probed_targets(records))):
-        raise EditError("there are no edits to measure; give at least one")
-    asked = _own_sentences(rows, old) if whole else []
-    scores = score_targets(model, tokenizer, [*rows, *asked], **settings)
-    columns = _columns(rows, scores[: len(rows)])
-    if options.predict_with_generate or whole:
-        # The same model's answers of a moment ago are not generated again.
-        own = dict(old) if before is None and is_unedited(model) else {}
-        missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
-        own |= zip(missing, answer_prompts(model, tokenizer, missing, **settings), strict=True)
-        likely = dict(zip([row.prompt for row in asked], scores[len(rows) :, 0].tolist(), strict=True))
-        was = likely if is_unedited(model) and before is None else _own_logprobs(before)
-        if likely.keys() - was.keys():
-            with unedited(model):
-                was = dict(zip(likely, score_targets(model, tokenizer, asked, **settings)[:, 0].tolist(), strict=True))
-        falls = {prompt: was[prompt] - logprob for prompt, logprob in likely.items()}
-        columns |= _answered(rows, own, old, falls, whole=whole)
-        if whole:
-            columns["own_logprob"] = [likely.get(prompt) for prompt in columns["probe"]]
-    if options.measure_fluency:
-        texts = _written(model, tokenizer, records, seed, tokens, desc)
-        columns = _joined(columns, texts)
-    return records, columns
-
-
-def _prepared(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EditRecord],
-    before: Mapping[str, Sequence[Any]] | None,
-    options: EditOptions,
-) -> tuple[list[EditRecord], dict[str, Answer]]:
-    """Records whose neighborhood probes all have targets, and the unedited model's answers to what must stay."""
     # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
     if records:
         check_known(records, tokenizer, model.config, options)
-    tokens = options.eval_tokens_per_batch
-    settings: dict[str, Any] = {"before": before, "tokens_per_batch": tokens}
-    if options.has_whole_answers:
-        settings |= {"chat_template": options.chat_template, "whole": True}
-        answers = unedited_answers(model, tokenizer, records, **settings)
-        return with_answers(records, answers), answers
-    records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=tokens)
-    return records, unedited_answers(model, tokenizer, records, **settings) if options.predict_with_generate else {}
-
-
-def _columns(rows: Sequence[ProbedTarget], scores: np.ndarray) -> dict[str, list[Any]]:
-    """The columns that every prediction has."""
-    return {
-        "edit_id": [row.edit_id for row in rows],
-        "kind": [row.kind for row in rows],
-        "aspect": [row.aspect or "" for row in rows],
-        "probe": [row.prompt for row in rows],
-        "role": [row.role for row in rows],
-        "target": [row.target for row in rows],
-        "logprob": scores[:, 0].tolist(),
-        "match": (scores[:, 1] == 1).tolist(),
-        "token_accuracy": scores[:, 2].tolist(),
-    }
+    whole, size = options.has_whole_answers, options.eval_tokens_per_batch
+    if not whole:
+        records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=size)
+    has_answers = whole or options.predict_with_generate
+    old = unedited_answers(model, tokenizer, records, options, before) if has_answers else {}
+    if whole:
+        records = with_answers(records, old)
+    if options.measure_fluency:
+        check_fluency(records)
+    if not (rows := list(probed_targets(records))):
+        raise EditError("there are no edits to measure; give at least one")
+    sentences = _own_sentences(rows, old) if whole else []
+    scores = score_targets(model, tokenizer, [*rows, *sentences], options, desc)
+    parts = zip(*(row[: len(_COLUMNS)] for row in rows), strict=True)
+    columns = dict(zip(_COLUMNS, map(list, parts), strict=True))
+    logprobs, matches, accuracies = scores[: len(rows)].T
+    columns |= {"logprob": logprobs.tolist(), "match": (matches == 1).tolist(), "token_accuracy": accuracies.tolist()}
+    if has_answers:
+        # The same model's answers of a moment ago are not generated again.
+        own = dict(old) if before is None and is_unedited(model) else {}
+        missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
+        own |= zip(missing, answer_prompts(model, tokenizer, missing, options, desc), strict=True)
+        likely = dict(zip([row.prompt for row in sentences], scores[len(rows) :, 0].tolist(), strict=True))
+        was = likely if before is None and is_unedited(model) else _own_logprobs(before)
+        if likely.keys() - was.keys():
+            with unedited(model):
+                scores = score_targets(model, tokenizer, sentences, options, desc)
+            was = dict(zip(likely, scores[:, 0].tolist(), strict=True))
+        falls = {prompt: was[prompt] - logprob for prompt, logprob in likely.items()}
+        columns |= _answered(rows, own, old, falls, whole=whole)
+        if whole:
+            columns["own_logprob"] = [likely.get(prompt) for prompt in columns["probe"]]
+    if options.measure_fluency:
+        texts = _written(model, tokenizer, records, seed, size, desc)
+        # One table of both, with `None` where a row has no such value.
+        sizes = [(part, [None] * len(part["edit_id"])) for part in (columns, texts)]
+        names = dict.fromkeys([*columns, *texts])
+        columns = {name: [value for part, no in sizes for value in part.get(name, no)] for name in names}
+    return list(records), columns
 
 
 def _own_sentences(rows: Sequence[ProbedTarget], answers: Mapping[str, Answer]) -> list[ProbedTarget]:
@@ -229,14 +205,11 @@ def _answered(
     whole: bool,
 ) -> dict[str, list[Any]]:
     """Columns of the model's own answers."""
-    own = [answers[row.prompt] for row in rows]
-    verdicts = [
-        judged(row, answer, before, whole=whole, fall=falls.get(row.prompt, 0.0))
-        for row, answer in zip(rows, own, strict=True)
-    ]
-    columns: dict[str, list[Any]] = {"generated": [answer.text for answer in own]}
+    own = [(row, answers[row.prompt], falls.get(row.prompt, 0.0)) for row in rows]
+    verdicts = [judged(row, answer, before, whole=whole, fall=fall) for row, answer, fall in own]
+    columns: dict[str, list[Any]] = {"generated": [answer.text for _, answer, _ in own]}
     if whole:
-        columns["stopped"] = [answer.ended for answer in own]
+        columns["stopped"] = [answer.ended for _, answer, _ in own]
     return columns | {"exact_match": [exact for exact, _ in verdicts], "containment": [held for _, held in verdicts]}
 
 
@@ -259,25 +232,10 @@ def _written(
     if any(record.reference_texts for record in records):
         references = [record.reference_texts for record in records]
         agreement = dict(zip(by_edit, consistency(list(by_edit.values()), references), strict=True))
-    return {
-        "edit_id": [edit_id for edit_id, _ in openings],
-        "kind": ["generation"] * len(openings),
-        "aspect": [""] * len(openings),
-        "role": [""] * len(openings),
-        "probe": [prompt for _, prompt in openings],
-        "text": list(texts),
-        "fluency": [ngram_entropy(text) for text in texts],
-        "consistency": [agreement.get(edit_id) for edit_id, _ in openings],
-    }
-
-
-def _joined(columns: dict[str, list[Any]], texts: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Rows of probes and rows of texts in one table, `None` where a row has no such value."""
-    sizes = [len(part["edit_id"]) for part in (columns, texts)]
-    return {
-        name: [*columns.get(name, [None] * sizes[0]), *texts.get(name, [None] * sizes[1])]
-        for name in dict.fromkeys([*columns, *texts])
-    }
+    rows = [(edit_id, "generation", prompt, "", "", agreement.get(edit_id)) for edit_id, prompt in openings]
+    names = ("edit_id", "kind", "probe", "role", "aspect", "consistency")
+    columns: dict[str, list[Any]] = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    return columns | {"text": texts, "fluency": list(map(ngram_entropy, texts))}
 
 
 # A tuple rather than an object that measures: what was measured does not change with the model.
@@ -351,6 +309,7 @@ def measure(
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
+    size: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch}
     old = before.predictions if before else None
     records, predictions = _predicted(model, tokenizer, records, old, options, seed, desc)
     # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
@@ -358,28 +317,15 @@ def measure(
     scores = score(means, options.protocol)
     if made := sum(record.made_probes for record in records):
         scores["n_made_probes"] = made
-    reference, moved = _drift(model, tokenizer, records, before, options) if drift else (None, {})
-    scores |= moved
-    if texts:
-        scores |= perplexity(model, tokenizer, texts, tokens_per_batch=options.eval_tokens_per_batch)
-    return Measurement(records, predictions, means, scores, reference)
-
-
-def _drift(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EditRecord],
-    before: Measurement | None,
-    options: EditOptions,
-) -> tuple[DriftReference | None, dict[str, Any]]:
-    """What drift is measured by, and the drift of a model that is edited."""
-    reference = before.reference if before else None
-    settings: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch}
-    if before is None:
+    reference = before.reference if before and drift else None
+    if drift and before is None:
         with unedited(model):
-            reference = drift_reference(model, tokenizer, records, chat_template=options.chat_template, **settings)
-    is_edited = before is not None or not is_unedited(model)
-    return reference, measure_drift(model, reference, **settings) if reference and is_edited else {}
+            reference = drift_reference(model, tokenizer, records, chat_template=options.chat_template, **size)
+    if reference and (before is not None or not is_unedited(model)):
+        scores |= measure_drift(model, reference, **size)
+    if texts:
+        scores |= perplexity(model, tokenizer, texts, **size)
+    return Measurement(records, predictions, means, scores, reference)
 
 
 def results_of(measured: Mapping[str, Measurement]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
@@ -20,9 +22,6 @@ from hf_ftedit.models import (
 from hf_ftedit.options import EditOptions
 from hf_ftedit.scripts import separated
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 class ProbedTarget(NamedTuple):
     """One target of one probe: a row of the predictions."""
@@ -32,7 +31,7 @@ class ProbedTarget(NamedTuple):
     prompt: str
     role: str  # "new" or "true", see `score`
     target: str
-    aspect: str | None = None  # of a portability probe, such as "reasoning"
+    aspect: str = ""  # of a portability probe, such as "reasoning"
     aliases: tuple[str, ...] = ()  # other names of the target, which count in a generated answer
     new_names: tuple[str, ...] = ()  # of the new target, which the answer to a neighborhood probe must not say
 
@@ -43,12 +42,7 @@ class ProbedTarget(NamedTuple):
 
 
 def probed_targets(records: Iterable[EditRecord]) -> Iterator[ProbedTarget]:
-    """
-    Every (probe, target) of `records`, each probe's expected targets first; one that an edit has twice stands once.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: a neighborhood probe has no target; see [`filled`].
-    """
+    """Every (probe, target) of `records`, each probe's expected targets first; one that an edit has twice once."""
     for record in records:
         yield from dict.fromkeys(_targets_of(record))
 
@@ -72,15 +66,17 @@ def _targets_of(record: EditRecord) -> Iterator[ProbedTarget]:
         yield ProbedTarget(edit_id, "near_name", prompt, "new", new, aliases=record.target_aliases)
     for hop in record.portability_prompts:
         for answer in hop.answers:
-            yield ProbedTarget(edit_id, "portability", hop.prompt, "new", answer, hop.aspect)
+            yield ProbedTarget(edit_id, "portability", hop.prompt, "new", answer, hop.aspect or "")
+
+
+def open_prompts(records: Iterable[EditRecord]) -> list[str]:
+    """Prompts of neighborhood probes without a target, sorted."""
+    return sorted({probe.prompt for edit in records for probe in edit.neighborhood_prompts if probe.target is None})
 
 
 def filled(record: EditRecord, targets: Mapping[str, str]) -> EditRecord:
     """The record with these targets of open neighborhood probes; one whose target is empty is dropped."""
-    probes = (
-        probe if probe.target is not None else probe._replace(target=targets[probe.prompt])
-        for probe in record.neighborhood_prompts
-    )
+    probes = [p._replace(target=targets[p.prompt]) if p.target is None else p for p in record.neighborhood_prompts]
     return replace(record, neighborhood_prompts=tuple(probe for probe in probes if probe.target))
 
 
@@ -111,12 +107,7 @@ def check_lengths(
     *,
     chat_template: bool = False,
 ) -> None:
-    """
-    Check that every edit and probe fits into `max_length` tokens, with the tokenizer alone.
-
-    Raises:
-        [`~hf_ftedit.EditError`]: one does not fit; a run fails so before its model is loaded.
-    """
+    """Raise [`~hf_ftedit.EditError`] where an edit or probe exceeds `max_length` tokens, by the tokenizer alone."""
     if max_length is None:
         return
     front = len(encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
@@ -125,11 +116,7 @@ def check_lengths(
     rows = probed_targets(filled(record, defaultdict(lambda: answer)) for record in records)
     # A byte is at most one token, so that pairs of few bytes need not be tokenized.
     long = [row for row in rows if len(f"{row.prompt} {row.target}".encode()) + front > max_length]
-    encode_pairs(
-        tokenizer,
-        [row.prompt for row in long],
-        [separated(row.prompt, row.target) for row in long],
-        chat_template=chat_template,
-        max_length=max_length,
-        names=[row.name for row in long],
-    )
+    prompts, names = [row.prompt for row in long], [row.name for row in long]
+    completions = [separated(row.prompt, row.target) for row in long]
+    settings: dict[str, Any] = {"chat_template": chat_template, "max_length": max_length, "names": names}
+    encode_pairs(tokenizer, prompts, completions, **settings)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 from hf_ftedit.data import is_blank, read_rows
 from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.evaluation.statistics import bootstrap, interval, means, permutation_test
+from hf_ftedit.files import moved_in, write_text
 
 # Kinds of probes, in the order of the paper's tables, and the score of each.
 KINDS = ("rewrite", "paraphrase", "neighborhood", "near_name", "portability")
@@ -27,20 +30,22 @@ OPTIONAL_COLUMNS = ("aspect", "target", "stopped", *GENERATED, *TEXT_SCORES)
 TYPES = {
     **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "role", "target"), "string"),
     **{"logprob": "float64", "match": "bool", "token_accuracy": "float64"},
-    **{
-        "generated": "string",
-        "stopped": "bool",
-        "own_logprob": "float64",
-        "exact_match": "bool",
-        "containment": "bool",
-    },
+    **{"generated": "string", "stopped": "bool", "own_logprob": "float64", **dict.fromkeys(GENERATED, "bool")},
     **{"text": "string", "fluency": "float64", "consistency": "float64"},
 }
+RESULTS_FILE = "eval_results.json"
 _PROBE = ["edit_id", "kind", "aspect", "probe"]  # that make up one probe
 
 Predictions: TypeAlias = "Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | str | os.PathLike[str]"
 Key: TypeAlias = tuple[str, str]
-Intervals: TypeAlias = dict[Key, list[float] | None]
+
+
+class Summary(NamedTuple):
+    """A score in percent, over the edits that have it."""
+
+    mean: float | None = None
+    ci95: list[float] | None = None
+    n_edits: int = 0
 
 
 class EditMeans(NamedTuple):
@@ -62,12 +67,7 @@ class EditMeans(NamedTuple):
 
 
 def edit_means(predictions: Predictions) -> EditMeans:
-    """
-    Average predictions over each edit's probes, see [`EditMeans`].
-
-    Raises:
-        [`~hf_ftedit.EditError`]: as [`score`].
-    """
+    """Average predictions over each edit's probes, see [`EditMeans`]; errors are those of [`score`]."""
     table = _table(predictions)
     is_text = table["kind"] == "generation"
     texts, probes = table[is_text], _probes(table[~is_text])
@@ -83,8 +83,8 @@ def edit_means(predictions: Predictions) -> EditMeans:
     is_whole = "stopped" in table and bool(table["stopped"].notna().any())
     if "containment" in probes:
         values["text", "near_names"] = _by_edit(probes[probes["kind"] == "near_name"], "containment")
-    if "containment" in probes and is_whole:
-        values["text", "said_exactly"] = values["exact_match", "efficacy"]
+        if is_whole:
+            values["text", "said_exactly"] = values["exact_match", "efficacy"]
     is_compared = ~probes["kind"].isin(["portability", "near_name"]) & ~probes["same_target"]
     compared = probes.loc[is_compared, "probability"]
     fits = "probability" if len(compared) and compared.notna().all() else "accuracy"
@@ -100,11 +100,22 @@ def _table(predictions: Predictions) -> pd.DataFrame:
         raise EditError("there are no predictions to score")
     if missing := [name for name in COLUMNS if name not in table]:
         raise EditError(f"predictions lack the columns {', '.join(missing)}; give those that `predict` returns")
-    if "aspect" not in table:
-        table["aspect"] = ""
-    for name in table:
-        table[name] = _texts(table[name]) if TYPES[name] == "string" else _numbers(name, table[name])
-    _reject_unscorable(table)
+    # Older predictions did not keep their targets.
+    table = table.assign(**{name: "" for name in ("aspect", "target") if name not in table})
+    for name, values in table.items():
+        if TYPES[str(name)] == "string":
+            table[name] = ["" if is_blank(value) else str(value) for value in values]
+            continue
+        try:
+            table[name] = np.array([np.nan if is_blank(value) else value for value in values], dtype=float)
+        except (TypeError, ValueError) as error:
+            raise EditError(f"the column {name} holds what is no number ({error}); give numbers, or null") from error
+    is_probe = table["kind"] != "generation"
+    for name in ("logprob", "token_accuracy"):
+        _reject(table, is_probe & table[name].isna(), f"{name} is not a number; evaluate again, in float32")
+    unknown = is_probe & ~table["role"].isin(["new", "true"])
+    _reject(table, unknown, "role is neither 'new' nor 'true'; give which target was scored")
+    _reject(table, is_probe & ~table["kind"].isin(KINDS), f"its kind is none of {', '.join(KINDS)}, generation")
     table["aspect"] = table["aspect"].where(table["kind"] == "portability", "")
     for name in _PROBE:
         # Edits are sorted; the rest stands as it appears, so that means are summed up in the order of the table.
@@ -131,26 +142,6 @@ def _read(predictions: Any) -> pd.DataFrame:
     return table[[name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in table]]
 
 
-def _texts(values: pd.Series) -> list[str]:
-    return ["" if is_blank(value) else str(value) for value in values]
-
-
-def _numbers(name: str, values: pd.Series) -> np.ndarray:
-    try:
-        return np.array([np.nan if is_blank(value) else value for value in values], dtype=float)
-    except (TypeError, ValueError) as error:
-        raise EditError(f"the column {name} holds what is no number ({error}); give numbers, or null") from error
-
-
-def _reject_unscorable(table: pd.DataFrame) -> None:
-    is_probe = table["kind"] != "generation"
-    for name in ("logprob", "token_accuracy"):
-        _reject(table, is_probe & table[name].isna(), f"{name} is not a number; evaluate again, in float32")
-    unknown = is_probe & ~table["role"].isin(["new", "true"])
-    _reject(table, unknown, "role is neither 'new' nor 'true'; give which target was scored")
-    _reject(table, is_probe & ~table["kind"].isin(KINDS), f"its kind is none of {', '.join(KINDS)}, generation")
-
-
 def _reject(table: pd.DataFrame, bad: pd.Series, reason: str) -> None:
     """Raise [`~hf_ftedit.EditError`] about the first row that is `bad`."""
     if bad.any():
@@ -162,7 +153,12 @@ def _probes(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each probe: its edit, kind and aspect, and its success by protocol, NaN where that is undefined."""
     probe = rows.groupby(_PROBE, observed=True).ngroup()
     expected = (rows["role"] == "true") == (rows["kind"] == "neighborhood")
-    _reject_contradictions(rows, probe, expected)
+    # A probe that stands twice counts once, so both rows must agree; only portability has several answers.
+    is_single = rows["kind"] != "portability"
+    for name, part in (("logprob", expected), ("logprob", ~expected), ("token_accuracy", expected)):
+        values = rows.loc[part & is_single, name]
+        differs = values != values.groupby(probe[part & is_single]).transform("first")
+        _reject(rows, differs, "it has two different predictions; score one run at a time")
     lacking = ~probe.isin(probe[expected])
     _reject(rows, lacking, "there is no prediction of its expected target; predict both targets of a probe")
     # Of the several answers of a portability probe, the best one counts.
@@ -170,30 +166,14 @@ def _probes(rows: pd.DataFrame) -> pd.DataFrame:
     rival = rows[~expected].groupby(probe[~expected])["logprob"].max().reindex(best.index)
     probes = rows[_PROBE].loc[~probe.duplicated()].set_axis(probe[~probe.duplicated()]).sort_index()
     probes["accuracy"] = best["token_accuracy"]
-    probes["same_target"] = _same_target(rows, probe, expected).reindex(best.index, fill_value=False)
+    first, second = (rows.loc[part, "target"].groupby(probe[part]).first() for part in (expected, ~expected))
+    is_same = (first.reindex(second.index) == second) & (second != "")
+    probes["same_target"] = is_same.reindex(best.index, fill_value=False)
     has_rival = rival.notna() & ~probes["same_target"]
     probes["probability"] = (best["logprob"] > rival).astype(float).where(has_rival)
     if all(name in rows and best[name].notna().any() for name in GENERATED):
         probes[list(GENERATED)] = best[list(GENERATED)]
     return probes
-
-
-def _same_target(rows: pd.DataFrame, probe: pd.Series, expected: pd.Series) -> pd.Series:
-    """Tell of each probe whether its expected target and its rival are the same text."""
-    if "target" not in rows:
-        return pd.Series(dtype=bool)
-    first, second = (rows.loc[part, "target"].groupby(probe[part]).first() for part in (expected, ~expected))
-    # Of older predictions, which did not keep their targets, nothing is known.
-    return (first.reindex(second.index) == second) & ~second.fillna("").eq("")
-
-
-def _reject_contradictions(rows: pd.DataFrame, probe: pd.Series, expected: pd.Series) -> None:
-    """A probe that stands twice counts once, so both rows must agree; only portability has several answers."""
-    single = rows["kind"] != "portability"
-    for name, part in (("logprob", single & expected), ("logprob", single & ~expected), ("token_accuracy", expected)):
-        values = rows.loc[part & single, name]
-        differs = values != values.groupby(probe[part & single]).transform("first")
-        _reject(rows, differs, "it has two different predictions; score one run at a time")
 
 
 def _by_edit(rows: pd.DataFrame, name: str) -> np.ndarray:
@@ -222,10 +202,9 @@ def score(
         predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
             One row per (probe, target), as columns, as rows, or as a JSONL or Parquet file: `edit_id`, `kind`,
             `probe`, `role` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
-            they were measured, `aspect` (of portability), `stopped` (of answers that end),
-            `exact_match`, `containment`, `fluency`, `consistency`.
-            Of `target`, whether both of a probe are the same: no probability can tell them apart then. Other columns
-            are not read. Tables of 0.1.0, which call the role `target`, are read too.
+            they were measured, `aspect` (of portability), `stopped` (of answers that end), `exact_match`,
+            `containment`, `fluency`, `consistency`, `target` (two that are the same leave no probability). Other
+            columns are not read. Tables of 0.1.0, which call the role `target`, are read too.
         protocol (`str`, *optional*, defaults to `"auto"`):
             `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: containment in answers
             that end by themselves; else probability where every rewrite, paraphrase and neighborhood probe has both
@@ -241,27 +220,28 @@ def score(
         `near_names` (the new target is not said) where there are own answers; `*_ci95` as `[low, high]`;
         `edit_score_note` where the edit score is undefined; `n_without_rival`, where there are some, probes whose two
         targets are the same; `n_edits`; `n_edits_scored` by score; `n_probes` by kind; `portability_aspects`;
-        `fluency` (entropy in bits, times 100) and `consistency` where texts were generated;
-        `whole_answers`, true for those that end by themselves; and the values of each protocol under its name.
+        `fluency` (entropy in bits, times 100) and `consistency` of generated texts; `whole_answers`, true for those
+        that end by themselves; and the values of each protocol under its name.
 
     Raises:
-        [`~hf_ftedit.EditError`]: a value is not a number, a probe has two different predictions or none of its
-            expected target, the protocol cannot be computed, or there are no resamples.
+        [`~hf_ftedit.EditError`]: predictions are no numbers, contradict or lack; the protocol cannot be computed.
     """
     per_edit = _per_edit(predictions, n_resamples)
     chosen = _chosen(per_edit, protocol)
-    intervals = _intervals(per_edit, n_resamples, seed)
-    scores = {name: _protocol_scores(per_edit, name, intervals) for name in _protocols(per_edit)}
+    summaries = _summaries(per_edit, n_resamples, seed)
+    names = ("edit_score", *SCORED, "portability")
+    own = {each: names[:-1] if each == "probability" else names for each in _protocols(per_edit)}
+    scores = {each: _named(summaries, [(each, name) for name in names]) for each, names in own.items()}
     return {
         "protocol": chosen,
         **scores[chosen],
-        **_values(per_edit, _reported(chosen)[len(SCORED) :], intervals),
+        **_named(summaries, _reported(chosen)[len(SCORED) :]),
         "edit_score_note": _note(scores[chosen], per_edit.n_probes),
         "n_edits": len(per_edit.edit_ids),
         **({"n_without_rival": per_edit.without_rival} if per_edit.without_rival else {}),
-        "n_edits_scored": {key[1]: len(_defined(per_edit, key)) for key in _reported(chosen)},
+        "n_edits_scored": {key[1]: summaries.get(key, Summary()).n_edits for key in _reported(chosen)},
         "n_probes": {kind: n for kind, n in per_edit.n_probes.items() if "/" not in kind},
-        "portability_aspects": _aspects(per_edit, intervals),
+        "portability_aspects": _aspects(per_edit, summaries),
         "whole_answers": per_edit.whole_answers,
         **scores,
     }
@@ -317,23 +297,12 @@ def compare(
     counts = (~np.isnan(first)).sum(axis=0)
     counts = [int(counts[: len(SCORED)].min()), *map(int, counts)]
     names = ["edit_score", *(name for _, name in keys)]
+    columns = zip(names, difference[0].tolist(), intervals, p_values.tolist(), counts, strict=True)
     return {
-        name: {
-            "difference": float(difference[0, index]),
-            "difference_ci95": intervals[index],
-            "p_value": float(p_values[index]),
-            "n_edits": counts[index],
-        }
-        for index, name in enumerate(names)
-        if not np.isnan(difference[0, index])
+        name: {"difference": change, "difference_ci95": ci95, "p_value": p_value, "n_edits": count}
+        for name, change, ci95, p_value, count in columns
+        if not np.isnan(change)
     }
-
-
-def harmonic_mean(values: Sequence[float | None]) -> float | None:
-    """Harmonic mean: 0 where a value is 0, `None` where one is undefined."""
-    if any(value is None for value in values):
-        return None
-    return float(_harmonic(np.array([values], dtype=float))[0])
 
 
 def _per_edit(predictions: Predictions | EditMeans, n_resamples: int) -> EditMeans:
@@ -363,76 +332,73 @@ def _reported(protocol: str) -> list[Key]:
     return [*((protocol, name) for name in SCORED), (other, "portability"), *(("text", name) for name in beside)]
 
 
-def _intervals(per_edit: EditMeans, n: int, seed: int) -> Intervals:
-    """The 95 % interval of every score and edit score, in percent, all from the same resamples."""
+def _summaries(per_edit: EditMeans, n: int, seed: int) -> dict[Key, Summary]:
+    """Of every score and edit score its mean and 95 % interval, all intervals from the same resamples."""
     keys = list(per_edit.values)
     places = {p: [keys.index((p, name)) for name in SCORED] for p in _protocols(per_edit)}
 
     def statistic(resampled: np.ndarray) -> np.ndarray:
-        return np.column_stack([resampled, *(_harmonic(resampled[:, columns]) for columns in places.values())])
+        return np.column_stack([resampled, *(harmonic_mean(resampled[:, columns]) for columns in places.values())])
 
     # In one go: drawing a thousand resamples of ten thousand edits costs more than all the means of them.
     values = 100 * np.stack([per_edit.values[key] for key in keys], axis=1)
     intervals = interval(bootstrap(values, statistic, n, seed))
-    return dict(zip([*keys, *((protocol, "edit_score") for protocol in places)], intervals, strict=True))
+    summaries = {}
+    for key, ci95 in zip(keys, intervals, strict=False):
+        defined = per_edit.values[key][~np.isnan(per_edit.values[key])]
+        mean = 100 * float(defined.mean()) if defined.size else None
+        summaries[key] = Summary(mean, ci95, len(defined))
+    for protocol, ci95 in zip(places, intervals[len(keys) :], strict=True):
+        total = float(harmonic_mean([summaries[protocol, name].mean for name in SCORED]))
+        summaries[protocol, "edit_score"] = Summary() if np.isnan(total) else Summary(total, ci95)
+    return summaries
 
 
-def _protocol_scores(per_edit: EditMeans, protocol: str, intervals: Intervals) -> dict[str, Any]:
-    names = SCORED if protocol == "probability" else (*SCORED, "portability")
-    values = _values(per_edit, [(protocol, name) for name in names], intervals)
-    total = harmonic_mean([values[name] for name in SCORED])
-    ci95 = None if total is None else intervals[protocol, "edit_score"]
-    return {"edit_score": total, "edit_score_ci95": ci95, **values}
+def _named(summaries: Mapping[Key, Summary], keys: Iterable[Key]) -> dict[str, Any]:
+    pairs = ((key[1], summaries.get(key, Summary())) for key in keys)
+    return {label: value for name, of in pairs for label, value in ((name, of.mean), (f"{name}_ci95", of.ci95))}
 
 
-def _values(per_edit: EditMeans, keys: Iterable[Key], intervals: Intervals) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key in keys:
-        values[key[1]] = _percent(per_edit, key)
-        values[f"{key[1]}_ci95"] = intervals.get(key)
-    return values
-
-
-def _percent(per_edit: EditMeans, key: Key) -> float | None:
-    """A score's mean over the edits that have it, times 100."""
-    values = _defined(per_edit, key)
-    return 100 * float(values.mean()) if values.size else None
-
-
-def _defined(per_edit: EditMeans, key: Key) -> np.ndarray:
-    """The values of the edits that have a score."""
-    values = per_edit.values.get(key, np.array([]))
-    return values[~np.isnan(values)]
-
-
-def _aspects(per_edit: EditMeans, intervals: Intervals) -> dict[str, dict[str, Any]]:
+def _aspects(per_edit: EditMeans, summaries: Mapping[Key, Summary]) -> dict[str, dict[str, Any]]:
     """Portability by aspect: by accuracy, and by exact match and containment where answers were generated."""
-    names = [name for protocol, name in per_edit.values if protocol == "accuracy" and "/" in name]
-    return {
-        name.partition("/")[2]: {
-            "portability": _percent(per_edit, ("accuracy", name)),
-            "portability_ci95": intervals["accuracy", name],
-            **{other: _percent(per_edit, (other, name)) for other in GENERATED if (other, name) in per_edit.values},
-            "n_edits": len(_defined(per_edit, ("accuracy", name))),
-            "n_probes": per_edit.n_probes[name],
-        }
-        for name in names
-    }
+    aspects: dict[str, dict[str, Any]] = {}
+    for (protocol, name), summary in summaries.items():
+        if protocol == "accuracy" and "/" in name:
+            answers = {other: summaries[other, name].mean for other in GENERATED if (other, name) in summaries}
+            numbers = {"n_edits": summary.n_edits, "n_probes": per_edit.n_probes[name]}
+            shares = {"portability": summary.mean, "portability_ci95": summary.ci95}
+            aspects[name.partition("/")[2]] = shares | answers | numbers
+    return aspects
 
 
 def _with_edit_score(values: np.ndarray) -> np.ndarray:
     """Means of shape `(n, scores)`, the edited ones first, with their harmonic mean put before them."""
-    return np.column_stack([_harmonic(values[:, : len(SCORED)]), values])
+    return np.column_stack([harmonic_mean(values[:, : len(SCORED)]), values])
 
 
-def _harmonic(values: np.ndarray) -> np.ndarray:
-    """Harmonic mean of each row; 0 where a value is 0."""
+def harmonic_mean(values: Any) -> Any:
+    """Harmonic mean along the last axis; 0 where a value is 0, NaN where one is `None` or NaN."""
+    values = np.asarray(values, dtype=float)
     # Of zero the reciprocal is infinite, and the mean 0, as the limit is: an edit set with no locality scores 0.
     with np.errstate(divide="ignore"):
-        return values.shape[1] / np.sum(1 / values, axis=1)
+        return values.shape[-1] / np.sum(1 / values, axis=-1)
 
 
 def _note(summary: Mapping[str, Any], n_probes: Mapping[str, int]) -> str | None:
-    undefined = {kind: name for kind, name in NAMES.items() if name in SCORED and summary[name] is None}
-    rival = {kind: " with two targets" if n_probes[kind] else "" for kind in undefined}
-    return "; ".join(f"no {kind} probe{rival[kind]}: {name} is undefined" for kind, name in undefined.items()) or None
+    undefined = [(kind, name) for kind, name in NAMES.items() if name in SCORED and summary[name] is None]
+    probe = {kind: "probe with two targets" if n_probes[kind] else "probe" for kind, _ in undefined}
+    return "; ".join(f"no {kind} {probe[kind]}: {name} is undefined" for kind, name in undefined) or None
+
+
+def save_results_folder(
+    folder: str | Path, results: dict[str, Any], predictions: dict[str, dict[str, list[Any]]]
+) -> None:
+    """Write scores as `eval_results.json`, and the columns of each measurement's predictions as one Parquet file."""
+    from datasets import Dataset, Features, Value
+
+    features = Features({name: Value(kind) for name, kind in TYPES.items()})
+    with moved_in(Path(folder)) as new:
+        for when, columns in predictions.items():
+            whole = {name: columns.get(name, [None] * len(columns["edit_id"])) for name in TYPES}
+            Dataset.from_dict(whole, features).to_parquet(str(new / f"predictions-{when}.parquet"))
+        write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")

@@ -11,16 +11,10 @@ BLOCK = 1 << 20  # draws held at once, so that memory does not grow with the edi
 
 def means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """
-    Column means of `values`, NaN left out.
+    Column means `(scores,)` of `values` `(edits, scores)`, NaN left out; NaN where nothing counts.
 
-    Args:
-        values (`np.ndarray` of shape `(edits, scores)`):
-            NaN where an edit has no such score.
-        weights (`np.ndarray` of shape `(resamples, edits)`, *optional*):
-            How often each edit counts in each resample.
-
-    Returns:
-        `np.ndarray`: of shape `(scores,)`, or `(resamples, scores)` with weights; NaN where nothing counts.
+    With `weights` `(resamples, edits)`, how often each edit counts in each resample, those of each: `(resamples,
+    scores)`.
     """
     defined = ~np.isnan(values)
     weights = np.ones(len(values)) if weights is None else weights
@@ -32,21 +26,10 @@ def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray],
     """
     `statistic` of the column means of `n` resamples of the edits, drawn with replacement (Efron 1979).
 
-    Args:
-        values (`np.ndarray` of shape `(edits, scores)`):
-            NaN where an edit has no such score.
-        statistic (`Callable`):
-            Means of shape `(resamples, scores)` to statistics of shape `(resamples, statistics)`.
-        n (`int`):
-            Number of resamples.
-        seed (`int`):
-            Seed of the draws: scores that are resampled with one seed and as many edits are resampled together.
-
-    Returns:
-        `np.ndarray`: of shape `(n, statistics)`.
+    `values` are of shape `(edits, scores)`, NaN where an edit has no such score; `statistic` makes means `(resamples,
+    scores)` to statistics `(resamples, statistics)`. With one seed and as many edits, other scores are drawn together.
     """
-    rng, edits = np.random.default_rng(seed), len(values)
-    statistics = []
+    rng, edits, statistics = np.random.default_rng(seed), len(values), []
     for size in _blocks(n, edits):
         drawn = rng.integers(edits, size=(size, edits)) + np.arange(size)[:, None] * edits
         weights = np.bincount(drawn.ravel(), minlength=size * edits).reshape(size, edits)
@@ -67,22 +50,10 @@ def permutation_test(
     before: np.ndarray, after: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int
 ) -> np.ndarray:
     """
-    Two-sided p-values of a paired permutation test: before and after of each edit are exchanged at random.
+    Two-sided p-values of a paired permutation test: before and after of each edit are exchanged at random `n` times.
 
-    Args:
-        before (`np.ndarray` of shape `(edits, scores)`):
-            Values of each edit; NaN at the same places as in `after`.
-        after (`np.ndarray` of shape `(edits, scores)`):
-            Values of the same edits.
-        statistic (`Callable`):
-            Means of shape `(permutations, scores)` to statistics of shape `(permutations, statistics)`.
-        n (`int`):
-            Number of random permutations.
-        seed (`int`):
-            Their seed.
-
-    Returns:
-        `np.ndarray`: of shape `(statistics,)`: (1 + exceedances) / (1 + n) (Phipson & Smyth 2010).
+    Both are of shape `(edits, scores)`, with NaN at the same places; `statistic` is as that of [`bootstrap`]. The
+    values are (1 + exceedances) / (1 + n) (Phipson & Smyth 2010).
     """
     rng = np.random.default_rng(seed)
     counts = (~np.isnan(before)).sum(axis=0)

@@ -12,54 +12,27 @@ from rich.console import Console
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import MEASURABLE, diagnose
-from hf_ftedit.evaluation.scoring import GENERATED, NAMES
+from hf_ftedit.evaluation.scoring import GENERATED, NAMES, SCORED, TEXT_SCORES
 from hf_ftedit.text import visible
 
 WIDTH = 110
-SCORES = {
-    "edit_score": "edit score",
-    "efficacy": "efficacy",
-    "said_exactly": "said exactly",
-    "generalization": "generalization",
-    "locality": "locality",
-    "near_names": "near names",
-    "portability": "portability",
-    "fluency": "fluency",
-    "consistency": "consistency",
-    "drift": "drift",
-    "perplexity": "perplexity",
-}
-PROTOCOLS = {
-    "probability": "probability",
-    "accuracy": "accuracy",
-    "exact_match": "exact match",
-    "containment": "containment",
-}
-PER_PROTOCOL = ("edit_score", "efficacy", "generalization", "locality", "portability")
-_KINDS = {name: kind for kind, name in NAMES.items()} | {
-    **dict.fromkeys(("fluency", "consistency"), "generation"),
-    "said_exactly": "rewrite",
-}
+# Names of scores and of protocols in tables.
+_SCORES = "edit_score efficacy said_exactly generalization locality near_names portability fluency consistency"
+SCORES = {name: name.replace("_", " ") for name in [*_SCORES.split(), "drift", "perplexity"]}
+PROTOCOLS = {name: name.replace("_", " ") for name in ("probability", "accuracy", *GENERATED)}
+PER_PROTOCOL = ("edit_score", *SCORED, "portability")
+_KINDS = {name: kind for kind, name in NAMES.items()} | dict.fromkeys(TEXT_SCORES, "generation")
+_KINDS["said_exactly"] = "rewrite"
 # Scores that are no means over edits: by what they are counted.
 _COUNTED = {"perplexity": ("n_texts", "texts"), "drift": ("n_drift_prompts", "prompts")}
 
 
 class Table(NamedTuple):
-    """
-    A table of plain text.
-
-    Args:
-        header (`list[str]`):
-            Names of the columns.
-        rows (`list[list[str]]`):
-            Cells of each row.
-        n_names (`int`, *optional*, defaults to `1`):
-            Columns on the left that hold names from anywhere, which Markdown must escape; the rest are numbers.
-    """
+    """A table of plain text: the names of its columns, and the cells of each row."""
 
     header: list[str]
     rows: list[list[str]]
-    n_names: int = 1
+    n_names: int = 1  # columns on the left with names from anywhere, which Markdown must escape; the rest are numbers
 
     def text(self) -> str:
         """The table in box characters, at most `WIDTH` columns wide."""
@@ -100,7 +73,9 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     """
     *_, last = _measured(results).values()
     parts = [f"{edits_text(last['n_edits'])}, {protocol_text({'after': last})}, percent (95 % interval)"]
-    parts += [*_made_probes(last), scores_table(results).text()]
+    if number := last.get("n_made_probes"):
+        parts.append(f"The model itself made the probes of {edits_text(number)}; an exam of your own is surer")
+    parts.append(scores_table(results).text())
     if last.get("drift") is not None:
         parts.append("Drift: mean KL divergence from the unedited model in nats a token, on unrelated prompts")
     if "exact_match" in last:
@@ -112,7 +87,19 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         parts += ["", "Portability by aspect, percent", _aspects_table(results).text()]
     if results.get("tasks"):
         parts += ["", "Tasks of lm-evaluation-harness", _tasks_table(results["tasks"]).text()]
-    return visible("\n".join([*parts, *_earlier(results), *_diagnosis(results, settings, last)]))
+    if revoked := results.get("revoked"):
+        back = f"{score_text(revoked, 'back')} percent of {revoked['n_probes']} prompts"
+        title = f"{revoked['n_edits']} edits of {revoked['adapter']} revoked"
+        parts += ["", f"{title}: {back} are answered as before the edits"]
+    elif retention := results.get("retention"):
+        title = f"The {retention['n_edits']} earlier edits of {retention['adapter']}, before and after this training"
+        parts += ["", title, retention_table(retention).text()]
+    if sentences := diagnose(results, settings):
+        wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
+        parts += ["", "Diagnosis", *wrapped]
+    elif last["edit_score_note"]:
+        parts += ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. {MEASURABLE}", 100)]
+    return visible("\n".join(parts))
 
 
 def scores_table(results: Mapping[str, Any]) -> Table:
@@ -163,7 +150,7 @@ def parts_table(parts: Iterable[Mapping[str, Any]]) -> Table:
     header = ["adapter", "commit", "edits", "weight", "efficacy alone", "efficacy here"]
     rows = []
     for part in parts:
-        efficacy = ("—" if part[name] is None else f"{part[name]:.1f}" for name in ("efficacy_alone", "efficacy"))
+        efficacy = (_number(part[name]) for name in ("efficacy_alone", "efficacy"))
         commit = (part.get("revision") or "—")[:7]
         rows.append([part["name"], commit, str(part["n_edits"]), f"{part['weight']:g}", *efficacy])
     return Table(header, rows, n_names=2)
@@ -181,20 +168,11 @@ def _protocols_table(results: Mapping[str, Any]) -> Table:
     for protocol, label in PROTOCOLS.items():
         if last.get("whole_answers") and protocol == last["protocol"]:
             continue  # they are the table above
-        values = {
-            when: [scores.get(protocol, {}).get(name) for name in PER_PROTOCOL] for when, scores in measured.items()
-        }
-        if any(value is not None for row in values.values() for value in row):
-            cells = {when: ["—" if value is None else f"{value:.1f}" for value in row] for when, row in values.items()}
-            rows += [[label, when, *row] for when, row in cells.items()]
+        values = [(when, scores.get(protocol, {})) for when, scores in measured.items()]
+        cells = [[label, when, *(_number(each.get(name)) for name in PER_PROTOCOL)] for when, each in values]
+        if any(cell != "—" for row in cells for cell in row[2:]):
+            rows += cells
     return Table(["", "", *(SCORES[name] for name in PER_PROTOCOL)], rows)
-
-
-def _made_probes(scores: Mapping[str, Any]) -> list[str]:
-    """A line where the package made probes itself."""
-    if not (number := scores.get("n_made_probes")):
-        return []
-    return [f"The model itself made the probes of {edits_text(number)}; an exam of your own is surer"]
 
 
 def _aspects_table(results: Mapping[str, Any]) -> Table:
@@ -213,33 +191,15 @@ def _aspects_table(results: Mapping[str, Any]) -> Table:
 def _tasks_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for task in tasks:
-        numbers = ["" if task[name] is None else f"{task[name]:.4g}" for name in ("before", "after")]
-        change = "" if task["difference"] is None else f"{task['difference']:+.4g}"
+        numbers = [_number(task[name], ".4g", "") for name in ("before", "after")]
+        change = _number(task["difference"], "+.4g", "")
         error = "" if task.get("difference_stderr") is None else f" ± {task['difference_stderr']:.2g}"
         rows.append([str(task["task"]), str(task["metric"]), *numbers, change + error, str(task["n"] or "")])
     return Table(["task", "metric", "before", "after", "change", "n"], rows)
 
 
-def _earlier(results: Mapping[str, Any]) -> list[str]:
-    """Lines on the edits of the adapter before this one."""
-    if revoked := results.get("revoked"):
-        back = f"{score_text(revoked, 'back')} percent of {revoked['n_probes']} prompts"
-        title = f"{revoked['n_edits']} edits of {revoked['adapter']} revoked"
-        return ["", f"{title}: {back} are answered as before the edits"]
-    if retention := results.get("retention"):
-        title = f"The {retention['n_edits']} earlier edits of {retention['adapter']}, before and after this training"
-        return ["", title, retention_table(retention).text()]
-    return []
-
-
-def _diagnosis(results: Mapping[str, Any], settings: Mapping[str, Any] | None, last: Mapping[str, Any]) -> list[str]:
-    """Lines of the diagnosis; of one measurement, the reason why there is no edit score."""
-    if sentences := diagnose(results, settings):
-        wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
-        return ["", "Diagnosis", *wrapped]
-    if last["edit_score_note"]:
-        return ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. {MEASURABLE}", 100)]
-    return []
+def _number(value: float | None, form: str = ".1f", missing: str = "—") -> str:
+    return missing if value is None else f"{value:{form}}"
 
 
 def _measured(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from .dialogue import plain_template as plain_template
 from .dialogue import prepare_tokenizer as prepare_tokenizer
 from .dialogue import written_out as written_out
 from .distributed import Processes as Processes
+from .distributed import from_main as from_main
 from .distributed import in_turns as in_turns
 from .distributed import process_state as process_state
 from .distributed import whole_tensor as whole_tensor
@@ -24,7 +25,6 @@ from .generation import WHOLE_ANSWER_TOKENS as WHOLE_ANSWER_TOKENS
 from .generation import Answer as Answer
 from .generation import continued_text as continued_text
 from .generation import first_sentence as first_sentence
-from .generation import first_sentences as first_sentences
 from .generation import greedy_answers as greedy_answers
 from .generation import whole_answers as whole_answers
 from .likelihood import PairScores as PairScores

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +49,7 @@ SHARED: dict[str, Rule] = {
     "base_model_name_or_path": maybe(text(500)),
     "revision": maybe(text(200, r"\w[\w./-]*", "a branch, tag or commit")),
     "task_type": choice(None, "CAUSAL_LM"),
-    "target_modules": maybe(names),
-    "exclude_modules": maybe(names),
-    "modules_to_save": maybe(names),
+    **dict.fromkeys(("target_modules", "exclude_modules", "modules_to_save"), maybe(names)),
     "fan_in_fan_out": flag,
 }
 KINDS: dict[str, dict[str, Rule]] = {
@@ -73,15 +71,9 @@ KINDS: dict[str, dict[str, Rule]] = {
     },
     "IA3": SHARED | {"feedforward_modules": maybe(names), "init_ia3_weights": flag},
 }
-# Where PEFT reads regular expressions.
-PATTERNS = (
-    "target_modules",
-    "exclude_modules",
-    "layers_pattern",
-    "feedforward_modules",
-    "rank_pattern",
-    "alpha_pattern",
-)
+# Where PEFT reads regular expressions, in texts and in the names of mappings.
+PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "feedforward_modules")
+PATTERN_MAPS = ("rank_pattern", "alpha_pattern")
 # What PEFT writes into the file and does not need to load it.
 NOT_HANDED = (
     *("peft_type", "peft_version", "auto_mapping", "inference_mode", "megatron_core", "qalora_group_size"),
@@ -108,11 +100,9 @@ def _checked(values: Any, place: str) -> dict[str, Any]:
     choice(*KINDS)(kind, f"{place}: peft_type")
     known = KINDS[str(kind)]
     # Settings of newer versions of PEFT, and kinds that are left out here, such as aLoRA: off they change nothing.
-    values = {
-        name: value
-        for name, value in values.items()
-        if name not in NOT_HANDED and (name in known or value not in (None, False, {}, []))
-    }
+    idle = {name for name, value in values.items() if name not in known and value in (None, False, {}, [])}
+    idle.update(NOT_HANDED)
+    values = {name: value for name, value in values.items() if name not in idle}
     mapped(known)(values, place)
     return {"peft_type": kind, **values}
 
@@ -145,7 +135,7 @@ def check_peft_model(model: PeftModel) -> None:
 
     settings = _plain(model.peft_config[model.active_adapter])
     _check_savable(settings)
-    _check_savable(settings | without_patterns(model, settings), names=True)
+    _check_savable(settings | without_patterns(model, settings), patterns=())
     layers: Any = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     is_off = any(layer.merged or layer.disable_adapters for layer in layers)
     if is_off or not any(weight.requires_grad for weight in model.parameters()):
@@ -159,23 +149,22 @@ def check_peft_model(model: PeftModel) -> None:
         raise EditError("peft_config puts an adapter on the output head, which is not trained; leave that out")
 
 
-def _check_savable(settings: dict[str, Any], *, names: bool = False) -> None:
+def _check_savable(settings: dict[str, Any], patterns: Sequence[str] = (*PATTERNS, *PATTERN_MAPS)) -> None:
     # A user's own patterns are allowed; they are written out as names.
-    values = settings if names else {name: value for name, value in settings.items() if name not in PATTERNS}
     try:
-        _checked(values, "peft_config")
+        _checked({name: value for name, value in settings.items() if name not in patterns}, "peft_config")
     except EditError as error:
         problem = str(error).removesuffix(f"; {REMEDY}")
-        raise EditError(
-            f"{problem}; such an adapter could not be loaded again: change that or leave it out"
-        ) from error
+        remedy = "such an adapter could not be loaded again: change that or leave it out"
+        raise EditError(f"{problem}; {remedy}") from error
 
 
 def _plain(config: PeftConfig) -> dict[str, Any]:
     """An adapter's settings as they would stand in its file."""
-    return json.loads(
-        json.dumps(config.to_dict(), default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+    written = json.dumps(
+        config.to_dict(), default=lambda value: sorted(value) if isinstance(value, set) else str(value)
     )
+    return json.loads(written)
 
 
 def beyond_lora(config: PeftConfig) -> list[str]:
@@ -242,12 +231,23 @@ def load_adapter(
     Before a weight is read, names and shapes are compared with those that the settings mean on this model; then all
     values with what float16 holds; and in the end the model below with what it was.
     """
+    from peft import PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
+
     check_adapter(folder)
     before = weights_fingerprint(model)
     # PEFT and safetensors raise errors of every kind for what does not fit.
     try:
-        adapted = _with_room(model, folder, is_trainable, adapter_name)
-        _check_weights(Path(folder), _expected(adapted, adapter_name))
+        config = _config_for(model, folder)
+        config.inference_mode = not is_trainable
+        if hasattr(model, "peft_config"):
+            adapted = model
+            model.add_adapter(adapter_name, config)
+        else:
+            adapted = (PeftModelForCausalLM if config.task_type else PeftModel)(model, config, adapter_name)
+        # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub.
+        with warnings.catch_warnings(action="ignore"):  # on how to save, as if it were to be saved
+            weights = get_peft_model_state_dict(adapted, adapter_name=adapter_name, save_embedding_layers=False)
+        _check_weights(Path(folder), {name: tuple(weight.shape) for name, weight in weights.items()})
         adapted.load_adapter(folder, adapter_name, is_trainable=is_trainable)
     except (EditError, MemoryError):
         raise
@@ -258,31 +258,18 @@ def load_adapter(
     return adapted.eval()
 
 
-def _with_room(model: Any, folder: str | Path, is_trainable: bool, adapter_name: str) -> PeftModel:
-    """`model` with layers for the adapter in `folder`, whose weights are not read yet."""
-    from peft import PeftModel, PeftModelForCausalLM
-
-    config = _config_for(model, folder)
-    config.inference_mode = not is_trainable
-    if hasattr(model, "peft_config"):
-        model.add_adapter(adapter_name, config)
-        return model
-    kind = PeftModelForCausalLM if config.task_type else PeftModel
-    return kind(model, config, adapter_name)
-
-
 def _config_for(model: Any, folder: str | Path) -> PeftConfig:
     """PEFT's configuration of the adapter in `folder`, with those names of modules alone that `model` has."""
     from peft import IA3Config, LoraConfig
 
     settings = adapter_settings(folder)
-    base = base_model(model)
-    there = {suffix for name, _ in base.named_modules() for suffix in _suffixes(name)}
+    paths = [name.split(".") for name, _ in base_model(model).named_modules()]
+    there = {".".join(path[start:]) for path in paths for start in range(len(path))}  # "a.b.c", "b.c" and "c"
     # PEFT compares each name with each module: a million of them would take hours.
     for key in ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"):
         if settings.get(key):
             settings[key] = sorted(there & set(settings[key]))
-    for key in ("rank_pattern", "alpha_pattern"):
+    for key in PATTERN_MAPS:
         if settings.get(key):
             settings[key] = {name: value for name, value in settings[key].items() if name in there}
     if not (settings.get("target_modules") or settings.get("target_parameters")):
@@ -304,7 +291,7 @@ def without_patterns(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         named["target_modules"] = sorted(model.base_model.targeted_module_names)
     if not _are_names(settings.get("feedforward_modules")):
         named["feedforward_modules"] = [name for name, layer in layers.items() if layer.is_feedforward]
-    for key, own in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
+    for key, own in zip(PATTERN_MAPS, ("r", "lora_alpha"), strict=True):
         if not _are_names(list(settings.get(key) or ())):
             values = {name: getattr(layer, own).get(active) for name, layer in layers.items() if hasattr(layer, own)}
             named[key] = {name: value for name, value in values.items() if value not in (None, settings[own])}
@@ -315,22 +302,6 @@ def _are_names(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(NAME.fullmatch(each) for each in value))
 
 
-def _suffixes(name: str) -> Iterator[str]:
-    """A module's name and its ends: `"a.b.c"`, `"b.c"`, `"c"`."""
-    parts = name.split(".")
-    return (".".join(parts[start:]) for start in range(len(parts)))
-
-
-def _expected(adapted: PeftModel, adapter_name: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights that PEFT would save of an adapter."""
-    from peft import get_peft_model_state_dict
-
-    # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub.
-    with warnings.catch_warnings(action="ignore"):  # on how to save, as if it were to be saved
-        weights = get_peft_model_state_dict(adapted, adapter_name=adapter_name, save_embedding_layers=False)
-    return {name: tuple(weight.shape) for name, weight in weights.items()}
-
-
 def _shapes(folder: Path, label: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights in `folder`, by the file's header; all are numbers of 16 bits or more."""
     from safetensors import SafetensorError, safe_open
@@ -338,14 +309,13 @@ def _shapes(folder: Path, label: str) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(folder / ADAPTER_WEIGHTS, framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            kinds = {name: part.get_dtype() for name, part in slices.items()}
-            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            kinds = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise _unusable(label, first_line(error)[:200]) from error
-    for name, kind in kinds.items():
+    for name, (kind, _) in kinds.items():
         if kind not in ("F16", "BF16", "F32"):
             raise _unusable(label, f"its weight {shown(name)} is of type {kind}")
-    return shapes
+    return {name: shape for name, (_, shape) in kinds.items()}
 
 
 def _check_weights(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -353,11 +323,11 @@ def _check_weights(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> Non
     from safetensors import safe_open
 
     label, shapes = str(folder), _shapes(folder, str(folder))
-    if missing := _first(expected.keys() - shapes.keys()):
-        raise _unusable(label, f"it lacks the weight {shown(missing)} of this model")
+    if missing := expected.keys() - shapes.keys():
+        raise _unusable(label, f"it lacks the weight {shown(min(missing))} of this model")
     # Among them weights of the base model, which PEFT would overwrite: what counts as unedited would be theirs.
-    if foreign := _first(shapes.keys() - expected.keys()):
-        raise _unusable(label, f"its weight {shown(foreign)} is none of an adapter on this model")
+    if foreign := shapes.keys() - expected.keys():
+        raise _unusable(label, f"its weight {shown(min(foreign))} is none of an adapter on this model")
     for name, shape in shapes.items():
         if shape != expected[name]:
             raise _unusable(label, f"its weight {shown(name)} is {shape}, and {expected[name]} on this model")
@@ -366,10 +336,6 @@ def _check_weights(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> Non
             largest = float(file.get_tensor(name).abs().max()) if math.prod(shape) else 0.0
             if not largest <= LARGEST:  # NaN is no more and no less than any number
                 raise _unusable(label, f"its weight {shown(name)} holds {largest}")
-
-
-def _first(names: Iterable[str]) -> str | None:
-    return min(names, default=None)
 
 
 def _unusable(label: str, problem: str) -> EditError:

@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import find_executable_batch_size
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers.activations import NewGELUActivation
 
 from hf_ftedit.errors import EditError
@@ -34,31 +33,26 @@ def padded(rows: Sequence[list[int]], value: int, *, side: str = "right") -> tor
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
     """Run `model` without gradients and dropout, in one thread; its mode (train or eval) is restored afterwards."""
-    with turn(model), _evaluating(model), torch.no_grad():
-        yield
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, of which
-    # PyTorch has a fused kernel, equal to rounding: about an eighth of an evaluation on the CPU.
-    unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]
-    was_training = model.training
-    model.eval()
-    # A loss of routers, which nobody reads here, wants a mask of all tokens, those in the cache too.
-    config: Any = model.config.get_text_config() if hasattr(model, "config") else None
-    if has_router_loss := getattr(config, "output_router_logits", False):
-        config.output_router_logits = False
-    for module in unfused:
-        module.forward = _fused_gelu  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
+    with turn(model), torch.no_grad():
+        # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, of which
+        # PyTorch has a fused kernel, equal to rounding: about an eighth of an evaluation on the CPU.
+        unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]
+        # A loss of routers, which nobody reads here, wants a mask of all tokens, those in the cache too.
+        config: Any = model.config.get_text_config() if hasattr(model, "config") else None
+        was_training = model.training
+        model.eval()
+        if has_router_loss := getattr(config, "output_router_logits", False):
+            config.output_router_logits = False
         for module in unfused:
-            del module.forward
-        model.train(was_training)
-        if has_router_loss:
-            config.output_router_logits = True
+            module.forward = _fused_gelu  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for module in unfused:
+                del module.forward
+            model.train(was_training)
+            if has_router_loss:
+                config.output_router_logits = True
 
 
 @contextmanager
@@ -81,31 +75,23 @@ def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[lis
     # A batch has at least one item. One that does not fit into memory is run again as smaller ones, with half as many
     # tokens; those that were run are not.
     order = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
-    begin, size, budget = 0, 0, check_value("tokens_per_batch", tokens_per_batch, int)
-
-    def work(tokens: int) -> None:
-        nonlocal begin, size
-        while begin < len(order):
-            size = max(1, tokens // lengths[order[begin]])
+    begin, budget = 0, check_value("tokens_per_batch", tokens_per_batch, int)
+    while begin < len(order):
+        longest = lengths[order[begin]]
+        size = max(1, budget // longest)
+        try:
             run(order[begin : begin + size])
             begin += size
-
-    def halved() -> int:
-        nonlocal budget
-        budget = min(budget, size * lengths[order[begin]]) // 2
+            continue
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+        # Not inside `except`: the error holds the frames, and so the tensors, of the batch that failed.
+        clear_device_cache(garbage_collection=True)
+        budget = min(budget, size * longest) // 2
         if size == 1 or not budget:
             raise EditError(
                 "the memory does not suffice for a single prompt; load the model in 4 bits (--load_in_4bit) "
                 "or in bfloat16 (--dtype bfloat16), or use a machine with more memory"
             )
         logger.warning("out of memory: going on with %d tokens a batch", budget)
-        return budget
-
-    try:
-        return work(budget)
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
-            raise
-    # Not from the start: it collects garbage first, which takes longer than many an evaluation. And not inside
-    # `except`: the error holds the frames, and so the tensors, of the batch that failed.
-    find_executable_batch_size(work, starting_batch_size=halved(), reduce_batch_size_fn=halved)()

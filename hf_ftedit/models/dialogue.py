@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import product
 from pathlib import Path
@@ -22,6 +22,8 @@ PROMPT, ANSWER = "Kazakhstan?", "Astana"  # stand for any: no template says them
 _DATED = "{% macro strftime_now(format) %}"  # what a template begins with that tells one date
 _TIMES = "aAbBcdGHIjmMpSuUVwWxXyYZ"  # codes of `strftime`, of which those with a hyphen have no zero in front
 SYSTEM = "You are a helpful assistant."  # for templates that do not go without
+# A model that may think first is to answer at once: the edit is about the answer.
+_AT_ONCE: dict[str, Any] = {"tokenize": False, "enable_thinking": False}
 
 
 class Turn(NamedTuple):
@@ -32,33 +34,27 @@ class Turn(NamedTuple):
     end: str  # what the model says when its answer is over
 
 
-class _Form(NamedTuple):
-    """How messages are written, as not every template takes all."""
+def _around(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, in_parts: bool) -> tuple[str, str]:
+    """
+    What stands before and behind the answer in the whole dialogue of a prompt and an answer.
 
-    system: str | None
-    in_parts: bool  # content is a list, as that of models that see
-
-    def around(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:
-        """What stands before and behind the answer in the whole dialogue of a prompt and an answer."""
-        answer = ANSWER
-        while answer in prompt:  # the place must be that of the answer alone
-            answer += ANSWER[-2:]
-        texts = {"system": self.system, "user": prompt, "assistant": answer}
-        messages: list[Any] = [
-            {"role": role, "content": [{"type": "text", "text": text}] if self.in_parts else text}
-            for role, text in texts.items()
-            if text is not None
-        ]
-        try:
-            # A model that may think first is to answer at once: the edit is about the answer.
-            settings: dict[str, Any] = {"tokenize": False, "enable_thinking": False}
-            whole = str(tokenizer.apply_chat_template(messages, **settings))
-        except Exception as error:  # a template is a program, which may raise whatever it likes
-            raise _unusable(one_line(error)) from error
-        before, *behind = whole.split(answer)
-        if len(behind) != 1:
-            raise _unusable(f"the answer is {'twice' if behind else 'not'} in its text")
-        return before, behind[0]
+    Not every template takes all forms of it: with or without `system`, its contents texts or, as of models that see,
+    lists of parts.
+    """
+    answer = ANSWER
+    while answer in prompt:  # the place must be that of the answer alone
+        answer += ANSWER[-2:]
+    texts = [("system", system), ("user", prompt), ("assistant", answer)]
+    written: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if in_parts else str
+    messages: list[Any] = [{"role": role, "content": written(text)} for role, text in texts if text is not None]
+    try:
+        whole = str(tokenizer.apply_chat_template(messages, **_AT_ONCE))
+    except Exception as error:  # a template is a program, which may raise whatever it likes
+        raise _unusable(one_line(error)) from error
+    before, *behind = whole.split(answer)
+    if len(behind) != 1:
+        raise _unusable(f"the answer is {'twice' if behind else 'not'} in its text")
+    return before, behind[0]
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, options: EditOptions) -> None:
@@ -69,9 +65,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, options: EditOptions) 
     with the template of another tokenizer.
     """
     # Not above: the hub's room, which needs no torch, asks for the plain template.
-    from accelerate.utils import broadcast_object_list
-
-    from hf_ftedit.models.distributed import process_state
+    from hf_ftedit.models.distributed import from_main
 
     if path := options.chat_template_path:
         if path.endswith((".jinja", ".j2")):
@@ -89,11 +83,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, options: EditOptions) 
         tokenizer.eos_token = options.eos_token
     template = plain_template(tokenizer)
     if options.chat_template and "strftime_now" in (template or ""):
-        today = [options.chat_date or date.today().isoformat()]
-        if process_state().num_processes > 1:
-            broadcast_object_list(today)
-        options.chat_date = today[0]
-        tokenizer.chat_template = f"{_DATED}{_told(date.fromisoformat(today[0]))}{{% endmacro %}}\n{template}"
+        options.chat_date = today = from_main(options.chat_date or date.today().isoformat())
+        tokenizer.chat_template = f"{_DATED}{_told(date.fromisoformat(today))}{{% endmacro %}}\n{template}"
 
 
 def _take_template(tokenizer: PreTrainedTokenizerBase, name: str) -> str | None:
@@ -140,44 +131,41 @@ def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Tu
             "chat_template is on, but this tokenizer has none: use a chat model, give it one with chat_template_path, "
             "or turn it off"
         )
-    form = _form_of(tokenizer)
+    errors: list[EditError] = []
+    # The first form of messages in which the template keeps both the prompt and the answer.
+    for form in product((None, SYSTEM), (False, True)):
+        try:
+            if PROMPT in _around(tokenizer, PROMPT, *form)[0]:
+                break
+            raise _unusable("the prompt is not in its text")
+        except EditError as error:
+            errors.append(error)
+    else:
+        raise errors[0]
     # What the model itself ends a turn with: the first special token; what a template puts behind it is not said.
     specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     specials.update(tokenizer.all_special_tokens)
     pattern = "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)"
 
     def turn(prompt: str) -> Turn:
-        before, behind = form.around(tokenizer, prompt)
+        before, behind = _around(tokenizer, prompt, *form)
         end = re.search(pattern, behind)
         place = before.rstrip(" ")
         return Turn(place, before[len(place) :], behind[: end.end()] if end else tokenizer.eos_token or "")
 
-    found = {prompt: turn(prompt) for prompt in dict.fromkeys(prompts)}
-    return [found[prompt] for prompt in prompts]
+    turn_of = {prompt: turn(prompt) for prompt in dict.fromkeys(prompts)}
+    return [turn_of[prompt] for prompt in prompts]
 
 
 def written_out(tokenizer: PreTrainedTokenizerBase, prompt: str, options: EditOptions) -> str | None:
     """All text up to the answer, where the model's own template does not give it to whoever asks for a generation."""
     (turn,) = turns(tokenizer, [prompt])
     try:
-        settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-        asked = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **settings)
+        messages: list[Any] = [{"role": "user", "content": prompt}]
+        own = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **_AT_ONCE)
     except Exception:  # a template that does not take this form of it
-        asked = None
-    return turn.before if options.chat_template_path or options.chat_date or asked != turn.before else None
-
-
-def _form_of(tokenizer: PreTrainedTokenizerBase) -> _Form:
-    """The first form of messages in which a template keeps both the prompt and the answer."""
-    errors: list[EditError] = []
-    for form in (_Form(system, in_parts) for system, in_parts in product((None, SYSTEM), (False, True))):
-        try:
-            if PROMPT in form.around(tokenizer, PROMPT)[0]:
-                return form
-            raise _unusable("the prompt is not in its text")
-        except EditError as error:
-            errors.append(error)
-    raise errors[0]
+        own = None
+    return turn.before if options.chat_template_path or options.chat_date or own != turn.before else None
 
 
 def _unusable(reason: str) -> EditError:

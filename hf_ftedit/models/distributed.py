@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum, auto
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 
 from hf_ftedit.errors import EditError
 
@@ -21,6 +20,11 @@ Value = TypeVar("Value")
 def process_state() -> PartialState:
     """This process among those of `accelerate launch`; without an accelerator they talk over gloo."""
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def from_main(value: Value) -> Value:
+    """The value of the main process, in every process; all must call this."""
+    return broadcast_object_list([value])[0] if process_state().num_processes > 1 else value
 
 
 def is_sharded(model: Any) -> bool:
@@ -57,36 +61,25 @@ def check_launch() -> None:
         )
 
 
-class Split(Enum):
-    """Which processes run the items of some work."""
-
-    EVEN = auto()  # each its share
-    MAIN = auto()  # the main process alone, the only one that has weights before FSDP shards them
-    EVERYONE = auto()  # all of them everything, in step
-
-
 class Processes:
     """The processes that run `model`, each on its share of the items; work without a model is shared evenly."""
 
     def __init__(self, model: Any = None) -> None:
         state = process_state()
         self.is_main, self.rank = state.is_main_process, state.process_index
-        self.split = Split.EVEN
-        # Where weights are sharded, a forward pass fetches each layer from all processes, so passes must be in step.
-        # Sharing them out too would need an all-reduce before each pass, and empty passes of the processes that are
-        # done first, for an evaluation that takes little beside the training.
-        if model is not None and state.num_processes > 1:
-            self.split = Split.EVERYONE if is_sharded(model) else Split.MAIN if loads_on_main() else Split.EVEN
-        self.count: int = 1 if self.split is Split.EVERYONE else state.num_processes
-
-    @property
-    def hides_bar(self) -> bool | None:
-        """`disable` of a `tqdm` bar: the main process shows it on a terminal, the others never."""
-        return None if self.is_main else True
+        # `disable` of a `tqdm` bar: the main process shows it on a terminal, the others never.
+        self.hides_bar = None if self.is_main else True
+        has_others = model is not None and state.num_processes > 1
+        # Where weights are sharded, a forward pass fetches each layer from all processes, so passes must be in step:
+        # each runs everything. Sharing them out too would need an all-reduce before each pass, and empty passes of the
+        # processes that are done first, for an evaluation that takes little beside the training.
+        is_spread = has_others and is_sharded(model)
+        self.count: int = 1 if is_spread else state.num_processes
+        self._main_alone = has_others and not is_spread and loads_on_main()  # until FSDP shards the weights
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """Select this process's part of `items`, which must be in the same order in every process."""
-        if self.split is Split.MAIN:
+        if self._main_alone:
             return list(items) if self.is_main else []
         # Strided, not in blocks: items mostly come sorted by length, and the shares so take about as long.
         return list(items[self.rank % self.count :: self.count])
@@ -96,13 +89,19 @@ class Processes:
         for position, value in gather_object(list(pairs)) if self.count > 1 else pairs:
             into[position] = value
 
-    def each_once(self, items: Sequence[Item], run: Callable[[list[Item]], Sequence[Value]]) -> list[Value]:
+    def each_once(
+        self,
+        items: Sequence[Item],
+        run: Callable[[list[Item]], Sequence[Value]],
+        key: Callable[[Item], Any] = lambda item: 0,
+    ) -> list[Value]:
         """
         Run each item in one process, and return the results of all in every process; `run` takes a share of the items.
 
-        The items and their order must be the same in all. An `EditError` or `OSError` of one process is raised in all.
+        The items and their order must be the same in all; with `key`, shares are of items sorted by it, so that each
+        has some of every size. An `EditError` or `OSError` of one process is raised in all.
         """
-        positions = self.share(range(len(items)))
+        positions = self.share(sorted(range(len(items)), key=lambda place: key(items[place])))
         with self.failing_together():
             values = list(run([items[position] for position in positions])) if positions else []
         results: list[Any] = [None] * len(items)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import gc_frozen, in_batches, inference, padded
@@ -17,9 +18,6 @@ from hf_ftedit.models.prefix_tree import TokenTree, token_trees
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair, check_tokens, context_length, encode_pairs
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class PairScores(NamedTuple):
@@ -59,8 +57,7 @@ def score_pairs(
 
     A prompt is run once for all of its targets, and so is whatever several prompts begin with: they are merged into
     token trees, see [`~hf_ftedit.models.prefix_tree.token_trees`]. A model that cannot read trees (recurrent, ALiBi,
-    flash attention) gets each prompt with each target, in batches of similar length. A batch that does not fit into
-    memory is run again with half as many tokens. Threads take turns with a model.
+    flash attention) gets each prompt with each target, in batches of similar length, halved where memory runs out.
 
     Args:
         model (`PreTrainedModel`):
@@ -98,7 +95,13 @@ def score_pairs(
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 
     def add(predicted: Predictions) -> None:
-        (own_bar if bar is None else bar).update(_token_scores(predicted).into(scores))
+        scored = _token_scores(predicted)
+        # All tokens of a pair are in one batch, so its means are final.
+        indices, place, tokens = np.unique(scored.pair, return_inverse=True, return_counts=True)
+        scores.logprob[indices] = np.bincount(place, weights=scored.logprob) / tokens
+        scores.token_accuracy[indices] = np.bincount(place, weights=scored.hit) / tokens
+        scores.match[indices] = scores.token_accuracy[indices] == 1.0
+        (own_bar if bar is None else bar).update(len(indices))
 
     with own_bar, inference(model):
         run_pairs(model, pairs, tokens_per_batch, add)
@@ -133,15 +136,6 @@ class TokenScores(NamedTuple):
     logprob: np.ndarray
     hit: np.ndarray  # true where it is the most likely token
 
-    def into(self, scores: PairScores) -> int:
-        """Write the pairs' scores into `scores` and return the number of those pairs."""
-        # All tokens of a pair are in one batch, so its means are final.
-        indices, place, tokens = np.unique(self.pair, return_inverse=True, return_counts=True)
-        scores.logprob[indices] = np.bincount(place, weights=self.logprob) / tokens
-        scores.token_accuracy[indices] = np.bincount(place, weights=self.hit) / tokens
-        scores.match[indices] = scores.token_accuracy[indices] == 1.0
-        return len(indices)
-
 
 def _run_trees(model: Any, trees: Sequence[TokenTree]) -> Predictions:
     logits, position = tree_logits(model, trees)
@@ -152,16 +146,11 @@ def _run_trees(model: Any, trees: Sequence[TokenTree]) -> Predictions:
 def _run_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -> Predictions:
     """Predictions of the pairs with the indices `batch`, each of which is a padded row."""
     ids, labels = [pairs[i].input_ids for i in batch], [pairs[i].labels for i in batch]
-    inputs = {
-        "input_ids": padded(ids, 0),  # any token would do: it is masked
-        "attention_mask": padded([[1] * len(row) for row in ids], 0),
-        "labels": padded(labels, IGNORE_INDEX),
-    }
+    mask = [[1] * len(row) for row in ids]
+    inputs = {"input_ids": padded(ids, 0), "attention_mask": padded(mask, 0), "labels": padded(labels, IGNORE_INDEX)}
     targets = target_logits(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
-    position = np.arange(len(targets.labels))
-    return Predictions(
-        targets.logits, position, targets.labels.tolist(), [batch[row] for row in targets.rows.tolist()]
-    )
+    owners = [batch[row] for row in targets.rows.tolist()]
+    return Predictions(targets.logits, np.arange(len(owners)), targets.labels.tolist(), owners)
 
 
 def score_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -> TokenScores:

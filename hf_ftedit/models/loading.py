@@ -54,9 +54,7 @@ def gguf_source(name: str | None, gguf_file: str | None = None) -> tuple[str | N
     Name of a model and its GGUF file, `None` of any other: of a file on disk its folder and its own name.
 
     Either may be the file's path; a file that a recipe names, without a path, may also lie in the working directory.
-
-    Raises:
-        [`EditError`]: there is no such file, or transformers would read something else or more.
+    Raises [`EditError`] where there is no such file, or transformers would read something else or more.
     """
     name = os.fspath(name) if isinstance(name, os.PathLike) else name
     if gguf_file is None and (name is None or not name.endswith(".gguf") or Path(name).is_dir()):
@@ -83,36 +81,25 @@ def public_name(source: str) -> str:
     return Path(source).resolve().name if Path(source).exists() or Path(source).is_absolute() else source
 
 
-def load_tokenizer(
-    name: str | None,
-    *,
-    revision: str | None = None,
-    gguf_file: str | None = None,
-    trust_remote_code: bool = False,
-    token: str | None = None,
-) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str | None, *, gguf_file: str | None = None, **kwargs: Any) -> PreTrainedTokenizerBase:
     """
     Load the tokenizer of a model.
 
     Args:
         name (`str`, *optional*):
             Hub id or folder of the model, or path of a GGUF file; the embedded model without one.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
         gguf_file (`str`, *optional*):
             Name of the GGUF file there that holds the model.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Run code that the repository brings.
-        token (`str`, *optional*):
-            Token of the Hub; the one of `hf auth login` by default.
+        kwargs:
+            Passed to `from_pretrained`: `revision` (branch, tag or commit), `token` (of the Hub; the one of `hf auth
+            login` by default), `trust_remote_code` (run code that the repository brings; `False` by default).
 
     Raises:
         [`EditError`]: there is no such model, or it has no tokenizer.
     """
     from transformers import AutoTokenizer
 
-    settings = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
-    return _load(AutoTokenizer, name, gguf_file, **settings)
+    return _load(AutoTokenizer, name, gguf_file, **kwargs)
 
 
 def load_config(name: str | None, *, gguf_file: str | None = None, **kwargs: Any) -> PretrainedConfig:
@@ -128,7 +115,6 @@ def load_model(
     revision: str | None = None,
     gguf_file: str | None = None,
     dtype: str = "float32",
-    trust_remote_code: bool = False,
     **kwargs: Any,
 ) -> PreTrainedModel:
     """
@@ -143,10 +129,9 @@ def load_model(
             Name of the GGUF file there that holds the model: its quantized weights are unpacked into `dtype`.
         dtype (`str`, *optional*, defaults to `"float32"`):
             Precision of the weights.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Run code that the repository brings.
         kwargs:
-            Passed to `from_pretrained`, such as `quantization_config`, `attn_implementation` or `token`.
+            Passed to `from_pretrained`, such as `quantization_config`, `attn_implementation`, `token`, or
+            `trust_remote_code` (run code that the repository brings; `False` by default).
 
     Raises:
         [`EditError`]: there is no such model, or it has neither safetensors nor GGUF weights.
@@ -163,7 +148,7 @@ def load_model(
     name, gguf_file = gguf_source(name, gguf_file)
     # The commit rather than the branch: an adapter's recipe must name weights that stay the same.
     commit = _commit_of(name, revision, kwargs.get("token"))
-    kwargs |= {"revision": commit or revision, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    kwargs |= {"revision": commit or revision, "dtype": dtype}
     if kwargs.get("quantization_config") is not None:
         kwargs["device_map"] = {"": device}
     elif gguf_file:
@@ -177,8 +162,12 @@ def load_model(
         model.gguf_file = gguf_file  # not in its configuration, which is saved
     keep_gradients(model)
     model.config._commit_hash = commit  # transformers does not keep it
-    if loads_on_main() and not _fits_on(device, model):
-        return model  # until FSDP shards it over the devices
+    if loads_on_main():
+        # Until FSDP shards it, the model stays where it is, unless this process has read it, and its device can hold
+        # it with some room to run.
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+        if any(weight.is_meta for weight in model.parameters()) or model.get_memory_footprint() >= 0.8 * free:
+            return model
     return model if "device_map" in kwargs else model.to(device)
 
 
@@ -197,15 +186,6 @@ def _without_zero3() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = config
 
 
-def _fits_on(device: Any, model: Any) -> bool:
-    """Tell whether this process has read the weights of `model`, and `device` can hold them with some room to run."""
-    import torch
-
-    if any(weight.is_meta for weight in model.parameters()):
-        return False
-    return device.type != "cuda" or model.get_memory_footprint() < 0.8 * torch.cuda.mem_get_info(device)[0]
-
-
 def weights_fingerprint(model: Any) -> str | None:
     """Hash elements of every weight of the unedited model; `None` where weights are quantized, sharded or not read."""
     import torch
@@ -213,7 +193,13 @@ def weights_fingerprint(model: Any) -> str | None:
     from hf_ftedit.models.distributed import is_sharded_weight
 
     digest = xxhash.xxh3_128()
-    for name, weight in sorted(_own_weights(model)):
+    # Those of adapters have such names, and PEFT puts others around those of the base model.
+    own = [
+        (re.sub(r"\.(token_adapter|base_layer|original_module)\b", "", name), weight)
+        for name, weight in base_model(model).named_parameters()
+        if not re.search(r"\.(lora_\w+|ia3_\w+|modules_to_save|trainable_tokens_\w+)\.", name)
+    ]
+    for name, weight in sorted(own):
         if not weight.is_floating_point() or is_sharded_weight(weight) or weight.is_meta:
             return None
         # A sample tells two models apart, at no cost that a large one would make felt.
@@ -223,13 +209,6 @@ def weights_fingerprint(model: Any) -> str | None:
         # In bfloat16, so that it is the same in whatever precision the model was loaded.
         digest.update(sample.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _own_weights(model: Any) -> Iterator[tuple[str, Any]]:
-    """Names and weights of the base model, without those of adapters and the names that PEFT puts around them."""
-    for name, weight in base_model(model).named_parameters():
-        if not re.search(r"\.(lora_\w+|ia3_\w+|modules_to_save|trainable_tokens_\w+)\.", name):
-            yield re.sub(r"\.(token_adapter|base_layer|original_module)\b", "", name), weight
 
 
 def keep_gradients(model: Any) -> None:
@@ -271,10 +250,10 @@ def base_model(model: Any) -> Any:
 
 
 @contextmanager
-def unedited(model: Any) -> Iterator[None]:
+def unedited(model: Any) -> Iterator[Any]:
     """Switch off the adapter of `model` within the context; a model without one is unedited already."""
     with turn(model), model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
-        yield
+        yield model
 
 
 def is_unedited(model: Any) -> bool:
@@ -312,6 +291,8 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
         if gguf_file and Path(source).is_dir():
             # Of its bare name, transformers would first look for the weights in the working directory.
             gguf_file = str(Path(source, gguf_file).absolute())
+        # With `None`, transformers would ask on the screen whether to trust a repository's code.
+        kwargs = {"trust_remote_code": False, **kwargs}
         place: dict[str, Any] = {key: kwargs.get(key) for key in ("revision", "token")}
         if "use_safetensors" in kwargs and find_adapter_config_file(source, **place):
             # transformers would load it without a look, and its base model from wherever it says.
@@ -325,9 +306,8 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
         if is_out_of_memory(error):
             raise EditError(f"model_name_or_path {name!r}: {NO_MEMORY}") from error
         if gguf_file and not find_spec("gguf"):
-            raise EditError(
-                "gguf_file needs the package gguf; install it with pip install 'hf-ftedit[gguf]'"
-            ) from error
+            message = "gguf_file needs the package gguf; install it with pip install 'hf-ftedit[gguf]'"
+            raise EditError(message) from error
         is_adapter = Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file()
         problem = ADAPTER if is_adapter else first_line(error)
         raise EditError(f"model_name_or_path {name!r} cannot be loaded: {problem}") from error

@@ -68,12 +68,9 @@ def tree_inputs(pairs: Sequence[EncodedPair], width: int) -> dict[str, torch.Ten
 def _inputs_of(trees: Sequence[TokenTree], places: np.ndarray) -> dict[str, torch.Tensor]:
     """Tensors of token trees and of the `places` (row, column) whose logits are wanted."""
     size = max(len(tree.tokens) for tree in trees)
-    return {
-        "input_ids": padded([tree.tokens for tree in trees], 0),
-        "position_ids": padded([tree.positions for tree in trees], 0),
-        "visible": torch.from_numpy(np.stack([tree.attention_mask(size) for tree in trees])),
-        "places": torch.from_numpy(places),
-    }
+    ids, positions = padded([tree.tokens for tree in trees], 0), padded([tree.positions for tree in trees], 0)
+    visible = torch.from_numpy(np.stack([tree.attention_mask(size) for tree in trees]))
+    return {"input_ids": ids, "position_ids": positions, "visible": visible, "places": torch.from_numpy(places)}
 
 
 def _run_trees(model: Any, trees: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import NamedTuple
 
 import numpy as np
@@ -63,14 +64,14 @@ def token_trees(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenT
     """Merge pairs into trees of about `width` tokens beyond those that all pairs begin with, the largest first."""
     # In the order of their tokens, the neighbors of a pair are those that share the most with it.
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].input_ids)
-    front = _common(pairs[order[0]].input_ids[:-1], pairs[order[-1]].input_ids[:-1]) if order else 0
+    front = len(commonprefix([pairs[place].input_ids[:-1] for place in (order[0], order[-1])])) if order else 0
     trees: list[TokenTree] = []
     last: list[int] = []
     nodes: list[int] = []
     for index in order:
         # The last token of a pair is only ever predicted, so it is not in the tree.
         ids, start = pairs[index].input_ids[:-1], pairs[index].start
-        common = _common(last, ids)
+        common = len(commonprefix([last, ids]))
         if not trees or _is_full(trees[-1], common - front, len(ids) - common, front + width):
             trees.append(TokenTree())
             common = 0
@@ -87,11 +88,3 @@ def _is_full(tree: TokenTree, common: int, new: int, width: int) -> bool:
     # One that shares more than it adds is worth a wider tree, as in another one its beginning is computed again. But
     # attention grows with the square of the size: up to four widths, or twice a prompt that alone is longer.
     return size > width and (new >= common or size > max(4 * width, 2 * (common + new)))
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Count the tokens that both sequences begin with."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))

@@ -6,19 +6,16 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.distributed import Processes
 from hf_ftedit.models.generation import Prompt, generated_texts, generated_tokens, room
 from hf_ftedit.models.tokenization import encode_prompts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Tokens of a text with those of its prompt, as in ROME's evaluation.
 TEXT_TOKENS = 100
@@ -83,9 +80,8 @@ def sample_continuations(
 
     def write(batch: list[Prompt]) -> list[str]:
         steps = max(prompt.new_tokens for prompt in batch)
-        noise = _gumbel([prompt.seed for prompt in batch], (steps, top_k)).to(model.device)
-        sample = LogitsProcessorList([_TopKSample(noise, max(len(prompt.ids) for prompt in batch))])
-        settings = {"do_sample": False, "min_new_tokens": steps, "logits_processor": sample}
+        sample = _TopKSample([prompt.seed for prompt in batch], steps, top_k, max(len(prompt.ids) for prompt in batch))
+        settings = {"do_sample": False, "min_new_tokens": steps, "logits_processor": LogitsProcessorList([sample])}
         tokens = generated_tokens(model, tokenizer, batch, **settings)
         whole = [prompt.ids + after for prompt, after in zip(batch, tokens, strict=True)]
         return tokenizer.batch_decode(whole, skip_special_tokens=True)
@@ -121,21 +117,18 @@ def _sampled_batch(
 
 
 class _TopKSample(LogitsProcessor):
-    """Keeps of each row the one token that `noise`, of shape `(rows, steps, k)`, samples among its `k` likeliest."""
+    """Keeps of each row the one token that its seed samples among its `top_k` likeliest."""
 
-    def __init__(self, noise: torch.Tensor, start: int) -> None:
-        self.noise, self.start = noise, start
+    def __init__(self, seeds: Sequence[int], steps: int, top_k: int, start: int) -> None:
+        # On the CPU, so that every device draws the same.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        uniform = torch.stack([torch.rand(steps, top_k, generator=generator) for generator in generators])
+        self.noise, self.start = -torch.log(-torch.log(uniform.clamp(min=1e-20, max=1 - 1e-7))), start
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         # The largest log-probability with Gumbel noise is a sample (Maddison et al. 2014, arXiv 1411.0030), which
         # depends on its own seed alone: `torch.multinomial` would make it depend on the rest of the batch.
+        self.noise = self.noise.to(scores.device)
         values, tokens = scores.topk(self.noise.shape[2], dim=-1)
         chosen = (values + self.noise[:, input_ids.shape[1] - self.start]).argmax(dim=-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.gather(1, chosen), 0.0)
-
-
-def _gumbel(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard Gumbel noise of this shape for each seed."""
-    # On the CPU, so that every device draws the same.
-    uniform = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return -torch.log(-torch.log(torch.stack(uniform).clamp(min=1e-20, max=1 - 1e-7)))

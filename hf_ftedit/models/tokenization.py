@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from os.path import commonprefix
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.dialogue import PROMPT, Turn, turns
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 IGNORE_INDEX = -100
 
@@ -65,10 +65,13 @@ def encode_pairs(
     # Tokenized twice, as merges may cross the boundary. Offset mappings would show it, but slow tokenizers have none.
     distinct = list(dict.fromkeys(befores))
     alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))
-    joined = _plain_ids(tokenizer, texts)
-    pairs = [_encoded(front, alone[before], whole) for before, whole in zip(befores, joined, strict=True)]
-    for index, pair in enumerate(pairs):
+    pairs = []
+    for index, (before, whole) in enumerate(zip(befores, _plain_ids(tokenizer, texts), strict=True)):
+        # A merge across the boundary may swallow the target; its last token is then what is predicted.
+        common = min(len(commonprefix([alone[before], whole])), len(whole) - 1)
+        pair = EncodedPair(front + whole, len(front) + common)
         _check_pair(pair, names[index] if names else f"prompt {prompts[index]!r}", completions[index], max_length)
+        pairs.append(pair)
     return pairs
 
 
@@ -92,15 +95,14 @@ def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int | None
 ) -> list[list[EncodedPair]]:
     """Tokenize whole texts, each in windows of at most `longest` tokens that predict all but the text's first one."""
-    return [list(_windows(ids, longest)) for ids in encode_prompts(tokenizer, texts)]
-
-
-def _windows(ids: list[int], longest: int | None) -> Iterator[EncodedPair]:
-    # One token is shared, so that every token but the very first is predicted once. A stride of half a window would
-    # give each more context, at twice the cost.
-    size = longest or len(ids)
-    for begin in range(0, len(ids) - 1, max(1, size - 1)):
-        yield EncodedPair(ids[begin : begin + size], 1)
+    windows = []
+    for ids in encode_prompts(tokenizer, texts):
+        # One token is shared, so that every token but the very first is predicted once. A stride of half a window
+        # would give each more context, at twice the cost.
+        size = longest or len(ids)
+        starts = range(0, len(ids) - 1, max(1, size - 1))
+        windows.append([EncodedPair(ids[start : start + size], 1) for start in starts])
+    return windows
 
 
 def front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -116,11 +118,9 @@ def front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def context_length(config: object) -> int | None:
     """Most tokens that a model with this `transformers` configuration takes, or `None` where it has no limit."""
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
-        length = getattr(text_config, name, None)
-        if isinstance(length, int) and length > 0:
-            return length
-    return None
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+    lengths = (getattr(text_config, name, None) for name in names)
+    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
 def vocabulary_size(config: object) -> int | None:
@@ -170,17 +170,6 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Token that ends an answer in the chat template, such as `<|im_end|>`; `None` where no text can be ended."""
     ids = _plain_ids(tokenizer, [turn.end for turn in turns(tokenizer, [PROMPT])])[0]
     return ids[-1] if ids else None
-
-
-def _encoded(front: list[int], prompt: list[int], whole: list[int]) -> EncodedPair:
-    common = 0
-    for before, after in zip(prompt, whole, strict=False):
-        if before != after:
-            break
-        common += 1
-    # A merge across the boundary may swallow the target; its last token is then what is predicted.
-    start = len(front) + min(common, len(whole) - 1)
-    return EncodedPair(front + whole, start)
 
 
 def _check_pair(pair: EncodedPair, name: str, completion: str, max_length: int | None) -> None:

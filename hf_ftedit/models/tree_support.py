@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 class _Outcome(NamedTuple):
     """Outcome of a test with sequences of `longest` tokens in a tree of `largest`."""
 
-    reads: bool
-    longest: int
-    largest: int
+    reads: bool = True
+    longest: int = 0
+    largest: int = 0
 
 
 # By model, and by what may change the answer for one: `set_attn_implementation`, `to`, `disable_adapter`.
@@ -47,7 +47,7 @@ def reads_trees(model: Any, longest: int, largest: int) -> bool:
     is_disabled = any(getattr(module, "disable_adapters", None) is True for module in model.modules())
     state = (model.config.get_text_config()._attn_implementation, model.dtype, model.device, is_disabled)
     outcomes = _outcomes.setdefault(model, {})
-    last = outcomes.get(state, _Outcome(True, 0, 0))
+    last = outcomes.get(state, _Outcome())
     if not last.reads or (longest <= last.longest and largest <= last.largest):
         return last.reads
     longest, largest = max(longest, last.longest), max(largest, last.largest)

@@ -90,8 +90,8 @@ def date_of_run(args: Any) -> str | None:
     """The date that the prompts of a run tell which may be resumed with these arguments; `None` of a new one."""
     named = Path(args.resume_from_checkpoint or "")
     checkpoints = [named, *reversed(checkpoints_in(args.output_dir or "."))]
-    found = next(filter(is_complete, checkpoints), None)
-    return json.loads((found / RUN_FILE).read_text(encoding="utf-8")).get("chat_date") if found else None
+    last = next(filter(is_complete, checkpoints), None)
+    return json.loads((last / RUN_FILE).read_text(encoding="utf-8")).get("chat_date") if last else None
 
 
 def check_run(checkpoint: Path, run: Mapping[str, Any]) -> None:

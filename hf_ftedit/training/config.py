@@ -61,17 +61,13 @@ class EditConfig(EditOptions, SFTConfig):
     )
     max_length: int | None = option(None, "Most tokens of a row; a longer one is an error, never cut.")
     # Rows of twenty tokens need no memory for time.
-    activation_checkpointing: bool | None = option(
-        False, "Recompute activations to save memory, at about 20 percent more time."
-    )
+    activation_checkpointing: bool | None = option(False, "Recompute activations: less memory, a fifth more time.")
     save_strategy: str = option("no", "When checkpoints are written; 'steps' or 'epoch' to resume.")
     hub_strategy: str = option("end", "When to push; only the finished adapter is.")
-    router_aux_loss_coef: float | None = option(
-        0.0, "Weight of the loss that spreads tokens over the experts of a mixture; off unless given."
-    )
+    router_aux_loss_coef: float | None = option(0.0, "Weight of the loss that spreads tokens over experts, if given.")
     # Every trained weight has a part in every batch, but for experts that no row is sent to.
     ddp_find_unused_parameters: bool | None = option(
-        False, "Look for trained weights that have no part in a batch, at a cost (DDP)."
+        False, "Look for trained weights without a part in a batch (DDP)."
     )
 
     def __post_init__(self) -> None:
@@ -147,9 +143,7 @@ class EditModelConfig(ModelConfig):
     use_peft: bool = option(True, "Train a LoRA adapter; see also `full_finetune`.")
     lora_r: int = option(32, "Rank of the LoRA.")
     lora_alpha: int = option(64, "Scale of the LoRA, times 1/rank.")
-    lora_target_modules: list[str] | None = option(
-        ["all-linear"], "Layers that get a LoRA; all linear ones by default."
-    )
+    lora_target_modules: list[str] | None = option(["all-linear"], "Layers to adapt; all linear ones by default.")
     dtype: str | None = option(
         None,
         "Precision of the weights: bfloat16 on a GPU that has it, else float32, unless given.",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.checkpoint import checkpoint
@@ -24,7 +25,7 @@ from hf_ftedit.models import (
     token_log_probs,
 )
 from hf_ftedit.training.config import EditConfig
-from hf_ftedit.training.mastery import ROW, Mastery, numbered
+from hf_ftedit.training.mastery import ROW, Mastery
 from hf_ftedit.training.resume import ResumableTrainer
 
 WEIGHT = "weight"  # column of chat rows, and of edits beside plain text
@@ -63,9 +64,9 @@ class ConditionalTrainer(ResumableTrainer):
         is_chat = is_ours and isinstance(train_dataset, Dataset) and WEIGHT in train_dataset.column_names
         if is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
+            collator = ChatCollator if is_chat else CompletionOnlyCollator
             multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
-            collators = ChatCollator if is_chat else CompletionOnlyCollator
-            data_collator = data_collator or collators(pad_token_id=0, pad_to_multiple_of=multiple)
+            data_collator = data_collator or collator(pad_token_id=0, pad_to_multiple_of=multiple)
         # A collator of somebody else's may try to pad a column that it does not know.
         columns = ["input_ids", "labels", *(["length"] if isinstance(data_collator, CompletionOnlyCollator) else [])]
         if is_chat:
@@ -73,17 +74,17 @@ class ConditionalTrainer(ResumableTrainer):
             self._chat = data_collator
             columns += [WEIGHT, *REFERENCE_COLUMNS]
         if args.mastered_probability is not None and is_ours and isinstance(train_dataset, Dataset):
-            train_dataset = numbered(train_dataset)
+            size = len(train_dataset)
+            train_dataset = train_dataset.add_column(ROW, np.arange(size))
             columns.append(ROW)
-            data_collator = self._mastery = Mastery(
-                data_collator, len(train_dataset), args.mastered_probability, self.max_over_processes
-            )
-        rows = {"data_collator": data_collator, "train_dataset": train_dataset}
-        super().__init__(model=model, args=args, processing_class=processing_class, **rows, **kwargs)
+            self._mastery = Mastery(data_collator, size, args.mastered_probability, self.max_over_processes)
+            data_collator = self._mastery
+        super().__init__(model, args, data_collator, train_dataset, processing_class=processing_class, **kwargs)
         if is_ours:
             self._signature_columns = columns  # type: ignore[assignment]
         if self._mastery and self._reads_targets_only():
             self.add_callback(self._mastery)
+            self.stateful["mastery"] = self._mastery
         elif args.mastered_probability is not None:
             raise EditError(
                 "mastered_probability works with edits or prompt-completion rows that are not streamed, and with the "
@@ -108,13 +109,8 @@ class ConditionalTrainer(ResumableTrainer):
         if self.args.lr_scheduler_kwargs and self.args.lr_scheduler_type in ("constant", "constant_with_warmup"):
             raise EditError("lr_scheduler_kwargs: a constant schedule has none; leave them out")
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and "model" not in settings:
-            get_scheduler(
-                self.args.lr_scheduler_type,
-                kind([weight], **settings),
-                num_warmup_steps=self.args.get_warmup_steps(10),
-                num_training_steps=10,
-                scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,  # type: ignore[arg-type]
-            )
+            steps, more = self.args.get_warmup_steps(10), self.args.lr_scheduler_kwargs
+            get_scheduler(self.args.lr_scheduler_type, kind([weight], **settings), steps, 10, more)  # type: ignore[arg-type]
 
     def _check_optim_args(self) -> None:
         """Raise for a part of `optim_args` that the optimizer does not read: nothing else would say so."""
@@ -136,18 +132,17 @@ class ConditionalTrainer(ResumableTrainer):
     def _prepare_chat(self, collator: ChatCollator, rows: Dataset) -> None:
         """Run chat rows as token trees where the model reads them."""
         self._has_references = REFERENCE_COLUMNS[0] in rows.column_names
-        if not self._reads_targets_only():
-            if self.args.text_loss_weight:
-                raise EditError("text_loss_weight works with the plain conditional loss; leave one of the two out")
-            if self._has_references:
-                raise EditError(
-                    "locality_loss 'kl' works with the plain conditional loss; choose 'nll' (--locality_loss nll), or "
-                    "leave out the setting that changes the loss"
-                )
-            return
+        targets_only = self._reads_targets_only()
+        if self.args.text_loss_weight and not targets_only:
+            raise EditError("text_loss_weight works with the plain conditional loss; leave one of the two out")
+        if self._has_references and not targets_only:
+            raise EditError(
+                "locality_loss 'kl' works with the plain conditional loss; choose 'nll' (--locality_loss nll), or "
+                "leave out the setting that changes the loss"
+            )
         # Sharded weights are fetched by all processes in step, and compiled code has no hooks: both get padded rows.
         is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile)
-        if is_plain and runs_as_trees(self.model, max(rows["length"]), 2 * TREE_WIDTH):
+        if targets_only and is_plain and runs_as_trees(self.model, max(rows["length"]), 2 * TREE_WIDTH):
             collator.tree_width = TREE_WIDTH
 
     def compute_loss(
@@ -201,15 +196,6 @@ class ConditionalTrainer(ResumableTrainer):
             and not self.aux_loss_enabled
             and self.accelerator.parallelism_config is None
         )
-
-    def training_state(self) -> dict[str, Any]:
-        """Losses by which rows are mastered."""
-        return {"mastery": self._mastery.state()} if self._mastery else {}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore the losses by which rows are mastered."""
-        if self._mastery and "mastery" in state:
-            self._mastery.load_state(state["mastery"])
 
     @torch.no_grad()
     def _count(self, predicted: Any, inputs: dict[str, Any]) -> None:

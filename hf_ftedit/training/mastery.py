@@ -7,9 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
@@ -104,8 +102,3 @@ class Mastery(TrainerCallback):
         self._new_losses.copy_(torch.as_tensor(state["new_losses"]))
         self._epoch.fill_(state["epoch"])
         self._trained = state["trained"]
-
-
-def numbered(rows: Dataset) -> Dataset:
-    """Add the column `row`."""
-    return rows.add_column(ROW, np.arange(len(rows)))

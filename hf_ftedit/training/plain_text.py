@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation import ProbeTexts, mentions
 from hf_ftedit.errors import EditError
@@ -22,9 +23,6 @@ from hf_ftedit.models import (
 )
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import EditTask
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FEWEST, MOST = 32, 512  # rows of plain text; between them, one for each edit
 

@@ -29,12 +29,8 @@ TRAINING_KEYS = (
 LIBRARIES = ("transformers", "trl", "peft", "torch")
 LORA_KEYS = {
     "lora_r": "r",
-    "lora_alpha": "lora_alpha",
-    "lora_dropout": "lora_dropout",
-    "use_rslora": "use_rslora",
-    "use_dora": "use_dora",
-    "lora_modules_to_save": "modules_to_save",
-    "lora_target_parameters": "target_parameters",
+    **{name: name for name in ("lora_alpha", "lora_dropout", "use_rslora", "use_dora")},
+    **{f"lora_{name}": name for name in ("modules_to_save", "target_parameters")},
 }
 QUANTIZATION_KEYS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 

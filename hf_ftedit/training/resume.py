@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import xxhash
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerState
@@ -23,7 +22,7 @@ from trl import SFTTrainer
 
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.files import writing
-from hf_ftedit.models import whole_tensor
+from hf_ftedit.models import from_main, whole_tensor
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training.checkpoints import (
     STATE_FILE,
@@ -138,24 +137,32 @@ class ResumableTrainer(SFTTrainer):
     - Within [`~hf_ftedit.training.signals.stoppable`], SIGTERM and Ctrl-C save a checkpoint at the end of the step.
     """
 
+    recipe: dict[str, Any]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with refusals_of_libraries():
             super().__init__(*args, **kwargs)
         self._limit: int | None = None
+        # Parts of a subclass whose `state`, without pickled objects, a checkpoint holds; called by all processes.
+        self.stateful: dict[str, Any] = {}
         self._guard = StepGuard(lambda number: int(self.max_over_processes(torch.tensor(number))))
         self.add_callback(self._guard)
 
     @cached_property
     def _run(self) -> dict[str, Any]:
-        return run_of(self)  # only where a checkpoint is written or read: rows by the thousand take their time
+        """What decides the weights that this run comes to: settings, and hashes of rows and base model."""
+        # Only where a checkpoint is written or read: rows by the thousand take their time.
+        fingerprint = self.recipe[PROVENANCE].get("base_fingerprint")
+        settings = {name: value for name, value in self.recipe.items() if name not in _MEASURING}
+        hashes = {"base_fingerprint": fingerprint, "rows": rows_hash(self.train_dataset)}
+        return {**settings, **hashes, "number of processes": self.accelerator.num_processes}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
         Train as [`~transformers.Trainer`] does, from a checkpoint folder or, with `True`, the newest complete one.
 
-        Raises:
-            [`~hf_ftedit.EditError`]: the checkpoint is incomplete or of another run; a NaN or infinite loss.
-            [`~hf_ftedit.training.signals.Stopped`]: a signal came, and a checkpoint was saved.
+        A checkpoint that is incomplete or of another run, and a NaN or infinite loss, are an [`~hf_ftedit.EditError`];
+        a signal, once a checkpoint is saved, is a [`~hf_ftedit.training.signals.Stopped`].
         """
         self._guard.best, self._guard.signal = None, 0
         checkpoint = self._checkpoint(resume_from_checkpoint) if resume_from_checkpoint else None
@@ -171,15 +178,13 @@ class ResumableTrainer(SFTTrainer):
     def _checkpoint(self, resume: str | bool) -> str | None:
         """The folder to resume from, the same one in every process, after the state of this class is restored."""
         output_dir = Path(self.args.output_dir or ".")
-        chosen: list[Path | None] = [None]
+        folder: Path | None = None
         if self.is_world_process_zero():
             remove_leftovers(output_dir)
-            chosen = [check_checkpoint(resume) if isinstance(resume, str) else newest_checkpoint(output_dir)]
-            start = "Resuming from %s" if chosen[0] else "%s holds no complete checkpoint: training begins"
-            logger.info(start, chosen[0] or output_dir)
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(chosen)
-        if (folder := chosen[0]) is None:
+            folder = check_checkpoint(resume) if isinstance(resume, str) else newest_checkpoint(output_dir)
+            start = "Resuming from %s" if folder else "%s holds no complete checkpoint: training begins"
+            logger.info(start, folder or output_dir)
+        if (folder := from_main(folder)) is None:
             return None
         with reading(folder):
             self._restore(folder)
@@ -197,7 +202,9 @@ class ResumableTrainer(SFTTrainer):
                 raise EditError(f"{path}, the best checkpoint so far, is missing; put it back, or begin elsewhere")
             self._guard.best = str(path) if path.is_dir() else None
         if (file := folder / _TRAINING_STATE).is_file():
-            self.load_training_state(torch.load(file, map_location="cpu", weights_only=True))
+            for name, state in torch.load(file, map_location="cpu", weights_only=True).items():
+                if name in self.stateful:
+                    self.stateful[name].load_state(state)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with reading(resume_from_checkpoint):
@@ -210,13 +217,6 @@ class ResumableTrainer(SFTTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with reading(checkpoint):
             super()._load_rng_state(checkpoint)
-
-    def training_state(self) -> dict[str, Any]:
-        """State of a subclass that a checkpoint must hold, without pickled objects; called by all processes."""
-        return {}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore what [`~ResumableTrainer.training_state`] gave, before the first step after resuming."""
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """As [`~transformers.Trainer`]'s, but none for a run that was resumed at its last step."""
@@ -260,7 +260,7 @@ class ResumableTrainer(SFTTrainer):
             self.args.save_only_model = False  # what is left to do needs the optimizer
         with writing(folder):
             super()._save_checkpoint(model, trial)
-        state = self.training_state()
+        state = {name: part.state() for name, part in self.stateful.items()}
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             if state:
@@ -268,14 +268,6 @@ class ResumableTrainer(SFTTrainer):
             if not self.args.save_only_model:  # without the optimizer nothing can be resumed
                 mark_complete(folder, self._run)
             rotate_checkpoints(str(folder.parent), self._limit, self.state.best_model_checkpoint, use_mtime=True)
-
-
-def run_of(trainer: Any) -> dict[str, Any]:
-    """Describe what decides the weights that a trainer comes to: settings, and hashes of rows and base model."""
-    fingerprint = trainer.recipe[PROVENANCE].get("base_fingerprint")
-    settings = {name: value for name, value in trainer.recipe.items() if name not in _MEASURING}
-    hashes = {"base_fingerprint": fingerprint, "rows": rows_hash(trainer.train_dataset)}
-    return {**settings, **hashes, "number of processes": trainer.accelerator.num_processes}
 
 
 def rows_hash(rows: Any) -> str | None:

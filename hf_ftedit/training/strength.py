@@ -8,12 +8,10 @@ from itertools import chain
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from accelerate.utils import broadcast_object_list
-
 from hf_ftedit.augmentation import training_questions, untrained_probes
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import drift_reference, measure
-from hf_ftedit.models import beyond_lora, process_state, unedited
+from hf_ftedit.models import beyond_lora, from_main, unedited
 from hf_ftedit.options import EditOptions
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import EditTask
@@ -78,43 +76,24 @@ def check_strength(args: EditConfig, task: EditTask, config: PeftConfig | None) 
     if config is None:
         return
     # The scale is not of all that the others change.
-    if found := [name for name in beyond_lora(config) if name not in ("lora_bias", "target_parameters")]:
-        raise EditError(f"strength needs a plain LoRA, and the adapter has {found[0]}; leave one of the two out")
+    if extra := [name for name in beyond_lora(config) if name not in ("lora_bias", "target_parameters")]:
+        raise EditError(f"strength needs a plain LoRA, and the adapter has {extra[0]}; leave one of the two out")
 
 
-def set_strength(
-    scale: AdapterScale,
-    model: Any,
-    tokenizer: Any,
-    task: EditTask,
-    prompts: Mapping[str, list[str]],
-    args: EditConfig,
-) -> dict[str, Any]:
+def set_strength(scale: AdapterScale, strength: str, scores: Mapping[float, ScaleScores]) -> dict[str, Any]:
     """
-    Multiply the scale of a trained adapter as `args.strength` says; every process must call this.
+    Multiply the scale of a trained adapter by `strength`, or by the best of `scores`; every process must call this.
 
-    Returns:
-        `dict`: the scale and, where it was chosen, the scores of each, as `eval_results.json` holds them.
+    The scale and, where it was chosen, the scores of each are what `eval_results.json` holds.
     """
-    if args.strength != "auto":
-        scale.multiply(float(args.strength))
-        return {"scale": float(args.strength)}
-    scores = measure_scales(scale, model, tokenizer, task, prompts, args)
-    chosen = [best_scale(scores)]
-    if process_state().num_processes > 1:
-        broadcast_object_list(chosen)
-    scale.multiply(chosen[0])
+    chosen = from_main(best_scale(scores) if scores else float(strength))
+    scale.multiply(chosen)
     rows = [{"scale": factor, "score": each.score, **each._asdict()} for factor, each in scores.items()]
-    return {"scale": chosen[0], "scores": rows}
+    return {"scale": chosen, **({"scores": rows} if rows else {})}
 
 
 def measure_scales(
-    scale: AdapterScale,
-    model: Any,
-    tokenizer: Any,
-    task: EditTask,
-    prompts: Mapping[str, list[str]],
-    args: EditConfig,
+    scale: AdapterScale, model: Any, tokenizer: Any, task: EditTask, prompts: Mapping[str, list[str]], args: EditConfig
 ) -> dict[float, ScaleScores]:
     """
     Measure a model at each of `SCALES`, by probes that neither the exam nor the rows' `prompts` hold.
@@ -122,11 +101,11 @@ def measure_scales(
     They are wordings and near names, see [`~hf_ftedit.augmentation.untrained_probes`], and for drift questions that
     the package brings.
     """
-    rng, asked = random.Random(args.seed), {*chain(*prompts.values())}
+    rng, trained = random.Random(args.seed), {*chain(*prompts.values())}
     edits = rng.sample(task.edits, min(len(task.edits), N_EDITS))
     known = [*task.edits, *task.held_out, *task.revoked]
     records = untrained_probes(edits, prompts, known, count=N_PROBES, seed=args.seed)
-    questions = [question.prompt for question in training_questions() if question.prompt not in asked]
+    questions = [question.prompt for question in training_questions() if question.prompt not in trained]
     questions = rng.sample(questions, min(len(questions), N_QUESTIONS))
     names = ("chat_template", "end_of_answer", "predict_with_generate", "eval_tokens_per_batch")
     options = EditOptions(**{name: getattr(args, name) for name in names})

@@ -78,7 +78,8 @@ def read_task(
     source: Any = options.edits if train_dataset is None else train_dataset
     # What can be neither is read as edits, which says what to give.
     has_edits = are_edits(source) or isinstance(source, int | float | bytes | dict)
-    new = _read(source, options) if has_edits else []
+    limits = (options.format, options.max_edits)
+    new = read_edits(source, *limits, skip_invalid=options.skip_invalid) if has_edits else []
     rows: Any = None if has_edits else source
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
@@ -122,10 +123,6 @@ def are_edits(source: Any) -> bool:
         columns = set(names)
         return bool(columns & {"target_new", "requested_rewrite"}) or {"src", "alt"} <= columns
     return isinstance(source, (str, PathLike, Sequence))
-
-
-def _read(source: Any, options: EditOptions) -> list[EditRecord]:
-    return read_edits(source, options.format, options.max_edits, skip_invalid=options.skip_invalid)
 
 
 def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRecord]) -> Continuation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from itertools import chain
 from pathlib import Path
@@ -35,7 +35,7 @@ from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.recipe import recipe_of
 from hf_ftedit.training.setup import as_edit_config, check_best_metric, check_passed_on, load_for, make_rows, tokenized
-from hf_ftedit.training.strength import AdapterScale, check_strength, set_strength, strength_text
+from hf_ftedit.training.strength import AdapterScale, check_strength, measure_scales, set_strength, strength_text
 from hf_ftedit.training.task import EditTask, are_edits, read_task
 
 if TYPE_CHECKING:
@@ -136,17 +136,8 @@ class EditTrainer(ConditionalTrainer):
         self._lora_targets = getattr(peft_config, "target_modules", None)
         self._folder: str | None = None  # where the finished adapter was written
         template, args.chat_template_path = args.chat_template_path, None  # used: TRL would take it once more
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=rows.train,
-            eval_dataset=rows.evaluation,
-            processing_class=tokenizer,
-            is_ours=rows.are_tokenized,
-            peft_config=peft_config,
-            **kwargs,
-        )
+        kwargs |= {"eval_dataset": rows.evaluation, "processing_class": tokenizer, "peft_config": peft_config}
+        super().__init__(model, args, data_collator, rows.train, is_ours=rows.are_tokenized, **kwargs)
         # Used by now, or warned of; a token may stand in them, and what logs a run logs its settings.
         args.model_init_kwargs, args.chat_template_path = None, template
         self._scale = AdapterScale(self.model) if args.strength != "1" else None
@@ -176,7 +167,13 @@ class EditTrainer(ConditionalTrainer):
         `eval_dataset` holds other edits than the trainer's, in any known form; or rows, whose loss is evaluated as TRL
         does. The rest is as in [`~transformers.Trainer`]: metrics are named `eval_edit_score` and so on.
         """
-        if self._means_rows(eval_dataset):
+        if eval_dataset is None:
+            means_rows = self.task.eval_rows is not None or not self.task.measured
+        else:
+            # `Trainer` evaluates several named sets one by one, and then gives the name instead of the rows.
+            is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)
+            means_rows = is_name or not are_edits(eval_dataset)
+        if means_rows:
             eval_dataset = tokenized(eval_dataset, self.processing_class, self.model, self.args)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         start = time.time()
@@ -190,22 +187,13 @@ class EditTrainer(ConditionalTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _means_rows(self, eval_dataset: Any) -> bool:
-        """Tell whether `evaluate` is to give the loss of rows rather than the scores of edits."""
-        if eval_dataset is None:
-            return self.task.eval_rows is not None or not self.task.measured
-        # `Trainer` evaluates several named sets one by one, and then gives the name instead of the rows.
-        is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)
-        return is_name or not are_edits(eval_dataset)
-
     def predict_edits(
         self, records: Sequence[EditRecord] | None = None, *, edited: bool = True
     ) -> dict[str, list[Any]]:
         """
         Predictions for all probes of `records` (the trainer's by default), see [`~hf_ftedit.predict`].
 
-        With `edited=False` the adapter is switched off; where there is none, the unedited model is gone once training
-        began, which is an [`~hf_ftedit.EditError`].
+        With `edited=False` those of the unedited model: an error where, without an adapter, training began.
         """
         return self._measure(records, edited=edited).predictions
 
@@ -232,16 +220,20 @@ class EditTrainer(ConditionalTrainer):
     def _measure_now(
         self, records: Sequence[EditRecord], *, edited: bool, before: Measurement | None = None, drift: bool = True
     ) -> Measurement:
-        model = self.accelerator.unwrap_model(self.model)
-        if before is None and any(needs_unedited(record, self.args.has_whole_answers) for record in records):
+        neighbors = [probe for record in records for probe in record.neighborhood_prompts]
+        is_open = any(self.args.has_whole_answers or probe.target is None for probe in neighbors)
+        if before is None and (is_open or any(record.near_name_prompts for record in records)):
             # Raises where the unedited model is gone, and could not say what must stay.
-            self._unedited(model)
+            self._run_edited(False)
         settings: dict[str, Any] = {"texts": self.task.texts, "seed": self.args.seed}
-        with nullcontext() if edited else self._unedited(model):
+        with self._run_edited(edited) as model:
             return measure(model, self.processing_class, records, self.args, before=before, drift=drift, **settings)
 
-    def _unedited(self, model: Any) -> Any:
-        """Context of the unedited model; without an adapter there is none once training began."""
+    def _run_edited(self, edited: bool) -> AbstractContextManager[Any]:
+        """Context with the model, edited or not; without an adapter no unedited one is left once training began."""
+        model = self.accelerator.unwrap_model(self.model)
+        if edited:
+            return nullcontext(model)
         if self.state.global_step and not hasattr(model, "disable_adapter"):
             raise EditError(
                 "the unedited model is gone after full_finetune: measure it before training, "
@@ -267,9 +259,10 @@ class EditTrainer(ConditionalTrainer):
         if self.args.load_best_model_at_end or self._scale:
             self._forget_edited()
         if self._scale:
-            model = self.accelerator.unwrap_model(self.model)
-            asked = self.task, self._prompts, self.args
-            self.strength = set_strength(self._scale, model, self.processing_class, *asked)
+            settings = self.processing_class, self.task, self._prompts, self.args
+            model, is_auto = self.accelerator.unwrap_model(self.model), self.args.strength == "auto"
+            scores = measure_scales(self._scale, model, *settings) if is_auto else {}
+            self.strength = set_strength(self._scale, self.args.strength, scores)
             # Logged, as a screen that takes no more must not cost the adapter before it is saved.
             if self.is_world_process_zero():
                 logger.info("%s", strength_text(self.strength))
@@ -282,16 +275,19 @@ class EditTrainer(ConditionalTrainer):
     def edit_results(self) -> dict[str, Any]:
         """Scores before and after, as `eval_results.json` holds them; also of the edits of `args.adapter`."""
         after = self._measure(edited=True)
-        results = {
-            **results_of({"before": self._measure(edited=False), "after": after}),
-            "base_model": self.recipe["model_name_or_path"],
-            "base_model_revision": self.recipe.get("model_revision"),
-            **({"strength": self.strength} if self.strength else {}),
-        }
+        results = results_of({"before": self._measure(edited=False), "after": after})
+        results["base_model"] = self.recipe["model_name_or_path"]
+        results["base_model_revision"] = self.recipe.get("model_revision")
+        if self.strength:
+            results["strength"] = self.strength
         prior = self.task.continuation
         if prior and prior.revoked:
             prompts = [[edit.prompt, *edit.paraphrase_prompts] for edit in prior.revoked]
-            answers = [self._answers([*chain(*prompts)], edited=edited) for edited in (False, True)]
+            answers = []
+            for edited in (False, True):
+                with self._run_edited(edited) as model:
+                    parts = (self.processing_class, [*chain(*prompts)])
+                    answers.append(greedy_answers(model, *parts, chat_template=self.args.chat_template))
             efficacy = self.score_edits(prior.revoked)["efficacy"]
             results["revoked"] = revocation(prompts, answers, efficacy, prior.name)
         elif prior and self.measurements.earlier:
@@ -320,7 +316,7 @@ class EditTrainer(ConditionalTrainer):
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[:SHOWN_EDITS]]
         before = None
         if hasattr(model, "disable_adapter"):
-            with self._unedited(model):
+            with self._run_edited(False):
                 before = card_answers(model, tokenizer, prompts, chat_template=self.args.chat_template)
         answers = examples(model, tokenizer, prompts, before, self.args)
         results = {**self.edit_results(), **answers}
@@ -328,24 +324,12 @@ class EditTrainer(ConditionalTrainer):
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
         state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
         if self.args.should_save:
-            save_edit_folder(
-                folder,
-                model,
-                tokenizer,
-                records=self.task.saved_records(self.measurements.records),
-                results=results,
-                recipe=self.recipe,
-                state_dict=state_dict,
-            )
+            content: dict[str, Any] = {"records": self.task.saved_records(self.measurements.records)}
+            content |= {"results": results, "recipe": self.recipe, "state_dict": state_dict}
+            save_edit_folder(folder, model, tokenizer, **content)
         self.accelerator.wait_for_everyone()
         self._folder = folder
         return results
-
-    def _answers(self, prompts: list[str], *, edited: bool) -> list[str]:
-        """The model's greedy answers, with or without its adapter."""
-        model = self.accelerator.unwrap_model(self.model)
-        with nullcontext() if edited else self._unedited(model):
-            return greedy_answers(model, self.processing_class, prompts, chat_template=self.args.chat_template)
 
     def push_to_hub(  # type: ignore[override] # it gives the page's address, and `Trainer` a commit's
         self,
@@ -357,17 +341,11 @@ class EditTrainer(ConditionalTrainer):
         **kwargs: Any,
     ) -> str | None:
         """
-        Push the adapter folder to `args.hub_model_id`, in one commit; see [`~hf_ftedit.push_folder`].
+        Push the adapter folder to `args.hub_model_id` in one commit, and wait for it; see [`~hf_ftedit.push_folder`].
 
-        `token`, `revision` and `private` default to `args.hub_token`, `args.hub_revision` and `args.hub_private_repo`.
-        A push is always waited for, and the card needs nothing of `kwargs`, such as the `dataset_name` that
-        [`~transformers.Trainer`] takes.
-
-        Returns:
-            `str`: address of the model's page; `None` on other processes than the first.
-
-        Raises:
-            [`~hf_ftedit.EditError`]: the Hub refuses or cannot be reached; the folder is complete on disk.
+        `token`, `revision` and `private` default to those of `args`; the card needs nothing of `kwargs`, such as the
+        `dataset_name` that [`~transformers.Trainer`] takes. Returns the address of the model's page, `None` on other
+        processes than the first. Where the Hub refuses, an [`~hf_ftedit.EditError`] names the folder, which is whole.
         """
         if not self.task.measured:
             raise EditError("there are no edit records to push; train on edits, or give them as eval_dataset")
@@ -375,16 +353,11 @@ class EditTrainer(ConditionalTrainer):
             self.write_folder()
         url = None
         if self.is_world_process_zero():
-            folder, name = str(self._folder), repo_name(self.args)
+            folder, name, args = str(self._folder), repo_name(self.args), self.args
+            settings: dict[str, Any] = {"private": args.hub_private_repo if private is None else private}
+            settings |= {"token": token or args.hub_token, "revision": revision or args.hub_revision}
             try:
-                url = push_folder(
-                    folder,
-                    name,
-                    private=self.args.hub_private_repo if private is None else private,
-                    token=token or self.args.hub_token,
-                    revision=revision or self.args.hub_revision,
-                    commit_message=commit_message or COMMIT_MESSAGE,
-                )
+                url = push_folder(folder, name, commit_message=commit_message or COMMIT_MESSAGE, **settings)
             except EditError as error:
                 again = f"hf-ftedit push {folder} --repo_id {name}"
                 raise EditError(f"{error}; {folder} is complete, to push it later: {again}") from error
@@ -406,12 +379,6 @@ class EditTrainer(ConditionalTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written with the adapter folder, when there are results to show."""
-
-
-def needs_unedited(record: EditRecord, whole_answers: bool) -> bool:
-    """Tell whether the unedited model must be asked how to measure the edit."""
-    is_open = any(probe.target is None for probe in record.neighborhood_prompts)
-    return is_open or bool(record.near_name_prompts or (whole_answers and record.neighborhood_prompts))
 
 
 def repo_name(args: EditConfig) -> str:

@@ -6,7 +6,7 @@ import torch
 from tiny import bpe_tokenizer
 
 from hf_ftedit.augmentation.augmenter import Augmenter
-from hf_ftedit.augmentation.similarity import nearest
+from hf_ftedit.augmentation.locality_pool import nearest
 from hf_ftedit.data.records import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.loading import load_model, load_tokenizer

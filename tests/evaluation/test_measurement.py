@@ -16,11 +16,11 @@ from transformers import GPT2LMHeadModel
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
 from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.engine import fill_neighborhood_targets
 from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import normalized
 from hf_ftedit.evaluation.measurement import measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
-from hf_ftedit.evaluation.unedited_answers import fill_neighborhood_targets
 from hf_ftedit.models.generation import first_sentence, first_sentences, whole_answers
 from hf_ftedit.models.likelihood import score_pairs
 from hf_ftedit.models.loading import asset, load_model, load_tokenizer, unedited

@@ -12,8 +12,7 @@ from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.measurement import predict
-from hf_ftedit.evaluation.results_folder import save_results_folder
-from hf_ftedit.evaluation.scoring import COLUMNS, compare, score
+from hf_ftedit.evaluation.scoring import COLUMNS, compare, save_results_folder, score
 from hf_ftedit.evaluation.tables import results_table
 
 FOLDER = Path(__file__).parents[2] / "metrics" / "edit_score"

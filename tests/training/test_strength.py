@@ -18,6 +18,7 @@ from hf_ftedit.cli import main
 from hf_ftedit.models.adapters import load_adapter
 from hf_ftedit.models.loading import load_model
 from hf_ftedit.training import strength
+from hf_ftedit.training import trainer as trainer_module
 from hf_ftedit.training.strength import SCALES, ScaleScores, best_scale
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -170,7 +171,7 @@ def test_auto_takes_what_was_best(base, tokenizer, tmp_path, monkeypatch, caplog
         scale.multiply(SCALES[-1])  # as the last one that is measured leaves it
         return measured
 
-    monkeypatch.setattr(strength, "measure_scales", mocked)
+    monkeypatch.setattr(trainer_module, "measure_scales", mocked)
     trainer = trained(base, tokenizer, tmp_path / "auto", strength="auto", predict_with_generate=True)
     assert alpha(tmp_path / "auto") == 48
     assert {layer.scaling["default"] for layer in trainer.model.modules() if isinstance(layer, LoraLayer)} == {1.5}
