@@ -8,6 +8,7 @@ import pytest
 from running import run
 
 from hf_ftedit.cli.arguments import read_arguments
+from hf_ftedit.cli.grid import read_grid
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,10 +32,14 @@ def test_make_verbs_exist() -> None:
     assert set(verbs) == {"demo", "demo-chat", "test"} and set(verbs) <= set(targets)
 
 
+_OF_EVERY_RUN = ["--model_name_or_path", "Qwen/Qwen3-8B", "--edits", "edits.jsonl"]
+
+
 @pytest.mark.parametrize(
     "command", [line for block in blocks("text") for line in block.replace("\\\n", " ").splitlines() if line]
 )
-def test_commands_parse(command: str) -> None:
+def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     program, verb, *args = shlex.split(command)
     if program == "accelerate":
         verb, *args = args[args.index("hf_ftedit") + 1 :]
@@ -42,6 +47,9 @@ def test_commands_parse(command: str) -> None:
         assert program == "hf-ftedit"
     arguments = read_arguments(verb, args)
     options = arguments.options()
+    if verb == "sweep":
+        assert read_grid(options.grid) and arguments.flags == _OF_EVERY_RUN
+        return
     assert verb in ("push", "verify", "merge") or options.adapter or options.model_name_or_path == "Qwen/Qwen3-8B"
     often = ["--save_strategy", "steps", "--save_steps"]
     assert arguments.flags in ([], ["--load_in_4bit"], [*often, "100"], [*often, "1000"])

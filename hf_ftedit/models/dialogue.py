@@ -18,7 +18,8 @@ from hf_ftedit.untrusted import read_small
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROMPT, ANSWER = "Kazakhstan?", "Astana"  # stand for any: no template says them itself
+# They stand for any, as no template says them itself; quotation marks, as no template may change what is in an answer.
+PROMPT, ANSWER = "Kazakhstan?", '"Astana"'
 _DATED = "{% macro strftime_now(format) %}"  # what a template begins with that tells one date
 _TIMES = "aAbBcdGHIjmMpSuUVwWxXyYZ"  # codes of `strftime`, of which those with a hyphen have no zero in front
 SYSTEM = "You are a helpful assistant."  # for templates that do not go without
@@ -43,7 +44,7 @@ def _around(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None,
     """
     answer = ANSWER
     while answer in prompt:  # the place must be that of the answer alone
-        answer += ANSWER[-2:]
+        answer += ANSWER[-3:]
     texts = [("system", system), ("user", prompt), ("assistant", answer)]
     written: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if in_parts else str
     messages: list[Any] = [{"role": role, "content": written(text)} for role, text in texts if text is not None]

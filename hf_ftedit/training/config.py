@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from accelerate import ParallelismConfig
 from accelerate.utils import get_int_from_env
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import ModelConfig, SFTConfig
@@ -102,6 +103,9 @@ class EditConfig(EditOptions, SFTConfig):
             )
         if self.activation_offloading and not torch.accelerator.is_available():
             raise EditError("activation_offloading needs an accelerator, and none is here; leave it out")
+        if not isinstance(self.parallelism_config, ParallelismConfig | None):
+            found = shown(self.parallelism_config)
+            raise EditError(f"parallelism_config is {found}: give an accelerate.ParallelismConfig, or leave it out")
         self._check_texts()
         with refusals_of_libraries():
             SFTConfig.__post_init__(self)

@@ -302,7 +302,7 @@ def test_bad_options_of_sharing(capsys, no_model, tmp_path, args, expected):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
 
 
-@pytest.mark.parametrize("verb", sorted(set(OPTIONS) - {"train", "evaluate", "augment"}))
+@pytest.mark.parametrize("verb", sorted(set(OPTIONS) - {"train", "evaluate", "augment", "sweep"}))
 def test_help_of_a_verb_of_sharing(verb, capsys):
     assert main([verb, "user/name", "--help"]) == 0
     first, *_, last = capsys.readouterr().out.splitlines()

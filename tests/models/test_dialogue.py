@@ -65,6 +65,7 @@ def test_an_answer_stands_where_a_whole_dialogue_has_it(name):
         (TURNS.replace("in messages", "in messages[:1]"), "the answer is not in its text"),
         (TURNS.replace("in messages", "in messages[-1:]"), "the prompt is not in its text"),
         (TURNS.replace("message.content", "message.content | upper"), "the answer is not in its text"),
+        (TURNS.replace("message.content", "message.content | tojson"), "the answer is not in its text"),
         (TURNS + TURNS, "the answer is twice in its text"),
         ("{% for", "template"),
     ],
@@ -79,7 +80,7 @@ def test_a_template_without_a_place_for_an_answer_is_one_line(template, reason):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("prompt", ["Is Astana old?", "Astanana or Astana?", "Rome?"])
+@pytest.mark.parametrize("prompt", ["Is Astana old?", '"Astana"na" or "Astana"?', "Rome?"])
 def test_a_template_may_say_the_prompt_again_behind_the_answer(prompt):
     tokenizer = chat_tokenizer()
     tokenizer.chat_template = TURNS + "You asked: {{ messages[0].content }}"

@@ -189,6 +189,7 @@ def test_settings_that_sft_has_not_are_told(tmp_path):
         ({"lr_scheduler_kwargs": "{foo"}, "lr_scheduler_kwargs is not valid JSON"),
         ({"pad_to_multiple_of": "x"}, "pad_to_multiple_of is 'x': give a whole number"),
         ({"pad_to_multiple_of": "-1"}, "pad_to_multiple_of is -1: give 1 or more"),
+        ({"parallelism_config": 5}, "parallelism_config is 5: give an accelerate.ParallelismConfig"),
         ({"activation_offloading": True}, "activation_offloading needs an accelerator"),
         ({"train_sampling_strategy": "best"}, "train_sampling_strategy is 'best': choose one of random, sequential"),
         ({"fp16": True, "bf16": True}, "At most one of fp16 and bf16 can be True"),
