@@ -25,17 +25,31 @@ class Run(NamedTuple):
 
     settings: dict[str, Any]  # options of `train`
     varied: dict[str, Any]  # the values, of those of which the grid has several, or the variant's name
+    flags: tuple[str, ...] = ()  # of the command, the same for every run
 
     @property
     def name(self) -> str:
         """A name by which a finished run is found again: twelve hexadecimal digits of its settings' SHA-256."""
-        text = json.dumps(self.settings, sort_keys=True, default=str)
+        text = json.dumps([self.settings, *self.flags], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def arguments(self) -> list[str]:
+        """The settings as arguments of `train`, before those of the command, which win."""
+        words: list[str] = ["--disable_tqdm", "true", "--report_to", "none"]
+        for name, value in self.settings.items():
+            if value is None:
+                continue
+            values = value if isinstance(value, list) else [value]
+            words += [
+                f"--{name}", *(json.dumps(each) if isinstance(each, (dict, bool)) else str(each) for each in values)
+            ]  # fmt: skip
+        return [*words, *self.flags]
 
-def read_grid(path: str, *, sample: int | None = None, seed: int = 0) -> list[Run]:
+
+def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None, seed: int = 0) -> list[Run]:
     """
-    The runs of a grid: every combination of its values, or `sample` of them drawn with `seed`.
+    The runs of a grid: every combination of its values, or `sample` of them drawn with `seed`, each with the `flags`.
 
     Raises [`~hf_ftedit.EditError`] where it is no grid, or names what is the study's own.
     """
@@ -57,7 +71,7 @@ def read_grid(path: str, *, sample: int | None = None, seed: int = 0) -> list[Ru
     if not runs:
         raise EditError(f"--config {path}: an option has no value; give one, or leave it out")
     # The same settings by two ways are one run.
-    runs = list({run.name: run for run in runs}.values())
+    runs = list({run.name: run._replace(flags=tuple(flags)) for run in runs}.values())
     if sample is not None and sample < 1:
         raise EditError(f"sample is {shown(sample)}; give 1 or more, or leave it out")
     return runs if sample is None else random.Random(seed).sample(runs, min(sample, len(runs)))

@@ -1,6 +1,5 @@
 """A study's results: a row for each run, as Parquet and Markdown, and plots of what each setting changes."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from hf_ftedit.evaluation import NAMES, score_text
 from hf_ftedit.files import moved_in, write_text
-from hf_ftedit.hub import markdown_text
+from hf_ftedit.hub import markdown_text, png_of
 
 SCORES = ("edit_score", *NAMES.values(), "said_exactly", "near_names")
 MEASURED = ("drift", "perplexity")  # of results, without a percentage
@@ -90,7 +89,7 @@ def setting_plot(table: Any, name: str) -> bytes:
         each.set(xlabel=name, ylabel=title)
         if len(columns) > 1:
             each.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png_of(figure)
 
 
 def front_plot(table: Any, names: Sequence[str]) -> bytes:
@@ -105,7 +104,7 @@ def front_plot(table: Any, names: Sequence[str]) -> bytes:
         axes.annotate(text, row[axis], fontsize=7, xytext=(4, -10 if below else 5), textcoords="offset points")
     axes.margins(0.15)
     axes.set(xlabel="training, s", ylabel="edit score, percent")
-    return _png(figure)
+    return png_of(figure)
 
 
 def front_of(table: Any) -> Any:
@@ -125,12 +124,6 @@ def _figure(panels: int) -> tuple[Any, Any]:
         each.grid(color="#e5e7eb", linewidth=0.8)
         each.set_axisbelow(True)
     return figure, axes
-
-
-def _png(figure: Any) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
 
 
 def _is_plain(value: Any) -> bool:

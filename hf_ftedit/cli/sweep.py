@@ -38,12 +38,12 @@ def run(argv: Sequence[str]) -> None:
         raise EditError("sweep needs --config grid.yaml, and --output_dir for the study")
     if not is_first_process():
         raise EditError("sweep starts processes of its own (--num_workers); run it without accelerate launch")
-    runs = read_grid(options.grid, sample=options.sample, seed=options.sample_seed)
-    check_runs(runs, arguments.flags)
+    runs = read_grid(options.grid, arguments.flags, sample=options.sample, seed=options.sample_seed)
     folder = Path(options.output_dir)
-    if worker := os.environ.get(WORKER):
+    if worker := os.environ.get(WORKER):  # the process that started it has checked the runs
         place, count = map(int, worker.split("/"))
-        return run_share(runs[place::count], folder, arguments.flags)
+        return run_share(runs[place::count], folder)
+    check_runs(runs)
     if not (folder / "runs").is_dir():
         require_empty(folder)
     claim_output(options.output_dir)
@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> None:
         if options.num_workers > 1:
             _run_in_processes(argv, options.num_workers, lambda: next(progress))
         else:
-            run_share(runs, folder, arguments.flags, lambda: next(progress))
+            run_share(runs, folder, lambda: next(progress))
     varied = list(dict.fromkeys(name for each in runs for name in each.varied))
     rows = [row_of(each.name, each.varied, _record(folder, each) or _LOST) for each in runs]
     write_study(folder, rows, varied)
@@ -63,11 +63,11 @@ def run(argv: Sequence[str]) -> None:
 _LOST = {"error": "the process that ran it ended; run the command again"}
 
 
-def check_runs(runs: Sequence[Run], flags: Sequence[str]) -> None:
+def check_runs(runs: Sequence[Run]) -> None:
     """Raise [`~hf_ftedit.EditError`] for a setting or edits that `train` refuses, before the first run."""
     read: set[str] = set()
     for each in runs:
-        arguments = read_arguments("train", _flags_of(each, flags))
+        arguments = read_arguments("train", each.arguments)
         defaults, options, adapter = options_of(arguments)
         settings_of(arguments, {**defaults, **vars(options)})
         sources = str([getattr(options, name) for name in ("edits", "format", "max_edits", *SOURCES)])
@@ -76,9 +76,7 @@ def check_runs(runs: Sequence[Run], flags: Sequence[str]) -> None:
             read.add(sources)
 
 
-def run_share(
-    runs: Sequence[Run], folder: Path, flags: Sequence[str], advance: Callable[[], Any] = lambda: None
-) -> None:
+def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = lambda: None) -> None:
     """Train those of `runs` that are not finished, one after the other; one that fails leaves its error."""
     shared: dict[Any, Any] = {}  # measurements of unedited models
     logging.getLogger("hf_ftedit").setLevel(logging.WARNING)
@@ -91,7 +89,7 @@ def run_share(
         record: dict[str, Any] = {"settings": each.settings, "varied": each.varied}
         try:
             with _printing_to(place.with_suffix(".log")):
-                record |= trained([*_flags_of(each, flags), "--output_dir", str(place)], shared)
+                record |= trained([*each.arguments, "--output_dir", str(place)], shared)
         except Exception as error:  # of whatever kind: the other runs go on
             record["error"] = masked(one_line(error))
         record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
@@ -104,17 +102,6 @@ def run_share(
         outcome = record.get("error") or f"edit score {score_text(after, 'edit_score')}"
         tqdm.write(f"{', '.join(f'{name} {value}' for name, value in each.varied.items())}: {outcome}")
         advance()
-
-
-def _flags_of(run: Run, flags: Sequence[str]) -> list[str]:
-    """A run's settings as arguments of `train`, before the `flags` of the command, which are those of all runs."""
-    words: list[str] = ["--disable_tqdm", "true", "--report_to", "none"]
-    for name, value in run.settings.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *(json.dumps(each) if isinstance(each, (dict, bool)) else str(each) for each in values)]
-    return [*words, *flags]
 
 
 def _record(folder: Path, run: Run) -> dict[str, Any] | None:

@@ -111,12 +111,12 @@ def _train(
 
 def _measure_unedited(trainer: Any, shared: dict[str, Any] | None) -> None:
     """Measure the unedited model, or take what an earlier run measured of the same one on the same edits."""
-    from datasets.fingerprint import Hasher
-
     weights = weights_fingerprint(trainer.model) if shared is not None else None
     if shared is None or weights is None:
         trainer.score_edits(edited=False)
         return
+    from datasets.fingerprint import Hasher
+
     args, task = trainer.args, trainer.task
     settings = [getattr(args, name) for name in MEASURING] + [args.seed if args.measure_fluency else None]
     records = list(map(asdict, task.measured))

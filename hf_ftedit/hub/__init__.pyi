@@ -21,6 +21,7 @@ from .load import open_edits as open_edits
 from .load import own_template as own_template
 from .load import recipe_for as recipe_for
 from .markdown import markdown_text as markdown_text
+from .plot import png_of as png_of
 from .push import check_pushable as check_pushable
 from .push import push_dataset as push_dataset
 from .push import push_folder as push_folder

@@ -35,6 +35,11 @@ def scores_plot(results: dict[str, Any]) -> bytes:
     axes.set_axisbelow(True)
     keys = [Patch(color=color, label=when) for when, color in COLORS.items()]
     figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
+    return png_of(figure)
+
+
+def png_of(figure: Any) -> bytes:
+    """A figure as the bytes of a PNG file."""
     out = io.BytesIO()
     # Without the version of matplotlib: the same results give the same bytes, and the same SHA-256.
     figure.savefig(out, format="png", metadata={"Software": None})

@@ -53,6 +53,9 @@ def test_runs_are_known_by_their_settings(tmp_path):
     other = read_grid(grid(tmp_path, num_locality=[5, 6], seed=[2]))
     assert {run.name for run in one} & {run.name for run in other} == {one[1].name} == {other[0].name}
     assert len(read_grid(grid(tmp_path, seed=[1, 1]))) == 1
+    # What the command says of every run is a setting too: of another model, nothing is finished.
+    others = read_grid(grid(tmp_path, seed=[2], num_locality=5), ["--model_name_or_path", "gpt2"])
+    assert others[0].name != one[1].name and others[0].settings == one[1].settings
 
 
 def test_a_sample_is_drawn_by_its_seed(tmp_path):
