@@ -147,12 +147,13 @@ def checked_train_options(command: str) -> None:
 
 SRUN = """#!/bin/bash
 echo "$*" > asked
+echo "$MAIN" > main
 trap 'echo saved > saved; exit 143' TERM
 touch running
 while :; do sleep 0.05; done
 """
 SCONTROL = """#!/bin/bash
-if [ "$1" = show ]; then printf 'node7\nnode8\n'; else echo "$*" > requeued; fi
+if [ "$1" = show ]; then echo node7; sleep 0.2; echo node8; else echo "$*" > requeued; fi
 """
 
 
@@ -167,11 +168,12 @@ def test_slurm_job_saves_and_is_queued_again(tmp_path: Path) -> None:
     env |= {"SLURM_JOB_ID": "12", "SLURM_NNODES": "2"}
     with subprocess.Popen(["bash", str(script), "recipe.yaml", "my-edits"], env=env, cwd=tmp_path) as job:
         deadline = time.monotonic() + 600
-        while not (tmp_path / "running").exists() and time.monotonic() < deadline:
+        while not (tmp_path / "running").exists() and time.monotonic() < deadline and job.poll() is None:
             time.sleep(0.05)
         job.send_signal(signal.SIGTERM)
         job.wait(timeout=600)
     assert (tmp_path / "saved").exists()
+    assert (tmp_path / "main").read_text() == "node7\n"
     assert (tmp_path / "requeued").read_text() == "requeue 12\n"
     asked = (tmp_path / "asked").read_text()
     assert asked.rstrip().endswith("recipe.yaml my-edits")
