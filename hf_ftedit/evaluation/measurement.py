@@ -158,12 +158,13 @@ def _predicted(
     logprobs, matches, accuracies = scores[: len(rows)].T
     columns |= {"logprob": logprobs.tolist(), "match": (matches == 1).tolist(), "token_accuracy": accuracies.tolist()}
     if has_answers:
-        # The same model's answers of a moment ago are not generated again.
-        own = dict(old) if before is None and is_unedited(model) else {}
+        # What the same model answered a moment ago is not generated or scored again.
+        is_old = before is None and is_unedited(model)
+        own = dict(old) if is_old else {}
         missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
         own |= zip(missing, answer_prompts(model, tokenizer, missing, options, desc), strict=True)
         likely = dict(zip([row.prompt for row in sentences], scores[len(rows) :, 0].tolist(), strict=True))
-        was = likely if before is None and is_unedited(model) else _own_logprobs(before)
+        was = likely if is_old else _own_logprobs(before)
         if likely.keys() - was.keys():
             with unedited(model):
                 scores = score_targets(model, tokenizer, sentences, options, desc)
