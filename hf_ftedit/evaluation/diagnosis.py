@@ -104,7 +104,7 @@ def _ways(after: Mapping[str, Any]) -> Iterator[str]:
 def _damage(before: Mapping[str, Any], after: Mapping[str, Any], now: Callable[[str], str]) -> Iterator[str]:
     if (after.get("drift") or 0) > MOVED:
         yield (
-            f"Drift is {after['drift']:.2f} nats a token: answers to unrelated prompts change too. Lower the "
+            f"Drift is {after['drift']:.2f} nats a token, and answers to unrelated prompts change too. Lower the "
             f"{now('learning_rate')} or the {now('num_train_epochs')}, or rehearse more ({now('num_locality')})."
         )
     first, second = before.get("perplexity"), after.get("perplexity")

@@ -18,6 +18,7 @@ from hf_ftedit.evaluation.tables import (
     rounded,
     score_text,
 )
+from hf_ftedit.text import masked
 
 NOTE = "no neighborhood probe: locality is undefined"
 KINDS = ("rewrite", "paraphrase", "neighborhood")
@@ -120,7 +121,9 @@ def test_the_table_is_the_golden_file(monkeypatch, variables):
     results = {"two_edits": measured(BEFORE, AFTER), "everything": measured_in_every_way(), "chat": measured_chat()}
     results["before_alone"] = {"before": score(BEFORE)}  # one column, without change and diagnosis
     for name, measured_results in results.items():
-        assert results_table(measured_results) + "\n" == (GOLDEN / f"results_{name}.txt").read_text(encoding="utf-8")
+        table = results_table(measured_results) + "\n"
+        assert table == (GOLDEN / f"results_{name}.txt").read_text(encoding="utf-8")
+        assert masked(table) == table  # as the command line prints it: "a token: ..." would look like a secret
     more = {"base_model": "[bold]y", "base_model_revision": None, "protocol": "x", "tasks": []}
     assert results_table(results["two_edits"] | more) == TABLE  # what the results hold besides is ignored
 
