@@ -17,7 +17,7 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test test-fast lint format types check clean
+.PHONY: help demo demo-chat test test-fast lint format types check dist clean
 
 help: ## Print these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,9 @@ types: $(VENV)/.installed-dev ## Check types (mypy)
 	$(BIN)/mypy
 
 check: lint types ## Lint and types
+
+dist: $(VENV)/.installed-dev ## Build the wheel and the sdist into dist/
+	$(BIN)/python -m build --no-isolation
 
 clean: ## Delete caches, builds and the demo's output (.venv stays)
 	rm -rf demo-run build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

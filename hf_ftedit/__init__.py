@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The public names stand in __init__.pyi, for type checkers and for this: each is imported where it is first used, so
 # that `import hf_ftedit` loads no torch.
