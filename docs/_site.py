@@ -1,0 +1,139 @@
+"""What mkdocs cannot do by itself: pages made from the code, links into the repository, docstrings of the HF form."""
+
+import ast
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from hf_ftedit.cli.arguments import FIRST, MORE_OPTIONS, WORDS
+from hf_ftedit.cli.options import OPTIONS
+from hf_ftedit.options import choices_of
+
+ROOT = Path(__file__).parent.parent
+# Pages that are files of the repository elsewhere, with the folder their links start from.
+COPIES = {"benchmarks.md": "examples/benchmarks/README.md", "changelog.md": "CHANGELOG.md"}
+LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the guides that the navigation does not name."""
+    guides: list[str] = next(section["Guides"] for section in config.nav or [] if "Guides" in section)
+    there = sorted(f"guides/{path.name}" for path in (ROOT / "docs" / "guides").glob("*.md"))
+    guides.extend(page for page in there if page not in guides)
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that stand nowhere in docs/."""
+    pages = {name: (ROOT / source).read_text(encoding="utf-8") for name, source in COPIES.items()}
+    pages["reference/command_line.md"] = command_line()
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Send links to files outside docs/ to the repository."""
+    place = COPIES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+
+    def led(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(place), match[1]))
+        for name, source in COPIES.items():
+            if path == source:
+                path = f"docs/{name}"
+        if path.startswith("docs/") and files.get_file_from_path(path.removeprefix("docs/")):
+            here = posixpath.dirname(f"docs/{page.file.src_uri}")
+            return posixpath.relpath(path, here) + (match[2] or "")
+        kind = "tree" if (ROOT / path).is_dir() else "blob"
+        return f"{config.repo_url}/{kind}/main/{path}{match[2] or ''}"
+
+    return LINK.sub(led, markdown)
+
+
+def command_line() -> str:
+    """The page of all verbs and their options, from the settings that `--help` shows."""
+    parts = [
+        "# Command line\n\n"
+        "`hf-ftedit VERB --help` prints the same. Options may stand in a YAML file, `--config FILE.yaml`: flags win "
+        "over it. A wrong option, edit or file ends the run with one line that says what to do, and the exit code 2.\n"
+    ]
+    for verb, options in OPTIONS.items():
+        source = ast.parse((ROOT / "hf_ftedit" / "cli" / f"{verb}.py").read_text(encoding="utf-8"))
+        about = (ast.get_docstring(source) or "").split("\n\n")[0].partition(": ")[2]
+        word = {"?": f" {WORDS[verb][0].upper()}", "*": " ADAPTER ..."}[WORDS[verb][1]] if verb in WORDS else ""
+        parts += [f"## hf-ftedit {verb}\n\n{about[:1].upper()}{about[1:]}\n"]
+        parts += [f"```text\nhf-ftedit {verb}{word} [--config FILE.yaml] [--OPTION VALUE ...]\n```\n"]
+        parts += ["| option | what | default |\n|---|---|---|"]
+        defaults = options()
+        by_name = {option.name: option for option in fields(defaults)}
+        for name in dict.fromkeys([*filter(by_name.get, FIRST), *by_name]):
+            choices = ", ".join(f"`{choice}`" for choice in choices_of(name, options))
+            text = by_name[name].metadata["help"] + (f" One of {choices}." if choices else "")
+            default = getattr(defaults, name)
+            cell = "" if default in (None, []) else f"`{default}`"
+            parts += [f"| `--{name}` | {text} | {cell} |"]
+        if verb in MORE_OPTIONS:
+            more = re.sub(r"(--\w+)", r"`\1`", " ".join(MORE_OPTIONS[verb].split()))
+            parts += [f"\nAnd {more}."]
+        parts += [""]
+    return "\n".join(parts)
+
+
+PUBLIC = set(
+    re.findall(r" as (\w+)$", (ROOT / "hf_ftedit" / "__init__.pyi").read_text(encoding="utf-8"), re.MULTILINE)
+)
+_NAME = re.compile(r"\[`~?([\w.]+)`\]")
+_ITEM = re.compile(r"^    (\S[^(:]*?)(?: \((.*?)\))?:(?= |$)")
+
+
+class HuggingFaceForm(griffe.Extension):
+    """Docstrings of the Hugging Face form in the one that griffe reads."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Rewrite an object's docstring, if it has one."""
+        if obj.docstring:
+            maker = obj.members.get("__init__") if isinstance(obj, griffe.Class) else obj
+            types = {each.name: str(each.annotation) for each in getattr(maker, "parameters", ())}
+            obj.docstring.value = google_form(obj.docstring.value, types if maker else None)
+
+
+def google_form(text: str, types: Mapping[str, str] | None) -> str:
+    """
+    The docstring with links in Markdown, and with the types that the signature's `types` do not tell.
+
+    A class without a signature of its own has `Attributes`, and their defaults.
+    """
+    has_fields = types is None
+    lines, section = [], ""
+    for line in text.splitlines():
+        if line and not line.startswith(" "):
+            section = line
+            line = "Attributes:" if line == "Args:" and has_fields else line
+        elif section in ("Args:", "Raises:", "Returns:", "Yields:") and (item := _ITEM.match(line)):
+            name, kind = _plain(item[1]), _plain(item[2] or "")
+            default = re.search(r", \*optional\*(?:, defaults to (.*))?$", kind)
+            if section == "Args:" and (types or {}).get(name, "Any") == "Any" and kind:
+                name += f" ({kind[: default.start()] if default else kind})"
+            rest = line[item.end() :]
+            if has_fields and default and default[1]:
+                rest = f" ({default[1]}){rest}"
+            line = f"    {name}:{rest}"
+        lines.append(_NAME.sub(_link, line))
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return _NAME.sub(lambda match: match[1].rpartition(".")[2], text).replace("`", "")
+
+
+def _link(match: re.Match[str]) -> str:
+    name = match[1].rpartition(".")[2]
+    return f"[`{name}`][hf_ftedit.{name}]" if name in PUBLIC else f"`{name}`"
