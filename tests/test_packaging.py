@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -53,3 +54,30 @@ def test_every_statement_of_the_version_is_the_same() -> None:
         line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line[:4] == "## ["
     ]
     assert cited == hf_ftedit.__version__ and headings[0].startswith(f"## [{cited}]")
+
+
+def test_workflows_pin_their_actions_and_run_what_is_there() -> None:
+    workflows = {
+        path.stem: path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml")
+    }
+    text = "\n".join(workflows.values())
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", used) for used in re.findall("uses: (.*)", text))
+    assert all((ROOT / script).stat().st_mode & 0o111 for script in re.findall(r"run: (\.ci/\w+)", text))
+    verbs = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(re.findall("run: make (.*)", text)) <= set(verbs)
+    jobs = yaml.safe_load(workflows["ci"])["jobs"]
+    classifiers = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
+    assert set(classifiers) <= set(jobs["versions"]["strategy"]["matrix"]["python"])
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "versions")], check=True)
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda path: path.stem
+)
+def test_an_issue_form_is_one_that_github_shows(form: Path) -> None:
+    content = yaml.safe_load(form.read_text(encoding="utf-8"))
+    assert content["name"] and content["description"] and content["labels"]
+    asked = [part for part in content["body"] if part["type"] != "markdown"]
+    assert len({part["id"] for part in asked}) == len(asked) > 0
+    for part in asked:
+        assert part["type"] in ("input", "textarea", "dropdown", "checkboxes") and part["attributes"]["label"]
