@@ -19,7 +19,7 @@ from hf_ftedit.options import choices_of
 
 ROOT = Path(__file__).parent.parent
 # Pages that are files of the repository elsewhere, with the folder their links start from.
-COPIES = {"benchmarks.md": "examples/benchmarks/README.md", "changelog.md": "CHANGELOG.md"}
+COPIES = {"benchmark_runs.md": "examples/benchmarks/README.md", "changelog.md": "CHANGELOG.md"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -33,15 +33,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that stand nowhere in docs/."""
-    pages = {name: (ROOT / source).read_text(encoding="utf-8") for name, source in COPIES.items()}
-    pages["reference/command_line.md"] = command_line()
-    for name, text in pages.items():
-        files.append(File.generated(config, name, content=text))
+    for name, source in COPIES.items():
+        files.append(File.generated(config, name, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Send links to files outside docs/ to the repository."""
+    """Put the options into their page, and send links to files outside docs/ to the repository."""
+    if page.file.src_uri == "reference/command_line.md":
+        return f"{markdown}\n{options_of_verbs()}"
     place = COPIES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
     def led(match: re.Match[str]) -> str:
@@ -58,13 +58,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return LINK.sub(led, markdown)
 
 
-def command_line() -> str:
-    """The page of all verbs and their options, from the settings that `--help` shows."""
-    parts = [
-        "# Command line\n\n"
-        "`hf-ftedit VERB --help` prints the same. Options may stand in a YAML file, `--config FILE.yaml`: flags win "
-        "over it. A wrong option, edit or file ends the run with one line that says what to do, and the exit code 2.\n"
-    ]
+def options_of_verbs() -> str:
+    """A section for each verb, from the settings that `--help` shows."""
+    parts = []
     for verb, options in OPTIONS.items():
         source = ast.parse((ROOT / "hf_ftedit" / "cli" / f"{verb}.py").read_text(encoding="utf-8"))
         about = (ast.get_docstring(source) or "").split("\n\n")[0].partition(": ")[2]

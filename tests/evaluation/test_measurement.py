@@ -326,7 +326,7 @@ def test_open_neighbors_get_the_models_own_answer():
 
 
 def test_measuring_fills_open_neighbors_from_the_unedited_model():
-    """A neighbor by its prompt alone, as in the README's first edit, is to keep the model's own answer."""
+    """A neighbor by its prompt alone, as in the first edit of the docs, is to keep the model's own answer."""
     model, tokenizer = load_model(None), load_tokenizer(None)
     edit = {"prompt": "The capital of France is", "target_new": "Lyon"}
     edits = read_edits([{**edit, "neighborhood_prompts": ["The capital of Italy is"]}])
