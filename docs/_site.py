@@ -58,6 +58,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return LINK.sub(led, markdown)
 
 
+def on_page_content(html: str, **kwargs: Any) -> str:
+    """Mark the names of options, which are not to be broken after their dashes."""
+    return html.replace("<code>--", '<code class="option">--')
+
+
 def options_of_verbs() -> str:
     """A section for each verb, from the settings that `--help` shows."""
     parts = []
@@ -88,6 +93,7 @@ PUBLIC = set(
 )
 _NAME = re.compile(r"\[`~?([\w.]+)`\]")
 _ITEM = re.compile(r"^    (\S[^(:]*?)(?: \((.*?)\))?:(?= |$)")
+_BETWEEN_TYPES = re.compile(r"(?:, or |, | or )(?![^\[]*\])")
 
 
 class HuggingFaceForm(griffe.Extension):
@@ -97,6 +103,9 @@ class HuggingFaceForm(griffe.Extension):
         """Rewrite an object's docstring, if it has one."""
         if obj.docstring:
             maker = obj.members.get("__init__") if isinstance(obj, griffe.Class) else obj
+            for each in getattr(maker, "parameters", ()):
+                if str(each.default).startswith("option("):  # of our dataclasses: the default, and a line of --help
+                    each.default = each.default.arguments[0]
             types = {each.name: str(each.annotation) for each in getattr(maker, "parameters", ())}
             obj.docstring.value = google_form(obj.docstring.value, types if maker else None)
 
@@ -117,7 +126,8 @@ def google_form(text: str, types: Mapping[str, str] | None) -> str:
             name, kind = _plain(item[1]), _plain(item[2] or "")
             default = re.search(r", \*optional\*(?:, defaults to (.*))?$", kind)
             if section == "Args:" and (types or {}).get(name, "Any") == "Any" and kind:
-                name += f" ({kind[: default.start()] if default else kind})"
+                kind_alone = kind[: default.start()] if default else kind
+                name += f" ({_BETWEEN_TYPES.sub(' | ', kind_alone)})"
             rest = line[item.end() :]
             if has_fields and default and default[1]:
                 rest = f" ({default[1]}){rest}"
