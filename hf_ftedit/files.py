@@ -139,10 +139,12 @@ def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
             if not folder.exists() or (folder in _made and not any(folder.iterdir())):
                 new.rename(folder)
                 return
-            for name in set(replaced) - {file.name for file in new.iterdir()}:
+            files = {file.relative_to(new).as_posix(): file for file in sorted(new.rglob("*")) if file.is_file()}
+            for name in set(replaced) - set(files):
                 (folder / name).unlink(missing_ok=True)
-            for file in sorted(new.iterdir()):
-                os.replace(file, folder / file.name)
+            for name, file in files.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                os.replace(file, folder / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -162,6 +164,5 @@ def _open_to_others(folder: Path) -> None:
     """Give what was made private, as temporary files are, the usual permissions."""
     mask = os.umask(0)
     os.umask(mask)
-    folder.chmod(0o777 & ~mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -17,6 +17,7 @@ MOST_BYTES_OF_LINE, MOST_BYTES_OF_EDITS = 2**20, 2**28  # of edits.jsonl
 MOST_NODES = 200_000  # keys and values of a file, those behind YAML's aliases counted each time
 LONGEST = 100_000  # characters of a value in YAML, of which some are read as numbers to the base 60
 DEEPEST = 20  # levels of one value inside another
+EVAL_FOLDER = ".eval_results"  # what the Hub reads scores from
 REMEDY = "write or download it again"
 # Of a module, a setting or a file: as a regular expression it is harmless too, which PEFT makes of it.
 NAME = re.compile(r"[\w.-]{1,300}", re.ASCII)
@@ -33,7 +34,8 @@ def check_regular(folder: str | Path, name: str) -> None:
     # The Hub's cache links its own copies.
     blobs = folder.resolve().parents[1] / "blobs" if folder.parent.name == "snapshots" else None
     # A folder that is not there is said by whoever misses a file in it.
-    for file in (*folder.glob("*"), *folder.glob("additional_chat_templates/*")):
+    below = (folder.glob(f"{name}/*") for name in (EVAL_FOLDER, "additional_chat_templates"))
+    for file in itertools.chain(folder.glob("*"), *below):
         if file.is_symlink() and (blobs is None or file.resolve().parent != blobs):
             raise EditError(f"{shown(name)}: {file.name} is a link; put the file itself there")
         if not (file.is_file() or file.is_dir()):

@@ -122,6 +122,7 @@ SETTINGS: dict[str, list[Any]] = {
     "record": ["x", 5, [1]],
     "provenance": [
         *("x", 5, [1], {"files": []}, {"files": {"README.md": 5}}, {"files": {"../x": "0" * 64}}),
+        *({"files": {f".eval_results/{name}": "0" * 64}} for name in ("x.json", "../x.yaml", "a/x.yaml")),
         *({"base_fingerprint": 5}, {"changed": "x"}, {"changed": [5]}, {"made_with": 5}, {"made_with": {"a": []}}),
         *({"parts": "x"}, {"parts": [5]}, {"parts": [{"name": "a"}]}, {"rank": "x"}, {"repo_id": "; rm -rf"}),
     ],
@@ -292,11 +293,21 @@ def files() -> dict[str, Form]:
 
         return form
 
+    def below(make: Callable[[Path], None]) -> Form:
+        def form(folder: Path) -> None:
+            (folder / ".eval_results").mkdir()
+            make(folder / ".eval_results" / "x.yaml")
+
+        return form
+
     targets = ("/proc/kmsg", "/dev/zero", "/etc/hostname", "gone")
     return {
         **{f"{name} links {target}": linked(name, target) for name in names for target in targets},
         **{f"{name} is linked": moved(name) for name in names},
         **{f"{name} is a pipe": pipe(name) for name in names},
+        "a folder of scores is linked": lambda folder: (folder / ".eval_results").symlink_to("/etc"),
+        "scores are a pipe": below(os.mkfifo),
+        "scores are linked": below(lambda file: file.symlink_to("/dev/zero")),
         "another pipe": lambda folder: os.mkfifo(folder / "config.json"),
         "another link": lambda folder: (folder / "generation_config.json").symlink_to("/dev/zero"),
     }

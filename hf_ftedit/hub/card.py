@@ -1,12 +1,12 @@
 """Model cards: plain data to Markdown text with YAML metadata, nothing read and nothing written."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from hf_ftedit import evaluation
 from hf_ftedit.data import EditRecord
@@ -47,13 +47,12 @@ def model_card(
     # A folder has no commit, so that a name like "gpt2" with one is of the Hub.
     has_commit = results.get("base_model_revision") and PLAIN.fullmatch(base_model)
     is_on_hub = base_model != EMBEDDED_NAME and bool(has_commit or has_namespace(base_model))
-    names = (name.partition(":")[0] for name in provenance.get("datasets") or ())
-    datasets = list(dict.fromkeys(filter(has_namespace, names)))
+    datasets = _datasets(provenance.get("datasets") or ())
     rank = provenance.get("rank") or recipe.get("lora_r", 0)
     changed = [name for name in provenance.get("changed", recipe) if name in recipe]
     return rendered(
         "model_card.md",
-        metadata=_metadata(results, provenance, datasets, adapter, is_on_hub),
+        metadata=_metadata(results, provenance, datasets, edits_dataset(recipe, provenance), adapter, is_on_hub),
         edits=records,
         results=results,
         settings=recipe,
@@ -90,8 +89,24 @@ def model_card(
     )
 
 
+def _datasets(sources: Iterable[str]) -> list[str]:
+    """Ids of the Hub's datasets among these sources, without their splits."""
+    return list(dict.fromkeys(filter(has_namespace, (name.partition(":")[0] for name in sources))))
+
+
+def edits_dataset(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> str | None:
+    """The Hub's dataset that the edits were taken from; `None` where they come from a file."""
+    others = (recipe.get("locality_pool"), recipe.get("training_texts"))
+    return next(iter(_datasets(name for name in provenance.get("datasets") or () if name not in others)), None)
+
+
 def _metadata(
-    results: Mapping[str, Any], provenance: Mapping[str, Any], datasets: list[str], is_adapter: bool, is_on_hub: bool
+    results: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    datasets: list[str],
+    dataset: str | None,  # that of the edits
+    is_adapter: bool,
+    is_on_hub: bool,
 ) -> str:
     """The YAML in front of the card."""
     kind, tags = ("adapter", [*TAGS, "lora"]) if is_adapter else ("finetune", TAGS)
@@ -103,28 +118,40 @@ def _metadata(
     return ModelCardData(
         **base,
         datasets=datasets or None,
+        metrics=[name for name in evaluation.SCORES if results["after"].get(name) is not None] or None,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=tags,
         model_name=(provenance.get("repo_id") or "edited model").rpartition("/")[2],
-        eval_results=list(_eval_results(results["after"], results["n_edits"])),
+        eval_results=list(_eval_results(results["after"], results["n_edits"], dataset)),
     ).to_yaml()
 
 
-def _eval_results(after: Mapping[str, Any], n_edits: int) -> Iterator[EvalResult]:
+def _eval_results(after: Mapping[str, Any], n_edits: int, dataset: str | None) -> Iterator[EvalResult]:
     for name, label in evaluation.SCORES.items():
         if after.get(name) is not None:
             edits, probes = evaluation.counts(after, name)
             yield EvalResult(
                 task_type="text-generation",
                 task_name="Model editing",
-                dataset_type="edits",
-                dataset_name=f"edits.jsonl ({evaluation.edits_text(n_edits)})",
+                dataset_type=dataset or "edits",
+                dataset_name=f"{dataset or 'edits.jsonl'} ({evaluation.edits_text(n_edits)})",
                 metric_type=name,
                 metric_name=label,
                 metric_value=evaluation.rounded(name, after[name]),
                 metric_args={**({} if edits is None else {"n_edits": edits}), ARGS.get(name, "n_probes"): probes},
             )
+
+
+def leaderboard_entries(
+    dataset: str, results: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The scores as the Hub's `.eval_results/*.yaml` has them: a task of the edits' dataset each."""
+    after, page = results["after"], provenance.get("repo_id")
+    source = {"source_url": f"https://huggingface.co/{page}", "source_name": "Model card"} if page else {}
+    about = {"notes": f"{evaluation.edits_text(results['n_edits'])}, {after['protocol']} protocol", **source}
+    scores = {name: evaluation.rounded(name, after[name]) for name in evaluation.SCORES if after.get(name) is not None}
+    return eval_result_entries_to_yaml([EvalResultEntry(dataset, *score, **about) for score in scores.items()])
 
 
 def _headline(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -195,9 +222,9 @@ def has_namespace(name: str) -> bool:
     return "/" in name and bool(PLAIN.fullmatch(name))
 
 
-def yaml_text(settings: Mapping[str, Any]) -> str:
-    """Settings as YAML, in their order."""
-    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).rstrip() if settings else ""
+def yaml_text(content: Mapping[str, Any] | Sequence[Any]) -> str:
+    """Settings, or a list, as YAML in their order."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip() if content else ""
 
 
 def rendered(template: str, **values: Any) -> str:

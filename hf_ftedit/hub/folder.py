@@ -17,12 +17,21 @@ from hf_ftedit.data import EditRecord, read_edits, write_jsonl
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import RESULTS_FILE
 from hf_ftedit.files import moved_in, write_text
-from hf_ftedit.hub.card import model_card
+from hf_ftedit.hub.card import edits_dataset, leaderboard_entries, model_card, yaml_text
 from hf_ftedit.hub.plot import scores_plot
 from hf_ftedit.hub.schemas import provenance_rule, recipe_rule, results_rule
 from hf_ftedit.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, plain_template, public_name, without_patterns
 from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE
-from hf_ftedit.untrusted import REMEDY, check_lines, check_regular, explained, parse_json, parse_yaml, read_small
+from hf_ftedit.untrusted import (
+    EVAL_FOLDER,
+    REMEDY,
+    check_lines,
+    check_regular,
+    explained,
+    parse_json,
+    parse_yaml,
+    read_small,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,8 +42,10 @@ EDITS_FILE = "edits.jsonl"
 PLOT_FILE = "scores.png"
 ADAPTER_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, CARD_FILE, EDITS_FILE, RESULTS_FILE, RECIPE_FILE, PLOT_FILE)
 # An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled, and
-# nothing in folders below.
-_PUBLISHABLE = re.compile(r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)")
+# in folders below nothing but scores.
+_PUBLISHABLE = re.compile(
+    rf"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)|{re.escape(EVAL_FOLDER)}/[\w.-]+\.yaml"
+)
 _WEIGHTS = re.compile(
     r"adapter_model\.safetensors|(adapter_)?config\.json|model[\d-]*(of-\d+)?\.safetensors(\.index\.json)?"
 )
@@ -96,7 +107,7 @@ def _model_files(folder: Path) -> list[str]:
         named = read_recipe(folder, folder.name)[PROVENANCE]["files"]
     except EditError:
         named = {}
-    return [file.name for file in folder.iterdir() if file.name in named or _WEIGHTS.fullmatch(file.name)]
+    return [*named, *(file.name for file in folder.iterdir() if _WEIGHTS.fullmatch(file.name))]
 
 
 def save_weights(
@@ -140,12 +151,17 @@ def _finish_config(path: Path, model: Any) -> None:
 
 
 def _write_account(new: Path, saved: SavedEdits, *, write_card: bool = True) -> None:
-    """Write the card, then `edit_config.yaml` with the SHA-256 of all other files, in `new` and of earlier writing."""
+    """Write card and leaderboard entries, then `edit_config.yaml` with the SHA-256 of these and all other files."""
     if write_card:
         card = model_card(saved.records, saved.results, saved.recipe, saved.provenance, adapter=saved.is_adapter)
         write_text(new / CARD_FILE, card)
+    if dataset := edits_dataset(saved.recipe, saved.provenance):
+        (new / EVAL_FOLDER).mkdir()
+        entries = leaderboard_entries(dataset, saved.results, saved.provenance)
+        write_text(new / EVAL_FOLDER / f"{dataset.partition('/')[2]}.yaml", yaml_text(entries) + "\n")
     # The recipe comes last and is not in its own list: it cannot hold its own SHA-256.
-    digests = {path.name: sha256(path) for path in sorted(new.iterdir())}
+    files = (path for path in sorted(new.rglob("*")) if path.is_file())
+    digests = {path.relative_to(new).as_posix(): sha256(path) for path in files}
     provenance = {**saved.provenance, "files": {**saved.provenance.get("files", {}), **digests}}
     settings = yaml.safe_dump({**saved.recipe, PROVENANCE: provenance}, sort_keys=False, allow_unicode=True)
     write_text(new / RECIPE_FILE, settings)

@@ -84,7 +84,7 @@ def _commit(api: HfApi, name: str, folder: str | Path, revision: str | None, mes
     if RECIPE_FILE not in listed and (other := sorted(listed - set(UNOWNED))):
         raise EditError(f"{name}: exists and holds something else ({shown(other[0])}); push to another name")
     finish_folder(folder, name)
-    files = {path.name: path for path in published_files(folder)}
+    files = {path.relative_to(folder).as_posix(): path for path in published_files(folder)}
     earlier = _earlier_files(api, name, head.sha) if RECIPE_FILE in listed else set()
     operations: list[Any] = [CommitOperationAdd(path_in_repo, path) for path_in_repo, path in files.items()]
     operations += [CommitOperationDelete(path_in_repo) for path_in_repo in sorted(listed & earlier - set(files))]

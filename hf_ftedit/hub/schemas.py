@@ -1,11 +1,13 @@
 """What `edit_config.yaml` and `eval_results.json` may hold: anybody may have written them."""
 
+import re
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hf_ftedit.evaluation import SCORES
 from hf_ftedit.options import SOURCES, TEMPLATE_FILE, EditOptions
 from hf_ftedit.untrusted import (
+    EVAL_FOLDER,
     Rule,
     choice,
     either,
@@ -81,7 +83,10 @@ part = mapped(
 PROVENANCE_RULES: dict[str, Rule] = {
     "made_with": mapped(other=text(100)),
     **dict.fromkeys(("changed", "given_in_python"), listed(plain_name)),
-    "files": mapped(other=text(64, "[0-9a-f]{64}", "a SHA-256")),
+    "files": mapped(
+        other=text(64, "[0-9a-f]{64}", "a SHA-256"),
+        names=text(300, rf"({re.escape(EVAL_FOLDER)}/)?[\w.-]+", "the name of a file"),
+    ),
     "datasets": listed(text(300)),
     **dict.fromkeys(("rank", "processes", "seed_of_rows"), count),
     "base_fingerprint": text(32, "[0-9a-f]{32}", "a fingerprint"),

@@ -12,6 +12,7 @@ from hf_ftedit.data import EditRecord, is_hub_dataset, read_texts
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import PROVENANCE, EditOptions
 from hf_ftedit.training import options_of, quantization_of
+from hf_ftedit.untrusted import EVAL_FOLDER, parse_yaml, read_small
 
 LATER = ("said_exactly", "near_names", "drift")  # scores that 0.1.0 did not measure, and so did not claim
 DRIFT_TOLERANCE = 0.02  # nats a token
@@ -98,7 +99,7 @@ def verify(
     checks, said = list(_file_checks(folder, files)), ""
     try:
         saved = hub.read_edit_folder(folder, name)
-        checks += [*_card_checks(saved), *_base_checks(saved)]
+        checks += [*_card_checks(saved), *_entry_checks(saved), *_base_checks(saved)]
         base = hub.base_of(saved.path, saved, base_model, gguf_file)
         measured = _measure_again(saved, name, base, trust_remote_code=trust_remote_code, token=token)
         checks += _score_checks(saved, evaluation.results_of(measured), tolerance)
@@ -174,17 +175,35 @@ def _card_checks(saved: hub.SavedEdits) -> Iterator[Check]:
         metadata = hub.card_metadata(saved.path)
         results = metadata["model-index"][0]["results"]
         claims = {metric["type"]: metric["value"] for result in results for metric in result["metrics"]}
+        yield from _claims("card", claims, saved.results["after"])
     except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
         yield Check("card: model-index", "scores", "none that can be read", BAD)
         return
-    # Scores that the card claims and nobody measured are checked too, and differ.
-    after = {name: saved.results["after"].get(name) for name in evaluation.SCORES}
-    for name, score in {**dict.fromkeys(claims), **after}.items():
-        claimed, measured = claims.get(name), None if score is None else evaluation.rounded(name, score)
-        if claimed is not None or measured is not None:
-            yield _equal(f"card: {evaluation.SCORES.get(name) or _text(name)}", claimed, measured)
     if "base_model" in metadata:
         yield _equal("card: base model", metadata["base_model"], saved.recipe.get("model_name_or_path"))
+
+
+def _entry_checks(saved: hub.SavedEdits) -> Iterator[Check]:
+    """The entries for leaderboards of datasets against `eval_results.json`."""
+    for name in (name for name in saved.provenance["files"] if name.startswith(f"{EVAL_FOLDER}/")):
+        try:
+            entries = parse_yaml(read_small(saved.path / name))
+            claims = {entry["dataset"]["task_id"]: entry["value"] for entry in entries}
+            # A second entry for a task would stand unseen behind the first.
+            yield _equal(f"{name}: number of tasks", len(entries), len(claims))
+            yield from _claims(name, claims, saved.results["after"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            yield Check(name, "scores", "none that can be read", BAD)
+
+
+def _claims(place: str, claims: Mapping[Any, Any], after: Mapping[str, Any]) -> Iterator[Check]:
+    """Scores stated elsewhere against those of `eval_results.json`."""
+    # Those that are claimed and nobody measured are checked too, and differ.
+    scores = {name: after.get(name) for name in evaluation.SCORES}
+    for name, score in {**dict.fromkeys(claims), **scores}.items():
+        claimed, measured = claims.get(name), None if score is None else evaluation.rounded(name, score)
+        if claimed is not None or measured is not None:
+            yield _equal(f"{place}: {evaluation.SCORES.get(name) or _text(name)}", claimed, measured)
 
 
 def _base_checks(saved: hub.SavedEdits) -> Iterator[Check]:

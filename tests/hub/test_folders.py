@@ -9,15 +9,17 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset, DatasetDict
+from huggingface_hub import parse_eval_result_entries
 from peft import LoraConfig, get_peft_model
-from test_card import RECIPE, RECORDS, RESULTS
+from test_card import AFTER, RECIPE, RECORDS, RESULTS
 from tiny import bpe_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_ftedit.files
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.hub.dataset_card import save_dataset_folder
-from hf_ftedit.hub.folder import ADAPTER_FILES, save_edit_folder
+from hf_ftedit.hub.folder import ADAPTER_FILES, published_files, read_edit_folder, save_edit_folder
+from hf_ftedit.sharing.verification import _entry_checks
 
 TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith((".safetensors", ".png"))]
 
@@ -122,6 +124,27 @@ def test_saving_again_replaces_its_own_files_only(adapter, tokenizer, tmp_path):
     assert names(folder) == sorted([*ADAPTER_FILES, "notes.txt"]) and names(folder.parent) == ["adapter"]
     assert (folder / "notes.txt").read_text() == "mine"
     assert len(read_edits(folder / "edits.jsonl")) == 1
+
+
+def test_edits_of_a_hub_dataset_have_their_scores_for_its_leaderboard(adapter, tokenizer, tmp_path):
+    sources = {"datasets": ["user/facts:train", "user/pool"]}
+    recipe = {**RECIPE, "locality_pool": "user/pool", "provenance": sources}
+    save(tmp_path, adapter, tokenizer, recipe=recipe)
+    entries = parse_eval_result_entries(yaml.safe_load((tmp_path / ".eval_results" / "facts.yaml").read_text()))
+    tasks = ("edit_score", "efficacy", "generalization", "locality")
+    assert [(entry.task_id, entry.value) for entry in entries] == [(name, round(AFTER[name], 2)) for name in tasks]
+    assert {(entry.dataset_id, entry.notes) for entry in entries} == {("user/facts", "2 edits, probability protocol")}
+    assert tmp_path / ".eval_results" / "facts.yaml" in published_files(tmp_path)
+    saved = read_edit_folder(tmp_path)
+    assert {check.verdict for check in _entry_checks(saved)} == {"ok"}
+    better = {**saved.results["after"], "efficacy": 12.0}
+    differ = [check for check in _entry_checks(saved._replace(results={"after": better})) if check.verdict != "ok"]
+    assert [(check.claimed, check.measured) for check in differ] == [("100.00", "12.00")]
+    (tmp_path / ".eval_results" / "facts.yaml").write_text("- 5\n")
+    assert [check.verdict for check in _entry_checks(saved)] == ["DIFFERS"]
+
+    save(tmp_path, adapter, tokenizer)
+    assert not any((tmp_path / ".eval_results").iterdir())
 
 
 def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter, tokenizer, tmp_path, monkeypatch):

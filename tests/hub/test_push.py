@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from hub_storage import File, Repository, User
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from loopback_hub import DROP, LoopbackHub, run
 
 from hf_ftedit.errors import EditError
@@ -99,7 +99,7 @@ def there(hub, name, branch="main"):
 
 def here(folder):
     """The contents of the files that are to be published."""
-    return {path.name: path.read_bytes() for path in published_files(folder)}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in published_files(folder)}
 
 
 def titles(hub, name):
@@ -142,7 +142,9 @@ def pushed(hub, trained, tmp_path_factory):
     changed = (trained.folder / "eval_results.json").read_bytes() + b"\n"
     like(trained.folder, folders["second"], **{"adapter_model.safetensors": b"1", "eval_results.json": changed})
     like(trained.folder, folders["by-hand"])
-    small(trained, folders["branched"])
+    recipe = yaml.safe_load((small(trained, folders["branched"]) / "edit_config.yaml").read_text())
+    recipe["provenance"]["datasets"] = ["user/facts:train"]  # as if the edits were from there
+    (folders["branched"] / "edit_config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     for name, data in ONES_OWN.items():
         (folders["new"] / name).parent.mkdir(exist_ok=True)
         (folders["new"] / name).write_bytes(data)
@@ -193,6 +195,19 @@ def test_a_card_that_was_edited_by_hand_is_kept(hub, pushed):
 def test_a_branch(hub, pushed):
     assert pushed.results["branched"].error is None and there(hub, "user/branched") == {}
     assert there(hub, "user/branched", "dev") == here(pushed.folders["branched"])
+
+
+def test_scores_go_along_for_the_leaderboard_of_the_edits_dataset(hub, pushed):
+    files = there(hub, "user/branched", "dev")
+    assert set(files) == {*ADAPTER_FILES, ".eval_results/facts.yaml"}
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/facts.yaml"]))
+    assert {(entry.dataset_id, entry.source_url) for entry in entries} == {
+        ("user/facts", "https://huggingface.co/user/branched")
+    }
+    card = ModelCard(files["README.md"].decode()).data
+    assert card.datasets == ["user/facts"] and {result.dataset_type for result in card.eval_results} == {"user/facts"}
+    assert [entry.task_id for entry in entries] == card.metrics
+    assert [entry.value for entry in entries] == [result.metric_value for result in card.eval_results]
 
 
 # What is refused
