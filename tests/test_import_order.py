@@ -31,8 +31,10 @@ ROOMS = {
         "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss strength "
         "trainer"
     ).split(),
-    "sharing": "verification conflicts merging".split(),
-    "cli": "console options arguments resolve train evaluate augment push verify merge grid study sweep app".split(),
+    "sharing": "verification conflicts merging gguf_files modelfile survival export".split(),
+    "cli": (
+        "console options arguments resolve train evaluate augment push verify merge export grid study sweep app"
+    ).split(),
 }
 MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]
 

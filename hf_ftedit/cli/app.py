@@ -30,6 +30,7 @@ verbs:
   push       push an adapter folder to the Hub, with its card
   verify     measure published edits again and compare with what they claim
   merge      combine several edit adapters, or put one into its base model
+  export     write an adapter, or the model with it, for llama.cpp, Ollama and others, and examine that
   sweep      train a grid of settings, and compare the runs in one table and plots
 
 hf-ftedit VERB --help lists the options of a verb."""

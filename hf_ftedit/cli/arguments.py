@@ -28,7 +28,12 @@ MORE_OPTIONS = {
 HELP = "see hf-ftedit VERB --help"
 # In the list of `--help`.
 FIRST = ("model_name_or_path", "gguf_file", "edits", "locality_pool", "adapter", "output_dir")
-WORDS = {"push": ("folder", "?"), "verify": ("name", "?"), "merge": ("adapters", "*")}  # options without their flag
+WORDS = {
+    "push": ("folder", "?"),
+    "verify": ("name", "?"),
+    "merge": ("adapters", "*"),
+    "export": ("adapter", "?"),
+}  # options without their flag
 # Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {
     "prefix_per_edit": "all edits share the sampled prefixes; raise prefix_counts for more of them",
@@ -109,7 +114,7 @@ def parse_rest(
 
 def help_text(verb: str) -> str:
     """The options of a verb, from the settings that load no torch."""
-    words = {"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... "}.get(verb, "")
+    words = {"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... ", "export": "ADAPTER "}.get(verb, "")
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
     by_name = {option.name: option for option in fields(defaults)}

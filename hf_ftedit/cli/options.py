@@ -1,7 +1,7 @@
 """The options of each verb, without torch; `train`, `evaluate` and `augment` take TRL's settings too."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hf_ftedit.models import gguf_source
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, EditOptions, option
@@ -67,7 +67,7 @@ class _Shared:
     @property
     def arguments(self) -> dict[str, Any]:
         """The options as arguments of the function that the verb is named after."""
-        names = {"model_name_or_path": "base_model", "adapters": "names"}
+        names = {"model_name_or_path": "base_model", "adapters": "names", "adapter": "name"}
         return {names.get(name, name): value for name, value in vars(self).items()}
 
 
@@ -89,6 +89,15 @@ class _Merge(_Shared):
 
 
 @dataclass
+class _Export(_Shared):
+    adapter: str | None = option(None, "Hub id or folder of the adapter.")
+    output_dir: str | None = option(None, "Folder to write; must not exist with content.")
+    to: Literal["gguf-lora", "gguf", "ollama", "merged"] = option("gguf", "Format.")
+    dtype: Literal["f16", "q8_0"] = option("q8_0", "Precision of a whole model in GGUF.")
+    exam: bool = option(True, "Ask what was exported for the new targets; --no_exam does not.")
+
+
+@dataclass
 class _Sweep:
     grid: str | None = option(None, "YAML file with options of train, each with one value or a list; as --config.")
     output_dir: str | None = option(None, "Folder of the study; finished runs in it are not repeated.")
@@ -99,5 +108,5 @@ class _Sweep:
 
 OPTIONS: dict[str, type[Any]] = {
     **{"train": _Train, "evaluate": _Evaluate, "augment": CommonOptions},
-    **{"push": _Push, "verify": _Verify, "merge": _Merge, "sweep": _Sweep},
+    **{"push": _Push, "verify": _Verify, "merge": _Merge, "export": _Export, "sweep": _Sweep},
 }

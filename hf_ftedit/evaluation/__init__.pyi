@@ -9,8 +9,10 @@ from .measurement import load_checked as load_checked
 from .measurement import measure as measure
 from .measurement import predict as predict
 from .measurement import results_of as results_of
+from .own_answers import judged as judged
 from .probes import check_known as check_known
 from .probes import check_lengths as check_lengths
+from .probes import probed_targets as probed_targets
 from .scoring import NAMES as NAMES
 from .scoring import RESULTS_FILE as RESULTS_FILE
 from .scoring import compare as compare
@@ -20,6 +22,7 @@ from .statistics import bootstrap as bootstrap
 from .statistics import interval as interval
 from .statistics import means as means
 from .tables import SCORES as SCORES
+from .tables import Table as Table
 from .tables import answers_table as answers_table
 from .tables import checks_table as checks_table
 from .tables import counts as counts

@@ -12,8 +12,10 @@ from .batching import in_batches as in_batches
 from .batching import inference as inference
 from .collator import ChatCollator as ChatCollator
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
+from .dialogue import Turn as Turn
 from .dialogue import plain_template as plain_template
 from .dialogue import prepare_tokenizer as prepare_tokenizer
+from .dialogue import turns as turns
 from .dialogue import written_out as written_out
 from .distributed import Processes as Processes
 from .distributed import from_main as from_main
@@ -61,4 +63,6 @@ from .tokenization import context_length as context_length
 from .tokenization import encode_pairs as encode_pairs
 from .tokenization import encode_prompts as encode_prompts
 from .tokenization import encode_texts as encode_texts
+from .tokenization import end_of_turn as end_of_turn
+from .tokenization import front_tokens as front_tokens
 from .tree_support import runs_as_trees as runs_as_trees

@@ -1,4 +1,4 @@
-"""Finished adapters: verified and merged."""
+"""Finished adapters: verified, merged and exported."""
 
 import lazy_loader
 

@@ -141,7 +141,9 @@ def test_module_and_command_are_one_program():
     done = process("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
     done = process("edit")
-    expected = "hf-ftedit: unknown verb 'edit'; choose one of train, evaluate, augment, push, verify, merge, sweep\n"
+    expected = (
+        "hf-ftedit: unknown verb 'edit'; choose one of train, evaluate, augment, push, verify, merge, export, sweep\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 

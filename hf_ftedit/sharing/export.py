@@ -1,0 +1,271 @@
+"""Export an edited model to other formats, and take the exam of its edits again on what was exported."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from hf_ftedit import evaluation, hub, models
+from hf_ftedit.data import EditRecord
+from hf_ftedit.errors import EditError, one_line, shown
+from hf_ftedit.files import moved_in, require_empty, write_text
+from hf_ftedit.options import EditOptions, check_value
+from hf_ftedit.sharing.modelfile import modelfile
+from hf_ftedit.sharing.survival import (
+    BEFORE,
+    LLAMA_CPP,
+    TRANSFORMERS,
+    Exam,
+    examined,
+    examined_by_llama_cpp,
+    summary,
+    survival_lines,
+    survival_table,
+)
+from hf_ftedit.sharing.verification import load_base
+
+MODEL_FILE, LORA_FILE, MODELFILE, REPORT = "model.gguf", "adapter.gguf", "Modelfile", "export_results.json"
+Format = Literal["gguf-lora", "gguf", "ollama", "merged"]
+Precision = Literal["f16", "q8_0"]
+INSTALL = "it is not installed (pip install llama-cpp-python, which takes a compiler)"
+
+
+def export(
+    name: str,
+    output_dir: str | Path,
+    *,
+    to: Format = "gguf",
+    dtype: Precision = "q8_0",
+    base_model: str | None = None,
+    gguf_file: str | None = None,
+    exam: bool = True,
+    trust_remote_code: bool = False,
+) -> dict[str, Any]:
+    """
+    Export an adapter, or its base model with the edits, and ask what was exported for the new targets again.
+
+    Args:
+        name (`str`): Hub id or folder of the adapter.
+        output_dir (`str` or `Path`): Where to; must not exist with content.
+        to (`str`, *optional*, defaults to `"gguf"`): `"gguf-lora"`, a LoRA for llama.cpp; `"gguf"`, a whole model for
+            it; `"ollama"`, that with a Modelfile; `"merged"`, a whole model in safetensors with its tokenizer.
+        dtype (`str`, *optional*, defaults to `"q8_0"`): Precision of the weights in a whole GGUF: `"q8_0"` or `"f16"`.
+            Those that the base model's own GGUF file has and no edit changed stay as they are there.
+        base_model (`str`, *optional*): The base model, or path of its GGUF file, where it is not the recorded one.
+        gguf_file (`str`, *optional*): GGUF file of the base model. One that was not trained on gives the settings,
+            the tokenizer and the chat template of a whole GGUF, and is what a GGUF LoRA is examined on.
+        exam (`bool`, *optional*, defaults to `True`): Take the exam before and after: by transformers and, where
+            llama-cpp-python is installed, of GGUF by llama.cpp, with the file's own tokenizer and template.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Run code that the base model's repository brings.
+
+    Returns:
+        `dict`: what `export_results.json` holds. `exams` has for each reader the prompts at which the new target is
+        `said`, at which nothing else is (`exactly`), and how many percent are `kept` of those at which the adapter's
+        model says it; `prompts` each answer; `not_taken` why a reader has no exam.
+
+    Raises:
+        [`~hf_ftedit.EditError`]: there is no such adapter or base model, or the format cannot hold it.
+
+    Example:
+    ```python
+    results = export("edited-adapter", "exported", to="gguf", dtype="q8_0")
+    print(results["exams"]["transformers"]["kept"])
+    ```
+    """
+    saved = _open(name, output_dir, to, dtype)
+    base, own_file = _sources(saved, base_model, gguf_file)
+    loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "quantization_config": None}
+    # Weights of 16 bits would be rounded once the edits are in them, and again in the file.
+    loading["dtype"] = saved.recipe.get("dtype", "float32") if to == "merged" else "float32"
+    model, tokenizer, options = load_base(saved, name, saved.records, base, **loading)
+    source = _path_of(*own_file, base[1].get("revision")) if own_file else None
+    whole = _model_file(model, tokenizer, source, dtype, options) if to in ("gguf", "ollama") else None
+    model = models.load_adapter(model, saved.path)
+    exams = {BEFORE: examined(model, tokenizer, saved.records, options, "Before the export")} if exam else {}
+    output, failed = Path(output_dir), dict[str, str]()
+    with moved_in(output) as new:
+        model = _write(new, to, whole, model, tokenizer, chat=options.chat_template)
+        digests = {path.name: hub.sha256(path) for path in sorted(new.iterdir())}
+    if exam:
+        if to != "gguf-lora":
+            model = None  # two whole models need not fit into memory together
+        taken, failed = _sit(output, model, tokenizer, source, saved.records, options)
+        exams |= taken
+    results = _results(models.public_name(name), saved, to, dtype, digests, exams, failed)
+    with moved_in(output) as new:
+        write_text(new / REPORT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_text(new / hub.CARD_FILE, _readme(results))
+    return results
+
+
+def _open(name: str, output_dir: str | Path, to: str, dtype: str) -> hub.SavedEdits:
+    """The adapter, with all that can be refused before a model is loaded."""
+    check_value("to", to, Format)
+    check_value("dtype", dtype, Precision)
+    require_empty(output_dir)
+    if to != "merged" and not find_spec("gguf"):
+        raise EditError(f"to {to!r} needs the package gguf; install it with pip install 'hf-ftedit[gguf]'")
+    if models.process_state().num_processes > 1:
+        raise EditError("export runs in one process; start it without accelerate launch")
+    saved = hub.open_edits(name)
+    if not saved.is_adapter:
+        raise EditError(f"{shown(name)} is a whole model; convert its folder with llama.cpp's convert_hf_to_gguf.py")
+    hub.fetch_adapter(name)
+    settings: Any = SimpleNamespace(**models.adapter_settings(saved.path))
+    beyond = models.beyond_lora(settings)
+    if to == "gguf-lora" and beyond:
+        problem = f"{shown(name)} has {beyond[0]}, and a GGUF LoRA holds pairs of matrices alone"
+        raise EditError(f"{problem}; export the whole model (--to gguf) instead")
+    return saved
+
+
+def _sources(
+    saved: hub.SavedEdits, base_model: str | None, gguf_file: str | None
+) -> tuple[tuple[str, dict[str, Any]], tuple[str, str | None] | None]:
+    """The base model as [`~hf_ftedit.hub.load.base_of`] has it, and its GGUF file, where there is one."""
+    is_trained_on = bool(saved.recipe.get("gguf_file")) or (base_model or "").endswith(".gguf")
+    source, place = hub.base_of(saved.path, saved, base_model, gguf_file if is_trained_on else None)
+    if is_trained_on:
+        return (source, place), (source, place["gguf_file"])
+    return (source, place), (gguf_file, None) if gguf_file else None
+
+
+def _path_of(name: str, gguf_file: str | None, revision: str | None) -> Path | None:
+    """The path of a GGUF file, of one on the Hub in the cache; `None` where the model is in no such file."""
+    folder, file = models.gguf_source(name, gguf_file)
+    if file is None:
+        return None
+    path = Path(folder or "", file)
+    return path if path.is_file() else hub.fetch_folder(str(folder), (file,), revision=revision) / file
+
+
+def _model_file(model: Any, tokenizer: Any, source: Path | None, dtype: str, options: EditOptions) -> Any:
+    # Not above: the package gguf is an extra.
+    from hf_ftedit.sharing.gguf_files import ModelFile
+
+    own = bool(options.chat_template_path)
+    return ModelFile(model, tokenizer, source, dtype, chat=options.chat_template, own_template=own)
+
+
+def _write(new: Path, to: str, whole: Any, model: Any, tokenizer: Any, *, chat: bool) -> Any:
+    """Write the files of a format; the model without its adapter, or with it in the weights."""
+    if to == "gguf-lora":
+        from hf_ftedit.sharing.gguf_files import write_lora
+
+        write_lora(new / LORA_FILE, model)
+        return model.unload()
+    model = models.merged(model)
+    if to == "merged":
+        hub.save_weights(new, model, tokenizer)
+        return model
+    whole.write(new / MODEL_FILE, model)
+    if to == "ollama":
+        write_text(new / MODELFILE, modelfile(tokenizer, MODEL_FILE, chat=chat))
+    return model
+
+
+def _sit(
+    output: Path, model: Any, tokenizer: Any, source: Path | None, records: Sequence[EditRecord], options: EditOptions
+) -> tuple[dict[str, Exam], dict[str, str]]:
+    """The exams of what was written, by reader, and why one was not taken; `model` is the base of a LoRA."""
+    # What the file itself has is what others run.
+    options = replace(options, chat_template_path=None)
+    file, base, lora = output / MODEL_FILE, None, output / LORA_FILE
+    exams, failed = dict[str, Exam](), dict[str, str]()
+
+    def by_transformers() -> Exam:
+        read, own = evaluation.load_checked(str(file if file.is_file() else output), records, options)
+        return examined(read, own, records, options, "After the export")
+
+    def by_llama_cpp() -> Exam:
+        if not find_spec("llama_cpp"):
+            raise EditError(INSTALL)
+        adapter = str(lora) if lora.is_file() else None
+        return examined_by_llama_cpp(str(base or file), adapter, tokenizer, records, options)
+
+    with TemporaryDirectory() as place:
+        try:
+            if lora.is_file():
+                file = Path(place, MODEL_FILE)
+                base = _write_sum(file, model, tokenizer, source, lora, options)
+        except EditError as error:
+            return {}, dict.fromkeys((TRANSFORMERS, LLAMA_CPP), one_line(error))
+        for reader, sit in {TRANSFORMERS: by_transformers, LLAMA_CPP: by_llama_cpp}.items():
+            if reader == LLAMA_CPP and not file.is_file():
+                continue  # it reads no safetensors
+            try:
+                exams[reader] = sit()
+            except Exception as error:  # the files are there, and what a reader says of them is for the report
+                failed[reader] = one_line(error)
+    return exams, failed
+
+
+def _write_sum(file: Path, model: Any, tokenizer: Any, source: Path | None, lora: Path, options: EditOptions) -> Path:
+    """Write a GGUF file of a base model, with a LoRA in its weights; the file of the base model alone."""
+    from hf_ftedit.sharing.gguf_files import write_with_lora
+
+    if source is None:
+        source = file.with_name("base.gguf")
+        _model_file(model, tokenizer, None, "f16", options).write(source, model)
+    write_with_lora(file, source, lora)
+    return source
+
+
+def _results(
+    name: str,
+    saved: hub.SavedEdits,
+    to: str,
+    dtype: str,
+    digests: Mapping[str, str],
+    exams: Mapping[str, Exam],
+    failed: Mapping[str, str],
+) -> dict[str, Any]:
+    """What `export_results.json` holds."""
+    before, targets = exams.get(BEFORE, {}), {record.edit_id: record.target_new for record in saved.records}
+    return {
+        **{"adapter": name, "base_model": saved.recipe.get("model_name_or_path"), "to": to},
+        **({"dtype": dtype} if MODEL_FILE in digests else {}),
+        "protocol": "own answers" if saved.recipe.get("chat_template") else "probability",
+        "exams": {reader: summary(exam, before) for reader, exam in exams.items()},
+        "not_taken": dict(failed),
+        "prompts": [
+            {
+                **{"edit_id": edit_id, "prompt": prompt, "target_new": targets[edit_id]},
+                **{reader: exam[edit_id, prompt]._asdict() for reader, exam in exams.items()},
+            }
+            for edit_id, prompt in before
+        ],
+        "files": dict(digests),
+    }
+
+
+def command_for(results: Mapping[str, Any]) -> str:
+    """The command that runs an exported folder, inside it."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", results["adapter"].lower()).strip("-._") or "edited"
+    return {
+        "gguf-lora": f"llama-server -m BASE.gguf --lora {LORA_FILE}",
+        "gguf": f"llama-server -m {MODEL_FILE}",
+        "ollama": f"ollama create {name} -f {MODELFILE} && ollama run {name}",
+        "merged": "vllm serve .",
+    }[results["to"]]
+
+
+def _readme(results: Mapping[str, Any]) -> str:
+    text = hub.markdown_text
+    lines = [
+        f"# {text(results['adapter'])}, exported ({results['to']})",
+        f"Written by `hf-ftedit export --to {results['to']}` from the adapter {text(results['adapter'])} of the base "
+        f"model {text(str(results['base_model']))}. In this folder, it runs with:",
+        f"```bash\n{command_for(results)}\n```",
+    ]
+    if results["exams"]:
+        table = survival_table(results).markdown(text)
+        lines += ["## What survived", *map(text, survival_lines(results)), table, f"All answers: `{REPORT}`."]
+    return "\n\n".join(lines) + "\n"

@@ -1,0 +1,151 @@
+"""The exam of exported edits: what the adapter's model says, and what the exported files say, read by others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os.path import commonprefix
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hf_ftedit import evaluation, models
+from hf_ftedit.data import EditRecord
+from hf_ftedit.options import EditOptions
+from hf_ftedit.scripts import separated
+
+BEFORE, TRANSFORMERS, LLAMA_CPP = "adapter", "transformers", "llama.cpp"  # who sits the exam
+GENERATED, SCORED = ("exact_match", "containment"), ("logprob", "match")  # columns of predictions
+
+
+class Said(NamedTuple):
+    """
+    What became of an edit's new target at one prompt.
+
+    `said` is whether it stands in the model's own answer, `exactly` whether that says nothing else and ends; of a base
+    model, whether it is likelier than the old target (without one, the likeliest), and whether it is the likeliest.
+    """
+
+    answer: str | None
+    said: bool
+    exactly: bool
+
+
+Exam = dict[tuple[str, str], Said]  # by edit and prompt; the edit's own prompt comes before its other wordings
+
+
+def asked(records: Sequence[EditRecord]) -> list[EditRecord]:
+    """The edits with those of their probes alone that ask for the new target."""
+    gone: dict[str, Any] = dict.fromkeys(("neighborhood_prompts", "near_name_prompts", "portability_prompts"), ())
+    return [replace(record, **gone, generation_prompts=()) for record in records]
+
+
+def examined(model: Any, tokenizer: Any, records: Sequence[EditRecord], options: EditOptions, desc: str) -> Exam:
+    """The exam of `records` by a model of transformers."""
+    settings: dict[str, Any] = {
+        "chat_template": options.chat_template,
+        "tokens_per_batch": options.eval_tokens_per_batch,
+    }
+    return _verdicts(evaluation.predict(model, tokenizer, asked(records), desc=desc, **settings))
+
+
+def examined_by_llama_cpp(
+    file: str, lora: str | None, tokenizer: Any, records: Sequence[EditRecord], options: EditOptions
+) -> Exam:
+    """The exam of `records` by llama.cpp, with the tokenizer and the chat template that stand in the GGUF `file`."""
+    from llama_cpp import Llama
+
+    chat = options.chat_template
+    rows = [row for row in evaluation.probed_targets(asked(records)) if row.role == "new" or not chat]
+    # Room for a system prompt and an answer too; all of a long context would take gigabytes.
+    longest = max(map(len, models.encode_prompts(tokenizer, [f"{row.prompt} {row.target}" for row in rows])))
+    # By default the package replaces templates that it knows by forms of its own.
+    template = {"chat_format": "chat_template.default"} if chat else {}
+    llama = Llama(file, lora_path=lora, n_ctx=longest + 512, logits_all=not chat, verbose=False, **template)
+    names = {"edit_id": "edit_id", "probe": "prompt", "role": "role", "target": "target"}
+    columns = {name: [getattr(row, field) for row in rows] for name, field in names.items()}
+    if chat:
+        answers = [_answer(llama, row.prompt) for row in rows]
+        pairs = [evaluation.judged(row, answer, {}, whole=True) for row, answer in zip(rows, answers, strict=True)]
+        columns["generated"] = [answer.text for answer in answers]
+        columns |= {name: list(part) for name, part in zip(GENERATED, zip(*pairs, strict=True), strict=True)}
+    else:
+        scores = [_score(llama, row.prompt, separated(row.prompt, row.target)) for row in rows]
+        columns |= {name: list(part) for name, part in zip(SCORED, zip(*scores, strict=True), strict=True)}
+    llama.close()
+    return _verdicts(columns)
+
+
+def _answer(llama: Any, prompt: str) -> models.Answer:
+    """The model's own answer, greedy, to its natural end."""
+    settings = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": models.WHOLE_ANSWER_TOKENS}
+    (choice,) = llama.create_chat_completion([{"role": "user", "content": prompt}], **settings)["choices"]
+    return models.Answer(choice["message"]["content"].strip(), [], choice["finish_reason"] == "stop")
+
+
+def _score(llama: Any, prompt: str, completion: str) -> tuple[float, bool]:
+    """Mean log-probability of a completion's tokens, and whether each is the likeliest one."""
+    alone, whole = (llama.tokenize(text.encode()) for text in (prompt, prompt + completion))
+    start = min(len(commonprefix([alone, whole])), len(whole) - 1)
+    llama.reset()
+    llama.eval(whole)
+    logits = llama.scores[start - 1 : len(whole) - 1].astype(np.float64)
+    places = np.arange(len(logits)), whole[start:]
+    logprobs = logits[places] - np.logaddexp.reduce(logits, axis=1)
+    return float(logprobs.mean()), bool((logits.argmax(axis=1) == whole[start:]).all())
+
+
+def _verdicts(columns: Mapping[str, Sequence[Any]]) -> Exam:
+    """What became of the new target at each prompt, of predictions."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rivals = {(row["edit_id"], row["probe"]): row for row in rows if row["role"] == "true"}
+    exam: Exam = {}
+    for row in (row for row in rows if row["role"] == "new"):
+        key = row["edit_id"], row["probe"]
+        if "generated" in row:
+            exam[key] = Said(row["generated"], row["containment"], row["exact_match"])
+            continue
+        rival = rivals.get(key)
+        likelier = row["match"]
+        if rival is not None and rival["target"] != row["target"]:
+            likelier = row["logprob"] > rival["logprob"]
+        exam[key] = Said(None, likelier, row["match"])
+    return exam
+
+
+def summary(exam: Exam, before: Exam) -> dict[str, Any]:
+    """Counts of an exam: prompts, those at which the target is said, and how many of those `before` were kept."""
+    was = [key for key, said in before.items() if said.said]
+    still = sum(exam[key].said for key in was)
+    said, exactly = (sum(getattr(each, name) for each in exam.values()) for name in ("said", "exactly"))
+    kept = 100 * still / len(was) if was else None
+    return {"n_prompts": len(exam), "said": said, "exactly": exactly, "n_kept": still, "kept": kept}
+
+
+def survival_table(results: Mapping[str, Any]) -> evaluation.Table:
+    """For each edit what each reader found: at the edit's own prompt, and at how many of its other wordings."""
+    readers, by_edit = list(results["exams"]), dict[str, list[Any]]()
+    for prompt in results["prompts"]:
+        by_edit.setdefault(prompt["edit_id"], []).append(prompt)
+    rows = []
+    for own, *others in by_edit.values():
+        cells = []
+        for reader in readers:
+            word = "exactly" if own[reader]["exactly"] else "yes" if own[reader]["said"] else "no"
+            cells.append(
+                f"{word}, {sum(other[reader]['said'] for other in others)} of {len(others)}" if others else word
+            )
+        rows.append([own["prompt"], own["target_new"], *cells])
+    return evaluation.Table(["prompt", "new target", *readers], rows, 2)
+
+
+def survival_lines(results: Mapping[str, Any]) -> list[str]:
+    """What survived, in sentences."""
+    says = "says the new target" if results["protocol"] == "own answers" else "finds the new target likelier"
+    exams = dict(results["exams"])
+    first = exams.pop(BEFORE)
+    lines = [f"The adapter's model {says} at {first['said']} of {first['n_prompts']} prompts and wordings."]
+    for reader, counts in exams.items():
+        share = "" if counts["kept"] is None else f", {counts['kept']:.1f} %"
+        lines.append(f"Exported, read by {reader}: {counts['n_kept']} of those {first['said']} survived{share}.")
+    return lines + [f"Not read by {reader}: {reason}." for reader, reason in results["not_taken"].items()]
