@@ -27,7 +27,7 @@ from .models.loading import load_model as load_model
 from .models.loading import load_tokenizer as load_tokenizer
 from .options import AugmentationOptions as AugmentationOptions
 from .options import EditOptions as EditOptions
-from .sharing.export import export as export
+from .sharing.exporting import export as export
 from .sharing.merging import merge as merge
 from .sharing.verification import Check as Check
 from .sharing.verification import Verification as Verification

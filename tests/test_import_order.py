@@ -31,7 +31,7 @@ ROOMS = {
         "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss strength "
         "trainer"
     ).split(),
-    "sharing": "verification conflicts merging gguf_files modelfile survival export".split(),
+    "sharing": "verification conflicts merging gguf_files modelfile survival exporting".split(),
     "cli": (
         "console options arguments resolve train evaluate augment push verify merge export grid study sweep app"
     ).split(),

@@ -43,11 +43,9 @@ class Layout:
 
     def __init__(self, config: Any) -> None:
         if config.model_type not in ARCHITECTURES:
-            known = f"those of {', '.join(ARCHITECTURES)} are"
+            problem = f"weights of the architecture {config.model_type!r} are not written as GGUF"
             remedy = "export --to merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
-            raise EditError(
-                f"weights of the architecture {config.model_type!r} are not written as GGUF; {known}: {remedy}"
-            )
+            raise EditError(f"{problem}, those of {', '.join(ARCHITECTURES)} are; {remedy}")
         self.architecture = ARCHITECTURES[config.model_type]
         kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == self.architecture)
         self._names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)

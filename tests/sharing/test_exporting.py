@@ -227,7 +227,7 @@ def test_the_exam_is_taken_again(adapters, tmp_path, capsys):
 
 
 def test_what_cannot_be_exported_is_told_before_a_model_is_loaded(adapters, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_ftedit.sharing.export.load_base", None)
+    monkeypatch.setattr("hf_ftedit.sharing.exporting.load_base", None)
     source = str(adapters / "a")
     for settings, message in {
         ("to", "onnx"): "to is 'onnx': choose one of gguf-lora, gguf, ollama, merged",
