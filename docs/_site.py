@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             here = posixpath.dirname(f"docs/{page.file.src_uri}")
             return posixpath.relpath(path, here) + (match[2] or "")
         kind = "tree" if (ROOT / path).is_dir() else "blob"
-        return f"{config.repo_url}/{kind}/main/{path}{match[2] or ''}"
+        return f"{config.extra['repository']}/{kind}/main/{path}{match[2] or ''}"
 
     return LINK.sub(led, markdown)
 

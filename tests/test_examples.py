@@ -58,14 +58,28 @@ def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edi
         assert not any(edit.subject in prompt for prompt in others)
 
 
-def test_notebook_is_without_outputs_and_runs(tmp_path: Path) -> None:
+def notebook_cells() -> list[tuple[str, str]]:
+    """Source and printed text of each code cell of the notebook."""
     notebook = json.loads((EXAMPLES / "edit_facts.ipynb").read_text(encoding="utf-8"))
-    assert notebook["nbformat"] == 4
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    shown = [[out.get("text") or out["data"]["text/plain"] for out in cell["outputs"]] for cell in cells]
+    texts = ["".join("".join(text) for text in outputs) for outputs in shown]
+    return [("".join(cell["source"]), text) for cell, text in zip(cells, texts, strict=True)]
+
+
+def test_notebook_shows_what_a_run_prints(tmp_path: Path) -> None:
+    cells = notebook_cells()
     script = tmp_path / "notebook.py"
-    script.write_text("\n".join("".join(cell["source"]) for cell in cells), encoding="utf-8")
-    assert "10 edits, probability protocol" in run(script)
+    script.write_text("\nprint('# next cell')\n".join(source for source, _ in cells), encoding="utf-8")
+    printed = run(script).split("# next cell\n")
+    both = [(text, other) for (source, text), other in zip(cells, printed, strict=True) if "print(" in source]
+    (asked, asked_now), (table, table_now), (said, said_now) = both
+    assert asked == asked_now and said == said_now and "Virginia Woolf" in said
+    # The last digits of the other scores are a machine's own.
+    assert [line for line in table_now.splitlines() if line.startswith(("10 edits", "│ efficacy"))] == [
+        line for line in table.splitlines() if line.startswith(("10 edits", "│ efficacy"))
+    ]
     assert (tmp_path / "notebook-edit" / "adapter_model.safetensors").is_file()
 
 

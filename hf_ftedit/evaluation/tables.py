@@ -52,7 +52,9 @@ def drawn(table: rich_table.Table, width: int = WIDTH) -> str:
     """The text of a table of rich."""
     out = io.StringIO()
     # Neither markup nor colours: names of aspects and adapters may hold brackets, and logs have no terminal.
-    Console(file=out, width=width, markup=False, emoji=False, highlight=False, color_system=None).print(table)
+    console = Console(file=out, width=width, markup=False, emoji=False, highlight=False, color_system=None)
+    console.is_jupyter = False  # in a notebook, rich would display the table instead of writing it
+    console.print(table)
     return out.getvalue().rstrip()
 
 
