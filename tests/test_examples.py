@@ -52,9 +52,11 @@ def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edi
     assert len(edits) == 10
     for edit in edits:
         assert edit.prompt.endswith("?") and len(edit.target_new) < 24
-        assert len(edit.paraphrase_prompts) == len(edit.neighborhood_prompts) == 2 and len(edit.near_name_prompts) == 1
-        assert all(edit.subject in prompt for prompt in (edit.prompt, *edit.paraphrase_prompts))
-        others = [*edit.near_name_prompts, *(probe.prompt for probe in edit.neighborhood_prompts)]
+        neighbors = [probe.prompt for probe in edit.neighborhood_prompts]
+        assert (len(edit.paraphrase_prompts), len(neighbors), len(edit.near_name_prompts)) == (2, 3, 1)
+        # The last neighbor asks something else of the same subject.
+        assert all(edit.subject in prompt for prompt in (edit.prompt, *edit.paraphrase_prompts, neighbors[2]))
+        others = [*edit.near_name_prompts, *neighbors[:2]]
         assert not any(edit.subject in prompt for prompt in others)
 
 

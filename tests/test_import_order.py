@@ -19,7 +19,7 @@ ROOMS = {
         "references collator generation sampling"
     ).split(),
     "augmentation": (
-        "leakage locality_pool questions relations rephrasing near_names wordings made_probes rewriting "
+        "leakage locality_pool questions relations subjects rephrasing near_names wordings made_probes rewriting "
         "rows augmenter chat builder"
     ).split(),
     "evaluation": (

@@ -13,6 +13,7 @@ from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import training_questions
 from hf_ftedit.augmentation.relations import (
     bare,
+    by_subject,
     filled,
     known_names,
     mentions,
@@ -22,6 +23,7 @@ from hf_ftedit.augmentation.relations import (
     with_subject,
 )
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
+from hf_ftedit.augmentation.subjects import other_questions
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
@@ -36,10 +38,11 @@ if TYPE_CHECKING:
 PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, and other questions.
-SHARES = {"names": 1.5, "subjects": 0.5, "others": 0.1}
+SHARES = {"names": 1.3, "subjects": 0.5, "asked": 0.6, "others": 0.1}
 OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
 WHOLE = 5  # every fifth answer about another subject stays on the whole, the others at their beginning
 SUBJECT_TOKENS = 20  # of such a whole answer
+ASKED_TOKENS = 4  # of an answer to another question about the subject: where the new one would begin
 MOST_LETTERS = 20  # of a first word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model is asked for more
 
@@ -80,25 +83,23 @@ class ChatAugmenter:
             raise EditError("rows for a chat model are made with it: give `model` and `tokenizer`")
         self.records, self.options, self.seed = [with_subject(record) for record in records], options, seed
         self._probes = ProbeTexts([*records, *held_out, *revoked])
-        # Sorted, as the edits' order must not matter.
-        self._edited: dict[str, list[EditRecord]] = {}
-        for record in sorted(self.records, key=lambda record: (record.subject or "", record.edit_id)):
-            if record.subject:
-                self._edited.setdefault(bare(record.subject), []).append(record)
+        self._edited = by_subject(self.records)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
         subjects = [self._neighbors(index) for index in range(len(records))]
         of_subjects = [[text for text, _ in pairs[::WHOLE]] for pairs in subjects]
+        asked = [self._other_questions(index) for index in range(len(records))]
         others = self._others(revoked)
         own = (record.prompt for record in self.records)
         answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
+        answers |= _answered(model, tokenizer, (t for t in chain(*asked) if t not in answers), ASKED_TOKENS)
         for index, pairs in enumerate(subjects):
             near[index] += [pair for place, pair in enumerate(pairs) if place % WHOLE]
         self._begun = [self._with_beginnings(index, answers, pairs) for index, pairs in enumerate(near)]
-        self._subjects = [_answers_to(texts, answers) for texts in of_subjects]
+        self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, asked, strict=True)]
         self._stays = [_answers_to(texts, answers) for texts in others]
 
     def rows(self) -> Iterator[ChatRow]:
@@ -120,14 +121,14 @@ class ChatAugmenter:
                 yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
         for text, beginning in self._begun[index]:
             yield self._row(index, "contrast", text, beginning)
-        for kind, answers in (("contrast", self._subjects), ("locality", self._stays)):
+        for kind, answers in (("contrast", self._kept), ("locality", self._stays)):
             for text, answer in answers[index]:
                 yield self._row(index, kind, text, answer.text, ends=answer.ended)
 
     def most_rows(self) -> int:
         """The number of rows."""
         twice = sum(len(texts) > 1 for texts in self._wordings)
-        once: Iterable[list[Any]] = chain(self._begun, self._subjects, self._stays)
+        once: Iterable[list[Any]] = chain(self._begun, self._kept, self._stays)
         return self._passes * (twice + sum(map(len, self._wordings))) + sum(map(len, once))
 
     def ingredients(self) -> list[Any]:
@@ -211,6 +212,12 @@ class ChatAugmenter:
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
         # A fact of the pool may be asked as the bank asks it: each question stands once.
         return list((dict(drawn) | self._about(index, phrase, names, templates)).items())[:count]
+
+    def _other_questions(self, index: int) -> list[str]:
+        """Other questions about the edit's subject: the new answer is to its own question alone."""
+        record, rng = self.records[index], self._rng("asked", index)
+        edits = self._edited.get(bare(record.subject or ""), [])
+        return self._allowed(other_questions(record, edits, self._share("asked"), rng))
 
     def _about(self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()) -> dict[str, str]:
         """Names by the edit's question about each of them, in wordings that have its `phrase`, or in `templates`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.near_names import near_names
-from hf_ftedit.augmentation.relations import bare, filled, relation_of, renamed, with_subject
+from hf_ftedit.augmentation.relations import bare, by_subject, filled, relation_of, renamed, with_subject
+from hf_ftedit.augmentation.subjects import other_questions
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
@@ -22,11 +23,11 @@ def with_made_probes(records: Iterable[EditRecord]) -> list[EditRecord]:
     """
     Give edits without a probe of any kind some, as questions to a chat model; `made_probes` says so.
 
-    They are wordings that the package writes, the same question about well-known subjects, and about near names. An
-    edit in whose prompt the package finds no subject stays as it is.
+    They are wordings that the package writes, the same question about well-known subjects and about near names, and
+    other questions about the subject. An edit in whose prompt the package finds no subject stays as it is.
     """
     records = list(records)
-    edited = _edited(records)
+    edited = by_subject(records)
     return [record if _has_probes(record) else _with_probes(record, edited) for record in records]
 
 
@@ -44,7 +45,7 @@ def untrained_probes(
     `rows` are the prompts that each edit is trained with, by `edit_id`; `others` all edits of the run, with the probes
     of its exam.
     """
-    exam, edited = ProbeTexts(others), _edited(others)
+    exam, edited = ProbeTexts(others), by_subject(others)
 
     def probed(record: EditRecord) -> EditRecord:
         trained = [text.casefold() for text in rows.get(record.edit_id, ())]
@@ -74,16 +75,11 @@ def _near_names(record: EditRecord, count: int, rng: random.Random) -> dict[str,
     return {name: text for name, text in texts.items() if text != record.prompt}
 
 
-def _edited(records: Iterable[EditRecord]) -> set[str]:
-    """The subjects of edits: the question about one that another edit changes has a new answer itself."""
-    return {bare(subject) for record in records if (subject := with_subject(record).subject)}
-
-
 def _has_probes(record: EditRecord) -> bool:
     return any(getattr(record, name) for name in PROBES)
 
 
-def _with_probes(record: EditRecord, edited: Collection[str]) -> EditRecord:
+def _with_probes(record: EditRecord, edited: Mapping[str, Sequence[EditRecord]]) -> EditRecord:
     known, prompt = with_subject(record), record.prompt
     rng = random.Random(f"{SEED}/{prompt}")
     wordings = written_wordings(known)
@@ -97,6 +93,7 @@ def _with_probes(record: EditRecord, edited: Collection[str]) -> EditRecord:
         for other in rng.sample(subjects, min(len(subjects), N_PROBES)):
             text = renamed(prompt, match.phrase, other)
             near.append(text if text != prompt else filled(match.relation.questions[0], other))
+    near += other_questions(known, edited.get(bare(known.subject or ""), ()), N_PROBES, rng)
     probes: dict[str, Any] = {"paraphrase_prompts": tuple(paraphrases), "near_name_prompts": tuple(named[:N_PROBES])}
     probes["neighborhood_prompts"] = tuple(map(NeighborhoodPrompt, near))
     made = replace(record, **probes, made_probes=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -150,8 +151,26 @@ def bare(name: str) -> str:
 
 def share_words(one: EditRecord, other: EditRecord) -> bool:
     """Tell whether two edits may ask the same of their subjects: some word of their prompts says so."""
-    words = (_words(renamed(edit.prompt, edit.subject or " ", "{}")) for edit in (one, other))
-    return bool(frozenset.intersection(*words) - _QUESTION)
+    return bool(asked_words(one) & asked_words(other))
+
+
+def asked_words(record: EditRecord) -> frozenset[str]:
+    """Words of an edit's prompt that say what it asks of its subject."""
+    return content_words(renamed(record.prompt, record.subject or " ", "{}"))
+
+
+def content_words(template: str) -> frozenset[str]:
+    """Words of a wording that tell one relation from another, without "who" and "where"."""
+    return _words(template) - _QUESTION
+
+
+def by_subject(records: Iterable[EditRecord]) -> dict[str, list[EditRecord]]:
+    """The edits of each subject, by its [`bare`] name, in an order that is not that of `records`."""
+    edits: dict[str, list[EditRecord]] = {}
+    for record in sorted(map(with_subject, records), key=lambda record: (record.subject or "", record.edit_id)):
+        if record.subject:
+            edits.setdefault(bare(record.subject), []).append(record)
+    return edits
 
 
 def with_subject(record: EditRecord) -> EditRecord:

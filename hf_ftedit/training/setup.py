@@ -240,7 +240,7 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
 
 
 def weighted(rows: Dataset, locality_weight: float) -> Dataset:
-    """Add the column `weight`, which makes the mean loss of all target tokens a sum of means, one for each kind."""
+    """Add the column `weight`, which makes the mean loss of all tokens a sum of means: twice edits, and what stays."""
     # The mean over all tokens would be that of the long answers that stay: edits would not be learned. Weighting rows
     # by the counts of all rows, and not of each batch, is equal in expectation over batches; and no process has to
     # hear how many tokens of each kind are in the parts of a step.
@@ -248,11 +248,12 @@ def weighted(rows: Dataset, locality_weight: float) -> Dataset:
     counts = np.array([sum(label != IGNORE_INDEX for label in labels) for labels in rows["labels"]])
     stays, contrast = kinds == "locality", kinds == "contrast"
     edits = ~(stays | contrast)
+    # Edits weigh as much as the two kinds of what stays together, or some are never said.
     # An answer about a near name differs from the edit's in its first tokens, however long it is: it counts by row.
     shares = {"edits": counts[edits].sum(), "contrast": contrast.sum(), "stays": counts[stays].sum()}
     weights = np.select(
         [edits, contrast],
-        [1 / max(1, shares["edits"]), locality_weight / max(1, shares["contrast"])],
+        [2 / max(1, shares["edits"]), locality_weight / max(1, shares["contrast"])],
         locality_weight / max(1, shares["stays"]),
     )
     return rows.add_column("weight", counts.sum() * weights)

@@ -31,7 +31,8 @@ ODD = [
     ),
     EditRecord("opening", "The price of the Zephyr 3 is", "5 euros", target_true="9 euros"),
 ]
-SMALL = AugmentationOptions(num_paraphrases=3, num_locality=6)  # a pass: 9 near names, 3 subjects, a question
+SMALL = AugmentationOptions(num_paraphrases=3, num_locality=6)
+# A pass: 8 near names, 3 subjects, 4 other questions about its own, a question.
 
 
 @pytest.fixture(scope="module")
@@ -83,23 +84,24 @@ def test_given_wordings_are_trained_first(odd):
     assert "By whom is Kel fed?" in rows[2]["prompt"] != "By whom is Kel fed?"  # every third is wrapped
 
 
-def test_what_stays_is_never_about_an_edited_subject(odd):
+def test_what_stays_is_what_no_edit_changes(odd):
     own = {record.edit_id: record for record in odd.records}
     stays = [row for row in odd.rows() if row["kind"] in ("contrast", "locality")]
     assert Counter(row["kind"] for row in stays)["locality"] <= PASSES * round(6 * SHARES["others"]) * len(ODD)
     prompts = {record.prompt for record in ODD}
+    asked = {record.edit_id: odd._other_questions(place) for place, record in enumerate(odd.records)}
     for row in stays:
         assert row["prompt"] not in prompts and row["completion"]
         if row["kind"] == "contrast" and (subject := own[row["edit_id"]].subject):
-            assert subject not in row["prompt"]
+            assert subject not in row["prompt"] or row["prompt"] in asked[row["edit_id"]]
     assert not {row["prompt"] for row in stays} & {*drift_prompts()}
 
 
 def test_contrast_rows_of_a_known_relation(odd):
     contrast = [row["prompt"] for row in odd.rows() if row["edit_id"] == "ceo" and row["kind"] == "contrast"]
     # Without whole answers that the tiny model leaves open.
-    assert 11 * PASSES <= len(contrast) == len({*contrast}) <= 12 * PASSES
-    assert not [text for text in contrast if "Acme" in text]
+    assert 14 * PASSES <= len(contrast) == len({*contrast}) <= 15 * PASSES
+    assert 3 * PASSES < len([text for text in contrast if "Acme" in text]) <= 4 * PASSES
 
 
 def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
@@ -155,9 +157,14 @@ def test_edits_do_not_undo_one_another(augmenter):
     ceos = [EditRecord(name, f"Who is the CEO of {name}?", "Bo", subject=name) for name in names]
     guards = [EditRecord(f"g{name}", f"Who guards {name}?", "Bo", subject=name) for name in names]
     rows = list(augmenter([*ceos, *guards], replace(SMALL, num_locality=20)).rows())
-    contrast = [row["prompt"] for row in rows if row["kind"] == "contrast"]
-    ours = [text for text in contrast if any(f" {name}?" in text or f" {name}'" in text for name in names)]
-    assert contrast and ours == []
+    contrast = [(row["edit_id"].removeprefix("g"), row["prompt"]) for row in rows if row["kind"] == "contrast"]
+    assert {text for own, text in contrast if own in text} and not [
+        text
+        for own, text in contrast
+        for name in names
+        if name != own and (f" {name}?" in text or f" {name}'" in text)
+    ]
+    assert not [text for _, text in contrast if text in {record.prompt for record in (*ceos, *guards)}]
 
 
 def test_a_question_that_an_edit_changes_does_not_stay(augmenter, monkeypatch):

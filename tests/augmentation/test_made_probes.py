@@ -16,9 +16,11 @@ def made(*records):
 def test_two_probes_of_each_kind():
     (record,) = made(CEO)
     assert record.made_probes and replace(record, made_probes=False).prompt == CEO.prompt
-    assert len(record.paraphrase_prompts) == len(record.neighborhood_prompts) == len(record.near_name_prompts) == 2
-    assert all("Acme" in text for text in record.paraphrase_prompts)
-    others = [probe.prompt for probe in record.neighborhood_prompts] + list(record.near_name_prompts)
+    neighbors = [probe.prompt for probe in record.neighborhood_prompts]
+    assert len(record.paraphrase_prompts) == len(record.near_name_prompts) == 2 and len(neighbors) == 4
+    assert all("Acme" in text for text in (*record.paraphrase_prompts, *neighbors[2:]))  # what else is asked of it
+    assert not [text for text in neighbors[2:] if "CEO" in text or "chief" in text]
+    others = [*neighbors[:2], *record.near_name_prompts]
     assert all(text.startswith("Who is the CEO of ") and "Acme" not in text for text in others)
     assert record.subject is None  # as the user gave it
 
@@ -40,7 +42,8 @@ def test_probes_of_the_user_are_all_there_are():
 
 def test_half_of_few_wordings_is_left_to_train_on():
     (record,) = made(EditRecord("a", "Who guards Acme?", "Bo"))  # four rephrasings
-    assert len(record.paraphrase_prompts) == 2 and record.neighborhood_prompts == ()
+    assert len(record.paraphrase_prompts) == 2
+    assert all("Acme" in probe.prompt for probe in record.neighborhood_prompts)  # the bank knows no other guarded one
     (record,) = made(EditRecord("a", "Which river flows to Acme?", "Bo"))
     assert record.paraphrase_prompts == () and len(record.near_name_prompts) == 2
 
@@ -48,7 +51,7 @@ def test_half_of_few_wordings_is_left_to_train_on():
 def test_no_subject_of_another_edit_is_a_neighbor():
     apples = [EditRecord(str(n), f"Who is the CEO of {name}?", "Bo") for n, name in enumerate(ALL_BUT_TWO)]
     record = made(CEO, *apples)[0]
-    assert {probe.prompt for probe in record.neighborhood_prompts} == {
+    assert {probe.prompt for probe in record.neighborhood_prompts[:2]} == {
         "Who is the CEO of Starbucks?", "Who is the CEO of Spotify?"
     }  # fmt: skip
 

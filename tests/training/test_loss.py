@@ -51,7 +51,7 @@ def trainer(base, folder, *, rows=ROWS, **settings):
     )
 
 
-def two_terms(trainer):
+def two_terms(trainer, counted=lambda losses: losses):
     """Mean of -log p over the tokens of edits, and divergence over what stays (see `stays`), one row at a time."""
     nll, kl = [], {"locality": [], "contrast": []}
     for entry in trainer.train_dataset:
@@ -60,13 +60,13 @@ def two_terms(trainer):
         ids = torch.tensor([entry["input_ids"]])
         found = trainer.model(ids).logits[0, before].double().softmax(-1)
         if entry["kind"] == "rewrite":
-            nll.append(-found[range(len(places)), ids[0, places]].log())
+            nll.append(counted(-found[range(len(places)), ids[0, places]].log()))
             continue
         with torch.no_grad(), unedited(trainer.model):
             kept = trainer.model(ids).logits[0, before].double().softmax(-1)
         top = kept.topk(64).indices
         p, q = (torch.cat([x.gather(1, top), 1 - x.gather(1, top).sum(1, keepdim=True)], 1) for x in (kept, found))
-        kl[entry["kind"]].append((p * (p / q).log()).sum(-1))
+        kl[entry["kind"]].append(counted((p * (p / q).log()).sum(-1)))
     return torch.cat(nll).mean(), stays(kl)
 
 
@@ -94,8 +94,21 @@ def test_the_loss_is_a_mean_over_edits_and_weighted_terms_of_what_stays(base, tm
     batch = whole_batch(chat)
     assert ("trees" in batch) == bool(width)
     loss = chat.compute_loss(chat.model, batch, num_items_in_batch=chat._get_num_items_in_batch([batch], "cpu"))
-    torch.testing.assert_close(loss.double(), nll + 3 * kl, rtol=1e-4, atol=0)
-    found, expected = gradient(chat, loss), gradient(chat, nll + 3 * kl)
+    torch.testing.assert_close(loss.double(), 2 * nll + 3 * kl, rtol=1e-4, atol=0)
+    found, expected = gradient(chat, loss), gradient(chat, 2 * nll + 3 * kl)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_in_training_a_token_that_is_not_learnt_counts_up_to_five_times(base, tmp_path):
+    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS)))
+    nll, kl = two_terms(chat, lambda losses: losses * (5 - 4 * torch.exp(-losses.detach())))
+    chat.model.train()
+    for module in chat.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loss = chat.compute_loss(chat.model, whole_batch(chat))
+    torch.testing.assert_close(loss.double(), 2 * nll + kl, rtol=1e-4, atol=0)
+    found, expected = gradient(chat, loss), gradient(chat, 2 * nll + kl)
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
@@ -129,13 +142,13 @@ def test_what_stays_may_be_learned_by_likelihood(base, tmp_path):
         ids, labels = torch.tensor([entry["input_ids"]]), torch.tensor([entry["labels"]])
         losses = torch.nn.functional.cross_entropy(chat.model(ids).logits[0, :-1], labels[0, 1:], reduction="none")
         losses_of[entry["kind"]].append(losses[labels[0, 1:] != -100])
-    expected = torch.cat(losses_of["rewrite"]).mean() + stays(losses_of)
+    expected = 2 * torch.cat(losses_of["rewrite"]).mean() + stays(losses_of)
     torch.testing.assert_close(chat.compute_loss(chat.model, batch), expected, rtol=1e-4, atol=0)
 
 
-def test_rows_of_one_kind_have_a_plain_mean(base, tmp_path):
+def test_rows_of_one_kind_have_equal_weights(base, tmp_path):
     chat = trainer(base, tmp_path, rows=ROWS[:6])
-    assert chat.train_dataset[WEIGHT] == [1.0] * 6
+    assert chat.train_dataset[WEIGHT] == [2.0] * 6
 
 
 def weights(folder):
