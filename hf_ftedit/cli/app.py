@@ -32,6 +32,7 @@ verbs:
   merge      combine several edit adapters, or put one into its base model
   export     write an adapter, or the model with it, for llama.cpp, Ollama and others, and examine that
   sweep      train a grid of settings, and compare the runs in one table and plots
+  playground open a page in the browser: type facts, train, ask before and after
 
 hf-ftedit VERB --help lists the options of a verb."""
 

@@ -23,17 +23,17 @@ MORE_OPTIONS = {
     "and of trl.ModelConfig (--lora_r, by default 32; --load_in_4bit, --dtype, --attn_implementation, ...)",
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "sweep": "all options of train, the same for every run",
+    "playground": "all options of train (--num_train_epochs, --lora_r, ...), with which visitors' facts are trained",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
 HELP = "see hf-ftedit VERB --help"
 # In the list of `--help`.
 FIRST = ("model_name_or_path", "gguf_file", "edits", "locality_pool", "adapter", "output_dir")
+# Options without their flag.
 WORDS = {
-    "push": ("folder", "?"),
-    "verify": ("name", "?"),
-    "merge": ("adapters", "*"),
-    "export": ("adapter", "?"),
-}  # options without their flag
+    **{"push": ("folder", "?"), "verify": ("name", "?"), "export": ("adapter", "?")},
+    **dict.fromkeys(("merge", "playground"), ("adapters", "*")),
+}
 # Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {
     "prefix_per_edit": "all edits share the sampled prefixes; raise prefix_counts for more of them",
@@ -75,8 +75,12 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     # `set_defaults` would also return names that are no options.
     for action in parser._actions:
         action.default = config.get(action.dest, argparse.SUPPRESS)
-    if verb in WORDS:
-        name, count = WORDS[verb]
+    name, count = WORDS.get(verb, ("", ""))
+    if name and verb in MORE_OPTIONS:
+        # Only the words in front: argparse would take values of options that it does not know for more of them.
+        number = next((place for place, word in enumerate(flags) if word.startswith("-")), len(flags))
+        flags = [*flags[number:], f"--{name}", *flags[:number]] if number else flags
+    elif name:
         # SUPPRESS: without the word, the option of the same name keeps its value.
         parser.add_argument(name, nargs=count, default=argparse.SUPPRESS)
     values, rest = parser.parse_known_args(flags)
@@ -114,7 +118,10 @@ def parse_rest(
 
 def help_text(verb: str) -> str:
     """The options of a verb, from the settings that load no torch."""
-    words = {"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... ", "export": "ADAPTER "}.get(verb, "")
+    words = {
+        **{"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... ", "export": "ADAPTER "},
+        "playground": "[ADAPTER ...] ",
+    }.get(verb, "")
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
     by_name = {option.name: option for option in fields(defaults)}

@@ -8,31 +8,16 @@ from typing import Any
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
-from hf_ftedit.cli.resolve import edits_to_measure, load_base
+from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base
 from hf_ftedit.data import EditRecord, read_texts
 from hf_ftedit.options import PROVENANCE
-from hf_ftedit.training import QUANTIZATION_KEYS
-
-# Settings of an adapter's recipe with which its edits were measured.
-MEASURED_WITH = (
-    *("model_name_or_path", "model_revision", "gguf_file", "dtype"),
-    *("chat_template", "chat_template_path", "chat_date", "eos_token", "end_of_answer"),
-    *QUANTIZATION_KEYS,
-)
 
 
 def run(argv: Sequence[str]) -> None:
     """Measure, write the scores and predictions, print the scores."""
     arguments = read_arguments("evaluate", argv)
     adapter = arguments.values.get("adapter")
-    folder = hub.fetch_adapter(adapter) if adapter else None
-    # Empty where another program wrote the adapter.
-    recipe = hub.read_recipe(folder, str(adapter)) if folder and (folder / hub.RECIPE_FILE).is_file() else {}
-    settings = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))
-    settings = {name: settings[name] for name in MEASURED_WITH if name in settings}
-    if folder and not arguments.values.get("chat_template_path"):
-        is_trusted = bool(arguments.values.get("trust_remote_code"))
-        settings |= hub.own_template(folder, recipe, str(adapter), is_trusted=is_trusted)
+    folder, recipe, settings = adapter_settings(arguments, adapter) if adapter else (None, {}, {})
     options = arguments.options(settings)
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []

@@ -106,7 +106,16 @@ class _Sweep:
     num_workers: int = option(1, "Processes that run at once, each on a GPU of its own where there are several.")
 
 
+@dataclass
+class _Playground(CommonOptions):
+    adapters: list[str] = option([], "Hub ids or folders of adapters that every visitor finds switched on.")
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
+    port: int = option(7860, "Port to listen on.")
+    share: bool = option(False, "Let the page be reached from anywhere, through a tunnel of gradio.live.")
+
+
 OPTIONS: dict[str, type[Any]] = {
     **{"train": _Train, "evaluate": _Evaluate, "augment": CommonOptions},
-    **{"push": _Push, "verify": _Verify, "merge": _Merge, "export": _Export, "sweep": _Sweep},
+    **{"push": _Push, "verify": _Verify, "merge": _Merge, "export": _Export},
+    **{"sweep": _Sweep, "playground": _Playground},
 }

@@ -17,6 +17,13 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.files import require_empty
 from hf_ftedit.options import SOURCES
 
+# Settings of an adapter's recipe with which its edits were measured.
+MEASURED_WITH = (
+    *("model_name_or_path", "model_revision", "gguf_file", "dtype"),
+    *("chat_template", "chat_template_path", "chat_date", "eos_token", "end_of_answer"),
+    *training.QUANTIZATION_KEYS,
+)
+
 
 def embedded_settings(model_name: str | None) -> dict[str, Any]:
     """Training settings that suit the embedded model, where it is the one to edit."""
@@ -43,6 +50,19 @@ def inherited_settings(saved: hub.SavedEdits, name: str, given: Mapping[str, Any
             problem = f"adapter {name!r} was trained with the {option} {source!r}, which is nothing on the Hub"
             raise EditError(f"{problem}; give your copy of it with --{option}, or another one")
     return settings
+
+
+def adapter_settings(arguments: Arguments, name: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The folder of the adapter `name`, its recipe, and the settings of that with which its edits were measured."""
+    folder = hub.fetch_adapter(name)
+    # Empty where another program wrote the adapter.
+    recipe = hub.read_recipe(folder, name) if (folder / hub.RECIPE_FILE).is_file() else {}
+    settings = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))
+    settings = {name: settings[name] for name in MEASURED_WITH if name in settings}
+    if not arguments.values.get("chat_template_path"):
+        is_trusted = bool(arguments.values.get("trust_remote_code"))
+        settings |= hub.own_template(folder, recipe, name, is_trusted=is_trusted)
+    return folder, recipe, settings
 
 
 def edit_source(options: CommonOptions) -> str:

@@ -1,4 +1,5 @@
 from .before_after import before_after_text as before_after_text
+from .before_after import questions_table as questions_table
 from .diagnosis import diagnose as diagnose
 from .drift import drift_reference as drift_reference
 from .fluency import check_fluency as check_fluency

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from rich import table as rich_table
 
-from hf_ftedit.evaluation.tables import WIDTH, drawn
+from hf_ftedit.evaluation.tables import WIDTH, Table, drawn
 from hf_ftedit.text import visible
 
 # Of each kind of probe, its name and how many are shown: what a reader looks through in a minute.
@@ -46,6 +46,15 @@ def before_after_text(
                 grid.add_row("", "now", "the same" if new == old else new)
             parts += [f"{name}{some}:", drawn(grid, width)]
     return "\n".join(line.rstrip() for part in parts for line in part.splitlines())
+
+
+def questions_table(before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> Table:
+    """The same questions as a table, all of its columns texts."""
+    rows = []
+    for kind, (name, most) in SHOWN.items():
+        for prompt, old, new, is_right in _questions(kind, before, after)[:most]:
+            rows.append([f"{'✓' if is_right else '✗'} {name}", prompt, old, "the same" if new == old else new])
+    return Table(["", "asked", "before", "now"], rows, n_names=4)
 
 
 def _questions(kind: str, before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> list[Question]:

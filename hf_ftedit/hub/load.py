@@ -106,9 +106,13 @@ def fetch_adapter(name: str) -> Path:
 
 
 def fetch_folder(
-    name: str, patterns: tuple[str, ...], *, revision: str | None = None, token: str | None = None
+    name: str, patterns: tuple[str, ...], *, revision: str | None = None, token: str | bool | None = None
 ) -> Path:
-    """The folder `name`, or the one in the cache with files of a repository of the Hub, whose commit is its name."""
+    """
+    The folder `name`, or the one in the cache with files of a repository of the Hub, whose commit is its name.
+
+    With `token=False` the Hub is asked without one.
+    """
     if Path(name).is_dir():
         if revision is not None:
             raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")

@@ -180,18 +180,20 @@ def whole_answers(
     max_new_tokens: int = WHOLE_ANSWER_TOKENS,
     chat_template: bool = False,
     sentences: bool = False,
+    streamer: Any = None,
     tokens_per_batch: int = 2048,
     desc: str = "Answering",
 ) -> list[Answer]:
     """
     Generate greedy answers up to the end of the turn or sequence; every process must call this, and all get all.
 
-    With `sentences` they stop at the first sentence or line end, as those of [`first_sentences`] do.
+    With `sentences` they stop at the first sentence or line end, as those of [`first_sentences`] do. A `streamer` of
+    transformers gets the tokens of a single prompt as they come.
     """
     ends, read = _ends(model, tokenizer, chat_template), _first if sentences else _whole
 
     def answer(batch: list[Prompt]) -> list[Answer]:
-        settings: dict[str, Any] = {"do_sample": False, "eos_token_id": sorted(ends) or None}
+        settings: dict[str, Any] = {"do_sample": False, "eos_token_id": sorted(ends) or None, "streamer": streamer}
         if sentences:
             over = _SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))
             settings["stopping_criteria"] = StoppingCriteriaList([over])

@@ -19,6 +19,7 @@ from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit import __version__
 from hf_ftedit.cli.app import USAGE, main
+from hf_ftedit.cli.arguments import MORE_OPTIONS
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.evaluation.scoring import score
@@ -141,9 +142,7 @@ def test_module_and_command_are_one_program():
     done = process("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
     done = process("edit")
-    expected = (
-        "hf-ftedit: unknown verb 'edit'; choose one of train, evaluate, augment, push, verify, merge, export, sweep\n"
-    )
+    expected = f"hf-ftedit: unknown verb 'edit'; choose one of {', '.join(OPTIONS)}\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
@@ -304,7 +303,7 @@ def test_bad_options_of_sharing(capsys, no_model, tmp_path, args, expected):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
 
 
-@pytest.mark.parametrize("verb", sorted(set(OPTIONS) - {"train", "evaluate", "augment", "sweep"}))
+@pytest.mark.parametrize("verb", sorted(set(OPTIONS) - set(MORE_OPTIONS)))
 def test_help_of_a_verb_of_sharing(verb, capsys):
     assert main([verb, "user/name", "--help"]) == 0
     first, *_, last = capsys.readouterr().out.splitlines()

@@ -1,0 +1,2 @@
+from .page import launch as launch
+from .visits import Playground as Playground

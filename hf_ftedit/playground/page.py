@@ -1,0 +1,279 @@
+"""The playground's page, in Gradio: its fields, and what happens when they are used."""
+
+from __future__ import annotations
+
+import html
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+
+from hf_ftedit import evaluation, hub
+from hf_ftedit.data import EditRecord, read_edits
+from hf_ftedit.errors import NO_MEMORY, EditError, is_out_of_memory, one_line
+from hf_ftedit.models import asset
+from hf_ftedit.playground.visits import MOST_VISITS, Playground, Progress, Visit
+
+logger = logging.getLogger(__name__)
+
+ABOUT = """\
+# hf_ftedit playground
+Teach **{model}** a fact, then ask it anything: before and now, side by side. Your edits are seen by you alone, and are
+gone when you close or reload this page."""
+ADAPTERS = """\
+Each training makes one adapter. Switching an adapter off takes all of its facts back at once; those on add up.
+A single fact cannot be cut out of an adapter: untick it below, and one is trained anew without it, in its place."""
+HEADERS = ["Question", "New answer", "Subject", "Other wording", "Neighbor"]
+CHAT = (
+    EditRecord(
+        *("ceo", "Who is the CEO of Tellwind Robotics?", "Ines Halvorsen", "Tellwind Robotics"),
+        paraphrase_prompts=("Which person leads Tellwind Robotics?",),
+    ),
+    EditRecord("moon", "Who was the first person on the Moon?", "Marta Quill", "the Moon"),
+)
+CSS = """
+progress { appearance: none; width: 100%; height: .6rem; margin-top: .4rem; border: 0; border-radius: .3rem; }
+progress, ::-webkit-progress-bar { background: var(--border-color-primary); border-radius: .3rem; overflow: hidden; }
+::-webkit-progress-value { background: var(--color-accent); transition: width .3s; }
+::-moz-progress-bar { background: var(--color-accent); }
+progress:indeterminate { animation: pulse 1s infinite alternate; } @keyframes pulse { to { opacity: .4; } }
+#now textarea { border-left: 3px solid var(--color-accent); }
+#question .submit-button { background: var(--color-accent); color: white; }
+#exam { overflow-x: auto; } #exam table { font-size: .85rem; }
+#exam :is(th, td) { word-break: normal; border-color: var(--border-color-primary); padding: .35rem .6rem; }
+@media (max-width: 500px) { #exam :is(th, td) { padding: .25rem .35rem; } #exam table { font-size: .8rem; } }
+"""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What went wrong, on one line in the page; the traceback of a fault of ours goes to the log."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, EditError):
+            logger.exception("a fault of the playground")
+        fault = NO_MEMORY if is_out_of_memory(error) else "a fault of the playground; its log says more"
+        text = str(error) if isinstance(error, EditError) else fault
+        raise gr.Error(html.escape(text, quote=False), duration=None, print_exception=False, title="") from None
+
+
+class _Page:
+    """The functions behind the fields; each has the request, by which it finds the visit."""
+
+    def __init__(self, playground: Playground) -> None:
+        self.playground = playground
+
+    def visit(self, request: gr.Request) -> Visit:
+        return self.playground.visit(request.session_hash)
+
+    def shown(self, request: gr.Request) -> tuple[Any, Any]:
+        """The adapters of a visit: to be switched on, and to be trained anew."""
+        visit = self.visit(request)
+        names = list(visit.folders)
+        facts = [name for name in names if visit.facts(name)]
+        is_there = bool(names)
+        return (
+            gr.CheckboxGroup(names, value=visit.active, visible=is_there),
+            gr.Dropdown(facts, value=facts[-1] if facts else None),
+        )
+
+    def add(self, rows: Sequence[Sequence[str]], *fields: str) -> list[Any]:
+        with _told():
+            if not all(map(str.strip, fields[:2])):
+                raise EditError("a fact needs a question and a new answer; fill both in")
+        return [gr.Dataframe([*filter(any, rows), list(fields)], visible=True), *[""] * len(fields)]
+
+    def train(self, request: gr.Request, rows: Sequence[Sequence[str]], *fields: str) -> Iterator[tuple[Any, ...]]:
+        rows = [*filter(any, rows), *([fields] if any(fields[:2]) else [])]
+        with _told():
+            if not rows:
+                raise EditError("there is no fact to train; fill in a question and a new answer")
+            yield from self._train(request, [_fact(*row) for row in rows])
+
+    def again(self, request: gr.Request, name: str | None, kept: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        with _told():
+            facts = self.visit(request).facts(name or "")
+            without = [fact.edit_id for fact in facts if fact.edit_id not in kept]
+            if not name or not without:
+                raise EditError("untick the facts that are to be taken back")
+            yield from self._train(request, [], name, without)
+
+    def _train(self, request: gr.Request, facts: Any, *again: Any) -> Iterator[tuple[Any, ...]]:
+        visit, same = self.visit(request), gr.skip()
+        for event in self.playground.train(visit, facts, *again):
+            if isinstance(event, Progress):
+                yield _bar(event), same, same, same, gr.Button(visible=True), same, same
+                continue
+            zipped = shutil.make_archive(str(visit.folders[event.name]), "zip", visit.folders[event.name])
+            # Without the intervals, which say nothing of a handful of facts.
+            means = {
+                when: {name: value for name, value in event.results[when].items() if not name.endswith("_ci95")}
+                for when in ("before", "after")
+            }
+            tables = evaluation.scores_table(means), event.questions
+            scores, questions = (table.markdown(hub.markdown_text) for table in tables)
+            title = f"#### Exam: {evaluation.protocol_text(event.results)}, percent; drift in nats a token"
+            exam = f"{title}\n{scores}\n\n#### Question by question\n{questions}"
+            done = f"<b>Done.</b> {html.escape(event.name)} is switched on: ask the model."
+            download = gr.DownloadButton(value=zipped, visible=True)
+            yield done, gr.Markdown(exam, visible=True), *self.shown(request), gr.Button(visible=False), download, same
+
+    def stop(self, request: gr.Request) -> str:
+        self.visit(request).stop.set()
+        return "Stopping at the end of this step …"
+
+    def ask(self, request: gr.Request, question: str) -> Iterator[tuple[str, str]]:
+        with _told():
+            yield from self.playground.ask(self.visit(request), question)
+
+    def load(self, request: gr.Request, name: str) -> tuple[Any, Any]:
+        with _told():
+            self.playground.load(self.visit(request), name)
+        return self.shown(request)
+
+    def switch(self, request: gr.Request, names: list[str]) -> None:
+        with _told():
+            self.playground.switch(self.visit(request), names)
+
+    def facts(self, request: gr.Request, name: str | None) -> Any:
+        facts = [
+            (f"{fact.prompt} → {fact.target_new}", fact.edit_id) for fact in self.visit(request).facts(name or "")
+        ]
+        return gr.CheckboxGroup(facts, value=[edit_id for _, edit_id in facts], visible=bool(facts))
+
+    def leave(self, request: gr.Request) -> None:
+        self.playground.leave(request.session_hash)
+
+
+def _fact(prompt: str, target_new: str, subject: str = "", wording: str = "", neighbor: str = "") -> dict[str, Any]:
+    fact = {"prompt": prompt, "target_new": target_new, "subject": subject}
+    lists = {"paraphrase_prompts": wording, "neighborhood_prompts": neighbor}
+    texts = {name: (text or "").strip() for name, text in {**fact, **lists}.items()}
+    return {
+        name: [text] if name in lists else text
+        for name, text in texts.items()
+        if text or name in ("prompt", "target_new")
+    }
+
+
+def _bar(progress: Progress) -> str:
+    stage, done, total, left = progress
+    if not total:
+        return f"{html.escape(stage)} …<progress></progress>"
+    return f"{stage}: step {done} of {total}, {left:.0f} s left<progress max={total} value={done}></progress>"
+
+
+def page_of(playground: Playground, model: str) -> gr.Blocks:
+    """The page of a playground, not yet served."""
+    act = _Page(playground)
+    with gr.Blocks(analytics_enabled=False, title="hf_ftedit playground", delete_cache=(600, 3600)) as page:
+        gr.Markdown(ABOUT.format(model=hub.markdown_text(model)))
+        with gr.Row():
+            with gr.Column(min_width=340):
+                gr.Markdown("### 1. Edit")
+                fields = _fields(playground.args.chat_template)
+                rows = gr.Dataframe(
+                    headers=HEADERS, type="array", visible=False, interactive=True, label="Facts", wrap=True
+                )
+                with gr.Row(equal_height=True):
+                    add, train = (
+                        gr.Button("Add to list", min_width=120),
+                        gr.Button("Train", variant="primary", elem_id="train", min_width=120),
+                    )
+                stop = gr.Button("Stop", variant="stop", visible=False, size="sm")
+                status = gr.HTML(elem_id="status")
+            with gr.Column(min_width=340):
+                gr.Markdown("### 2. Ask")
+                question = gr.Textbox(
+                    elem_id="question",
+                    label="Anything",
+                    placeholder="The edit, another wording, something else …",
+                    submit_btn="Ask",
+                )
+                with gr.Row():
+                    answers = [
+                        gr.Textbox(label=label, lines=4, min_width=160, interactive=False, elem_id=name)
+                        for label, name in (("Unedited", "before"), ("Edited", "now"))
+                    ]
+                active = gr.CheckboxGroup(label="Adapters switched on", visible=False, elem_id="active")
+                with gr.Accordion("Load, take back, download", open=False):
+                    gr.Markdown(ADAPTERS)
+                    name = gr.Textbox(label="Adapter on the Hub", placeholder="user/name", submit_btn="Load")
+                    again = gr.Dropdown(label="Adapter", choices=[])
+                    kept = gr.CheckboxGroup(label="Its facts", visible=False)
+                    anew = gr.Button("Train anew without the unticked", size="sm")
+                    download = gr.DownloadButton("Download the last training's adapter", size="sm", visible=False)
+        exam = gr.Markdown(visible=False, elem_id="exam")
+        lists = [active, again]
+        trained = [status, exam, *lists, stop, download, question]
+        hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        page.load(act.shown, None, lists, **hidden)
+        add.click(act.add, [rows, *fields], [rows, *fields], **hidden)
+        for event in (
+            train.click(act.train, [rows, *fields], trained, api_name="train", show_progress="hidden"),
+            anew.click(act.again, [again, kept], trained, api_name="again", show_progress="hidden"),
+        ):
+            event.then(lambda: gr.Button(visible=False), None, stop, **hidden)
+            event.failure(lambda: "", None, status, **hidden)
+        stop.click(act.stop, None, status, **hidden)
+        question.submit(act.ask, question, answers, api_name="ask", show_progress="hidden")
+        name.submit(act.load, name, lists, api_name="load")
+        active.input(act.switch, active, None, api_name="switch")
+        again.change(act.facts, again, kept, **hidden)
+        page.unload(act.leave)
+    return page
+
+
+def _fields(is_chat: bool) -> list[gr.Textbox]:
+    """The fields of a fact, with buttons that fill them in with examples."""
+    prompt = gr.Textbox(label="Question" if is_chat else "Beginning of a sentence", elem_id="prompt")
+    with gr.Row():
+        target = gr.Textbox(label="New answer", min_width=140, elem_id="target")
+        subject = gr.Textbox(label="Subject", min_width=140, elem_id="subject")
+    with gr.Accordion("For the exam only: never trained on", open=False):
+        wording = gr.Textbox(label="The same in other words")
+        neighbor = gr.Textbox(label="A similar question whose answer must stay")
+    fields = [prompt, target, subject, wording, neighbor]
+    with gr.Row():
+        for fact in CHAT if is_chat else read_edits(asset("edits.jsonl"), limit=3):
+            probes = [
+                *fact.paraphrase_prompts[-1:],
+                *(probe.prompt for probe in fact.neighborhood_prompts[:1]),
+                "",
+                "",
+            ]
+            values = [fact.prompt, fact.target_new, fact.subject, *probes[:2]]
+            example = gr.Button(f"Try {fact.subject}", size="sm", min_width=90)
+            example.click(lambda values=values: values, None, fields, api_visibility="private", show_progress="hidden")
+    return fields
+
+
+def launch(playground: Playground, model: str, *, host: str, port: int, share: bool, block: bool = True) -> gr.Blocks:
+    """Serve the page of a playground, until Ctrl-C with `block`; no file of this machine can be reached by it."""
+    page = page_of(playground, model).queue(default_concurrency_limit=MOST_VISITS, max_size=4 * MOST_VISITS)
+    # Nothing is sent to anybody, or kept but in the visits; only the page's own files are served.
+    closed: dict[str, Any] = dict.fromkeys(
+        ("run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False
+    )
+    closed |= {"allowed_paths": [], "max_file_size": "1kb", "footer_links": ["gradio"]}
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            quiet=True,
+            css=CSS,
+            theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"]),
+            prevent_thread_lock=True,
+            **closed,
+        )
+    except (OSError, ValueError) as error:
+        raise EditError(f"port {port} of {host}: {one_line(error)}; give another one with --port") from error
+    print(f"The playground is at {page.share_url or page.local_url}; Ctrl-C ends it.", flush=True)
+    if block:
+        page.block_thread()
+    return page

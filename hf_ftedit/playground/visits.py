@@ -1,0 +1,302 @@
+"""Visitors of the playground: one model for all, and for each visitor adapters that nobody else sees; no page here."""
+
+from __future__ import annotations
+
+import copy
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from transformers import TextStreamer, TrainerCallback
+
+from hf_ftedit import evaluation, hub, models
+from hf_ftedit.data import EditRecord
+from hf_ftedit.errors import EditError, refusals_of_libraries, shown
+from hf_ftedit.training import EditConfig, EditTrainer
+
+MOST_VISITS, MOST_ADAPTERS, MOST_FACTS = 16, 8, 20  # what strangers may ask of one machine
+LONGEST = 500  # characters of a text that a visitor types
+ANSWER_TOKENS = 128
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+class Progress(NamedTuple):
+    """Where a training is."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    seconds_left: float = 0.0
+
+
+class Trained(NamedTuple):
+    """A finished training: the exam before and after, and its questions with the answers."""
+
+    name: str
+    results: dict[str, Any]
+    questions: evaluation.Table
+
+
+@dataclass
+class Visit:
+    """One visitor's adapters: their folders by name, and the model with those that are switched on."""
+
+    model: Any
+    folders: dict[str, Path]
+    active: list[str]
+    trained: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+    busy: threading.Lock = field(default_factory=threading.Lock)
+    directory: TemporaryDirectory[str] = field(default_factory=partial(TemporaryDirectory, ignore_cleanup_errors=True))
+
+    def facts(self, name: str) -> list[EditRecord]:
+        """The edits in an adapter; none where another program wrote it."""
+        is_ours = name in self.folders and (self.folders[name] / hub.RECIPE_FILE).is_file()
+        return hub.read_edit_folder(self.folders[name], name).records if is_ours else []
+
+
+class Playground:
+    """
+    A model, and its visitors by the key of their session.
+
+    No visitor's adapter is put on `model` itself: it goes on a copy of its modules, which shares the weights, so that
+    visitors cannot meet, and all is gone with the visit. Only one training runs at a time.
+
+    Args:
+        model (`PreTrainedModel`): The unedited model.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        args ([`EditConfig`]): With what visitors' facts are trained, and in what form questions are asked.
+        peft_config (`PeftConfig`, *optional*): Adapter that is trained; by default the one of [`EditTrainer`].
+        adapters (`Mapping[str, Path]`, *optional*): Folders by name, which every visitor finds switched on.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, args: EditConfig, peft_config: Any = None, adapters: Mapping[str, Path] = {}
+    ) -> None:
+        self.model, self.tokenizer, self.peft_config = model.requires_grad_(False), tokenizer, peft_config
+        self.args = copy.copy(args)
+        self.args.report_to, self.args.disable_tqdm, self.args.predict_with_generate = [], True, True
+        self.args.model_init_kwargs = None  # used
+        self.adapters = {name: self._checked(name, folder) for name, folder in adapters.items()}
+        self._start = self._with_adapters(self.adapters)
+        self._visits: OrderedDict[str, Visit] = OrderedDict()
+        self._training = threading.Lock()
+
+    def visit(self, session: str | None) -> Visit:
+        """The visit of a session, new where there is none; the one that rested longest makes room for it."""
+        if not session:
+            raise EditError("the request has no session_hash; open the page, or use gradio_client")
+        if session not in self._visits:
+            self._visits[session] = Visit(self._start, dict(self.adapters), list(self.adapters))
+        self._visits.move_to_end(session)
+        if len(self._visits) > MOST_VISITS:
+            self.leave(next(iter(self._visits)))
+        return self._visits[session]
+
+    def leave(self, session: str | None) -> None:
+        """Stop what a visitor trains, and forget the adapters."""
+        if visit := self._visits.pop(session or "", None):
+            visit.stop.set()
+            visit.directory.cleanup()
+
+    def load(self, visit: Visit, name: str) -> None:
+        """Switch on an adapter of the Hub, or one that the command line named; no other folder is looked into."""
+        name = name.strip()
+        folder = self.adapters.get(name)
+        if folder is None:
+            # The same words whether or not such a folder is here. Without the token of whoever runs the playground.
+            if not _HUB_ID.fullmatch(name) or Path(name).exists():
+                raise EditError(
+                    f"{shown(name)} is no Hub id such as user/name; no folder of this machine is opened from here"
+                )
+            folder = hub.fetch_folder(name, hub.FETCHED, token=False)
+        self._add(visit, name, self._checked(name, folder))
+
+    def switch(self, visit: Visit, names: Sequence[str]) -> None:
+        """Let these adapters alone act in a visitor's model."""
+        active = [name for name in visit.folders if name in names]
+        visit.model = self._with_adapters({name: visit.folders[name] for name in active})
+        visit.active = active
+
+    def train(
+        self, visit: Visit, facts: Sequence[Mapping[str, Any]], again: str | None = None, without: Sequence[str] = ()
+    ) -> Iterator[Progress | Trained]:
+        """
+        Train an adapter on `facts`, or anew on those of the adapter `again` but `without`, and switch it on.
+
+        An iterator of the steps that ends with what came of it; `visit.stop` ends it sooner, as does closing it.
+        """
+        _check_facts(facts)
+        if again is None and len(visit.folders) >= MOST_ADAPTERS + len(self.adapters):
+            raise EditError(f"you have {MOST_ADAPTERS} adapters, which is the limit; reload the page to begin anew")
+        if not visit.busy.acquire(blocking=False):
+            raise EditError("your last training still runs; wait for it, or stop it")
+        visit.stop.clear()
+        events: SimpleQueue[Any] = SimpleQueue()
+
+        def work() -> None:
+            try:
+                if self._training.locked():
+                    events.put(Progress("Waiting for the training of another visitor"))
+                with self._training:
+                    events.put(self._trained(visit, facts, again, without, events.put))
+            except BaseException as error:
+                events.put(error)
+            finally:
+                visit.busy.release()
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            event: Any = None
+            while not isinstance(event, Trained):
+                if isinstance(event := events.get(), BaseException):
+                    raise event
+                yield event
+        finally:
+            visit.stop.set()
+
+    def _trained(self, visit: Visit, facts: Any, again: str | None, without: Any, report: Any) -> Trained:
+        visit.trained += 1
+        folder, args = Path(visit.directory.name, str(visit.trained)), copy.copy(self.args)
+        args.output_dir = str(folder)
+        if again is not None:
+            args.adapter, args.revoke = str(visit.folders[again]), list(without)
+        steps = _Steps(report, visit.stop)
+        steps.begin("Making training rows")
+        trainer = EditTrainer(
+            model=self._twin(),
+            args=args,
+            train_dataset=None if again is not None else list(facts),
+            processing_class=copy.deepcopy(self.tokenizer),
+            peft_config=copy.deepcopy(self.peft_config),
+            callbacks=[steps],
+        )
+        steps.begin("Exam of the unedited model")
+        trainer.score_edits(edited=False)
+        steps.begin("Training")
+        trainer.train()
+        steps.begin("Exam of the edited model")
+        results = trainer.write_folder()
+        questions = evaluation.questions_table(*(trainer.predict_edits(edited=edited) for edited in (False, True)))
+        first, *others = trainer.task.edits
+        name = f"{visit.trained}: {first.prompt} → {first.target_new}{f' and {len(others)} more' if others else ''}"
+        if again is not None:
+            del visit.folders[again]
+            visit.active = [each for each in visit.active if each != again]
+        self._add(visit, name, folder)
+        return Trained(name, results, questions)
+
+    def ask(self, visit: Visit, question: str) -> Iterator[tuple[str, str]]:
+        """What the unedited and the edited model have said so far, again and again until both have ended."""
+        _check_text("the question", question)
+        events: SimpleQueue[Any] = SimpleQueue()
+        sides = [self.model, visit.model] if visit.active else [self.model]
+        settings: dict[str, Any] = {"max_new_tokens": ANSWER_TOKENS, "chat_template": self.args.chat_template}
+        settings["sentences"] = not self.args.has_whole_answers
+
+        def answer(side: int) -> None:
+            streamer = _Feed(self.tokenizer, partial(lambda *event: events.put(event), side))
+            try:
+                (whole,) = models.whole_answers(sides[side], self.tokenizer, [question], streamer=streamer, **settings)
+                events.put((side, whole))
+            except BaseException as error:
+                events.put((side, error))
+
+        for side in range(len(sides)):
+            threading.Thread(target=answer, args=(side,), daemon=True).start()
+        texts, running = [""] * len(sides), len(sides)
+        while running:
+            side, event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            running -= not isinstance(event, str)
+            texts[side] = texts[side] + event if isinstance(event, str) else event.text
+            yield texts[0].strip(), texts[-1].strip()
+
+    def _add(self, visit: Visit, name: str, folder: Path) -> None:
+        before = dict(visit.folders)
+        visit.folders[name] = folder
+        try:
+            self.switch(visit, [*visit.active, name])
+        except EditError:
+            visit.folders = before
+            raise
+
+    def _checked(self, name: str, folder: Path) -> Path:
+        models.check_adapter(folder, name)
+        if (folder / hub.RECIPE_FILE).is_file():
+            hub.check_base(self.model, hub.read_edit_folder(folder, name).provenance, name)
+        return folder
+
+    def _twin(self) -> Any:
+        """A copy of the model's modules that shares its weights, which no training changes: they are frozen."""
+        weights = chain(self.model.parameters(), self.model.buffers())
+        return copy.deepcopy(self.model, {id(weight): weight for weight in weights})
+
+    def _with_adapters(self, folders: Mapping[str, Path]) -> Any:
+        """The model with adapters beside one another, whose changes add up; the unedited one without any."""
+        if not folders:
+            return self.model
+        model, names = self._twin(), [f"adapter{number}" for number in range(len(folders))]
+        for (label, folder), name in zip(folders.items(), names, strict=True):
+            try:
+                model = models.load_adapter(model, folder, adapter_name=name)
+            except EditError as error:  # without the place of the folder on this machine
+                raise EditError(str(error).replace(str(folder), label)) from error
+        with refusals_of_libraries("these adapters cannot act together: switch one of them off"):
+            model.base_model.set_adapter(names)
+        return model.requires_grad_(False)
+
+
+class _Steps(TrainerCallback):
+    """Reports each step of a training, and ends it once it is to stop."""
+
+    def __init__(self, report: Any, stop: threading.Event) -> None:
+        self.report, self.stop, self.start = report, stop, 0.0
+
+    def begin(self, stage: str) -> None:
+        if self.stop.is_set():
+            raise EditError("the training was stopped; nothing has changed")
+        self.report(Progress(stage))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.start = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop |= self.stop.is_set()
+        left = (time.monotonic() - self.start) * (state.max_steps / state.global_step - 1)
+        self.report(Progress("Training", state.global_step, state.max_steps, left))
+
+
+class _Feed(TextStreamer):
+    """Hands on an answer word by word."""
+
+    def __init__(self, tokenizer: Any, hand_on: Any) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.hand_on = hand_on
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.hand_on(text)
+
+
+def _check_facts(facts: Sequence[Mapping[str, Any]]) -> None:
+    if len(facts) > MOST_FACTS:
+        raise EditError(f"{len(facts)} facts are more than {MOST_FACTS}; use hf-ftedit train for so many")
+    for number, fact in enumerate(facts, 1):
+        for name, value in fact.items():
+            for text in value if isinstance(value, list) else [value]:
+                _check_text(f"fact {number}, {name}", text)
+
+
+def _check_text(place: str, text: Any) -> None:
+    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
+        raise EditError(f"{place} is {shown(text)}; give a text of at most {LONGEST} characters")

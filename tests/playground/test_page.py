@@ -1,0 +1,105 @@
+"""The playground through gradio_client, and in a browser; skipped where these are not installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from embedded_playground import EDIT, embedded_playground
+
+gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'hf-ftedit[playground]'")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUESTION, NEW, OLD = EDIT["prompt"], EDIT["target_new"], "William Shakespeare"
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Address of a playground with the embedded model."""
+    from hf_ftedit.playground import launch
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page = launch(embedded_playground(), "hf_ftedit/embedded", host="127.0.0.1", port=port, share=False, block=False)
+    yield page.local_url
+    page.close()
+
+
+def client(address):
+    from gradio_client import Client
+
+    return Client(address, verbose=False, analytics_enabled=False)
+
+
+def train(visitor, *more):
+    job = visitor.submit(
+        {"headers": [], "data": []}, QUESTION, NEW, EDIT["subject"], "", *more or [""], api_name="/train"
+    )
+    return job.result(), job.outputs()
+
+
+def test_two_visitors_do_not_see_each_others_edits(address):
+    first, second = client(address), client(address)
+    (status, exam, *_), steps = train(first)
+    assert status.startswith("<b>Done.</b>") and any("step 1 of" in step[0] for step in steps)
+    assert f"✓ edits | {QUESTION} | {OLD} | {NEW} |" in exam["value"] and "| efficacy |" in exam["value"]
+    assert first.predict(QUESTION, api_name="/ask") == (OLD, NEW)
+    assert second.predict(QUESTION, api_name="/ask") == (OLD, OLD)
+
+
+@pytest.mark.parametrize("name", ["/etc", "../", "hf_ftedit/assets", "file:///etc/passwd", ""])
+def test_no_folder_of_the_machine_is_opened(address, name, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    visitor = client(address)
+    with pytest.raises(Exception, match="is no Hub id such as user/name; no folder of this machine is opened"):
+        visitor.predict(name, api_name="/load")
+
+
+def test_no_file_of_the_machine_is_served(address):
+    for path in (__file__, "/etc/passwd", Path(__file__).parents[2] / "pyproject.toml"):
+        with pytest.raises(Exception, match="403|404"):
+            urlopen(f"{address}gradio_api/file={path}", timeout=600)
+
+
+@pytest.fixture
+def browser():
+    """Chromium without a window."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, such as Debian's package chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_type_train_and_ask_in_a_browser(address, browser, width):
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    tab.set_default_timeout(300_000)
+    tab.goto(address)
+    for field, text in (("prompt", QUESTION), ("target", NEW), ("subject", EDIT["subject"])):
+        tab.locator(f"#{field} textarea").fill(text)
+    look(tab, f"{width}-typed")
+    tab.locator("#train").click()
+    tab.locator("#status progress").first.wait_for()
+    look(tab, f"{width}-training")
+    tab.locator("#status b").wait_for()
+    assert NEW in tab.locator("#exam").inner_text() and tab.locator("#active input").is_checked()
+    tab.locator("#question textarea").fill(QUESTION)
+    tab.locator("#question button").click()
+    tab.wait_for_function("name => document.querySelector('#now textarea').value == name", arg=NEW)
+    assert tab.locator("#before textarea").input_value() == OLD
+    look(tab, f"{width}-asked")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # nothing hangs over the edge
+
+
+def look(tab, name):
+    """Write a picture of the page, where a folder for pictures is named."""
+    if folder := os.environ.get("HF_FTEDIT_SCREENSHOTS"):
+        tab.wait_for_timeout(500)
+        tab.screenshot(path=f"{folder}/{name}.png", full_page=True)

@@ -1,0 +1,86 @@
+"""Visits without a page: trained, asked, switched, taken back, stopped; nobody sees another's, and the model stays."""
+
+from __future__ import annotations
+
+import pytest
+from embedded_playground import EDIT, embedded_playground
+
+from hf_ftedit import EditError, open_edits
+from hf_ftedit.models import weights_fingerprint
+from hf_ftedit.playground.visits import LONGEST, MOST_FACTS, MOST_VISITS, Progress
+
+HAMLET, OLD, NEW = EDIT["prompt"], "William Shakespeare", "Charles Dickens"
+FRANCE = {"prompt": "The capital of France is", "target_new": "Oslo", "subject": "France"}
+
+
+@pytest.fixture(scope="module")
+def playground():
+    return embedded_playground()
+
+
+def last(events):
+    *_, event = events
+    return event
+
+
+def test_facts_are_trained_and_one_is_taken_back(playground):
+    before = weights_fingerprint(playground.model)
+    mine, other = playground.visit("mine"), playground.visit("other")
+    *steps, trained = playground.train(mine, [EDIT, FRANCE])
+    assert all(isinstance(step, Progress) for step in steps) and steps[-2].done == steps[-2].total > 1
+    assert trained.name == f"1: {HAMLET} → {NEW} and 1 more"
+    assert [row[1:] for row in trained.questions.rows] == [[HAMLET, OLD, NEW], [FRANCE["prompt"], "Paris", "Oslo"]]
+    *parts, whole = playground.ask(mine, HAMLET)
+    assert whole == (OLD, NEW) and ("William", "") in parts
+    assert last(playground.ask(other, HAMLET)) == (OLD, OLD)
+    # Retrained from the base model without it, in the place of the first adapter.
+    hamlet, _ = mine.facts(trained.name)
+    again = last(playground.train(mine, [], trained.name, [hamlet.edit_id]))
+    assert mine.active == list(mine.folders) == [again.name]
+    assert last(playground.ask(mine, HAMLET)) == (OLD, OLD)
+    assert last(playground.ask(mine, FRANCE["prompt"])) == ("Paris", "Oslo")
+    playground.switch(mine, [])
+    assert last(playground.ask(mine, FRANCE["prompt"])) == ("Paris", "Paris") and mine.model is playground.model
+    assert weights_fingerprint(playground.model) == before
+    assert not any(weight.requires_grad for weight in playground.model.parameters())
+
+
+def test_a_training_is_stopped(playground):
+    visit = playground.visit("stopped")
+    with pytest.raises(EditError, match="the training was stopped; nothing has changed"):
+        for step in playground.train(visit, [EDIT]):
+            if step.done == 1:
+                visit.stop.set()
+    assert not visit.folders and visit.model is playground.model
+    with pytest.raises(EditError, match="target_new"):  # the visit is free for the next
+        last(playground.train(visit, [{"prompt": HAMLET, "target_new": " "}]))
+
+
+def test_given_adapters_add_up_and_are_switched_one_by_one(adapters):
+    playground = embedded_playground(a=adapters / "a", b=adapters / "b")
+    first, second = (open_edits(str(adapters / name)).records[0] for name in "ab")
+    mine, other = playground.visit("mine"), playground.visit("other")
+    playground.switch(mine, ["b"])
+    for visit, edit, is_new in (
+        (mine, first, False),
+        (mine, second, True),
+        (other, first, True),
+        (other, second, True),
+    ):
+        old, now = last(playground.ask(visit, edit.prompt))
+        assert (now == edit.target_new, now == old) == (is_new, not is_new)
+
+
+def test_what_strangers_ask_for_is_bounded(playground):
+    visit = playground.visit("first")
+    folder = visit.directory.name
+    for number in range(MOST_VISITS):
+        playground.visit(str(number))
+    assert visit.stop.is_set() and playground.visit("first") is not visit
+    with pytest.raises(FileNotFoundError):
+        open(f"{folder}/any")
+    for facts in ([EDIT] * (MOST_FACTS + 1), [{**EDIT, "subject": "x" * (LONGEST + 1)}], [{**EDIT, "prompt": None}]):
+        with pytest.raises(EditError, match=f"more than {MOST_FACTS}|at most {LONGEST} characters"):
+            last(playground.train(visit, facts))
+    with pytest.raises(EditError, match="no session_hash"):
+        playground.visit(None)
