@@ -34,7 +34,8 @@ ROOMS = {
     "sharing": "verification conflicts merging gguf_files modelfile survival exporting".split(),
     "playground": "visits page".split(),
     "cli": (
-        "console options arguments resolve train evaluate augment push verify merge export grid study sweep playground app"
+        "console options arguments resolve train evaluate augment push verify merge export grid study sweep "
+        "playground app"
     ).split(),
 }
 MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]
