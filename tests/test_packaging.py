@@ -34,6 +34,8 @@ def test_the_wheel_of_the_sdist_edits_facts_without_the_repository(tmp_path: Pat
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("hf_ftedit/")}
     files = {file for file in (ROOT / "hf_ftedit").rglob("*") if file.is_file() and file.parent.name != "__pycache__"}
     assert packed == {file.relative_to(ROOT).as_posix() for file in files}
+    kinds = {".py", ".pyi", ".typed", ".json", ".jsonl", ".yaml", ".md", ".txt", ".safetensors"}
+    assert {file.suffix for file in files} == kinds  # nothing that a program left in a folder of assets
 
     python(tmp_path, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", "lib", str(wheel))
     (tmp_path / "empty").mkdir()
