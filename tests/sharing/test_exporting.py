@@ -240,7 +240,7 @@ def test_what_cannot_be_exported_is_told_before_a_model_is_loaded(adapters, tmp_
     config = json.loads((odd / "adapter_config.json").read_text())
     for name, value in {"use_dora": True, "modules_to_save": ["lm_head"], "trainable_token_indices": [3]}.items():
         (odd / "adapter_config.json").write_text(json.dumps({**config, name: value}))
-        with pytest.raises(EditError, match=f"'{odd.name}' has {name}, and a GGUF LoRA holds pairs .*--to gguf"):
+        with pytest.raises(EditError, match=f"odd' has {name}, and a GGUF LoRA holds pairs .*--to gguf"):
             export(str(odd), tmp_path / "none", to="gguf-lora")
     assert not (tmp_path / "none").exists()
 
