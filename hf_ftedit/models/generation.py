@@ -114,23 +114,23 @@ def generated_tokens(
             attention_mask=mask,
             max_new_tokens=max(prompt.new_tokens for prompt in prompts),
             pad_token_id=pad,
-            past_key_values=cache,
             synced_gpus=False,  # processes with prompts of their own, or all with the same ones: none waits
-            **NEUTRAL_SETTINGS | settings,
+            **NEUTRAL_SETTINGS | cache | settings,
         )
     rows = output[:, input_ids.shape[1] :].tolist()
     return [row[: prompt.new_tokens] for row, prompt in zip(rows, prompts, strict=True)]
 
 
-def _shared_beginning(model: Any, rows: Sequence[list[int]]) -> tuple[int, Any]:
-    """Length of what `rows` begin with, a system prompt mostly, and its keys and values; 0 and `None` if run anew."""
+def _shared_beginning(model: Any, rows: Sequence[list[int]]) -> tuple[int, dict[str, Any]]:
+    """Length of what `rows` begin with, a system prompt mostly, and its cache as an argument; 0 and {} if run anew."""
     shared = min(len(os.path.commonprefix(list(rows))), min(map(len, rows)) - 1)
     # Where padding may stand in the midst of a row, rows may be cut into trees too.
     if len(rows) < 2 or shared < LEAST_SHARED or not reads_trees(model, longest := max(map(len, rows)), longest):
-        return 0, None
-    cache = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True).past_key_values
-    cache.batch_repeat_interleave(len(rows))
-    return shared, cache
+        return 0, {}
+    output = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True)
+    name = "cache" if "cache" in output else "past_key_values"  # as transformers called it before 5.24
+    output[name].batch_repeat_interleave(len(rows))
+    return shared, {name: output[name]}
 
 
 def greedy_answers(
