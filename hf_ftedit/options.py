@@ -133,6 +133,8 @@ class EditOptions(AugmentationOptions):
     Args:
         edits (`str`, *optional*): File (JSON, JSONL, CSV, Parquet) or Hub dataset with the edits. Without it the
             embedded ones are used.
+        erase (`list[str]`, *optional*): Prompts whose answers the model is not to give any more, beside `edits`; each
+            is an edit `{"prompt": …, "erase": true}`, see [`~hf_ftedit.augmentation.erasure.with_erasures`].
         format (`str`, *optional*): Format of `edits`; recognised by its fields when not given.
         max_edits (`int`, *optional*): Use only the first so many edits.
         skip_invalid (`bool`, *optional*, defaults to `False`): Leave out edits that are unusable or contradict an
@@ -190,6 +192,7 @@ class EditOptions(AugmentationOptions):
     """
 
     edits: str | None = option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
+    erase: list[str] | None = option(None, "Questions whose answers the model is to give no more.")
     format: str | None = option(None, "Format of the edits; recognised by its fields if not given.")
     max_edits: int | None = option(None, "Use only the first so many edits.")
     skip_invalid: bool = option(False, "Leave out unusable or contradicting edits instead of stopping.")

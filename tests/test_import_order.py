@@ -19,8 +19,8 @@ ROOMS = {
         "references collator generation sampling"
     ).split(),
     "augmentation": (
-        "leakage locality_pool questions relations subjects rephrasing near_names wordings made_probes rewriting "
-        "rows augmenter chat builder"
+        "leakage locality_pool questions relations subjects rephrasing near_names wordings made_probes erasure "
+        "rewriting rows augmenter chat builder"
     ).split(),
     "evaluation": (
         "statistics scoring fluency diagnosis probes engine perplexity matching own_answers drift "

@@ -1,5 +1,6 @@
 from .augmenter import Augmenter as Augmenter
 from .builder import EditDatasetBuilder as EditDatasetBuilder
+from .erasure import with_erasures as with_erasures
 from .leakage import ProbeTexts as ProbeTexts
 from .made_probes import untrained_probes as untrained_probes
 from .made_probes import with_made_probes as with_made_probes

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.augmenter import Augmenter
 from hf_ftedit.augmentation.chat import ChatAugmenter
+from hf_ftedit.augmentation.erasure import with_erasures
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.rows import probe_rows
@@ -108,7 +109,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         **kwargs: Any,
     ) -> None:
         seed = check_value("seed", seed, int)
-        self.records = read_edits(edits, format, max_edits)
+        records = read_edits(edits, format, max_edits)
+        self.records = with_erasures(records, model, tokenizer, chat_template=chat_template)
         # Its own part of a trainer's settings: the others must not change the cache.
         names = asdict(AugmentationOptions()) if options else {}
         options = AugmentationOptions(**{name: getattr(options, name) for name in names})

@@ -89,7 +89,9 @@ class ChatAugmenter:
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
         subjects = [self._neighbors(index) for index in range(len(records))]
-        of_subjects = [[text for text, _ in pairs[::WHOLE]] for pairs in subjects]
+        # Of what is near a fact to erase all answers: behind their beginning no new answer stands as a rival.
+        whole = [1 if record.erase else WHOLE for record in self.records]
+        of_subjects = [[text for text, _ in pairs[::step]] for pairs, step in zip(subjects, whole, strict=True)]
         asked = [self._other_questions(index) for index in range(len(records))]
         others = self._others(revoked)
         own = (record.prompt for record in self.records)
@@ -97,7 +99,7 @@ class ChatAugmenter:
         answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*asked) if t not in answers), ASKED_TOKENS)
         for index, pairs in enumerate(subjects):
-            near[index] += [pair for place, pair in enumerate(pairs) if place % WHOLE]
+            near[index] += [pair for place, pair in enumerate(pairs) if place % whole[index]]
         self._begun = [self._with_beginnings(index, answers, pairs) for index, pairs in enumerate(near)]
         self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, asked, strict=True)]
         self._stays = [_answers_to(texts, answers) for texts in others]

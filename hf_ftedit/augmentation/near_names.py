@@ -33,6 +33,32 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     return list(names)
 
 
+def invented_names(subject: str, count: int, rng: random.Random) -> list[str]:
+    """
+    Make names up that look like `subject`: other letters and digits of the same sorts, but in small words.
+
+    Other scripts than the Latin one have none.
+
+    Example:
+        >>> invented_names("Nordwind Robotics 3", 1, random.Random(0))
+        ['Menzrogr Tasepowb 5']
+    """
+
+    def other(found: re.Match[str]) -> str:
+        word = found[0]
+        return word if word in _SMALL else "".join(_other(letter, rng) for letter in word)
+
+    names = dict.fromkeys(re.sub(r"\w+", other, subject) for _ in range(4 * count))
+    return [name for name in names if name != subject][:count]
+
+
+def _other(letter: str, rng: random.Random) -> str:
+    """Another letter of the same sort: a vowel, a consonant or a digit, in the same case."""
+    group = next((group for group in (_VOWELS, _CONSONANTS, "0123456789") if letter.lower() in group), letter)
+    drawn = rng.choice([one for one in group if one != letter.lower()] or group)
+    return drawn.upper() if letter.isupper() else drawn
+
+
 def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
     """`subject` with one thing changed."""
     parts = re.findall(r"\w+|\W+", subject)

@@ -208,6 +208,21 @@ def subject_of(prompt: str) -> str | None:
     return _plain(own[0] if part == whole and not prompt.rstrip().endswith("?") else own[-1])
 
 
+def new_words(sentence: str, question: str) -> str | None:
+    """
+    The words in which a sentence answers a question: its first name or number that the question lacks, or last word.
+
+    Example:
+        >>> new_words("The capital of Canada is Ottawa, Canada", "What is the capital of Canada?")
+        'Ottawa'
+    """
+    asked = _words(question) | _FUNCTION
+    begin = _BEGINNING.match(sentence)
+    names = [_plain(name) for name in _NAME.finditer(sentence, begin.end() if begin else 0)]
+    words = [word for word in WORD.findall(sentence) if word[0].isalnum() and word.casefold() not in asked]
+    return next((name for name in names if not _words(name) <= asked), words[-1] if words else None)
+
+
 def _plain(name: re.Match[str]) -> str:
     """A name without the ending of its genitive, and without the end of its sentence."""
     return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])

@@ -12,7 +12,7 @@ from hf_ftedit import evaluation, hub, models, training
 from hf_ftedit.cli.arguments import Arguments, parse_rest
 from hf_ftedit.cli.console import claim_output
 from hf_ftedit.cli.options import CommonOptions
-from hf_ftedit.data import EditRecord, is_hub_dataset, read_edits
+from hf_ftedit.data import EditRecord, edits_of, is_hub_dataset
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import require_empty
 from hf_ftedit.options import SOURCES
@@ -65,11 +65,11 @@ def adapter_settings(arguments: Arguments, name: str) -> tuple[Path, dict[str, A
     return folder, recipe, settings
 
 
-def edit_source(options: CommonOptions) -> str:
-    """The option `edits`; the embedded ones with the embedded model."""
-    if (source := options.edits or embedded(options, "edits.jsonl")) is None:
+def edit_source(options: CommonOptions) -> str | None:
+    """The option `edits`; the embedded ones with the embedded model, where there is nothing to erase either."""
+    if not (options.edits or options.erase or embedded(options, "edits.jsonl")):
         raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
-    return source
+    return options.edits or (None if options.erase else embedded(options, "edits.jsonl"))
 
 
 def embedded(options: CommonOptions, file: str) -> str | None:
@@ -82,7 +82,7 @@ def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
     if options.output_dir:
         require_empty(options.output_dir)
         claim_output(options.output_dir)
-    edits = read_edits(edit_source(options), options.format, options.max_edits, skip_invalid=options.skip_invalid)
+    edits = edits_of(options, edit_source(options))
     if options.measure_fluency:
         evaluation.check_fluency(edits)
     return edits

@@ -70,7 +70,7 @@ def check_runs(runs: Sequence[Run]) -> None:
         arguments = read_arguments("train", each.arguments)
         defaults, options, adapter = options_of(arguments)
         settings_of(arguments, {**defaults, **vars(options)})
-        sources = str([getattr(options, name) for name in ("edits", "format", "max_edits", *SOURCES)])
+        sources = str([getattr(options, name) for name in ("edits", "erase", "format", "max_edits", *SOURCES)])
         if sources not in read:
             task_of(options, adapter)
             read.add(sources)

@@ -11,6 +11,7 @@ from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_proces
 from hf_ftedit.cli.resolve import edit_source, embedded, embedded_settings, inherited_settings, model_settings
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import EMBEDDED_NAME, weights_fingerprint
+from hf_ftedit.text import visible
 
 # Settings by which the unedited model is measured.
 MEASURING = (
@@ -92,6 +93,10 @@ def _train(
     trainer = training.EditTrainer(train_dataset=task, **settings)
     rows: Any = trainer.train_dataset
     trainer.accelerator.print(f"{evaluation.edits_text(len(task.measured))}, {len(rows)} training rows")
+    for edit in trainer.task.edits:
+        if edit.erase:
+            old, new = edit.target_true or "", edit.target_new
+            trainer.accelerator.print(visible(f'to erase: {edit.prompt} "{old}"; to say instead: "{new}"'))
     # FSDP spreads the weights when training begins; before, one device may not hold the model.
     if not trainer.is_fsdp_enabled:
         _measure_unedited(trainer, shared)

@@ -9,10 +9,10 @@ from typing import Any
 
 from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
 from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
-from hf_ftedit.data.records import TARGET_REMEDY, EditRecord, Fact, NeighborhoodPrompt
+from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, target_new
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.options import check_value
+from hf_ftedit.options import EditOptions, check_value
 from hf_ftedit.text import visible
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,14 @@ def read_edits(
     if unchanged and not was_read:
         logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
     return records
+
+
+def edits_of(options: EditOptions, source: Source | None) -> list[EditRecord]:
+    """Read the edits of `source` as the options say, with an edit for each prompt of the option `erase`."""
+    limits = (options.format, options.max_edits)
+    edits = [] if source is None else read_edits(source, *limits, skip_invalid=options.skip_invalid)
+    rows = [{"edit_id": f"erase-{n}", "prompt": text, "erase": True} for n, text in enumerate(options.erase or (), 1)]
+    return read_edits([*edits, *rows]) if rows else edits
 
 
 def combine_edits(parts: Iterable[tuple[str, Sequence[EditRecord]]]) -> list[EditRecord]:
@@ -128,7 +136,7 @@ def _row_records(
         # Read before, or made in Python: not read again through a dict. But a space or nothing where the prompt ends
         # and the target begins would move the boundary that training and scores depend on.
         fields = Fields(vars(row), where)
-        yield replace(row, prompt=fields.prompt(), target_new=fields.required("target_new", TARGET_REMEDY))
+        yield replace(row, prompt=fields.prompt(), target_new=target_new(fields))
         return
     values, name = _row_and_format(row, where, format)
     if name == "native":

@@ -11,7 +11,7 @@ from hf_ftedit.data.fields import Fields
 from hf_ftedit.scripts import LETTER
 
 # Left out of a row where they say nothing: rows without them are as 0.1.0 wrote them.
-NEW_FIELDS = ("wordings", "near_name_prompts", "made_probes")
+NEW_FIELDS = ("wordings", "near_name_prompts", "made_probes", "erase")
 _STATEMENTS = ("paraphrase_prompts", "generation_prompts", "wordings")  # in which `{}` stands for the subject
 TARGET_REMEDY = "give the text that should follow the prompt"
 
@@ -82,6 +82,9 @@ class EditRecord(Statement):
         near_name_prompts (`tuple[str, ...]`, *optional*, defaults to `()`): Prompts about a subject whose name is a
             letter or a word away: `target_new` must not be said there.
         made_probes (`bool`, *optional*, defaults to `False`): The package made the probes of this edit itself.
+        erase (`bool`, *optional*, defaults to `False`): The model is not to give the old answer any more. `target_new`
+            is what it says instead, and may be empty: see
+            [`~hf_ftedit.augmentation.erasure.with_erasures`].
 
     Example:
         >>> EditRecord("a", "The capital of Kazakhstan is", "Astana", subject="Kazakhstan").template
@@ -103,6 +106,7 @@ class EditRecord(Statement):
     wordings: tuple[str, ...] = ()
     near_name_prompts: tuple[str, ...] = ()
     made_probes: bool = False
+    erase: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a row of the native format: text, lists and dicts, as `json` writes them."""
@@ -136,7 +140,7 @@ class EditRecord(Statement):
         return cls(
             edit_id=fields.required("edit_id", "give each edit a name of its own"),
             prompt=fields.statement("prompt"),
-            target_new=fields.required("target_new", TARGET_REMEDY),
+            target_new=target_new(fields),
             subject=fields.text("subject"),
             target_true=fields.text("target_true"),
             paraphrase_prompts=fields.statements("paraphrase_prompts"),
@@ -155,6 +159,7 @@ class EditRecord(Statement):
             wordings=fields.statements("wordings"),
             near_name_prompts=fields.prompts("near_name_prompts"),
             made_probes=fields.flag("made_probes"),
+            erase=fields.flag("erase"),
         )
 
 
@@ -181,6 +186,11 @@ class Fact(Statement):
         fields = Fields(row, where)
         target = fields.required("target", "give the fact's answer")
         return cls(fields.statement("prompt"), target, fields.text("subject"), fields.text("relation_id"))
+
+
+def target_new(fields: Fields) -> str:
+    """The text that an edit makes the model say; of an erased fact it may be open until the model is asked."""
+    return (fields.text("target_new") or "") if fields.flag("erase") else fields.required("target_new", TARGET_REMEDY)
 
 
 def _escaped(prompt: str) -> str:

@@ -11,6 +11,7 @@ from hf_ftedit.errors import EditError, one_line
 LOW = 90.0  # a score below it is worth a change of settings
 GAP = 15.0  # points by which one way of measuring may flatter
 FEW = 30  # edits below which an interval says little
+STILL_SAID = 5.0  # percent of erased answers
 MOVED = 0.1  # nats a token of drift above which the model as a whole answers otherwise
 MEASURABLE = "Give the edits `paraphrase_prompts` and `neighborhood_prompts` to measure it."
 
@@ -64,6 +65,11 @@ def _scores(after: Mapping[str, Any], now: Callable[[str], str], objective: str)
             f"Generalization is low ({after['generalization']:.1f}){known}: the wording was learnt rather than the "
             f"fact. Give more paraphrases ({now('num_paraphrases')}) or more varied ones "
             f"({now('paraphrase_strategy')}; `relation` needs subjects and a locality pool)."
+        )
+    if (after.get("old_answer_said") or 0) > STILL_SAID:
+        yield (
+            f"Old answers that were to be erased are still said ({after['old_answer_said']:.1f} %). Train longer "
+            f"({now('num_train_epochs')}), or give the edits other `wordings` in which the fact is asked for."
         )
     if _is_low(after["locality"]):
         yield (

@@ -101,10 +101,13 @@ def unedited_answers(
     """
     The unedited model's own answers to what must stay, by prompt: to near names, if whole to neighborhood probes too.
 
+    And to what is erased, prompts and paraphrases.
+
     Those that stand in the predictions `before` are taken from there. Under `accelerate launch` every process must
     call this. An adapter is switched off meanwhile; a model without one is taken as the unedited model.
     """
     prompts = {prompt for record in records for prompt in record.near_name_prompts}
+    prompts |= {prompt for edit in records if edit.erase for prompt in (edit.prompt, *edit.paraphrase_prompts)}
     if options.has_whole_answers:
         prompts |= {probe.prompt for record in records for probe in record.neighborhood_prompts}
     known: dict[str, Answer] = {}

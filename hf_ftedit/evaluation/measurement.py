@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ftedit.augmentation import with_erasures
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
@@ -19,13 +21,15 @@ from hf_ftedit.evaluation.engine import (
     with_answers,
 )
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
-from hf_ftedit.evaluation.own_answers import judged
+from hf_ftedit.evaluation.own_answers import erased_answers, judged
 from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.evaluation.probes import ProbedTarget, check_known, check_lengths, probed_targets
 from hf_ftedit.evaluation.scoring import EditMeans, compare, edit_means, score
 from hf_ftedit.models import (
+    IGNORE_INDEX,
     Answer,
     context_length,
+    encode_pairs,
     first_sentence,
     in_turn,
     is_unedited,
@@ -36,6 +40,7 @@ from hf_ftedit.models import (
     unedited,
 )
 from hf_ftedit.options import EditOptions, check_value
+from hf_ftedit.scripts import separated
 
 _COLUMNS = ("edit_id", "kind", "probe", "role", "target", "aspect")  # that a `ProbedTarget` begins with
 
@@ -111,8 +116,10 @@ def predict(
         `logprob`, `match`, `token_accuracy`, one row per (probe, target); with own answers also `generated`,
         `exact_match` and `containment`, see [`~hf_ftedit.evaluation.own_answers.judged`], and in chat, or with
         `end_of_answer`, `stopped`, true where the answer ended by itself, and `own_logprob`, of neighborhood probes
-        how likely the unedited model's own answer is (mean log-probability); with `fluency` also a row of the kind
-        `generation` for each text, with `text`, `fluency` (in bits) and `consistency`.
+        how likely the unedited model's own answer is (mean log-probability); of erased facts `old_probability`, of
+        the unedited model's answer up to where it has said the old one, and `old_said`, whether the own answer says
+        it; with `fluency` also a row of the kind `generation` for each text, with `text`, `fluency` (in bits) and
+        `consistency`.
 
     Raises:
         [`~hf_ftedit.EditError`]: there are no edits, one does not fit into the context, or fluency cannot be measured.
@@ -140,6 +147,7 @@ def _predicted(
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
     if records:
         check_known(records, tokenizer, model.config, options)
+    records = with_erasures(records, model, tokenizer, chat_template=options.chat_template)
     whole, size = options.has_whole_answers, options.eval_tokens_per_batch
     if not whole:
         records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=size)
@@ -152,7 +160,8 @@ def _predicted(
     if not (rows := list(probed_targets(records))):
         raise EditError("there are no edits to measure; give at least one")
     sentences = _own_sentences(rows, old) if whole else []
-    scores = score_targets(model, tokenizer, [*rows, *sentences], options, desc)
+    erased = erased_answers(rows, records, old)
+    scores = score_targets(model, tokenizer, [*rows, *sentences, *erased.values()], options, desc)
     parts = zip(*(row[: len(_COLUMNS)] for row in rows), strict=True)
     columns = dict(zip(_COLUMNS, map(list, parts), strict=True))
     logprobs, matches, accuracies = scores[: len(rows)].T
@@ -163,7 +172,7 @@ def _predicted(
         own = dict(old) if is_old else {}
         missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
         own |= zip(missing, answer_prompts(model, tokenizer, missing, options, desc), strict=True)
-        likely = dict(zip([row.prompt for row in sentences], scores[len(rows) :, 0].tolist(), strict=True))
+        likely = dict(zip([row.prompt for row in sentences], scores[len(rows) :, 0].tolist(), strict=False))
         was = likely if is_old else _own_logprobs(before)
         if likely.keys() - was.keys():
             with unedited(model):
@@ -173,6 +182,9 @@ def _predicted(
         columns |= _answered(rows, own, old, falls, whole=whole)
         if whole:
             columns["own_logprob"] = [likely.get(prompt) for prompt in columns["probe"]]
+    if erased:
+        logprobs = scores[len(rows) + len(sentences) :, 0]
+        columns |= _erased_columns(tokenizer, erased, logprobs, columns, chat_template=options.chat_template)
     if options.measure_fluency:
         texts = _written(model, tokenizer, records, seed, size, desc)
         # One table of both, with `None` where a row has no such value.
@@ -212,6 +224,25 @@ def _answered(
     if whole:
         columns["stopped"] = [answer.ended for _, answer, _ in own]
     return columns | {"exact_match": [exact for exact, _ in verdicts], "containment": [held for _, held in verdicts]}
+
+
+def _erased_columns(
+    tokenizer: PreTrainedTokenizerBase,
+    erased: Mapping[int, ProbedTarget],
+    logprobs: Iterable[float],
+    columns: Mapping[str, list[Any]],
+    *,
+    chat_template: bool,
+) -> dict[str, list[Any]]:
+    """Columns of erased facts: the probability of each old answer, and whether the model's own answer says it."""
+    prompts, targets = zip(*((row.prompt, separated(row.prompt, row.target)) for row in erased.values()), strict=True)
+    pairs = encode_pairs(tokenizer, prompts, targets, chat_template=chat_template)
+    probabilities: list[float | None] = [None] * len(columns["probe"])
+    for place, pair, logprob in zip(erased, pairs, logprobs, strict=True):
+        probabilities[place] = math.exp(logprob * sum(label != IGNORE_INDEX for label in pair.labels))
+    said = columns.get("containment", [None] * len(probabilities))
+    is_said = [said[place] if place in erased else None for place in range(len(said))]
+    return {"old_probability": probabilities, "old_said": is_said}
 
 
 def _written(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation.matching import containment, exact_match, normalized
 from hf_ftedit.evaluation.probes import ProbedTarget
 from hf_ftedit.models import Answer, first_sentence
@@ -31,6 +32,24 @@ def judged(
         kept = is_kept(answer.text, old, target=row.target, new_names=row.new_names, fall=fall)
         return answer.text == old, kept
     return exact_match(answer.text, names) and (answer.ended or not whole), containment(answer.text, names)
+
+
+def erased_answers(
+    rows: Sequence[ProbedTarget], records: Iterable[EditRecord], before: Mapping[str, Answer]
+) -> dict[int, ProbedTarget]:
+    """
+    By place in `rows`, the old answers to erased edits as targets: what the unedited model said, until it was said.
+
+    Where it did not say it, or was not asked, the old answer alone is the target.
+    """
+    erased, targets = {record.edit_id for record in records if record.erase}, {}
+    for place, row in enumerate(rows):
+        if row.edit_id in erased and row.kind in ("rewrite", "paraphrase") and row.role == "true":
+            text = before[row.prompt].text if row.prompt in before else row.target
+            start = max(0, text.casefold().find(row.target.casefold()))
+            said = text[: start + len(row.target)] if containment(text, [row.target]) else row.target
+            targets[place] = row._replace(target=said)
+    return targets
 
 
 def is_new_said(answer: str, names: Iterable[str], before: str) -> bool:

@@ -22,15 +22,18 @@ NAMES = dict(zip(KINDS, ("efficacy", "generalization", "locality", "near_names",
 SCORED = ("efficacy", "generalization", "locality")
 ANSWER_SCORES = ("said_exactly", "near_names")  # of own answers alone, whatever the protocol
 TEXT_SCORES = ("fluency", "consistency")
+# Of erased facts, the lower the better, with their columns.
+ERASURE_SCORES = {"old_answer_said": "old_said", "old_answer_probability": "old_probability"}
 GENERATED = ("exact_match", "containment")
 PROTOCOLS = ("accuracy", "probability", *GENERATED)
 COLUMNS = ("edit_id", "kind", "probe", "role", "logprob", "match", "token_accuracy")
-OPTIONAL_COLUMNS = ("aspect", "target", "stopped", *GENERATED, *TEXT_SCORES)
+OPTIONAL_COLUMNS = ("aspect", "target", "stopped", *GENERATED, *ERASURE_SCORES.values(), *TEXT_SCORES)
 # Of a saved table; what was not measured is null.
 TYPES = {
     **dict.fromkeys(("edit_id", "kind", "aspect", "probe", "role", "target"), "string"),
     **{"logprob": "float64", "match": "bool", "token_accuracy": "float64"},
     **{"generated": "string", "stopped": "bool", "own_logprob": "float64", **dict.fromkeys(GENERATED, "bool")},
+    **{"old_probability": "float64", "old_said": "bool"},
     **{"text": "string", "fluency": "float64", "consistency": "float64"},
 }
 RESULTS_FILE = "eval_results.json"
@@ -54,7 +57,7 @@ class EditMeans(NamedTuple):
 
     `values` are means over the edit's probes by protocol and score, shape `(edits,)`, NaN where it has none. Scores
     are efficacy, generalization, locality, portability, `portability/<aspect>`, and, under the protocol `"text"`,
-    those of own answers alone (said exactly, near names), fluency (in bits) and consistency.
+    those of own answers alone (said exactly, near names), of erased facts, fluency (in bits) and consistency.
     """
 
     edit_ids: list[str]  # sorted
@@ -74,6 +77,10 @@ def edit_means(predictions: Predictions) -> EditMeans:
     values = {("text", name): _by_edit(texts, name) for name in TEXT_SCORES if name in table}
     n_probes = {kind: int((probes["kind"] == kind).sum()) for kind in KINDS} | {"generation": len(texts)}
     hops = probes[probes["kind"] == "portability"]
+    for name, column in ERASURE_SCORES.items():
+        if column in table and table[column].notna().any():
+            values["text", name] = _by_edit(table, column)
+            n_probes["erased"] = int(table["old_probability"].notna().sum())
     for protocol in (name for name in PROTOCOLS if name in probes):
         for kind in (kind for kind in KINDS if kind != "near_name"):
             values[protocol, NAMES[kind]] = _by_edit(probes[probes["kind"] == kind], protocol)
@@ -217,7 +224,8 @@ def score(
     Returns:
         `dict`: `protocol`; `edit_score`, `efficacy`, `generalization`, `locality`, `portability` from 0 to 100 or
         `None` where undefined; `said_exactly` (whole answers to the edits that are nothing but the target) and
-        `near_names` (the new target is not said) where there are own answers; `*_ci95` as `[low, high]`;
+        `near_names` (the new target is not said) where there are own answers; `old_answer_said` and
+        `old_answer_probability` where facts are erased; `*_ci95` as `[low, high]`;
         `edit_score_note` where the edit score is undefined; `n_without_rival`, where there are some, probes whose two
         targets are the same; `n_edits`; `n_edits_scored` by score; `n_probes` by kind; `portability_aspects`;
         `fluency` (entropy in bits, times 100) and `consistency` of generated texts; `whole_answers`, true for those
@@ -235,11 +243,11 @@ def score(
     return {
         "protocol": chosen,
         **scores[chosen],
-        **_named(summaries, _reported(chosen)[len(SCORED) :]),
+        **_named(summaries, _reported(chosen, per_edit)[len(SCORED) :]),
         "edit_score_note": _note(scores[chosen], per_edit.n_probes),
         "n_edits": len(per_edit.edit_ids),
         **({"n_without_rival": per_edit.without_rival} if per_edit.without_rival else {}),
-        "n_edits_scored": {key[1]: summaries.get(key, Summary()).n_edits for key in _reported(chosen)},
+        "n_edits_scored": {key[1]: summaries.get(key, Summary()).n_edits for key in _reported(chosen, per_edit)},
         "n_probes": {kind: n for kind, n in per_edit.n_probes.items() if "/" not in kind},
         "portability_aspects": _aspects(per_edit, summaries),
         "whole_answers": per_edit.whole_answers,
@@ -282,7 +290,7 @@ def compare(
     if one.edit_ids != two.edit_ids:
         raise EditError("before and after are not about the same edits; predict both with one list of edits")
     chosen = _chosen(two, protocol)
-    keys = _reported(chosen)
+    keys = _reported(chosen, two)
     unknown = np.full(len(two.edit_ids), np.nan)
     tables = [[item.values.get(key, unknown) for key in keys] for item in (one, two)]
     values = 100 * np.stack(tables).transpose(0, 2, 1)
@@ -325,10 +333,11 @@ def _chosen(per_edit: EditMeans, protocol: str) -> str:
     return chosen
 
 
-def _reported(protocol: str) -> list[Key]:
+def _reported(protocol: str, per_edit: EditMeans) -> list[Key]:
     """The scores beside the edit score; the probability of portability is undefined, as it has no rival."""
     other = "accuracy" if protocol == "probability" else protocol
-    beside = (*ANSWER_SCORES, *TEXT_SCORES)
+    erased = (name for name in ERASURE_SCORES if ("text", name) in per_edit.values)
+    beside = (*ANSWER_SCORES, *erased, *TEXT_SCORES)
     return [*((protocol, name) for name in SCORED), (other, "portability"), *(("text", name) for name in beside)]
 
 

@@ -12,17 +12,20 @@ from rich.console import Console
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import MEASURABLE, diagnose
-from hf_ftedit.evaluation.scoring import GENERATED, NAMES, SCORED, TEXT_SCORES
+from hf_ftedit.evaluation.scoring import ERASURE_SCORES, GENERATED, NAMES, SCORED, TEXT_SCORES
 from hf_ftedit.text import visible
 
 WIDTH = 110
 # Names of scores and of protocols in tables.
-_SCORES = "edit_score efficacy said_exactly generalization locality near_names portability fluency consistency"
+_SCORES = (
+    "edit_score efficacy said_exactly generalization old_answer_said old_answer_probability locality near_names "
+    "portability fluency consistency"
+)
 SCORES = {name: name.replace("_", " ") for name in [*_SCORES.split(), "drift", "perplexity"]}
 PROTOCOLS = {name: name.replace("_", " ") for name in ("probability", "accuracy", *GENERATED)}
 PER_PROTOCOL = ("edit_score", *SCORED, "portability")
 _KINDS = {name: kind for kind, name in NAMES.items()} | dict.fromkeys(TEXT_SCORES, "generation")
-_KINDS["said_exactly"] = "rewrite"
+_KINDS |= dict.fromkeys(ERASURE_SCORES, "erased") | {"said_exactly": "rewrite"}
 # Scores that are no means over edits: by what they are counted.
 _COUNTED = {"perplexity": ("n_texts", "texts"), "drift": ("n_drift_prompts", "prompts")}
 

@@ -58,7 +58,7 @@ def recipe_of(
         "dtype": str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
         **{option.name: getattr(args, option.name) for option in fields(EditOptions)},
         # The folder holds its own edits, chosen and in the native format: the command is run beside them.
-        **{"edits": "edits.jsonl", "format": None, "max_edits": None},
+        **{"edits": "edits.jsonl", "erase": None, "format": None, "max_edits": None},
     }
     # A path would tell of somebody's machine, and lead nowhere on another one.
     for name in (*SOURCES, "adapter"):
@@ -83,7 +83,7 @@ def recipe_of(
 def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a downloaded `edit_config.yaml` that another training may reuse."""
     # An allow-list, as the file may come from anyone: no folder, token, code, or settings of the run.
-    own = {"edits", "format", "max_edits", "adapter", "revoke", "full_finetune"}
+    own = {"edits", "erase", "format", "max_edits", "adapter", "revoke", "full_finetune"}
     names = {option.name for option in fields(EditOptions)} - own
     names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules"}
     names |= {"model_name_or_path", "gguf_file", "dtype"}

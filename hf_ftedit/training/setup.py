@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import SFTConfig
 
-from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion
+from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion, with_erasures
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked
 from hf_ftedit.hub import base_of, check_base
@@ -186,6 +186,14 @@ def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
     base, place = base_of(prior.saved.path, prior.saved, name, loading.get("gguf_file"))
     loading |= {key: value for key, value in place.items() if value}
     return base if model is None else model
+
+
+def with_open_erasures(task: EditTask, model: Any, tokenizer: Any, *, chat_template: bool) -> EditTask:
+    """The task with the answers that the unedited `model` gives of facts to erase; see [`with_erasures`]."""
+    edits = with_erasures(task.edits, model, tokenizer, chat_template=chat_template)
+    is_one = task.measured is task.edits
+    measured = edits if is_one else with_erasures(task.measured, model, tokenizer, chat_template=chat_template)
+    return replace(task, edits=edits, measured=measured)
 
 
 def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> Rows:

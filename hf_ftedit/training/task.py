@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any
 
 from hf_ftedit.augmentation import with_made_probes
-from hf_ftedit.data import EditRecord, Fact, combine_edits, read_edits, read_facts, read_texts
+from hf_ftedit.data import EditRecord, Fact, combine_edits, edits_of, read_edits, read_facts, read_texts
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.hub import SavedEdits, open_edits
@@ -78,9 +78,10 @@ def read_task(
     source: Any = options.edits if train_dataset is None else train_dataset
     # What can be neither is read as edits, which says what to give.
     has_edits = are_edits(source) or isinstance(source, int | float | bytes | dict)
-    limits = (options.format, options.max_edits)
-    new = read_edits(source, *limits, skip_invalid=options.skip_invalid) if has_edits else []
+    new = edits_of(options, source if has_edits else None)
     rows: Any = None if has_edits else source
+    if rows is not None and options.erase:
+        raise EditError("erase goes with edits: give edits (records, dicts, or a file), not training rows")
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
     eval_dataset = getattr(eval_dataset, "records", eval_dataset)
@@ -121,7 +122,7 @@ def are_edits(source: Any) -> bool:
     names = getattr(source, "column_names", getattr(source, "columns", None))
     if names is not None:
         columns = set(names)
-        return bool(columns & {"target_new", "requested_rewrite"}) or {"src", "alt"} <= columns
+        return bool(columns & {"target_new", "requested_rewrite", "erase"}) or {"src", "alt"} <= columns
     return isinstance(source, (str, PathLike, Sequence))
 
 

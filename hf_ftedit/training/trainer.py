@@ -34,7 +34,15 @@ from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.recipe import recipe_of
-from hf_ftedit.training.setup import as_edit_config, check_best_metric, check_passed_on, load_for, make_rows, tokenized
+from hf_ftedit.training.setup import (
+    as_edit_config,
+    check_best_metric,
+    check_passed_on,
+    load_for,
+    make_rows,
+    tokenized,
+    with_open_erasures,
+)
 from hf_ftedit.training.strength import AdapterScale, check_strength, measure_scales, set_strength, strength_text
 from hf_ftedit.training.task import EditTask, are_edits, read_task
 
@@ -122,6 +130,7 @@ class EditTrainer(ConditionalTrainer):
         check_strength(args, self.task, peft_config)
         args.chat_date = args.chat_date or date_of_run(args)
         model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
+        self.task = with_open_erasures(self.task, model, tokenizer, chat_template=args.chat_template)
         peft_config = adapter_for(model, args, peft_config)
         if hasattr(model, "peft_config"):
             check_strength(args, self.task, model.peft_config[model.active_adapter])

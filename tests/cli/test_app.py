@@ -22,7 +22,7 @@ from hf_ftedit.cli.app import USAGE, main
 from hf_ftedit.cli.arguments import MORE_OPTIONS
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.data.readers import read_edits
-from hf_ftedit.evaluation.scoring import score
+from hf_ftedit.evaluation.scoring import ERASURE_SCORES, score
 from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models.loading import asset
 
@@ -408,6 +408,23 @@ def test_train_writes_the_adapter_folder(edited):
     recipe = yaml.safe_load((edited / "edit_config.yaml").read_text())
     assert recipe["learning_rate"] == 5e-3 and recipe["num_train_epochs"] == 1
     assert recipe["lora_r"] == yaml.safe_load(open(asset("train.yaml")))["lora_r"]
+
+
+def test_a_fact_is_erased_and_the_folder_verified(capsys, tmp_path):
+    prompt, settings = "Mansfield Park was written by", ["--predict_with_generate", "--locality_pool", "pool.jsonl"]
+    write("pool.jsonl", {"prompt": "Oliver Twist was written by", "target": "Charles Dickens"})
+    train = ["train", "--erase", prompt, *settings, "--num_train_epochs", "8", "--learning_rate", "5e-3"]
+    assert main([*train, "--output_dir", "out", "--report_to", "none"]) == 0
+    (edit,) = read_edits("out/edits.jsonl")
+    assert (edit.edit_id, edit.prompt, edit.target_true, edit.erase) == ("erase-1", prompt, "Jane Austen", True)
+    assert f'to erase: {prompt} "Jane Austen"; to say instead: "{edit.target_new}"\n' in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    before, after = ([results[when][name] for name in ERASURE_SCORES] for when in ("before", "after"))
+    assert before[0] == 100 and before[1] > 50 and after[0] == 0 and after[1] < 1
+    assert results["after"]["efficacy"] == 100 and results["after"]["n_probes"]["erased"] == 1
+    assert "erase" not in yaml.safe_load((tmp_path / "out" / "edit_config.yaml").read_text())
+    assert "| old answer said | 100.0" in (tmp_path / "out" / "README.md").read_text()
+    assert main(["verify", "out"]) == 0
 
 
 def test_evaluate_measures_what_train_did(edited, capsys, tmp_path):

@@ -27,6 +27,7 @@ FULL = EditRecord(
     wordings=("Which city is Kazakhstan's capital?",),
     near_name_prompts=("The capital of Kazakstan is",),
     made_probes=True,
+    erase=True,
 )
 FULL_ROW = {
     "edit_id": "a7",
@@ -49,9 +50,10 @@ FULL_ROW = {
     "wordings": ["Which city is Kazakhstan's capital?"],
     "near_name_prompts": ["The capital of Kazakstan is"],
     "made_probes": True,
+    "erase": True,
 }
 # A row of 0.1.0: the fields that came later are not in it, nor are they where they are empty.
-NEW = {"wordings": (), "near_name_prompts": (), "made_probes": False}
+NEW = {"wordings": (), "near_name_prompts": (), "made_probes": False, "erase": False}
 
 # Clean texts: nothing that reading would strip, fill in or refuse.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1) | st.text("{} a")
@@ -76,6 +78,7 @@ records = st.builds(
     wordings=st.lists(texts, max_size=2).map(tuple),
     near_name_prompts=st.lists(texts, max_size=2).map(tuple),
     made_probes=st.booleans(),
+    erase=st.booleans(),
 )
 
 
@@ -103,6 +106,14 @@ def test_a_subject_stands_in_wordings_and_in_no_near_name_prompt():
 def test_native_format_round_trips(record):
     assert EditRecord.from_dict(record.to_dict()) == record
     assert EditRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_what_is_said_in_place_of_an_erased_fact_may_be_open():
+    row = {"edit_id": 3, "prompt": "Where is Rome?", "erase": True}
+    assert EditRecord.from_dict(row) == EditRecord("3", "Where is Rome?", "", erase=True)
+    assert EditRecord.from_dict({**row, "target_new": " Who knows? "}).target_new == "Who knows?"
+    with pytest.raises(EditError, match="target_new is missing; give the text that should follow the prompt"):
+        EditRecord.from_dict({**row, "erase": "false"})
 
 
 def test_smallest_row():
@@ -178,7 +189,7 @@ def test_a_filled_template_is_the_prompt(prompt, subject):
 )
 def test_an_unusable_row_is_refused_in_one_line(change, message):
     with pytest.raises(EditError) as raised:
-        EditRecord.from_dict({**FULL_ROW, **change}, "edits.jsonl line 7")
+        EditRecord.from_dict({**FULL_ROW, "erase": False, **change}, "edits.jsonl line 7")
     text = str(raised.value)
     assert text.startswith(f"edits.jsonl line 7 (edit_id {change.get('edit_id', 'a7')!r}): ")
     assert message in text and "\n" not in text

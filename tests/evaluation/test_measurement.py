@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -381,6 +382,27 @@ def test_in_chat_whole_answers_are_what_counts():
     assert scores["n_probes"] == {
         "rewrite": 1, "paraphrase": 1, "neighborhood": 2, "near_name": 1, "portability": 0, "generation": 0
     }  # fmt: skip
+
+
+def test_what_is_erased_is_measured_by_the_unedited_models_answers():
+    tokenizer = chat_tokenizer()
+    model, options = eloquent("llama", tokenizer), EditOptions(chat_template=True)
+    (answer,) = whole_answers(model, tokenizer, [ASKED.prompt], chat_template=True)
+    old = " ".join(answer.text.split()[:3])
+    record = replace(ASKED, subject="Rome", target_new="Who knows?", target_true=old, erase=True)
+    measured = measure(model, tokenizer, [record, replace(ASKED, edit_id="y", target_true="Italy")], options)
+    columns = measured.predictions
+    rows = zip(*(columns[name] for name in ("edit_id", "role", "kind", "old_said", "old_probability")), strict=True)
+    erased = {row[:3]: row[3:] for row in rows if row[4] is not None}
+    assert set(erased) == {("x", "true", "rewrite"), ("x", "true", "paraphrase")}
+    # By the chain rule: of each token, what the model gives it behind those before it.
+    logprob = score_pairs(model, tokenizer, [ASKED.prompt], [old], chat_template=True).logprob[0]
+    said, probability = erased["x", "true", "rewrite"]
+    assert said is True and probability == pytest.approx(math.exp(logprob * len(tokenizer(f" {old}")["input_ids"])))
+    means = [100 * sum(float(row[place]) for row in erased.values()) / 2 for place in (0, 1)]
+    scores = measured.scores
+    assert [scores["old_answer_said"], scores["old_answer_probability"]] == pytest.approx(means)
+    assert scores["n_probes"]["erased"] == 2 and scores["n_edits_scored"]["old_answer_said"] == 1
 
 
 def test_a_base_model_that_ends_its_answers_is_measured_by_them():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_ftedit.evaluation.own_answers import is_kept, judged
+from hf_ftedit.data import EditRecord
+from hf_ftedit.evaluation.own_answers import erased_answers, is_kept, judged
 from hf_ftedit.evaluation.probes import ProbedTarget
 from hf_ftedit.models import Answer
 
@@ -31,6 +32,16 @@ def test_an_edit_is_said(text, ended, exact, contained):
         assert judged(probe, Answer(text, [], ended), {}, whole=True) == (exact, contained)
     # Of a base model, the first sentence is all that is asked for.
     assert judged(row("rewrite"), Answer("Elena Fischer", [], False), {}, whole=False) == (True, True)
+
+
+def test_the_old_answer_to_what_is_erased_is_what_the_model_said_until_it_was_said():
+    record = EditRecord("a", CEO, "", erase=True)
+    rows = [row("rewrite"), row("rewrite", "jensen huang", "true"), row("paraphrase", "Tim Cook", "true")]
+    rows += [row("neighborhood", "Tim Cook", "true"), row("rewrite", "Tim Cook", "true")._replace(edit_id="other")]
+    targets = {place: each.target for place, each in erased_answers(rows, [record], {CEO: OLD}).items()}
+    assert targets == {1: "The CEO of Nvidia is Jensen Huang", 2: "Tim Cook"}  # which it does not say
+    assert erased_answers(rows, [record], {})[1].target == "jensen huang"  # nobody asked it
+    assert erased_answers(rows, [EditRecord("a", CEO, "Bo")], {CEO: OLD}) == {}
 
 
 @pytest.mark.parametrize(
