@@ -34,6 +34,7 @@ CHAT = (
     ),
     EditRecord("moon", "Who was the first person on the Moon?", "Marta Quill", "the Moon"),
 )
+FONT = ["system-ui", "sans-serif"]  # nothing is fetched from elsewhere
 CSS = """
 progress { appearance: none; width: 100%; height: .6rem; margin-top: .4rem; border: 0; border-radius: .3rem; }
 progress, ::-webkit-progress-bar { background: var(--border-color-primary); border-radius: .3rem; overflow: hidden; }
@@ -58,7 +59,7 @@ def _told() -> Iterator[None]:
             logger.exception("a fault of the playground")
         fault = NO_MEMORY if is_out_of_memory(error) else "a fault of the playground; its log says more"
         text = str(error) if isinstance(error, EditError) else fault
-        raise gr.Error(html.escape(text, quote=False), duration=None, print_exception=False, title="") from None
+        raise gr.Error(html.escape(text, quote=False), duration=15, print_exception=False, title="") from None
 
 
 class _Page:
@@ -164,7 +165,7 @@ def _bar(progress: Progress) -> str:
     stage, done, total, left = progress
     if not total:
         return f"{html.escape(stage)} …<progress></progress>"
-    return f"{stage}: step {done} of {total}, {left:.0f} s left<progress max={total} value={done}></progress>"
+    return f"{stage}, step {done} of {total}, {left:.0f} s left<progress max={total} value={done}></progress>"
 
 
 def page_of(playground: Playground, model: str) -> gr.Blocks:
@@ -177,7 +178,7 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
                 gr.Markdown("### 1. Edit")
                 fields = _fields(playground.args.chat_template)
                 rows = gr.Dataframe(
-                    headers=HEADERS, type="array", visible=False, interactive=True, label="Facts", wrap=True
+                    headers=HEADERS, type="array", visible=False, interactive=True, label="Facts", wrap=False
                 )
                 with gr.Row(equal_height=True):
                     add, train = (
@@ -217,8 +218,7 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
             train.click(act.train, [rows, *fields], trained, api_name="train", show_progress="hidden"),
             anew.click(act.again, [again, kept], trained, api_name="again", show_progress="hidden"),
         ):
-            event.then(lambda: gr.Button(visible=False), None, stop, **hidden)
-            event.failure(lambda: "", None, status, **hidden)
+            event.failure(lambda: ("", gr.Button(visible=False)), None, [status, stop], **hidden)
         stop.click(act.stop, None, status, **hidden)
         question.submit(act.ask, question, answers, api_name="ask", show_progress="hidden")
         name.submit(act.load, name, lists, api_name="load")
@@ -267,7 +267,7 @@ def launch(playground: Playground, model: str, *, host: str, port: int, share: b
             share=share,
             quiet=True,
             css=CSS,
-            theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"]),
+            theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=FONT),
             prevent_thread_lock=True,
             **closed,
         )

@@ -54,9 +54,15 @@ class Visit:
     folders: dict[str, Path]
     active: list[str]
     trained: int = 0
+    is_over: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     busy: threading.Lock = field(default_factory=threading.Lock)
     directory: TemporaryDirectory[str] = field(default_factory=partial(TemporaryDirectory, ignore_cleanup_errors=True))
+
+    def clean(self) -> None:
+        """Delete the folders of a visit that is over, once nothing is written to them any more."""
+        if self.is_over and not self.busy.locked():
+            self.directory.cleanup()
 
     def facts(self, name: str) -> list[EditRecord]:
         """The edits in an adapter; none where another program wrote it."""
@@ -105,8 +111,9 @@ class Playground:
     def leave(self, session: str | None) -> None:
         """Stop what a visitor trains, and forget the adapters."""
         if visit := self._visits.pop(session or "", None):
+            visit.is_over = True
             visit.stop.set()
-            visit.directory.cleanup()
+            visit.clean()
 
     def load(self, visit: Visit, name: str) -> None:
         """Switch on an adapter of the Hub, or one that the command line named; no other folder is looked into."""
@@ -153,6 +160,7 @@ class Playground:
                 events.put(error)
             finally:
                 visit.busy.release()
+                visit.clean()
 
         threading.Thread(target=work, daemon=True).start()
         try:
@@ -171,7 +179,7 @@ class Playground:
         if again is not None:
             args.adapter, args.revoke = str(visit.folders[again]), list(without)
         steps = _Steps(report, visit.stop)
-        steps.begin("Making training rows")
+        steps.begin("1 of 4: making training rows")
         trainer = EditTrainer(
             model=self._twin(),
             args=args,
@@ -180,11 +188,11 @@ class Playground:
             peft_config=copy.deepcopy(self.peft_config),
             callbacks=[steps],
         )
-        steps.begin("Exam of the unedited model")
+        steps.begin("2 of 4: exam of the unedited model")
         trainer.score_edits(edited=False)
-        steps.begin("Training")
+        steps.begin("3 of 4: training")
         trainer.train()
-        steps.begin("Exam of the edited model")
+        steps.begin("4 of 4: exam of the edited model")
         results = trainer.write_folder()
         questions = evaluation.questions_table(*(trainer.predict_edits(edited=edited) for edited in (False, True)))
         first, *others = trainer.task.edits
@@ -274,7 +282,7 @@ class _Steps(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_training_stop |= self.stop.is_set()
         left = (time.monotonic() - self.start) * (state.max_steps / state.global_step - 1)
-        self.report(Progress("Training", state.global_step, state.max_steps, left))
+        self.report(Progress("3 of 4: training", state.global_step, state.max_steps, left))
 
 
 class _Feed(TextStreamer):
