@@ -44,7 +44,8 @@ progress:indeterminate { animation: pulse 1s infinite alternate; } @keyframes pu
 #now textarea { border-left: 3px solid var(--color-accent); }
 #question .submit-button { background: var(--color-accent); color: white; }
 #exam { overflow-x: auto; } #exam table { font-size: .85rem; }
-#exam :is(th, td) { word-break: normal; border-color: var(--border-color-primary); padding: .35rem .6rem; }
+#exam :is(th, td) { word-break: normal; overflow-wrap: normal; padding: .35rem .6rem; }
+#exam :is(th, td) { border-color: var(--border-color-primary); }
 @media (max-width: 500px) { #exam :is(th, td) { padding: .25rem .35rem; } #exam table { font-size: .8rem; } }
 """
 
@@ -221,8 +222,8 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
             event.failure(lambda: ("", gr.Button(visible=False)), None, [status, stop], **hidden)
         stop.click(act.stop, None, status, **hidden)
         question.submit(act.ask, question, answers, api_name="ask", show_progress="hidden")
-        name.submit(act.load, name, lists, api_name="load")
-        active.input(act.switch, active, None, api_name="switch")
+        name.submit(act.load, name, lists, api_name="load", show_progress="hidden")
+        active.input(act.switch, active, None, api_name="switch", show_progress="hidden")
         again.change(act.facts, again, kept, **hidden)
         page.unload(act.leave)
     return page
