@@ -41,7 +41,7 @@ def invented_names(subject: str, count: int, rng: random.Random) -> list[str]:
 
     Example:
         >>> invented_names("Nordwind Robotics 3", 1, random.Random(0))
-        ['Menzrogr Tasepowb 5']
+        ['Tucnzupz Sehigang 5']
     """
 
     def other(found: re.Match[str]) -> str:

@@ -46,7 +46,8 @@ def test_a_job_edits_pushes_and_verifies(tmp_path: Path) -> None:
         first = Path(asset("edits.jsonl")).read_bytes().splitlines(keepends=True)[:2]
         facts.add("Facts", {"train.jsonl": File(b"".join(first))})
         flags = ["--edits", "user/facts", *FEW, "--report_to", "none"]
-        done = python(str(JOB), "--repo_id", "user/edits", *flags, **hub.environment(tmp_path, "hf_write"))
+        environment = hub.environment(tmp_path, "hf_write") | {"HF_HUB_OFFLINE": "0"}  # `make test` sets it
+        done = python(str(JOB), "--repo_id", "user/edits", *flags, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "every claim holds" in done.stdout
         assert "│ .eval_results/facts.yaml: efficacy" in done.stdout
