@@ -56,6 +56,7 @@ def known_names() -> list[str]:
     return sorted({name for relation in relations() for name in relation.subjects if re.match(r"(?!The )[A-Z]", name)})
 
 
+@lru_cache(maxsize=1024)  # wordings, neighbors, other questions and made probes of an edit all ask
 def relation_of(prompt: str, subject: str | None) -> Match | None:
     """The relation that a prompt asks for, by the words around its subject; `None` where none is near enough."""
     if not subject or subject not in prompt:
@@ -159,6 +160,7 @@ def asked_words(record: EditRecord) -> frozenset[str]:
     return content_words(renamed(record.prompt, record.subject or " ", "{}"))
 
 
+@lru_cache(maxsize=4096)  # the bank's wordings are asked about for every edit
 def content_words(template: str) -> frozenset[str]:
     """Words of a wording that tell one relation from another, without "who" and "where"."""
     return _words(template) - _QUESTION
