@@ -15,7 +15,8 @@ def run(argv: Sequence[str]) -> int:
         raise EditError("verify needs a folder or Hub id, such as hf-ftedit verify user/name")
     verification = sharing.verify(**options.arguments)
     if is_first_process():
-        print(evaluation.checks_table(verification.checks).text())
+        header = ["", "claim", "found", "verdict"]
+        print(evaluation.Table(header, [list(check) for check in verification.checks]).text())
         if verification.said:
             print(f"\n{verification.said}\n")
         at = f" at commit {verification.revision}" if verification.revision else ""

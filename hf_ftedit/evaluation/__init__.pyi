@@ -25,7 +25,6 @@ from .statistics import means as means
 from .tables import SCORES as SCORES
 from .tables import Table as Table
 from .tables import answers_table as answers_table
-from .tables import checks_table as checks_table
 from .tables import counts as counts
 from .tables import edits_text as edits_text
 from .tables import parts_table as parts_table

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from itertools import chain, zip_longest
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
 
 from rich import table as rich_table
 
@@ -16,10 +16,6 @@ from hf_ftedit.text import visible
 SHOWN = {"rewrite": ("edits", 10), "paraphrase": ("other wordings", 5)}
 SHOWN |= {"neighborhood": ("neighbors", 5), "near_name": ("near names", 5)}
 WIDEST = 160
-
-
-# A probe with the answers before and after, and whether the one after is as it should be.
-Question: TypeAlias = tuple[str, str, str, bool]
 
 
 def before_after_text(
@@ -33,39 +29,40 @@ def before_after_text(
     """
     width = width or max(80, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDEST))
     parts = []
-    for kind, (name, most) in SHOWN.items():
-        if questions := _questions(kind, before, after):
-            some = f", {most} of {len(questions)}" if len(questions) > most else ""
-            # Side by side, answers of thirty tokens would be cut, or wrapped word by word.
-            columns = (rich_table.Column(width=2), rich_table.Column(width=6), rich_table.Column(overflow="fold"))
-            grid = rich_table.Table.grid(*columns, padding=(0, 1))
-            for *texts, is_right in questions[:most]:
-                prompt, old, new = (visible(" ".join(text.split())) for text in texts)
-                grid.add_row("✓" if is_right else "✗", "asked", prompt)
-                grid.add_row("", "before", old)
-                grid.add_row("", "now", "the same" if new == old else new)
-            parts += [f"{name}{some}:", drawn(grid, width)]
+    for name, number, rows in _questions(before, after):
+        some = f", {len(rows)} of {number}" if number > len(rows) else ""
+        # Side by side, answers of thirty tokens would be cut, or wrapped word by word.
+        columns = (rich_table.Column(width=2), rich_table.Column(width=6), rich_table.Column(overflow="fold"))
+        grid = rich_table.Table.grid(*columns, padding=(0, 1))
+        for mark, *texts in rows:
+            for cells in zip((mark, "", ""), ("asked", "before", "now"), texts, strict=True):
+                grid.add_row(*cells)
+        parts += [f"{name}{some}:", drawn(grid, width)]
     return "\n".join(line.rstrip() for part in parts for line in part.splitlines())
 
 
 def questions_table(before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> Table:
     """The same questions as a table, all of its columns texts."""
-    rows = []
-    for kind, (name, most) in SHOWN.items():
-        for prompt, old, new, is_right in _questions(kind, before, after)[:most]:
-            rows.append([f"{'✓' if is_right else '✗'} {name}", prompt, old, "the same" if new == old else new])
+    kinds = _questions(before, after)
+    rows = [[f"{mark} {name}", *texts] for name, _, rows in kinds for mark, *texts in rows]
     return Table(["", "asked", "before", "now"], rows, n_names=4)
 
 
-def _questions(kind: str, before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> list[Question]:
-    """The questions of a kind, the first one of each edit in front."""
+def _questions(
+    before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[str, int, list[list[str]]]]:
+    """Of each kind its name, how many questions there are, and those to show: mark, prompt, old and new answer."""
     old = dict(zip(before["probe"], before["generated"], strict=True))
-    role = "true" if kind == "neighborhood" else "new"
-    by_edit: dict[str, list[Question]] = {}
     names = ("kind", "role", "edit_id", "probe", "generated", "containment")
-    for row in zip(*(after[name] for name in names), strict=True):
-        if row[:2] == (kind, role):
-            edit_id, prompt, answer, is_right = row[2:]
-            by_edit.setdefault(edit_id, []).append((prompt, old.get(prompt) or "", answer, bool(is_right)))
-    turns = chain.from_iterable(zip_longest(*by_edit.values()))
-    return [question for question in turns if question is not None]
+    answers = list(zip(*(after[name] for name in names), strict=True))
+    for kind, (name, most) in SHOWN.items():
+        by_edit: dict[str, list[list[str]]] = {}
+        role = "true" if kind == "neighborhood" else "new"
+        for edit_id, prompt, new, is_right in (row[2:] for row in answers if row[:2] == (kind, role)):
+            texts = [visible(" ".join(text.split())) for text in (prompt, old.get(prompt) or "", new)]
+            texts[2] = "the same" if texts[2] == texts[1] else texts[2]
+            by_edit.setdefault(edit_id, []).append(["✓" if is_right else "✗", *texts])
+        # The first one of each edit in front.
+        turns = [row for turn in zip_longest(*by_edit.values()) for row in turn if row is not None]
+        if turns:
+            yield name, len(turns), turns[:most]

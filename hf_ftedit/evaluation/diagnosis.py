@@ -24,10 +24,8 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
     fact; too few or too similar paraphrases. Low locality: too few locality facts, or too far from the edited ones.
 
     Args:
-        results (`Mapping`):
-            What `eval_results.json` holds; without `"after"` there is nothing to diagnose.
-        settings (`Mapping`, *optional*):
-            What `edit_config.yaml` holds, to name the present values.
+        results (`Mapping`): What `eval_results.json` holds; without `"after"` there is nothing to diagnose.
+        settings (`Mapping`, *optional*): What `edit_config.yaml` holds, to name the present values.
 
     Returns:
         `list[str]`: sentences, the most important first.

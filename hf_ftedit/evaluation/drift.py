@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hf_ftedit import models
 from hf_ftedit.augmentation import drift_prompts, mentions
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation.statistics import bootstrap, interval
-from hf_ftedit.models import (
-    EncodedPair,
-    Processes,
-    Reference,
-    context_length,
-    encode_prompts,
-    pair_divergences,
-    reference_distributions,
-    whole_answers,
-)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,8 +19,8 @@ if TYPE_CHECKING:
 class DriftReference(NamedTuple):
     """The unedited model's own answers to unrelated prompts, and its distributions at each of their tokens."""
 
-    pairs: list[EncodedPair]
-    references: list[Reference]
+    pairs: list[models.EncodedPair]
+    references: list[models.Reference]
 
 
 def drift_reference(
@@ -51,17 +42,20 @@ def drift_reference(
     subjects = [record.subject for record in records if record.subject]
     prompts = drift_prompts() if prompts is None else prompts
     prompts = [prompt for prompt in prompts if not any(mentions(prompt, subject) for subject in subjects)]
-    encoded = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True))
-    longest = context_length(model.config)
+    encoded = dict(zip(prompts, models.encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True))
+    longest = models.context_length(model.config)
     encoded = {prompt: ids for prompt, ids in encoded.items() if longest is None or len(ids) < longest}
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
-    answers = whole_answers(model, tokenizer, list(encoded), desc="Drift: answers", **settings)
-    pairs = [EncodedPair(ids + answer.tokens, len(ids)) for ids, answer in zip(encoded.values(), answers, strict=True)]
+    answers = models.whole_answers(model, tokenizer, list(encoded), desc="Drift: answers", **settings)
+    pairs = [
+        models.EncodedPair(ids + answer.tokens, len(ids))
+        for ids, answer in zip(encoded.values(), answers, strict=True)
+    ]
 
-    def refer(share: list[EncodedPair]) -> list[Reference]:
-        return reference_distributions(model, share, tokens_per_batch=tokens_per_batch)
+    def refer(share: list[models.EncodedPair]) -> list[models.Reference]:
+        return models.reference_distributions(model, share, tokens_per_batch=tokens_per_batch)
 
-    return DriftReference(pairs, Processes(model).each_once(pairs, refer))
+    return DriftReference(pairs, models.Processes(model).each_once(pairs, refer))
 
 
 def measure_drift(
@@ -85,11 +79,11 @@ def measure_drift(
     if not reference.pairs:
         return {}
 
-    def diverge(share: list[tuple[EncodedPair, Reference]]) -> Sequence[np.ndarray]:
+    def diverge(share: list[tuple[models.EncodedPair, models.Reference]]) -> Sequence[np.ndarray]:
         pairs, references = map(list, zip(*share, strict=True))
-        return pair_divergences(model, pairs, references, tokens_per_batch=tokens_per_batch)
+        return models.pair_divergences(model, pairs, references, tokens_per_batch=tokens_per_batch)
 
-    tokens = Processes(model).each_once(list(zip(*reference, strict=True)), diverge)
+    tokens = models.Processes(model).each_once(list(zip(*reference, strict=True)), diverge)
     by_prompt = np.array([[values.sum(), len(values)] for values in tokens], dtype=float)
 
     def mean(values: np.ndarray) -> np.ndarray:

@@ -76,11 +76,7 @@ def _parts(rows: Sequence[ProbedTarget], places: Iterable[int], processes: int) 
 
 
 def answer_prompts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    options: EditOptions,
-    desc: str,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], options: EditOptions, desc: str
 ) -> list[Answer]:
     """The model's own greedy answers: in chat to their natural end, else their first sentence or line."""
     if not prompts:

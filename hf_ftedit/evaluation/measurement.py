@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ftedit import models
 from hf_ftedit.augmentation import with_erasures
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
@@ -24,21 +26,7 @@ from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entro
 from hf_ftedit.evaluation.own_answers import erased_answers, judged
 from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.evaluation.probes import ProbedTarget, check_known, check_lengths, probed_targets
-from hf_ftedit.evaluation.scoring import EditMeans, compare, edit_means, score
-from hf_ftedit.models import (
-    IGNORE_INDEX,
-    Answer,
-    context_length,
-    encode_pairs,
-    first_sentence,
-    in_turn,
-    is_unedited,
-    load_config,
-    load_model,
-    load_tokenizer,
-    prepare_tokenizer,
-    unedited,
-)
+from hf_ftedit.evaluation.scoring import GENERATED, EditMeans, compare, edit_means, score
 from hf_ftedit.options import EditOptions, check_value
 from hf_ftedit.scripts import separated
 
@@ -55,16 +43,16 @@ def load_checked(
     """Load a model, by `kwargs` of [`~hf_ftedit.load_model`], and its tokenizer; check before that the edits fit."""
     # The tokenizer and the configuration tell it: a run fails in seconds, before gigabytes of weights are read.
     source = {key: kwargs[key] for key in ("revision", "gguf_file", "trust_remote_code", "token") if key in kwargs}
-    tokenizer = tokenizer or load_tokenizer(name, **source)
-    prepare_tokenizer(tokenizer, options)
+    tokenizer = tokenizer or models.load_tokenizer(name, **source)
+    models.prepare_tokenizer(tokenizer, options)
     # Not passed on to `load_model`: what of `kwargs` is for the configuration, transformers would not look for then.
-    config = kwargs.get("config") or load_config(name, **kwargs)
+    config = kwargs.get("config") or models.load_config(name, **kwargs)
     check_known(records, tokenizer, config, options)
-    check_lengths(records, tokenizer, context_length(config), chat_template=options.chat_template)
-    return load_model(name, **kwargs), tokenizer
+    check_lengths(records, tokenizer, models.context_length(config), chat_template=options.chat_template)
+    return models.load_model(name, **kwargs), tokenizer
 
 
-@in_turn
+@models.in_turn
 def predict(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -85,31 +73,25 @@ def predict(
     Each distinct (prompt, target) is computed once. Under `accelerate launch` every process must call this.
 
     Args:
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            Causal language model.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        records (`Sequence[EditRecord]`):
-            Edits with their probes; a neighborhood probe without target gets the unedited model's own answer.
-        before (`Mapping[str, Sequence]`, *optional*):
-            Predictions of the unedited model. By default it is asked what must stay, with the adapter of `model`
-            switched off; a model without one counts as unedited.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Use the chat template, and let the model answer by itself: greedy, to its end of turn, at most 32 tokens.
-        end_of_answer (`bool`, *optional*, defaults to `False`):
-            The same of a base model that was taught to stop: `stopped` are those that end with their first sentence.
-        tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens of a batch; halved where memory does not suffice.
-        generate (`bool`, *optional*, defaults to `False`):
-            Let a model without chat template answer each probe by itself too: greedy, at most 32 tokens, up to the end
-            of the sequence, the line or the sentence (Yang et al. 2025, arXiv 2502.11177).
-        fluency (`bool`, *optional*, defaults to `False`):
-            Sample texts after the `generation_prompts`, top-k 5, up to 100 tokens, and measure their fluency and,
-            against `reference_texts`, consistency (Meng et al. 2022).
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of those texts.
-        desc (`str`, *optional*, defaults to `"Evaluating"`):
-            Label of the progress bar.
+        model (`PreTrainedModel` or [`~peft.PeftModel`]): Causal language model.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        records (`Sequence[EditRecord]`): Edits with their probes; a neighborhood probe without target gets the
+            unedited model's own answer.
+        before (`Mapping[str, Sequence]`, *optional*): Predictions of the unedited model. By default it is asked what
+            must stay, with the adapter of `model` switched off; a model without one counts as unedited.
+        chat_template (`bool`, *optional*, defaults to `False`): Use the chat template, and let the model answer by
+            itself: greedy, to its end of turn, at most 32 tokens.
+        end_of_answer (`bool`, *optional*, defaults to `False`): The same of a base model that was taught to stop:
+            `stopped` are those that end with their first sentence.
+        tokens_per_batch (`int`, *optional*, defaults to `2048`): Tokens of a batch; halved where memory does not
+            suffice.
+        generate (`bool`, *optional*, defaults to `False`): Let a model without chat template answer each probe by
+            itself too: greedy, at most 32 tokens, up to the end of the sequence, the line or the sentence (Yang et al.
+            2025, arXiv 2502.11177).
+        fluency (`bool`, *optional*, defaults to `False`): Sample texts after the `generation_prompts`, top-k 5, up to
+            100 tokens, and measure their fluency and, against `reference_texts`, consistency (Meng et al. 2022).
+        seed (`int`, *optional*, defaults to `0`): Seed of those texts.
+        desc (`str`, *optional*, defaults to `"Evaluating"`): Label of the progress bar.
 
     Returns:
         `dict[str, list]`: columns `edit_id`, `kind`, `aspect`, `probe`, `role` (`"new"` or `"true"`), `target`,
@@ -162,29 +144,16 @@ def _predicted(
     sentences = _own_sentences(rows, old) if whole else []
     erased = erased_answers(rows, records, old)
     scores = score_targets(model, tokenizer, [*rows, *sentences, *erased.values()], options, desc)
+    of_rows, of_sentences, of_erased = np.split(scores, [len(rows), len(rows) + len(sentences)])
     parts = zip(*(row[: len(_COLUMNS)] for row in rows), strict=True)
     columns = dict(zip(_COLUMNS, map(list, parts), strict=True))
-    logprobs, matches, accuracies = scores[: len(rows)].T
+    logprobs, matches, accuracies = of_rows.T
     columns |= {"logprob": logprobs.tolist(), "match": (matches == 1).tolist(), "token_accuracy": accuracies.tolist()}
     if has_answers:
-        # What the same model answered a moment ago is not generated or scored again.
-        is_old = before is None and is_unedited(model)
-        own = dict(old) if is_old else {}
-        missing = [prompt for prompt in dict.fromkeys(columns["probe"]) if prompt not in own]
-        own |= zip(missing, answer_prompts(model, tokenizer, missing, options, desc), strict=True)
-        likely = dict(zip([row.prompt for row in sentences], scores[len(rows) :, 0].tolist(), strict=False))
-        was = likely if is_old else _own_logprobs(before)
-        if likely.keys() - was.keys():
-            with unedited(model):
-                scores = score_targets(model, tokenizer, sentences, options, desc)
-            was = dict(zip(likely, scores[:, 0].tolist(), strict=True))
-        falls = {prompt: was[prompt] - logprob for prompt, logprob in likely.items()}
-        columns |= _answered(rows, own, old, falls, whole=whole)
-        if whole:
-            columns["own_logprob"] = [likely.get(prompt) for prompt in columns["probe"]]
+        likely = {row.prompt: logprob for row, logprob in zip(sentences, of_sentences[:, 0].tolist(), strict=True)}
+        columns |= _answered(model, tokenizer, rows, old, before, sentences, likely, options, desc)
     if erased:
-        logprobs = scores[len(rows) + len(sentences) :, 0]
-        columns |= _erased_columns(tokenizer, erased, logprobs, columns, chat_template=options.chat_template)
+        columns |= _erased_columns(tokenizer, erased, of_erased[:, 0], columns, chat_template=options.chat_template)
     if options.measure_fluency:
         texts = _written(model, tokenizer, records, seed, size, desc)
         # One table of both, with `None` where a row has no such value.
@@ -194,36 +163,50 @@ def _predicted(
     return list(records), columns
 
 
-def _own_sentences(rows: Sequence[ProbedTarget], answers: Mapping[str, Answer]) -> list[ProbedTarget]:
+def _own_sentences(rows: Sequence[ProbedTarget], answers: Mapping[str, models.Answer]) -> list[ProbedTarget]:
     """The first sentence of each of the unedited model's `answers` to neighborhood probes, as a target."""
     probes = {row.prompt: row for row in rows if row.kind == "neighborhood"}
-    sentences = {prompt: first_sentence(answers[prompt].text) for prompt in probes}
+    sentences = {prompt: models.first_sentence(answers[prompt].text) for prompt in probes}
     return [row._replace(target=sentences[prompt]) for prompt, row in probes.items() if sentences[prompt]]
 
 
-def _own_logprobs(before: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
-    """Of predictions, the mean log-probability of the unedited model's own answer, by probe."""
-    if before is None or "own_logprob" not in before:
-        return {}
-    pairs = zip(before["probe"], before["own_logprob"], strict=True)
-    return {prompt: logprob for prompt, logprob in pairs if logprob is not None}
-
-
 def _answered(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[ProbedTarget],
-    answers: Mapping[str, Answer],
-    before: Mapping[str, Answer],
-    falls: Mapping[str, float],
-    *,
-    whole: bool,
+    old: Mapping[str, models.Answer],
+    before: Mapping[str, Sequence[Any]] | None,
+    sentences: Sequence[ProbedTarget],
+    likely: Mapping[str, float],  # their mean log-probability now, by prompt
+    options: EditOptions,
+    desc: str,
 ) -> dict[str, list[Any]]:
-    """Columns of the model's own answers."""
-    own = [(row, answers[row.prompt], falls.get(row.prompt, 0.0)) for row in rows]
-    verdicts = [judged(row, answer, before, whole=whole, fall=fall) for row, answer, fall in own]
-    columns: dict[str, list[Any]] = {"generated": [answer.text for _, answer, _ in own]}
+    """Columns of the model's own answers, compared with the unedited model's `old` ones and their `sentences`."""
+    # What the same model answered a moment ago is not generated or scored again.
+    is_old, whole = before is None and models.is_unedited(model), options.has_whole_answers
+    own = dict(old) if is_old else {}
+    missing = [prompt for prompt in dict.fromkeys(row.prompt for row in rows) if prompt not in own]
+    own |= zip(missing, answer_prompts(model, tokenizer, missing, options, desc), strict=True)
+    was = dict(likely) if is_old else {}
+    if before is not None and "own_logprob" in before:
+        pairs = zip(before["probe"], before["own_logprob"], strict=True)
+        was = {prompt: logprob for prompt, logprob in pairs if logprob is not None}
+    if likely.keys() - was.keys():
+        with models.unedited(model):
+            scores = score_targets(model, tokenizer, sentences, options, desc)
+        was = dict(zip(likely, scores[:, 0].tolist(), strict=True))
+    falls = {prompt: was[prompt] - logprob for prompt, logprob in likely.items()}
+    answers = [own[row.prompt] for row in rows]
+    verdicts = [
+        judged(row, answer, old, whole=whole, fall=falls.get(row.prompt, 0.0))
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    columns: dict[str, list[Any]] = {"generated": [answer.text for answer in answers]}
+    columns |= {name: list(part) for name, part in zip(GENERATED, zip(*verdicts, strict=True), strict=True)}
     if whole:
-        columns["stopped"] = [answer.ended for _, answer, _ in own]
-    return columns | {"exact_match": [exact for exact, _ in verdicts], "containment": [held for _, held in verdicts]}
+        columns["stopped"] = [answer.ended for answer in answers]
+        columns["own_logprob"] = [likely.get(row.prompt) for row in rows]
+    return columns
 
 
 def _erased_columns(
@@ -236,10 +219,10 @@ def _erased_columns(
 ) -> dict[str, list[Any]]:
     """Columns of erased facts: the probability of each old answer, and whether the model's own answer says it."""
     prompts, targets = zip(*((row.prompt, separated(row.prompt, row.target)) for row in erased.values()), strict=True)
-    pairs = encode_pairs(tokenizer, prompts, targets, chat_template=chat_template)
+    pairs = models.encode_pairs(tokenizer, prompts, targets, chat_template=chat_template)
     probabilities: list[float | None] = [None] * len(columns["probe"])
     for place, pair, logprob in zip(erased, pairs, logprobs, strict=True):
-        probabilities[place] = math.exp(logprob * sum(label != IGNORE_INDEX for label in pair.labels))
+        probabilities[place] = math.exp(logprob * sum(label != models.IGNORE_INDEX for label in pair.labels))
     said = columns.get("containment", [None] * len(probabilities))
     is_said = [said[place] if place in erased else None for place in range(len(said))]
     return {"old_probability": probabilities, "old_said": is_said}
@@ -276,18 +259,14 @@ class Measurement(NamedTuple):
     One model's predictions, per-edit means and scores on a set of edits.
 
     Args:
-        records (`list[EditRecord]`):
-            The edits as they were measured: every neighborhood probe has a target. Measure another model, or the same
-            one after training, on these, and both are held to the same answers.
-        predictions (`dict[str, list]`):
-            Columns of predictions, see [`predict`].
-        means (`EditMeans`):
-            Each edit's own scores.
-        scores (`dict`):
-            See [`~hf_ftedit.score`]; of an edited model also [`~hf_ftedit.evaluation.drift.measure_drift`]; with
-            texts [`~hf_ftedit.evaluation.perplexity.perplexity`] too.
-        reference (`DriftReference`, *optional*):
-            What the drift of an edited model is measured by.
+        records (`list[EditRecord]`): The edits as they were measured: every neighborhood probe has a target. Measure
+            another model, or the same one after training, on these, and both are held to the same answers.
+        predictions (`dict[str, list]`): Columns of predictions, see [`predict`].
+        means (`EditMeans`): Each edit's own scores.
+        scores (`dict`): See [`~hf_ftedit.score`]; of an edited model also
+            [`~hf_ftedit.evaluation.drift.measure_drift`]; with texts [`~hf_ftedit.evaluation.perplexity.perplexity`]
+            too.
+        reference (`DriftReference`, *optional*): What the drift of an edited model is measured by.
     """
 
     records: list[EditRecord]
@@ -297,7 +276,7 @@ class Measurement(NamedTuple):
     reference: DriftReference | None = None
 
 
-@in_turn
+@models.in_turn
 def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -317,26 +296,18 @@ def measure(
     answer, and [`Measurement`] holds the records with those answers.
 
     Args:
-        model (`PreTrainedModel` or [`~peft.PeftModel`]):
-            Causal language model.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        records (`Sequence[EditRecord]`):
-            Edits with their probes, see [`~hf_ftedit.read_edits`].
-        options ([`~hf_ftedit.EditOptions`]):
-            `protocol`, `chat_template`, `end_of_answer`, `eval_tokens_per_batch`, `predict_with_generate` and
-            `measure_fluency`.
-        before ([`Measurement`], *optional*):
-            That of the unedited model, with which an edited one is compared. Without it, the adapter of `model` is
-            switched off to ask what stayed; a model without one counts as unedited.
-        drift (`bool`, *optional*, defaults to `True`):
-            Measure the drift of an edited model, and keep of the unedited one what it is measured by.
-        texts (`Sequence[str]`, *optional*):
-            Texts for perplexity.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of sampled texts.
-        desc (`str`, *optional*, defaults to `"Evaluating"`):
-            Label of the progress bar.
+        model (`PreTrainedModel` or [`~peft.PeftModel`]): Causal language model.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        records (`Sequence[EditRecord]`): Edits with their probes, see [`~hf_ftedit.read_edits`].
+        options ([`~hf_ftedit.EditOptions`]): `protocol`, `chat_template`, `end_of_answer`, `eval_tokens_per_batch`,
+            `predict_with_generate` and `measure_fluency`.
+        before ([`Measurement`], *optional*): That of the unedited model, with which an edited one is compared. Without
+            it, the adapter of `model` is switched off to ask what stayed; a model without one counts as unedited.
+        drift (`bool`, *optional*, defaults to `True`): Measure the drift of an edited model, and keep of the unedited
+            one what it is measured by.
+        texts (`Sequence[str]`, *optional*): Texts for perplexity.
+        seed (`int`, *optional*, defaults to `0`): Seed of sampled texts.
+        desc (`str`, *optional*, defaults to `"Evaluating"`): Label of the progress bar.
 
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
@@ -351,9 +322,9 @@ def measure(
         scores["n_made_probes"] = made
     reference = before.reference if before and drift else None
     if drift and before is None:
-        with unedited(model):
+        with models.unedited(model):
             reference = drift_reference(model, tokenizer, records, chat_template=options.chat_template, **size)
-    if reference and (before is not None or not is_unedited(model)):
+    if reference and (before is not None or not models.is_unedited(model)):
         scores |= measure_drift(model, reference, **size)
     if texts:
         scores |= perplexity(model, tokenizer, texts, **size)

@@ -9,18 +9,9 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ftedit import models
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.statistics import bootstrap, interval
-from hf_ftedit.models import (
-    EncodedPair,
-    Processes,
-    check_tokens,
-    context_length,
-    encode_texts,
-    in_batches,
-    inference,
-    score_rows,
-)
 
 
 def perplexity(
@@ -42,25 +33,25 @@ def perplexity(
     The result has `perplexity`, its bootstrap interval `perplexity_ci95`, and `n_texts` and `n_tokens` that were
     counted. Raises [`~hf_ftedit.EditError`] where no text has two tokens, or the model gives NaN.
     """
-    check_tokens(tokenizer, model.config, ((f"text {number}", text) for number, text in enumerate(texts, 1)))
-    parts = encode_texts(tokenizer, texts, context_length(model.config))
+    models.check_tokens(tokenizer, model.config, ((f"text {number}", text) for number, text in enumerate(texts, 1)))
+    parts = models.encode_texts(tokenizer, texts, models.context_length(model.config))
     windows = [window for windows in parts for window in windows]
     if not windows:
         raise EditError("no text has two tokens to measure perplexity on; give longer ones")
-    processes = Processes(model)
+    processes = models.Processes(model)
 
-    def run(share: list[EncodedPair]) -> list[np.ndarray]:
+    def run(share: list[models.EncodedPair]) -> list[np.ndarray]:
         sums = np.zeros((len(share), 2))  # negative log-likelihood, tokens
         bar = tqdm(total=len(share), desc=desc, leave=False, disable=processes.hides_bar)
 
         def add(batch: list[int]) -> None:
-            scores = score_rows(model, share, batch)
+            scores = models.score_rows(model, share, batch)
             numbers, place, tokens = np.unique(scores.pair, return_inverse=True, return_counts=True)
             sums[numbers] = np.stack([-np.bincount(place, weights=scores.logprob), tokens], axis=1)
             bar.update(len(batch))
 
-        with inference(model), bar:
-            in_batches([len(window.input_ids) for window in share], tokens_per_batch, add)
+        with models.inference(model), bar:
+            models.in_batches([len(window.input_ids) for window in share], tokens_per_batch, add)
         return list(sums)
 
     sums = np.array(processes.each_once(windows, run, key=lambda window: len(window.input_ids)))

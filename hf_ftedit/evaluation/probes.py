@@ -10,15 +10,9 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from hf_ftedit import models
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import (
-    MAX_ANSWER_TOKENS,
-    WHOLE_ANSWER_TOKENS,
-    check_tokens,
-    encode_pairs,
-    encode_prompts,
-)
 from hf_ftedit.options import EditOptions
 from hf_ftedit.scripts import separated
 
@@ -85,7 +79,7 @@ def check_known(
 ) -> None:
     """Check that a model with this configuration has all tokens of the edits and their probes, as `check_tokens`."""
     end = [("eos_token", tokenizer.eos_token or "")] if options.end_of_answer else []
-    check_tokens(tokenizer, config, chain(end, _named_texts(records)), chat_template=options.chat_template)
+    models.check_tokens(tokenizer, config, chain(end, _named_texts(records)), chat_template=options.chat_template)
 
 
 def _named_texts(records: Iterable[EditRecord]) -> Iterator[tuple[str, str]]:
@@ -110,13 +104,13 @@ def check_lengths(
     """Raise [`~hf_ftedit.EditError`] where an edit or probe exceeds `max_length` tokens, by the tokenizer alone."""
     if max_length is None:
         return
-    front = len(encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
+    front = len(models.encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
     # Stands for the model's own answer, which cannot be computed yet.
-    answer = " ".join("a" * (WHOLE_ANSWER_TOKENS if chat_template else MAX_ANSWER_TOKENS))
+    answer = " ".join("a" * (models.WHOLE_ANSWER_TOKENS if chat_template else models.MAX_ANSWER_TOKENS))
     rows = probed_targets(filled(record, defaultdict(lambda: answer)) for record in records)
     # A byte is at most one token, so that pairs of few bytes need not be tokenized.
     long = [row for row in rows if len(f"{row.prompt} {row.target}".encode()) + front > max_length]
     prompts, names = [row.prompt for row in long], [row.name for row in long]
     completions = [separated(row.prompt, row.target) for row in long]
     settings: dict[str, Any] = {"chat_template": chat_template, "max_length": max_length, "names": names}
-    encode_pairs(tokenizer, prompts, completions, **settings)
+    models.encode_pairs(tokenizer, prompts, completions, **settings)

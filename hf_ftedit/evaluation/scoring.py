@@ -206,20 +206,18 @@ def score(
     model that ends its answers *containment* is the one that counts: the new target is said, the old answer still is.
 
     Args:
-        predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
-            One row per (probe, target), as columns, as rows, or as a JSONL or Parquet file: `edit_id`, `kind`,
-            `probe`, `role` (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where
-            they were measured, `aspect` (of portability), `stopped` (of answers that end), `exact_match`,
-            `containment`, `fluency`, `consistency`, `target` (two that are the same leave no probability). Other
-            columns are not read. Tables of 0.1.0, which call the role `target`, are read too.
-        protocol (`str`, *optional*, defaults to `"auto"`):
-            `"probability"`, `"accuracy"`, `"exact_match"`, `"containment"`, or `"auto"`: containment in answers
-            that end by themselves; else probability where every rewrite, paraphrase and neighborhood probe has both
-            targets, not counting those whose targets are the same; else accuracy.
-        n_resamples (`int`, *optional*, defaults to `1000`):
-            Bootstrap resamples of the records.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the bootstrap.
+        predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]): One row per
+            (probe, target), as columns, as rows, or as a JSONL or Parquet file: `edit_id`, `kind`, `probe`, `role`
+            (`"new"` or `"true"`), `logprob` (mean per token), `match`, `token_accuracy`; and, where they were
+            measured, `aspect` (of portability), `stopped` (of answers that end), `exact_match`, `containment`,
+            `fluency`, `consistency`, `target` (two that are the same leave no probability). Other columns are not
+            read. Tables of 0.1.0, which call the role `target`, are read too.
+        protocol (`str`, *optional*, defaults to `"auto"`): `"probability"`, `"accuracy"`, `"exact_match"`,
+            `"containment"`, or `"auto"`: containment in answers that end by themselves; else probability where every
+            rewrite, paraphrase and neighborhood probe has both targets, not counting those whose targets are the same;
+            else accuracy.
+        n_resamples (`int`, *optional*, defaults to `1000`): Bootstrap resamples of the records.
+        seed (`int`, *optional*, defaults to `0`): Seed of the bootstrap.
 
     Returns:
         `dict`: `protocol`; `edit_score`, `efficacy`, `generalization`, `locality`, `portability` from 0 to 100 or
@@ -267,16 +265,12 @@ def compare(
     Differences between two measurements of the same edits, with intervals and p-values.
 
     Args:
-        before (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
-            Predictions before, as [`score`] takes them.
-        after (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]):
-            Predictions after.
-        protocol (`str`, *optional*, defaults to `"auto"`):
-            As in [`score`], for both; `"auto"` is that of `after`.
-        n_resamples (`int`, *optional*, defaults to `2000`):
-            Bootstrap resamples, and permutations of the test.
-        seed (`int`, *optional*, defaults to `0`):
-            Their seed.
+        before (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]): Predictions before,
+            as [`score`] takes them.
+        after (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]): Predictions after.
+        protocol (`str`, *optional*, defaults to `"auto"`): As in [`score`], for both; `"auto"` is that of `after`.
+        n_resamples (`int`, *optional*, defaults to `2000`): Bootstrap resamples, and permutations of the test.
+        seed (`int`, *optional*, defaults to `0`): Their seed.
 
     Returns:
         `dict`: by score (`edit_score`, `efficacy`, ...) `difference` (after minus before, in points), its 95 %

@@ -66,12 +66,10 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     Results as text: scores, what changed, and a diagnosis in words.
 
     Args:
-        results (`Mapping`):
-            What `eval_results.json` holds: scores by `"before"` and, where there is an edited model, `"after"`, see
-            [`~hf_ftedit.score`]; `"change"`, see [`~hf_ftedit.compare`]; `"tasks"`, see
+        results (`Mapping`): What `eval_results.json` holds: scores by `"before"` and, where there is an edited model,
+            `"after"`, see [`~hf_ftedit.score`]; `"change"`, see [`~hf_ftedit.compare`]; `"tasks"`, see
             [`~hf_ftedit.evaluation.lm_eval_harness.compare_tasks`].
-        settings (`Mapping`, *optional*):
-            What `edit_config.yaml` holds, for the diagnosis.
+        settings (`Mapping`, *optional*): What `edit_config.yaml` holds, for the diagnosis.
 
     Raises:
         [`~hf_ftedit.EditError`]: there are no scores in it.
@@ -127,11 +125,8 @@ def answers_table(results: Mapping[str, Any]) -> Table:
     protocols = ("exact_match", "accuracy") if results["after"].get("whole_answers") else GENERATED
     pairs = [(protocol, when) for protocol in protocols for when in ("before", "after")]
     header = ["", *(f"{PROTOCOLS[name]}, before" if when == "before" else when for name, when in pairs)]
-    if "exact_match" not in results["after"]:
-        return Table(header, [])
-    columns = [results[when].get(protocol, {}) for protocol, when in pairs]
-    names = [name for name in SCORES if any(column.get(name) is not None for column in columns)]
-    return Table(header, [[SCORES[name], *(score_text(column, name) for column in columns)] for name in names])
+    has_answers = "exact_match" in results["after"]
+    return _side_by_side(header, [results[when].get(protocol, {}) for protocol, when in pairs if has_answers])
 
 
 def portability_table(results: Mapping[str, Any]) -> Table:
@@ -145,9 +140,13 @@ def portability_table(results: Mapping[str, Any]) -> Table:
 
 def retention_table(retention: Mapping[str, Any]) -> Table:
     """Scores of an earlier adapter's edits before and after training went on from it."""
-    names = [name for name in SCORES if retention["after"].get(name) is not None]
-    rows = [[SCORES[name], *(score_text(retention[when], name) for when in ("before", "after"))] for name in names]
-    return Table(["", "before", "after"], rows)
+    return _side_by_side(["", "before", "after"], [retention[when] for when in ("before", "after")])
+
+
+def _side_by_side(header: list[str], columns: Sequence[Mapping[str, Any]]) -> Table:
+    """The scores that one of the columns has, in all of them."""
+    names = [name for name in SCORES if any(column.get(name) is not None for column in columns)]
+    return Table(header, [[SCORES[name], *(score_text(column, name) for column in columns)] for name in names])
 
 
 def parts_table(parts: Iterable[Mapping[str, Any]]) -> Table:
@@ -159,11 +158,6 @@ def parts_table(parts: Iterable[Mapping[str, Any]]) -> Table:
         commit = (part.get("revision") or "—")[:7]
         rows.append([part["name"], commit, str(part["n_edits"]), f"{part['weight']:g}", *efficacy])
     return Table(header, rows, n_names=2)
-
-
-def checks_table(checks: Iterable[Sequence[str]]) -> Table:
-    """Claims of an adapter folder beside what was measured, see [`~hf_ftedit.Check`]."""
-    return Table(["", "claim", "found", "verdict"], [list(check) for check in checks], n_names=4)
 
 
 def _protocols_table(results: Mapping[str, Any]) -> Table:

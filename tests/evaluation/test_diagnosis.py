@@ -187,16 +187,6 @@ def test_the_full_objective_is_named_where_it_was_used():
     assert "objective" not in diagnose(bad, SETTINGS)[0] + diagnose(bad)[0]
 
 
-@pytest.mark.parametrize("when", ["before", "after", "both"])
-@pytest.mark.parametrize("name", ["efficacy", "generalization", "locality", "perplexity", "fluency"])
-@pytest.mark.parametrize("value", [0.0, 95.0])
-def test_undefined_scores_are_no_reason_to_stop(when, name, value):
-    """While the other scores are bad, or good."""
-    others = dict.fromkeys(("efficacy", "generalization", "locality"), value)
-    before, after = ({name: None} if when in (this, "both") else {} for this in ("before", "after"))
-    assert diagnose(results(others | before, others | after), SETTINGS)
-
-
 @pytest.mark.parametrize("kinds", [["rewrite"], ["paraphrase"], ["neighborhood"], ["paraphrase", "neighborhood"]])
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_what_score_and_compare_return_is_read(kinds, value):

@@ -403,6 +403,11 @@ def test_what_is_erased_is_measured_by_the_unedited_models_answers():
     scores = measured.scores
     assert [scores["old_answer_said"], scores["old_answer_probability"]] == pytest.approx(means)
     assert scores["n_probes"]["erased"] == 2 and scores["n_edits_scored"]["old_answer_said"] == 1
+    # Of an edited model the same, whether what the unedited one said is given or asked by switching the adapter off.
+    adapted, records = moved(model, 1.0), measured.records
+    given, asked = (measure(adapted, tokenizer, records, options, before=each) for each in (measured, None))
+    assert given.predictions["old_said"] == asked.predictions["old_said"] != columns["old_said"]
+    assert given.predictions["own_logprob"] == asked.predictions["own_logprob"]
 
 
 def test_a_base_model_that_ends_its_answers_is_measured_by_them():

@@ -58,13 +58,6 @@ def test_both_protocols_by_hand():
     assert result["n_probes"] == NO_PROBES | {"rewrite": 2, "paraphrase": 3, "neighborhood": 4}
 
 
-@pytest.mark.parametrize("protocol", ["probability", "accuracy"])
-def test_a_protocol_can_be_asked_for(protocol):
-    result = score(two_edits(), protocol)
-    assert result["protocol"] == protocol
-    assert result["edit_score"] == result[protocol]["edit_score"]
-
-
 def test_one_probe_without_its_other_target_makes_it_the_accuracy_protocol():
     rows = two_edits() + probe("b", "neighborhood", "y", -0.1)
     result = score(rows)
@@ -439,7 +432,7 @@ def test_edit_means_by_hand():
 
 
 def test_many_rows_and_one_very_long_probe_need_little_memory():
-    count = 100_000
+    count = 20_000
     columns = {
         "edit_id": [f"edit {number // 10}" for number in range(count)],
         "kind": [KINDS[number % 3] for number in range(count)],
@@ -454,7 +447,7 @@ def test_many_rows_and_one_very_long_probe_need_little_memory():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert result["edit_score"] == 100.0 and sum(result["n_probes"].values()) == count
-    assert peak < 300e6
+    assert peak < 60e6  # as arrays of texts of one width it would be twenty billion
 
 
 def three_edits(*rewrites, paraphrases=(1, 1), extra=()):
