@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from hf_ftedit.evaluation import NAMES, score_text
@@ -19,9 +20,9 @@ COLORS = ("#111827", "#2563eb", "#d97706", "#059669")
 def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """A run's row: its varied settings, scores with their intervals, costs, and its error where it failed."""
     after = (record.get("results") or {}).get("after") or {}
-    row: dict[str, Any] = {"run": name} | {
-        key: value if _is_plain(value) else json.dumps(value) for key, value in varied.items()
-    }
+    is_plain = (str, int, float, bool, NoneType)
+    row: dict[str, Any] = {"run": name}
+    row |= {key: value if isinstance(value, is_plain) else json.dumps(value) for key, value in varied.items()}
     for score in (*SCORES, *MEASURED):
         low, high = after.get(f"{score}_ci95") or (None, None)
         row |= {score: after.get(score), f"{score}_low": low, f"{score}_high": high}
@@ -78,13 +79,8 @@ def setting_plot(table: Any, name: str) -> bytes:
         for column, color in zip(columns, COLORS, strict=False):
             each.scatter(table[name].map(places), table[column], s=14, color=color, alpha=0.5)
             means = table.groupby(name)[column].mean()
-            each.plot(
-                [places[value] for value in means.index],
-                means,
-                color=color,
-                linewidth=1.4,
-                label=column.replace("_", " "),
-            )
+            at = [places[value] for value in means.index]
+            each.plot(at, means, color=color, linewidth=1.4, label=column.replace("_", " "))
         each.set_xticks(range(len(values)), [str(value) for value in values])
         each.set(xlabel=name, ylabel=title)
         if len(columns) > 1:
@@ -124,7 +120,3 @@ def _figure(panels: int) -> tuple[Any, Any]:
         each.grid(color="#e5e7eb", linewidth=0.8)
         each.set_axisbelow(True)
     return figure, axes
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, float, bool))

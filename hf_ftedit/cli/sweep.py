@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,11 @@ def run(argv: Sequence[str]) -> None:
         else:
             run_share(runs, folder, lambda: next(progress))
     varied = list(dict.fromkeys(name for each in runs for name in each.varied))
-    rows = [row_of(each.name, each.varied, _record(folder, each) or _LOST) for each in runs]
+    lost = {"error": "the process that ran it ended; run the command again"}
+    rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
     write_study(folder, rows, varied)
     print((folder / "results.md").read_text(encoding="utf-8"))
     print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
-
-
-_LOST = {"error": "the process that ran it ended; run the command again"}
 
 
 def check_runs(runs: Sequence[Run]) -> None:
@@ -88,7 +86,8 @@ def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = la
         _forget_peak_memory()
         record: dict[str, Any] = {"settings": each.settings, "varied": each.varied}
         try:
-            with _printing_to(place.with_suffix(".log")):
+            # Tables of many runs would bury the bar.
+            with place.with_suffix(".log").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
                 record |= trained([*each.arguments, "--output_dir", str(place)], shared)
         except Exception as error:  # of whatever kind: the other runs go on
             record["error"] = masked(one_line(error))
@@ -132,13 +131,14 @@ def _run_in_processes(argv: Sequence[str], count: int, advance: Callable[[], Any
     import torch
 
     devices = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # those that this process may see
     threads = str(max(1, (os.cpu_count() or 1) // count))
     processes = []
     try:
         for place in range(count):
             own = {WORKER: f"{place}/{count}", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
             if devices > 1:
-                own["CUDA_VISIBLE_DEVICES"] = _visible_device(place % devices)
+                own["CUDA_VISIBLE_DEVICES"] = names[place % devices] if any(names) else str(place % devices)
             command = [sys.executable, "-m", "hf_ftedit", "sweep", *argv]
             processes.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.DEVNULL))
         while any(process.poll() is None for process in processes):
@@ -149,19 +149,6 @@ def _run_in_processes(argv: Sequence[str], count: int, advance: Callable[[], Any
         for process in processes:
             process.terminate()
             process.wait()
-
-
-def _visible_device(place: int) -> str:
-    """The name of a device, of those that this process may see."""
-    names = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return names.split(",")[place] if names else str(place)
-
-
-@contextlib.contextmanager
-def _printing_to(file: Path) -> Iterator[None]:
-    """Context in which what is printed goes to a file, as tables of many runs would bury the bar."""
-    with file.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        yield
 
 
 def _forget_peak_memory() -> None:
