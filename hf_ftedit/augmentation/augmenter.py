@@ -33,12 +33,9 @@ class Augmenter:
     one: they share the model's work, and all get the same rows.
 
     Args:
-        records (`Sequence[EditRecord]`):
-            All edits of the run: their probes are kept out of every row.
-        options ([`AugmentationOptions`]):
-            Strategies and counts.
-        pool (`Iterable[Fact]`, *optional*):
-            Facts that must stay as they are, and the source of relation wordings.
+        records (`Sequence[EditRecord]`): All edits of the run: their probes are kept out of every row.
+        options ([`AugmentationOptions`]): Strategies and counts.
+        pool (`Iterable[Fact]`, *optional*): Facts that must stay as they are, and the source of relation wordings.
         model, tokenizer, held_out, revoked, seed:
             As those of [`EditDatasetBuilder`].
 

@@ -51,31 +51,23 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     `completion` (with the space that separates it), `kind` and `edit_id`. Kinds without a probe make no split.
 
     Args:
-        edits (`str`, `Dataset`, `Iterable[dict]` or `Iterable[EditRecord]`):
-            The edits, in any known format; see [`~hf_ftedit.read_edits`].
-        model (`PreTrainedModel`, *optional*):
-            The unedited model, from which prefixes and own answers are drawn.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Its tokenizer.
-        locality_pool (`str` or `Iterable[Fact]`, *optional*):
-            Facts that must stay; see [`~hf_ftedit.read_facts`].
-        options ([`AugmentationOptions`], *optional*):
-            Strategies and counts.
-        format (`str`, *optional*):
-            Format of `edits`; recognised when not given.
-        max_edits (`int`, *optional*):
-            Use only the first so many edits.
-        held_out (`Sequence[EditRecord]`, *optional*):
-            Other records that will be measured: no row holds a probe of theirs either.
-        revoked (`Sequence[EditRecord]`, *optional*):
-            Edits that are taken back: the unedited model's answers to their prompts and other wordings are rehearsed.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Make rows for a chat model, see [`ChatAugmenter`]; they have one more column, `ends`: whether the end
-            of turn is learnt. Of a base model, rows have it with the option `end_of_answer`.
-        seed (`int`, *optional*, defaults to `42`):
-            Seed of the augmentation.
-        cache_dir (`str`, *optional*):
-            Folder of the Arrow files; the `datasets` cache by default.
+        edits (`str`, `Dataset`, `Iterable[dict]` or `Iterable[EditRecord]`): The edits, in any known format; see
+            [`~hf_ftedit.read_edits`].
+        model (`PreTrainedModel`, *optional*): The unedited model, from which prefixes and own answers are drawn.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): Its tokenizer.
+        locality_pool (`str` or `Iterable[Fact]`, *optional*): Facts that must stay; see [`~hf_ftedit.read_facts`].
+        options ([`AugmentationOptions`], *optional*): Strategies and counts.
+        format (`str`, *optional*): Format of `edits`; recognised when not given.
+        max_edits (`int`, *optional*): Use only the first so many edits.
+        held_out (`Sequence[EditRecord]`, *optional*): Other records that will be measured: no row holds a probe of
+            theirs either.
+        revoked (`Sequence[EditRecord]`, *optional*): Edits that are taken back: the unedited model's answers to their
+            prompts and other wordings are rehearsed.
+        chat_template (`bool`, *optional*, defaults to `False`): Make rows for a chat model, see [`ChatAugmenter`];
+            they have one more column, `ends`: whether the end of turn is learnt. Of a base model, rows have it with
+            the option `end_of_answer`.
+        seed (`int`, *optional*, defaults to `42`): Seed of the augmentation.
+        cache_dir (`str`, *optional*): Folder of the Arrow files; the `datasets` cache by default.
 
     Raises:
         [`~hf_ftedit.EditError`]: bad edits, pool or settings, named.

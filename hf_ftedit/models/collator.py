@@ -22,11 +22,9 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
     own) is never mistaken. Padding goes to the right, whatever the tokenizer's `padding_side`.
 
     Args:
-        pad_token_id (`int`):
-            Token that fills up `input_ids`: any that the model has, as not every tokenizer's padding token is. It is
-            masked and never a label.
-        pad_to_multiple_of (`int`, *optional*):
-            Round the batch's length up to a multiple of this.
+        pad_token_id (`int`): Token that fills up `input_ids`: any that the model has, as not every tokenizer's padding
+            token is. It is masked and never a label.
+        pad_to_multiple_of (`int`, *optional*): Round the batch's length up to a multiple of this.
 
     Raises:
         `ValueError`: a row has neither `labels` nor `completion_mask`.

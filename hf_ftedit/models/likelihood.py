@@ -25,12 +25,10 @@ class PairScores(NamedTuple):
     A model's scores of (prompt, target) pairs; arrays of shape `(pairs,)`.
 
     Args:
-        logprob (`np.ndarray`):
-            Mean log-probability per target token, natural logarithm, float64.
-        match (`np.ndarray`):
-            True where every target token is the most likely one, given the prompt and the target tokens before it.
-        token_accuracy (`np.ndarray`):
-            Share of the target tokens that are the most likely ones.
+        logprob (`np.ndarray`): Mean log-probability per target token, natural logarithm, float64.
+        match (`np.ndarray`): True where every target token is the most likely one, given the prompt and the target
+            tokens before it.
+        token_accuracy (`np.ndarray`): Share of the target tokens that are the most likely ones.
     """
 
     logprob: np.ndarray
@@ -60,24 +58,18 @@ def score_pairs(
     flash attention) gets each prompt with each target, in batches of similar length, halved where memory runs out.
 
     Args:
-        model (`PreTrainedModel`):
-            Causal language model, with or without adapters; its mode (train or eval) is restored afterwards.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer; either padding side.
-        prompts (`Sequence[str]`):
-            Prompts without trailing space.
-        targets (`Sequence[str]`):
-            Targets; a space is put before them where the script has one. Pairs should be distinct: each is scored.
-        chat_template (`bool`, *optional*, defaults to `False`):
-            Score the target as the assistant's answer to the prompt.
-        tokens_per_batch (`int`, *optional*, defaults to `2048`):
-            Tokens of a batch.
-        names (`Sequence[str]`, *optional*):
-            What to call each pair in an error.
-        desc (`str`, *optional*, defaults to `"Evaluating"`):
-            Label of the progress bar.
-        bar (`tqdm`, *optional*):
-            A progress bar to continue, instead of one of its own.
+        model (`PreTrainedModel`): Causal language model, with or without adapters; its mode (train or eval) is
+            restored afterwards.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer; either padding side.
+        prompts (`Sequence[str]`): Prompts without trailing space.
+        targets (`Sequence[str]`): Targets; a space is put before them where the script has one. Pairs should be
+            distinct: each is scored.
+        chat_template (`bool`, *optional*, defaults to `False`): Score the target as the assistant's answer to the
+            prompt.
+        tokens_per_batch (`int`, *optional*, defaults to `2048`): Tokens of a batch.
+        names (`Sequence[str]`, *optional*): What to call each pair in an error.
+        desc (`str`, *optional*, defaults to `"Evaluating"`): Label of the progress bar.
+        bar (`tqdm`, *optional*): A progress bar to continue, instead of one of its own.
 
     Raises:
         [`EditError`]: a pair does not fit into the model's context, or not even one into memory.

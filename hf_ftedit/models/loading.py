@@ -38,8 +38,7 @@ def asset(name: str) -> str:
     Path of a file or folder in the package's assets.
 
     Args:
-        name (`str`):
-            Its name, such as `"model"` for the folder of the embedded model.
+        name (`str`): Its name, such as `"model"` for the folder of the embedded model.
     """
     return str(files("hf_ftedit") / "assets" / name)
 
@@ -86,10 +85,9 @@ def load_tokenizer(name: str | None, *, gguf_file: str | None = None, **kwargs: 
     Load the tokenizer of a model.
 
     Args:
-        name (`str`, *optional*):
-            Hub id or folder of the model, or path of a GGUF file; the embedded model without one.
-        gguf_file (`str`, *optional*):
-            Name of the GGUF file there that holds the model.
+        name (`str`, *optional*): Hub id or folder of the model, or path of a GGUF file; the embedded model without
+            one.
+        gguf_file (`str`, *optional*): Name of the GGUF file there that holds the model.
         kwargs:
             Passed to `from_pretrained`: `revision` (branch, tag or commit), `token` (of the Hub; the one of `hf auth
             login` by default), `trust_remote_code` (run code that the repository brings; `False` by default).
@@ -121,14 +119,11 @@ def load_model(
     Load a causal language model onto this process's device, in evaluation mode.
 
     Args:
-        name (`str`, *optional*):
-            Hub id or folder, or path of a GGUF file; the embedded model without one.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
-        gguf_file (`str`, *optional*):
-            Name of the GGUF file there that holds the model: its quantized weights are unpacked into `dtype`.
-        dtype (`str`, *optional*, defaults to `"float32"`):
-            Precision of the weights.
+        name (`str`, *optional*): Hub id or folder, or path of a GGUF file; the embedded model without one.
+        revision (`str`, *optional*): Branch, tag or commit.
+        gguf_file (`str`, *optional*): Name of the GGUF file there that holds the model: its quantized weights are
+            unpacked into `dtype`.
+        dtype (`str`, *optional*, defaults to `"float32"`): Precision of the weights.
         kwargs:
             Passed to `from_pretrained`, such as `quantization_config`, `attn_implementation`, `token`, or
             `trust_remote_code` (run code that the repository brings; `False` by default).
