@@ -38,6 +38,8 @@ REVISION = r"(?P<revision>[^/]+)"
 DATE = "2026-01-01T00:00:00.000Z"  # of every commit
 DROP = 0  # a failure that answers nothing: the connection is closed
 OK = 200
+# Put before the code of a process: what it waits before another try passes twenty times as fast.
+HURRY = "import time; wait = time.sleep; time.sleep = lambda seconds: wait(seconds / 20)\n"
 
 
 def run(code, environment, **given):

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from hub_storage import File, Repository, User
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from loopback_hub import DROP, LoopbackHub, run
+from loopback_hub import DROP, HURRY, LoopbackHub, run
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub.folder import ADAPTER_FILES, changed_files, published_files, read_edit_folder
@@ -24,19 +25,18 @@ ONES_OWN = {
     "training_args.bin": b"pickled",
     "checkpoint-5/adapter_model.safetensors": b"older",
 }
+TITLE = "Push edits with hf_ftedit"
 FEW = ["--max_edits", "3", "--num_train_epochs", "1", "--per_device_train_batch_size", "4", "--report_to", "none"]
-PUSH = """
-import json, sys, time
+PUSH = f"""{HURRY}
+import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from hf_ftedit import EditError, push_folder
 
 def attempt(case):
-    start, url, error = time.monotonic(), None, None
     try:
-        url = push_folder(**case)
+        return dict(url=push_folder(**case), error=None)
     except EditError as refusal:
-        error = str(refusal)
-    return {"url": url, "error": error, "seconds": time.monotonic() - start}
+        return dict(url=None, error=str(refusal))
 
 given = json.load(sys.stdin)
 with ThreadPoolExecutor(given["threads"] or len(given["cases"])) as pool:
@@ -61,9 +61,9 @@ def trained(hub, tmp_path_factory):
     return SimpleNamespace(folder=folder, done=done)
 
 
-def command(hub, *args, token="hf_write", **variables):
+def command(hub, *args, **variables):
     """`hf-ftedit ARGS` in a fresh process."""
-    environment = hub.environment(hub.home, token) | {"OMP_NUM_THREADS": "1", **variables}
+    environment = hub.environment(hub.home, "hf_write") | {"OMP_NUM_THREADS": "1", **variables}
     settings = {"capture_output": True, "text": True, "timeout": 600}
     return subprocess.run([sys.executable, "-m", "hf_ftedit", *args], env=environment, **settings)
 
@@ -116,7 +116,7 @@ def test_train_pushes_what_it_wrote(hub, trained):
     assert any(path.name.startswith("checkpoint-") for path in trained.folder.iterdir())
     assert there(hub, "user/trained") == here(trained.folder)
     assert set(there(hub, "user/trained")) == set(ADAPTER_FILES)
-    assert titles(hub, "user/trained") == ["initial commit", "Push edits with hf_ftedit"]
+    assert titles(hub, "user/trained") == ["initial commit", TITLE]
     assert hub.repositories["model", "user/trained"].private
 
 
@@ -288,10 +288,8 @@ def test_a_refused_push_commits_nothing(hub, refused):
 
 
 SHOWN = {
-    "bad token": ("hf_wrong", {}, "user/x: the Hub refuses with 401 (Invalid credentials in Authorization"),
-    "offline": (None, {"HF_HUB_OFFLINE": "1"}, "user/x: HF_HUB_OFFLINE is set; unset it to reach the Hub"),
+    "offline": ({"HF_HUB_OFFLINE": "1"}, "user/x: HF_HUB_OFFLINE is set; unset it to reach the Hub"),
     "no network": (
-        "hf_write",
         {"HF_ENDPOINT": "http://127.0.0.1:9"},
         "user/x: the Hub cannot be reached ([Errno 111] Connection refused); check the network, try again",
     ),
@@ -300,8 +298,8 @@ SHOWN = {
 
 @pytest.mark.parametrize("case", SHOWN)
 def test_the_command_line_shows_one_line(hub, trained, case):
-    token, variables, expected = SHOWN[case]
-    done = command(hub, "push", str(trained.folder), "--repo_id", "user/x", token=token, **variables)
+    variables, expected = SHOWN[case]
+    done = command(hub, "push", str(trained.folder), "--repo_id", "user/x", **variables)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"hf-ftedit: {expected}") and done.stderr.count("\n") == 1
 
@@ -372,7 +370,7 @@ def test_what_lasts_is_one_line_and_can_be_pushed_later(hub, failed, case, which
     name = given["repo_id"]
     assert result.url is None and result.error.startswith(f"{name}: the Hub ") and "; " in result.error
     assert "\n" not in result.error and "http" not in result.error and len(result.error) < 200
-    assert result.seconds < 90
+    assert min(Counter(failed.left).values()) > 70  # of 99: nothing is tried without end
     assert [title for _, title, _ in failed.after[name]] == ["initial commit", *(["first"] if which == "old" else [])]
     again = failed.again[f"{which}, {case}"]
     assert (again.url, again.error) == (f"{hub.url}/{name}", None)
@@ -383,7 +381,7 @@ def test_what_lasts_is_one_line_and_can_be_pushed_later(hub, failed, case, which
 # The trainer
 
 TRAIN = """
-import json, sys
+import json, os, sys
 from hf_ftedit import EditConfig, EditError, EditTrainer
 from hf_ftedit.cli.app import main
 given = json.load(sys.stdin)
@@ -414,6 +412,9 @@ first.save_model()
 late = trainer("late")
 late.train()
 found["late"] = error(late.save_model)
+words = found["late"].partition("to push it later: hf-ftedit ")[2].split()
+os.environ["HF_TOKEN"] = "hf_write"
+found["later"] = main(words)
 whole = trainer("whole", full_finetune=True)
 whole.train()
 whole.save_model()
@@ -458,9 +459,8 @@ def test_a_push_that_fails_at_the_end_says_how_to_go_on(hub, by_trainer):
         "user/late: the Hub refuses with 403 (told to fail); give a token that may do this, or use a namespace of "
         f"your own; {folder} is complete, to push it later: hf-ftedit push {folder} --repo_id user/late"
     )
-    assert len(titles(hub, "user/late")) == 1 and set(here(folder)) == set(ADAPTER_FILES)
-    done = command(hub, "push", str(folder), "--repo_id", "user/late")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"Pushed to {hub.url}/user/late\n", "")
+    assert set(here(folder)) == set(ADAPTER_FILES)
+    assert by_trainer.found["later"] == 0 and titles(hub, "user/late") == ["initial commit", TITLE]
     assert there(hub, "user/late") == here(folder)
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from hub_storage import File, Repository, User
 from huggingface_hub import ModelCard
-from loopback_hub import DROP, LoopbackHub, run
+from loopback_hub import DROP, HURRY, LoopbackHub, run
 from safetensors.torch import load, save
 
 from hf_ftedit.hub.folder import published_files, read_edit_folder
@@ -67,19 +67,17 @@ trainer = EditTrainer("user/base", EditConfig(**settings, model_init_kwargs=init
 found["rows"] = len(trainer.train_dataset)
 print(json.dumps(found))
 """
-OPEN = """
-import json, sys, time
+OPEN = f"""{HURRY}
+import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from hf_ftedit import EditError, open_edits
 given = json.load(sys.stdin)
 
 def attempt(name):
-    start, found = time.monotonic(), None
     try:
-        found = len(open_edits(name).records)
+        return len(open_edits(name).records)
     except EditError as error:
-        found = str(error)
-    return [found, time.monotonic() - start]
+        return str(error)
 
 with ThreadPoolExecutor(len(given["names"])) as pool:
     print(json.dumps(dict(zip(given["names"], pool.map(attempt, given["names"])))))
@@ -321,11 +319,10 @@ def open_while_failing(world):
 
 def test_downloads_are_tried_again(world, later):
     *found, lasting = later.opened.values()
-    assert [edits for edits, _ in found] == [N_EDITS] * len(FAILING)
-    assert lasting[1] < 60
-    expected = "user/failing-5: the Hub refuses with 500 (told to fail); the Hub has a problem; try again later"
-    assert lasting[0] == expected
-    assert {failure.pattern for failure in world.hub.failures} == {"GET /api/models/user/failing-5/revision/"}
+    assert found == [N_EDITS] * len(FAILING)
+    assert lasting == "user/failing-5: the Hub refuses with 500 (told to fail); the Hub has a problem; try again later"
+    left = [failure.pattern for failure in world.hub.failures]
+    assert {*left} == {"GET /api/models/user/failing-5/revision/"} and len(left) > 80  # of 99: not without end
 
 
 # What may not be loaded

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
-from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, tiny_model
 from tiny_edits import EDITS, config, editor, outspoken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,11 +20,9 @@ FITTING = [
     ("gpt2", bpe_tokenizer),
     ("gptj", bpe_tokenizer),
     ("opt", bos_tokenizer),
-    ("llama", sentencepiece_tokenizer),
     ("llama", bos_tokenizer),
     ("qwen3", chat_tokenizer),
     ("gemma", bos_tokenizer),
-    ("mistral", sentencepiece_tokenizer),
 ]
 
 

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.filterwarnings("error:.*autograd kernel was not registe
 
 BITS = {
     "int8": ["--load_in_8bit"],
-    "nf4": ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4"],
     "nf4, constants quantized too, paged optimizer": [
         *("--load_in_4bit", "--use_bnb_nested_quant", "--optim", "paged_adamw_8bit")
     ],

@@ -201,7 +201,8 @@ def test_resuming_in_any_epoch_gives_the_same_weights(base, tokenizer, tmp_path,
     expected = weights(whole)
     checkpoints = checkpoints_in(tmp_path / "whole")
     assert all(map(is_complete, checkpoints)) and checkpoints[-1].name == f"checkpoint-{whole.state.max_steps}"
-    for checkpoint in (checkpoints[0], checkpoints[-2]):  # in the first epoch and in the last
+    # In the first epoch, from where all the others are trained too; and in the last.
+    for checkpoint in (checkpoints[0], checkpoints[-2]) if run in ("by length", "mastered") else checkpoints[:1]:
         again = editor(base, tokenizer, config(tmp_path / "whole", **kwargs))
         again.train(resume_from_checkpoint=str(checkpoint))
         assert again.state.global_step == whole.state.max_steps
