@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM
 from hf_ftedit import EditConfig, EditError, EditTrainer, load_edited_model, verify
 from hf_ftedit.cli.app import Visible, main
 from hf_ftedit.evaluation.tables import Table
+from hf_ftedit.hub.folder import read_edit_folder
 from hf_ftedit.options import SOURCES
+from hf_ftedit.sharing.verification import BAD, _card_checks
 
 FORMS = forms()
 # One of each kind, for everything that loads an adapter.
@@ -136,13 +138,16 @@ def test_whatever_is_done_with_it(hostile, good, base, tmp_path, capsys, monkeyp
     assert refused.replace("\n", "").isprintable() and (code == 1 or error.count("\n") == 1)
 
 
-@pytest.mark.parametrize("card", CARDS)
-def test_a_card_that_claims_nothing_readable_fails(good, base, tmp_path, capsys, card):
-    shutil.copytree(good, tmp_path / "stranger")
-    (tmp_path / "stranger" / "README.md").write_bytes(CARDS[card])
-    assert main(["verify", str(tmp_path / "stranger"), "--model_name_or_path", str(base)]) == 1
+def test_a_card_that_claims_nothing_readable_fails(good, base, tmp_path, capsys):
+    folder = shutil.copytree(good, tmp_path / "stranger")
+    for card, content in CARDS.items():
+        (folder / "README.md").write_bytes(content)
+        checks = list(_card_checks(read_edit_folder(folder)))
+        shown = Table([""] * 4, [list(check) for check in checks]).text()
+        assert BAD in {check.verdict for check in checks} and shown.replace("\n", "").isprintable(), card
+    assert main(["verify", str(folder), "--model_name_or_path", str(base)]) == 1
     out = capsys.readouterr().out
-    assert "DIFFERS" in out and out.replace("\n", "").isprintable()
+    assert "README.md" in out and BAD in out and out.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("option", SOURCES)

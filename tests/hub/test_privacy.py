@@ -86,12 +86,10 @@ def use(world):
         ["merge", adapter, f"{home}/runs/fewer", "--output_dir", f"{home}/runs/both", *base],
         ["merge", adapter, "--merge_into_base", "--output_dir", f"{home}/runs/whole", *base],
         ["push", f"{home}/runs/both", "--repo_id", "user/both", "--private"],
-        ["push", f"{home}/runs/whole", "--repo_id", "user/whole"],
     ]
     shared = [
         ["push", adapter, "--repo_id", "user/pushed"],
         ["verify", adapter, *base],
-        ["verify", "user/pushed", *base],
         ["evaluate", "--adapter", "user/pushed", *base, *data, *more[2:4], "--output_dir", f"{home}/runs/scores"],
         ["augment", *base, *data, *few[:4], "--output_dir", f"{home}/runs/rows"],
     ]
@@ -134,11 +132,11 @@ def python(world, code, **given):
 
 def test_everything_was_used(used):
     assert used.codes["train"] == [0], used.shown["train"]
-    assert used.codes["later"] == [0] * 5, used.shown["later"]
-    assert used.codes["shared"] == [0] * 5, used.shown["shared"]
+    assert used.codes["later"] == [0] * 4, used.shown["later"]
+    assert used.codes["shared"] == [0] * 4, used.shown["shared"]
     assert used.codes["refused"] == [2] * 13, used.shown["refused"]
     names = {name for _, name in used.hub.repositories}
-    assert names == {"user/a", "user/pushed", "user/both", "user/whole", "user/rows", "user/python"}
+    assert names == {"user/a", "user/pushed", "user/both", "user/rows", "user/python"}
     runs = {path.name for path in (used.home / "runs").iterdir()}
     assert runs == {"adapter", "fewer", "both", "whole", "scores", "rows", "python"}
     assert any(path.name.startswith("checkpoint-") for path in (used.home / "runs" / "adapter").iterdir())

@@ -43,16 +43,9 @@ def deltas(path):
     }  # fmt: skip
 
 
-def test_twenty_edits_of_two_adapters_hold_in_one(folder):
-    saved = merge([str(folder / "a"), str(folder / "b")], folder / "ab")
-    assert saved.results["n_edits"] == len(saved.records) == 20
-    assert saved.results["after"]["efficacy"] >= 90
-    assert [part["n_edits"] for part in saved.provenance["parts"]] == [10, 10] and saved.provenance["rank"] == 64
-    assert verify(str(folder / "ab")).passed
-
-
 def test_cat_with_weights_is_the_sum(folder):
-    merge([str(folder / "a"), str(folder / "b")], folder / "weighted", weights=[0.5, 2])
+    saved = merge([str(folder / "a"), str(folder / "b")], folder / "weighted", weights=[0.5, 2])
+    assert [part["n_edits"] for part in saved.provenance["parts"]] == [10, 10] and saved.provenance["rank"] == 64
     first, second, both = (deltas(folder / name) for name in ("a", "b", "weighted"))
     assert set(first) == set(both)
     for name, found in both.items():
@@ -83,16 +76,6 @@ def test_what_cannot_be_merged_is_told(folder, names, settings, message):
     with pytest.raises(EditError, match=message):
         merge([str(folder / name) for name in names], folder / "none", **settings)
     assert not (folder / "none").exists()
-
-
-def test_three_of_ten_are_taken_back(folder):
-    names = [edit.edit_id for edit in read_edits(folder / "a.jsonl")[7:]]
-    output = str(folder / "fewer")
-    assert main(["train", "--adapter", str(folder / "a"), "--revoke", *names, "--output_dir", output]) == 0
-    results = results_of(folder / "fewer")
-    assert results["n_edits"] == 7 and results["after"]["efficacy"] >= 95
-    assert results["revoked"]["n_edits"] == 3 and results["revoked"]["back"] >= 90
-    assert not set(names) & {edit.edit_id for edit in read_edits(folder / "fewer" / "edits.jsonl")}
 
 
 def test_earlier_edits_stay_when_training_goes_on(folder):

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import pickle
-import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -127,14 +126,6 @@ def training(world, name):
     return ["train", "--model_name_or_path", "user/base", *data, *config, *where]
 
 
-def tampered(world, name, **files):
-    """A branch of `user/a` whose files are others."""
-    world.adapter.add_branch(name, world.commit)
-    changed = {path.replace("_json", ".json").replace("_yaml", ".yaml"): File(data) for path, data in files.items()}
-    world.adapter.add("tampered", {**world.adapter.at(world.commit)[1], **changed}, name)
-    return name
-
-
 # Push, verify, load
 
 
@@ -163,7 +154,8 @@ def later(world):
     folder = world.folder
     edits = read_edit_folder(folder / "a").records
     world.prompts, world.targets = [edit.prompt for edit in edits], [edit.target_new for edit in edits]
-    world.revoked, both, edits_of_a = edits[3].edit_id, str(folder / "ab"), str(folder / "a.jsonl")
+    world.revoked = [edit.edit_id for edit in edits[3:5]]
+    both, edits_of_a = str(folder / "ab"), str(folder / "a.jsonl")
     base = ["--model_name_or_path", "user/base", "--model_revision", world.base]
     pool = ["--locality_pool", asset("locality_pool.jsonl"), "--report_to", "none"]
     calls = {
@@ -180,11 +172,12 @@ def later(world):
             *("evaluate", "--adapter", "user/a", *base, "--edits", edits_of_a, "--output_dir", str(folder / "scores"))
         ],
         "revoked": [
-            *("train", "--adapter", "user/a", "--revoke", world.revoked, "--output_dir", str(folder / "fewer"), *pool)
+            *("train", "--adapter", "user/a", "--revoke", *world.revoked, "--output_dir", str(folder / "fewer"), *pool)
         ],
-        **tampering(world),
+        "tampered": ["verify", "user/a", "--revision", "tampered"],
         **hostile(world),
     }
+    tamper(world)
     with ThreadPoolExecutor(1) as waiting, ThreadPoolExecutor(2) as jobs:
         opened = waiting.submit(open_while_failing, world)
         found = jobs.submit(many, world, calls, cache=folder / "loaded", prompts=world.prompts)
@@ -237,63 +230,35 @@ def test_evaluate_takes_an_adapter_of_the_hub(world, later):
 def test_revoke_from_the_hub(world, later):
     assert later.calls["revoked"]["code"] == 0, later.calls["revoked"]
     saved = read_edit_folder(world.folder / "fewer")
-    assert world.revoked not in {edit.edit_id for edit in saved.records} and len(saved.records) == N_EDITS - 1
+    assert not {*world.revoked} & {edit.edit_id for edit in saved.records} and len(saved.records) == N_EDITS - 2
     assert saved.results["base_model_revision"] == world.base and saved.recipe["adapter"] == "user/a"
-    assert saved.results["revoked"]["n_edits"] == 1 and saved.results["revoked"]["adapter"] == "user/a"
+    assert saved.results["revoked"]["n_edits"] == 2 and saved.results["revoked"]["adapter"] == "user/a"
     assert saved.results["before"]["efficacy"] < 10 and saved.results["after"]["efficacy"] >= 90
-    assert saved.results["revoked"]["efficacy"] == 0
+    assert saved.results["revoked"]["efficacy"] == 0 and saved.results["revoked"]["back"] >= 90
 
 
 # What was tampered with
 
 
-def tampering(world):
-    """Calls of `verify` on branches of `user/a` that somebody changed, and on what it was before."""
+def tamper(world):
+    """A branch of `user/a` on which somebody changed the results, and their sum too."""
     files = world.files
     results = json.loads(files["eval_results.json"])
     results["after"]["portability"] -= 20
     better = json.dumps(results, indent=2).encode()
-    lines = files["edits.jsonl"].decode().splitlines(keepends=True)
-    fewer = "".join(lines[:-1]).encode()
-    weights = save({name: tensor * 1.5 for name, tensor in load(files["adapter_model.safetensors"]).items()})
     recipe = yaml.safe_load(files["edit_config.yaml"])
     recipe["provenance"]["files"]["eval_results.json"] = hashlib.sha256(better).hexdigest()
-    consistent = yaml.safe_dump(recipe, sort_keys=False).encode()
-    card = re.sub(rb"value: .*(\s+name: edit score)", rb"value: 100.0\1", files["README.md"])
-    branches = {
-        "results": tampered(world, "results", eval_results_json=better),
-        "results and sum": tampered(world, "sums", eval_results_json=better, edit_config_yaml=consistent),
-        "edits": tampered(world, "edits", **{"edits.jsonl": fewer}),
-        "adapter": tampered(world, "adapter", **{"adapter_model.safetensors": weights}),
-        "card": tampered(world, "card", **{"README.md": card}),
-        "missing": tampered(world, "missing"),
-    }
-    del world.adapter.branches["missing"][-1].files["scores.png"]
-    calls = {case: ["verify", "user/a", "--revision", branch] for case, branch in branches.items()}
-    return calls | {"before": ["verify", "user/a", "--revision", world.commit]}
+    recipe = yaml.safe_dump(recipe, sort_keys=False).encode()
+    world.adapter.add_branch("tampered", world.commit)
+    changed = {"eval_results.json": File(better), "edit_config.yaml": File(recipe)}
+    world.adapter.add("tampered", {**world.adapter.at(world.commit)[1], **changed}, "tampered")
 
 
-TAMPERED = {
-    "results": ["eval_results.json │ sha256 ", "card: portability │ ", "after: portability │ "],
-    "results and sum": ["card: portability │ ", "after: portability │ "],
-    "edits": ["edits.jsonl │ sha256 ", "n_edits │ 8 │ 7 │ "],
-    "adapter": ["adapter_model.safetensors │ sha256 "],
-    "card": ["card: edit score │ 100.00 │ "],
-    "missing": ["scores.png │ sha256 "],
-}
-
-
-@pytest.mark.parametrize("case", TAMPERED)
-def test_tampering_is_found_and_named(later, case):
-    found = later.calls[case]
-    assert found["code"] == 1 and "claims do not hold" in found["out"]
+def test_tampering_is_found_and_named(later):
+    found = later.calls["tampered"]
+    assert found["code"] == 1 and "2 of " in found["out"] and "claims do not hold" in found["out"]
     rows = [" ".join(line.split()) for line in found["out"].splitlines() if "DIFFERS" in line]
-    assert rows and all(any(expected in row for row in rows) for expected in TAMPERED[case]), rows
-
-
-def test_what_it_was_before_still_verifies(world, later):
-    assert later.calls["before"]["code"] == 0
-    assert later.calls["before"]["out"].endswith(f"user/a at commit {world.commit}: every claim holds.\n")
+    assert [row.split(" │ ")[0] for row in rows] == ["│ card: portability", "│ after: portability"]
 
 
 # What fails for a while, or for good

@@ -1,11 +1,43 @@
-"""Published scores against measured ones, without a model."""
+"""Published files against their sums, the card's numbers and measured scores, without a model."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from hf_ftedit.hub.folder import SavedEdits
-from hf_ftedit.sharing.verification import BAD, GOOD, _score_checks
+from hf_ftedit.hub.folder import SavedEdits, read_edit_folder
+from hf_ftedit.sharing.verification import BAD, GOOD, _card_checks, _file_checks, _score_checks
+
+FOLDER = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0"
+
+
+def better(results):
+    results = json.loads(results)
+    results["after"]["portability"] -= 20
+    return json.dumps(results).encode()
+
+
+# Of each file that somebody changed, the change, and the claims that do not hold then.
+TAMPERED = {
+    "eval_results.json": (better, ["card: portability", "eval_results.json"]),
+    "edits.jsonl": (lambda edits: b"".join(edits.splitlines(keepends=True)[:-1]), ["edits.jsonl"]),
+    "adapter_model.safetensors": (lambda weights: weights[:-1] + b"x", ["adapter_model.safetensors"]),
+    "README.md": (lambda card: card.replace(b"value: 98.63", b"value: 100.0"), ["card: edit score"]),
+    "scores.png": (None, ["scores.png"]),
+}
+
+
+@pytest.mark.parametrize("name", [None, *TAMPERED])
+def test_tampering_is_found_before_a_model_is_loaded(name, tmp_path):
+    file = shutil.copytree(FOLDER, tmp_path / "folder") / (name or "README.md")
+    change, expected = TAMPERED.get(name, (bytes, []))
+    content = change and change(file.read_bytes())
+    file.unlink() if content is None else file.write_bytes(content)
+    saved = read_edit_folder(file.parent)
+    checks = [*_file_checks(file.parent, saved.provenance["files"]), *_card_checks(saved)]
+    assert sorted(check.name for check in checks if check.verdict == BAD) == expected and len(checks) > 10
+
 
 SCORES = {"efficacy": 90.0, "drift": 0.1, "near_names": 80.0}
 
@@ -21,6 +53,9 @@ def test_scores_that_0_1_0_did_not_measure_are_no_claim():
     assert verdicts({"efficacy": 90.0}, SCORES) == {"efficacy": GOOD}
     # Another one that is missing is.
     assert verdicts({"drift": 0.1}, SCORES) == {"efficacy": BAD, "drift": GOOD}
+    published = {"protocol": "accuracy", "n_edits": 8, "before": {}, "after": {}}
+    checks = _score_checks(SavedEdits(Path(), [], published, {}, {}), {**published, "n_edits": 7}, 1.0)
+    assert [check.verdict for check in checks] == [GOOD, BAD]  # the protocol is the same
 
 
 @pytest.mark.parametrize(("drift", "verdict"), [(0.119, GOOD), (0.121, BAD), (None, BAD), ("0.1", BAD)])
