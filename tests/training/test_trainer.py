@@ -70,16 +70,20 @@ def summed_loss(model, tokenizer, rows):
 
 
 def script(trainer_class, model, tokenizer, rows, folder, **settings):
-    args = SFTConfig(output_dir=str(folder), learning_rate=1e-2, max_steps=6, **PLAIN, **settings)
-    trainer = trainer_class(model=copy.deepcopy(model), args=args, train_dataset=rows, processing_class=tokenizer)
+    args = SFTConfig(output_dir=str(folder), learning_rate=1e-2, **{"max_steps": 6, **PLAIN, **settings})
+    return trainer_class(model=copy.deepcopy(model), args=args, train_dataset=rows, processing_class=tokenizer)
+
+
+def trained(*given, **settings):
+    trainer = script(*given, **settings)
     trainer.train()
     trainer.save_model()
     return trainer
 
 
 def test_an_sft_script_trains_the_same_rows_but_for_the_end_of_sequence(base, tokenizer, tmp_path):
-    theirs = script(SFTTrainer, base, tokenizer, ROWS, tmp_path / "theirs")
-    ours = script(EditTrainer, base, tokenizer, ROWS, tmp_path / "ours")
+    theirs = trained(SFTTrainer, base, tokenizer, ROWS, tmp_path / "theirs")
+    ours = trained(EditTrainer, base, tokenizer, ROWS, tmp_path / "ours")
     for stock, row in zip(theirs.train_dataset, ours.train_dataset, strict=True):
         assert stock["input_ids"] == row["input_ids"] + [tokenizer.eos_token_id]
         assert target_ids(stock["labels"]) == target_ids(row["labels"]) + [tokenizer.eos_token_id]
@@ -107,8 +111,8 @@ def test_other_datasets_of_sft_train_as_trl_trains_them(row, tmp_path):
     tokenizer = chat_tokenizer()
     model = tiny_model("qwen3", tokenizer)
     rows = Dataset.from_list([row] * 4)
-    theirs = script(SFTTrainer, model, tokenizer, rows, tmp_path / "theirs")
-    ours = script(EditTrainer, model, tokenizer, rows, tmp_path / "ours")
+    theirs = trained(SFTTrainer, model, tokenizer, rows, tmp_path / "theirs", max_steps=1)
+    ours = trained(EditTrainer, model, tokenizer, rows, tmp_path / "ours")
     assert ours.train_dataset.to_list() == theirs.train_dataset.to_list()
     assert losses(ours)[-1] < losses(ours)[0]
     assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-3)  # before any step: the same objective
@@ -230,18 +234,6 @@ def test_an_edit_over_the_context_is_an_error_before_the_weights_are_read(base, 
 
 
 # Evaluation.
-
-
-def test_evaluate_gives_the_scores_of_the_predictions(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path))
-    trainer.train()
-    metrics = trainer.evaluate()
-    expected = score(predict(trainer.model, tokenizer, read_edits(EDITS)))
-    for name in ("edit_score", "efficacy", "generalization", "locality"):
-        assert metrics[f"eval_{name}"] == expected[name]
-    assert "eval_portability" not in metrics
-    assert not [name for name in metrics if not name.startswith(("eval_", "epoch"))]
-    assert trainer.evaluate(metric_key_prefix="test")["test_efficacy"] == expected["efficacy"]
 
 
 @pytest.mark.parametrize("logging_steps", [1, 3])
@@ -485,20 +477,22 @@ def test_a_model_given_by_its_folder(base, tokenizer, tmp_path):
 # Saving, repeating, resuming.
 
 
-def test_saving_without_having_evaluated_measures(base, tokenizer, tmp_path):
+def test_saving_without_having_evaluated_measures_and_evaluate_gives_the_same(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path, **LONG))
     trainer.train()
     trainer.save_model()
     assert sorted(path.name for path in tmp_path.glob("*.*")) == sorted(ADAPTER_FILES)
     results = json.loads((tmp_path / "eval_results.json").read_text())
-    filled = read_edits(EDITS)
+    metrics, names = trainer.evaluate(), ("edit_score", "efficacy", "generalization", "locality")
     for when, model in (("before", base), ("after", trainer.model)):
-        expected = score(predict(model, tokenizer, filled))
-        assert {name: results[when][name] for name in ("edit_score", "efficacy", "generalization", "locality")} == {
-            name: expected[name] for name in ("edit_score", "efficacy", "generalization", "locality")
-        }
+        expected = score(predict(model, tokenizer, read_edits(EDITS)))
+        assert [results[when][name] for name in names] == [expected[name] for name in names]
+    assert [metrics[f"eval_{name}"] for name in names] == [expected[name] for name in names]
     assert results["before"]["efficacy"] < results["after"]["efficacy"] == 100.0
     assert read_edits(str(tmp_path / "edits.jsonl")) == read_edits(EDITS)
+    assert "eval_portability" not in metrics
+    assert not [name for name in metrics if not name.startswith(("eval_", "epoch"))]
+    assert trainer.evaluate(metric_key_prefix="test")["test_efficacy"] == 100.0
 
 
 STEPS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
