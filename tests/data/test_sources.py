@@ -22,7 +22,7 @@ ROWS = [
 ]
 RECORDS = [
     EditRecord("a", 'Åse said "no", then', "yes"),
-    EditRecord("b", "Line one\nline two is", "three", paraphrase_prompts=("One", "[2] is")),
+    EditRecord("b", "Line one\nline 2 is", "three", paraphrase_prompts=("One", "[2] is")),
 ]
 
 
@@ -65,9 +65,7 @@ def test_parquet_and_dataset(tmp_path):
     as_parquet(tmp_path / "x.parquet", [rows[0] | {"paraphrase_prompts": None}, rows[1]])
     assert read_edits(tmp_path / "x.parquet") == RECORDS
     assert read_edits(datasets.Dataset.from_list([rows[0] | {"paraphrase_prompts": None}, rows[1]])) == RECORDS
-    with pytest.raises(
-        EditError, match=r"^the source is an object with the keys \['train'\]; give .* a dataset's split"
-    ):
+    with pytest.raises(EditError, match=r"^the source is an object with the keys \['train'\]; .* a dataset's split"):
         read_edits(datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS[:1])))
 
 
@@ -145,9 +143,7 @@ def test_hub_dataset(monkeypatch):
     expected = [EditRecord("0", "A is", "b", paraphrase_prompts=("C is",))]
     assert read_edits("user/name") == read_edits("user/name:validation") == expected
     assert asked == [("user/name", "train"), ("user/name", "validation")]
-    with pytest.raises(
-        EditError, match="^gone/away: no such file, and no Hub dataset that loads: Dataset 'gone/away' do"
-    ):
+    with pytest.raises(EditError, match="^gone/away: no such file, and no Hub dataset that loads: Dataset 'gone"):
         read_edits("gone/away")
 
 
@@ -176,12 +172,12 @@ def test_a_directory_and_an_unknown_suffix(tmp_path):
         (
             "x.json",
             f"[{GOOD},\n{GOOD[:20]}",
-            "x.json: is not valid JSON (Unterminated string starting at at line 2, column 20); if it",
+            "x.json: is not valid JSON (Unterminated string starting at at line 2",
         ),
         (
             "x.json",
             f"{GOOD}\n{GOOD}",
-            "x.json: is not valid JSON (Extra data at line 2, column 1); if it has one object",
+            "x.json: is not valid JSON (Extra data at line 2, column 1); if it has one",
         ),
         ("x.jsonl", f"{GOOD}\n\n{GOOD[:-2]}", "x.jsonl line 3: is not valid JSON (Unterminated string"),
         ("x.jsonl", f"[{GOOD}]", "x.jsonl line 1: is a list; each row must be an object"),
@@ -192,11 +188,7 @@ def test_a_directory_and_an_unknown_suffix(tmp_path):
         ("x.json", GOOD, "x.json: the top level is an object; make it a list of rows"),
         ("x.json", '"text"', "x.json: the top level is text; make it a list of rows"),
         ("x.json", "[" * 200_000, "x.json: is not usable JSON (maximum recursion depth exceeded"),
-        (
-            "x.jsonl",
-            '{"prompt": ' + "[" * 200_000,
-            "x.jsonl line 1: is not usable JSON (maximum recursion depth exceeded",
-        ),
+        ("x.jsonl", '{"prompt": ' + "[" * 200_000, "x.jsonl line 1: is not usable JSON (maximum recursion depth"),
         ("x.json", "[" + "9" * 5000 + "]", "x.json: is not usable JSON (Exceeds the limit"),
         ("x.json", b'[{"prompt":\n"Malm\xf6"}]', "x.json line 2: is not UTF-8 (byte 0xf6 at position 5); save the fi"),
         ("x.jsonl", b'{}\n{"prompt": "Malm\xf6"}', "the fields [] are of no known format"),
@@ -213,15 +205,15 @@ def test_a_directory_and_an_unknown_suffix(tmp_path):
         (
             "x.jsonl.gz",
             gzip.compress(GOOD.encode(), mtime=0)[:-9],
-            "x.jsonl.gz: cannot be read: Compressed file ended before",
+            "x.jsonl.gz: cannot be read: Compressed file",
         ),
         ("x.csv", "prompt,target_new\nA is,\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
         ("x.csv", "prompt,target_new\nA is\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
         ("x.csv", "prompt,target_new\nA is," + "b" * 200_000, "x.csv line 2: is not valid CSV (field larger than"),
         (
             "x.csv",
-            "prompt,target_new,paraphrase_prompts\nA,b,\"['c']\"\n",
-            "x.csv line 2 column 'paraphrase_prompts': is not valid JSON (Expecting value at column 2); write",
+            "prompt,target_new,wordings\nA,b,\"['c']\"\n",
+            "x.csv line 2 column 'wordings': is not valid JSON",
         ),
         ("x.parquet", b"PAR1 and nothing more", "x.parquet: is not valid Parquet ("),
         ("x.parquet", b"", "x.parquet: is not valid Parquet ("),
