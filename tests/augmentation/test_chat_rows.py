@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -44,22 +43,6 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def model(tokenizer):
     return eloquent("llama", tokenizer, context=1024)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def each_prompt_is_answered_once():
-    """For all tests, as the tiny model's answer depends on the prompt alone (tests/models/test_generation.py)."""
-    answers, real = {}, chat.whole_answers
-
-    def asked(model, tokenizer, prompts, max_new_tokens, **settings):
-        known = answers.setdefault(max_new_tokens, {})
-        missing = [prompt for prompt in prompts if prompt not in known]
-        found = real(model, tokenizer, missing, max_new_tokens=max_new_tokens, **settings)
-        known.update(zip(missing, found, strict=True))
-        return [known[prompt] for prompt in prompts]
-
-    with mock.patch.object(chat, "whole_answers", asked):
-        yield
 
 
 @pytest.fixture(scope="module")
