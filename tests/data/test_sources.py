@@ -13,12 +13,7 @@ from hf_ftedit.errors import EditError
 GOOD = '{"prompt": "A is", "target_new": "b"}'
 ROWS = [
     {"edit_id": "a", "prompt": 'Åse said "no", then', "target_new": "yes"},
-    {
-        "edit_id": "b",
-        "prompt": "Line one\nline two is",
-        "target_new": "three",
-        "paraphrase_prompts": ["One", "[2] is"],
-    },
+    {"edit_id": "b", "prompt": "Line one\nline 2 is", "target_new": "three", "paraphrase_prompts": ["One", "[2] is"]},
 ]
 RECORDS = [
     EditRecord("a", 'Åse said "no", then', "yes"),
