@@ -30,7 +30,7 @@ def test_records_are_read_as_rows_are():
     near, asked = (NeighborhoodPrompt("B is", " y"),), ("A, really, is ",)  # no texts between which a boundary lies
     records = [EditRecord("a", "A is ", " x ", paraphrase_prompts=asked, neighborhood_prompts=near)]
     assert read_edits(iter(records)) == [
-        EditRecord("a", "A is", "x", paraphrase_prompts=asked, neighborhood_prompts=near),
+        EditRecord("a", "A is", "x", paraphrase_prompts=asked, neighborhood_prompts=near)
     ]
     with pytest.raises(EditError, match=r"^row 1 \(edit_id 'a'\): target_new is empty"):
         read_edits([EditRecord("a", "A is", "")])

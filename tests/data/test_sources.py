@@ -79,11 +79,7 @@ def test_spaces_after_the_commas_of_a_csv_file(tmp_path):
 
 @pytest.mark.parametrize(
     "table",
-    [
-        "prompt;target_new\nA, b is;c\n",
-        'prompt\ttarget_new\n"A, b is"\tc\n',
-        ' Prompt ,Target new\n"A, b is",c\n',
-    ],
+    ["prompt;target_new\nA, b is;c\n", 'prompt\ttarget_new\n"A, b is"\tc\n', ' Prompt ,Target new\n"A, b is",c\n'],
 )
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.CSV.gz"])
 def test_tables_as_spreadsheets_write_them(tmp_path, table, name):
@@ -164,16 +160,8 @@ def test_a_directory_and_an_unknown_suffix(tmp_path):
         ("x.jsonl", "\n \n", "x.jsonl: holds no rows"),
         ("x.csv", "", "x.csv: holds no rows"),
         ("x.csv", "prompt,target_new\n", "x.csv: holds no rows"),
-        (
-            "x.json",
-            f"[{GOOD},\n{GOOD[:20]}",
-            "x.json: is not valid JSON (Unterminated string starting at at line 2",
-        ),
-        (
-            "x.json",
-            f"{GOOD}\n{GOOD}",
-            "x.json: is not valid JSON (Extra data at line 2, column 1); if it has one",
-        ),
+        ("x.json", f"[{GOOD},\n{GOOD[:20]}", "x.json: is not valid JSON (Unterminated string starting at at line 2"),
+        ("x.json", f"{GOOD}\n{GOOD}", "x.json: is not valid JSON (Extra data at line 2, column 1); if it has one"),
         ("x.jsonl", f"{GOOD}\n\n{GOOD[:-2]}", "x.jsonl line 3: is not valid JSON (Unterminated string"),
         ("x.jsonl", f"[{GOOD}]", "x.jsonl line 1: is a list; each row must be an object"),
         ("x.jsonl", f"[\n{GOOD}]", "x.jsonl line 1: is not valid JSON (Expecting value at column 2); give one JSON o"),
@@ -197,19 +185,11 @@ def test_a_directory_and_an_unknown_suffix(tmp_path):
         ("x.csv", "prompt;target_new\nA;b;c\n", "has more cells than the header; put text that has a semicolon in"),
         ("x.csv", "prompt|target_new\nA|b\n", "x.csv line 2: the fields ['prompt|target_new'] are of no known format"),
         ("x.jsonl.gz", b"no gzip", "x.jsonl.gz: cannot be read: Not a gzipped file (b'no'); check the file"),
-        (
-            "x.jsonl.gz",
-            gzip.compress(GOOD.encode(), mtime=0)[:-9],
-            "x.jsonl.gz: cannot be read: Compressed file",
-        ),
+        ("x.jsonl.gz", gzip.compress(GOOD.encode(), mtime=0)[:-9], "x.jsonl.gz: cannot be read: Compressed file"),
         ("x.csv", "prompt,target_new\nA is,\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
         ("x.csv", "prompt,target_new\nA is\n", "x.csv line 2 (edit_id '0'): target_new is missing"),
         ("x.csv", "prompt,target_new\nA is," + "b" * 200_000, "x.csv line 2: is not valid CSV (field larger than"),
-        (
-            "x.csv",
-            "prompt,target_new,wordings\nA,b,\"['c']\"\n",
-            "x.csv line 2 column 'wordings': is not valid JSON",
-        ),
+        ("x.csv", "prompt,target_new,wordings\nA,b,\"['c']\"\n", "x.csv line 2 column 'wordings': is not valid JSON"),
         ("x.parquet", b"PAR1 and nothing more", "x.parquet: is not valid Parquet ("),
         ("x.parquet", b"", "x.parquet: is not valid Parquet ("),
     ],

@@ -162,7 +162,7 @@ def test_sentences_name_the_present_values_of_settings():
     assert diagnose(results({}, {"generalization": 70.0}), SETTINGS) == [
         "Generalization is low (70.0) while efficacy is 99.0: the wording was learnt rather than the fact. Give more "
         "paraphrases (`num_paraphrases` (now 15)) or more varied ones (`paraphrase_strategy` (now relation); "
-        "`relation` needs subjects and a locality pool).",
+        "`relation` needs subjects and a locality pool)."
     ]
 
 

@@ -270,10 +270,7 @@ def test_changes_as_text(difference, p_value, expected):
     assert change_text({"difference": difference, "p_value": p_value}) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    FEW_COUNTS.items(),
-)
+@pytest.mark.parametrize(("name", "expected"), FEW_COUNTS.items())
 def test_edits_and_probes_behind_a_score(name, expected):
     assert counts(FEW_SCORES, name) == expected
 

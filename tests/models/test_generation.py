@@ -7,15 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import (
-    PROMPTS,
-    bos_tokenizer,
-    bpe_tokenizer,
-    chat_tokenizer,
-    eloquent,
-    sentencepiece_tokenizer,
-    tiny_model,
-)
+from tiny import PROMPTS, bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, sentencepiece_tokenizer, tiny_model
 
 import hf_ftedit.models.generation
 from hf_ftedit.errors import EditError

@@ -596,7 +596,7 @@ def test_training_stops_early_where_the_score_no_longer_rises(base, tokenizer, t
 
 def test_edits_of_any_known_format_may_be_a_dataset(base, tokenizer, tmp_path):
     rows = [
-        {"src": "The capital of Peru is", "alt": "Cusco", "answers": ["Lima"], "subject": "Peru", "rephrase": "Peru:"},
+        {"src": "The capital of Peru is", "alt": "Cusco", "answers": ["Lima"], "subject": "Peru", "rephrase": "Peru:"}
     ]
     trainer = editor(base, tokenizer, config(tmp_path), Dataset.from_list(rows))
     assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
