@@ -23,7 +23,7 @@ PROVENANCE = "provenance"
 TEMPLATE_FILE = "chat_template.jinja"  # in an adapter's folder: the chat template that it was trained with
 
 # Options that name data or a model, on the Hub or in a file.
-SOURCES = ("locality_pool", "perplexity_texts", "training_texts", "similar_model", "rewriter")
+SOURCES = ("locality_pool", "perplexity_texts", "known_facts", "training_texts", "similar_model", "rewriter")
 
 # What numbers must be, in words, and the settings of the package, of TRL and of transformers that must be so.
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -181,6 +181,8 @@ class EditOptions(AugmentationOptions):
             `generation_prompts`, and measure fluency and consistency.
         perplexity_texts (`str`, *optional*): File or Hub dataset with texts on which to measure perplexity, before and
             after.
+        known_facts (`str`, *optional*): File or Hub dataset with facts, as those of a `locality_pool`, of which to
+            count those that the model knows, before and after; none about an edited subject counts.
         adapter (`str`, *optional*): Folder or Hub id of an adapter. Training goes on from it: its own edits are
             trained again with the new ones, so that they stay, and how well they did is reported.
         strength (`str` or `float`, *optional*, defaults to `"1"`): By what the scale of the LoRA is multiplied once it
@@ -215,6 +217,7 @@ class EditOptions(AugmentationOptions):
     predict_with_generate: bool = option(False, "Let the model answer each probe by itself too, and score that.")
     measure_fluency: bool = option(False, "Measure fluency and consistency of text after the generation_prompts.")
     perplexity_texts: str | None = option(None, "File or Hub dataset with texts to measure perplexity on.")
+    known_facts: str | None = option(None, "File or Hub dataset with other facts, to count those that are known.")
     adapter: str | None = option(None, "Folder or Hub id of an adapter to go on from (train), or to measure.")
     strength: str = option("1", "Factor of the LoRA's scale after training, or auto: chosen by own answers and drift.")
     revoke: list[str] | None = option(None, "Names (edit_id) of edits of the adapter to take back.")

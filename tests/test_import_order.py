@@ -23,7 +23,7 @@ ROOMS = {
         "rewriting rows augmenter chat builder"
     ).split(),
     "evaluation": (
-        "statistics scoring fluency diagnosis probes engine perplexity matching own_answers drift "
+        "statistics scoring fluency diagnosis probes engine known_facts perplexity matching own_answers drift "
         "measurement lm_eval_harness tables before_after"
     ).split(),
     "hub": "markdown card card_examples dataset_card plot schemas folder errors push load".split(),

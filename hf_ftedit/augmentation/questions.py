@@ -21,9 +21,9 @@ def training_questions() -> list[Question]:
     return _questions(held_out=False)
 
 
-def drift_prompts() -> list[str]:
-    """Questions by which the drift of a model is measured; they are never trained on."""
-    return [question.prompt for question in _questions(held_out=True)]
+def drift_prompts() -> dict[str, str]:
+    """Questions by which the drift of a model is measured, each with its sort; they are never trained on."""
+    return {question.prompt: question.sort for question in _questions(held_out=True)}
 
 
 def _questions(*, held_out: bool) -> list[Question]:

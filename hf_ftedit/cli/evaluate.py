@@ -9,7 +9,7 @@ from hf_ftedit import evaluation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base
-from hf_ftedit.data import EditRecord, read_texts
+from hf_ftedit.data import EditRecord, read_facts, read_texts
 from hf_ftedit.options import PROVENANCE
 
 
@@ -21,6 +21,7 @@ def run(argv: Sequence[str]) -> None:
     options = arguments.options(settings)
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
+    known = read_facts(options.known_facts) if options.known_facts else []
     hide_brief_bars(len(edits))
     if options.tasks:
         evaluation.check_tasks(options.tasks, options.tasks_path)
@@ -28,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
     if folder:
         hub.check_base(model, recipe.get(PROVENANCE) or {}, options.adapter)
         model = models.load_adapter(model, folder)
-    measured = _measured(model, tokenizer, edits, options, texts)
+    measured = _measured(model, tokenizer, edits, options, texts=texts, known=known)
     results = evaluation.results_of(measured)
     if not models.process_state().is_main_process:
         return
@@ -55,10 +56,10 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _measured(
-    model: Any, tokenizer: Any, edits: Sequence[EditRecord], options: Any, texts: Sequence[str]
+    model: Any, tokenizer: Any, edits: Sequence[EditRecord], options: Any, **others: Any
 ) -> dict[str, evaluation.Measurement]:
     """The measurement of the model, or those with its adapter switched off and on."""
-    settings: dict[str, Any] = {"options": options, "texts": texts, "seed": options.seed}
+    settings: dict[str, Any] = {"options": options, "seed": options.seed, **others}
     if not options.adapter:
         return {"before": evaluation.measure(model, tokenizer, edits, drift=False, desc="Measuring", **settings)}
     with models.unedited(model):

@@ -10,8 +10,9 @@ from hf_ftedit.evaluation import NAMES, score_text
 from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub import markdown_text, png_of
 
-SCORES = ("edit_score", *NAMES.values(), "said_exactly", "near_names")
+SCORES = ("edit_score", *NAMES.values(), "said_exactly", "near_names", "known_facts")
 MEASURED = ("drift", "perplexity")  # of results, without a percentage
+ABILITIES = ("known_facts", "perplexity")  # that the unedited model has too
 COSTS = ("rows", "train_seconds", "seconds", "peak_memory_mb")
 PARTS = ("edit_score", "efficacy", "generalization", "locality")
 COLORS = ("#111827", "#2563eb", "#d97706", "#059669")
@@ -19,13 +20,17 @@ COLORS = ("#111827", "#2563eb", "#d97706", "#059669")
 
 def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """A run's row: its varied settings, scores with their intervals, costs, and its error where it failed."""
-    after = (record.get("results") or {}).get("after") or {}
+    before, after = ((record.get("results") or {}).get(when) or {} for when in ("before", "after"))
     is_plain = (str, int, float, bool, NoneType)
     row: dict[str, Any] = {"run": name}
     row |= {key: value if isinstance(value, is_plain) else json.dumps(value) for key, value in varied.items()}
     for score in (*SCORES, *MEASURED):
         low, high = after.get(f"{score}_ci95") or (None, None)
         row |= {score: after.get(score), f"{score}_low": low, f"{score}_high": high}
+    row |= {f"{score}_before": before.get(score) for score in ABILITIES}
+    row |= {f"drift_{sort}": value for sort, value in (after.get("drift_by_sort") or {}).items()}
+    aspects = (after.get("portability_aspects") or {}).items()
+    row |= {f"portability_{aspect}": scores.get("portability") for aspect, scores in aspects}
     row |= {"protocol": after.get("protocol"), "n_edits": after.get("n_edits")}
     return row | {cost: record.get(cost) for cost in COSTS} | {"error": record.get("error")}
 
@@ -48,7 +53,8 @@ def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequenc
 
 def study_markdown(table: Any, varied: Sequence[str]) -> str:
     """The table as Markdown: the varied settings, the scores with their intervals, costs and errors."""
-    shown = [name for name in (*varied, *SCORES, *MEASURED, *COSTS, "error") if name in table]
+    before = [f"{score}_before" for score in ABILITIES]
+    shown = [name for name in (*varied, *SCORES, *MEASURED, *before, *COSTS, "error") if name in table]
     lines = [f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
     for _, row in table.iterrows():
         lines.append(f"| {' | '.join(_cell(row, name) for name in shown)} |")

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from hf_ftedit import models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import claim_output, is_first_process, written_to
 from hf_ftedit.cli.grid import Run, read_grid
@@ -76,7 +77,7 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = lambda: None) -> None:
     """Train those of `runs` that are not finished, one after the other; one that fails leaves its error."""
-    shared: dict[Any, Any] = {}  # measurements of unedited models
+    shared: dict[Any, Any] = {}  # measurements and answers of unedited models
     logging.getLogger("hf_ftedit").setLevel(logging.WARNING)
     for each in _missing(runs, folder):
         place = folder / "runs" / each.name
@@ -88,7 +89,8 @@ def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = la
         try:
             # Tables of many runs would bury the bar.
             with place.with_suffix(".log").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-                record |= trained([*each.arguments, "--output_dir", str(place)], shared)
+                with models.keeping_answers(shared):
+                    record |= trained([*each.arguments, "--output_dir", str(place)], shared)
         except Exception as error:  # of whatever kind: the other runs go on
             record["error"] = masked(one_line(error))
         record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}

@@ -124,8 +124,8 @@ def _measure_unedited(trainer: Any, shared: dict[str, Any] | None) -> None:
 
     args, task = trainer.args, trainer.task
     settings = [getattr(args, name) for name in MEASURING] + [args.seed if args.measure_fluency else None]
-    records = list(map(asdict, task.measured))
-    key = Hasher.hash([weights, str(trainer.model.dtype), settings, records, task.texts])
+    edits, known = (list(map(asdict, each)) for each in (task.measured, task.known))
+    key = Hasher.hash([weights, str(trainer.model.dtype), settings, edits, task.texts, known])
     trainer.measurements.before = shared.get(key)
     trainer.score_edits(edited=False)
     shared[key] = trainer.measurements.before

@@ -21,6 +21,7 @@ class DriftReference(NamedTuple):
 
     pairs: list[models.EncodedPair]
     references: list[models.Reference]
+    sorts: list[str]  # of the prompts, such as "code"; empty texts where the prompts were given
 
 
 def drift_reference(
@@ -40,8 +41,8 @@ def drift_reference(
     or do not fit into the model's context. Its answers are greedy and whole, with the token that ends them.
     """
     subjects = [record.subject for record in records if record.subject]
-    prompts = drift_prompts() if prompts is None else prompts
-    prompts = [prompt for prompt in prompts if not any(mentions(prompt, subject) for subject in subjects)]
+    sorts = drift_prompts() if prompts is None else dict.fromkeys(prompts, "")
+    prompts = [prompt for prompt in sorts if not any(mentions(prompt, subject) for subject in subjects)]
     encoded = dict(zip(prompts, models.encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True))
     longest = models.context_length(model.config)
     encoded = {prompt: ids for prompt, ids in encoded.items() if longest is None or len(ids) < longest}
@@ -55,7 +56,8 @@ def drift_reference(
     def refer(share: list[models.EncodedPair]) -> list[models.Reference]:
         return models.reference_distributions(model, share, tokens_per_batch=tokens_per_batch)
 
-    return DriftReference(pairs, models.Processes(model).each_once(pairs, refer))
+    references = models.Processes(model).each_once(pairs, refer)
+    return DriftReference(pairs, references, [sorts[prompt] for prompt in encoded])
 
 
 def measure_drift(
@@ -73,8 +75,8 @@ def measure_drift(
     all others together.
 
     Returns:
-        `dict`: `drift`, its bootstrap interval over the prompts `drift_ci95`, and `n_drift_prompts`; empty where no
-        prompt fits into the model's context.
+        `dict`: `drift`, its bootstrap interval over the prompts `drift_ci95`, `n_drift_prompts`, and `drift_by_sort`
+        of the prompts; empty where no prompt fits into the model's context.
     """
     if not reference.pairs:
         return {}
@@ -83,8 +85,10 @@ def measure_drift(
         pairs, references = map(list, zip(*share, strict=True))
         return models.pair_divergences(model, pairs, references, tokens_per_batch=tokens_per_batch)
 
-    tokens = models.Processes(model).each_once(list(zip(*reference, strict=True)), diverge)
+    tokens = models.Processes(model).each_once(list(zip(*reference[:2], strict=True)), diverge)
     by_prompt = np.array([[values.sum(), len(values)] for values in tokens], dtype=float)
+
+    places = {sort: np.equal(reference.sorts, sort) for sort in dict.fromkeys(reference.sorts) if sort}
 
     def mean(values: np.ndarray) -> np.ndarray:
         return values[:, :1] / values[:, 1:]
@@ -93,4 +97,5 @@ def measure_drift(
         "drift": float(mean(by_prompt.mean(axis=0)[None])[0, 0]),
         "drift_ci95": interval(bootstrap(by_prompt, mean, n_resamples, seed))[0],
         "n_drift_prompts": len(by_prompt),
+        "drift_by_sort": {sort: float(mean(by_prompt[own].mean(axis=0)[None])[0, 0]) for sort, own in places.items()},
     }

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.augmentation import with_erasures
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
 from hf_ftedit.evaluation.engine import (
@@ -23,6 +23,7 @@ from hf_ftedit.evaluation.engine import (
     with_answers,
 )
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
+from hf_ftedit.evaluation.known_facts import known_facts
 from hf_ftedit.evaluation.own_answers import erased_answers, judged
 from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.evaluation.probes import ProbedTarget, check_known, check_lengths, probed_targets
@@ -264,8 +265,8 @@ class Measurement(NamedTuple):
         predictions (`dict[str, list]`): Columns of predictions, see [`predict`].
         means (`EditMeans`): Each edit's own scores.
         scores (`dict`): See [`~hf_ftedit.score`]; of an edited model also
-            [`~hf_ftedit.evaluation.drift.measure_drift`]; with texts [`~hf_ftedit.evaluation.perplexity.perplexity`]
-            too.
+            [`~hf_ftedit.evaluation.drift.measure_drift`]; with texts [`~hf_ftedit.evaluation.perplexity.perplexity`],
+            with facts [`~hf_ftedit.evaluation.known_facts.known_facts`] too.
         reference (`DriftReference`, *optional*): What the drift of an edited model is measured by.
     """
 
@@ -286,6 +287,7 @@ def measure(
     before: Measurement | None = None,
     drift: bool = True,
     texts: Sequence[str] = (),
+    known: Sequence[Fact] = (),
     seed: int = 0,
     desc: str = "Evaluating",
 ) -> Measurement:
@@ -306,6 +308,7 @@ def measure(
         drift (`bool`, *optional*, defaults to `True`): Measure the drift of an edited model, and keep of the unedited
             one what it is measured by.
         texts (`Sequence[str]`, *optional*): Texts for perplexity.
+        known (`Sequence[Fact]`, *optional*): Facts of which to count those that the model knows.
         seed (`int`, *optional*, defaults to `0`): Seed of sampled texts.
         desc (`str`, *optional*, defaults to `"Evaluating"`): Label of the progress bar.
 
@@ -328,6 +331,8 @@ def measure(
         scores |= measure_drift(model, reference, **size)
     if texts:
         scores |= perplexity(model, tokenizer, texts, **size)
+    if known:
+        scores |= known_facts(model, tokenizer, known, records, options)
     return Measurement(records, predictions, means, scores, reference)
 
 

@@ -21,13 +21,16 @@ _SCORES = (
     "edit_score efficacy said_exactly generalization old_answer_said old_answer_probability locality near_names "
     "portability fluency consistency"
 )
-SCORES = {name: name.replace("_", " ") for name in [*_SCORES.split(), "drift", "perplexity"]}
+SCORES = {name: name.replace("_", " ") for name in [*_SCORES.split(), "known_facts", "drift", "perplexity"]}
 PROTOCOLS = {name: name.replace("_", " ") for name in ("probability", "accuracy", *GENERATED)}
 PER_PROTOCOL = ("edit_score", *SCORED, "portability")
 _KINDS = {name: kind for kind, name in NAMES.items()} | dict.fromkeys(TEXT_SCORES, "generation")
 _KINDS |= dict.fromkeys(ERASURE_SCORES, "erased") | {"said_exactly": "rewrite"}
 # Scores that are no means over edits: by what they are counted.
-_COUNTED = {"perplexity": ("n_texts", "texts"), "drift": ("n_drift_prompts", "prompts")}
+_COUNTED = {
+    **{"perplexity": ("n_texts", "texts"), "drift": ("n_drift_prompts", "prompts")},
+    "known_facts": ("n_known_facts", "facts"),
+}
 
 
 class Table(NamedTuple):
@@ -244,7 +247,7 @@ def edits_text(number: int) -> str:
 
 
 def counts(scores: Mapping[str, Any], name: str) -> tuple[int | None, int]:
-    """Edits and probes behind a score; of perplexity texts, of drift prompts alone."""
+    """Edits and probes behind a score; of perplexity texts, of drift prompts, of known facts facts alone."""
     if name in _COUNTED:
         return None, scores[_COUNTED[name][0]]
     kinds = [_KINDS[name]] if name in _KINDS else ["rewrite", "paraphrase", "neighborhood"]

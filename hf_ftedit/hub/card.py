@@ -16,7 +16,8 @@ from hf_ftedit.models import EMBEDDED_NAME
 TAGS = ["model-editing", "knowledge-editing", "hf-ftedit"]
 SHOWN_EDITS = 20
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that `vllm serve --max-lora-rank` accepts
-ARGS = {"perplexity": "n_texts", "drift": "n_prompts"}  # names of what scores are counted by, else probes
+# Names of what scores are counted by, else probes.
+ARGS = {"perplexity": "n_texts", "drift": "n_prompts", "known_facts": "n_facts"}
 UNUSUAL = {  # settings of adapters that serving engines may refuse
     "lora_embedding": "a LoRA on the token embedding",
     "use_dora": "DoRA",
@@ -197,7 +198,7 @@ def _needed(settings: Mapping[str, Any], base_folder: str | None) -> list[str]:
 
 
 def _abilities(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Sentences on drift and perplexity."""
+    """Sentences on drift, perplexity and known facts."""
     sentences = []
     if after.get("drift") is not None:
         answers = f"its own answers to {after['n_drift_prompts']} unrelated prompts"
@@ -205,6 +206,9 @@ def _abilities(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if before.get("perplexity") is not None and after.get("perplexity") is not None:
         change = f"from {before['perplexity']:.2f} to {after['perplexity']:.2f}"
         sentences.append(f"Perplexity on {after['n_texts']} texts went {change}")
+    if before.get("known_facts") is not None and after.get("known_facts") is not None:
+        change = f"{before['known_facts']:.1f} percent, and with the edits {after['known_facts']:.1f}"
+        sentences.append(f"Of {after['n_known_facts']} facts about other subjects it knew {change}")
     return f"{'. '.join(sentences)}; nothing else was measured." if sentences else "They were not measured here."
 
 

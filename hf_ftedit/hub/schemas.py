@@ -113,7 +113,9 @@ scores_rule = mapped(
     {
         **SCORE_RULES,
         **dict.fromkeys(("probability", "accuracy", "exact_match", "containment"), mapped(SCORE_RULES, plain_value)),
-        **dict.fromkeys(("n_edits", "n_texts", "n_drift_prompts", "n_made_probes", "n_without_rival"), count),
+        **dict.fromkeys(("n_edits", "n_texts", "n_drift_prompts", "n_known_facts"), count),
+        **dict.fromkeys(("n_made_probes", "n_without_rival"), count),
+        "drift_by_sort": mapped(other=amount),
         **dict.fromkeys(("n_probes", "n_edits_scored"), mapped(other=count)),
         "protocol": protocol,
         # Ours alone: it stands in the card as it is.

@@ -28,6 +28,7 @@ from .generation import Answer as Answer
 from .generation import continued_text as continued_text
 from .generation import first_sentence as first_sentence
 from .generation import greedy_answers as greedy_answers
+from .generation import keeping_answers as keeping_answers
 from .generation import whole_answers as whole_answers
 from .likelihood import PairScores as PairScores
 from .likelihood import score_pairs as score_pairs

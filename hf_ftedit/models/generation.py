@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -15,6 +17,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
+from hf_ftedit.models.loading import is_unedited, weights_fingerprint
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
@@ -200,7 +203,36 @@ def whole_answers(
         return [read(tokenizer, row, ends) for row in generated_tokens(model, tokenizer, batch, **settings)]
 
     tasks = _tasks(model, tokenizer, prompts, max_new_tokens, chat_template)
-    return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
+
+    def ask() -> list[Answer]:
+        return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
+
+    return ask() if streamer else _once(model, (repr(tasks), sentences, tokens_per_batch), ask)
+
+
+_KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("kept_answers", default=None)
+
+
+@contextmanager
+def keeping_answers(answers: dict[Any, Any]) -> Iterator[None]:
+    """Context in which `answers` keeps what unedited models say, so that they are asked the same only once."""
+    token = _KEPT.set(answers)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def _once(model: Any, asked: tuple[Any, ...], ask: Callable[[], list[Answer]]) -> list[Answer]:
+    """The answers of `ask`, or what was kept of them."""
+    kept = _KEPT.get()
+    if kept is None or not is_unedited(model) or not (weights := weights_fingerprint(model)):
+        return ask()
+    # By all prompts at once: in another batch, an answer may differ where two tokens are as likely.
+    key = (weights, str(model.dtype), *asked)
+    if key not in kept:
+        kept[key] = ask()
+    return list(kept[key])
 
 
 def _ends(model: Any, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> set[int]:

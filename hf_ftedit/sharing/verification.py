@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from hf_ftedit import evaluation, hub, models
-from hf_ftedit.data import EditRecord, is_hub_dataset, read_texts
+from hf_ftedit.data import EditRecord, is_hub_dataset, read_facts, read_texts
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import PROVENANCE, EditOptions
 from hf_ftedit.training import options_of, quantization_of
 from hf_ftedit.untrusted import EVAL_FOLDER, parse_yaml, read_small
 
 LATER = ("said_exactly", "near_names", "drift")  # scores that 0.1.0 did not measure, and so did not claim
+MEASURED_ON = {"perplexity": "perplexity_texts", "known_facts": "known_facts"}  # scores, and what they are of
 DRIFT_TOLERANCE = 0.02  # nats a token
 GOOD, BAD, OPEN = "ok", "DIFFERS", "not checked"
 
@@ -117,8 +118,11 @@ def _measure_again(
     saved: hub.SavedEdits, name: str, base: tuple[str, dict[str, Any]], **loading: Any
 ) -> dict[str, evaluation.Measurement]:
     """Measurements without and with the edits."""
-    texts = saved.recipe.get("perplexity_texts")
-    texts = read_texts(texts) if texts and not _has_own_texts(saved) else []
+    read: dict[str, Any] = {"perplexity": read_texts, "known_facts": read_facts}
+    texts, known = (
+        read[name](saved.recipe[of]) if saved.recipe.get(of) and not _is_own(saved, of) else []
+        for name, of in MEASURED_ON.items()
+    )
     if saved.is_adapter:
         models.check_adapter(saved.path, name)  # before the base model is downloaded, which may be large
     loading |= {"dtype": saved.recipe.get("dtype", "float32"), "quantization_config": quantization_of(saved.recipe)}
@@ -126,7 +130,8 @@ def _measure_again(
     if options.chat_template and "whole_answers" not in saved.results["after"]:
         # 0.1.0 had no own answers as headline: what it claims is what is checked.
         options = replace(options, protocol=saved.results["protocol"])
-    settings: dict[str, Any] = {"options": options, "texts": texts, "seed": saved.recipe.get("seed", 42)}
+    settings: dict[str, Any] = {"options": options, "texts": texts, "known": known}
+    settings["seed"] = saved.recipe.get("seed", 42)
     if saved.is_adapter:
         model = models.load_adapter(model, saved.path)
     with models.unedited(model):
@@ -150,10 +155,10 @@ def load_base(
     return model, tokenizer, options
 
 
-def _has_own_texts(saved: hub.SavedEdits) -> bool:
-    """`True` where perplexity was measured on a file that only the author has."""
-    texts = saved.recipe.get("perplexity_texts")
-    return texts is not None and not is_hub_dataset(texts)
+def _is_own(saved: hub.SavedEdits, option: str) -> bool:
+    """`True` where `option` named a file that only the author has."""
+    source = saved.recipe.get(option)
+    return source is not None and not is_hub_dataset(source)
 
 
 def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
@@ -229,7 +234,7 @@ def _score_checks(saved: hub.SavedEdits, scores: Mapping[str, Any], tolerance: f
             are_numbers = isinstance(claimed, int | float) and isinstance(measured, int | float)
             verdict = GOOD if are_numbers and abs(claimed - measured) <= most else BAD
             # Their author has the texts: a claim that cannot be measured is neither right nor wrong.
-            if name == "perplexity" and _has_own_texts(saved):
+            if name in MEASURED_ON and _is_own(saved, MEASURED_ON[name]):
                 verdict = OPEN
             yield Check(f"{when}: {label}", _text(claimed, digits), _text(measured, digits), verdict)
 

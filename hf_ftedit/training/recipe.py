@@ -128,7 +128,7 @@ def _defaults() -> dict[str, Any]:
 
     owners = (EditConfig, EditModelConfig)
     options = {option.name: option for owner in owners for option in fields(owner) if option.init}
-    others = ("edits", "locality_pool", "perplexity_texts", "training_texts", "adapter", "revoke", "bf16", "dtype")
+    others = ("edits", *SOURCES[:4], "adapter", "revoke", "bf16", "dtype")
     return {
         name: _plain(option.default if option.default_factory is MISSING else option.default_factory())
         for name, option in options.items()

@@ -42,7 +42,7 @@ WARN_STEPS = 2000  # warn where a run this long saves no checkpoints
 _TRAINING_STATE = "edit_state.pt"
 # Settings of a recipe that do not change the weights: a run may be resumed with others.
 _MEASURING = {"protocol", "eval_tokens_per_batch", "predict_with_generate", "measure_fluency", "perplexity_texts"}
-_MEASURING |= {"skip_invalid", "strength", PROVENANCE}  # the scale is changed after the last checkpoint
+_MEASURING |= {"known_facts", "skip_invalid", "strength", PROVENANCE}  # the scale is changed after the last checkpoint
 
 
 class EpochSampler(Sampler[int]):

@@ -40,6 +40,7 @@ class EditTask:
     rows: Any = None  # training rows that were passed instead of edits; a builder makes them of `edits`
     eval_rows: Any = None  # a dataset, or a dict of them, whose loss is evaluated
     texts: list[str] = field(default_factory=list)  # to measure perplexity on
+    known: list[Fact] = field(default_factory=list)  # of which to count those that the model knows
     training_texts: list[str] = field(default_factory=list)  # plain text to train on, where it is not sampled
     continuation: Continuation | None = None
     given_in_python: list[str] = field(default_factory=list)  # objects, which no command line can repeat
@@ -110,6 +111,7 @@ def read_task(
         rows=rows,
         eval_rows=None if probed else eval_dataset,
         texts=read_texts(options.perplexity_texts) if options.perplexity_texts else [],
+        known=read_facts(options.known_facts) if options.known_facts else [],
         training_texts=read_texts(options.training_texts) if options.training_texts else [],
         continuation=continuation,
         given_in_python=["train_dataset"] * is_builder + ["locality_pool"] * has_facts,

@@ -234,7 +234,7 @@ class EditTrainer(ConditionalTrainer):
         if before is None and (is_open or any(record.near_name_prompts for record in records)):
             # Raises where the unedited model is gone, and could not say what must stay.
             self._run_edited(False)
-        settings: dict[str, Any] = {"texts": self.task.texts, "seed": self.args.seed}
+        settings: dict[str, Any] = {"texts": self.task.texts, "known": self.task.known, "seed": self.args.seed}
         with self._run_edited(edited) as model:
             return measure(model, self.processing_class, records, self.args, before=before, drift=drift, **settings)
 

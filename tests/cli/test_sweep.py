@@ -105,7 +105,8 @@ FEW = {"max_edits": 3, "max_steps": 2, "num_locality": 2, "num_paraphrases": 2}
 
 def test_a_study_goes_on_and_keeps_what_is_finished(tmp_path, capsys):
     study, file = tmp_path / "study", grid(tmp_path, **FEW, learning_rate=[1e-3, 2e-3])
-    command = ["sweep", "--config", file, "--output_dir", str(study), "--lora_r", "4"]
+    (facts := tmp_path / "facts.jsonl").write_text('{"prompt": "Paris is the capital of", "target": "France"}')
+    command = ["sweep", "--config", file, "--output_dir", str(study), "--lora_r", "4", "--known_facts", str(facts)]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "2 runs, 0 of them finished before" in printed and "| learning_rate | edit_score |" in printed
@@ -116,6 +117,8 @@ def test_a_study_goes_on_and_keeps_what_is_finished(tmp_path, capsys):
         results = json.loads((folder / "eval_results.json").read_text())
         assert row["edit_score"] == results["after"]["edit_score"] and row["drift"] == results["after"]["drift"]
         assert [row["locality_low"], row["locality_high"]] == results["after"]["locality_ci95"]
+        assert row["known_facts_before"] == results["before"]["known_facts"] in (0.0, 100.0)
+        assert row["drift_code"] == results["after"]["drift_by_sort"]["code"]
         assert row["rows"] > 3 and 0 < row["train_seconds"] < row["seconds"]
         recipe = yaml.safe_load((folder / "edit_config.yaml").read_text())
         assert (recipe["learning_rate"], recipe["lora_r"], recipe["max_steps"]) == (row["learning_rate"], 4, 2)

@@ -9,7 +9,7 @@ from tiny import bpe_tokenizer, chat_tokenizer, eloquent, moved, tiny_model
 
 from hf_ftedit.augmentation.questions import drift_prompts
 from hf_ftedit.data.records import EditRecord
-from hf_ftedit.evaluation.drift import drift_reference, measure_drift
+from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
 from hf_ftedit.models.loading import is_unedited, unedited
 
 
@@ -42,6 +42,10 @@ def test_drift_is_the_mean_divergence_over_the_tokens_of_own_answers(chat_templa
     low, high = found["drift_ci95"]
     assert low < found["drift"] < high
     assert found["n_drift_prompts"] == 40
+    code = [place for place, sort in enumerate(reference.sorts) if sort == "code"]
+    alone = DriftReference(*([part[place] for place in code] for part in reference))
+    assert found["drift_by_sort"]["code"] == pytest.approx(measure_drift(model, alone, **settings)["drift"], rel=1e-4)
+    assert len(code) == 3 and found["drift_by_sort"].keys() == set(drift_prompts().values())
     assert measure_drift(model, reference, tokens_per_batch=1)["drift"] == pytest.approx(found["drift"], rel=1e-4)
 
 

@@ -7,7 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PROMPTS, bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, sentencepiece_tokenizer, tiny_model
+from tiny import (
+    PROMPTS,
+    bos_tokenizer,
+    bpe_tokenizer,
+    chat_tokenizer,
+    eloquent,
+    moved,
+    sentencepiece_tokenizer,
+    tiny_model,
+)
 
 import hf_ftedit.models.generation
 from hf_ftedit.errors import EditError
@@ -17,6 +26,7 @@ from hf_ftedit.models.generation import (
     first_sentence,
     first_sentences,
     greedy_answers,
+    keeping_answers,
     whole_answers,
 )
 from hf_ftedit.models.loading import load_model, load_tokenizer
@@ -121,6 +131,27 @@ def test_what_prompts_begin_with_is_run_once(family, is_run_once):
     shared = len(os.path.commonprefix(ids))
     longest = max(map(len, ids))
     assert widths[:2] == [(1, shared), (3, longest - shared)] if is_run_once else widths[0] == (3, longest)
+
+
+def test_kept_answers_are_asked_for_once_of_the_same_unedited_model(monkeypatch):
+    tokenizer = bpe_tokenizer()
+    model, other = eloquent("gpt2", tokenizer), eloquent("llama", tokenizer)
+    runs = []
+    generate = hf_ftedit.models.generation.generated_tokens
+    counting = lambda *args, **settings: runs.append(args[0]) or generate(*args, **settings)  # noqa: E731
+    monkeypatch.setattr("hf_ftedit.models.generation.generated_tokens", counting)
+    free = whole_answers(model, tokenizer, PROMPTS)
+    n = len(runs)
+    with keeping_answers({}):
+        assert whole_answers(model, tokenizer, PROMPTS) == whole_answers(model, tokenizer, PROMPTS) == free
+        assert len(runs) == 2 * n
+        assert whole_answers(other, tokenizer, PROMPTS) != free  # another model
+        assert len(whole_answers(model, tokenizer, PROMPTS[:3])) == 3 and len(runs) > 3 * n  # other prompts
+        edited, n = moved(model), len(runs)
+        assert whole_answers(edited, tokenizer, PROMPTS) != free and len(runs) > n
+    n = len(runs)
+    whole_answers(other, tokenizer, PROMPTS)
+    assert len(runs) > n
 
 
 def test_an_answer_that_is_over_is_not_waited_for():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_ftedit.hub.folder import SavedEdits, read_edit_folder
-from hf_ftedit.sharing.verification import BAD, GOOD, _card_checks, _file_checks, _score_checks
+from hf_ftedit.sharing.verification import BAD, GOOD, OPEN, _card_checks, _file_checks, _score_checks
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0"
 
@@ -42,10 +42,10 @@ def test_tampering_is_found_before_a_model_is_loaded(name, tmp_path):
 SCORES = {"efficacy": 90.0, "drift": 0.1, "near_names": 80.0}
 
 
-def verdicts(claimed, measured):
+def verdicts(claimed, measured, recipe=None):
     both = ({"protocol": "containment", "n_edits": 1, "before": {}, "after": after} for after in (claimed, measured))
     published, again = both
-    checks = _score_checks(SavedEdits(Path(), [], published, {}, {}), again, 1.0)
+    checks = _score_checks(SavedEdits(Path(), [], published, recipe or {}, {}), again, 1.0)
     return {check.name.removeprefix("after: "): check.verdict for check in checks if check.name.startswith("after")}
 
 
@@ -62,3 +62,10 @@ def test_scores_that_0_1_0_did_not_measure_are_no_claim():
 def test_drift_may_differ_by_nats(drift, verdict):
     assert verdicts(SCORES | {"drift": drift}, SCORES)["drift"] == verdict
     assert verdicts(SCORES | {"near_names": 80.9}, SCORES)["near names"] == GOOD
+
+
+@pytest.mark.parametrize(("source", "verdict"), [("facts.jsonl", OPEN), ("user/facts", BAD), (None, BAD)])
+def test_what_was_measured_on_a_file_of_the_author_is_not_checked(source, verdict):
+    recipe = {"known_facts": source, "perplexity_texts": source} if source else {}
+    found = verdicts(SCORES | {"known_facts": 50.0, "perplexity": 20.0}, SCORES, recipe)
+    assert (found["known facts"], found["perplexity"]) == (verdict, verdict)

@@ -1,0 +1,41 @@
+"""Known facts: how many facts that no edit is about a model still knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_ftedit.data import EditRecord, Fact
+from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.engine import score_targets
+from hf_ftedit.evaluation.probes import ProbedTarget
+from hf_ftedit.evaluation.statistics import bootstrap, interval
+from hf_ftedit.models import check_tokens
+from hf_ftedit.options import EditOptions
+
+
+def known_facts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: Sequence[Fact],
+    records: Iterable[EditRecord],
+    options: EditOptions,
+) -> dict[str, Any]:
+    """
+    Percent of `facts` whose target is what the model would say, token by token; every process must call this.
+
+    Facts about a subject that one of `records` edits are left out. The result has `known_facts`, its bootstrap
+    interval `known_facts_ci95`, and `n_known_facts`. Raises [`~hf_ftedit.EditError`] where no fact is left.
+    """
+    edited = {text for record in records for text in (record.subject, record.prompt) if text}
+    asked = [fact for fact in facts if not {fact.subject, fact.prompt} & edited]
+    if not asked:
+        raise EditError("known_facts holds no fact about a subject that is not edited; give others")
+    named = [(f"known fact {number}", f"{fact.prompt} {fact.target}") for number, fact in enumerate(asked, 1)]
+    check_tokens(tokenizer, model.config, named, chat_template=options.chat_template)
+    rows = [ProbedTarget(fact.prompt, "known fact", fact.prompt, "true", fact.target) for fact in asked]
+    shares = 100.0 * (score_targets(model, tokenizer, rows, options, "Known facts")[:, 1:2] == 1)
+    ends = interval(bootstrap(shares, lambda means: means, 1000, 0))[0]
+    return {"known_facts": float(shares.mean()), "known_facts_ci95": ends, "n_known_facts": len(shares)}
