@@ -40,15 +40,15 @@ def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequenc
     import pandas as pd
 
     table = pd.DataFrame(rows).dropna(axis=1, how="all")
-    done = table[table["edit_score"].notna()] if "edit_score" in table else table[:0]
+    done = table[table["train_seconds"].notna()] if "train_seconds" in table else table[:0]
     names = [name for name in varied if name in done and name != "seed"] if len(done) else []
     with moved_in(folder, {file.name for file in folder.glob("plot-*.png")}) as new:
         table.to_parquet(new / "results.parquet")
         write_text(new / "results.md", study_markdown(table, varied))
         for name in names:
             (new / f"plot-{name}.png").write_bytes(setting_plot(done, name))
-        if len(done):
-            (new / "plot-front.png").write_bytes(front_plot(done, names))
+        if len(done) and "edit_score" in table:
+            (new / "plot-front.png").write_bytes(front_plot(done[done["edit_score"].notna()], names))
 
 
 def study_markdown(table: Any, varied: Sequence[str]) -> str:
@@ -84,10 +84,11 @@ def setting_plot(table: Any, name: str) -> bytes:
     for (title, columns), each in zip(panels, axes, strict=True):
         for column, color in zip(columns, COLORS, strict=False):
             each.scatter(table[name].map(places), table[column], s=14, color=color, alpha=0.5)
-            means = table.groupby(name)[column].mean()
-            at = [places[value] for value in means.index]
-            each.plot(at, means, color=color, linewidth=1.4, label=column.replace("_", " "))
-        each.set_xticks(range(len(values)), [str(value) for value in values])
+            means = table.groupby(name)[column].mean().reindex(values)
+            each.plot(range(len(values)), means, color=color, linewidth=1.4, label=column.replace("_", " "))
+        labels = [str(value) for value in values]
+        is_long = sum(map(len, labels)) > 40
+        each.set_xticks(range(len(values)), labels, **{"rotation": 60, "ha": "right"} if is_long else {})
         each.set(xlabel=name, ylabel=title)
         if len(columns) > 1:
             each.legend(frameon=False, fontsize=8)

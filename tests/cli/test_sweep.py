@@ -9,7 +9,7 @@ import yaml
 
 from hf_ftedit.cli import main
 from hf_ftedit.cli.grid import read_grid
-from hf_ftedit.cli.study import front_of, row_of, study_markdown
+from hf_ftedit.cli.study import front_of, row_of, setting_plot, study_markdown
 from hf_ftedit.errors import EditError
 
 
@@ -182,3 +182,12 @@ def test_a_table_says_what_was_not_measured():
     assert lines[0] == "| learning_rate | edit_score | drift | rows | error |"
     assert lines[2] == "| 0.001 | 98.8 (97.0 to 100.0) | 0.012 | 7.0 | — |"
     assert lines[3].startswith("| 0.002 | — | — | — | no \\| module |")
+
+
+def test_a_plot_has_the_means_in_the_order_of_the_grid(monkeypatch):
+    monkeypatch.setattr("hf_ftedit.cli.study.png_of", lambda figure: figure)
+    rows = [("none", 60.0), ("none", 64.0), ("near", 95.0), ("any", 90.0)]
+    table = pd.DataFrame(rows, columns=["strategy", "locality"])
+    (axes,) = setting_plot(table, "strategy").axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["none", "near", "any"]
+    assert axes.lines[0].get_xydata().tolist() == [[0.0, 62.0], [1.0, 95.0], [2.0, 90.0]]
