@@ -79,10 +79,20 @@ def test_names_of_files_and_folders(folder, monkeypatch):
     # A recipe names folder and file; the file alone may have been put here.
     assert gguf_source("tiny", file) == gguf_source(file) == (".", file)
     assert load_config(None, gguf_file=file).hidden_size == 32
+    # A recipe names a folder that is here, and the file is given by its path.
+    monkeypatch.chdir(folder.parent)
+    assert gguf_source("tiny", f"tiny/{file}") == gguf_source(f"tiny/{file}") == ("tiny", file)
 
 
 @pytest.mark.parametrize(
-    "names", [("gone.gguf", None), (None, "gone.gguf"), ("tiny", "gone.gguf"), ("F32.gguf", "Q8_0.gguf")]
+    "names",
+    [
+        ("gone.gguf", None),
+        (None, "gone.gguf"),
+        ("tiny", "gone.gguf"),
+        ("F32.gguf", "Q8_0.gguf"),
+        ("F32.gguf", "../tiny/Q8_0.gguf"),
+    ],
 )
 def test_a_file_that_is_not_there_is_named(folder, names, monkeypatch):
     monkeypatch.chdir(folder)
