@@ -207,7 +207,7 @@ def whole_answers(
     def ask() -> list[Answer]:
         return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
 
-    return ask() if streamer else _once(model, (repr(tasks), sentences, tokens_per_batch), ask)
+    return ask() if streamer else _once(model, [tasks, sorted(ends), sentences, tokens_per_batch], ask)
 
 
 _KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("kept_answers", default=None)
@@ -223,13 +223,13 @@ def keeping_answers(answers: dict[Any, Any]) -> Iterator[None]:
         _KEPT.reset(token)
 
 
-def _once(model: Any, asked: tuple[Any, ...], ask: Callable[[], list[Answer]]) -> list[Answer]:
-    """The answers of `ask`, or what was kept of them."""
+def _once(model: Any, question: list[Any], ask: Callable[[], list[Answer]]) -> list[Answer]:
+    """The answers of `ask` to a `question`, or what was kept of them."""
     kept = _KEPT.get()
     if kept is None or not is_unedited(model) or not (weights := weights_fingerprint(model)):
         return ask()
     # By all prompts at once: in another batch, an answer may differ where two tokens are as likely.
-    key = (weights, str(model.dtype), *asked)
+    key = (weights, str(model.dtype), repr(question))
     if key not in kept:
         kept[key] = ask()
     return list(kept[key])

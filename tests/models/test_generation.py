@@ -147,6 +147,9 @@ def test_kept_answers_are_asked_for_once_of_the_same_unedited_model(monkeypatch)
         assert len(runs) == 2 * n
         assert whole_answers(other, tokenizer, PROMPTS) != free  # another model
         assert len(whole_answers(model, tokenizer, PROMPTS[:3])) == 3 and len(runs) > 3 * n  # other prompts
+        ending, n = bpe_tokenizer(), len(runs)
+        ending.eos_token = ending.convert_ids_to_tokens(free[0].tokens[0])
+        assert whole_answers(model, ending, PROMPTS)[0].text == "" and len(runs) > n  # another end
         edited, n = moved(model), len(runs)
         assert whole_answers(edited, tokenizer, PROMPTS) != free and len(runs) > n
     n = len(runs)
