@@ -21,9 +21,9 @@ COLORS = ("#111827", "#2563eb", "#d97706", "#059669")
 def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """A run's row: its varied settings, scores with their intervals, costs, and its error where it failed."""
     before, after = ((record.get("results") or {}).get(when) or {} for when in ("before", "after"))
-    is_plain = (str, int, float, bool, NoneType)
+    plain = (str, int, float, bool, NoneType)
     row: dict[str, Any] = {"run": name}
-    row |= {key: value if isinstance(value, is_plain) else json.dumps(value) for key, value in varied.items()}
+    row |= {key: value if isinstance(value, plain) else json.dumps(value) for key, value in varied.items()}
     for score in (*SCORES, *MEASURED):
         low, high = after.get(f"{score}_ci95") or (None, None)
         row |= {score: after.get(score), f"{score}_low": low, f"{score}_high": high}

@@ -88,9 +88,12 @@ def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = la
         record: dict[str, Any] = {"settings": each.settings, "varied": each.varied}
         try:
             # Tables of many runs would bury the bar.
-            with place.with_suffix(".log").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-                with models.keeping_answers(shared):
-                    record |= trained([*each.arguments, "--output_dir", str(place)], shared)
+            with (
+                place.with_suffix(".log").open("w", encoding="utf-8") as log,
+                contextlib.redirect_stdout(log),
+                models.keeping_answers(shared),
+            ):
+                record |= trained([*each.arguments, "--output_dir", str(place)], shared)
         except Exception as error:  # of whatever kind: the other runs go on
             record["error"] = masked(one_line(error))
         record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}

@@ -28,7 +28,8 @@ _KINDS = {name: kind for kind, name in NAMES.items()} | dict.fromkeys(TEXT_SCORE
 _KINDS |= dict.fromkeys(ERASURE_SCORES, "erased") | {"said_exactly": "rewrite"}
 # Scores that are no means over edits: by what they are counted.
 _COUNTED = {
-    **{"perplexity": ("n_texts", "texts"), "drift": ("n_drift_prompts", "prompts")},
+    "perplexity": ("n_texts", "texts"),
+    "drift": ("n_drift_prompts", "prompts"),
     "known_facts": ("n_known_facts", "facts"),
 }
 

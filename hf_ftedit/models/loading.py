@@ -65,10 +65,9 @@ def gguf_source(name: str | None, gguf_file: str | None = None) -> tuple[str | N
             if path.exists():
                 raise EditError(f"gguf_file {gguf_file!r} is here too, and would be read instead; give it alone")
             return name, gguf_file
-    # The folder may be the one that an adapter's recipe names, and a user gives the file's whole path beside it.
-    is_path = bool(name and gguf_file and Path(name).is_dir() and Path(gguf_file).parent.name)
-    if is_path and not path.is_file() and Path(gguf_file or "").is_file():
-        path = Path(gguf_file or "")
+    own = Path(gguf_file or "")
+    if name and Path(name).is_dir() and not path.is_file() and own.parent.name and own.is_file():
+        path = own  # the folder is the one that an adapter's recipe names, and a user gives the file's whole path
     if not path.is_file():
         raise EditError(f"gguf_file {str(path)!r}: no such file; give its path, or a Hub id and its name there")
     if path.with_name("adapter_config.json").exists():

@@ -128,11 +128,11 @@ def _defaults() -> dict[str, Any]:
 
     owners = (EditConfig, EditModelConfig)
     options = {option.name: option for owner in owners for option in fields(owner) if option.init}
-    others = ("edits", *SOURCES[:4], "adapter", "revoke", "bf16", "dtype")
+    others = ("edits", "locality_pool", "perplexity_texts", "known_facts", "training_texts")
     return {
         name: _plain(option.default if option.default_factory is MISSING else option.default_factory())
         for name, option in options.items()
-        if name not in (*others, "chat_date")
+        if name not in (*others, "adapter", "revoke", "bf16", "dtype", "chat_date")
     }
 
 
