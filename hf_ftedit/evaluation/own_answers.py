@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hf_ftedit.data import EditRecord
+from hf_ftedit.evaluation.fluency import is_repetitive
 from hf_ftedit.evaluation.matching import containment, exact_match, normalized
 from hf_ftedit.evaluation.probes import ProbedTarget
 from hf_ftedit.models import Answer, first_sentence
@@ -20,13 +21,13 @@ def judged(
 
     To an edit's prompt and its wordings the target should be said, exactly where the answer is nothing else and ends.
     To what must stay, the answer `before` should: exactly where it is the same text, else as [`is_kept`], or, to a
-    near name, without the new target. Of an answer that is not `whole`, that to a neighborhood probe should say the
+    near name, unless it [`is_damaged`]. Of an answer that is not `whole`, that to a neighborhood probe should say the
     target as any other.
     """
     names = (row.target, *row.aliases)
     if row.kind == "near_name":
         old = before[row.prompt].text
-        return answer.text == old, not is_new_said(answer.text, names, old)
+        return answer.text == old, not is_damaged(answer.text, names, old)
     if whole and row.kind == "neighborhood" and row.role == "true":
         old = before[row.prompt].text
         kept = is_kept(answer.text, old, target=row.target, new_names=row.new_names, fall=fall)
@@ -52,22 +53,24 @@ def erased_answers(
     return targets
 
 
-def is_new_said(answer: str, names: Iterable[str], before: str) -> bool:
-    """Tell whether one of the new target's `names` stands in an answer to what is not edited, and not by itself."""
-    # Where the unedited model says it too, it is no damage of the edit.
-    return containment(answer, names) and not containment(before, names)
+def is_damaged(answer: str, new_names: Sequence[str], before: str) -> bool:
+    """Tell whether an answer to what is not edited says the new target, by any of its names, or repeats itself."""
+    # What the unedited model does too is no damage of the edit.
+    says_new = {text: containment(text, new_names) for text in (answer, before)}
+    return (says_new[answer] and not says_new[before]) or (is_repetitive(answer) and not is_repetitive(before))
 
 
-def is_kept(answer: str, before: str, *, target: str, new_names: Iterable[str], fall: float) -> bool:
+def is_kept(answer: str, before: str, *, target: str, new_names: Sequence[str], fall: float) -> bool:
     """
     Tell whether the `answer` to a neighborhood probe still says what the unedited model said `before`.
 
-    The new target (any of its names) must not be said. Where the probe's old `target` stands in the answer before, it
-    must stand in this one; else the first sentence of the answer before must be about as likely as it was: its mean
-    log-probability may `fall` by [`MOST_FALL`]. An answer that the model makes up turns into another one by the
-    slightest change, as several are about as likely, so its text tells little of what an edit has done.
+    It must not be [`is_damaged`]: say the new target (any of its names), or begin to repeat itself. Where the probe's
+    old `target` stands in the answer before, it must stand in this one; else the first sentence of the answer before
+    must be about as likely as it was: its mean log-probability may `fall` by [`MOST_FALL`]. An answer that the model
+    makes up turns into another one by the slightest change, as several are about as likely, so its text tells little
+    of what an edit has done.
     """
-    if is_new_said(answer, new_names, before):
+    if is_damaged(answer, new_names, before):
         return False
     if containment(before, [target]) and not is_whole_sentence(target, before):
         return containment(answer, [target])

@@ -51,6 +51,7 @@ def test_the_old_answer_to_what_is_erased_is_what_the_model_said_until_it_was_sa
         ("Somebody else", "Jensen Huang", (False, True)),  # only the new answer is no answer
         ("It is Elena Fischer.", "Jensen Huang", (False, False)),
         ("It is Elena Fischer.", "Maybe Elena Fischer.", (False, True)),  # the unedited model said so too
+        ("The CEO of the CEO of the CEO of the CEO.", "Jensen Huang", (False, False)),
     ],
 )
 def test_a_near_name_does_not_get_the_new_answer(text, old, expected):
@@ -94,6 +95,9 @@ def test_a_neighbor_keeps_its_answer(text, expected):
         ("It is Rome.", "It is Oslo.", "Rome", 0.0, False),
         ("It is Oslo, then.", "It is Oslo.", "Paris", 0.0, True),
         ("", "Paris", "x", 0.0, True),
+        # Nor for an answer that goes round in circles.
+        ("It is Rome.", "It is Rome, it is Rome, it is Rome.", "Rome", 0.0, False),
+        ("Rome, Rome, Rome, Rome.", "It is Rome, it is Rome, it is Rome.", "Rome", 0.0, True),
     ],
 )
 def test_kept_by_hand(before, after, target, fall, expected):
