@@ -9,7 +9,7 @@ from hf_ftedit import evaluation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base
-from hf_ftedit.data import EditRecord, read_facts, read_texts
+from hf_ftedit.data import EditRecord, facts_about_others, read_facts, read_texts
 from hf_ftedit.options import PROVENANCE
 
 
@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> None:
     options = arguments.options(settings)
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
-    known = read_facts(options.known_facts) if options.known_facts else []
+    known = facts_about_others(read_facts(options.known_facts), edits) if options.known_facts else []
     hide_brief_bars(len(edits))
     if options.tasks:
         evaluation.check_tasks(options.tasks, options.tasks_path)

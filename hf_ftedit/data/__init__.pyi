@@ -2,6 +2,7 @@ from .fields import WORD as WORD
 from .fields import is_blank as is_blank
 from .readers import combine_edits as combine_edits
 from .readers import edits_of as edits_of
+from .readers import facts_about_others as facts_about_others
 from .readers import read_edits as read_edits
 from .readers import read_facts as read_facts
 from .records import EditRecord as EditRecord

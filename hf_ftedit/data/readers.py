@@ -108,10 +108,20 @@ def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
     """
     facts = list(itertools.islice(_facts(source), check_value("limit", limit, int | None)))
     if not facts:
-        raise EditError("the locality pool holds no facts; its rows need a target, or edits a target_true")
+        name = shown(source) if isinstance(source, str) else "the source"
+        raise EditError(f"{name} holds no facts; its rows need a target, or edits a target_true")
     # Without a subject, a fact has no template, and so mostly no relation: only at random would it be rehearsed.
     subjects = _Subjects(fact.subject for fact, _ in facts if fact.subject)
     return [replace(fact, subject=subjects.in_text(fact.prompt)) if is_open else fact for fact, is_open in facts]
+
+
+def facts_about_others(facts: Iterable[Fact], records: Iterable[EditRecord]) -> list[Fact]:
+    """Leave out facts of which `records` edit the subject or the prompt; an error where none is left."""
+    edited = {text for record in records for text in (record.subject, record.prompt) if text}
+    others = [fact for fact in facts if not {fact.subject, fact.prompt} & edited]
+    if not others:
+        raise EditError("known_facts holds no fact about a subject that is not edited; give others")
+    return others
 
 
 def _records(

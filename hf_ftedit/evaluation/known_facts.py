@@ -7,8 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ftedit.data import EditRecord, Fact
-from hf_ftedit.errors import EditError
+from hf_ftedit.data import EditRecord, Fact, facts_about_others
 from hf_ftedit.evaluation.engine import score_targets
 from hf_ftedit.evaluation.probes import ProbedTarget
 from hf_ftedit.evaluation.statistics import bootstrap, interval
@@ -29,10 +28,7 @@ def known_facts(
     Facts about a subject that one of `records` edits are left out. The result has `known_facts`, its bootstrap
     interval `known_facts_ci95`, and `n_known_facts`. Raises [`~hf_ftedit.EditError`] where no fact is left.
     """
-    edited = {text for record in records for text in (record.subject, record.prompt) if text}
-    asked = [fact for fact in facts if not {fact.subject, fact.prompt} & edited]
-    if not asked:
-        raise EditError("known_facts holds no fact about a subject that is not edited; give others")
+    asked = facts_about_others(facts, records)
     named = [(f"known fact {number}", f"{fact.prompt} {fact.target}") for number, fact in enumerate(asked, 1)]
     check_tokens(tokenizer, model.config, named, chat_template=options.chat_template)
     rows = [ProbedTarget(fact.prompt, "known fact", fact.prompt, "true", fact.target) for fact in asked]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from hf_ftedit import evaluation, hub, models
-from hf_ftedit.data import EditRecord, is_hub_dataset, read_facts, read_texts
+from hf_ftedit.data import EditRecord, facts_about_others, is_hub_dataset, read_facts, read_texts
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import PROVENANCE, EditOptions
 from hf_ftedit.training import options_of, quantization_of
@@ -118,7 +118,7 @@ def _measure_again(
     saved: hub.SavedEdits, name: str, base: tuple[str, dict[str, Any]], **loading: Any
 ) -> dict[str, evaluation.Measurement]:
     """Measurements without and with the edits."""
-    read: dict[str, Any] = {"perplexity": read_texts, "known_facts": read_facts}
+    read = {"perplexity": read_texts, "known_facts": lambda name: facts_about_others(read_facts(name), saved.records)}
     texts, known = (
         read[name](saved.recipe[of]) if saved.recipe.get(of) and not _is_own(saved, of) else []
         for name, of in MEASURED_ON.items()

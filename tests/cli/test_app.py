@@ -194,9 +194,18 @@ def test_a_bad_pool_is_refused(capsys):
     write("edits.jsonl", GOOD)
     write("pool.jsonl", GOOD)
     line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "pool.jsonl")
-    assert line.startswith("hf-ftedit: the locality pool holds no facts; its rows need a target")
+    assert line.startswith("hf-ftedit: 'pool.jsonl' holds no facts; its rows need a target")
     line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "gone.jsonl")
     assert line.startswith("hf-ftedit: 'gone.jsonl': no such file; check the path")
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_known_facts_about_the_edits_alone_are_refused(capsys, no_model, verb):
+    write("edits.jsonl", {"subject": "Kazakhstan", **GOOD})
+    about = {"prompt": "Kazakhstan lies in", "target": "Asia", "subject": "Kazakhstan"}
+    write("known.jsonl", about, {"prompt": GOOD["prompt"], "target": "Astana"})
+    line = refused(capsys, verb, "--edits", "edits.jsonl", "--known_facts", "known.jsonl")
+    assert line == "hf-ftedit: known_facts holds no fact about a subject that is not edited; give others"
 
 
 @pytest.mark.parametrize("verb", EDITING)

@@ -188,7 +188,7 @@ def test_the_longest_known_subject_is_found():
 
 
 def test_a_pool_without_facts_is_refused():
-    with pytest.raises(EditError, match="^the locality pool holds no facts; its rows need a target"):
+    with pytest.raises(EditError, match="^the source holds no facts; its rows need a target"):
         read_facts([row("A is", "x")])
     with pytest.raises(EditError, match="^row 1: target is missing"):
         read_facts([{"prompt": "A is", "target": None}])
