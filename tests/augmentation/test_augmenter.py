@@ -144,7 +144,8 @@ def test_nothing_is_sampled_where_nothing_is_asked_for():
 def test_few_wordings_come_again_behind_other_prefixes(asked):
     record = EditRecord("a", "Paris is in", "Italy", subject="Paris", relation_id="in")
     pool = [Fact("Rome lies in", "Italy", "Rome", "in")]
-    (rows,) = rows_by_edit(asked, [record], pool, num_locality=1).values()
+    long = {"prefix_lengths": [20], "prefix_counts": [15]}  # of ten tokens, a model as small may say the same twice
+    (rows,) = rows_by_edit(asked, [record], pool, num_locality=1, **long).values()
     found = prompts(rows, "paraphrase")
     assert found[0] == "Paris lies in" and len(set(found)) == len(found) == 10
     assert all(prompt.endswith(". Paris lies in") for prompt in found[1:])
