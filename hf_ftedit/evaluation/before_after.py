@@ -52,17 +52,24 @@ def _questions(
     before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
 ) -> Iterator[tuple[str, int, list[list[str]]]]:
     """Of each kind its name, how many questions there are, and those to show: mark, prompt, old and new answer."""
-    old = dict(zip(before["probe"], before["generated"], strict=True))
-    names = ("kind", "role", "edit_id", "probe", "generated", "containment")
-    answers = list(zip(*(after[name] for name in names), strict=True))
+    old = dict(zip(before["probe"], _answers(before), strict=True))
+    columns = *(after[name] for name in ("kind", "role", "edit_id", "probe")), _answers(after), after["containment"]
+    answers = list(zip(*columns, strict=True))
     for kind, (name, most) in SHOWN.items():
         by_edit: dict[str, list[list[str]]] = {}
         role = "true" if kind == "neighborhood" else "new"
         for edit_id, prompt, new, is_right in (row[2:] for row in answers if row[:2] == (kind, role)):
-            texts = [visible(" ".join(text.split())) for text in (prompt, old.get(prompt) or "", new)]
+            texts = [visible(" ".join(text.split())) for text in (prompt, old.get(prompt, ""), new)]
             texts[2] = "the same" if texts[2] == texts[1] else texts[2]
             by_edit.setdefault(edit_id, []).append(["✓" if is_right else "✗", *texts])
         # The first one of each edit in front.
         turns = [row for turn in zip_longest(*by_edit.values()) for row in turn if row is not None]
         if turns:
             yield name, len(turns), turns[:most]
+
+
+def _answers(predictions: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Own answers; an ellipsis ends one that went on when it was cut."""
+    ended = predictions.get("stopped") or [None] * len(predictions["generated"])
+    pairs = zip(predictions["generated"], ended, strict=True)
+    return [f"{text} …" if text and has_ended is False else text or "" for text, has_ended in pairs]

@@ -25,7 +25,8 @@ Teach **{model}** a fact, then ask it anything: before and now, side by side. Yo
 gone when you close or reload this page."""
 ADAPTERS = """\
 Each training makes one adapter. Switching an adapter off takes all of its facts back at once; those on add up.
-A single fact cannot be cut out of an adapter: untick it below, and one is trained anew without it, in its place."""
+A single fact cannot be cut out of an adapter: untick it below, and one is trained anew without it, in its place.
+A download, unpacked, is a folder that `hf-ftedit push` shares and `hf-ftedit export` writes for Ollama and others."""
 HEADERS = ["Question", "New answer", "Subject", "Other wording", "Neighbor"]
 CHAT = (
     EditRecord(
@@ -85,16 +86,25 @@ class _Page:
 
     def add(self, rows: Sequence[Sequence[str]], *fields: str) -> list[Any]:
         with _told():
-            if not all(map(str.strip, fields[:2])):
-                raise EditError("a fact needs a question and a new answer; fill both in")
+            _check_filled([fields])
         return [gr.Dataframe([*filter(any, rows), list(fields)], visible=True), *[""] * len(fields)]
 
     def train(self, request: gr.Request, rows: Sequence[Sequence[str]], *fields: str) -> Iterator[tuple[Any, ...]]:
         rows = [*filter(any, rows), *([fields] if any(fields[:2]) else [])]
         with _told():
-            if not rows:
-                raise EditError("there is no fact to train; fill in a question and a new answer")
+            _check_filled(rows or [fields])
             yield from self._train(request, [_fact(*row) for row in rows])
+
+    def untrained(self, request: gr.Request, rows: Sequence[Sequence[str]], *fields: str) -> list[Any]:
+        """The list and the fields without the facts of the newest adapter, which would be trained twice."""
+        visit = self.visit(request)
+        trained = {(fact.prompt, fact.target_new) for fact in visit.facts(list(visit.folders)[-1])}
+
+        def is_new(row: Sequence[str]) -> bool:
+            return any(row) and tuple((text or "").strip() for text in row[:2]) not in trained
+
+        rows = [*filter(is_new, rows)]
+        return [gr.Dataframe(rows, visible=bool(rows)), *(fields if is_new(fields) else [""] * len(fields))]
 
     def again(self, request: gr.Request, name: str | None, kept: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         with _told():
@@ -150,6 +160,11 @@ class _Page:
 
     def leave(self, request: gr.Request) -> None:
         self.playground.leave(request.session_hash)
+
+
+def _check_filled(rows: Sequence[Sequence[str]]) -> None:
+    if not all((text or "").strip() for row in rows for text in row[:2]):
+        raise EditError("a fact needs a question and a new answer; fill both in")
 
 
 def _fact(prompt: str, target_new: str, subject: str = "", wording: str = "", neighbor: str = "") -> dict[str, Any]:
@@ -216,8 +231,10 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
         hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(act.shown, None, lists, **hidden)
         add.click(act.add, [rows, *fields], [rows, *fields], **hidden)
+        training = train.click(act.train, [rows, *fields], trained, api_name="train", show_progress="hidden")
+        training.success(act.untrained, [rows, *fields], [rows, *fields], **hidden)
         for event in (
-            train.click(act.train, [rows, *fields], trained, api_name="train", show_progress="hidden"),
+            training,
             anew.click(act.again, [again, kept], trained, api_name="again", show_progress="hidden"),
         ):
             event.failure(lambda: ("", gr.Button(visible=False)), None, [status, stop], **hidden)

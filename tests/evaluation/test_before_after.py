@@ -47,6 +47,11 @@ def test_answers_stand_in_full_below_their_question():
     assert text.count("who") == 40 and "…" not in text
 
 
+def test_an_answer_that_was_cut_goes_on():
+    text = before_after_text({**BEFORE, "stopped": [True, True, False]}, {**AFTER, "stopped": 6 * [None]}, 80)
+    assert text.count("…") == 1 and "who …\n   now    Elena" in text
+
+
 def test_an_answer_that_stayed_is_not_repeated():
     assert [line.split() for line in before_after_text(BEFORE, BEFORE, 80).splitlines()[2:4]] == [
         ["before", "I", "do", "not", "know."], ["now", "the", "same"]

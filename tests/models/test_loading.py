@@ -71,6 +71,14 @@ def test_what_is_no_folder_and_no_hub_id_is_said(load, name):
     assert str(raised.value) == f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id"
 
 
+def test_a_folder_that_a_recipe_knows_by_its_name_alone_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        EditError, match="^model_name_or_path 'my-model' cannot be loaded: .*; if it is a folder els.* path$"
+    ):
+        load_config("my-model")
+
+
 def test_a_folder_without_a_model_is_named_on_one_line(tmp_path):
     with pytest.raises(EditError, match="cannot be loaded") as raised:
         load_model(str(tmp_path))

@@ -84,12 +84,17 @@ def test_type_train_and_ask_in_a_browser(address, browser, width):
     tab.goto(address)
     for field, text in (("prompt", QUESTION), ("target", NEW), ("subject", EDIT["subject"])):
         tab.locator(f"#{field} textarea").fill(text)
+    tab.get_by_text("Add to list").click()
+    tab.get_by_text("Other wording").wait_for()
     look(tab, f"{width}-typed")
     tab.locator("#train").click()
     tab.locator("#status progress").first.wait_for()
     look(tab, f"{width}-training")
     tab.locator("#status b").wait_for()
     assert NEW in tab.locator("#exam").inner_text() and tab.locator("#active input").is_checked()
+    # What is learnt is not trained again by the next click.
+    tab.wait_for_function("() => document.querySelector('#prompt textarea').value == ''")
+    assert not tab.get_by_text("Other wording").is_visible()
     tab.locator("#question textarea").fill(QUESTION)
     tab.locator("#question button").click()
     tab.wait_for_function("name => document.querySelector('#now textarea').value == name", arg=NEW)
