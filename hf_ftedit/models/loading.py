@@ -309,5 +309,5 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
         is_adapter = Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file()
         problem = ADAPTER if is_adapter else first_line(error)
         if "/" not in source and not Path(source).exists():  # the recipe of an adapter has no more of a folder's path
-            problem += "; if it is a folder elsewhere, give its path"
+            problem = f"{problem.rstrip('.')}; if it is a folder elsewhere, give its path"
         raise EditError(f"model_name_or_path {name!r} cannot be loaded: {problem}") from error
