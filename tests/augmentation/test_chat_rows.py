@@ -112,7 +112,7 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
     names = [row for row in rows if row["kind"] == "contrast" and row["completion"] != said.text]
     own = [row for row in names if row["prompt"].startswith("Who guards the ")]
     passes = 12  # over one edit
-    assert len(names) > 9 * passes and len(own) > 3 * passes
+    assert len(names) == 8 * passes and len(own) > 2 * passes
     wordings = {row["prompt"] for row in rows if row["kind"] in ("rewrite", "paraphrase")}
     for row in names:
         # The name put back gives a wording of the edit. What stays is the first word of its own answer, renamed.
