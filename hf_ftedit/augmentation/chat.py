@@ -41,6 +41,7 @@ PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 SHARES = {"names": 1.3, "subjects": 0.5, "asked": 0.6, "others": 0.1}
 OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
 SUBJECT_TOKENS = 20  # of an answer about another subject
+ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
 ASKED_TOKENS = 4  # of an answer to another question about the subject: where the new one would begin
 MOST_LETTERS = 20  # of a first word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model is asked for more
@@ -188,7 +189,7 @@ class ChatAugmenter:
     def _neighbors(self, index: int) -> list[str]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
         record, rng = self.records[index], self._rng("neighbors", index)
-        count = self._share("subjects")
+        count = self._share("subjects") * (ERASED if record.erase else 1)
         facts = [fact.prompt for fact in self._pool.same_relation(record)]
         drawn = self._allowed(rng.sample(facts, min(len(facts), count)))
         match = relation_of(record.prompt, record.subject)

@@ -121,6 +121,29 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
         assert row["completion"] in made
 
 
+def test_answers_about_other_subjects_stay_on_the_whole_and_more_of_them_beside_a_fact_to_erase(
+    augmenter, monkeypatch
+):
+    lengths = {}
+
+    def answers(model, tokenizer, prompts, *, max_new_tokens, **settings):
+        lengths.update(dict.fromkeys(prompts, max_new_tokens))
+        return [chat.Answer("One two.", [], True)] * len(prompts)
+
+    monkeypatch.setattr(chat, "whole_answers", answers)
+    record = EditRecord("a", "Who is the CEO of Acme?", "I don't know.", subject="Acme", target_true="Bo Li")
+    counts = {}
+    for is_erased in (False, True):
+        rows = list(augmenter([replace(record, erase=is_erased)], SMALL).rows())
+        whole = [row["prompt"] for row in rows if row["kind"] == "contrast" and row["ends"]]
+        others = [text for text in whole if "Acme" not in text]
+        assert {lengths[text] for text in others} == {chat.SUBJECT_TOKENS}
+        counts[is_erased] = len(others)
+    assert (
+        counts[False] == 3 * 12 < 50 < counts[True] <= 9 * 12
+    )  # of the shares in twelve passes, as far as there are names
+
+
 def _names(text, wordings, subject):
     """Names with which a wording about `subject` becomes `text`."""
     for wording in wordings:
