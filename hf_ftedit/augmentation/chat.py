@@ -40,7 +40,8 @@ PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # subjects, and other questions.
 SHARES = {"names": 1.3, "subjects": 0.5, "asked": 0.6, "others": 0.1}
 OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
-SUBJECT_TOKENS = 20  # of an answer about another subject
+WHOLE = 5  # every fifth answer about another subject stays on the whole, the others at their beginning
+SUBJECT_TOKENS = 20  # of such a whole answer
 ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
 ASKED_TOKENS = 4  # of an answer to another question about the subject: where the new one would begin
 MOST_LETTERS = 20  # of a first word: some languages have no spaces
@@ -89,15 +90,19 @@ class ChatAugmenter:
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
         subjects = [self._neighbors(index) for index in range(len(records))]
+        # Of what is near a fact to erase all answers: behind their beginning no new answer stands as a rival.
+        whole = [1 if record.erase else WHOLE for record in self.records]
+        of_subjects = [[text for text, _ in pairs[::step]] for pairs, step in zip(subjects, whole, strict=True)]
         asked = [self._other_questions(index) for index in range(len(records))]
         others = self._others(revoked)
         own = (record.prompt for record in self.records)
         answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
-        # What the edit's question is about others is known by the whole answer: its first word is often the same.
-        for texts, tokens in ((subjects, SUBJECT_TOKENS), (asked, ASKED_TOKENS)):
-            answers |= _answered(model, tokenizer, (t for t in chain(*texts) if t not in answers), tokens)
+        answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
+        answers |= _answered(model, tokenizer, (t for t in chain(*asked) if t not in answers), ASKED_TOKENS)
+        for index, pairs in enumerate(subjects):
+            near[index] += [pair for place, pair in enumerate(pairs) if place % whole[index]]
         self._begun = [self._with_beginnings(index, answers, pairs) for index, pairs in enumerate(near)]
-        self._kept = [_answers_to(chain(*texts), answers) for texts in zip(subjects, asked, strict=True)]
+        self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, asked, strict=True)]
         self._stays = [_answers_to(texts, answers) for texts in others]
 
     def rows(self) -> Iterator[ChatRow]:
@@ -186,12 +191,12 @@ class ChatAugmenter:
         names = [name for name in names if bare(name) not in self._edited]
         return list(self._about(index, subject, _in_turns(names, 2 * count)).items())[:count]
 
-    def _neighbors(self, index: int) -> list[str]:
+    def _neighbors(self, index: int) -> list[tuple[str, str]]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
         record, rng = self.records[index], self._rng("neighbors", index)
         count = self._share("subjects") * (ERASED if record.erase else 1)
-        facts = [fact.prompt for fact in self._pool.same_relation(record)]
-        drawn = self._allowed(rng.sample(facts, min(len(facts), count)))
+        facts = [(fact.prompt, fact.subject or "") for fact in self._pool.same_relation(record)]
+        drawn = [fact for fact in rng.sample(facts, min(len(facts), count)) if self._allowed(fact[:1])]
         match = relation_of(record.prompt, record.subject)
         if match:
             subjects = [name for name in match.relation.subjects if bare(name) not in self._edited]
@@ -209,7 +214,7 @@ class ChatAugmenter:
             phrase, templates = record.subject or "", ()
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
         # A fact of the pool may be asked as the bank asks it: each question stands once.
-        return list(dict.fromkeys([*drawn, *self._about(index, phrase, names, templates)]))[:count]
+        return list((dict(drawn) | self._about(index, phrase, names, templates)).items())[:count]
 
     def _other_questions(self, index: int) -> list[str]:
         """Other questions about the edit's subject: the new answer is to its own question alone."""

@@ -112,7 +112,7 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
     names = [row for row in rows if row["kind"] == "contrast" and row["completion"] != said.text]
     own = [row for row in names if row["prompt"].startswith("Who guards the ")]
     passes = 12  # over one edit
-    assert len(names) == 8 * passes and len(own) > 2 * passes
+    assert len(names) > 9 * passes and len(own) > 3 * passes
     wordings = {row["prompt"] for row in rows if row["kind"] in ("rewrite", "paraphrase")}
     for row in names:
         # The name put back gives a wording of the edit. What stays is the first word of its own answer, renamed.
@@ -121,9 +121,7 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
         assert row["completion"] in made
 
 
-def test_answers_about_other_subjects_stay_on_the_whole_and_more_of_them_beside_a_fact_to_erase(
-    augmenter, monkeypatch
-):
+def test_more_answers_about_other_subjects_stay_on_the_whole_beside_a_fact_to_erase(augmenter, monkeypatch):
     lengths = {}
 
     def answers(model, tokenizer, prompts, *, max_new_tokens, **settings):
@@ -139,9 +137,8 @@ def test_answers_about_other_subjects_stay_on_the_whole_and_more_of_them_beside_
         others = [text for text in whole if "Acme" not in text]
         assert {lengths[text] for text in others} == {chat.SUBJECT_TOKENS}
         counts[is_erased] = len(others)
-    assert (
-        counts[False] == 3 * 12 < 50 < counts[True] <= 9 * 12
-    )  # of the shares in twelve passes, as far as there are names
+    # Every fifth of the share in twelve passes, and all of three times the share, as far as there are names.
+    assert counts[False] == 8 < 50 < counts[True] <= 9 * 12
 
 
 def _names(text, wordings, subject):
