@@ -116,7 +116,7 @@ def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
 
 
 def facts_about_others(facts: Iterable[Fact], records: Iterable[EditRecord]) -> list[Fact]:
-    """Leave out facts of which `records` edit the subject or the prompt; an error where none is left."""
+    """Facts of which no one of `records` edits the subject or the prompt; raises [`EditError`] where none is left."""
     edited = {text for record in records for text in (record.subject, record.prompt) if text}
     others = [fact for fact in facts if not {fact.subject, fact.prompt} & edited]
     if not others:

@@ -163,6 +163,7 @@ class _Page:
 
 
 def _check_filled(rows: Sequence[Sequence[str]]) -> None:
+    """Raise [`~hf_ftedit.EditError`] where a fact of the page lacks its question or its new answer."""
     if not all((text or "").strip() for row in rows for text in row[:2]):
         raise EditError("a fact needs a question and a new answer; fill both in")
 

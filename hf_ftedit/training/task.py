@@ -8,9 +8,17 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
-from hf_ftedit import data
 from hf_ftedit.augmentation import with_made_probes
-from hf_ftedit.data import EditRecord, Fact, read_edits, read_facts, read_texts
+from hf_ftedit.data import (
+    EditRecord,
+    Fact,
+    combine_edits,
+    edits_of,
+    facts_about_others,
+    read_edits,
+    read_facts,
+    read_texts,
+)
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.hub import SavedEdits, open_edits
@@ -80,7 +88,7 @@ def read_task(
     source: Any = options.edits if train_dataset is None else train_dataset
     # What can be neither is read as edits, which says what to give.
     has_edits = are_edits(source) or isinstance(source, int | float | bytes | dict)
-    new = data.edits_of(options, source if has_edits else None)
+    new = edits_of(options, source if has_edits else None)
     rows: Any = None if has_edits else source
     if rows is not None and options.erase:
         raise EditError("erase goes with edits: give edits (records, dicts, or a file), not training rows")
@@ -103,7 +111,6 @@ def read_task(
     if options.measure_fluency:
         check_fluency(probed or edits)
     pool = options.locality_pool if locality_pool is None else locality_pool
-    known = read_facts(options.known_facts) if options.known_facts else []
     # A name in the options can be given on a command line again; facts handed over as objects cannot.
     has_facts = not options.locality_pool and locality_pool is not None and not isinstance(locality_pool, str)
     return EditTask(
@@ -113,7 +120,7 @@ def read_task(
         rows=rows,
         eval_rows=None if probed else eval_dataset,
         texts=read_texts(options.perplexity_texts) if options.perplexity_texts else [],
-        known=data.facts_about_others(known, [*edits, *probed]) if known else [],
+        known=facts_about_others(read_facts(options.known_facts), [*edits, *probed]) if options.known_facts else [],
         training_texts=read_texts(options.training_texts) if options.training_texts else [],
         continuation=continuation,
         given_in_python=["train_dataset"] * is_builder + ["locality_pool"] * has_facts,
@@ -147,7 +154,7 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
         raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}, ...")
     revoked = [edit for edit in saved.records if edit.edit_id in revoke]
     stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], new)
-    edits = data.combine_edits([(public, stay), ("new", new)])
+    edits = combine_edits([(public, stay), ("new", new)])
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
     return Continuation(public, saved, edits, [edit.edit_id for edit in stay], revoked)
