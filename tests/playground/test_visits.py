@@ -55,7 +55,9 @@ def test_facts_are_trained_and_one_is_taken_back(playground):
     assert trained.name == f"1: {HAMLET} → {NEW} and 1 more"
     assert [row[1:] for row in trained.questions.rows] == [[HAMLET, OLD, NEW], [FRANCE["prompt"], "Paris", "Oslo"]]
     *parts, whole = playground.ask(mine, HAMLET)
-    assert whole == (OLD, NEW) and ("William", "") in parts
+    # Both come piece by piece; which of the two threads speaks first is not settled.
+    assert whole == (OLD, NEW) and next(filter(any, parts)) in {("William", ""), ("", "Charles")}
+    assert "William" in {old for old, _ in parts} and "Charles" in {new for _, new in parts}
     assert last(playground.ask(other, HAMLET)) == (OLD, OLD)
     # Retrained from the base model without it, in the place of the first adapter.
     hamlet, _ = mine.facts(trained.name)
