@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -28,6 +28,7 @@ MOST_BYTES = 500 * 10**6  # of an adapter that a visitor downloads
 LONGEST = 500  # characters of a text that a visitor types
 ANSWER_TOKENS = 128
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+Report = Callable[[Any], None]
 
 
 class Progress(NamedTuple):
@@ -155,31 +156,23 @@ class Playground:
         if not visit.busy.acquire(blocking=False):
             raise EditError("your last training still runs; wait for it, or stop it")
         visit.stop.clear()
-        events: SimpleQueue[Any] = SimpleQueue()
 
-        def work() -> None:
+        def work(report: Report) -> None:
             try:
                 if self._training.locked():
-                    events.put(Progress("Waiting for the training of another visitor"))
+                    report(Progress("Waiting for the training of another visitor"))
                 with self._training:
-                    events.put(self._trained(visit, facts, again, without, events.put))
-            except BaseException as error:
-                events.put(error)
+                    report(self._trained(visit, facts, again, without, report))
             finally:
                 visit.busy.release()
                 visit.clean()
 
-        threading.Thread(target=work, daemon=True).start()
         try:
-            event: Any = None
-            while not isinstance(event, Trained):
-                if isinstance(event := events.get(), BaseException):
-                    raise event
-                yield event
+            yield from _reports(work)
         finally:
             visit.stop.set()
 
-    def _trained(self, visit: Visit, facts: Any, again: str | None, without: Any, report: Any) -> Trained:
+    def _trained(self, visit: Visit, facts: Any, again: str | None, without: Any, report: Report) -> Trained:
         visit.trained += 1
         folder, args = Path(visit.directory.name, f"edits-{visit.trained}"), copy.copy(self.args)
         args.output_dir = str(folder)
@@ -213,28 +206,18 @@ class Playground:
     def ask(self, visit: Visit, question: str) -> Iterator[tuple[str, str]]:
         """What the unedited and the edited model have said so far, again and again until both have ended."""
         _check_text("the question", question)
-        events: SimpleQueue[Any] = SimpleQueue()
         sides = [self.model, visit.model] if visit.active else [self.model]
         settings: dict[str, Any] = {"max_new_tokens": ANSWER_TOKENS, "chat_template": self.args.chat_template}
         settings["sentences"] = not self.args.has_whole_answers
+        texts = [""] * len(sides)
 
-        def answer(side: int) -> None:
-            streamer = _Feed(self.tokenizer, partial(lambda *event: events.put(event), side))
-            try:
-                (whole,) = models.whole_answers(sides[side], self.tokenizer, [question], streamer=streamer, **settings)
-                events.put((side, whole))
-            except BaseException as error:
-                events.put((side, error))
+        def answer(side: int, report: Report) -> None:
+            streamer = _Feed(self.tokenizer, lambda text: report((side, text)))
+            (whole,) = models.whole_answers(sides[side], self.tokenizer, [question], streamer=streamer, **settings)
+            report((side, whole.text))
 
-        for side in range(len(sides)):
-            threading.Thread(target=answer, args=(side,), daemon=True).start()
-        texts, running = [""] * len(sides), len(sides)
-        while running:
-            side, event = events.get()
-            if isinstance(event, BaseException):
-                raise event
-            running -= not isinstance(event, str)
-            texts[side] = texts[side] + event if isinstance(event, str) else event.text
+        for side, text in _reports(*(partial(answer, side) for side in range(len(sides)))):
+            texts[side] = text
             yield texts[0].strip(), texts[-1].strip()
 
     def _check_room(self, visit: Visit) -> None:
@@ -279,7 +262,7 @@ class Playground:
 class _Steps(TrainerCallback):
     """Reports each step of a training, and ends it once it is to stop."""
 
-    def __init__(self, report: Any, stop: threading.Event) -> None:
+    def __init__(self, report: Report, stop: threading.Event) -> None:
         self.report, self.stop, self.start = report, stop, 0.0
 
     def begin(self, stage: str) -> None:
@@ -297,14 +280,35 @@ class _Steps(TrainerCallback):
 
 
 class _Feed(TextStreamer):
-    """Hands on an answer word by word."""
+    """Reports an answer so far, after each of its words."""
 
-    def __init__(self, tokenizer: Any, hand_on: Any) -> None:
+    def __init__(self, tokenizer: Any, report: Report) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.hand_on = hand_on
+        self.report, self.answer = report, ""
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.hand_on(text)
+        self.answer += text
+        self.report(self.answer)
+
+
+def _reports(*works: Callable[[Report], None]) -> Iterator[Any]:
+    """What functions report, each run in a thread of its own, until all have ended; an error of one is raised."""
+    reports: SimpleQueue[Any] = SimpleQueue()
+
+    def run(work: Callable[[Report], None]) -> None:
+        try:
+            work(reports.put)
+            reports.put(None)
+        except BaseException as error:
+            reports.put(error)
+
+    for work in works:
+        threading.Thread(target=run, args=(work,), daemon=True).start()
+    for _ in works:
+        for report in iter(reports.get, None):  # until one more has ended
+            if isinstance(report, BaseException):
+                raise report
+            yield report
 
 
 def _check_facts(facts: Sequence[Mapping[str, Any]]) -> None:
