@@ -80,12 +80,13 @@ def export(
     ```
     """
     saved = _open(name, output_dir, to, dtype)
-    base, own_file = _sources(saved, base_model, gguf_file)
     loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "quantization_config": None}
     # Weights of 16 bits would be rounded once the edits are in them, and again in the file.
     loading["dtype"] = saved.recipe.get("dtype", "float32") if to == "merged" else "float32"
-    model, tokenizer, options = load_base(saved, name, saved.records, base, **loading)
-    source = _path_of(*own_file, base[1].get("revision")) if own_file else None
+    is_trained_on = bool(saved.recipe.get("gguf_file")) or (base_model or "").endswith(".gguf")
+    base, place = hub.base_of(saved.path, saved, base_model, gguf_file if is_trained_on else None)
+    model, tokenizer, options = load_base(saved, name, saved.records, (base, place), **loading)
+    source = _path_of((base, place["gguf_file"]) if is_trained_on else (gguf_file, None), place["revision"])
     whole = _model_file(model, tokenizer, source, dtype, options) if to in ("gguf", "ollama") else None
     model = models.load_adapter(model, saved.path)
     exams = {BEFORE: examined(model, tokenizer, saved.records, options, "Before the export")} if exam else {}
@@ -117,7 +118,7 @@ def _open(name: str, output_dir: str | Path, to: str, dtype: str) -> hub.SavedEd
     saved = hub.open_edits(name)
     if not saved.is_adapter:
         raise EditError(f"{shown(name)} is a whole model; convert its folder with llama.cpp's convert_hf_to_gguf.py")
-    hub.fetch_adapter(name)
+    models.check_adapter(saved.path, name)
     settings: Any = SimpleNamespace(**models.adapter_settings(saved.path))
     beyond = models.beyond_lora(settings)
     if to == "gguf-lora" and beyond:
@@ -126,20 +127,9 @@ def _open(name: str, output_dir: str | Path, to: str, dtype: str) -> hub.SavedEd
     return saved
 
 
-def _sources(
-    saved: hub.SavedEdits, base_model: str | None, gguf_file: str | None
-) -> tuple[tuple[str, dict[str, Any]], tuple[str, str | None] | None]:
-    """The base model as [`~hf_ftedit.hub.load.base_of`] has it, and its GGUF file, where there is one."""
-    is_trained_on = bool(saved.recipe.get("gguf_file")) or (base_model or "").endswith(".gguf")
-    source, place = hub.base_of(saved.path, saved, base_model, gguf_file if is_trained_on else None)
-    if is_trained_on:
-        return (source, place), (source, place["gguf_file"])
-    return (source, place), (gguf_file, None) if gguf_file else None
-
-
-def _path_of(name: str, gguf_file: str | None, revision: str | None) -> Path | None:
-    """The path of a GGUF file, of one on the Hub in the cache; `None` where the model is in no such file."""
-    folder, file = models.gguf_source(name, gguf_file)
+def _path_of(model: tuple[str | None, str | None], revision: str | None) -> Path | None:
+    """The path of a model's GGUF file, of one on the Hub in the cache; `None` where the model is in no such file."""
+    folder, file = models.gguf_source(*model)
     if file is None:
         return None
     path = Path(folder or "", file)
@@ -223,9 +213,9 @@ def _results(
     saved: hub.SavedEdits,
     to: str,
     dtype: str,
-    digests: Mapping[str, str],
-    exams: Mapping[str, Exam],
-    failed: Mapping[str, str],
+    digests: dict[str, str],
+    exams: dict[str, Exam],
+    failed: dict[str, str],
 ) -> dict[str, Any]:
     """What `export_results.json` holds."""
     before, targets = exams.get(BEFORE, {}), {record.edit_id: record.target_new for record in saved.records}
@@ -234,7 +224,7 @@ def _results(
         **({"dtype": dtype} if MODEL_FILE in digests else {}),
         "protocol": "own answers" if saved.recipe.get("chat_template") else "probability",
         "exams": {reader: summary(exam, before) for reader, exam in exams.items()},
-        "not_taken": dict(failed),
+        "not_taken": failed,
         "prompts": [
             {
                 **{"edit_id": edit_id, "prompt": prompt, "target_new": targets[edit_id]},
@@ -242,7 +232,7 @@ def _results(
             }
             for edit_id, prompt in before
         ],
-        "files": dict(digests),
+        "files": digests,
     }
 
 

@@ -120,9 +120,8 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
         raise EditError(f"weights are {len(weights)} and the adapters {len(names)}; give one weight for each")
     parts: list[Part] = []
     for name, weight in zip(names, weights or [1.0] * len(names), strict=True):
-        # Edits before weights: a folder without them is refused before anything large is fetched.
         saved = hub.open_edits(name)
-        hub.fetch_adapter(name)
+        models.check_adapter(saved.path, name)
         public = models.public_name(name)
         # Folders of one name in different places: the credits on the card differ by a prime.
         while public in [part.name for part in parts]:
