@@ -22,10 +22,8 @@ ARCHITECTURES = {
     **{"gemma2": "gemma2", "gemma3_text": "gemma3"},
 }
 DESCRIBED = ("llama", "mistral", "qwen2", "qwen3", "gpt2")  # whose settings are written here too
-OTHERS = (
-    "export --to merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py, or give a GGUF file of the "
-    "same model (--gguf_file), whose settings and tokenizer are kept"
-)
+CONVERT = "export --to merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
+OTHERS = f"{CONVERT}, or give a GGUF file of the same model (--gguf_file), whose settings and tokenizer are kept"
 # What llama.cpp calls the way to cut a text into words, by the expression for numbers in that of the tokenizer.
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -44,8 +42,7 @@ class Layout:
     def __init__(self, config: Any) -> None:
         if config.model_type not in ARCHITECTURES:
             problem = f"weights of the architecture {config.model_type!r} are not written as GGUF"
-            remedy = "export --to merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
-            raise EditError(f"{problem}, those of {', '.join(ARCHITECTURES)} are; {remedy}")
+            raise EditError(f"{problem}, those of {', '.join(ARCHITECTURES)} are; {CONVERT}")
         self.architecture = ARCHITECTURES[config.model_type]
         kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == self.architecture)
         self._names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)

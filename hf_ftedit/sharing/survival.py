@@ -15,7 +15,6 @@ from hf_ftedit.options import EditOptions
 from hf_ftedit.scripts import separated
 
 BEFORE, TRANSFORMERS, LLAMA_CPP = "adapter", "transformers", "llama.cpp"  # who sits the exam
-GENERATED, SCORED = ("exact_match", "containment"), ("logprob", "match")  # columns of predictions
 
 
 class Said(NamedTuple):
@@ -46,7 +45,8 @@ def examined(model: Any, tokenizer: Any, records: Sequence[EditRecord], options:
         "chat_template": options.chat_template,
         "tokens_per_batch": options.eval_tokens_per_batch,
     }
-    return _verdicts(evaluation.predict(model, tokenizer, asked(records), desc=desc, **settings))
+    columns = evaluation.predict(model, tokenizer, asked(records), desc=desc, **settings)
+    return _verdicts([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
 
 
 def examined_by_llama_cpp(
@@ -62,18 +62,18 @@ def examined_by_llama_cpp(
     # By default the package replaces templates that it knows by forms of its own.
     template = {"chat_format": "chat_template.default"} if chat else {}
     llama = Llama(file, lora_path=lora, n_ctx=longest + 512, logits_all=not chat, verbose=False, **template)
-    names = {"edit_id": "edit_id", "probe": "prompt", "role": "role", "target": "target"}
-    columns = {name: [getattr(row, field) for row in rows] for name, field in names.items()}
-    if chat:
-        answers = [_answer(llama, row.prompt) for row in rows]
-        pairs = [evaluation.judged(row, answer, {}, whole=True) for row, answer in zip(rows, answers, strict=True)]
-        columns["generated"] = [answer.text for answer in answers]
-        columns |= {name: list(part) for name, part in zip(GENERATED, zip(*pairs, strict=True), strict=True)}
-    else:
-        scores = [_score(llama, row.prompt, separated(row.prompt, row.target)) for row in rows]
-        columns |= {name: list(part) for name, part in zip(SCORED, zip(*scores, strict=True), strict=True)}
+    predictions = []
+    for row in rows:
+        found: dict[str, Any] = {"edit_id": row.edit_id, "probe": row.prompt, "role": row.role, "target": row.target}
+        if chat:
+            answer = _answer(llama, row.prompt)
+            found["exact_match"], found["containment"] = evaluation.judged(row, answer, {}, whole=True)
+            found["generated"] = answer.text
+        else:
+            found["logprob"], found["match"] = _score(llama, row.prompt, separated(row.prompt, row.target))
+        predictions.append(found)
     llama.close()
-    return _verdicts(columns)
+    return _verdicts(predictions)
 
 
 def _answer(llama: Any, prompt: str) -> models.Answer:
@@ -95,21 +95,19 @@ def _score(llama: Any, prompt: str, completion: str) -> tuple[float, bool]:
     return float(logprobs.mean()), bool((logits.argmax(axis=1) == whole[start:]).all())
 
 
-def _verdicts(columns: Mapping[str, Sequence[Any]]) -> Exam:
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> Exam:
     """What became of the new target at each prompt, of predictions."""
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     rivals = {(row["edit_id"], row["probe"]): row for row in rows if row["role"] == "true"}
     exam: Exam = {}
     for row in (row for row in rows if row["role"] == "new"):
         key = row["edit_id"], row["probe"]
+        rival = rivals.get(key, row)
         if "generated" in row:
             exam[key] = Said(row["generated"], row["containment"], row["exact_match"])
-            continue
-        rival = rivals.get(key)
-        likelier = row["match"]
-        if rival is not None and rival["target"] != row["target"]:
-            likelier = row["logprob"] > rival["logprob"]
-        exam[key] = Said(None, likelier, row["match"])
+        elif rival["target"] == row["target"]:
+            exam[key] = Said(None, row["match"], row["match"])
+        else:
+            exam[key] = Said(None, row["logprob"] > rival["logprob"], row["match"])
     return exam
 
 
