@@ -118,11 +118,11 @@ def _measure_again(
     saved: hub.SavedEdits, name: str, base: tuple[str, dict[str, Any]], **loading: Any
 ) -> dict[str, evaluation.Measurement]:
     """Measurements without and with the edits."""
-    read = {"perplexity": read_texts, "known_facts": lambda name: facts_about_others(read_facts(name), saved.records)}
-    texts, known = (
-        read[name](saved.recipe[of]) if saved.recipe.get(of) and not _is_own(saved, of) else []
-        for name, of in MEASURED_ON.items()
-    )
+    texts: Any = saved.recipe.get("perplexity_texts")
+    facts: Any = saved.recipe.get("known_facts")
+    settings: dict[str, Any] = {"seed": saved.recipe.get("seed", 42)}
+    settings["texts"] = read_texts(texts) if is_hub_dataset(texts) else []
+    settings["known"] = facts_about_others(read_facts(facts), saved.records) if is_hub_dataset(facts) else []
     if saved.is_adapter:
         models.check_adapter(saved.path, name)  # before the base model is downloaded, which may be large
     loading |= {"dtype": saved.recipe.get("dtype", "float32"), "quantization_config": quantization_of(saved.recipe)}
@@ -130,8 +130,7 @@ def _measure_again(
     if options.chat_template and "whole_answers" not in saved.results["after"]:
         # 0.1.0 had no own answers as headline: what it claims is what is checked.
         options = replace(options, protocol=saved.results["protocol"])
-    settings: dict[str, Any] = {"options": options, "texts": texts, "known": known}
-    settings["seed"] = saved.recipe.get("seed", 42)
+    settings["options"] = options
     if saved.is_adapter:
         model = models.load_adapter(model, saved.path)
     with models.unedited(model):
@@ -155,14 +154,8 @@ def load_base(
     return model, tokenizer, options
 
 
-def _is_own(saved: hub.SavedEdits, option: str) -> bool:
-    """`True` where `option` named a file that only the author has."""
-    source = saved.recipe.get(option)
-    return source is not None and not is_hub_dataset(source)
-
-
 def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
-    """Each file against its SHA-256; the card may be edited by hand, as its numbers are compared."""
+    """Each file against its SHA-256."""
     changed = hub.changed_files(folder, files)
     if not files:
         yield Check(hub.RECIPE_FILE, "SHA-256 of every file", "none", BAD)
@@ -233,8 +226,9 @@ def _score_checks(saved: hub.SavedEdits, scores: Mapping[str, Any], tolerance: f
             # Anybody may have written eval_results.json: a claim may be text.
             are_numbers = isinstance(claimed, int | float) and isinstance(measured, int | float)
             verdict = GOOD if are_numbers and abs(claimed - measured) <= most else BAD
-            # Their author has the texts: a claim that cannot be measured is neither right nor wrong.
-            if name in MEASURED_ON and _is_own(saved, MEASURED_ON[name]):
+            # Only the author has the file: a claim that cannot be measured is neither right nor wrong.
+            source = saved.recipe.get(MEASURED_ON.get(name, ""))
+            if source is not None and not is_hub_dataset(source):
                 verdict = OPEN
             yield Check(f"{when}: {label}", _text(claimed, digits), _text(measured, digits), verdict)
 
