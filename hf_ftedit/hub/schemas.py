@@ -23,7 +23,7 @@ from hf_ftedit.untrusted import (
     whole,
 )
 
-names = maybe(listed(plain_name, of="names"))
+names = maybe(listed(plain_name))
 count = whole(0, 10**9)
 amount = number(0, 1e9)
 words, prose = text(), text(2**20)
@@ -60,9 +60,7 @@ SETTINGS: dict[str, Rule] = {
     "max_steps": whole(-1, 10**9),
     "max_length": maybe(count),
     "lora_r": count,
-    **dict.fromkeys(
-        ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters"), maybe(listed(plain_name))
-    ),
+    **dict.fromkeys(("lora_target_modules", "lora_modules_to_save", "lora_target_parameters"), names),
     **dict.fromkeys(("lr_scheduler_type", "optim", "train_sampling_strategy", "loss_type"), plain_name),
     "lr_scheduler_kwargs": maybe(mapped(other=plain_value)),
     "optim_args": maybe(words),
