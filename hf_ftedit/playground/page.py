@@ -27,6 +27,7 @@ ADAPTERS = """\
 Each training makes one adapter. Switching an adapter off takes all of its facts back at once; those on add up.
 A single fact cannot be cut out of an adapter: untick it below, and one is trained anew without it, in its place.
 A download, unpacked, is a folder that `hf-ftedit push` shares and `hf-ftedit export` writes for Ollama and others."""
+FIELDS = ("prompt", "target_new", "subject", "paraphrase_prompts", "neighborhood_prompts")  # of the columns below
 HEADERS = ["Question", "New answer", "Subject", "Other wording", "Neighbor"]
 CHAT = (
     EditRecord(
@@ -78,11 +79,8 @@ class _Page:
         visit = self.visit(request)
         names = list(visit.folders)
         facts = [name for name in names if visit.facts(name)]
-        is_there = bool(names)
-        return (
-            gr.CheckboxGroup(names, value=visit.active, visible=is_there),
-            gr.Dropdown(facts, value=facts[-1] if facts else None),
-        )
+        active = gr.CheckboxGroup(names, value=visit.active, visible=bool(names))
+        return active, gr.Dropdown(facts, value=facts[-1] if facts else None)
 
     def add(self, rows: Sequence[Sequence[str]], *fields: str) -> list[Any]:
         with _told():
@@ -127,8 +125,8 @@ class _Page:
                 when: {name: value for name, value in event.results[when].items() if not name.endswith("_ci95")}
                 for when in ("before", "after")
             }
-            tables = evaluation.scores_table(means), event.questions
-            scores, questions = (table.markdown(hub.markdown_text) for table in tables)
+            scores = evaluation.scores_table(means).markdown(hub.markdown_text)
+            questions = event.questions.markdown(hub.markdown_text)
             title = f"#### Exam: {evaluation.protocol_text(event.results)}, percent; drift in nats a token"
             exam = f"{title}\n{scores}\n\n#### Question by question\n{questions}"
             done = f"<b>Done.</b> {html.escape(event.name)} is switched on: ask the model."
@@ -153,10 +151,9 @@ class _Page:
             self.playground.switch(self.visit(request), names)
 
     def facts(self, request: gr.Request, name: str | None) -> Any:
-        facts = [
-            (f"{fact.prompt} → {fact.target_new}", fact.edit_id) for fact in self.visit(request).facts(name or "")
-        ]
-        return gr.CheckboxGroup(facts, value=[edit_id for _, edit_id in facts], visible=bool(facts))
+        facts = self.visit(request).facts(name or "")
+        choices = [(f"{fact.prompt} → {fact.target_new}", fact.edit_id) for fact in facts]
+        return gr.CheckboxGroup(choices, value=[fact.edit_id for fact in facts], visible=bool(facts))
 
     def leave(self, request: gr.Request) -> None:
         self.playground.leave(request.session_hash)
@@ -168,15 +165,10 @@ def _check_filled(rows: Sequence[Sequence[str]]) -> None:
         raise EditError("a fact needs a question and a new answer; fill both in")
 
 
-def _fact(prompt: str, target_new: str, subject: str = "", wording: str = "", neighbor: str = "") -> dict[str, Any]:
-    fact = {"prompt": prompt, "target_new": target_new, "subject": subject}
-    lists = {"paraphrase_prompts": wording, "neighborhood_prompts": neighbor}
-    texts = {name: (text or "").strip() for name, text in {**fact, **lists}.items()}
-    return {
-        name: [text] if name in lists else text
-        for name, text in texts.items()
-        if text or name in ("prompt", "target_new")
-    }
+def _fact(*texts: str | None) -> dict[str, Any]:
+    """The fields of a fact that are filled in, as a row of an edits file."""
+    filled = {name: text.strip() for name, text in zip(FIELDS, texts, strict=False) if text and text.strip()}
+    return {name: [text] if name.endswith("_prompts") else text for name, text in filled.items()}
 
 
 def _bar(progress: Progress) -> str:
@@ -199,10 +191,8 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
                     headers=HEADERS, type="array", visible=False, interactive=True, label="Facts", wrap=False
                 )
                 with gr.Row(equal_height=True):
-                    add, train = (
-                        gr.Button("Add to list", min_width=120),
-                        gr.Button("Train", variant="primary", elem_id="train", min_width=120),
-                    )
+                    add = gr.Button("Add to list", min_width=120)
+                    train = gr.Button("Train", variant="primary", elem_id="train", min_width=120)
                 stop = gr.Button("Stop", variant="stop", visible=False, size="sm")
                 status = gr.HTML(elem_id="status")
             with gr.Column(min_width=340):
@@ -234,10 +224,8 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
         add.click(act.add, [rows, *fields], [rows, *fields], **hidden)
         training = train.click(act.train, [rows, *fields], trained, api_name="train", show_progress="hidden")
         training.success(act.untrained, [rows, *fields], [rows, *fields], **hidden)
-        for event in (
-            training,
-            anew.click(act.again, [again, kept], trained, api_name="again", show_progress="hidden"),
-        ):
+        retraining = anew.click(act.again, [again, kept], trained, api_name="again", show_progress="hidden")
+        for event in (training, retraining):
             event.failure(lambda: ("", gr.Button(visible=False)), None, [status, stop], **hidden)
         stop.click(act.stop, None, status, **hidden)
         question.submit(act.ask, question, answers, api_name="ask", show_progress="hidden")
@@ -260,13 +248,9 @@ def _fields(is_chat: bool) -> list[gr.Textbox]:
     fields = [prompt, target, subject, wording, neighbor]
     with gr.Row():
         for fact in CHAT if is_chat else read_edits(asset("edits.jsonl"), limit=3):
-            probes = [
-                *fact.paraphrase_prompts[-1:],
-                *(probe.prompt for probe in fact.neighborhood_prompts[:1]),
-                "",
-                "",
-            ]
-            values = [fact.prompt, fact.target_new, fact.subject, *probes[:2]]
+            wordings, neighbors = fact.paraphrase_prompts, fact.neighborhood_prompts
+            values = [fact.prompt, fact.target_new, fact.subject]
+            values += [wordings[-1] if wordings else "", neighbors[0].prompt if neighbors else ""]
             example = gr.Button(f"Try {fact.subject}", size="sm", min_width=90)
             example.click(lambda values=values: values, None, fields, api_visibility="private", show_progress="hidden")
     return fields
