@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit.models import Turn, turns
 
-MARKS = SYSTEM, PROMPT, ANSWER, AGAIN = "Sysmark", "Askmark", "Saymark", "Moremark"  # that no template says itself
+SYSTEM, PROMPT, ANSWER, AGAIN = "Sysmark", "Askmark", "Saymark", "Moremark"  # that no template says itself
 
 
 def modelfile(tokenizer: PreTrainedTokenizerBase, file: str, *, chat: bool) -> str:
