@@ -162,12 +162,8 @@ def sample_texts(
     desc: str,
 ) -> list[str]:
     """A sampled text for each (edit_id, opening); an opening that an edit has twice gets two."""
-
-    def sample(share: list[tuple[int, tuple[str, str]]]) -> list[str]:
-        # Seeded by edit, place and opening: a text is the same on any number of processes.
-        keys = [f"{edit_id}\0{place}\0{opening}".encode() for place, (edit_id, opening) in share]
-        seeds = [xxhash.xxh3_64_intdigest(key, seed) >> 1 for key in keys]
-        settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": f"{desc}: texts"}
-        return sample_continuations(model, tokenizer, [opening for _, (_, opening) in share], seeds, **settings)
-
-    return Processes(model).each_once(list(enumerate(openings)), sample, key=lambda item: len(item[1][1]))
+    # Seeded by edit, place and opening: a text is the same on any number of processes.
+    keys = [f"{edit_id}\0{place}\0{opening}".encode() for place, (edit_id, opening) in enumerate(openings)]
+    seeds = [xxhash.xxh3_64_intdigest(key, seed) >> 1 for key in keys]
+    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": f"{desc}: texts"}
+    return sample_continuations(model, tokenizer, [opening for _, opening in openings], seeds, **settings)

@@ -75,25 +75,35 @@ def generated_texts(
     tokens_per_batch: int,
     desc: str,
 ) -> list[Text]:
-    """Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`."""
+    """
+    Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`.
+
+    Each process does its share, so every one must call this, and all get all.
+    """
     for prompt in prompts:
         if prompt.new_tokens < 1:
             raise EditError(f"prompt {prompt.text!r} fills the model's context; give a shorter one")
-    texts: list[Any] = [None] * len(prompts)
-    with tqdm(total=len(prompts), desc=desc, unit="prompt", leave=False, disable=Processes().hides_bar) as bar:
+    processes = Processes(model)
 
-        def run(batch: list[int]) -> None:
+    def run(share: list[Prompt]) -> list[Text]:
+        texts: list[Any] = [None] * len(share)
+        bar = tqdm(total=len(share), desc=desc, unit="prompt", leave=False, disable=processes.hides_bar)
+
+        def add(batch: list[int]) -> None:
             # Rows are padded to the longest prompt. Where that leaves too little of the context to a shorter one, each
             # is run alone, so that an answer does not depend on its batch.
-            longest = max((prompts[index].ids for index in batch), key=len)
-            fits = max(prompts[index].new_tokens for index in batch) <= room(model, longest)
+            longest = max((share[index].ids for index in batch), key=len)
+            fits = max(share[index].new_tokens for index in batch) <= room(model, longest)
             for part in [batch] if fits else [[index] for index in batch]:
-                for index, text in zip(part, generate([prompts[index] for index in part]), strict=True):
+                for index, text in zip(part, generate([share[index] for index in part]), strict=True):
                     texts[index] = text
             bar.update(len(batch))
 
-        in_batches([len(prompt.ids) + prompt.new_tokens for prompt in prompts], tokens_per_batch, run)
-    return texts
+        with bar:
+            in_batches([len(prompt.ids) + prompt.new_tokens for prompt in share], tokens_per_batch, add)
+        return texts
+
+    return processes.each_once(prompts, run, key=lambda prompt: len(prompt.text))
 
 
 def generated_tokens(
@@ -143,16 +153,15 @@ def greedy_answers(
     *,
     max_new_tokens: int = MAX_ANSWER_TOKENS,
     chat_template: bool = False,
-    tokens_per_batch: int = 2048,
-    desc: str = "Answering",
+    **settings: Any,
 ) -> list[str]:
     """
-    Generate greedy answers up to the first sentence or line end; every process must call this, and all get all.
+    Generate greedy answers up to the first sentence or line end, by `settings` of [`whole_answers`].
 
     White space before an answer is a part of it where [`~hf_ftedit.scripts.separated`] would put other there.
     """
-    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch, "desc": desc}
-    answers = first_sentences(model, tokenizer, prompts, max_new_tokens=max_new_tokens, **settings)
+    settings |= {"max_new_tokens": max_new_tokens, "chat_template": chat_template}
+    answers = whole_answers(model, tokenizer, prompts, sentences=True, **settings)
     if chat_template:
         return [answer.text for answer in answers]
     return [_as_said(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -162,17 +171,6 @@ def _as_said(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: Answer) ->
     said = str(tokenizer.decode(answer.tokens, skip_special_tokens=True))
     exact = said[: len(said) - len(said.lstrip())] + answer.text
     return exact if answer.text and separated(prompt, answer.text) != exact else answer.text
-
-
-def first_sentences(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **settings: Any
-) -> list[Answer]:
-    """
-    Generate answers as [`greedy_answers`] does; `ended` are those that stop by themselves with that sentence.
-
-    `settings` are those of [`whole_answers`].
-    """
-    return whole_answers(model, tokenizer, prompts, sentences=True, **settings)
 
 
 def whole_answers(
@@ -190,22 +188,23 @@ def whole_answers(
     """
     Generate greedy answers up to the end of the turn or sequence; every process must call this, and all get all.
 
-    With `sentences` they stop at the first sentence or line end, as those of [`first_sentences`] do. A `streamer` of
-    transformers gets the tokens of a single prompt as they come.
+    With `sentences` they stop at the first sentence or line end, and have `ended` where the model stops by itself with
+    that sentence. A `streamer` of transformers gets the tokens of a single prompt as they come.
     """
-    ends, read = _ends(model, tokenizer, chat_template), _first if sentences else _whole
+    ends = _ends(model, tokenizer, chat_template)
+    encoded = zip(prompts, encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True)
+    tasks = [Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in encoded]
 
     def answer(batch: list[Prompt]) -> list[Answer]:
         settings: dict[str, Any] = {"do_sample": False, "eos_token_id": sorted(ends) or None, "streamer": streamer}
         if sentences:
             over = _SentenceEnded(tokenizer, max(len(prompt.ids) for prompt in batch))
             settings["stopping_criteria"] = StoppingCriteriaList([over])
-        return [read(tokenizer, row, ends) for row in generated_tokens(model, tokenizer, batch, **settings)]
-
-    tasks = _tasks(model, tokenizer, prompts, max_new_tokens, chat_template)
+        rows = generated_tokens(model, tokenizer, batch, **settings)
+        return [_read(tokenizer, row, ends, sentences) for row in rows]
 
     def ask() -> list[Answer]:
-        return _answered(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
+        return generated_texts(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
 
     return ask() if streamer else _once(model, [tasks, sorted(ends), sentences, tokens_per_batch], ask)
 
@@ -242,48 +241,15 @@ def _ends(model: Any, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -
     return {*ends, end_of_turn(tokenizer) if chat_template else None} - {None}
 
 
-def _whole(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: set[int]) -> Answer:
-    length = _length(row, ends)
-    text = str(tokenizer.decode(row[:length], skip_special_tokens=True)).rstrip("\ufffd").strip()
-    return Answer(text, row[: length + 1], length < len(row))
-
-
-def _first(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: set[int]) -> Answer:
-    """The first sentence of an answer, ended where nothing, not even a line end, stands between it and the stop."""
-    length = _length(row, ends)
+def _read(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: set[int], sentences: bool) -> Answer:
+    """The answer in a row of tokens; a first sentence is ended where not even a line end stands before the stop."""
+    length = next((place for place, token in enumerate(row) if token in ends), len(row))
     text = str(tokenizer.decode(row[:length], skip_special_tokens=True))
-    # A row whose sentence was over is padded, maybe with the very token that ends a text.
-    ended = length < len(row) and not _is_over(text)
-    return Answer(first_sentence(text.rstrip("\ufffd")), row[: length + 1], ended)
-
-
-def _length(row: list[int], ends: set[int]) -> int:
-    """Tokens of a row before the one that ends it."""
-    return next((place for place, token in enumerate(row) if token in ends), len(row))
-
-
-def _tasks(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, chat_template: bool
-) -> list[Prompt]:
-    encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template)
-    return [
-        Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in zip(prompts, encoded, strict=True)
-    ]
-
-
-def _answered(
-    model: Any, tasks: list[Prompt], answer: Callable[[list[Prompt]], list[Text]], *, tokens_per_batch: int, desc: str
-) -> list[Text]:
-    """Call `answer` on batches of `tasks`, each process on its share; the answers of all, in their order."""
-
-    def run(share: list[int]) -> list[Text]:
-        own = [tasks[place] for place in share]
-        return generated_texts(model, own, answer, tokens_per_batch=tokens_per_batch, desc=desc)
-
-    # Sorted, so that each process's share has prompts of every length.
-    order = sorted(range(len(tasks)), key=lambda place: len(tasks[place].text))
-    answers = dict(zip(order, Processes(model).each_once(order, run), strict=True))
-    return [answers[place] for place in range(len(tasks))]
+    said, ended = text.rstrip("\ufffd").strip(), length < len(row)
+    if sentences:
+        # A row whose sentence was over is padded, maybe with the very token that ends a text.
+        said, ended = first_sentence(said), ended and not _is_over(text)
+    return Answer(said, row[: length + 1], ended)
 
 
 def continued_text(
@@ -300,16 +266,10 @@ def continued_text(
     if room(model, encoded[0]) < max_new_tokens:
         return None
     ids = torch.tensor(encoded, device=model.device)
-    was_training = model.training
-    model.eval()
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        synced_gpus=False,  # all processes run the same
-    )
-    model.train(was_training)
+    # All processes run the same, and wait for none.
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False, "synced_gpus": False}
+    with inference(model):
+        output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
     return str(tokenizer.decode(output[0], skip_special_tokens=True))
 
 

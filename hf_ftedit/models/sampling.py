@@ -75,7 +75,11 @@ def sample_continuations(
     tokens_per_batch: int = 2048,
     desc: str = "Writing",
 ) -> list[str]:
-    """Continue each prompt to a text of `length` tokens, sampled among the `top_k` likeliest; prompts included."""
+    """
+    Continue each prompt to a text of `length` tokens, sampled among the `top_k` likeliest; prompts included.
+
+    Every process must call this, and all get all.
+    """
     encoded = encode_prompts(tokenizer, prompts)
 
     def write(batch: list[Prompt]) -> list[str]:

@@ -22,7 +22,7 @@ from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import normalized
 from hf_ftedit.evaluation.measurement import measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
-from hf_ftedit.models.generation import first_sentence, first_sentences, whole_answers
+from hf_ftedit.models.generation import first_sentence, whole_answers
 from hf_ftedit.models.likelihood import score_pairs
 from hf_ftedit.models.loading import asset, load_model, load_tokenizer, unedited
 from hf_ftedit.options import EditOptions
@@ -414,7 +414,7 @@ def test_a_base_model_that_ends_its_answers_is_measured_by_them():
     tokenizer = bpe_tokenizer()
     model, record = eloquent("llama", tokenizer), replace(ASKED, target_new="no part of any answer")
     prompts = ["Where is Rome?", "Rome is where?", "Where is Oslo?", "Where is Bergen?", "Where is Romeo?"]
-    answers = dict(zip(prompts, first_sentences(model, tokenizer, prompts), strict=True))
+    answers = dict(zip(prompts, whole_answers(model, tokenizer, prompts, sentences=True), strict=True))
     said = [prompt for prompt in prompts if answers[prompt].text]
     ended, going_on = (next(prompt for prompt in said if answers[prompt].ended is ends) for ends in (True, False))
     known = replace(record, prompt=ended, target_new=answers[ended].text, paraphrase_prompts=(going_on,))

@@ -15,7 +15,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import engine
 from hf_ftedit.evaluation.measurement import predict
 from hf_ftedit.evaluation.perplexity import perplexity
-from hf_ftedit.models import generation
+from hf_ftedit.models import generation, sampling
 from hf_ftedit.models.distributed import Processes, check_launch
 
 NAMES = ["Kazakhstan", "Peru", "Rome", "Oslo", "Norway", "Mongolia", "Bergen", "Mars", "Narnia"]
@@ -50,7 +50,7 @@ def measured():
             for what, module, name in (
                 ("pairs", engine, "score_pairs"),
                 ("prompts", generation, "generated_tokens"),
-                ("openings", engine, "sample_continuations"),
+                ("openings", sampling, "generated_tokens"),
             )
         }
         predictions = predict(model, tokenizer, RECORDS, **how)
@@ -70,7 +70,8 @@ def noted(module, name):
     real, items = getattr(module, name), []
 
     def wrapper(model, tokenizer, *columns, **how):
-        items.extend([getattr(item, "text", item) for item in row] for row in zip(*columns, strict=True))
+        for row in zip(*columns, strict=True):
+            items.append((row[0].text, row[0].seed) if isinstance(row[0], generation.Prompt) else row)
         return real(model, tokenizer, *columns, **how)
 
     with mock.patch.object(module, name, wrapper):

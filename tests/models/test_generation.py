@@ -24,7 +24,6 @@ from hf_ftedit.models.generation import (
     Answer,
     _SentenceEnded,
     first_sentence,
-    first_sentences,
     greedy_answers,
     keeping_answers,
     whole_answers,
@@ -84,7 +83,7 @@ def test_a_first_sentence_ends_the_answer_where_nothing_stands_behind_it():
         text = TOKENIZER.decode(tokens, skip_special_tokens=True).rstrip("\ufffd").lstrip()
         said = first_sentence(text)
         expected.append((said, tokens[-1] == end and text in (said, *(said + mark for mark in ".!?"))))
-    answers = first_sentences(model, TOKENIZER, PROMPTS, tokens_per_batch=200)
+    answers = whole_answers(model, TOKENIZER, PROMPTS, sentences=True, tokens_per_batch=200)
     assert [(answer.text, answer.ended) for answer in answers] == expected
     assert {ended for _, ended in expected} == {True, False}
     texts = [text for text, _ in expected]

@@ -296,7 +296,7 @@ def test_everything_is_computed_by_exactly_one_process(alone, ddp):
     parts = {what: [set(map(tuple, found["computed"][what])) for found in both] for what in one["computed"]}
     assert not any(first & second for first, second in parts.values())
     everything = {what: first | second for what, (first, second) in parts.items()}
-    assert everything["pairs"] == PAIRS and everything["prompts"] == {(prompt,) for prompt in PROMPTS}
+    assert everything["pairs"] == PAIRS and everything["prompts"] == {(prompt, 0) for prompt in PROMPTS}
     openings = everything["openings"]  # each with a seed of its own
     assert {opening for opening, _ in openings} == {opening for _, opening in OPENINGS}
     assert len({seed for _, seed in openings}) == len(openings) == len(OPENINGS)
