@@ -128,8 +128,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
 
     def check_same(self) -> None:
         """Raise [`~hf_ftedit.EditError`] where the processes of `accelerate launch` differ; each of them calls it."""
-        fingerprints = [""] * (processes := Processes()).count
-        processes.gather([(processes.rank, self.config.fingerprint)], fingerprints)
+        processes = Processes()
+        fingerprints = processes.each_once(range(processes.count), lambda _: [self.config.fingerprint])
         if len(set(fingerprints)) > 1:
             raise EditError(
                 "the processes have different rows to train on; give every machine the same edits, locality pool, "

@@ -66,4 +66,4 @@ from .tokenization import encode_prompts as encode_prompts
 from .tokenization import encode_texts as encode_texts
 from .tokenization import end_of_turn as end_of_turn
 from .tokenization import front_tokens as front_tokens
-from .tree_support import runs_as_trees as runs_as_trees
+from .tree_support import reads_trees as reads_trees

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -84,11 +84,6 @@ class Processes:
         # Strided, not in blocks: items mostly come sorted by length, and the shares so take about as long.
         return list(items[self.rank % self.count :: self.count])
 
-    def gather(self, pairs: Iterable[tuple[int, Any]], into: Any) -> None:
-        """Put the (position, value) pairs of all processes into `into`."""
-        for position, value in gather_object(list(pairs)) if self.count > 1 else pairs:
-            into[position] = value
-
     def each_once(
         self,
         items: Sequence[Item],
@@ -104,9 +99,9 @@ class Processes:
         positions = self.share(sorted(range(len(items)), key=lambda place: key(items[place])))
         with self.failing_together():
             values = list(run([items[position] for position in positions])) if positions else []
-        results: list[Any] = [None] * len(items)
-        self.gather(zip(positions, values, strict=True), results)
-        return results
+        pairs = list(zip(positions, values, strict=True))
+        result_at = dict(gather_object(pairs) if self.count > 1 else pairs)
+        return [result_at[position] for position in range(len(items))]
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from datasets.fingerprint import Hasher, generate_random_fingerprint
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import cached_map
 from hf_ftedit.models.batching import inference
-from hf_ftedit.models.distributed import Processes, in_turns, loads_on_main
+from hf_ftedit.models.distributed import Processes, from_main, in_turns, loads_on_main
 from hf_ftedit.models.likelihood import Predictions, run_pairs
 from hf_ftedit.models.loading import unedited, weights_fingerprint
 from hf_ftedit.models.tokenization import EncodedPair, pair_of
@@ -97,11 +97,7 @@ def _fingerprint(rows: datasets.Dataset, model: Any, k: int) -> str:
     """Name of the references in the cache, the same in every process: by rows and model, which cannot be hashed."""
     # Quantized weights have no fingerprint: those references are not found again.
     weights = weights_fingerprint(model) or generate_random_fingerprint()
-    processes = Processes()
-    names = [""] * processes.count
-    own = Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k])
-    processes.gather([(processes.rank, own)], names)
-    return names[0]
+    return from_main(Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k]))
 
 
 def pair_divergences(

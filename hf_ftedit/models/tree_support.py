@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,22 +19,9 @@ from hf_ftedit.models.tokenization import EncodedPair
 logger = logging.getLogger(__name__)
 
 
-class _Outcome(NamedTuple):
-    """Outcome of a test with sequences of `longest` tokens in a tree of `largest`."""
-
-    reads: bool = True
-    longest: int = 0
-    largest: int = 0
-
-
-# By model, and by what may change the answer for one: `set_attn_implementation`, `to`, `disable_adapter`.
-_outcomes: WeakKeyDictionary[Any, dict[Any, _Outcome]] = WeakKeyDictionary()
-
-
-def runs_as_trees(model: Any, longest: int, largest: int) -> bool:
-    """As [`reads_trees`], whatever mode `model` is in: dropout would make two runs of anything differ."""
-    with inference(model):
-        return reads_trees(model, longest, largest)
+# By model, and by what may change the answer for one: `set_attn_implementation`, `to`, `disable_adapter`. The longest
+# sequence and the largest tree that were tried, `None` of a model that does not read trees.
+_outcomes: WeakKeyDictionary[Any, dict[Any, tuple[int, int] | None]] = WeakKeyDictionary()
 
 
 def reads_trees(model: Any, longest: int, largest: int) -> bool:
@@ -47,19 +34,20 @@ def reads_trees(model: Any, longest: int, largest: int) -> bool:
     is_disabled = any(getattr(module, "disable_adapters", None) is True for module in model.modules())
     state = (model.config.get_text_config()._attn_implementation, model.dtype, model.device, is_disabled)
     outcomes = _outcomes.setdefault(model, {})
-    last = outcomes.get(state, _Outcome())
-    if not last.reads or (longest <= last.longest and largest <= last.largest):
-        return last.reads
-    longest, largest = max(longest, last.longest), max(largest, last.largest)
+    last = outcomes.get(state, (0, 0))
+    if last is None or (longest <= last[0] and largest <= last[1]):
+        return last is not None
+    tried = max(longest, last[0]), max(largest, last[1])
     try:
-        reads = _agrees(model, longest, largest)
+        with inference(model):  # dropout would make two runs of anything differ
+            reads = _agrees(model, *tried)
     except (ValueError, TypeError, IndexError, RuntimeError, AssertionError) as error:  # models refuse in many ways
         if isinstance(error, RuntimeError) and should_reduce_batch_size(error):
             logger.warning("out of memory while token trees were tried: each pair is run in a row of its own")
             return False  # this time; with more memory it may do
         logger.debug("the test of token trees failed", exc_info=True)
         reads = False
-    outcomes[state] = _Outcome(reads, longest, largest)
+    outcomes[state] = tried if reads else None
     if not reads:  # most do, and nobody needs a line about it
         logger.info("%s does not read token trees", type(model).__name__)
     return reads

@@ -20,7 +20,7 @@ from hf_ftedit.models import (
     CompletionOnlyCollator,
     TargetLogits,
     divergences,
-    runs_as_trees,
+    reads_trees,
     target_logits,
     token_log_probs,
 )
@@ -145,7 +145,7 @@ class ConditionalTrainer(ResumableTrainer):
             )
         # Sharded weights are fetched by all processes in step, and compiled code has no hooks: both get padded rows.
         is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile)
-        if targets_only and is_plain and runs_as_trees(self.model, max(rows["length"]), 2 * TREE_WIDTH):
+        if targets_only and is_plain and reads_trees(self.model, max(rows["length"]), 2 * TREE_WIDTH):
             collator.tree_width = TREE_WIDTH
 
     def compute_loss(

@@ -82,9 +82,6 @@ def test_one_process_does_everything():
     processes = Processes(tiny_model("gpt2", bpe_tokenizer()))
     assert (processes.rank, processes.count, processes.is_main, processes.hides_bar) == (0, 1, True, None)
     assert processes.share([3, 1, 2]) == [3, 1, 2]
-    into = [None]
-    processes.gather([(0, "mine")], into)
-    assert into == ["mine"]
 
 
 def test_only_the_main_process_runs_what_only_it_has_loaded(monkeypatch):
