@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -31,30 +31,36 @@ logger = logging.getLogger(__name__)
 PROMPTS_AT_ONCE = 2048  # tokenized at once: all of them would take more memory than what they are scored by
 
 
-def score_targets(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[ProbedTarget],
-    options: EditOptions,
-    desc: str,
-) -> np.ndarray:
+class EvaluatedModel(NamedTuple):
+    """A model with all that asking it needs."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    options: EditOptions
+    desc: str = "Evaluating"  # label of progress bars
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that scoring and generating share."""
+        return {"chat_template": self.options.chat_template, "tokens_per_batch": self.options.eval_tokens_per_batch}
+
+
+def score_targets(evaluated: EvaluatedModel, rows: Sequence[ProbedTarget]) -> np.ndarray:
     """Mean log-probability, match and token accuracy of each row's target, shape `(rows, 3)`."""
     first: dict[tuple[str, str], int] = {}
     # Many edits share neighbors: of equal (prompt, target) pairs the first row alone is scored, for all of them.
     scored_at = [first.setdefault((row.prompt, row.target), place) for place, row in enumerate(rows)]
-    processes = Processes(model)
+    processes = Processes(evaluated.model)
     parts = _parts(rows, first.values(), processes.count)
-    settings: dict[str, Any] = {"chat_template": options.chat_template}
-    settings["tokens_per_batch"] = options.eval_tokens_per_batch
 
     def score_part(part: list[ProbedTarget], bar: tqdm) -> np.ndarray:
         prompts, targets = [row.prompt for row in part], [row.target for row in part]
-        names = [row.name for row in part]
-        return np.stack(score_pairs(model, tokenizer, prompts, targets, names=names, bar=bar, **settings), axis=1)
+        settings: dict[str, Any] = {"names": [row.name for row in part], "bar": bar, **evaluated.settings}
+        return np.stack(score_pairs(evaluated.model, evaluated.tokenizer, prompts, targets, **settings), axis=1)
 
     def score(share: list[list[int]]) -> list[np.ndarray]:
         hidden = processes.hides_bar
-        with tqdm(total=sum(map(len, share)), desc=desc, unit="pair", leave=False, disable=hidden) as bar:
+        with tqdm(total=sum(map(len, share)), desc=evaluated.desc, unit="pair", leave=False, disable=hidden) as bar:
             return [score_part([rows[place] for place in part], bar) for part in share]
 
     values = np.empty((len(rows), 3))
@@ -75,36 +81,28 @@ def _parts(rows: Sequence[ProbedTarget], places: Iterable[int], processes: int) 
     return [[place for prompt in prompts[start : start + size] for place in of_prompt[prompt]] for start in starts]
 
 
-def answer_prompts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], options: EditOptions, desc: str
-) -> list[Answer]:
+def answer_prompts(evaluated: EvaluatedModel, prompts: Sequence[str]) -> list[Answer]:
     """The model's own greedy answers: in chat to their natural end, else their first sentence or line."""
     if not prompts:
         return []
-    settings: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch, "desc": f"{desc}: answers"}
     # A base model goes on with whatever may follow its answer.
-    settings |= {"chat_template": options.chat_template, "sentences": not options.chat_template}
-    return whole_answers(model, tokenizer, prompts, **settings)
+    settings = evaluated.settings | {"sentences": not evaluated.options.chat_template}
+    desc = f"{evaluated.desc}: answers"
+    return whole_answers(evaluated.model, evaluated.tokenizer, prompts, desc=desc, **settings)
 
 
 def unedited_answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EditRecord],
-    options: EditOptions,
-    before: Mapping[str, Sequence[Any]] | None,
+    evaluated: EvaluatedModel, records: Sequence[EditRecord], before: Mapping[str, Sequence[Any]] | None
 ) -> dict[str, Answer]:
     """
-    The unedited model's own answers to what must stay, by prompt: to near names, if whole to neighborhood probes too.
-
-    And to what is erased, prompts and paraphrases.
+    The unedited model's own answers, by prompt: to near names, to what is erased, if whole to neighborhood probes too.
 
     Those that stand in the predictions `before` are taken from there. Under `accelerate launch` every process must
     call this. An adapter is switched off meanwhile; a model without one is taken as the unedited model.
     """
     prompts = {prompt for record in records for prompt in record.near_name_prompts}
     prompts |= {prompt for edit in records if edit.erase for prompt in (edit.prompt, *edit.paraphrase_prompts)}
-    if options.has_whole_answers:
+    if evaluated.options.has_whole_answers:
         prompts |= {probe.prompt for record in records for probe in record.neighborhood_prompts}
     known: dict[str, Answer] = {}
     if before is not None and "generated" in before:
@@ -112,8 +110,8 @@ def unedited_answers(
         rows = zip(before["probe"], before["generated"], stopped, strict=True)
         known = {prompt: Answer(text, [], bool(end)) for prompt, text, end in rows if prompt in prompts}
     missing = sorted(prompts - known.keys())
-    with unedited(model):
-        answers = answer_prompts(model, tokenizer, missing, options, "Unedited")
+    with unedited(evaluated.model):
+        answers = answer_prompts(evaluated._replace(desc="Unedited"), missing)
     return known | dict(zip(missing, answers, strict=True))
 
 
@@ -152,18 +150,11 @@ def _filled(records: Sequence[EditRecord], targets: Mapping[str, str]) -> list[E
     return [filled(record, targets) for record in records]
 
 
-def sample_texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    openings: Sequence[tuple[str, str]],
-    *,
-    seed: int,
-    tokens_per_batch: int,
-    desc: str,
-) -> list[str]:
+def sample_texts(evaluated: EvaluatedModel, openings: Sequence[tuple[str, str]], seed: int) -> list[str]:
     """A sampled text for each (edit_id, opening); an opening that an edit has twice gets two."""
     # Seeded by edit, place and opening: a text is the same on any number of processes.
     keys = [f"{edit_id}\0{place}\0{opening}".encode() for place, (edit_id, opening) in enumerate(openings)]
     seeds = [xxhash.xxh3_64_intdigest(key, seed) >> 1 for key in keys]
-    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": f"{desc}: texts"}
-    return sample_continuations(model, tokenizer, [opening for _, opening in openings], seeds, **settings)
+    size, prompts = evaluated.options.eval_tokens_per_batch, [opening for _, opening in openings]
+    settings: dict[str, Any] = {"tokens_per_batch": size, "desc": f"{evaluated.desc}: texts"}
+    return sample_continuations(evaluated.model, evaluated.tokenizer, prompts, seeds, **settings)

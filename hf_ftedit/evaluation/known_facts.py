@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from hf_ftedit.data import EditRecord, Fact, facts_about_others
-from hf_ftedit.evaluation.engine import score_targets
+from hf_ftedit.evaluation.engine import EvaluatedModel, score_targets
 from hf_ftedit.evaluation.probes import ProbedTarget
 from hf_ftedit.evaluation.statistics import bootstrap, interval
 from hf_ftedit.models import check_tokens
-from hf_ftedit.options import EditOptions
 
 
-def known_facts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    facts: Sequence[Fact],
-    records: Iterable[EditRecord],
-    options: EditOptions,
-) -> dict[str, Any]:
+def known_facts(evaluated: EvaluatedModel, facts: Sequence[Fact], records: Iterable[EditRecord]) -> dict[str, Any]:
     """
     Percent of `facts` whose target is what the model would say, token by token; every process must call this.
 
@@ -30,8 +21,9 @@ def known_facts(
     """
     asked = facts_about_others(facts, records)
     named = [(f"known fact {number}", f"{fact.prompt} {fact.target}") for number, fact in enumerate(asked, 1)]
-    check_tokens(tokenizer, model.config, named, chat_template=options.chat_template)
+    chat_template = evaluated.options.chat_template
+    check_tokens(evaluated.tokenizer, evaluated.model.config, named, chat_template=chat_template)
     rows = [ProbedTarget(fact.prompt, "known fact", fact.prompt, "true", fact.target) for fact in asked]
-    shares = 100.0 * (score_targets(model, tokenizer, rows, options, "Known facts")[:, 1:2] == 1)
+    shares = 100.0 * (score_targets(evaluated._replace(desc="Known facts"), rows)[:, 1:2] == 1)
     ends = interval(bootstrap(shares, lambda means: means, 1000, 0))[0]
     return {"known_facts": float(shares.mean()), "known_facts_ci95": ends, "n_known_facts": len(shares)}

@@ -15,6 +15,7 @@ from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
 from hf_ftedit.evaluation.engine import (
+    EvaluatedModel,
     answer_prompts,
     fill_neighborhood_targets,
     sample_texts,
@@ -110,19 +111,14 @@ def predict(
     settings: dict[str, Any] = {"chat_template": chat_template, "end_of_answer": end_of_answer}
     settings |= {"eval_tokens_per_batch": tokens_per_batch, "predict_with_generate": generate}
     options = EditOptions(measure_fluency=fluency, **settings)
-    return _predicted(model, tokenizer, records, before, options, seed, desc)[1]
+    return _predicted(EvaluatedModel(model, tokenizer, options, desc), records, before, seed)[1]
 
 
 def _predicted(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EditRecord],
-    before: Mapping[str, Sequence[Any]] | None,
-    options: EditOptions,
-    seed: int,
-    desc: str,
+    evaluated: EvaluatedModel, records: Sequence[EditRecord], before: Mapping[str, Sequence[Any]] | None, seed: int
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
+    model, tokenizer, options, _ = evaluated
     seed = check_value("seed", seed, int)
     # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
     for number, record in enumerate(records):
@@ -131,11 +127,12 @@ def _predicted(
     if records:
         check_known(records, tokenizer, model.config, options)
     records = with_erasures(records, model, tokenizer, chat_template=options.chat_template)
-    whole, size = options.has_whole_answers, options.eval_tokens_per_batch
+    whole = options.has_whole_answers
     if not whole:
+        size = options.eval_tokens_per_batch
         records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=size)
     has_answers = whole or options.predict_with_generate
-    old = unedited_answers(model, tokenizer, records, options, before) if has_answers else {}
+    old = unedited_answers(evaluated, records, before) if has_answers else {}
     if whole:
         records = with_answers(records, old)
     if options.measure_fluency:
@@ -144,19 +141,19 @@ def _predicted(
         raise EditError("there are no edits to measure; give at least one")
     sentences = _own_sentences(rows, old) if whole else []
     erased = erased_answers(rows, records, old)
-    scores = score_targets(model, tokenizer, [*rows, *sentences, *erased.values()], options, desc)
+    scores = score_targets(evaluated, [*rows, *sentences, *erased.values()])
     of_rows, of_sentences, of_erased = np.split(scores, [len(rows), len(rows) + len(sentences)])
     parts = zip(*(row[: len(_COLUMNS)] for row in rows), strict=True)
     columns = dict(zip(_COLUMNS, map(list, parts), strict=True))
     logprobs, matches, accuracies = of_rows.T
     columns |= {"logprob": logprobs.tolist(), "match": (matches == 1).tolist(), "token_accuracy": accuracies.tolist()}
     if has_answers:
-        likely = {row.prompt: logprob for row, logprob in zip(sentences, of_sentences[:, 0].tolist(), strict=True)}
-        columns |= _answered(model, tokenizer, rows, old, before, sentences, likely, options, desc)
+        likely = dict(zip(sentences, of_sentences[:, 0].tolist(), strict=True))
+        columns |= _answer_columns(evaluated, rows, old, before, likely)
     if erased:
-        columns |= _erased_columns(tokenizer, erased, of_erased[:, 0], columns, chat_template=options.chat_template)
+        columns |= _erased_columns(evaluated, erased, of_erased[:, 0], columns)
     if options.measure_fluency:
-        texts = _written(model, tokenizer, records, seed, size, desc)
+        texts = _text_columns(evaluated, records, seed)
         # One table of both, with `None` where a row has no such value.
         sizes = [(part, [None] * len(part["edit_id"])) for part in (columns, texts)]
         names = dict.fromkeys([*columns, *texts])
@@ -171,32 +168,33 @@ def _own_sentences(rows: Sequence[ProbedTarget], answers: Mapping[str, models.An
     return [row._replace(target=sentences[prompt]) for prompt, row in probes.items() if sentences[prompt]]
 
 
-def _answered(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+def _answer_columns(
+    evaluated: EvaluatedModel,
     rows: Sequence[ProbedTarget],
     old: Mapping[str, models.Answer],
     before: Mapping[str, Sequence[Any]] | None,
-    sentences: Sequence[ProbedTarget],
-    likely: Mapping[str, float],  # their mean log-probability now, by prompt
-    options: EditOptions,
-    desc: str,
+    likely: Mapping[ProbedTarget, float],
 ) -> dict[str, list[Any]]:
-    """Columns of the model's own answers, compared with the unedited model's `old` ones and their `sentences`."""
+    """
+    Columns of the model's own answers, compared with the unedited model's `old` ones.
+
+    `likely` has the first sentences of those, each with its mean log-probability now.
+    """
     # What the same model answered a moment ago is not generated or scored again.
-    is_old, whole = before is None and models.is_unedited(model), options.has_whole_answers
+    is_old, whole = before is None and models.is_unedited(evaluated.model), evaluated.options.has_whole_answers
     own = dict(old) if is_old else {}
     missing = [prompt for prompt in dict.fromkeys(row.prompt for row in rows) if prompt not in own]
-    own |= zip(missing, answer_prompts(model, tokenizer, missing, options, desc), strict=True)
-    was = dict(likely) if is_old else {}
+    own |= zip(missing, answer_prompts(evaluated, missing), strict=True)
+    now = {row.prompt: logprob for row, logprob in likely.items()}
+    was = now if is_old else {}
     if before is not None and "own_logprob" in before:
         pairs = zip(before["probe"], before["own_logprob"], strict=True)
         was = {prompt: logprob for prompt, logprob in pairs if logprob is not None}
-    if likely.keys() - was.keys():
-        with models.unedited(model):
-            scores = score_targets(model, tokenizer, sentences, options, desc)
-        was = dict(zip(likely, scores[:, 0].tolist(), strict=True))
-    falls = {prompt: was[prompt] - logprob for prompt, logprob in likely.items()}
+    if now.keys() - was.keys():
+        with models.unedited(evaluated.model):
+            scores = score_targets(evaluated, list(likely))
+        was = dict(zip(now, scores[:, 0].tolist(), strict=True))
+    falls = {prompt: was[prompt] - logprob for prompt, logprob in now.items()}
     answers = [own[row.prompt] for row in rows]
     verdicts = [
         judged(row, answer, old, whole=whole, fall=falls.get(row.prompt, 0.0))
@@ -206,40 +204,32 @@ def _answered(
     columns |= {name: list(part) for name, part in zip(GENERATED, zip(*verdicts, strict=True), strict=True)}
     if whole:
         columns["stopped"] = [answer.ended for answer in answers]
-        columns["own_logprob"] = [likely.get(row.prompt) for row in rows]
+        columns["own_logprob"] = [now.get(row.prompt) for row in rows]
     return columns
 
 
 def _erased_columns(
-    tokenizer: PreTrainedTokenizerBase,
+    evaluated: EvaluatedModel,
     erased: Mapping[int, ProbedTarget],
     logprobs: Iterable[float],
     columns: Mapping[str, list[Any]],
-    *,
-    chat_template: bool,
 ) -> dict[str, list[Any]]:
     """Columns of erased facts: the probability of each old answer, and whether the model's own answer says it."""
     prompts, targets = zip(*((row.prompt, separated(row.prompt, row.target)) for row in erased.values()), strict=True)
-    pairs = models.encode_pairs(tokenizer, prompts, targets, chat_template=chat_template)
+    chat_template = evaluated.options.chat_template
+    pairs = models.encode_pairs(evaluated.tokenizer, prompts, targets, chat_template=chat_template)
     probabilities: list[float | None] = [None] * len(columns["probe"])
     for place, pair, logprob in zip(erased, pairs, logprobs, strict=True):
-        probabilities[place] = math.exp(logprob * sum(label != models.IGNORE_INDEX for label in pair.labels))
+        probabilities[place] = math.exp(logprob * (len(pair.input_ids) - pair.start))
     said = columns.get("containment", [None] * len(probabilities))
     is_said = [said[place] if place in erased else None for place in range(len(said))]
     return {"old_probability": probabilities, "old_said": is_said}
 
 
-def _written(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EditRecord],
-    seed: int,
-    tokens_per_batch: int,
-    desc: str,
-) -> dict[str, list[Any]]:
+def _text_columns(evaluated: EvaluatedModel, records: Sequence[EditRecord], seed: int) -> dict[str, list[Any]]:
     """Columns of rows of sampled text, with fluency and consistency."""
     openings = [(record.edit_id, prompt) for record in records for prompt in record.generation_prompts]
-    texts = sample_texts(model, tokenizer, openings, seed=seed, tokens_per_batch=tokens_per_batch, desc=desc)
+    texts = sample_texts(evaluated, openings, seed)
     # An edit's texts count together, as in ROME: one text of a hundred tokens holds few of the reference's words.
     by_edit: dict[str, list[str]] = {record.edit_id: [] for record in records}
     for (edit_id, _), text in zip(openings, texts, strict=True):
@@ -316,8 +306,8 @@ def measure(
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
     size: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch}
-    old = before.predictions if before else None
-    records, predictions = _predicted(model, tokenizer, records, old, options, seed, desc)
+    evaluated = EvaluatedModel(model, tokenizer, options, desc)
+    records, predictions = _predicted(evaluated, records, before.predictions if before else None, seed)
     # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
     means = edit_means(predictions)
     scores = score(means, options.protocol)
@@ -326,13 +316,13 @@ def measure(
     reference = before.reference if before and drift else None
     if drift and before is None:
         with models.unedited(model):
-            reference = drift_reference(model, tokenizer, records, chat_template=options.chat_template, **size)
+            reference = drift_reference(model, tokenizer, records, **evaluated.settings)
     if reference and (before is not None or not models.is_unedited(model)):
         scores |= measure_drift(model, reference, **size)
     if texts:
         scores |= perplexity(model, tokenizer, texts, **size)
     if known:
-        scores |= known_facts(model, tokenizer, known, records, options)
+        scores |= known_facts(evaluated, known, records)
     return Measurement(records, predictions, means, scores, reference)
 
 
