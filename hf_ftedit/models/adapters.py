@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hf_ftedit.errors import EditError, first_line, refusals_of_libraries, shown
 from hf_ftedit.models.loading import base_model, weights_fingerprint
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+Shapes: TypeAlias = "dict[str, tuple[int, ...]]"  # of weights, by their names
 LARGEST = 65504.0  # of a weight: float16 holds no larger number, and trained ones are far from it
 names = listed(plain_name, of="names")
 index = whole(0, 10_000_000)
@@ -199,11 +200,11 @@ def merged(model: PeftModel) -> Any:
         return model.merge_and_unload()
 
 
-def check_adapter(folder: str | Path, label: str | None = None) -> None:
+def check_adapter(folder: str | Path, label: str | None = None) -> tuple[dict[str, Any], Shapes]:
     """
-    Raise [`~hf_ftedit.EditError`] where `folder` (`label` in errors) is no adapter that can be loaded safely.
+    The settings of the adapter in `folder` (`label` in errors), and the shapes of its weights by their names.
 
-    Its settings and the names and shapes of its weights are looked at; the weights are not read, nor is torch loaded.
+    The weights are not read, nor is torch loaded. Raises [`~hf_ftedit.EditError`] where it cannot be loaded safely.
     """
     folder, label = Path(folder), label or str(folder)
     if not (folder / ADAPTER_WEIGHTS).is_file():
@@ -220,6 +221,7 @@ def check_adapter(folder: str | Path, label: str | None = None) -> None:
     ranks = [settings.get("r", 8), *(settings.get("rank_pattern") or {}).values()]
     if max(ranks) > (widest := max((size for shape in shapes.values() for size in shape), default=0)):
         raise _unusable(label, f"its settings say rank {max(ranks)}, and its weights have no more than {widest}")
+    return settings, shapes
 
 
 def load_adapter(
@@ -233,11 +235,11 @@ def load_adapter(
     """
     from peft import PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
 
-    check_adapter(folder)
+    settings, shapes = check_adapter(folder)
     before = weights_fingerprint(model)
     # PEFT and safetensors raise errors of every kind for what does not fit.
     try:
-        config = _config_for(model, folder)
+        config = _config_for(model, settings, str(folder))
         config.inference_mode = not is_trainable
         if hasattr(model, "peft_config"):
             adapted = model
@@ -247,7 +249,7 @@ def load_adapter(
         # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub.
         with warnings.catch_warnings(action="ignore"):  # on how to save, as if it were to be saved
             weights = get_peft_model_state_dict(adapted, adapter_name=adapter_name, save_embedding_layers=False)
-        _check_weights(Path(folder), {name: tuple(weight.shape) for name, weight in weights.items()})
+        _check_weights(Path(folder), shapes, {name: tuple(weight.shape) for name, weight in weights.items()})
         adapted.load_adapter(folder, adapter_name, is_trainable=is_trainable)
     except (EditError, MemoryError):
         raise
@@ -258,11 +260,10 @@ def load_adapter(
     return adapted.eval()
 
 
-def _config_for(model: Any, folder: str | Path) -> PeftConfig:
-    """PEFT's configuration of the adapter in `folder`, with those names of modules alone that `model` has."""
+def _config_for(model: Any, settings: dict[str, Any], label: str) -> PeftConfig:
+    """PEFT's configuration by the `settings` of an adapter, with those names of modules alone that `model` has."""
     from peft import IA3Config, LoraConfig
 
-    settings = adapter_settings(folder)
     paths = [name.split(".") for name, _ in base_model(model).named_modules()]
     there = {".".join(path[start:]) for path in paths for start in range(len(path))}  # "a.b.c", "b.c" and "c"
     # PEFT compares each name with each module: a million of them would take hours.
@@ -273,7 +274,7 @@ def _config_for(model: Any, folder: str | Path) -> PeftConfig:
         if settings.get(key):
             settings[key] = {name: value for name, value in settings[key].items() if name in there}
     if not (settings.get("target_modules") or settings.get("target_parameters")):
-        raise _unusable(str(folder), "its target_modules name no module of this model")
+        raise _unusable(label, "its target_modules name no module of this model")
     if "init_lora_weights" in settings:  # what training began with is overwritten
         settings["init_lora_weights"] = bool(settings["init_lora_weights"])
     return {"LORA": LoraConfig, "IA3": IA3Config}[settings.pop("peft_type")](**settings)
@@ -302,7 +303,7 @@ def _are_names(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(NAME.fullmatch(each) for each in value))
 
 
-def _shapes(folder: Path, label: str) -> dict[str, tuple[int, ...]]:
+def _shapes(folder: Path, label: str) -> Shapes:
     """Names and shapes of the weights in `folder`, by the file's header; all are numbers of 16 bits or more."""
     from safetensors import SafetensorError, safe_open
 
@@ -318,11 +319,11 @@ def _shapes(folder: Path, label: str) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, (_, shape) in kinds.items()}
 
 
-def _check_weights(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_weights(folder: Path, shapes: Shapes, expected: Shapes) -> None:
     """Raise where the weights in `folder` are not the expected ones, or hold NaN or a number beyond `LARGEST`."""
     from safetensors import safe_open
 
-    label, shapes = str(folder), _shapes(folder, str(folder))
+    label = str(folder)
     if missing := expected.keys() - shapes.keys():
         raise _unusable(label, f"it lacks the weight {shown(min(missing))} of this model")
     # Among them weights of the base model, which PEFT would overwrite: what counts as unedited would be theirs.
