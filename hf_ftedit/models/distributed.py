@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object, parse_flag_from_env
 
 from hf_ftedit.errors import EditError
 
@@ -44,12 +44,12 @@ def whole_tensor(value: Any) -> Any:
 
 def loads_on_main() -> bool:
     """Tell whether only the main process reads the weights: FSDP's `cpu_ram_efficient_loading`."""
-    return _is_on("ACCELERATE_USE_FSDP") and _is_on("FSDP_CPU_RAM_EFFICIENT_LOADING")
+    return all(map(parse_flag_from_env, ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")))
 
 
 def check_launch() -> None:
     """Raise [`~hf_ftedit.EditError`] where `accelerate launch` is to shard weights as it cannot here."""
-    if not _is_on("ACCELERATE_USE_FSDP"):
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return
     # FSDP 1 flattens the weights of a layer into one, whose parts have no names that an adapter could be saved by.
     if os.environ.get("FSDP_VERSION", "2") != "2":
@@ -136,7 +136,3 @@ def in_turns(make: Callable[[], Value]) -> Value:
         if errors:
             raise errors[0]
     return results[0]
-
-
-def _is_on(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in ("1", "true")
