@@ -61,12 +61,7 @@ def drift_reference(
 
 
 def measure_drift(
-    model: PreTrainedModel,
-    reference: DriftReference,
-    *,
-    tokens_per_batch: int = 2048,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    model: PreTrainedModel, reference: DriftReference, *, tokens_per_batch: int = 2048
 ) -> dict[str, Any]:
     """
     Mean KL divergence of `model` from the unedited one in nats a token; every process must call this.
@@ -87,7 +82,6 @@ def measure_drift(
 
     tokens = models.Processes(model).each_once(list(zip(*reference[:2], strict=True)), diverge)
     by_prompt = np.array([[values.sum(), len(values)] for values in tokens], dtype=float)
-
     places = {sort: np.equal(reference.sorts, sort) for sort in dict.fromkeys(reference.sorts) if sort}
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -95,7 +89,7 @@ def measure_drift(
 
     return {
         "drift": float(mean(by_prompt.mean(axis=0)[None])[0, 0]),
-        "drift_ci95": interval(bootstrap(by_prompt, mean, n_resamples, seed))[0],
+        "drift_ci95": interval(bootstrap(by_prompt, mean))[0],
         "n_drift_prompts": len(by_prompt),
         "drift_by_sort": {sort: float(mean(by_prompt[own].mean(axis=0)[None])[0, 0]) for sort, own in places.items()},
     }

@@ -25,5 +25,5 @@ def known_facts(evaluated: EvaluatedModel, facts: Sequence[Fact], records: Itera
     check_tokens(evaluated.tokenizer, evaluated.model.config, named, chat_template=chat_template)
     rows = [ProbedTarget(fact.prompt, "known fact", fact.prompt, "true", fact.target) for fact in asked]
     shares = 100.0 * (score_targets(evaluated._replace(desc="Known facts"), rows)[:, 1:2] == 1)
-    ends = interval(bootstrap(shares, lambda means: means, 1000, 0))[0]
+    ends = interval(bootstrap(shares, lambda means: means))[0]
     return {"known_facts": float(shares.mean()), "known_facts_ci95": ends, "n_known_facts": len(shares)}

@@ -22,7 +22,6 @@ def perplexity(
     tokens_per_batch: int = 2048,
     n_resamples: int = 1000,
     seed: int = 0,
-    desc: str = "Perplexity",
 ) -> dict[str, Any]:
     """
     Perplexity of a model on texts: exp of the mean negative log-likelihood of their tokens.
@@ -42,7 +41,7 @@ def perplexity(
 
     def run(share: list[models.EncodedPair]) -> list[np.ndarray]:
         sums = np.zeros((len(share), 2))  # negative log-likelihood, tokens
-        bar = tqdm(total=len(share), desc=desc, leave=False, disable=processes.hides_bar)
+        bar = tqdm(total=len(share), desc="Perplexity", leave=False, disable=processes.hides_bar)
 
         def add(batch: list[int]) -> None:
             scores = models.score_rows(model, share, batch)

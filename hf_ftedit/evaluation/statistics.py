@@ -22,7 +22,9 @@ def means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         return (weights @ np.where(defined, values, 0.0)) / (weights @ defined.astype(float))
 
 
-def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> np.ndarray:
+def bootstrap(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], n: int = 1000, seed: int = 0
+) -> np.ndarray:
     """
     `statistic` of the column means of `n` resamples of the edits, drawn with replacement (Efron 1979).
 

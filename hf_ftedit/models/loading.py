@@ -34,12 +34,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def asset(name: str) -> str:
-    """
-    Path of a file or folder in the package's assets.
-
-    Args:
-        name (`str`): Its name, such as `"model"` for the folder of the embedded model.
-    """
+    """Path of the file or folder `name` in the package's assets, such as `"model"`, the embedded model's folder."""
     return str(files("hf_ftedit") / "assets" / name)
 
 

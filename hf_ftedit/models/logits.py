@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +39,7 @@ def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogit
     # Columns of the batch rather than single positions, as `logits_to_keep` takes no others; batches sorted by length
     # have few. TRL's fused head keeps single positions on Triton devices, but scores every position elsewhere.
     core: Any = type(_core(model))
-    if _keeps_logits(core) and not learns_prompts(model):
+    if "logits_to_keep" in inspect.signature(core.forward).parameters and not learns_prompts(model):
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
     else:  # virtual tokens of a learned prompt stand before the rows' own places
         logits = model(**inputs, use_cache=False).logits[:, -targets.shape[1] - 1 :][:, columns]
@@ -112,8 +111,3 @@ def _core(model: Any) -> Any:
     for name in ("module", "_orig_mod"):
         model = getattr(model, name, model)
     return base_model(model)
-
-
-@lru_cache
-def _keeps_logits(model_class: Any) -> bool:
-    return "logits_to_keep" in inspect.signature(model_class.forward).parameters

@@ -58,6 +58,6 @@ def revocation(
     same = map(eq, *answers)
     # As scores are: the mean over an edit's prompts first, then over the edits, which are what is drawn again.
     values = np.array([[100 * np.mean(list(islice(same, len(group))))] for group in prompts])
-    (back,), (ends,) = means(values), interval(bootstrap(values, lambda mean: mean, 1000, 0))
+    (back,), (ends,) = means(values), interval(bootstrap(values, lambda mean: mean))
     counts = {"n_edits": len(prompts), "n_probes": sum(map(len, prompts))}
     return {"adapter": name, **counts, "back": float(back), "back_ci95": ends, "efficacy": efficacy}
