@@ -122,13 +122,7 @@ def with_answers(records: Sequence[EditRecord], answers: Mapping[str, Answer]) -
     return [replace(edit, neighborhood_prompts=tuple(own)) for edit, own in zip(records, probes, strict=True)]
 
 
-def fill_neighborhood_targets(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EditRecord],
-    *,
-    tokens_per_batch: int = 2048,
-) -> list[EditRecord]:
+def fill_neighborhood_targets(evaluated: EvaluatedModel, records: Sequence[EditRecord]) -> list[EditRecord]:
     """
     Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
 
@@ -138,9 +132,9 @@ def fill_neighborhood_targets(
     if not (prompts := open_prompts(records)):
         return list(records)
     # At most eight tokens: enough for a name or a date, and few enough to be compared token by token afterwards.
-    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "desc": "Answering locality probes"}
-    with unedited(model):
-        answers = greedy_answers(model, tokenizer, prompts, **settings)
+    settings: dict[str, Any] = {"tokens_per_batch": evaluated.options.eval_tokens_per_batch}
+    with unedited(evaluated.model) as model:
+        answers = greedy_answers(model, evaluated.tokenizer, prompts, desc="Answering locality probes", **settings)
     return _filled(records, dict(zip(prompts, answers, strict=True)))
 
 

@@ -129,8 +129,7 @@ def _predicted(
     records = with_erasures(records, model, tokenizer, chat_template=options.chat_template)
     whole = options.has_whole_answers
     if not whole:
-        size = options.eval_tokens_per_batch
-        records = fill_neighborhood_targets(model, tokenizer, records, tokens_per_batch=size)
+        records = fill_neighborhood_targets(evaluated, records)
     has_answers = whole or options.predict_with_generate
     old = unedited_answers(evaluated, records, before) if has_answers else {}
     if whole:

@@ -17,7 +17,7 @@ from transformers import GPT2LMHeadModel
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.engine import fill_neighborhood_targets
+from hf_ftedit.evaluation.engine import EvaluatedModel, fill_neighborhood_targets
 from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import normalized
 from hf_ftedit.evaluation.measurement import measure, predict, results_of
@@ -314,7 +314,7 @@ def test_open_neighbors_get_the_models_own_answer():
     ]
     neighbors = (*map(NeighborhoodPrompt, prompts), NeighborhoodPrompt("The capital of Italy is", "Milan"))
     record = EditRecord("x", "The capital of Peru is", "Oslo", neighborhood_prompts=neighbors)
-    [filled] = fill_neighborhood_targets(model, tokenizer, [record])
+    [filled] = fill_neighborhood_targets(EvaluatedModel(model, tokenizer, EditOptions()), [record])
     found = {probe.prompt: probe.target for probe in filled.neighborhood_prompts}
     assert found.pop("The capital of Italy is") == "Milan"  # what the data gives stays
     assert list(found) == prompts
@@ -333,7 +333,7 @@ def test_measuring_fills_open_neighbors_from_the_unedited_model():
     edits = read_edits([{**edit, "neighborhood_prompts": ["The capital of Italy is"]}])
     before = measure(model, tokenizer, edits, EditOptions())
     assert edits[0].neighborhood_prompts == (NeighborhoodPrompt("The capital of Italy is", None),)  # as it was read
-    assert before.records == fill_neighborhood_targets(model, tokenizer, edits) != edits
+    assert before.records == fill_neighborhood_targets(EvaluatedModel(model, tokenizer, EditOptions()), edits) != edits
     assert before.predictions == predict(model, tokenizer, edits) == predict(model, tokenizer, before.records)
     assert before.scores["locality"] == 100
 
@@ -480,7 +480,7 @@ def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():
 
 
 def test_closed_records_ask_no_model():
-    assert fill_neighborhood_targets(None, None, RECORDS) == RECORDS
+    assert fill_neighborhood_targets(EvaluatedModel(None, None, EditOptions()), RECORDS) == RECORDS
 
 
 def test_a_model_that_says_nothing_leaves_no_probe():
@@ -493,7 +493,7 @@ def test_a_model_that_says_nothing_leaves_no_probe():
         bias.bias[tokenizer.eos_token_id] = 9.0
         model.lm_head = bias
     record = EditRecord("q", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("Oslo is in"),))
-    [filled] = fill_neighborhood_targets(model, tokenizer, [record])
+    [filled] = fill_neighborhood_targets(EvaluatedModel(model, tokenizer, EditOptions()), [record])
     assert filled.neighborhood_prompts == ()
 
 

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCal
 from trl import SFTConfig, SFTTrainer
 
 import hf_ftedit.training.trainer
-from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditTrainer, Fact, read_edits
-from hf_ftedit.evaluation.measurement import fill_neighborhood_targets, predict
+from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditOptions, EditTrainer, Fact, predict, read_edits
+from hf_ftedit.evaluation.engine import EvaluatedModel, fill_neighborhood_targets
 from hf_ftedit.evaluation.scoring import score
 from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models.loading import load_model, load_tokenizer
@@ -374,7 +374,7 @@ def test_open_neighbors_are_held_to_the_unedited_models_answer(tmp_path, full_fi
     args = config(tmp_path, full_finetune=full_finetune, max_steps=4, **ALONE)
     trainer = editor(base, tokenizer, args, edits, locality_pool=None)
     trainer.train()
-    [filled] = fill_neighborhood_targets(base, tokenizer, read_edits(edits))
+    [filled] = fill_neighborhood_targets(EvaluatedModel(base, tokenizer, EditOptions()), read_edits(edits))
     expected = score(predict(trainer.model, tokenizer, [filled]))
     assert expected["locality"] < 100  # the edit spread to its neighbors
     assert trainer.score_edits()["locality"] == expected["locality"]
