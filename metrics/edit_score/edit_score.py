@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from hf_ftedit import score
+from hf_ftedit.evaluation.scoring import COLUMNS, GENERATED, TEXT_SCORES, TYPES
 
 _DESCRIPTION = """
 Measures factual edits of a causal language model: efficacy (the edited prompts), generalization (their paraphrases),
@@ -86,23 +87,7 @@ _CITATION = """
 }
 """
 
-_COLUMNS = {
-    "edit_id": "string",
-    "kind": "string",
-    "probe": "string",
-    "role": "string",
-    "logprob": "float64",
-    "match": "bool",
-    "token_accuracy": "float64",
-}
-_FURTHER_COLUMNS = {
-    "target": "string",
-    "aspect": "string",
-    "exact_match": "bool",
-    "containment": "bool",
-    "fluency": "float64",
-    "consistency": "float64",
-}
+_FURTHER_COLUMNS = ("target", "aspect", *GENERATED, *TEXT_SCORES)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
@@ -112,12 +97,12 @@ class EditScore(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in ("default", "full"):
             raise ValueError(f"edit_score has the configurations 'default' and 'full', not {self.config_name!r}")
-        names = _COLUMNS | (_FURTHER_COLUMNS if self.config_name == "full" else {})
+        names = (*COLUMNS, *(_FURTHER_COLUMNS if self.config_name == "full" else ()))
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({name: datasets.Value(kind) for name, kind in names.items()}),
+            features=datasets.Features({name: datasets.Value(TYPES[name]) for name in names}),
             reference_urls=["https://arxiv.org/abs/2402.11078"],
         )
 
