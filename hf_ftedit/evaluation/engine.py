@@ -12,18 +12,9 @@ import xxhash
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ftedit import models
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation.probes import ProbedTarget, filled, open_prompts
-from hf_ftedit.models import (
-    Answer,
-    Processes,
-    first_sentence,
-    greedy_answers,
-    sample_continuations,
-    score_pairs,
-    unedited,
-    whole_answers,
-)
 from hf_ftedit.options import EditOptions
 
 logger = logging.getLogger(__name__)
@@ -50,13 +41,13 @@ def score_targets(evaluated: EvaluatedModel, rows: Sequence[ProbedTarget]) -> np
     first: dict[tuple[str, str], int] = {}
     # Many edits share neighbors: of equal (prompt, target) pairs the first row alone is scored, for all of them.
     scored_at = [first.setdefault((row.prompt, row.target), place) for place, row in enumerate(rows)]
-    processes = Processes(evaluated.model)
+    processes = models.Processes(evaluated.model)
     parts = _parts(rows, first.values(), processes.count)
 
     def score_part(part: list[ProbedTarget], bar: tqdm) -> np.ndarray:
         prompts, targets = [row.prompt for row in part], [row.target for row in part]
         settings: dict[str, Any] = {"names": [row.name for row in part], "bar": bar, **evaluated.settings}
-        return np.stack(score_pairs(evaluated.model, evaluated.tokenizer, prompts, targets, **settings), axis=1)
+        return np.stack(models.score_pairs(evaluated.model, evaluated.tokenizer, prompts, targets, **settings), axis=1)
 
     def score(share: list[list[int]]) -> list[np.ndarray]:
         hidden = processes.hides_bar
@@ -81,19 +72,19 @@ def _parts(rows: Sequence[ProbedTarget], places: Iterable[int], processes: int) 
     return [[place for prompt in prompts[start : start + size] for place in of_prompt[prompt]] for start in starts]
 
 
-def answer_prompts(evaluated: EvaluatedModel, prompts: Sequence[str]) -> list[Answer]:
+def answer_prompts(evaluated: EvaluatedModel, prompts: Sequence[str]) -> list[models.Answer]:
     """The model's own greedy answers: in chat to their natural end, else their first sentence or line."""
     if not prompts:
         return []
     # A base model goes on with whatever may follow its answer.
     settings = evaluated.settings | {"sentences": not evaluated.options.chat_template}
     desc = f"{evaluated.desc}: answers"
-    return whole_answers(evaluated.model, evaluated.tokenizer, prompts, desc=desc, **settings)
+    return models.whole_answers(evaluated.model, evaluated.tokenizer, prompts, desc=desc, **settings)
 
 
 def unedited_answers(
     evaluated: EvaluatedModel, records: Sequence[EditRecord], before: Mapping[str, Sequence[Any]] | None
-) -> dict[str, Answer]:
+) -> dict[str, models.Answer]:
     """
     The unedited model's own answers, by prompt: to near names, to what is erased, if whole to neighborhood probes too.
 
@@ -104,20 +95,20 @@ def unedited_answers(
     prompts |= {prompt for edit in records if edit.erase for prompt in (edit.prompt, *edit.paraphrase_prompts)}
     if evaluated.options.has_whole_answers:
         prompts |= {probe.prompt for record in records for probe in record.neighborhood_prompts}
-    known: dict[str, Answer] = {}
+    known: dict[str, models.Answer] = {}
     if before is not None and "generated" in before:
         stopped = before.get("stopped") or [None] * len(before["probe"])
         rows = zip(before["probe"], before["generated"], stopped, strict=True)
-        known = {prompt: Answer(text, [], bool(end)) for prompt, text, end in rows if prompt in prompts}
+        known = {prompt: models.Answer(text, [], bool(end)) for prompt, text, end in rows if prompt in prompts}
     missing = sorted(prompts - known.keys())
-    with unedited(evaluated.model):
+    with models.unedited(evaluated.model):
         answers = answer_prompts(evaluated._replace(desc="Unedited"), missing)
     return known | dict(zip(missing, answers, strict=True))
 
 
-def with_answers(records: Sequence[EditRecord], answers: Mapping[str, Answer]) -> list[EditRecord]:
+def with_answers(records: Sequence[EditRecord], answers: Mapping[str, models.Answer]) -> list[EditRecord]:
     """Records with the unedited model's whole answers, the first sentence of which is an open probe's target."""
-    records = _filled(records, {prompt: first_sentence(answer.text) for prompt, answer in answers.items()})
+    records = _filled(records, {prompt: models.first_sentence(answer.text) for prompt, answer in answers.items()})
     probes = ([p._replace(answer=answers[p.prompt].text) for p in edit.neighborhood_prompts] for edit in records)
     return [replace(edit, neighborhood_prompts=tuple(own)) for edit, own in zip(records, probes, strict=True)]
 
@@ -132,9 +123,10 @@ def fill_neighborhood_targets(evaluated: EvaluatedModel, records: Sequence[EditR
     if not (prompts := open_prompts(records)):
         return list(records)
     # At most eight tokens: enough for a name or a date, and few enough to be compared token by token afterwards.
-    settings: dict[str, Any] = {"tokens_per_batch": evaluated.options.eval_tokens_per_batch}
-    with unedited(evaluated.model) as model:
-        answers = greedy_answers(model, evaluated.tokenizer, prompts, desc="Answering locality probes", **settings)
+    settings: dict[str, Any] = {"desc": "Answering locality probes"}
+    settings["tokens_per_batch"] = evaluated.options.eval_tokens_per_batch
+    with models.unedited(evaluated.model) as model:
+        answers = models.greedy_answers(model, evaluated.tokenizer, prompts, **settings)
     return _filled(records, dict(zip(prompts, answers, strict=True)))
 
 
@@ -151,4 +143,4 @@ def sample_texts(evaluated: EvaluatedModel, openings: Sequence[tuple[str, str]],
     seeds = [xxhash.xxh3_64_intdigest(key, seed) >> 1 for key in keys]
     size, prompts = evaluated.options.eval_tokens_per_batch, [opening for _, opening in openings]
     settings: dict[str, Any] = {"tokens_per_batch": size, "desc": f"{evaluated.desc}: texts"}
-    return sample_continuations(evaluated.model, evaluated.tokenizer, prompts, seeds, **settings)
+    return models.sample_continuations(evaluated.model, evaluated.tokenizer, prompts, seeds, **settings)

@@ -9,10 +9,9 @@ from accelerate.utils import DistributedType
 from tiny import TEXTS, bpe_tokenizer, tiny_model
 from trl import SFTConfig
 
-from hf_ftedit import EditConfig
+from hf_ftedit import EditConfig, models
 from hf_ftedit.data.records import EditRecord
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import engine
 from hf_ftedit.evaluation.measurement import predict
 from hf_ftedit.evaluation.perplexity import perplexity
 from hf_ftedit.models import generation, sampling
@@ -48,7 +47,7 @@ def measured():
         computed = {
             what: stack.enter_context(noted(module, name))
             for what, module, name in (
-                ("pairs", engine, "score_pairs"),
+                ("pairs", models, "score_pairs"),
                 ("prompts", generation, "generated_tokens"),
                 ("openings", sampling, "generated_tokens"),
             )

@@ -42,9 +42,9 @@ VERBS = {
 
 def told(args: list[str]) -> dict:
     """What the command line does with `args`: what it asks the model, what it makes, and what it trains on."""
+    from hf_ftedit import models
     from hf_ftedit.augmentation import augmenter as augmentation
     from hf_ftedit.cli import main
-    from hf_ftedit.evaluation import engine as asking
     from hf_ftedit.models import sampling
     from hf_ftedit.training.trainer import EditTrainer
 
@@ -74,7 +74,7 @@ def told(args: list[str]) -> dict:
 
     shown, said = io.StringIO(), io.StringIO()
     with (
-        noted(asking, "score_pairs", of_asking),
+        noted(models, "score_pairs", of_asking),
         noted(sampling, "_sampled_batch", add("batches")),
         noted(augmentation.Augmenter, "rows_of", add("rows_made")),
         noted(EditTrainer, "write_folder", of_training),
