@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,10 +53,7 @@ def drift_reference(
         models.EncodedPair(ids + answer.tokens, len(ids))
         for ids, answer in zip(encoded.values(), answers, strict=True)
     ]
-
-    def refer(share: list[models.EncodedPair]) -> list[models.Reference]:
-        return models.reference_distributions(model, share, tokens_per_batch=tokens_per_batch)
-
+    refer = partial(models.reference_distributions, model, tokens_per_batch=tokens_per_batch)
     references = models.Processes(model).each_once(pairs, refer)
     return DriftReference(pairs, references, [sorts[prompt] for prompt in encoded])
 
@@ -75,12 +73,8 @@ def measure_drift(
     """
     if not reference.pairs:
         return {}
-
-    def diverge(share: list[tuple[models.EncodedPair, models.Reference]]) -> Sequence[np.ndarray]:
-        pairs, references = map(list, zip(*share, strict=True))
-        return models.pair_divergences(model, pairs, references, tokens_per_batch=tokens_per_batch)
-
-    tokens = models.Processes(model).each_once(list(zip(*reference[:2], strict=True)), diverge)
+    diverge = partial(models.pair_divergences, model, tokens_per_batch=tokens_per_batch)
+    tokens = models.Processes(model).each_once(list(zip(reference.pairs, reference.references, strict=True)), diverge)
     by_prompt = np.array([[values.sum(), len(values)] for values in tokens], dtype=float)
     places = {sort: np.equal(reference.sorts, sort) for sort in dict.fromkeys(reference.sorts) if sort}
 

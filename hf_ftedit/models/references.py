@@ -101,21 +101,21 @@ def _fingerprint(rows: datasets.Dataset, model: Any, k: int) -> str:
 
 
 def pair_divergences(
-    model: Any, pairs: Sequence[EncodedPair], references: Sequence[Reference], *, tokens_per_batch: int = 2048
+    model: Any, referred: Sequence[tuple[EncodedPair, Reference]], *, tokens_per_batch: int = 2048
 ) -> list[np.ndarray]:
     """The [`divergences`] of `model` from the references of pairs, for each pair an array of shape `(targets,)`."""
-    values: list[Any] = [None] * len(pairs)
+    values: list[Any] = [None] * len(referred)
 
     def add(predicted: Predictions) -> None:
         device = predicted.logits.device
         for index in dict.fromkeys(predicted.pairs):
             # Pair by pair: float32 copies of all logits would be what takes the most memory.
             rows = torch.from_numpy(predicted.position[np.equal(predicted.pairs, index)]).to(device)
-            reference = (torch.from_numpy(part).to(device) for part in references[index])
+            reference = (torch.from_numpy(part).to(device) for part in referred[index][1])
             values[index] = divergences(predicted.logits[rows], *reference).cpu().numpy()
 
     with inference(model):
-        run_pairs(model, pairs, tokens_per_batch, add)
+        run_pairs(model, [pair for pair, _ in referred], tokens_per_batch, add)
     return values
 
 

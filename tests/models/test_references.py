@@ -75,7 +75,7 @@ def test_divergences_of_pairs_are_those_of_whole_distributions(family, budget):
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(1.3)
-    found = pair_divergences(model, PAIRS, references, tokens_per_batch=budget)
+    found = pair_divergences(model, list(zip(PAIRS, references, strict=True)), tokens_per_batch=budget)
     for pair, old, values in zip(PAIRS, before, found, strict=True):
         expected = (np.exp(old) * (old - distributions(model, pair))).sum(axis=1)
         np.testing.assert_allclose(values, expected, rtol=1e-2, atol=1e-4)
