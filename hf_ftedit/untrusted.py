@@ -212,6 +212,14 @@ def _is_plain(value: Any) -> bool:
 plain_value = rule("names, texts and numbers", lambda value: all(map(_is_plain, _nodes(value))))
 
 
+def read_as(file: Path, place: str, parse: Callable[[str], Any] = str) -> Any:
+    """What `parse` makes of the text of a small file; an error that names its `place` where it cannot be read."""
+    try:
+        return parse(read_small(file))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise explained(place, error) from error
+
+
 def explained(place: str, error: Exception) -> EditError:
     """The error for a file at `place` that cannot be read."""
     return EditError(f"{place} cannot be read ({one_line(error)[:300]}); {REMEDY}")

@@ -8,12 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import yaml
-
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
 from hf_ftedit.options import PROVENANCE, check_settings, choices_of
-from hf_ftedit.untrusted import explained, parse_yaml, read_small
+from hf_ftedit.untrusted import parse_yaml, read_as
 
 logger = logging.getLogger(__name__)
 
@@ -139,10 +137,7 @@ def _option_name(flag: str) -> str:
 
 def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
-    try:
-        config = parse_yaml(read_small(Path(path)))  # it may be a stranger's edit_config.yaml
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise explained(f"--config {path}", error) from error
+    config = read_as(Path(path), f"--config {path}", parse_yaml)  # it may be a stranger's edit_config.yaml
     environment = config.pop("env", {}) if isinstance(config, dict) else None  # TRL's scripts set it too
     if not isinstance(environment, dict):
         raise EditError(f"--config {path} is no list of settings; give lines such as seed: 42")

@@ -10,10 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.untrusted import explained, parse_yaml, read_small
+from hf_ftedit.untrusted import parse_yaml, read_as
 
 VARIANTS = "variants"  # the one name of a grid that is no option: named groups of settings that vary together
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -53,10 +51,7 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
 
     Raises [`~hf_ftedit.EditError`] where it is no grid, or names what is the study's own.
     """
-    try:
-        grid = parse_yaml(read_small(Path(path)))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise explained(f"--config {path}", error) from error
+    grid = read_as(Path(path), f"--config {path}", parse_yaml)
     if not isinstance(grid, dict) or not grid:
         raise EditError(f"--config {path} is no grid; give options of train, such as learning_rate: [1e-3, 2e-3]")
     if wrong := sorted(_OF_THE_STUDY.intersection(grid)):

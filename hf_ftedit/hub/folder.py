@@ -30,6 +30,7 @@ from hf_ftedit.untrusted import (
     explained,
     parse_json,
     parse_yaml,
+    read_as,
     read_small,
 )
 
@@ -210,10 +211,7 @@ def card_metadata(folder: Path) -> dict[str, Any]:
 def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]:
     if not file.is_file():
         raise EditError(f"{shown(name)} has no {file.name}; give a folder that hf-ftedit wrote")
-    try:
-        content = load(read_small(file))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise explained(f"{shown(name)}: {file.name}", error) from error
+    content = read_as(file, f"{shown(name)}: {file.name}", load)
     if not isinstance(content, dict):
         raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; {REMEDY}")
     return content

@@ -15,7 +15,7 @@ from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.errors import hub_errors, may_pass, retried
 from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
 from hf_ftedit.options import TEMPLATE_FILE
-from hf_ftedit.untrusted import check_regular, explained, read_small
+from hf_ftedit.untrusted import check_regular, read_as
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -174,10 +174,7 @@ def base_of(
 def _with_template(tokenizer: PreTrainedTokenizerBase, saved: SavedEdits | None, name: str) -> PreTrainedTokenizerBase:
     """The tokenizer with the chat template that an adapter brings, which nobody runs here."""
     if saved and saved.recipe.get("chat_template_path"):
-        try:
-            tokenizer.chat_template = read_small(saved.path / TEMPLATE_FILE)
-        except (OSError, ValueError) as error:
-            raise explained(f"{shown(name)}: {TEMPLATE_FILE}", error) from error
+        tokenizer.chat_template = read_as(saved.path / TEMPLATE_FILE, f"{shown(name)}: {TEMPLATE_FILE}")
     return tokenizer
 
 

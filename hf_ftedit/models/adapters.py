@@ -20,7 +20,6 @@ from hf_ftedit.untrusted import (
     check_regular,
     choice,
     either,
-    explained,
     flag,
     listed,
     mapped,
@@ -28,7 +27,7 @@ from hf_ftedit.untrusted import (
     number,
     parse_json,
     plain_name,
-    read_small,
+    read_as,
     text,
     whole,
 )
@@ -88,11 +87,7 @@ def adapter_settings(folder: str | Path, label: str | None = None) -> dict[str, 
     place = f"adapter {label or str(folder)!r}: {ADAPTER_CONFIG}"
     if not file.is_file():
         raise EditError(f"{place} is missing; {REMEDY}")
-    try:
-        values = parse_json(read_small(file))
-    except (OSError, ValueError) as error:
-        raise explained(place, error) from error
-    return _checked(values, place)
+    return _checked(read_as(file, place, parse_json), place)
 
 
 def _checked(values: Any, place: str) -> dict[str, Any]:
