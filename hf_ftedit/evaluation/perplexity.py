@@ -39,25 +39,25 @@ def perplexity(
         raise EditError("no text has two tokens to measure perplexity on; give longer ones")
     processes = models.Processes(model)
 
-    def run(share: list[models.EncodedPair]) -> list[np.ndarray]:
-        sums = np.zeros((len(share), 2))  # negative log-likelihood, tokens
+    def run(share: list[models.EncodedPair]) -> list[float]:
+        sums = np.zeros(len(share))
         bar = tqdm(total=len(share), desc="Perplexity", leave=False, disable=processes.hides_bar)
 
         def add(batch: list[int]) -> None:
             scores = models.score_rows(model, share, batch)
-            numbers, place, tokens = np.unique(scores.pair, return_inverse=True, return_counts=True)
-            sums[numbers] = np.stack([-np.bincount(place, weights=scores.logprob), tokens], axis=1)
+            sums[:] -= np.bincount(scores.pair, weights=scores.logprob, minlength=len(share))
             bar.update(len(batch))
 
         with models.inference(model), bar:
             models.in_batches([len(window.input_ids) for window in share], tokens_per_batch, add)
-        return list(sums)
+        return sums.tolist()
 
-    sums = np.array(processes.each_once(windows, run, key=lambda window: len(window.input_ids)))
-    if np.isnan(sums).any():
+    losses = processes.each_once(windows, run, key=lambda window: len(window.input_ids))
+    if np.isnan(losses).any():
         raise EditError("the perplexity is not a number; load the model in float32 (--dtype float32)")
     owner = [number for number, part in enumerate(filter(None, parts)) for _ in part]
-    by_text = np.stack([np.bincount(owner, weights=column) for column in sums.T], axis=1)
+    tokens = [len(window.input_ids) - 1 for window in windows]
+    by_text = np.stack([np.bincount(owner, weights=column) for column in (losses, tokens)], axis=1)
 
     def of_means(values: np.ndarray) -> np.ndarray:
         return np.exp(values[:, :1] / values[:, 1:])
