@@ -47,10 +47,8 @@ def reference_distributions(
 
     def add(predicted: Predictions) -> None:
         tokens, logprobs, rest = _summaries(predicted.logits, k)
-        # All targets of a pair are in one batch, side by side.
-        indices, first = np.unique(predicted.pairs, return_index=True)
-        order = np.argsort(first)
-        for index, rows in zip(indices[order], np.split(predicted.position, np.sort(first)[1:]), strict=True):
+        for index in dict.fromkeys(predicted.pairs):  # all targets of a pair are in one batch
+            rows = predicted.position[np.equal(predicted.pairs, index)]
             references[index] = Reference(tokens[rows], logprobs[rows], rest[rows])
 
     with inference(model):
