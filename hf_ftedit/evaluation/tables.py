@@ -78,7 +78,7 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     Raises:
         [`~hf_ftedit.EditError`]: there are no scores in it.
     """
-    *_, last = _measured(results).values()
+    _, last = _measured(results)
     parts = [f"{edits_text(last['n_edits'])}, {protocol_text({'after': last})}, percent (95 % interval)"]
     if number := last.get("n_made_probes"):
         parts.append(f"The model itself made the probes of {edits_text(number)}; an exam of your own is surer")
@@ -111,9 +111,8 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
 
 def scores_table(results: Mapping[str, Any]) -> Table:
     """Each score that was measured: before, after, its change, the edits and probes behind it."""
-    measured, change = _measured(results), results.get("change")
-    *_, last = measured.values()
-    rows = []
+    measured, last = _measured(results)
+    change, rows = results.get("change"), []
     for name, label in SCORES.items():
         if all(scores.get(name) is None for scores in measured.values()):
             continue
@@ -165,8 +164,7 @@ def parts_table(parts: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _protocols_table(results: Mapping[str, Any]) -> Table:
-    measured = _measured(results)
-    *_, last = measured.values()
+    measured, last = _measured(results)
     rows = []
     for protocol, label in PROTOCOLS.items():
         if last.get("whole_answers") and protocol == last["protocol"]:
@@ -179,8 +177,7 @@ def _protocols_table(results: Mapping[str, Any]) -> Table:
 
 
 def _aspects_table(results: Mapping[str, Any]) -> Table:
-    measured = _measured(results)
-    *_, last = measured.values()
+    measured, last = _measured(results)
     generated = [name for name in GENERATED if name in last]
     rows = []
     for aspect in last["portability_aspects"]:
@@ -205,12 +202,12 @@ def _number(value: float | None, form: str = ".1f", missing: str = "—") -> str
     return missing if value is None else f"{value:{form}}"
 
 
-def _measured(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The scores by `"before"` and `"after"`."""
+def _measured(results: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]], Mapping[str, Any]]:
+    """The scores by `"before"` and `"after"`, and the last of them."""
     measured = {when: results[when] for when in ("before", "after") if when in results}
     if not measured:
         raise EditError("results hold neither 'before' nor 'after'; give what eval_results.json holds")
-    return measured
+    return measured, list(measured.values())[-1]
 
 
 def score_text(scores: Mapping[str, Any], name: str) -> str:
@@ -237,7 +234,7 @@ def change_text(change: Mapping[str, Any] | None) -> str:
 
 def protocol_text(results: Mapping[str, Any]) -> str:
     """The protocol of results: `"probability protocol"`, or `"own answers"` of a chat model."""
-    *_, last = _measured(results).values()
+    _, last = _measured(results)
     protocol = results.get("protocol") or last["protocol"]
     return "own answers" if last.get("whole_answers") and protocol == "containment" else f"{protocol} protocol"
 
