@@ -14,7 +14,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import gc_frozen, in_batches, inference, padded
 from hf_ftedit.models.loading import in_turn
 from hf_ftedit.models.logits import target_logits, tree_logits
-from hf_ftedit.models.prefix_tree import TokenTree, token_trees
+from hf_ftedit.models.prefix_tree import WIDTH, TokenTree, token_trees
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair, check_tokens, context_length, encode_pairs
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
@@ -113,7 +113,9 @@ def run_pairs(
     model: Any, pairs: Sequence[EncodedPair], tokens_per_batch: int, use: Callable[[Predictions], None]
 ) -> None:
     """Call `use` with the predictions of each batch: of token trees where `model` reads them, else of padded rows."""
-    trees, lengths = token_trees(pairs), [len(pair.input_ids) for pair in pairs]
+    # In trees of a third of the hidden size, attention to all of their tokens is about a twentieth of the work.
+    width = max(WIDTH, getattr(model.config.get_text_config(), "hidden_size", 0) // 3)
+    trees, lengths = token_trees(pairs, width), [len(pair.input_ids) for pair in pairs]
     if trees and reads_trees(model, longest=max(lengths), largest=len(trees[0].tokens)):
         sizes = [len(tree.tokens) for tree in trees]
         in_batches(sizes, tokens_per_batch, lambda batch: use(_run_trees(model, [trees[i] for i in batch])))

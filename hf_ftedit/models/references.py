@@ -85,8 +85,8 @@ def with_references(
 
     features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in columns.items()}
     settings = {"features": datasets.Features({**rows.features, **features}), "new_fingerprint": fingerprint}
-    # Few rows at a time, so that the progress bar moves.
-    settings |= {"batched": True, "batch_size": 64, "cache_file_name": str(cache), "desc": "What should stay"}
+    # As many rows as an edit has: they begin alike. Not all of them, so that the progress bar moves.
+    settings |= {"batched": True, "batch_size": 256, "cache_file_name": str(cache), "desc": "What should stay"}
     with unedited(model):
         return in_turns(lambda: cached_map(rows, referred, cache.parent, **settings))
 
