@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -48,15 +47,12 @@ def asking_the_same(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
     wordings: Sequence[Sequence[str]],
-    *,
-    tokens_per_batch: int = 2048,
 ) -> list[list[str]]:
     """Wordings after which the model finds the new target about as likely as after the edit's own prompt."""
     # Of two questions that ask the same, a common answer is about as likely; after another question, much less so.
     prompts = [text for record, texts in zip(records, wordings, strict=True) for text in (record.prompt, *texts)]
     targets = [r.target_new for r, texts in zip(records, wordings, strict=True) for _ in (r.prompt, *texts)]
-    settings: dict[str, Any] = {"chat_template": True, "tokens_per_batch": tokens_per_batch, "desc": "Wordings"}
-    likely = score_pairs(model, tokenizer, prompts, targets, **settings).logprob
+    likely = score_pairs(model, tokenizer, prompts, targets, chat_template=True, desc="Wordings").logprob
     kept, begin = [], 0
     for texts in wordings:
         own, others = likely[begin], likely[begin + 1 : begin + 1 + len(texts)]
