@@ -41,12 +41,17 @@ class Match(NamedTuple):
     phrase: str
 
 
+@lru_cache
+def bank(name: str) -> Any:
+    """A YAML file that the package brings."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    return yaml.load(Path(asset(name)).read_text(encoding="utf-8"), loader)
+
+
 @lru_cache(maxsize=1)
 def relations() -> tuple[Relation, ...]:
     """All relations of the bank."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-    rows: list[dict[str, Any]] = yaml.load(Path(asset("relations.yaml")).read_text(encoding="utf-8"), loader)
-    lists = ("questions", "statements", "subjects")
+    lists, rows = ("questions", "statements", "subjects"), bank("relations.yaml")
     return tuple(Relation(row["name"], row["answer"], *(tuple(row[name]) for name in lists)) for row in rows)
 
 
@@ -115,7 +120,7 @@ def _nearest(template: str) -> tuple[float, int]:
     # "The flag of {}": whatever else is asked, it is asked of the flag, and not of {}.
     owners = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
-    candidates = {wording for word in words for wording in _bank().get(word, ())}
+    candidates = {wording for word in words for wording in _wordings().get(word, ())}
     nearness = (
         (_weight(words & other) / (_weight(other) + _weight(words - other) / 2), -place)
         for other, place in candidates
@@ -130,14 +135,14 @@ def _weight(words: frozenset[str]) -> float:
 
 
 @lru_cache(maxsize=1)
-def _bank() -> dict[str, set[tuple[frozenset[str], int]]]:
+def _wordings() -> dict[str, set[tuple[frozenset[str], int]]]:
     """Words of each wording with the place of its relation, by each of those words."""
-    bank: dict[str, set[tuple[frozenset[str], int]]] = {}
+    wordings: dict[str, set[tuple[frozenset[str], int]]] = {}
     for place, relation in enumerate(relations()):
         for words in map(_words, (*relation.questions, *relation.statements)):
             for word in words:
-                bank.setdefault(word, set()).add((words, place))
-    return bank
+                wordings.setdefault(word, set()).add((words, place))
+    return wordings
 
 
 def _words(template: str) -> frozenset[str]:

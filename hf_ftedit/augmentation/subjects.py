@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-import yaml
-
-from hf_ftedit.augmentation.relations import asked_words, content_words, filled, relation_of, relations
+from hf_ftedit.augmentation.relations import asked_words, bank, content_words, filled, relation_of, relations
 from hf_ftedit.data import EditRecord
-from hf_ftedit.models import asset
 
 _ANSWERS = {"who": "who", "whose": "who", "where": "where", "when": "when", "how": "number"}
 REQUESTS = 3  # every third question is an open request: "Tell me about {}."
@@ -28,9 +22,9 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
         return []
     match = relation_of(record.prompt, record.subject)
     matches = [found for edit in edits if (found := relation_of(edit.prompt, edit.subject))]
-    edited, bank = {match.relation.name for match in matches}, _bank()
-    kinds = [names for names in bank["kinds"].values() if edited & {*names}] or bank["kinds"].values()
-    left_out = edited.union(*(names for names in bank["alike"] if edited & {*names}))
+    edited, known = {match.relation.name for match in matches}, bank("subjects.yaml")
+    kinds = [names for names in known["kinds"].values() if edited & {*names}] or known["kinds"].values()
+    left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
     names = {name for kind in kinds for name in kind} - left_out
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
@@ -43,11 +37,6 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
         for text in relation.questions
         if not own & content_words(text) and not (kind and kind in text.casefold().split())
     ]
-    requests = rng.sample(bank["requests"], min(len(bank["requests"]), count // REQUESTS))
+    requests = rng.sample(known["requests"], min(len(known["requests"]), count // REQUESTS))
     texts = [*requests, *rng.sample(questions, min(len(questions), count - len(requests)))]
     return [filled(text, match.phrase if match else record.subject) for text in rng.sample(texts, len(texts))]
-
-
-@lru_cache(maxsize=1)
-def _bank() -> dict[str, Any]:
-    return yaml.safe_load(Path(asset("subjects.yaml")).read_text(encoding="utf-8"))

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-import yaml
-
-from hf_ftedit.augmentation.relations import filled, relation_of
+from hf_ftedit.augmentation.relations import bank, filled, relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
 from hf_ftedit.data import EditRecord
-from hf_ftedit.models import asset
 
 _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|did|can|tell|name)\b", re.I)
 
@@ -35,17 +29,12 @@ def written_wordings(record: EditRecord) -> list[str]:
 
 def wrapped(text: str, rng: random.Random) -> str:
     """`text` inside what people write around a question, or around an opening."""
-    return rng.choice(_loaded("wrappers.yaml")["questions" if is_question(text) else "statements"]).replace("{}", text)
+    return rng.choice(bank("wrappers.yaml")["questions" if is_question(text) else "statements"]).replace("{}", text)
 
 
 def is_question(text: str) -> bool:
     """Tell a question or request from an opening to complete."""
     return text.rstrip().endswith(("?", ".", "!", "？", "。")) or bool(_QUESTION_WORD.match(text))
-
-
-@lru_cache
-def _loaded(name: str) -> dict[str, Any]:
-    return yaml.safe_load(Path(asset(name)).read_text(encoding="utf-8"))
 
 
 _COMPANY = re.compile(
@@ -55,7 +44,7 @@ _COMPANY = re.compile(
 
 def words_like(subject: str) -> list[str]:
     """Words to put in place of one of a name's words, by what the name seems to be."""
-    words: dict[str, list[str]] = _loaded("names.yaml")["words"]
+    words: dict[str, list[str]] = bank("names.yaml")["words"]
     if _COMPANY.search(subject):
         return [*words["company"], *words["last_names"]]
     parts = subject.split()

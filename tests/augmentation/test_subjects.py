@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from hf_ftedit.augmentation.relations import relation_of, relations
-from hf_ftedit.augmentation.subjects import _bank, other_questions
+from hf_ftedit.augmentation.relations import bank, relation_of, relations
+from hf_ftedit.augmentation.subjects import other_questions
 from hf_ftedit.data import EditRecord
 
 CEO = EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li", subject="Acme")
@@ -23,7 +23,8 @@ def relations_of(texts, subject):
 
 
 def test_the_bank_names_relations_that_there_are():
-    named = {name for part in ("kinds", "alike") for names in dict_or_list(_bank()[part]) for name in names}
+    parts = (bank("subjects.yaml")[part] for part in ("kinds", "alike"))
+    named = {name for part in parts for names in dict_or_list(part) for name in names}
     assert named <= {relation.name for relation in relations()}
     assert {relation.name for relation in relations()} - named == {"successor_person"}
 
@@ -57,6 +58,6 @@ def test_where_the_bank_does_not_know_what_is_edited_its_words_tell(record, left
 
 def test_a_third_are_open_requests_and_the_same_seed_gives_the_same():
     texts = asked_of(CEO, count=30)
-    requests = {request.replace("{}", "Acme") for request in _bank()["requests"]}
+    requests = {request.replace("{}", "Acme") for request in bank("subjects.yaml")["requests"]}
     assert len(texts) == 30 and len(requests & {*texts}) == 10
     assert texts == asked_of(CEO, count=30)
