@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from hf_ftedit.evaluation import NAMES, score_text
+from hf_ftedit.evaluation import NAMES, Table, score_text
 from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub import markdown_text, png_of
 
@@ -55,10 +55,8 @@ def study_markdown(table: Any, varied: Sequence[str]) -> str:
     """The table as Markdown: the varied settings, the scores with their intervals, costs and errors."""
     before = [f"{score}_before" for score in ABILITIES]
     shown = [name for name in (*varied, *SCORES, *MEASURED, *before, *COSTS, "error") if name in table]
-    lines = [f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
-    for _, row in table.iterrows():
-        lines.append(f"| {' | '.join(_cell(row, name) for name in shown)} |")
-    return "\n".join(lines) + "\n"
+    rows = [[_cell(row, name) for name in shown] for _, row in table.iterrows()]
+    return Table(shown, rows, n_names=0).markdown(markdown_text) + "\n"
 
 
 def _cell(row: Any, name: str) -> str:
