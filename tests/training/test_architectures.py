@@ -43,13 +43,18 @@ def logits(model, tokenizer, texts=("The capital of Kazakhstan is Astana", "Oslo
 
 
 def assert_reloads(trainer, base, tokenizer, folder):
-    """PEFT alone makes the edited model from the base and the folder."""
+    """PEFT alone makes the edited model from the base and the folder, and so does merging; the modules with a LoRA."""
     assert sorted(path.name for path in folder.iterdir()) == sorted(ADAPTER_FILES)
     again = PeftModel.from_pretrained(copy.deepcopy(base), folder)
     ours = logits(trainer.model, tokenizer)
     for one, other, unedited in zip(ours, logits(again, tokenizer), logits(base, tokenizer), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
         assert (one - unedited).abs().max() > 0.01
+    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert weights and all("lora_" in name for name in weights)
+    return {name.split(".lora_")[0].removeprefix("base_model.model.") for name in weights}
 
 
 @pytest.mark.parametrize(("family", "make_tokenizer"), FITTING)
@@ -58,7 +63,7 @@ def test_an_edit_from_end_to_end(family, make_tokenizer, tmp_path, recwarn):
     base = tiny_model(family, tokenizer)
     trainer = edited(base, tokenizer, tmp_path / "adapter")
     assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    layers = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     results = json.loads((tmp_path / "adapter" / "eval_results.json").read_text())
     assert results["n_edits"] == 3 and results["after"]["n_probes"]["rewrite"] == 3
     for name in ("efficacy", "generalization", "locality"):
@@ -66,9 +71,6 @@ def test_an_edit_from_end_to_end(family, make_tokenizer, tmp_path, recwarn):
     accuracy = [results[when]["accuracy"]["efficacy"] for when in ("before", "after")]
     assert accuracy[0] < accuracy[1]
     assert read_edits(str(tmp_path / "adapter" / "edits.jsonl")) == read_edits(EDITS)
-    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    assert weights and all("lora_" in name for name in weights)
-    layers = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in weights}
     head = base.get_output_embeddings()
     linear = {
         name
@@ -97,15 +99,11 @@ def test_experts_and_state_spaces_from_end_to_end(family, tmp_path, caplog):
     tokenizer = bpe_tokenizer()
     base = tiny_model(family, tokenizer)
     trainer = edited(base, tokenizer, tmp_path / "adapter")
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
-    names = {name.split(".lora_")[0] for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors")}
+    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     assert {name.rpartition(".")[2] for name in names} == ADAPTED[family]
     experts = [name for name, _ in base.named_parameters() if ".experts.down_proj" in name]
     assert ("the experts stay frozen" in caplog.text) is bool(experts)
     assert not trainer.aux_loss_enabled
-    ours = logits(trainer.model, tokenizer)
-    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 def test_experts_are_trained_when_asked(tmp_path, caplog):
@@ -115,15 +113,11 @@ def test_experts_are_trained_when_asked(tmp_path, caplog):
     lora = LoraConfig(r=4, lora_dropout=0.1, target_modules=["q_proj"], target_parameters=experts)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora, router_aux_loss_coef=0.01)
     assert trainer.aux_loss_enabled  # asked for too
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
-    names = {name.split(".lora_")[0] for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors")}
+    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     ends = {name.partition(".layers.0.")[2] for name in names} - {""}
     assert ends == {"self_attn.q_proj", "mlp.experts", "mlp.experts.base_layer"}
     assert "lora_dropout is off" in caplog.text and "frozen" not in caplog.text
     assert "lora_target_parameters:\n- experts.down_proj\n" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
-    ours = logits(trainer.model, tokenizer)
-    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_next"])
@@ -140,12 +134,8 @@ def test_shared_experts_are_trained_by_the_names_of_their_weights(family, tmp_pa
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora)
     frozen = caplog.text.partition("the experts stay frozen (")[2].partition(")")[0].split(", ")
     assert "mlp.experts.gate_up_proj" in frozen and weights[0] not in frozen
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
-    names = {name.split(".lora_")[0] for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors")}
+    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     assert {f"{name.partition('.mlp.')[2]}.weight" for name in names if ".mlp." in name} == set(weights)
-    ours = logits(trainer.model, tokenizer)
-    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("family", "embedding"), [("gpt2", "wte"), ("llama", "embed_tokens")])
@@ -164,9 +154,8 @@ def test_only_the_layers_that_were_asked_get_a_lora(tmp_path):
     tokenizer = bpe_tokenizer()
     base = tiny_model("gpt2", tokenizer)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora_layers=[1])
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
-    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    assert names and all(".1." in name and ".0." not in name for name in names)
+    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    assert all(".1." in f"{name}." and ".0." not in f"{name}." for name in names)
     assert "lora_layers:\n- 1\n" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
 
 
