@@ -53,10 +53,6 @@ def test_where_all_is_well_that_is_said(settings):
     assert diagnose(results(), settings) == [SIGNS["good"]]
 
 
-def test_before_training_there_is_nothing_to_diagnose():
-    assert diagnose({"before": BEFORE}) == []
-
-
 @pytest.mark.parametrize(
     "before, after, expected",
     [
