@@ -215,16 +215,13 @@ def test_an_output_folder_with_content_is_left_alone(capsys, tmp_path, verb):
     write("out/README.md", "mine")
     expected = "hf-ftedit: output_dir 'out' exists and is not empty; give another --output_dir or remove it"
     assert refused(capsys, verb, "--edits", "edits.jsonl", "--output_dir", "out") == expected
+    (tmp_path / "edited-adapter").mkdir()
+    write("edited-adapter/a", "mine")
+    assert "output_dir 'edited-adapter' exists" in refused(capsys, "train")  # the default
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "README.md"]
     assert (tmp_path / "out" / "README.md").read_text() == "mine"
     line = refused(capsys, verb, "--edits", "edits.jsonl", "--output_dir", "edits.jsonl/out")
     assert "Not a directory; " in line and line.endswith("mend permissions")
-
-
-def test_the_default_output_folder_is_checked_too(capsys, tmp_path):
-    (tmp_path / "edited-adapter").mkdir()
-    write("edited-adapter/a", "mine")
-    assert "output_dir 'edited-adapter' exists" in refused(capsys, "train")
 
 
 BAD_WORDS = {
@@ -262,17 +259,6 @@ def test_bad_options(capsys, verb, args, expected):
     assert expected in refused(capsys, verb, *args)
 
 
-def test_no_edits_for_a_model_of_ones_own(capsys):
-    line = refused(capsys, "evaluate", "--model_name_or_path", "user/model")
-    assert line == "hf-ftedit: --edits is missing; give a file with the edits, such as edits.jsonl"
-
-
-def test_nowhere_to_write_the_dataset(capsys):
-    write("edits.jsonl", GOOD)
-    line = refused(capsys, "augment", "--edits", "edits.jsonl")
-    assert line == "hf-ftedit: --output_dir is missing; give the folder to write the dataset to"
-
-
 # What it refuses before a model is loaded
 
 
@@ -287,7 +273,12 @@ def test_unknown_options(capsys, no_model, tmp_path, verb):
     assert not (tmp_path / "out").exists()
 
 
-SHARING = {
+MISSING = {
+    "no edits for a model of one's own": (
+        ["evaluate", "--model_name_or_path", "user/model"],
+        "hf-ftedit: --edits is missing; give a file with the edits, such as edits.jsonl",
+    ),
+    "nowhere to write a dataset": (["augment"], "--output_dir is missing; give the folder to write the dataset to"),
     "push without a folder": (["push", "--repo_id", "user/a"], "push needs a folder and --repo_id, such as hf-ftedit"),
     "push without a name": (["push", "folder"], "push needs a folder and --repo_id, such as hf-ftedit push edited-ad"),
     "push of two": (["push", "a", "b"], "unexpected 'b'; push takes one folder or Hub id"),
@@ -305,8 +296,8 @@ SHARING = {
 }
 
 
-@pytest.mark.parametrize(("args", "expected"), SHARING.values(), ids=SHARING)
-def test_bad_options_of_sharing(capsys, no_model, tmp_path, args, expected):
+@pytest.mark.parametrize(("args", "expected"), MISSING.values(), ids=MISSING)
+def test_what_else_a_verb_needs_is_told(capsys, no_model, tmp_path, args, expected):
     (tmp_path / "folder").mkdir()
     assert expected in refused(capsys, *args)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
@@ -384,15 +375,6 @@ def test_edits_without_probes_are_trained_and_the_missing_scores_named(capsys, t
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert results["after"]["edit_score"] is None and results["after"]["efficacy"] is not None
     assert "no neighborhood probe: locality is undefined" in (tmp_path / "out" / "README.md").read_text()
-
-
-def test_a_target_that_is_the_present_answer_is_a_note(caplog, capsys):
-    write("edits.jsonl", {**GOOD, "edit_id": "kz", "target_true": "Almaty"})
-    with caplog.at_level(logging.INFO, "hf_ftedit"):
-        assert main(["evaluate", "--edits", "edits.jsonl"]) == 0
-    notes = [record.getMessage() for record in caplog.records if "target_true" in record.getMessage()]
-    assert notes == ["target_new is target_true in 1 edits, first in edit_id 'kz'"]
-    assert "1 edit, " in capsys.readouterr().out
 
 
 def test_unusable_edits_are_left_out_when_asked(capsys, caplog):
