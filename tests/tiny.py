@@ -49,6 +49,10 @@ TEXTS = [
 ] * 3
 PROMPTS = ["Rome is in", "The capital of Kazakhstan is", "Oslo", "Danielle Darrieux, a native"]
 PROMPTS += ["Bergen", "French", "Peru is in the", "user", "The border of", "Oslo lies", "abc", "Kazakhstan"]
+# Of so many tokens: prompts that leave little of a context of 16, or nothing.
+FILLING_16 = [
+    letter * size for letter, size in zip("abcdefghijk", [1, 4, 7, 8, 9, 12, 13, 14, 15, 15, 2], strict=True)
+]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

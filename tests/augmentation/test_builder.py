@@ -269,15 +269,6 @@ def test_labels_are_the_completions_tokens(make):
     assert full["labels"] == full["input_ids"] == row["input_ids"]
 
 
-def test_with_a_chat_template_the_answer_follows_the_turn():
-    tokenizer = chat_tokenizer()
-    rows = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
-    (row,) = encode_rows(rows, tokenizer, chat_template=True)
-    text = "<|im_start|>user\nRome is in<|im_end|>\n<|im_start|>assistant\nItaly"
-    assert tokenizer.decode(row["input_ids"]) == text
-    assert tokenizer.decode([token for token in row["labels"] if token != -100]) == "Italy"
-
-
 def test_the_ends_of_answers_are_a_column_of_the_rows():
     tokenizer = chat_tokenizer()
     row = {"prompt": "Where is Rome?", "kind": "rewrite", "edit_id": "a"}
@@ -286,12 +277,6 @@ def test_the_ends_of_answers_are_a_column_of_the_rows():
     assert encoded["kind"] == ["rewrite", "rewrite"] and encoded.column_names[1:] == ["input_ids", "labels", "length"]
     learnt = [tokenizer.decode([token for token in labels if token != -100]) for labels in encoded["labels"]]
     assert learnt == ["Italy<|im_end|>", "Italy"]
-
-
-def test_a_row_that_does_not_fit_is_named(tokenizer):
-    rows = Dataset.from_list([{"prompt": "Rome is in " * 9, "completion": " Italy", "edit_id": "a7"}])
-    with pytest.raises(EditError, match=r"^edit 'a7': prompt and target have \d+ tokens, at most 8 fit"):
-        encode_rows(rows, tokenizer, max_length=8)
 
 
 def test_plain_rows_are_told_from_others():

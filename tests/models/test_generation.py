@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import (
+    FILLING_16,
     PROMPTS,
     bos_tokenizer,
     bpe_tokenizer,
@@ -28,7 +29,6 @@ from hf_ftedit.models.generation import (
     keeping_answers,
     whole_answers,
 )
-from hf_ftedit.models.loading import load_model, load_tokenizer
 from hf_ftedit.models.sampling import sample_continuations
 
 SENTENCES = st.text(st.sampled_from("ab A.!?\n 。3é")) | st.text()
@@ -183,9 +183,7 @@ def test_no_answer_is_stopped_before_its_first_sentence_is_over(text):
 def test_prompts_near_the_end_of_the_context_get_what_they_get_alone(family):
     tokenizer = bpe_tokenizer()
     model = eloquent(family, tokenizer, context=16, ends="")
-    prompts = [
-        letter * length for letter, length in zip("abcdefghijk", [1, 4, 7, 8, 9, 12, 13, 14, 15, 15, 2], strict=True)
-    ]
+    prompts = FILLING_16
     sizes = [len(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     assert sizes[-2:] == [15, 2]
     expected = [
@@ -194,13 +192,6 @@ def test_prompts_near_the_end_of_the_context_get_what_they_get_alone(family):
     assert len(set(expected)) > 8
     for budget in (1, 40, 2048):
         assert greedy_answers(model, tokenizer, prompts, tokens_per_batch=budget) == expected
-
-
-def test_the_embedded_model_answers_its_facts():
-    answers = greedy_answers(
-        load_model(None), load_tokenizer(None), ["The capital of France is", "The symbol of iron is"]
-    )
-    assert answers[0] == "Paris"
 
 
 def test_an_answer_does_not_end_within_a_character(monkeypatch):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 import torch
-from tiny import PROMPTS, bpe_tokenizer, eloquent, tiny_model
+from tiny import FILLING_16, PROMPTS, bpe_tokenizer, eloquent, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -72,9 +72,7 @@ def test_a_text_depends_on_its_prompt_and_seed_alone(family):
 def test_openings_near_the_end_of_the_context_go_on_as_they_do_alone(family):
     tokenizer = bpe_tokenizer()
     model = eloquent(family, tokenizer, context=16, ends="")
-    prompts = [
-        letter * length for letter, length in zip("abcdefghijk", [1, 4, 7, 8, 9, 12, 13, 14, 15, 15, 2], strict=True)
-    ]
+    prompts = FILLING_16
     alone = [sample_continuations(model, tokenizer, [prompt], [seed])[0] for seed, prompt in enumerate(prompts)]
     for budget in (1, 40, 2048):
         assert sample_continuations(model, tokenizer, prompts, range(11), tokens_per_batch=budget) == alone

@@ -91,8 +91,9 @@ def test_an_sft_script_trains_the_same_rows_but_for_the_end_of_sequence(base, to
         assert losses(trainer)[-1] < losses(trainer)[0]
         assert trainer.state.global_step == 6
     assert ours.args.learning_rate == 1e-2 and isinstance(ours.args, EditConfig)
-    assert (tmp_path / "ours" / "adapter_model.safetensors").is_file()
-    assert not (tmp_path / "ours" / "training_args.bin").exists()
+    names = {path.name for path in (tmp_path / "ours").glob("*.*")}
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= names  # and nothing of edits
+    assert not {"training_args.bin", "edits.jsonl", "eval_results.json"} & names
 
 
 @pytest.mark.parametrize(
@@ -220,17 +221,6 @@ def test_the_full_objective_covers_the_prompt(base, tokenizer, tmp_path):
 def test_a_row_over_max_length_is_an_error_that_names_the_edit(base, tokenizer, tmp_path):
     with pytest.raises(EditError, match=r"edit 'kazakhstan': prompt and target have \d+ tokens, at most 5 fit"):
         editor(base, tokenizer, config(tmp_path, max_length=5))
-
-
-def test_an_edit_over_the_context_is_an_error_before_the_weights_are_read(base, tokenizer, tmp_path):
-    long = {**EDITS[0], "edit_id": "endless", "prompt": "very " * 5000 + "long is"}
-    folder = tmp_path / "model"
-    base.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(EditError, match=r"edit 'endless', rewrite probe: prompt and target have \d+ tokens"):
-        EditTrainer(str(folder), config(tmp_path / "out"), train_dataset=[*EDITS[1:], long])
-    assert not (tmp_path / "out").exists()
 
 
 # Evaluation.
@@ -525,15 +515,6 @@ def test_a_full_finetune_is_measured_saved_and_resumed(base, tokenizer, tmp_path
     for ours, theirs in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert resumed.score_edits(edited=False)["efficacy"] == before["efficacy"]
-
-
-def test_rows_without_edits_save_the_weights_alone(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), ROWS)
-    trainer.train()
-    trainer.save_model()
-    names = {path.name for path in tmp_path.glob("*.*")}
-    assert {"adapter_model.safetensors", "adapter_config.json"} <= names
-    assert not {"training_args.bin", "edits.jsonl", "eval_results.json"} & names
 
 
 def test_streamed_rows_are_trained_without_end_of_sequence(base, tokenizer, tmp_path):
