@@ -18,8 +18,7 @@ def run(argv: Sequence[str]) -> None:
     names = arguments.values.get("adapters") or []
     # The first adapter says what its base model is, and how that is asked.
     recipe = adapter_settings(arguments, names[0])[2] if names else {}
-    given = [*map(arguments.values.get, ("model_name_or_path", "gguf_file")), recipe.get("model_name_or_path")]
-    defaults = {**embedded_settings(next(filter(None, given), None)), **recipe}
+    defaults = {**embedded_settings(arguments, recipe), **recipe}
     options = arguments.options(defaults)
     options.locality_pool = options.locality_pool or embedded(options, "locality_pool.jsonl")
     config, model_config = settings_of(arguments, {**defaults, **vars(options)})

@@ -25,9 +25,11 @@ MEASURED_WITH = (
 )
 
 
-def embedded_settings(model_name: str | None) -> dict[str, Any]:
-    """Training settings that suit the embedded model, where it is the one to edit."""
-    if model_name not in (None, models.EMBEDDED_NAME):
+def embedded_settings(arguments: Arguments, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Training settings that suit the embedded model, where neither arguments nor recipe name another one to edit."""
+    given = arguments.values
+    name = given.get("model_name_or_path") or given.get("gguf_file") or recipe.get("model_name_or_path")
+    if name and name != models.EMBEDDED_NAME:
         return {}
     return yaml.safe_load(Path(models.asset("train.yaml")).read_text(encoding="utf-8"))
 
@@ -67,9 +69,11 @@ def adapter_settings(arguments: Arguments, name: str) -> tuple[Path, dict[str, A
 
 def edit_source(options: CommonOptions) -> str | None:
     """The option `edits`; the embedded ones with the embedded model, where there is nothing to erase either."""
-    if not (options.edits or options.erase or embedded(options, "edits.jsonl")):
-        raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
-    return options.edits or (None if options.erase else embedded(options, "edits.jsonl"))
+    if options.edits or options.erase:
+        return options.edits
+    if edits := embedded(options, "edits.jsonl"):
+        return edits
+    raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
 
 
 def embedded(options: CommonOptions, file: str) -> str | None:

@@ -53,9 +53,7 @@ def options_of(arguments: Arguments) -> tuple[dict[str, Any], Any, Any]:
     adapter = hub.open_edits(name) if name else None
     recipe = inherited_settings(adapter, str(name), arguments.values) if adapter else {}
     recipe = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))
-    names = (*map(arguments.values.get, ("model_name_or_path", "gguf_file")), recipe.get("model_name_or_path"))
-    model_name = next(filter(None, names), None)
-    defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(model_name), **recipe}
+    defaults = {"disable_tqdm": not sys.stderr.isatty(), **embedded_settings(arguments, recipe), **recipe}
     return defaults, arguments.options(defaults), adapter
 
 
