@@ -27,10 +27,13 @@ MORE_OPTIONS = {
 HELP = "see hf-ftedit VERB --help"
 # In the list of `--help`.
 FIRST = ("model_name_or_path", "gguf_file", "edits", "locality_pool", "adapter", "output_dir")
-# Options without their flag.
+# Options without their flag: the name, how many, and how `--help` shows them.
 WORDS = {
-    **{"push": ("folder", "?"), "verify": ("name", "?"), "export": ("adapter", "?")},
-    **dict.fromkeys(("merge", "playground"), ("adapters", "*")),
+    "push": ("folder", "?", "FOLDER "),
+    "verify": ("name", "?", "NAME "),
+    "merge": ("adapters", "*", "ADAPTER ADAPTER ... "),
+    "export": ("adapter", "?", "ADAPTER "),
+    "playground": ("adapters", "*", "[ADAPTER ...] "),
 }
 # Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {
@@ -73,7 +76,7 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     # `set_defaults` would also return names that are no options.
     for action in parser._actions:
         action.default = config.get(action.dest, argparse.SUPPRESS)
-    name, count = WORDS.get(verb, ("", ""))
+    name, count, _ = WORDS.get(verb, ("", "", ""))
     if name and verb in MORE_OPTIONS:
         # Only the words in front: argparse would take values of options that it does not know for more of them.
         number = next((place for place, word in enumerate(flags) if word.startswith("-")), len(flags))
@@ -116,10 +119,7 @@ def parse_rest(
 
 def help_text(verb: str) -> str:
     """The options of a verb, from the settings that load no torch."""
-    words = {
-        **{"push": "FOLDER ", "verify": "NAME ", "merge": "ADAPTER ADAPTER ... ", "export": "ADAPTER "},
-        "playground": "[ADAPTER ...] ",
-    }.get(verb, "")
+    *_, words = WORDS.get(verb, ("",))
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
     by_name = {option.name: option for option in fields(defaults)}
