@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,6 @@ from hf_ftedit.options import AugmentationOptions, check_value
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
-
-
-@dataclass
-class EditDatasetConfig(datasets.BuilderConfig):
-    """Settings of an edit dataset: its cache folder is named by the hash of all that changes the rows."""
-
-    seed: int = 42
-    options: AugmentationOptions = field(default_factory=AugmentationOptions)
-    fingerprint: str = ""
-
-    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Any = None) -> str:
-        """Name of the cache folder: the configuration's name and the fingerprint."""
-        return f"{self.name}-{self.fingerprint}"
 
 
 class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
@@ -80,7 +67,6 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     ```
     """
 
-    BUILDER_CONFIG_CLASS = EditDatasetConfig
     VERSION = datasets.Version("1.0.0")
 
     def __init__(
@@ -113,8 +99,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         parts: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "held_out": held_out, "revoked": revoked}
         parts["pool"] = () if locality_pool is None else read_facts(locality_pool)
         self._augmenter = augmenter(self.records, options, seed=seed, **parts)
-        kwargs |= {"cache_dir": cache_dir, "dataset_name": "edit_dataset", "config_name": "edits", "seed": seed}
-        kwargs |= {"options": options, "fingerprint": _fingerprint(self._augmenter)}
+        kwargs |= {"cache_dir": cache_dir, "dataset_name": "edit_dataset", "config_name": "edits"}
+        # The name of the cache folder: by the hash of all that changes the rows.
+        kwargs |= {"config_id": f"edits-{_fingerprint(self._augmenter)}"}
         try:
             super().__init__(**kwargs)
         except (AttributeError, ValueError):  # what is in the cache is damaged
@@ -124,12 +111,12 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that the rows were made with."""
-        return {**asdict(self.config.options), "seed": self.config.seed}
+        return {**asdict(self._augmenter.options), "seed": self._augmenter.seed}
 
     def check_same(self) -> None:
         """Raise [`~hf_ftedit.EditError`] where the processes of `accelerate launch` differ; each of them calls it."""
         processes = Processes()
-        fingerprints = processes.each_once(range(processes.count), lambda _: [self.config.fingerprint])
+        fingerprints = processes.each_once(range(processes.count), lambda _: [self.config_id])
         if len(set(fingerprints)) > 1:
             raise EditError(
                 "the processes have different rows to train on; give every machine the same edits, locality pool, "
