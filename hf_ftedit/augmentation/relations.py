@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,9 +29,9 @@ class Relation(NamedTuple):
 
     name: str
     answer: str  # "who", "what", "where", "when" or "number"
-    questions: tuple[str, ...]
-    statements: tuple[str, ...]  # openings that the answer follows
-    subjects: tuple[str, ...]  # well-known ones that have it
+    questions: Sequence[str]
+    statements: Sequence[str]  # openings that the answer follows
+    subjects: Sequence[str]  # well-known ones that have it
 
 
 class Match(NamedTuple):
@@ -51,8 +51,7 @@ def bank(name: str) -> Any:
 @lru_cache(maxsize=1)
 def relations() -> tuple[Relation, ...]:
     """All relations of the bank."""
-    lists, rows = ("questions", "statements", "subjects"), bank("relations.yaml")
-    return tuple(Relation(row["name"], row["answer"], *(tuple(row[name]) for name in lists)) for row in rows)
+    return tuple(Relation(**row) for row in bank("relations.yaml"))
 
 
 @lru_cache(maxsize=1)
