@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import chain, zip_longest
 
 from hf_ftedit.augmentation.relations import bank, filled, relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
@@ -15,16 +16,14 @@ _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|di
 def written_wordings(record: EditRecord) -> list[str]:
     """Other wordings than the edit gives, without a model: of the bank of relations and by grammar, in turns."""
     texts: list[str] = []
-    own = {record.prompt, *record.wordings}
     if match := relation_of(record.prompt, record.subject):
-        kind = match.relation.questions if is_question(record.prompt) else match.relation.statements
-        others = match.relation.statements if kind is match.relation.questions else match.relation.questions
-        texts += [filled(template, match.phrase) for template in (*kind, *others[:2])]
-    moved = rephrasings(record.prompt, record.subject)
+        kinds = match.relation.questions, match.relation.statements
+        same, other = kinds if is_question(record.prompt) else reversed(kinds)
+        texts = [filled(template, match.phrase) for template in (*same, *other[:2])]
     # The bank's are other words, and the rest other sentences.
-    mixed = [text for pair in zip(texts, moved, strict=False) for text in pair]
-    shorter = min(len(texts), len(moved))
-    return [text for text in dict.fromkeys([*mixed, *texts[shorter:], *moved[shorter:]]) if text not in own]
+    mixed = chain.from_iterable(zip_longest(texts, rephrasings(record.prompt, record.subject)))
+    own = {None, record.prompt, *record.wordings}  # the shorter one is filled up with None
+    return [text for text in dict.fromkeys(mixed) if text not in own]
 
 
 def wrapped(text: str, rng: random.Random) -> str:
