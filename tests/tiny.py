@@ -105,11 +105,12 @@ def chat_tokenizer():
     return tokenizer
 
 
-def tiny_model(family, tokenizer, context=256):
+def tiny_model(family, tokenizer, context=256, **settings):
     """A seeded random model of one of `FAMILIES` or `MIXED`, two layers of width 32, in float32, for evaluation."""
     torch.manual_seed(0)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special, **_sizes(family, context))
+    sizes = _sizes(family, context) | settings
+    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **special, **sizes)
     return AutoModelForCausalLM.from_config(config).eval()
 
 

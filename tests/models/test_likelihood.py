@@ -6,12 +6,11 @@ import logging
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import PromptTuningConfig, get_peft_model
 from test_measurement import CAPITAL, memorised, reference
 from test_prefix_tree import trie_size
-from tiny import bos_tokenizer, bpe_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny import bos_tokenizer, bpe_tokenizer, moved, sentencepiece_tokenizer, tiny_model
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import tree_support
@@ -31,32 +30,16 @@ PROMPTS = [
 ]
 TARGETS = ["Astana", "Italy and a part of Peru", "Almaty", "lies between Bergen", "Lima", "Norway", "of Mars is old"]
 
-# What `tiny_model` does not build. The layers of gpt_oss and the Gemmas alternate between all tokens and a window.
-ATTENTION = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "max_position_embeddings": 256,
-}
-ALTERNATING = ATTENTION | {"layer_types": ["sliding_attention", "full_attention"]}
-SIZES = {
-    "gemma2": ALTERNATING | {"sliding_window": 128, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
-    "gemma3_text": ALTERNATING | {"sliding_window": 128},
-    "gpt_oss": ALTERNATING | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 128},
-    "gpt_neo": {
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 2,
-        "attention_types": [[["global", "local"], 1]],
-        "max_position_embeddings": 256,
-    },
-    "llama4_text": ATTENTION | {"intermediate_size_mlp": 64, "num_local_experts": 2, "no_rope_layers": [1, 1]},
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+# What `tiny_model` does not know. The layers of gpt_oss and the Gemmas alternate between all tokens and a window.
+ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 128}
+SETTINGS = {
+    "gemma2": ALTERNATING | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    "gemma3_text": ALTERNATING,
+    "gpt_oss": ALTERNATING,
+    "gpt_neo": {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]},
+    "llama4_text": {"num_local_experts": 2, "no_rope_layers": [1, 1]},
+    "bloom": {"n_layer": 2, "n_head": 2},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 256},
-    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
     "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "causal": True, "n_langs": 1, "max_position_embeddings": 256},
 }
 TREES = ["gpt2", "gptj", "llama", "opt", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "gpt_oss", "gpt_neo"]
@@ -74,23 +57,7 @@ def wide(model):
 
 
 def build(family, tokenizer=TOKENIZER, **settings):
-    if family not in SIZES and not settings:
-        return wide(tiny_model(family, tokenizer))
-    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    sizes = SIZES.get(family, ATTENTION) | special | settings
-    return wide(AutoModelForCausalLM.from_config(AutoConfig.for_model(family, vocab_size=len(tokenizer), **sizes)))
-
-
-def with_lora(model):
-    """`model` with a LoRA on all of its linear layers that changes what it says."""
-    conv1d = model.config.model_type == "gpt2"
-    model = get_peft_model(model, LoraConfig(target_modules="all-linear", fan_in_fan_out=conv1d)).eval()
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_" in name:
-                weight.normal_(std=0.2)
-    return model
+    return wide(tiny_model(family, tokenizer, **SETTINGS.get(family, {}) | settings))
 
 
 def assert_agrees(scores, expected, atol=1e-4):
@@ -143,14 +110,9 @@ def test_hits_and_misses_are_told_apart(family):
     assert 0 < scores.token_accuracy[-1] < 1
 
 
-@pytest.mark.parametrize("family", TREES)
-def test_these_read_trees(family):
-    assert reads_trees(build(family))
-
-
-@pytest.mark.parametrize("family", ROWS)
-def test_these_do_not_read_trees(family):
-    assert not reads_trees(build(family))
+@pytest.mark.parametrize("family", [*TREES, *ROWS])
+def test_which_models_read_trees(family):
+    assert reads_trees(build(family)) == (family in TREES)
 
 
 def test_a_kernel_that_takes_no_mask_reads_no_trees():
@@ -164,7 +126,7 @@ def test_a_kernel_that_takes_no_mask_reads_no_trees():
 @pytest.mark.parametrize("shorter", [8, 1, 0])
 def test_a_window_shorter_than_the_prompts_is_kept_to(family, shorter):
     longest = max(len(pair.input_ids) for pair in encoded())
-    model = build(family, **SIZES.get(family, ATTENTION) | {"sliding_window": longest - shorter})
+    model = build(family, sliding_window=longest - shorter)
     assert reads_trees(model) == (shorter == 0)
     assert_agrees(score_pairs(model, TOKENIZER, PROMPTS, TARGETS), slowly(model))
 
@@ -185,7 +147,7 @@ def test_windows_by_any_other_name_are_kept_to(family, window):
 def test_a_lora_is_scored_and_its_base_without_it(family):
     base = build(family)
     before = score_pairs(base, TOKENIZER, PROMPTS, TARGETS)
-    model = with_lora(base)
+    model = moved(base)
     assert reads_trees(model)
     scores = score_pairs(model, TOKENIZER, PROMPTS, TARGETS)
     assert_agrees(scores, slowly(model))
@@ -267,7 +229,7 @@ def test_memory_that_runs_out_decides_nothing(caplog):
 
 
 def test_an_adapter_and_its_base_are_tried_apart():
-    model = with_lora(build("llama"))
+    model = moved(build("llama"))
     seen = passes(model.get_base_model())
     for _ in range(2):
         assert reads_trees(model)

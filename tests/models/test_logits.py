@@ -1,8 +1,8 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from test_likelihood import build, encoded, with_lora
-from tiny import FAMILIES, bpe_tokenizer, tiny_model
+from test_likelihood import build, encoded
+from tiny import FAMILIES, bpe_tokenizer, moved, tiny_model
 
 from hf_ftedit.models.collator import ChatCollator, CompletionOnlyCollator
 from hf_ftedit.models.logits import target_logits, token_log_probs
@@ -79,7 +79,7 @@ def test_gradients_reach_an_adapter():
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma3_text", "mistral"])
 @pytest.mark.parametrize("width", [8, 64])
 def test_gradients_through_token_trees_are_those_of_separate_rows(family, width):
-    model = with_lora(build(family))
+    model = moved(build(family))
     pairs = encoded()
     rows = [{"input_ids": pair.input_ids, "labels": pair.labels} for pair in pairs]
     collator = ChatCollator(pad_token_id=0)

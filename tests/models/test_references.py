@@ -4,7 +4,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from test_likelihood import TOKENIZER, build, encoded, with_lora
+from test_likelihood import TOKENIZER, build, encoded
+from tiny import moved
 
 from hf_ftedit.models.references import (
     REFERENCE_COLUMNS,
@@ -114,7 +115,7 @@ def test_rows_that_stay_get_references(rows):
 def test_references_are_the_unedited_models(rows, tmp_path, monkeypatch):
     expected = with_references(rows, build("gpt2"), k=5).to_dict()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "other"))
-    edited = with_lora(build("gpt2"))
+    edited = moved(build("gpt2"))
     assert with_references(rows, edited, k=5).to_dict() == expected
     found = reference_distributions(edited, PAIRS, k=5)
     assert found[1].tokens.ravel().tolist() != expected["ref_tokens"][1]  # the adapter says something else
