@@ -85,15 +85,11 @@ def test_notebook_shows_what_a_run_prints(tmp_path: Path) -> None:
     assert (tmp_path / "notebook-edit" / "adapter_model.safetensors").is_file()
 
 
-def test_there_are_recipes_for_the_paper_and_beyond() -> None:
-    assert {path.stem for path in RECIPES} == {
-        "chat_8b_4bit",
-        "counterfact_gpt2xl",
-        "counterfact_gptj",
-        "single_edit",
-        "zsre_gpt2xl",
-        "zsre_gptj",
-    }
+def test_there_are_recipes_for_the_paper_and_beyond_and_launch_configurations() -> None:
+    of_the_paper = {f"{data}_{model}" for data in ("counterfact", "zsre") for model in ("gpt2xl", "gptj")}
+    assert {path.stem for path in RECIPES} == {"chat_8b_4bit", "single_edit", *of_the_paper}
+    named_so = {"2_nodes", "8_gpus_ddp", "cpu_2_processes", "fsdp2", "one_gpu", "zero3"}
+    assert {path.stem for path in LAUNCH_CONFIGS} == named_so
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=named)
@@ -136,11 +132,6 @@ def test_launch_configuration_loads_and_says_its_command(path: Path) -> None:
     config = load_config_from_file(str(path))
     assert config.num_processes >= 1 and config.mixed_precision == "no"
     assert f"accelerate launch --config_file examples/accelerate/{path.name} -m hf_ftedit train" in path.read_text()
-
-
-def test_there_are_launch_configurations_for_one_and_many_devices() -> None:
-    named_so = {"2_nodes", "8_gpus_ddp", "cpu_2_processes", "fsdp2", "one_gpu", "zero3"}
-    assert {path.stem for path in LAUNCH_CONFIGS} == named_so
 
 
 def test_weights_are_spread_as_the_package_can_take_it() -> None:

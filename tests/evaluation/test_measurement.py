@@ -59,8 +59,8 @@ TONGUE = EditRecord(
 BARE = EditRecord(edit_id="bare", prompt="Vinson Massif is in", target_new="the far, far north of Peru, on a hill")
 RECORDS = [CAPITAL, TONGUE, BARE]
 
-TOKENIZERS = {"bpe": bpe_tokenizer, "sentencepiece": sentencepiece_tokenizer, "bos": bos_tokenizer}
-MODELS = [("gpt2", "bpe"), ("llama", "sentencepiece"), ("llama", "bos"), ("gpt2", "bos"), ("opt", "bpe")]
+MODELS = [("gpt2", bpe_tokenizer), ("llama", sentencepiece_tokenizer), ("llama", bos_tokenizer)]
+MODELS += [("gpt2", bos_tokenizer), ("opt", bpe_tokenizer)]
 
 
 def reference(model, tokenizer, prompt, target):
@@ -105,9 +105,9 @@ def memorised(model, tokenizer, records, steps=30):
     return model.eval()
 
 
-@pytest.mark.parametrize(("family", "kind"), MODELS)
-def test_predictions_agree_with_one_pair_at_a_time(family, kind):
-    tokenizer = TOKENIZERS[kind]()
+@pytest.mark.parametrize(("family", "make"), MODELS)
+def test_predictions_agree_with_one_pair_at_a_time(family, make):
+    tokenizer = make()
     model = memorised(tiny_model(family, tokenizer), tokenizer, [CAPITAL])
     predictions = agreeing(model, tokenizer, RECORDS)
     assert len(set(predictions["token_accuracy"])) > 1  # the comparison saw hits and misses

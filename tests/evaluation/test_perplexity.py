@@ -80,14 +80,6 @@ def test_every_token_but_the_first_counts_once(length, expected):
     assert (found["n_texts"], found["n_tokens"]) == (3, 3 * expected)
 
 
-def test_a_beginning_of_sequence_makes_the_first_token_count():
-    tokenizer = bos_tokenizer()
-    model = tiny_model("llama", tokenizer, context=4)
-    pieces = tokenizer("zzz", add_special_tokens=False)["input_ids"]
-    found = perplexity(model, tokenizer, ["zzz"])
-    assert found["n_tokens"] == len(pieces)
-
-
 def test_texts_of_one_token_are_left_out(gpt2):
     several, one, none = TEXTS[:3], "z", ""
     found = perplexity(*gpt2, [one, *several, none, one])

@@ -75,6 +75,7 @@ def test_each_kind_loads_as_peft_loads_it(base, tmp_path, kind):
     config = LoraConfig(**KINDS[kind]) if kind in KINDS else IA3Config(task_type="CAUSAL_LM")
     said = saved(base, config, tmp_path / "a")
     model = load_adapter(copy.deepcopy(base), tmp_path / "a")
+    assert not model.training
     alone = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "a")
     assert torch.equal(logits(model), logits(alone))
     torch.testing.assert_close(logits(model), said, rtol=0, atol=1e-6)
@@ -82,6 +83,7 @@ def test_each_kind_loads_as_peft_loads_it(base, tmp_path, kind):
     assert weights_fingerprint(model) == weights_fingerprint(base)
     with unedited(model):
         assert torch.equal(logits(model), logits(base))
+    assert torch.equal(logits(model), logits(alone))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *PATTERNS, "IA3"])

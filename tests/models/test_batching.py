@@ -78,13 +78,10 @@ def test_what_does_not_fit_goes_on_in_halves(caplog):
         "out of memory: going on with 50 tokens a batch",
         "out of memory: going on with 25 tokens a batch",
     ]
-
-
-def test_nothing_is_logged_where_all_fits(caplog):
+    caplog.clear()
     run, _, done = limited([10] * 10, most=100)
     in_batches([10] * 10, 100, run)
-    assert done == [list(range(10))]
-    assert not caplog.records
+    assert done == [list(range(10))] and not caplog.records
 
 
 def test_what_was_done_is_not_done_again():

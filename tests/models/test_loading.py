@@ -104,16 +104,6 @@ def test_gguf_without_its_package_says_how_to_install_it(tmp_path, monkeypatch):
     is_gguf_available.cache_clear()  # transformers would remember that the package is missing
 
 
-def test_an_adapter_edits_and_can_be_switched_off(folder, adapter):
-    base = load_model(str(folder))
-    before = logits(base)
-    edited = load_adapter(base, str(adapter))
-    assert not edited.training and not torch.allclose(logits(edited), before)
-    with unedited(edited):
-        assert torch.equal(logits(edited), before)
-    assert not torch.allclose(logits(edited), before)
-
-
 def test_a_model_without_an_adapter_is_unedited_as_it_is(folder):
     model = load_model(str(folder))
     before = logits(model)

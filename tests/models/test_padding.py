@@ -32,23 +32,20 @@ def resized(tokenizer, model):
     model.get_output_embeddings().weight.data[-64:] = 0  # tokens that nobody says
 
 
+def said(model, tokenizer):
+    scores = score_pairs(model, tokenizer, PROMPTS, TARGETS).logprob.round(4).tolist()
+    return whole_answers(model, tokenizer, PROMPTS), greedy_answers(model, tokenizer, PROMPTS), scores
+
+
 @pytest.mark.parametrize("change", [beyond, none, left, resized])
 def test_answers_scores_and_training_are_those_of_a_plain_tokenizer(change, tmp_path):
     tokenizer = bpe_tokenizer()
     model = eloquent("llama", tokenizer)
-    expected = [
-        whole_answers(model, tokenizer, PROMPTS),
-        greedy_answers(model, tokenizer, PROMPTS),
-        score_pairs(model, tokenizer, PROMPTS, TARGETS).logprob.round(4).tolist(),
-    ]
+    expected = said(model, tokenizer)
     theirs, changed = bpe_tokenizer(), copy.deepcopy(model)
     change(theirs, changed)
     if change is not resized:
-        assert expected == [
-            whole_answers(changed, theirs, PROMPTS),
-            greedy_answers(changed, theirs, PROMPTS),
-            score_pairs(changed, theirs, PROMPTS, TARGETS).logprob.round(4).tolist(),
-        ]
+        assert said(changed, theirs) == expected
     settings = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "max_steps": 1}
     args = EditConfig(output_dir=str(tmp_path), paraphrase_strategy="none", num_locality=2, **settings)
     trainer = EditTrainer(changed, args, train_dataset=EDITS, processing_class=theirs)

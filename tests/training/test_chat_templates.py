@@ -126,18 +126,6 @@ def test_a_run_is_resumed_and_verified_with_its_own_date(tmp_path, on_day, monke
     found = verify(str(out), base_model=base)
     assert found.passed, found.checks
     # A whole model keeps the template as it was, which tells the date of whoever asks it.
-    assert (
-        main(
-            [
-                "merge",
-                str(out),
-                "--merge_into_base",
-                "--output_dir",
-                str(tmp_path / "whole"),
-                "--model_name_or_path",
-                base,
-            ]
-        )
-        == 0
-    )
+    whole = ["--merge_into_base", "--output_dir", str(tmp_path / "whole")]
+    assert main(["merge", str(out), *whole, "--model_name_or_path", base]) == 0
     assert (tmp_path / "whole" / "chat_template.jinja").read_text() == DATED

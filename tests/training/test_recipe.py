@@ -18,6 +18,19 @@ LORA = ["r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to
 TRAINING = ["learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type", "optim"]
 TRAINING += ["train_sampling_strategy", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay"]
 TRAINING += ["max_length", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "seed"]
+# No setting as it is by default.
+OTHERS = {"objective": "full", "paraphrase_strategy": "both", "num_paraphrases": 3, "locality_strategy": "random"}
+OTHERS |= {
+    "prefix_lengths": [4],
+    "prefix_counts": [5],
+    "max_length": 64,
+    "seed": 7,
+    "train_sampling_strategy": "random",
+}
+OTHERS |= {"learning_rate": 1.5e-3, "num_train_epochs": 2.5, "max_steps": 7, "warmup_steps": 3, "max_grad_norm": 0.5}
+OTHERS |= {"lr_scheduler_type": "linear", "optim": "adamw_torch", "per_device_train_batch_size": 3}
+OTHERS |= {"gradient_accumulation_steps": 2, "weight_decay": 0.125}
+OTHERS |= {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6}
 ROWS = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
 
 
@@ -72,30 +85,7 @@ def test_no_path_and_no_token(home):
     [
         ({}, {}),
         (
-            {
-                "objective": "full",
-                "paraphrase_strategy": "both",
-                "num_paraphrases": 3,
-                "locality_strategy": "random",
-                "prefix_lengths": [4],
-                "prefix_counts": [5],
-                "learning_rate": 1.5e-3,
-                "num_train_epochs": 2.5,
-                "max_steps": 7,
-                "warmup_steps": 3,
-                "lr_scheduler_type": "linear",
-                "optim": "adamw_torch",
-                "per_device_train_batch_size": 3,
-                "gradient_accumulation_steps": 2,
-                "weight_decay": 0.125,
-                "adam_beta1": 0.8,
-                "adam_beta2": 0.95,
-                "adam_epsilon": 1e-6,
-                "max_grad_norm": 0.5,
-                "train_sampling_strategy": "random",
-                "max_length": 64,
-                "seed": 7,
-            },
+            OTHERS,
             {"lora_r": 6, "lora_alpha": 5, "lora_dropout": 0.25, "use_rslora": True, "use_dora": True},
         ),
         ({}, {"lora_target_modules": ["c_attn", "c_proj"], "lora_modules_to_save": ["ln_f"]}),
