@@ -14,6 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from hf_ftedit.hub.folder import ADAPTER_FILES
+
 ESCAPE = "\x1b[2J\x1b]0;all claims hold\x07"
 SLOW = "((.*)*)*Z"  # as a regular expression it takes for ever on any name
 HUGE = 10**400
@@ -169,11 +171,8 @@ EDITS: dict[str, bytes] = {
 def forms() -> dict[str, Form]:
     """All forms by name."""
     found: dict[str, Form] = {}
-    for file, values in (
-        ("adapter_config.json", CONFIGS),
-        ("edit_config.yaml", SETTINGS),
-        ("eval_results.json", RESULTS),
-    ):
+    values_of = {"adapter_config.json": CONFIGS, "edit_config.yaml": SETTINGS, "eval_results.json": RESULTS}
+    for file, values in values_of.items():
         for key, options in values.items():
             for number, value in enumerate(options):
                 found[f"{file}: {key!r} {number}"] = setting(file, key, value)
@@ -263,14 +262,6 @@ def weights() -> dict[str, Form]:
 
 def files() -> dict[str, Form]:
     """Forms in which a file is none, or lies elsewhere."""
-    names = (
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "edit_config.yaml",
-        "eval_results.json",
-        "edits.jsonl",
-    )
-    names += ("README.md", "scores.png")
 
     def linked(name: str, target: str) -> Form:
         def form(folder: Path) -> None:
@@ -302,9 +293,9 @@ def files() -> dict[str, Form]:
 
     targets = ("/proc/kmsg", "/dev/zero", "/etc/hostname", "gone")
     return {
-        **{f"{name} links {target}": linked(name, target) for name in names for target in targets},
-        **{f"{name} is linked": moved(name) for name in names},
-        **{f"{name} is a pipe": pipe(name) for name in names},
+        **{f"{name} links {target}": linked(name, target) for name in ADAPTER_FILES for target in targets},
+        **{f"{name} is linked": moved(name) for name in ADAPTER_FILES},
+        **{f"{name} is a pipe": pipe(name) for name in ADAPTER_FILES},
         "a folder of scores is linked": lambda folder: (folder / ".eval_results").symlink_to("/etc"),
         "scores are a pipe": below(os.mkfifo),
         "scores are linked": below(lambda file: file.symlink_to("/dev/zero")),

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from running import run
 
+from hf_ftedit import EditConfig, EditModelConfig, read_edits
 from hf_ftedit.cli.arguments import MORE_OPTIONS, parse_rest, read_arguments
 from hf_ftedit.cli.grid import read_grid
+from hf_ftedit.cli.options import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -81,8 +83,6 @@ def test_blocks_of_data_and_code_parse() -> None:
 
 
 def test_examples_of_edits_are_edits() -> None:
-    from hf_ftedit import read_edits
-
     for page in ("README.md", "docs/guides/chat_facts.md"):
         (block,) = (block for block in of("json") if block.page == page)
         assert [record.target_new for record in read_edits(json.loads(block.text))] == ["Astana"]
@@ -97,8 +97,6 @@ def commands_of(text: str) -> list[list[str]]:
 
 def check_verb(verb: str, args: list[str]) -> None:
     """Parse a command as the program does; files of models need not exist."""
-    from hf_ftedit import EditConfig, EditModelConfig
-
     if {"--help", "--version"} & {verb, *args}:
         return
     arguments = read_arguments(verb, args)
@@ -166,8 +164,6 @@ def test_every_public_name_is_in_the_reference_once() -> None:
 
 
 def test_readme_names_every_verb() -> None:
-    from hf_ftedit.cli.options import OPTIONS
-
     assert set(re.findall(r"^\| `hf-ftedit (\w+)`", README, re.MULTILINE)) == set(OPTIONS)
 
 

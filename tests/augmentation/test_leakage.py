@@ -1,5 +1,6 @@
 import doctest
 import os
+import pickle
 import subprocess
 import sys
 
@@ -70,8 +71,6 @@ def test_worker_processes_with_another_hash_seed_agree(seed):
         "texts = pickle.load(sys.stdin.buffer)\n"
         "assert texts.overlaps('Rome, a city of') and not texts.overlaps('Rome')"
     )
-    import pickle
-
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(ProbeTexts([RECORD])), env=environment)
     assert done.returncode == 0

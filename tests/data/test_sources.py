@@ -3,6 +3,11 @@ import gzip
 import json
 import os
 
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_ftedit.data.readers import read_edits
@@ -35,9 +40,6 @@ def as_csv(path, rows):
 
 
 def as_parquet(path, rows):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
@@ -54,8 +56,6 @@ def test_the_text_formats(tmp_path, bom, ending):
 
 
 def test_parquet_and_dataset(tmp_path):
-    import datasets
-
     rows = [row | {"n": 1984.0, "portability_prompts": None} for row in ROWS]
     as_parquet(tmp_path / "x.parquet", [rows[0] | {"paraphrase_prompts": None}, rows[1]])
     assert read_edits(tmp_path / "x.parquet") == RECORDS
@@ -97,16 +97,11 @@ def test_compressed_json(tmp_path):
 
 @pytest.mark.parametrize("format", ["numpy", "torch", "pandas", "arrow"])
 def test_datasets_in_any_format_are_read_as_without_one(format):
-    import datasets
-
     rows = [{"paraphrase_prompts": [], **row, "n": 7} for row in ROWS]
     assert read_edits(datasets.Dataset.from_list(rows).with_format(format)) == RECORDS
 
 
 def test_values_of_numpy_and_pandas_are_read_as_those_of_a_file():
-    import numpy as np
-    import pandas as pd
-
     rows = [row | {"edit_id": np.str_(row["edit_id"]), "target_true": pd.NA, "subject": np.nan} for row in ROWS]
     rows[1]["paraphrase_prompts"] = np.array(rows[1]["paraphrase_prompts"], dtype=object)
     assert read_edits(rows) == RECORDS
@@ -120,8 +115,6 @@ def test_values_of_numpy_and_pandas_are_read_as_those_of_a_file():
 
 
 def test_hub_dataset(monkeypatch):
-    import datasets
-
     asked = []
 
     def load_dataset(path, split):

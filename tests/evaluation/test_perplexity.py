@@ -2,6 +2,7 @@ import copy
 import json
 import math
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -175,8 +176,6 @@ def test_texts_of_a_file_without_columns(tmp_path, suffix):
 
 
 def test_texts_of_lists_and_datasets():
-    import datasets
-
     assert read_texts(TEXTS) == read_texts(iter(TEXTS)) == TEXTS
     assert read_texts(datasets.Dataset.from_dict({"id": ["a"], "text": ["One"]})) == ["One"]
     assert read_texts([{"number": 1, "sentence": "One"}, "Two"]) == ["One", "Two"]

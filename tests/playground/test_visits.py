@@ -87,12 +87,8 @@ def test_given_adapters_add_up_and_are_switched_one_by_one(adapters):
     first, second = (open_edits(str(adapters / name)).records[0] for name in "ab")
     mine, other = playground.visit("mine"), playground.visit("other")
     playground.switch(mine, ["b"])
-    for visit, edit, is_new in (
-        (mine, first, False),
-        (mine, second, True),
-        (other, first, True),
-        (other, second, True),
-    ):
+    for visit, edit in ((mine, first), (mine, second), (other, first), (other, second)):
+        is_new = (visit, edit) != (mine, first)
         old, now = last(playground.ask(visit, edit.prompt))
         assert (now == edit.target_new, now == old) == (is_new, not is_new)
 

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from tiny import PROMPTS, chat_tokenizer, eloquent
 from tiny_edits import EDITS, config, editor, lora
 
-from hf_ftedit import EditError, EditOptions, merge
+from hf_ftedit import EditError, EditOptions, EditTrainer, merge
 from hf_ftedit.cli import main
 from hf_ftedit.models.adapters import load_adapter
 from hf_ftedit.models.loading import load_model
@@ -237,8 +237,6 @@ def test_settings_that_cannot_be(settings, message):
     ],
 )
 def test_other_adapters_are_refused_before_a_model_is_loaded(adapter, message, base, tokenizer, tmp_path):
-    from hf_ftedit import EditTrainer
-
     args = config(tmp_path, strength=0.5)
     with pytest.raises(EditError, match=message):
         EditTrainer(model=str(tmp_path / "missing"), args=args, train_dataset=EDITS, peft_config=adapter)
@@ -248,8 +246,6 @@ def test_other_adapters_are_refused_before_a_model_is_loaded(adapter, message, b
 
 
 def test_rows_and_no_adapter_are_refused_before_a_model_is_loaded(tmp_path, capsys):
-    from hf_ftedit import EditTrainer
-
     rows = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
     args = config(tmp_path, strength="auto", end_of_answer=True)
     with pytest.raises(EditError, match="strength auto is chosen by what is said of the edits"):
