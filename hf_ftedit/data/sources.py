@@ -30,7 +30,8 @@ def read_rows(source: Source) -> Iterator[Located]:
     """Read the rows of any source of [`~hf_ftedit.read_edits`], each with its place: `("edits.jsonl line 7", row)`."""
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        name, rows = os.path.basename(path), _path_rows(path, isinstance(source, str))
+        name = os.path.basename(path)
+        rows = _hub_rows(path) if is_hub_dataset(source) else _file_rows(path, name)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         name, rows = "edits", _python_rows(source)
     else:
@@ -78,15 +79,12 @@ def _python_rows(source: Iterable[Any]) -> Iterator[Located]:
         source = source.with_format(None)
     elif hasattr(source, "itertuples"):  # a DataFrame of pandas, which would give the names of its columns
         source = source.to_dict("records")  # type: ignore[attr-defined]
-    rows = _numbered("row", map(plain, source))
+    rows = _numbered(map(plain, source))
     return _without_json_cells(rows) if is_table else rows
 
 
-def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
-    name, suffix = os.path.basename(path), _suffix(path)
-    if may_be_hub and is_hub_dataset(path):
-        yield from _hub_rows(path)
-        return
+def _file_rows(path: str, name: str) -> Iterator[Located]:
+    suffix = _suffix(path)
     if os.path.isdir(path):
         raise EditError(f"{path}: is a directory; give a file in it ({', '.join(READERS)})")
     if not os.path.exists(path):
@@ -99,9 +97,9 @@ def _path_rows(path: str, may_be_hub: bool) -> Iterator[Located]:
         raise EditError(f"{name}: cannot be read: {first_line(error)}; check the file and its permissions") from error
 
 
-def _numbered(word: str, rows: Iterable[Any], name: str = "") -> Iterator[Located]:
+def _numbered(rows: Iterable[Any], name: str = "") -> Iterator[Located]:
     for number, row in enumerate(rows, start=1):
-        yield f"{name} {word} {number}".strip(), row
+        yield f"{name} row {number}".strip(), row
 
 
 # Read as a whole, unlike the other kinds: `json` parses no streams.
@@ -112,7 +110,7 @@ def _json_rows(path: str, name: str) -> Iterator[Located]:
         lists = [key for key, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
         level = kind(rows) + (f" whose list stands under {shown(lists[0])}" if len(lists) == 1 else "")
         raise EditError(f"{name}: the top level is {level}; make it a list of rows such as [{_EXAMPLE}]")
-    yield from _numbered("row", rows, name)
+    yield from _numbered(rows, name)
 
 
 def _jsonl_rows(path: str, name: str) -> Iterator[Located]:
@@ -155,7 +153,7 @@ def _parquet_rows(path: str, name: str) -> Iterator[Located]:
         # Batch by batch: as Python objects, all rows of a large file at once take many times its size.
         batches = pq.ParquetFile(path).iter_batches()
         rows = (row for batch in batches for row in batch.to_pylist())
-        yield from _without_json_cells(_numbered("row", rows, name))
+        yield from _without_json_cells(_numbered(rows, name))
     except pa.ArrowException as error:
         raise EditError(f"{name}: is not valid Parquet ({first_line(error)}); write it again") from error
 
@@ -169,7 +167,7 @@ def _hub_rows(dataset_id: str) -> Iterator[Located]:
     except (OSError, RuntimeError, ValueError) as error:
         problem = f"no such file, and no Hub dataset that loads: {first_line(error)}"
         raise EditError(f"{dataset_id}: {problem}; check the id, and give a split as 'user/name:split'") from error
-    return _without_json_cells(_numbered("row", rows, dataset_id))
+    return _without_json_cells(_numbered(rows, dataset_id))
 
 
 def _lines(path: str, name: str) -> Iterator[str]:
