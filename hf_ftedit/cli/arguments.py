@@ -67,10 +67,9 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     before.add_argument("--config")
     before.error = _bad_options  # type: ignore[method-assign]
     file, flags = before.parse_known_args(argv)
-    if verb == "sweep":  # whose file has several values for an option
-        config = {"grid": file.config} if file.config is not None else {}
-    else:
-        config = _read_config(verb, file.config) if file.config is not None else {}
+    config: dict[str, Any] = {}
+    if file.config is not None:  # that of `sweep` has several values for an option
+        config = {"grid": file.config} if verb == "sweep" else _read_config(verb, file.config)
     parser = _parser((OPTIONS[verb],))
     # Only options that were set come out, as an adapter's recipe may set the rest. TRL sets defaults this way too;
     # `set_defaults` would also return names that are no options.
