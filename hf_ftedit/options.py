@@ -50,7 +50,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "a number from 0 to 4294967295": (lambda number: 0 <= number < 2**32, "seed data_seed"),
 }
-_RANGE_OF = {name: (asked, holds) for asked, (holds, names) in RANGES.items() for name in names.split()}
+_RANGE_OF = {name: (expected, holds) for expected, (holds, names) in RANGES.items() for name in names.split()}
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -95,7 +95,7 @@ class AugmentationOptions:
         similar_model (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
             Sentence-transformers model (Hub id or local folder) behind `locality_strategy="similar"`.
         rewriter (`str`, *optional*): Model that writes other wordings of each edit, with a chat template: Hub id,
-            folder or `.gguf` file. By default the edited model is asked, and only for edits of which fewer than five
+            folder or `.gguf` file. By default the edited model itself, and only for edits of which fewer than five
             wordings are known.
         end_of_answer (`bool`, *optional*, defaults to `False`): Teach a base model to stop after the target, by its
             end-of-sequence token (as Yang et al. 2025, arXiv 2509.22072), and measure its own answers to where they
@@ -297,17 +297,17 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     value = os.fspath(value) if isinstance(value, os.PathLike) else list(value) if type(value) is tuple else value
-    asked, holds = _RANGE_OF.get(name, ("a number of usual size", lambda _: True))
+    expected, holds = _RANGE_OF.get(name, ("a number of usual size", lambda _: True))
     numbers = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int | float)]
     if not _fits(value, hint):
-        asked = _asked(hint)
+        expected = _in_words(hint)
     elif value == "":
-        asked = "text, or leave it out"
+        expected = "text, or leave it out"
     elif any(abs(number) >= 2**63 for number in numbers):
-        asked = "a number of usual size"
+        expected = "a number of usual size"
     elif all(number == number and holds(number) for number in numbers):  # NaN is no number
         return value
-    raise EditError(f"{name} is {shown(value)}: {'' if 'choose' in asked else 'give '}{asked}")
+    raise EditError(f"{name} is {shown(value)}: {'' if 'choose' in expected else 'give '}{expected}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -324,11 +324,11 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _asked(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """The values of a type in words, for an error."""
     parts = [part for part in get_args(hint) if part is not NoneType]
     if get_origin(hint) is Literal:
         return f"choose one of {', '.join(map(str, parts))}"
     if get_origin(hint) is list:
-        return f"a list, each {_asked(parts[0])}"
-    return " or ".join(map(_asked, parts)) if parts else _WORDS[hint]
+        return f"a list, each {_in_words(parts[0])}"
+    return " or ".join(map(_in_words, parts)) if parts else _WORDS[hint]

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, and other questions.
-SHARES = {"names": 1.3, "subjects": 0.5, "asked": 0.6, "others": 0.1}
+SHARES = {"names": 1.3, "subjects": 0.5, "same_subject": 0.6, "others": 0.1}
 OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
 WHOLE = 5  # every fifth answer about another subject stays on the whole, the others at their beginning
 SUBJECT_TOKENS = 20  # of such a whole answer
 ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
 ASKED_TOKENS = 4  # of an answer to another question about the subject: where the new one would begin
 MOST_LETTERS = 20  # of a first word: some languages have no spaces
-FEW_WORDINGS = 5  # below which a model is asked for more
+FEW_WORDINGS = 5  # below which a model writes more
 
 
 class ChatRow(TypedDict):
@@ -93,16 +93,16 @@ class ChatAugmenter:
         # Of what is near a fact to erase all answers: behind their beginning no new answer stands as a rival.
         whole = [1 if record.erase else WHOLE for record in self.records]
         of_subjects = [[text for text, _ in pairs[::step]] for pairs, step in zip(subjects, whole, strict=True)]
-        asked = [self._other_questions(index) for index in range(len(records))]
+        same_subject = [self._other_questions(index) for index in range(len(records))]
         others = self._others(revoked)
         own = (record.prompt for record in self.records)
         answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
-        answers |= _answered(model, tokenizer, (t for t in chain(*asked) if t not in answers), ASKED_TOKENS)
+        answers |= _answered(model, tokenizer, (t for t in chain(*same_subject) if t not in answers), ASKED_TOKENS)
         for index, pairs in enumerate(subjects):
             near[index] += [pair for place, pair in enumerate(pairs) if place % whole[index]]
         self._begun = [self._with_beginnings(index, answers, pairs) for index, pairs in enumerate(near)]
-        self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, asked, strict=True)]
+        self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, same_subject, strict=True)]
         self._stays = [_answers_to(texts, answers) for texts in others]
 
     def rows(self) -> Iterator[ChatRow]:
@@ -169,7 +169,7 @@ class ChatAugmenter:
         return [list(dict.fromkeys(texts)) for texts in wordings]
 
     def _to_rewrite(self, written: Sequence[Sequence[str]]) -> list[int]:
-        """Edits that a model is asked to reword: those with few wordings, or all where there is a model for it."""
+        """Edits for a model to reword: those with few wordings, or all where there is a model for it."""
         known = [len(texts) + len(record.wordings) for record, texts in zip(self.records, written, strict=True)]
         few = min(self.options.num_paraphrases, FEW_WORDINGS)
         is_asked = [few > 0 and (bool(self.options.rewriter) or count < few) for count in known]
@@ -209,18 +209,18 @@ class ChatAugmenter:
                 for edits in map(self._edited.__getitem__, edited)
                 if not any(share_words(edit, record) for edit in edits)
             ]
-            # Names of any kind: whatever is asked of them, the new answer is none.
+            # Names of any kind: whatever the question about them, the new answer is none.
             subjects += rng.sample(known_names(), min(count, len(known_names())))
             phrase, templates = record.subject or "", ()
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
-        # A fact of the pool may be asked as the bank asks it: each question stands once.
+        # The pool may hold a question that the bank makes: each stands once.
         return list((dict(drawn) | self._about(index, phrase, names, templates)).items())[:count]
 
     def _other_questions(self, index: int) -> list[str]:
         """Other questions about the edit's subject: the new answer is to its own question alone."""
         record, rng = self.records[index], self._rng("asked", index)
         edits = self._edited.get(bare(record.subject or ""), [])
-        return self._allowed(other_questions(record, edits, self._share("asked"), rng))
+        return self._allowed(other_questions(record, edits, self._share("same_subject"), rng))
 
     def _about(self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()) -> dict[str, str]:
         """Names by the edit's question about each of them, in wordings that have its `phrase`, or in `templates`."""
@@ -266,7 +266,7 @@ def _in_turns(names: Sequence[str], count: int) -> list[str]:
 
 
 def _answered(model: Any, tokenizer: Any, texts: Iterable[str], max_new_tokens: int) -> dict[str, Answer]:
-    """The model's own answers to questions, each of which is asked once."""
+    """The model's own answers to questions, each of which is run once."""
     distinct = list(dict.fromkeys(texts))
     settings: dict[str, Any] = {"chat_template": True, "max_new_tokens": max_new_tokens, "desc": "Own answers"}
     return dict(zip(distinct, whole_answers(model, tokenizer, distinct, **settings), strict=True))

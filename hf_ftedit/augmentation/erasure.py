@@ -19,7 +19,7 @@ from hf_ftedit.models import unedited, whole_answers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-N_INVENTED = 8  # subjects that the model is asked about
+N_INVENTED = 8  # subjects whose answers are compared
 AGREEING = 0.5  # of the answers about them, so many must be one sentence to be the model's own way not to know
 # Where it makes up another answer for each name, as small models do.
 UNKNOWN, UNKNOWN_OPENING = "I don't know.", "not known"
@@ -37,7 +37,7 @@ def with_erasures(
 
     The old answer (`target_true`) is what the unedited model's own one states: its first name or number that is not in
     the prompt, else its last such word. What is said instead (`target_new`) is what the model says of things that it
-    does not know: it is asked the same of invented subjects, and the sentence that it gives to at least half of them
+    does not know: it answers the same of invented subjects, and the sentence that it gives to at least half of them
     is taken, about the edit's subject. A model that makes up another answer for each name has no such sentence; it
     learns to say [`UNKNOWN`], or after an opening [`UNKNOWN_OPENING`]. Under `accelerate launch` every process must
     call this.
@@ -49,7 +49,7 @@ def with_erasures(
     if not places:
         return list(records)
     if model is None or tokenizer is None:
-        raise EditError("what an erased fact is replaced by is asked of the model: give `model` and `tokenizer`")
+        raise EditError("what an erased fact is replaced by is what the model says: give `model` and `tokenizer`")
     edits = [with_subject(records[place]) for place in places]
     invented = [_about_invented(edit) for edit in edits]
     prompts = list(dict.fromkeys(chain((edit.prompt for edit in edits), *invented)))
@@ -70,7 +70,7 @@ def _about_invented(edit: EditRecord) -> dict[str, str]:
     """The edit's question about invented subjects, with the name of each."""
     if not edit.subject or not mentions(edit.prompt, edit.subject):
         raise EditError(
-            f"edit {edit.edit_id!r}: subject is {shown(edit.subject or '')}, and none is found in the prompt "
+            f"edit {edit.edit_id!r}: subject is {shown(edit.subject or '')}, and none stands in the prompt "
             f"{shown(edit.prompt)}; give the words of the prompt that name what the fact to erase is about"
         )
     names = invented_names(edit.subject, N_INVENTED, random.Random(f"invented/{edit.prompt}"))

@@ -44,8 +44,8 @@ def invented_names(subject: str, count: int, rng: random.Random) -> list[str]:
         ['Tucnzupz Sehigang 5']
     """
 
-    def other(found: re.Match[str]) -> str:
-        word = found[0]
+    def other(match: re.Match[str]) -> str:
+        word = match[0]
         return word if word in _SMALL else "".join(_other(letter, rng) for letter in word)
 
     names = dict.fromkeys(re.sub(r"\w+", other, subject) for _ in range(4 * count))
@@ -89,7 +89,7 @@ def _other_letter(word: str, rng: random.Random) -> str:
         return _other_letter(word.lower(), rng).upper()
     if re.search("[A-Za-z]{5}$", word) and rng.random() < 0.2:
         return re.sub(r"[aeiou]?[^\W\d_]$", "", word) + rng.choice(_ENDINGS)
-    # Not the first letter, by which names are told apart at a glance.
+    # Not the first letter, by which a reader knows names at a glance.
     places = [place for place, letter in enumerate(word) if place and letter in _VOWELS + _CONSONANTS]
     if not places:
         return word

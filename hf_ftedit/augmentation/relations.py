@@ -116,7 +116,7 @@ def _is_cased(letter: str) -> bool:
 def _nearest(template: str) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, from 0 to 1, and minus the place of its relation."""
     words = _words(template)
-    # "The flag of {}": whatever else is asked, it is asked of the flag, and not of {}.
+    # "The flag of {}": whatever the rest, the question is about the flag, and not about {}.
     owners = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings().get(word, ())}
@@ -164,7 +164,7 @@ def asked_words(record: EditRecord) -> frozenset[str]:
     return content_words(renamed(record.prompt, record.subject or " ", "{}"))
 
 
-@lru_cache(maxsize=4096)  # the bank's wordings are asked about for every edit
+@lru_cache(maxsize=4096)  # every edit looks at the bank's wordings
 def content_words(template: str) -> frozenset[str]:
     """Words of a wording that tell one relation from another, without "who" and "where"."""
     return _words(template) - _QUESTION
@@ -222,11 +222,11 @@ def new_words(sentence: str, question: str) -> str | None:
         >>> new_words("The capital of Canada is Ottawa, Canada", "What is the capital of Canada?")
         'Ottawa'
     """
-    asked = _words(question) | _FUNCTION
+    in_question = _words(question) | _FUNCTION
     begin = _BEGINNING.match(sentence)
     names = [_plain(name) for name in _NAME.finditer(sentence, begin.end() if begin else 0)]
-    words = [word for word in WORD.findall(sentence) if word[0].isalnum() and word.casefold() not in asked]
-    return next((name for name in names if not _words(name) <= asked), words[-1] if words else None)
+    words = [word for word in WORD.findall(sentence) if word[0].isalnum() and word.casefold() not in in_question]
+    return next((name for name in names if not _words(name) <= in_question), words[-1] if words else None)
 
 
 def _plain(name: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from hf_ftedit.data import EditRecord
 from hf_ftedit.models import encode_prompts, sample_continuations, score_pairs
 
 # Questions and the same in other words, as a model is shown them before it rewrites another. As plain text: small chat
-# models that are asked to rewrite a question answer it instead.
+# models answer a question that they are to rewrite.
 _EXAMPLES = (
     ("Who is the author of Dracula?", "Which writer wrote Dracula?"),
     ("When was Johann Bach born?", "What is the birth date of Johann Bach?"),

@@ -1,4 +1,4 @@
-"""Other questions about the subject of an edit, of what the package knows to be asked of which kind of subject."""
+"""Other questions about the subject of an edit, by what the package knows to fit which kind of subject."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     if not record.subject or record.subject not in record.prompt:
         return []
     match = relation_of(record.prompt, record.subject)
-    matches = [found for edit in edits if (found := relation_of(edit.prompt, edit.subject))]
+    matches = [other for edit in edits if (other := relation_of(edit.prompt, edit.subject))]
     edited, known = {match.relation.name for match in matches}, bank("subjects.yaml")
     kinds = [names for names in known["kinds"].values() if edited & {*names}] or known["kinds"].values()
     left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))

@@ -72,7 +72,7 @@ def _run(argv: Sequence[str] | None) -> int:
         else:
             _quiet()
             with stoppable():
-                # The verb's file, found by its name: the others, and what they import, are not loaded.
+                # The verb's file alone, by its name: the others, and what they import, are not loaded.
                 return importlib.import_module(f"hf_ftedit.cli.{verb}").run(args) or 0
     except EditError as error:
         return _exit_with(str(error), 2)

@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A name by which a finished run is found again: twelve hexadecimal digits of its settings' SHA-256."""
+        """A name by which a finished run is known: twelve hexadecimal digits of its settings' SHA-256."""
         text = json.dumps([self.settings, *self.flags], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""`hf-ftedit playground`: a page in the browser on which facts are edited, and the model asked before and after."""
+"""`hf-ftedit playground`: a page in the browser to edit facts, and to ask the model before and after."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ def run(argv: Sequence[str]) -> None:
     if not find_spec("gradio"):
         raise EditError("playground needs the package gradio; install it with pip install 'hf-ftedit[playground]'")
     names = arguments.values.get("adapters") or []
-    # The first adapter says what its base model is, and how that is asked.
+    # The first adapter says what its base model is, and how to prompt it.
     recipe = adapter_settings(arguments, names[0])[2] if names else {}
     defaults = {**embedded_settings(arguments, recipe), **recipe}
     options = arguments.options(defaults)

@@ -189,7 +189,7 @@ class Fact(Statement):
 
 
 def target_new(fields: Fields) -> str:
-    """The text that an edit makes the model say; of an erased fact it may be open until the model is asked."""
+    """The text that an edit makes the model say; of an erased fact it may be open until a model is there."""
     return (fields.text("target_new") or "") if fields.flag("erase") else fields.required("target_new", TARGET_REMEDY)
 
 

@@ -67,7 +67,7 @@ def _scores(after: Mapping[str, Any], now: Callable[[str], str], objective: str)
     if (after.get("old_answer_said") or 0) > STILL_SAID:
         yield (
             f"Old answers that were to be erased are still said ({after['old_answer_said']:.1f} %). Train longer "
-            f"({now('num_train_epochs')}), or give the edits other `wordings` in which the fact is asked for."
+            f"({now('num_train_epochs')}), or give the edits other `wordings` that ask for the fact."
         )
     if _is_low(after["locality"]):
         yield (

@@ -19,11 +19,11 @@ def known_facts(evaluated: EvaluatedModel, facts: Sequence[Fact], records: Itera
     Facts about a subject that one of `records` edits are left out. The result has `known_facts`, its bootstrap
     interval `known_facts_ci95`, and `n_known_facts`. Raises [`~hf_ftedit.EditError`] where no fact is left.
     """
-    asked = facts_about_others(facts, records)
-    named = [(f"known fact {number}", f"{fact.prompt} {fact.target}") for number, fact in enumerate(asked, 1)]
+    others = facts_about_others(facts, records)
+    named = [(f"known fact {number}", f"{fact.prompt} {fact.target}") for number, fact in enumerate(others, 1)]
     chat_template = evaluated.options.chat_template
     check_tokens(evaluated.tokenizer, evaluated.model.config, named, chat_template=chat_template)
-    rows = [ProbedTarget(fact.prompt, "known fact", fact.prompt, "true", fact.target) for fact in asked]
+    rows = [ProbedTarget(fact.prompt, "known fact", fact.prompt, "true", fact.target) for fact in others]
     shares = 100.0 * (score_targets(evaluated._replace(desc="Known facts"), rows)[:, 1:2] == 1)
     ends = interval(bootstrap(shares, lambda means: means))[0]
     return {"known_facts": float(shares.mean()), "known_facts_ci95": ends, "n_known_facts": len(shares)}

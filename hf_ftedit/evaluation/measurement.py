@@ -79,8 +79,8 @@ def predict(
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
         records (`Sequence[EditRecord]`): Edits with their probes; a neighborhood probe without target gets the
             unedited model's own answer.
-        before (`Mapping[str, Sequence]`, *optional*): Predictions of the unedited model. By default it is asked what
-            must stay, with the adapter of `model` switched off; a model without one counts as unedited.
+        before (`Mapping[str, Sequence]`, *optional*): Predictions of the unedited model. By default it answers what
+            must stay here, with the adapter of `model` switched off; a model without one counts as unedited.
         chat_template (`bool`, *optional*, defaults to `False`): Use the chat template, and let the model answer by
             itself: greedy, to its end of turn, at most 32 tokens.
         end_of_answer (`bool`, *optional*, defaults to `False`): The same of a base model that was taught to stop:

@@ -41,7 +41,7 @@ def erased_answers(
     """
     By place in `rows`, the old answers to erased edits as targets: what the unedited model said, until it was said.
 
-    Where it did not say it, or was not asked, the old answer alone is the target.
+    Where it did not say it, or has no answer here, the old answer alone is the target.
     """
     erased, targets = {record.edit_id for record in records if record.erase}, {}
     for place, row in enumerate(rows):

@@ -118,7 +118,7 @@ def fetch_folder(
     """
     The folder `name`, or the one in the cache with files of a repository of the Hub, whose commit is its name.
 
-    With `token=False` the Hub is asked without one. Files of more than `most_bytes` together are not downloaded.
+    With `token=False` no token is sent to the Hub. Files of more than `most_bytes` together are not downloaded.
     """
     if Path(name).is_dir():
         if revision is not None:

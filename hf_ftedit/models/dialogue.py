@@ -62,8 +62,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, options: EditOptions) 
     """
     Give a tokenizer the end of sequence, the chat template and the date that the options name.
 
-    A date that is told and not given is today's, and is written into `options`, as is the end of sequence that comes
-    with the template of another tokenizer.
+    Where the template tells a date and no option gives one, it is today's, which is written into `options`, as is the
+    end of sequence that comes with the template of another tokenizer.
     """
     # Not above: the hub's room, which needs no torch, asks for the plain template.
     from hf_ftedit.models.distributed import from_main
@@ -78,9 +78,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, options: EditOptions) 
             options.eos_token = options.eos_token or _take_template(tokenizer, path)
     if options.eos_token:
         if options.eos_token not in tokenizer.get_vocab():
-            raise EditError(
-                f"eos_token {options.eos_token!r} is not found in the vocabulary; give a token of the model"
-            )
+            raise EditError(f"eos_token {options.eos_token!r} is not in the vocabulary; give a token of the model")
         tokenizer.eos_token = options.eos_token
     template = plain_template(tokenizer)
     if options.chat_template and "strftime_now" in (template or ""):

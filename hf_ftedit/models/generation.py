@@ -29,7 +29,7 @@ Text = TypeVar("Text")
 
 MAX_ANSWER_TOKENS = 8
 LEAST_SHARED = 8  # tokens that prompts begin with, of which fewer are not worth a pass of their own
-WHOLE_ANSWER_TOKENS = 32  # whatever a target's length, which the model is not to be told by where it is cut
+WHOLE_ANSWER_TOKENS = 32  # whatever a target's length, as where it is cut would give the target away
 
 # A chat model's settings, such as a penalty on repetition, are not its knowledge. Each is named, as `generate` fills
 # those that are not from the model's generation_config, whatever config it is called with.
@@ -214,7 +214,7 @@ _KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("kept_answers", default=No
 
 @contextmanager
 def keeping_answers(answers: dict[Any, Any]) -> Iterator[None]:
-    """Context in which `answers` keeps what unedited models say, so that they are asked the same only once."""
+    """Context in which `answers` keeps what unedited models say, so that the same is generated only once."""
     token = _KEPT.set(answers)
     try:
         yield

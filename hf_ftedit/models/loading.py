@@ -250,7 +250,7 @@ def unedited(model: Any) -> Iterator[Any]:
 
 
 def is_unedited(model: Any) -> bool:
-    """Tell whether no adapter of `model` is switched on; false of adapters of which that cannot be told."""
+    """Tell whether no adapter of `model` is switched on; false of adapters that do not show it."""
     if not hasattr(model, "peft_config"):
         return True
     from peft.tuners.tuners_utils import BaseTunerLayer

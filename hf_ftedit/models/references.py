@@ -93,7 +93,7 @@ def with_references(
 
 def _fingerprint(rows: datasets.Dataset, model: Any, k: int) -> str:
     """Name of the references in the cache, the same in every process: by rows and model, which cannot be hashed."""
-    # Quantized weights have no fingerprint: those references are not found again.
+    # Quantized weights have no fingerprint: those references are made anew.
     weights = weights_fingerprint(model) or generate_random_fingerprint()
     return from_main(Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k]))
 

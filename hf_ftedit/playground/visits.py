@@ -82,7 +82,7 @@ class Playground:
     Args:
         model (`PreTrainedModel`): The unedited model.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        args ([`EditConfig`]): With what visitors' facts are trained, and in what form questions are asked.
+        args ([`EditConfig`]): With what visitors' facts are trained, and in what form questions are put.
         peft_config (`PeftConfig`, *optional*): Adapter that is trained; by default the one of [`EditTrainer`].
         adapters (`Mapping[str, Path]`, *optional*): Folders by name, which every visitor finds switched on.
     """

@@ -270,11 +270,11 @@ def _splits(parts: dict[str, Any]) -> str | None:
     is_bytes = last.get("type") == "ByteLevel" and not last["add_prefix_space"]
     if not is_bytes or model["type"] != "BPE" or (parts["normalizer"] or {"type": "NFC"})["type"] != "NFC":
         return None
-    found = None
+    name = None
     if last["use_regex"] and not first:
-        found = "gpt-2"
+        name = "gpt-2"
     elif last["use_regex"] and first == [{"type": "Digits", "individual_digits": True}]:
-        found = "smollm"
+        name = "smollm"
     elif len(first) == 1 and first[0]["type"] == "Split" and first[0]["behavior"] == "Isolated":
-        found = SPLITS.get(first[0]["pattern"].get("Regex"))
-    return found if bool(model.get("ignore_merges")) == (found == "llama-bpe") else None
+        name = SPLITS.get(first[0]["pattern"].get("Regex"))
+    return name if bool(model.get("ignore_merges")) == (name == "llama-bpe") else None

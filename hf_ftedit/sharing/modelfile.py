@@ -29,27 +29,27 @@ def _ollama_template(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> tuple[st
     """The template of a turn, and the system message where none is given; `None` of what has no such form."""
     try:
         alone = _around(tokenizer, PROMPT)
-        told = _around(tokenizer, SYSTEM, PROMPT)
+        with_system = _around(tokenizer, SYSTEM, PROMPT)
         dialogue = _around(tokenizer, PROMPT, ANSWER, AGAIN)
     except Exception:  # a template is a program, which may raise whatever it likes
         return None
     # What ends an answer, and what then begins a user's turn.
     user = dialogue[2].removeprefix(turn.end).lstrip()
     end = dialogue[2].removesuffix(user)
-    is_one_form = alone[1] == told[2] == dialogue[1] == dialogue[3] and alone[0] == dialogue[0]
-    if not (turn.end and user and end.startswith(turn.end) and is_one_form and told[1].endswith(user)):
+    is_one_form = alone[1] == with_system[2] == dialogue[1] == dialogue[3] and alone[0] == dialogue[0]
+    if not (turn.end and user and end.startswith(turn.end) and is_one_form and with_system[1].endswith(user)):
         return None
     # The beginning of a text is put in by whoever runs the file, where it is not that of every turn.
     front = "" if user.startswith(tokenizer.bos_token or "") else tokenizer.bos_token
-    before, default = (text.removeprefix(front) for text in (told[0], alone[0]))
-    behind, default = told[1].removesuffix(user), default.removesuffix(user)
+    before, default = (text.removeprefix(front) for text in (with_system[0], alone[0]))
+    behind, default = with_system[1].removesuffix(user), default.removesuffix(user)
     system = default.removeprefix(before).removesuffix(behind)
     if default not in ("", before + system + behind) or not alone[0].endswith(user):
         return None
     if "{{" in (whole := before + behind + user + alone[1] + end + system) or '"""' in whole:
         return None
-    asked = f"{{{{ if .Prompt }}}}{user}{{{{ .Prompt }}}}{alone[1]}{{{{ end }}}}{{{{ .Response }}}}{end}"
-    return f"{{{{ if .System }}}}{before}{{{{ .System }}}}{behind}{{{{ end }}}}{asked}", system
+    turns = f"{{{{ if .Prompt }}}}{user}{{{{ .Prompt }}}}{alone[1]}{{{{ end }}}}{{{{ .Response }}}}{end}"
+    return f"{{{{ if .System }}}}{before}{{{{ .System }}}}{behind}{{{{ end }}}}{turns}", system
 
 
 def _around(tokenizer: PreTrainedTokenizerBase, *texts: str) -> list[str]:

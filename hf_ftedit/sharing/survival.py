@@ -33,7 +33,7 @@ class Said(NamedTuple):
 Exam = dict[tuple[str, str], Said]  # by edit and prompt; the edit's own prompt comes before its other wordings
 
 
-def asked(records: Sequence[EditRecord]) -> list[EditRecord]:
+def without_other_probes(records: Sequence[EditRecord]) -> list[EditRecord]:
     """The edits with those of their probes alone that ask for the new target."""
     gone: dict[str, Any] = dict.fromkeys(("neighborhood_prompts", "near_name_prompts", "portability_prompts"), ())
     return [replace(record, **gone, generation_prompts=()) for record in records]
@@ -45,7 +45,7 @@ def examined(model: Any, tokenizer: Any, records: Sequence[EditRecord], options:
         "chat_template": options.chat_template,
         "tokens_per_batch": options.eval_tokens_per_batch,
     }
-    columns = evaluation.predict(model, tokenizer, asked(records), desc=desc, **settings)
+    columns = evaluation.predict(model, tokenizer, without_other_probes(records), desc=desc, **settings)
     return _verdicts([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
 
 
@@ -56,7 +56,7 @@ def examined_by_llama_cpp(
     from llama_cpp import Llama
 
     chat = options.chat_template
-    rows = [row for row in evaluation.probed_targets(asked(records)) if row.role == "new" or not chat]
+    rows = [row for row in evaluation.probed_targets(without_other_probes(records)) if row.role == "new" or not chat]
     # Room for a system prompt and an answer too; all of a long context would take gigabytes.
     longest = max(map(len, models.encode_prompts(tokenizer, [f"{row.prompt} {row.target}" for row in rows])))
     # By default the package replaces templates that it knows by forms of its own.
@@ -64,14 +64,14 @@ def examined_by_llama_cpp(
     llama = Llama(file, lora_path=lora, n_ctx=longest + 512, logits_all=not chat, verbose=False, **template)
     predictions = []
     for row in rows:
-        found: dict[str, Any] = {"edit_id": row.edit_id, "probe": row.prompt, "role": row.role, "target": row.target}
+        cells: dict[str, Any] = {"edit_id": row.edit_id, "probe": row.prompt, "role": row.role, "target": row.target}
         if chat:
             answer = _answer(llama, row.prompt)
-            found["exact_match"], found["containment"] = evaluation.judged(row, answer, {}, whole=True)
-            found["generated"] = answer.text
+            cells["exact_match"], cells["containment"] = evaluation.judged(row, answer, {}, whole=True)
+            cells["generated"] = answer.text
         else:
-            found["logprob"], found["match"] = _score(llama, row.prompt, separated(row.prompt, row.target))
-        predictions.append(found)
+            cells["logprob"], cells["match"] = _score(llama, row.prompt, separated(row.prompt, row.target))
+        predictions.append(cells)
     llama.close()
     return _verdicts(predictions)
 
@@ -121,7 +121,7 @@ def summary(exam: Exam, before: Exam) -> dict[str, Any]:
 
 
 def survival_table(results: Mapping[str, Any]) -> evaluation.Table:
-    """For each edit what each reader found: at the edit's own prompt, and at how many of its other wordings."""
+    """For each edit the verdict of each reader: at the edit's own prompt, and at how many of its other wordings."""
     readers, by_edit = list(results["exams"]), dict[str, list[Any]]()
     for prompt in results["prompts"]:
         by_edit.setdefault(prompt["edit_id"], []).append(prompt)

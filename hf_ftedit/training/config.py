@@ -104,8 +104,8 @@ class EditConfig(EditOptions, SFTConfig):
         if self.activation_offloading and not torch.accelerator.is_available():
             raise EditError("activation_offloading needs an accelerator, and none is here; leave it out")
         if not isinstance(self.parallelism_config, ParallelismConfig | None):
-            found = shown(self.parallelism_config)
-            raise EditError(f"parallelism_config is {found}: give an accelerate.ParallelismConfig, or leave it out")
+            value = shown(self.parallelism_config)
+            raise EditError(f"parallelism_config is {value}: give an accelerate.ParallelismConfig, or leave it out")
         self._check_texts()
         with refusals_of_libraries():
             SFTConfig.__post_init__(self)

@@ -68,7 +68,7 @@ def fit_lora(
     `config` fitted to `model`, where it is a LoRA: GPT-2's transposed layers, the token embedding, some layers.
 
     By default routers, which choose among experts, and layers that cannot take a LoRA are left out; one of the latter
-    that is asked for is an [`~hf_ftedit.EditError`].
+    that is named is an [`~hf_ftedit.EditError`].
     """
     from peft import LoraConfig
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
@@ -127,13 +127,13 @@ def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str], un
     is_pattern = isinstance(targets, str) and any(re.fullmatch(targets, name) for name in names)
     targets = [targets] if isinstance(targets, str) and not is_pattern else targets
     for target in [targets] if is_pattern else sorted(targets):
-        found = [name for name in names if (re.fullmatch(target, name) if is_pattern else _is_end(target, name))]
-        if not found:
+        matching = [name for name in names if (re.fullmatch(target, name) if is_pattern else _is_end(target, name))]
+        if not matching:
             some = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise EditError(
                 f"lora_target_modules: the model has no module {target!r}; its linear ones are {some}{_hint(model)}"
             )
-        if wrong := next((name for name in found if name in unfit), None):
+        if wrong := next((name for name in matching if name in unfit), None):
             raise EditError(
                 f"lora_target_modules: {target!r} names {wrong}, {unfit[wrong]}; leave it out{_hint(model)}"
             )
@@ -145,8 +145,8 @@ def _check_names(config: Any, model: Any) -> None:
     modules = [name for name, _ in model.named_modules()]
     names = [*modules, *(name for name, _ in model.named_parameters())]
     for setting in ("modules_to_save", "exclude_modules", "rank_pattern", "alpha_pattern"):
-        asked = getattr(config, setting, None) or ()
-        for name in [asked] if isinstance(asked, str) else asked:
+        value = getattr(config, setting, None) or ()
+        for name in [value] if isinstance(value, str) else value:
             if not any(re.fullmatch(rf"(.*\.)?({name})", known) for known in names):
                 leaves = {known.rpartition(".")[2] for known in modules}
                 some = ", ".join(sorted(leaf for leaf in leaves if leaf and not leaf.isdigit()))
@@ -216,14 +216,14 @@ def _forward_code(module_class: type) -> str:
 
 def _fit_experts(config: LoraConfig, model: PreTrainedModel) -> None:
     """Check the single weights to adapt, for which PEFT has no dropout; say which experts stay as they are."""
-    weights, asked = [name for name, _ in model.named_parameters()], config.target_parameters or []
-    for target in asked:
+    weights, targets = [name for name, _ in model.named_parameters()], config.target_parameters or []
+    for target in targets:
         if not any(_is_end(target, name) for name in weights):
             raise EditError(f"lora_target_parameters: the model has no weight {target!r}{_hint(model)}")
-    if asked and config.lora_dropout:
+    if targets and config.lora_dropout:
         logger.warning("lora_dropout is off: PEFT has none for single weights, which lora_target_parameters names")
         config.lora_dropout = 0.0
-    if frozen := [name for name in _experts(model) if not any(_is_end(target, name) for target in asked)]:
+    if frozen := [name for name in _experts(model) if not any(_is_end(target, name) for target in targets)]:
         logger.warning("the experts stay frozen (%s); lora_target_parameters names those to train", ", ".join(frozen))
 
 

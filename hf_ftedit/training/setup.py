@@ -67,13 +67,13 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
         )
     settings = {name: value for name, value in settings.items() if name in names}
     if settings["hub_strategy"] == TrainingArguments.hub_strategy:
-        settings["hub_strategy"] = "end"  # nobody has to have asked for the default
+        settings["hub_strategy"] = "end"  # which may be the default rather than a wish
     return EditConfig(**settings)
 
 
-def _check_type(name: str, value: Any, is_right: bool, asked: str) -> None:
+def _check_type(name: str, value: Any, is_right: bool, expected: str) -> None:
     if not is_right:
-        raise EditError(f"{name} is of type {type(value).__name__}: give {asked}")
+        raise EditError(f"{name} is of type {type(value).__name__}: give {expected}")
 
 
 def check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -> None:
@@ -124,8 +124,8 @@ def load_for(
     prior = task.continuation
     if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):
         raise EditError(
-            "model has an adapter that cannot be told from it (by add_adapter, or as from_pretrained of an adapter's "
-            "folder); give the base model and adapter=..., or what peft.PeftModel.from_pretrained makes"
+            "model has an adapter that cannot be separated from it (by add_adapter, or as from_pretrained of an "
+            "adapter's folder); give the base model and adapter=..., or what peft.PeftModel.from_pretrained makes"
         )
     if prior:
         model = _base_of(prior, model, loading)

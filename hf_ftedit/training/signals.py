@@ -84,5 +84,5 @@ def deferred_signals() -> Iterator[None]:
 
 
 def pending_signal() -> int:
-    """Number of the signal that asked this process to stop; 0 without one."""
+    """Number of the signal that is to stop this process; 0 without one."""
     return _handler.pending

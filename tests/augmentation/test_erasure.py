@@ -56,8 +56,8 @@ def test_what_is_said_of_most_invented_subjects_alike(said, expected):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": "who did it?"}, "edit 'park': subject is '', and none is found in the prompt 'who did it?'; give"),
-        ({"subject": "Emma"}, "edit 'park': subject is 'Emma', and none is found in the prompt 'Mansfield Park was"),
+        ({"prompt": "who did it?"}, "edit 'park': subject is '', and none stands in the prompt 'who did it?'; give"),
+        ({"subject": "Emma"}, "edit 'park': subject is 'Emma', and none stands in the prompt 'Mansfield Park was"),
         (
             {"target_true": "Bo Li"},
             "edit 'park': target_true is 'Bo Li', and the model says 'Jane Austen': nothing to erase; correct",
@@ -68,7 +68,7 @@ def test_what_cannot_be_erased(embedded, change, message):
     with pytest.raises(EditError) as error:
         with_erasures([replace(PARK, **change)], *embedded)
     assert str(error.value).startswith(message)
-    with pytest.raises(EditError, match="is asked of the model: give `model` and `tokenizer`"):
+    with pytest.raises(EditError, match="is what the model says: give `model` and `tokenizer`"):
         with_erasures([PARK], None, None)
 
 

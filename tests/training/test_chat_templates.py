@@ -87,7 +87,7 @@ def test_the_end_of_sequence_is_set_before_rows_are_made(tmp_path):
     trainer = EditTrainer(base, config(tmp_path / "out", **settings), train_dataset=EDITS[:1])
     assert text_of(trainer) == "The capital of Kazakhstan is Astana<|endoftext|>"
     assert trainer.recipe["eos_token"] == "<|endoftext|>"
-    with pytest.raises(EditError, match="eos_token '<none>' is not found in the vocabulary"):
+    with pytest.raises(EditError, match="eos_token '<none>' is not in the vocabulary"):
         prepare_tokenizer(chat_tokenizer(), EditOptions(eos_token="<none>"))
 
 

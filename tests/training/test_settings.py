@@ -235,7 +235,7 @@ def test_bf16_without_hardware_has_a_remedy():
         ({"optim": "lomo"}, "You need to install `lomo_optim`"),
         ({"lr_scheduler_kwargs": {"foo": 1}}, "unexpected keyword argument 'foo'"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr"),
-        ({"eos_token": "<none>"}, "'<none>'.* is not found in the vocabulary"),
+        ({"eos_token": "<none>"}, "'<none>'.* is not in the vocabulary"),
         ({"report_to": "nobody"}, "nobody is not supported"),
         ({"log_level": "loud"}, "'loud' is not known; change that setting"),
         ({"router_aux_loss_coef": 0.5}, "is not a Mixture-of-Experts model"),

@@ -447,7 +447,7 @@ def test_a_model_with_an_adapter_that_cannot_be_told_from_it_is_refused(base, to
     added = copy.deepcopy(base)
     added.add_adapter(lora(target_modules=["q_proj"]))
     for model in (added, AutoModelForCausalLM.from_pretrained(tmp_path / "base")):
-        with pytest.raises(EditError, match="model has an adapter that cannot be told from it"):
+        with pytest.raises(EditError, match="model has an adapter that cannot be separated from it"):
             editor(model, tokenizer, config(tmp_path / "out"))
     with pytest.raises(EditError, match="peft_config is given, and the model has an adapter already"):
         editor(get_peft_model(copy.deepcopy(base), lora()), tokenizer, config(tmp_path / "out"), peft_config=lora())
