@@ -80,13 +80,7 @@ def export(
     ```
     """
     saved = _open(name, output_dir, to, dtype)
-    loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "quantization_config": None}
-    # Weights of 16 bits would be rounded once the edits are in them, and again in the file.
-    loading["dtype"] = saved.recipe.get("dtype", "float32") if to == "merged" else "float32"
-    is_trained_on = bool(saved.recipe.get("gguf_file")) or (base_model or "").endswith(".gguf")
-    base, place = hub.base_of(saved.path, saved, base_model, gguf_file if is_trained_on else None)
-    model, tokenizer, options = load_base(saved, name, saved.records, (base, place), **loading)
-    source = _path_of((base, place["gguf_file"]) if is_trained_on else (gguf_file, None), place["revision"])
+    model, tokenizer, options, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
     whole = _model_file(model, tokenizer, source, dtype, options) if to in ("gguf", "ollama") else None
     model = models.load_adapter(model, saved.path)
     exams = {BEFORE: examined(model, tokenizer, saved.records, options, "Before the export")} if exam else {}
@@ -100,9 +94,7 @@ def export(
         taken, failed = _sit(output, model, tokenizer, source, saved.records, options)
         exams |= taken
     results = _results(models.public_name(name), saved, to, dtype, digests, exams, failed)
-    with moved_in(output) as new:
-        write_text(new / REPORT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        write_text(new / hub.CARD_FILE, _readme(results))
+    _write_report(output, results)
     return results
 
 
@@ -125,6 +117,26 @@ def _open(name: str, output_dir: str | Path, to: str, dtype: str) -> hub.SavedEd
         problem = f"{shown(name)} has {beyond[0]}, and a GGUF LoRA holds pairs of matrices alone"
         raise EditError(f"{problem}; export the whole model (--to gguf) instead")
     return saved
+
+
+def _write_report(output: Path, results: Mapping[str, Any]) -> None:
+    with moved_in(output) as new:
+        write_text(new / REPORT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_text(new / hub.CARD_FILE, _readme(results))
+
+
+def _load(
+    saved: hub.SavedEdits, name: str, base_model: str | None, gguf_file: str | None, to: str, trust_remote_code: bool
+) -> tuple[Any, Any, EditOptions, Path | None]:
+    """The base model, its tokenizer, how it is measured, and the path of its GGUF file where there is one."""
+    # Weights of 16 bits would be rounded once the edits are in them, and again in the file.
+    dtype = saved.recipe.get("dtype", "float32") if to == "merged" else "float32"
+    settings = {"dtype": dtype, "trust_remote_code": trust_remote_code, "quantization_config": None}
+    is_trained_on = bool(saved.recipe.get("gguf_file")) or (base_model or "").endswith(".gguf")
+    base, place = hub.base_of(saved.path, saved, base_model, gguf_file if is_trained_on else None)
+    loaded = load_base(saved, name, saved.records, (base, place), **settings)
+    source = (base, place["gguf_file"]) if is_trained_on else (gguf_file, None)
+    return *loaded, _path_of(source, place["revision"])
 
 
 def _path_of(model: tuple[str | None, str | None], revision: str | None) -> Path | None:

@@ -48,8 +48,8 @@ def _ollama_template(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> tuple[st
         return None
     if "{{" in (whole := before + behind + user + alone[1] + end + system) or '"""' in whole:
         return None
-    turns = f"{{{{ if .Prompt }}}}{user}{{{{ .Prompt }}}}{alone[1]}{{{{ end }}}}{{{{ .Response }}}}{end}"
-    return f"{{{{ if .System }}}}{before}{{{{ .System }}}}{behind}{{{{ end }}}}{turns}", system
+    body = f"{{{{ if .Prompt }}}}{user}{{{{ .Prompt }}}}{alone[1]}{{{{ end }}}}{{{{ .Response }}}}{end}"
+    return f"{{{{ if .System }}}}{before}{{{{ .System }}}}{behind}{{{{ end }}}}{body}", system
 
 
 def _around(tokenizer: PreTrainedTokenizerBase, *texts: str) -> list[str]:
