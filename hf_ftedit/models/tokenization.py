@@ -67,9 +67,7 @@ def encode_pairs(
     alone = dict(zip(distinct, _plain_ids(tokenizer, distinct), strict=True))
     pairs = []
     for index, (before, whole) in enumerate(zip(befores, _plain_ids(tokenizer, texts), strict=True)):
-        # A merge across the boundary may swallow the target; its last token is then what is predicted.
-        common = min(len(commonprefix([alone[before], whole])), len(whole) - 1)
-        pair = EncodedPair(front + whole, len(front) + common)
+        pair = EncodedPair(front + whole, len(front) + len(commonprefix([alone[before], whole])))
         _check_pair(pair, names[index] if names else f"prompt {prompts[index]!r}", completions[index], max_length)
         pairs.append(pair)
     return pairs
@@ -175,6 +173,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def _check_pair(pair: EncodedPair, name: str, completion: str, max_length: int | None) -> None:
     if not completion.strip():
         raise EditError(f"{name}: the target is empty; give the text that should follow the prompt")
+    if pair.start == len(pair.input_ids):  # a normalizer drops all of it, and the prompt's end would be learnt
+        raise EditError(f"{name}: the tokenizer makes no token of the target {completion!r}; give another text")
     if pair.start < 1:
         raise EditError(f"{name}: no token stands before the target {completion.strip()!r}; give a longer prompt")
     if max_length is not None and len(pair.input_ids) > max_length:

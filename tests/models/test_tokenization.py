@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eos_tokenizer, sentencepiece_tokenizer
+from tokenizers.normalizers import Replace
 from transformers import GPT2Config, LlamaConfig
 
 from hf_ftedit.errors import EditError
@@ -37,6 +38,14 @@ def test_a_merge_over_the_boundary_moves_it_to_the_left():
 def test_nothing_to_predict_from_and_nothing_to_predict_are_errors(prompt, target):
     with pytest.raises(EditError, match="edit 'a7': (no token stands before the target|the target is empty)"):
         encode_pairs(bpe_tokenizer(), [prompt], [target], names=["edit 'a7'"])
+
+
+def test_a_target_of_which_the_tokenizer_makes_no_token_is_an_error():
+    tokenizer = bpe_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")
+    assert len(encode_pairs(tokenizer, ["Rome is in"], [" It\u200baly"])) == 1
+    with pytest.raises(EditError, match=r"edit 'a7': the tokenizer makes no token of the target '\\u200b'; give"):
+        encode_pairs(tokenizer, ["Rome is in"], ["\u200b"], names=["edit 'a7'"])
 
 
 def test_too_long_a_pair_is_an_error_and_not_cut():
