@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from filelock import FileLock
 # busy machine makes no test slow. A file lists them, which `--write-slow` writes: no marks to keep by hand.
 SLOW_SECONDS = 1
 SLOW = Path(__file__).with_name("slow.txt")
+# A shell starts what runs in its background with Ctrl-C ignored, which the tests of stopping send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
