@@ -37,8 +37,8 @@ def with_erasures(
 
     The old answer (`target_true`) is what the unedited model's own one states: its first name or number that is not in
     the prompt, else its last such word. What is said instead (`target_new`) is what the model says of things that it
-    does not know: it answers the same of invented subjects, and the sentence that it gives to at least half of them
-    is taken, about the edit's subject. A model that makes up another answer for each name has no such sentence; it
+    does not know: of its answers to the same question about invented subjects, the sentence that at least half of them
+    are is taken, about the edit's subject. A model that makes up another answer for each name has no such sentence; it
     learns to say [`UNKNOWN`], or after an opening [`UNKNOWN_OPENING`]. Under `accelerate launch` every process must
     call this.
 

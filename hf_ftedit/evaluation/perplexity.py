@@ -45,7 +45,7 @@ def perplexity(
 
         def add(batch: list[int]) -> None:
             scores = models.score_rows(model, share, batch)
-            sums[:] -= np.bincount(scores.pair, weights=scores.logprob, minlength=len(share))
+            np.subtract.at(sums, scores.pair, scores.logprob)
             bar.update(len(batch))
 
         with models.inference(model), bar:

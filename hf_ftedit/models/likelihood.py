@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,6 +107,12 @@ class Predictions(NamedTuple):
     position: np.ndarray  # (targets,): the row of `logits`; targets after the same tokens may share one
     tokens: Sequence[int]  # (targets,)
     pairs: Sequence[int]  # (targets,): index of the pair that the token is part of
+
+    def by_pair(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The index of each pair with the rows of `logits` of its targets, which stand side by side."""
+        first = np.flatnonzero(np.diff(self.pairs, prepend=-1))
+        for place, rows in zip(first, np.split(self.position, first[1:]), strict=True):
+            yield self.pairs[place], rows
 
 
 def run_pairs(

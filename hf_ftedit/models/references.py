@@ -47,8 +47,7 @@ def reference_distributions(
 
     def add(predicted: Predictions) -> None:
         tokens, logprobs, rest = _summaries(predicted.logits, k)
-        for index in dict.fromkeys(predicted.pairs):  # all targets of a pair are in one batch
-            rows = predicted.position[np.equal(predicted.pairs, index)]
+        for index, rows in predicted.by_pair():  # all targets of a pair are in one batch
             references[index] = Reference(tokens[rows], logprobs[rows], rest[rows])
 
     with inference(model):
@@ -106,11 +105,10 @@ def pair_divergences(
 
     def add(predicted: Predictions) -> None:
         device = predicted.logits.device
-        for index in dict.fromkeys(predicted.pairs):
-            # Pair by pair: float32 copies of all logits would be what takes the most memory.
-            rows = torch.from_numpy(predicted.position[np.equal(predicted.pairs, index)]).to(device)
+        # Pair by pair: float32 copies of all logits would be what takes the most memory.
+        for index, rows in predicted.by_pair():
             reference = (torch.from_numpy(part).to(device) for part in referred[index][1])
-            values[index] = divergences(predicted.logits[rows], *reference).cpu().numpy()
+            values[index] = divergences(predicted.logits[torch.from_numpy(rows).to(device)], *reference).cpu().numpy()
 
     with inference(model):
         run_pairs(model, [pair for pair, _ in referred], tokens_per_batch, add)
