@@ -110,7 +110,7 @@ class Predictions(NamedTuple):
 
     def by_pair(self) -> Iterator[tuple[int, np.ndarray]]:
         """The index of each pair with the rows of `logits` of its targets, which stand side by side."""
-        first = np.flatnonzero(np.diff(self.pairs, prepend=-1))
+        first = np.flatnonzero(np.diff(self.pairs, prepend=-1)).tolist()
         for place, rows in zip(first, np.split(self.position, first[1:]), strict=True):
             yield self.pairs[place], rows
 
