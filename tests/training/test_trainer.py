@@ -223,6 +223,17 @@ def test_a_row_over_max_length_is_an_error_that_names_the_edit(base, tokenizer, 
         editor(base, tokenizer, config(tmp_path, max_length=5))
 
 
+def test_an_edit_over_the_context_is_an_error_before_the_weights_are_read(base, tokenizer, tmp_path):
+    long = {**EDITS[0], "edit_id": "endless", "prompt": "very " * 5000 + "long is"}
+    folder = tmp_path / "model"
+    base.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(EditError, match=r"edit 'endless', rewrite probe: prompt and target have \d+ tokens"):
+        EditTrainer(str(folder), config(tmp_path / "out"), train_dataset=[*EDITS[1:], long])
+    assert not (tmp_path / "out").exists()
+
+
 # Evaluation.
 
 
