@@ -32,7 +32,7 @@ ROOMS = {
         "trainer"
     ).split(),
     "sharing": "verification conflicts merging gguf_files modelfile survival exporting".split(),
-    "playground": "visits page".split(),
+    "playground": "bars visits page".split(),
     "cli": (
         "console options arguments resolve train evaluate augment push verify merge export grid study sweep "
         "playground app"

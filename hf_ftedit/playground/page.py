@@ -15,7 +15,8 @@ from hf_ftedit import evaluation, hub
 from hf_ftedit.data import EditRecord, read_edits
 from hf_ftedit.errors import NO_MEMORY, EditError, is_out_of_memory, one_line
 from hf_ftedit.models import asset
-from hf_ftedit.playground.visits import MOST_VISITS, Playground, Progress, Visit
+from hf_ftedit.playground.bars import Progress
+from hf_ftedit.playground.visits import MOST_VISITS, Playground, Visit
 
 logger = logging.getLogger(__name__)
 
@@ -172,10 +173,12 @@ def _fact(*texts: str | None) -> dict[str, Any]:
 
 
 def _bar(progress: Progress) -> str:
-    stage, done, total, left = progress
-    if not total:
-        return f"{html.escape(stage)} …<progress></progress>"
-    return f"{stage}, step {done} of {total}, {left:.0f} s left<progress max={total} value={done}></progress>"
+    stage, label, done, total, left = progress
+    text = f"{label}: {done} of {total}" if total else "…"
+    if left is not None:
+        text += f", {left:.0f} s left" if left < 100 else f", {left / 60:.0f} min left"
+    place = f"max={total} value={done}" if done else ""  # without a place, the bar pulses
+    return f"{html.escape(stage)}<br>{html.escape(text)}<progress {place}></progress>"
 
 
 def page_of(playground: Playground, model: str) -> gr.Blocks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,12 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from transformers import TextStreamer, TrainerCallback
+from transformers import TextStreamer
 
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
+from hf_ftedit.playground.bars import Progress, Report, Stages
 from hf_ftedit.training import EditConfig, EditTrainer
 
 MOST_VISITS, MOST_ADAPTERS, MOST_FACTS = 16, 8, 20  # what strangers may ask of one machine
@@ -28,16 +28,6 @@ MOST_BYTES = 500 * 10**6  # of an adapter that a visitor downloads
 LONGEST = 500  # characters of a text that a visitor types
 ANSWER_TOKENS = 128
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-Report = Callable[[Any], None]
-
-
-class Progress(NamedTuple):
-    """Where a training is."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    seconds_left: float = 0.0
 
 
 class Trained(NamedTuple):
@@ -92,7 +82,7 @@ class Playground:
     ) -> None:
         self.model, self.tokenizer, self.peft_config = model.requires_grad_(False), tokenizer, peft_config
         self.args = copy.copy(args)
-        self.args.report_to, self.args.disable_tqdm, self.args.predict_with_generate = [], True, True
+        self.args.report_to, self.args.disable_tqdm, self.args.predict_with_generate = [], False, True
         self.args.model_init_kwargs = None  # used
         self.adapters = {name: self._checked(name, folder) for name, folder in adapters.items()}
         self._start = self._with_adapters(self.adapters)
@@ -161,8 +151,9 @@ class Playground:
             try:
                 if self._training.locked():
                     report(Progress("Waiting for the training of another visitor"))
-                with self._training:
-                    report(self._trained(visit, facts, again, without, report))
+                stages = Stages(report, visit.stop)
+                with self._training, stages.reading_bars():
+                    report(self._trained(visit, facts, again, without, stages))
             finally:
                 visit.busy.release()
                 visit.clean()
@@ -172,27 +163,25 @@ class Playground:
         finally:
             visit.stop.set()
 
-    def _trained(self, visit: Visit, facts: Any, again: str | None, without: Any, report: Report) -> Trained:
+    def _trained(self, visit: Visit, facts: Any, again: str | None, without: Any, stages: Stages) -> Trained:
         visit.trained += 1
         folder, args = Path(visit.directory.name, f"edits-{visit.trained}"), copy.copy(self.args)
         args.output_dir = str(folder)
         if again is not None:
             args.adapter, args.revoke = str(visit.folders[again]), list(without)
-        steps = _Steps(report, visit.stop)
-        steps.begin("1 of 4: making training rows")
+        stages.begin("1 of 4: making training rows")
         trainer = EditTrainer(
             model=self._twin(),
             args=args,
             train_dataset=None if again is not None else list(facts),
             processing_class=copy.deepcopy(self.tokenizer),
             peft_config=copy.deepcopy(self.peft_config),
-            callbacks=[steps],
         )
-        steps.begin("2 of 4: exam of the unedited model")
+        stages.begin("2 of 4: exam of the unedited model")
         trainer.score_edits(edited=False)
-        steps.begin("3 of 4: training")
+        stages.begin("3 of 4: training")
         trainer.train()
-        steps.begin("4 of 4: exam of the edited model")
+        stages.begin("4 of 4: exam of the edited model")
         results = trainer.write_folder()
         questions = evaluation.questions_table(*(trainer.predict_edits(edited=edited) for edited in (False, True)))
         first, *others = trainer.task.edits
@@ -257,26 +246,6 @@ class Playground:
         with refusals_of_libraries("these adapters cannot act together: switch one of them off"):
             model.base_model.set_adapter(names)
         return model.requires_grad_(False)
-
-
-class _Steps(TrainerCallback):
-    """Reports each step of a training, and ends it once it is to stop."""
-
-    def __init__(self, report: Report, stop: threading.Event) -> None:
-        self.report, self.stop, self.start = report, stop, 0.0
-
-    def begin(self, stage: str) -> None:
-        if self.stop.is_set():
-            raise EditError("the training was stopped; nothing has changed")
-        self.report(Progress(stage))
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.start = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop |= self.stop.is_set()
-        left = (time.monotonic() - self.start) * (state.max_steps / state.global_step - 1)
-        self.report(Progress("3 of 4: training", state.global_step, state.max_steps, left))
 
 
 class _Feed(TextStreamer):

@@ -13,7 +13,8 @@ from loopback_hub import LoopbackHub, run
 from hf_ftedit import EditError, open_edits
 from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models import weights_fingerprint
-from hf_ftedit.playground.visits import LONGEST, MOST_FACTS, MOST_VISITS, Progress
+from hf_ftedit.playground.bars import Progress
+from hf_ftedit.playground.visits import LONGEST, MOST_FACTS, MOST_VISITS
 
 HAMLET, OLD, NEW = EDIT["prompt"], "William Shakespeare", "Charles Dickens"
 LOAD = """
@@ -51,7 +52,11 @@ def test_facts_are_trained_and_one_is_taken_back(playground):
     before = weights_fingerprint(playground.model)
     mine, other = playground.visit("mine"), playground.visit("other")
     *steps, trained = playground.train(mine, [EDIT, FRANCE])
-    assert all(isinstance(step, Progress) for step in steps) and steps[-2].done == steps[-2].total > 1
+    assert all(isinstance(step, Progress) for step in steps)
+    # Every stage counts, not the training alone: two facts' answers, the prompts of drift, the steps.
+    bars = {(step.stage[0], step.label, step.total) for step in steps if step.total}
+    assert bars >= {("1", "Sampling prefixes of 5 tokens", 1), ("2", "Drift: answers", 40), ("3", "Steps", 2)}
+    assert bars >= {("2", "Evaluating: answers", 2), ("4", "Evaluating: answers", 2)}
     assert trained.name == f"1: {HAMLET} → {NEW} and 1 more"
     assert [row[1:] for row in trained.questions.rows] == [[HAMLET, OLD, NEW], [FRANCE["prompt"], "Paris", "Oslo"]]
     *parts, whole = playground.ask(mine, HAMLET)
@@ -71,11 +76,12 @@ def test_facts_are_trained_and_one_is_taken_back(playground):
     assert not any(weight.requires_grad for weight in playground.model.parameters())
 
 
-def test_a_training_is_stopped(playground):
+@pytest.mark.parametrize("label", ["Tokenizing rows", "Steps"])
+def test_a_training_is_stopped(playground, label):
     visit = playground.visit("stopped")
     with pytest.raises(EditError, match="the training was stopped; nothing has changed"):
         for step in playground.train(visit, [EDIT]):
-            if step.done == 1:
+            if step.label == label:
                 visit.stop.set()
     assert not visit.folders and visit.model is playground.model
     with pytest.raises(EditError, match="target_new"):  # the visit is free for the next
