@@ -50,6 +50,8 @@ progress:indeterminate { animation: pulse 1s infinite alternate; } @keyframes pu
 #exam :is(th, td) { word-break: normal; overflow-wrap: normal; padding: .35rem .6rem; }
 #exam :is(th, td) { border-color: var(--border-color-primary); }
 @media (max-width: 500px) { #exam :is(th, td) { padding: .25rem .35rem; } #exam table { font-size: .8rem; } }
+#facts th * { text-align: start; }
+@media (max-width: 500px) { #facts .table-wrap * { font-size: .68rem; padding-inline: .5px; margin-inline: 0; } }
 """
 
 
@@ -191,7 +193,14 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
                 gr.Markdown("### 1. Edit")
                 fields = _fields(playground.args.chat_template)
                 rows = gr.Dataframe(
-                    headers=HEADERS, type="array", visible=False, interactive=True, label="Facts", wrap=False
+                    headers=HEADERS,
+                    type="array",
+                    visible=False,
+                    interactive=True,
+                    label="Facts",
+                    wrap=True,
+                    elem_id="facts",
+                    column_widths=["24%", *["19%"] * 4],  # else a long text makes its column wider than the page
                 )
                 with gr.Row(equal_height=True):
                     add = gr.Button("Add to list", min_width=120)

@@ -84,17 +84,24 @@ def test_type_train_and_ask_in_a_browser(address, browser, width):
     tab.goto(address)
     for field, text in (("prompt", QUESTION), ("target", NEW), ("subject", EDIT["subject"])):
         tab.locator(f"#{field} textarea").fill(text)
+    tab.get_by_text("For the exam only").click()
+    tab.get_by_label("The same in other words").fill("Hamlet was written by")
+    tab.get_by_label("A similar question").fill("The author of Faust is")
     tab.get_by_text("Add to list").click()
     tab.get_by_text("Other wording").wait_for()
+    last = tab.locator("#facts th").filter(has_text="Neighbor").first.bounding_box()
+    table = tab.locator("#facts").bounding_box()
+    assert last["x"] + last["width"] <= table["x"] + table["width"]  # the last column is not cut
     look(tab, f"{width}-typed")
     tab.locator("#train").click()
     tab.locator("#status progress").first.wait_for()
     look(tab, f"{width}-training")
     tab.locator("#status b").wait_for()
-    assert NEW in tab.locator("#exam").inner_text() and tab.locator("#active input").is_checked()
+    exam = tab.locator("#exam").inner_text()
+    assert NEW in exam and "neighbors" in exam and tab.locator("#active input").is_checked()
     # What is learnt is not trained again by the next click.
-    tab.wait_for_function("() => document.querySelector('#prompt textarea').value == ''")
-    assert not tab.get_by_text("Other wording").is_visible()
+    tab.locator("#facts").wait_for(state="hidden")
+    assert tab.locator("#prompt textarea").input_value() == ""
     tab.locator("#question textarea").fill(QUESTION)
     tab.locator("#question button").click()
     tab.wait_for_function("name => document.querySelector('#now textarea').value == name", arg=NEW)
