@@ -10,8 +10,8 @@ from .adapters import merged as merged
 from .adapters import without_patterns as without_patterns
 from .batching import in_batches as in_batches
 from .batching import inference as inference
-from .collator import ChatCollator as ChatCollator
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
+from .collator import EditCollator as EditCollator
 from .dialogue import Turn as Turn
 from .dialogue import plain_template as plain_template
 from .dialogue import prepare_tokenizer as prepare_tokenizer

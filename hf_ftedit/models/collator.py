@@ -41,9 +41,9 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
         return super().torch_call([{"input_ids": row["input_ids"], "labels": _labels(row)} for row in examples])
 
 
-class ChatCollator(CompletionOnlyCollator):
+class EditCollator(CompletionOnlyCollator):
     """
-    A [`CompletionOnlyCollator`] of rows with the columns `weight` and those of their references.
+    A [`CompletionOnlyCollator`] of rows that may have the columns `weight` and those of their references.
 
     Rows with references come last. With `tree_width` a batch also holds, under `trees`, its rows as token trees of
     about so many tokens, see [`~hf_ftedit.models.logits.tree_inputs`].
@@ -56,7 +56,8 @@ class ChatCollator(CompletionOnlyCollator):
         # Apart from the others, so that the loss needs no copies of the logits to take the two kinds apart.
         examples = sorted(examples, key=lambda row: bool(row.get("ref_rest")))
         batch = super().torch_call(examples)
-        batch["weight"] = torch.tensor([row.get("weight", 1.0) for row in examples])
+        if any("weight" in row for row in examples):
+            batch["weight"] = torch.tensor([row.get("weight", 1.0) for row in examples])
         if referred := [row for row in examples if row.get("ref_rest")]:
             columns = [torch.from_numpy(np.concatenate([row[name] for row in referred])) for name in REFERENCE_COLUMNS]
             tokens, logprobs, rest = columns

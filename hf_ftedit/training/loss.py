@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import (
     REFERENCE_COLUMNS,
-    ChatCollator,
     CompletionOnlyCollator,
+    EditCollator,
     TargetLogits,
     divergences,
     reads_trees,
@@ -32,7 +32,8 @@ WEIGHT = "weight"  # column of chat rows, and of edits beside plain text
 # What is not learnt yet counts up to so many times more, after the focal loss of Lin et al. 2017: most tokens of chat
 # rows are after a third of the training, and the others are of edits not said and of names that get their answer.
 FOCUS = 4
-TREE_WIDTH = 500  # tokens of a token tree beyond those that all rows of a batch begin with
+# Tokens of a token tree beyond those that all rows of a batch begin with; rows of a chat have more that begin alike.
+TREE_WIDTH, CHAT_TREE_WIDTH = 96, 500
 
 
 class ConditionalTrainer(ResumableTrainer):
@@ -63,18 +64,16 @@ class ConditionalTrainer(ResumableTrainer):
     ) -> None:
         self._is_ours = is_ours
         self._mastery: Mastery | None = None
-        self._chat: ChatCollator | None = None
-        is_chat = is_ours and isinstance(train_dataset, Dataset) and WEIGHT in train_dataset.column_names
+        has_weights = is_ours and isinstance(train_dataset, Dataset) and WEIGHT in train_dataset.column_names
         if is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
-            collator = ChatCollator if is_chat else CompletionOnlyCollator
             multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
-            data_collator = data_collator or collator(pad_token_id=0, pad_to_multiple_of=multiple)
+            data_collator = data_collator or EditCollator(pad_token_id=0, pad_to_multiple_of=multiple)
+        collator = data_collator
         # A collator of somebody else's may try to pad a column that it does not know.
         columns = ["input_ids", "labels", *(["length"] if isinstance(data_collator, CompletionOnlyCollator) else [])]
-        if is_chat:
-            _check_chat(args, data_collator)
-            self._chat = data_collator
+        if has_weights:
+            _check_sampling(args, data_collator)
             columns += [WEIGHT, *REFERENCE_COLUMNS]
         if args.mastered_probability is not None and is_ours and isinstance(train_dataset, Dataset):
             size = len(train_dataset)
@@ -95,8 +94,11 @@ class ConditionalTrainer(ResumableTrainer):
             )
         with refusals_of_libraries("correct optim, optim_args, lr_scheduler_type or lr_scheduler_kwargs"):
             self._check_optimizer()
-        if self._chat:
-            self._prepare_chat(self._chat, train_dataset)
+        self._has_references = has_weights and REFERENCE_COLUMNS[0] in train_dataset.column_names
+        if has_weights:
+            self._check_weighted()
+        if isinstance(collator, EditCollator) and isinstance(train_dataset, Dataset):
+            self._prepare_trees(collator, max(train_dataset["length"], default=0))
 
     def _check_optimizer(self) -> None:
         """Make an optimizer and a schedule of a weight of no use, as a run would fail by theirs after an hour."""
@@ -132,21 +134,25 @@ class ConditionalTrainer(ResumableTrainer):
                 optimizer = getattr(self.args.optim, "value", self.args.optim)
                 raise EditError(f"optim_args: the optimizer {optimizer} takes no {name!r}; leave it out")
 
-    def _prepare_chat(self, collator: ChatCollator, rows: Dataset) -> None:
-        """Run chat rows as token trees where the model reads them."""
-        self._has_references = REFERENCE_COLUMNS[0] in rows.column_names
-        targets_only = self._reads_targets_only()
-        if self.args.text_loss_weight and not targets_only:
+    def _check_weighted(self) -> None:
+        """Raise for a loss that would leave out the weights of rows, or their references."""
+        if self._reads_targets_only():
+            return
+        if self.args.text_loss_weight:
             raise EditError("text_loss_weight works with the plain conditional loss; leave one of the two out")
-        if self._has_references and not targets_only:
+        if self._has_references:
             raise EditError(
                 "locality_loss 'kl' works with the plain conditional loss; choose 'nll' (--locality_loss nll), or "
                 "leave out the setting that changes the loss"
             )
+
+    def _prepare_trees(self, collator: EditCollator, longest: int) -> None:
+        """Run rows as token trees where the model reads them."""
+        width = CHAT_TREE_WIDTH if self.args.chat_template else TREE_WIDTH
         # Sharded weights are fetched by all processes in step, and compiled code has no hooks: both get padded rows.
         is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile)
-        if targets_only and is_plain and reads_trees(self.model, max(rows["length"]), 2 * TREE_WIDTH):
-            collator.tree_width = TREE_WIDTH
+        if is_plain and self._reads_targets_only() and reads_trees(self.model, longest, 2 * width):
+            collator.tree_width = width
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -225,11 +231,11 @@ class ConditionalTrainer(ResumableTrainer):
         super().log(logs, start_time)
 
 
-def _check_chat(args: EditConfig, data_collator: Any) -> None:
+def _check_sampling(args: EditConfig, data_collator: Any) -> None:
     """Raise [`~hf_ftedit.EditError`] where chat rows could not be trained as they are meant to be."""
     if args.mastered_probability is not None:
         raise EditError("mastered_probability does not work with edits in a chat_template; leave it out")
-    if not isinstance(data_collator, ChatCollator):
+    if not isinstance(data_collator, EditCollator):
         raise EditError(
             "data_collator would lose the weights of rows, which chat_template and text_loss_weight need; leave it "
             "out: padding is set by pad_to_multiple_of"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hf_ftedit.models.collator
-from hf_ftedit.models.collator import ChatCollator, CompletionOnlyCollator
+from hf_ftedit.models.collator import CompletionOnlyCollator, EditCollator
 
 ROWS = [{"input_ids": [5, 7, 7], "labels": [-100, -100, 7]}, {"input_ids": [8, 9], "labels": [-100, 9]}]
 
@@ -37,7 +37,7 @@ EDIT = {"weight": 2.0, "ref_tokens": [], "ref_logprobs": [], "ref_rest": []}
 
 
 def test_chat_rows_with_references_come_last():
-    batch = ChatCollator(pad_token_id=0)([ROWS[0] | STAYS, ROWS[1] | EDIT, ROWS[1] | STAYS])
+    batch = EditCollator(pad_token_id=0)([ROWS[0] | STAYS, ROWS[1] | EDIT, ROWS[1] | STAYS])
     assert batch["input_ids"].tolist() == [[8, 9, 0], [5, 7, 7], [8, 9, 0]]
     assert batch["weight"].tolist() == [2.0, 0.5, 0.5]
     assert batch["ref_tokens"].tolist() == [[3, 4], [3, 4]] and batch["ref_rest"].tolist() == [-3.0, -3.0]
@@ -46,13 +46,13 @@ def test_chat_rows_with_references_come_last():
     assert dtypes == [torch.long, torch.half, torch.half]
 
 
-def test_chat_rows_to_be_evaluated_have_neither_weights_nor_references():
-    batch = ChatCollator(pad_token_id=0)(ROWS)
-    assert batch["weight"].tolist() == [1.0, 1.0] and "ref_rest" not in batch
+def test_rows_of_the_base_recipe_have_neither_weights_nor_references():
+    batch = EditCollator(pad_token_id=0)(ROWS)
+    assert "weight" not in batch and "ref_rest" not in batch
 
 
 def test_chat_rows_as_a_token_tree():
-    collator = ChatCollator(pad_token_id=0)
+    collator = EditCollator(pad_token_id=0)
     collator.tree_width = 8
     rows = [{"input_ids": [5, 7, 8], "labels": [-100, -100, 8]}, {"input_ids": [5, 6, 9], "labels": [-100, 6, 9]}]
     batch = collator([row | EDIT for row in rows])
