@@ -142,15 +142,16 @@ class EditOptions(AugmentationOptions):
         locality_pool (`str`, *optional*): File or Hub dataset with facts that must stay as they are.
         objective (`str`, *optional*, defaults to `"conditional"`): `"conditional"` maximises log p(target | prompt);
             `"full"` the likelihood of prompt and target together, the paper's baseline.
-        locality_loss (`str`, *optional*, defaults to `"kl"`): How the rows that must stay are learned with
-            `chat_template`: `"kl"`, by the KL divergence from the unedited model's own distributions, or `"nll"`, by
-            the likelihood of their answers.
+        locality_loss (`str`, *optional*, defaults to `"kl"`): How the rows that must stay with `chat_template`, and
+            plain text, are learned: `"kl"`, by the KL divergence from the unedited model's own distributions, or
+            `"nll"`, by the likelihood of their answers.
         locality_weight (`float`, *optional*, defaults to `1.0`): Weight of the rows that must stay against the edits,
             with `chat_template`: the loss is the mean over the tokens of edits and so many times the mean over the
             tokens that stay.
-        text_loss_weight (`float`, *optional*, defaults to `0.0`): Weight γ of plain text in the loss of a base model,
-            (1 - γ) · edits + γ · text, by which its own texts stay as fluent as before. Gangadhar & Stratos 2024 use
-            0.1.
+        text_loss_weight (`float`, *optional*): Weight γ of plain text in the loss of a base model, (1 - γ) · edits +
+            γ · text, without which a real one ends up repeating the targets, whatever it is asked. Text is learned as
+            `locality_loss` says; by `"nll"` and with 0.1 it is the remedy of Gangadhar & Stratos 2024. Defaults to
+            0.3 for edits, and to 0 for rows, in a chat, and with an objective or a loss of another kind.
         training_texts (`str`, *optional*): File or Hub dataset with those texts, of which as many parts are drawn as
             there are edits, 32 to 512; by default so many are sampled from the unedited model. None names an edited
             subject.
@@ -200,9 +201,11 @@ class EditOptions(AugmentationOptions):
     skip_invalid: bool = option(False, "Leave out unusable or contradicting edits instead of stopping.")
     locality_pool: str | None = option(None, "File or Hub dataset with facts that must stay as they are.")
     objective: Objective = option("conditional", "Likelihood that is maximised: of the target, or of all text.")
-    locality_loss: LocalityLoss = option("kl", "How chat rows that must stay are learned.")
+    locality_loss: LocalityLoss = option("kl", "How chat rows that must stay, and plain text, are learned.")
     locality_weight: float = option(1.0, "Weight of chat rows that must stay against the edits.")
-    text_loss_weight: float = option(0.0, "Weight of plain text in the loss of a base model, such as 0.1.")
+    text_loss_weight: float | None = option(
+        None, "Weight of plain text in the loss of a base model; 0.3 for edits if not given."
+    )
     training_texts: str | None = option(None, "File or Hub dataset with that text; sampled if not given.")
     mastered_probability: float | None = option(None, "Skip training rows that the model gives this probability.")
     protocol: Protocol = option("auto", "Protocol of the edit score.")
@@ -261,12 +264,14 @@ class EditOptions(AugmentationOptions):
             raise EditError("strength and full_finetune do not go together: only a LoRA has a scale; leave one out")
 
     def _check_text_loss(self) -> None:
-        if self.training_texts and not self.text_loss_weight:
-            raise EditError("training_texts is given without text_loss_weight: give that, such as 0.1, or neither")
         # In chat, what stays is learned by the model's own answers; the others change which rows and tokens count.
         settings = {"chat_template": True, "objective": "full"}
         others = [f"{name} {value}" for name, value in settings.items() if getattr(self, name) == value]
         others += ["mastered_probability"] if self.mastered_probability is not None else []
+        if self.text_loss_weight is None and others:
+            self.text_loss_weight = 0.0
+        if self.training_texts and self.text_loss_weight == 0:
+            raise EditError("training_texts is given without text_loss_weight: give that, such as 0.1, or neither")
         if self.text_loss_weight and others:
             raise EditError(f"text_loss_weight and {others[0]} do not go together; leave one of them out")
 

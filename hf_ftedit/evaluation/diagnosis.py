@@ -109,7 +109,8 @@ def _damage(before: Mapping[str, Any], after: Mapping[str, Any], now: Callable[[
     if (after.get("drift") or 0) > MOVED:
         yield (
             f"Drift is {after['drift']:.2f} nats a token, and answers to unrelated prompts change too. Lower the "
-            f"{now('learning_rate')} or the {now('num_train_epochs')}, or rehearse more ({now('num_locality')})."
+            f"{now('learning_rate')} or the {now('num_train_epochs')}, or rehearse more ({now('num_locality')}; for "
+            f"a base model, {now('text_loss_weight')})."
         )
     first, second = before.get("perplexity"), after.get("perplexity")
     if first and second and second > 1.1 * first:

@@ -72,6 +72,9 @@ class EditConfig(EditOptions, SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        # TRL's name for it: a script that was written for `SFTTrainer` keeps its meaning.
+        if self.completion_only_loss is False:
+            self.objective = "full"
         EditOptions.__post_init__(self)
         self.router_aux_loss_coef = self.router_aux_loss_coef or 0.0  # `None` would be the model's own
         if self.num_train_epochs is None:
@@ -93,9 +96,6 @@ class EditConfig(EditOptions, SFTConfig):
             raise EditError(
                 f"hub_strategy is {str(self.hub_strategy)!r}: only what is finished is pushed; leave it at 'end'"
             )
-        # TRL's name for it: a script that was written for `SFTTrainer` keeps its meaning.
-        if self.completion_only_loss is False:
-            self.objective = "full"
         if self.bf16 and not (self.use_cpu or is_torch_bf16_gpu_available() or is_torch_xla_available()):
             raise EditError(
                 "bf16 is on, and no accelerator here has it: leave it out, or set bf16=False (--bf16 false); to train "

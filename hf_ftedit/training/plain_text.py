@@ -20,11 +20,20 @@ from hf_ftedit.models import (
     encode_texts,
     sample_prefixes,
     unedited,
+    with_references,
 )
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import EditTask
 
 FEWEST, MOST = 32, 512  # rows of plain text; between them, one for each edit
+DEFAULT_WEIGHT = 0.3
+
+
+def default_text_weight(args: EditConfig, task: EditTask, *, is_plain: bool) -> float:
+    """Weight of plain text where none is given: 0 beside rows of the user, and where the loss is not the plain one."""
+    has_edits = task.rows is None or hasattr(task.rows, "records")
+    others = (args.loss_type != "nll", args.label_smoothing_factor, args.router_aux_loss_coef, args.parallelism_config)
+    return DEFAULT_WEIGHT if task.training_texts or (has_edits and is_plain and not any(others)) else 0.0
 
 
 def with_plain_text(
@@ -33,7 +42,8 @@ def with_plain_text(
     """
     Tokenized rows with rows of plain text, and the column `weight` that makes the loss (1 - γ) · edits + γ · texts.
 
-    Gangadhar & Stratos 2024 (arXiv 2402.11078) restore the fluency of an edited model so, with γ = 0.1. Each term is a
+    Gangadhar & Stratos 2024 (arXiv 2402.11078) restore the fluency of an edited model so, with γ = 0.1 and the texts'
+    likelihood, which `locality_loss` `"nll"` takes; by `"kl"` the distributions of their tokens stay. Each term is a
     mean over the tokens that it learns, over all rows. Every process of `accelerate launch` must call this.
     """
     if not isinstance(rows, Dataset):
@@ -41,12 +51,16 @@ def with_plain_text(
     texts = [row.input_ids for row in _text_rows(task, model, tokenizer, args)]
     labels = [[IGNORE_INDEX, *ids[1:]] for ids in texts]
     columns = {"input_ids": texts, "labels": labels, "length": [len(ids) for ids in texts]}
+    plain = Dataset.from_dict(columns, features=rows.features)
+    if args.locality_loss == "kl":
+        plain = plain.add_column("kind", ["locality"] * len(texts))
+        plain = with_references(plain, model, tokens_per_batch=args.eval_tokens_per_batch).remove_columns("kind")
     counts = np.array([sum(label != IGNORE_INDEX for label in row) for row in chain(rows["labels"], labels)])
     edits, weight = len(rows), args.text_loss_weight
     # As in chat, weights take the place of two means for each batch: they are equal in expectation over batches.
     weights = np.full(len(counts), (1 - weight) / counts[:edits].sum())
     weights[edits:] = weight / counts[edits:].sum()
-    both = concatenate_datasets([rows, Dataset.from_dict(columns, features=rows.features)])
+    both = concatenate_datasets([rows, plain])
     return both.add_column("weight", counts.sum() * weights)
 
 

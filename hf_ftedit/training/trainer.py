@@ -33,6 +33,7 @@ from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
+from hf_ftedit.training.plain_text import default_text_weight
 from hf_ftedit.training.recipe import recipe_of
 from hf_ftedit.training.setup import (
     as_edit_config,
@@ -134,6 +135,9 @@ class EditTrainer(ConditionalTrainer):
         peft_config = adapter_for(model, args, peft_config)
         if hasattr(model, "peft_config"):
             check_strength(args, self.task, model.peft_config[model.active_adapter])
+        if args.text_loss_weight is None:
+            is_plain = data_collator is None and kwargs.get("compute_loss_func") is None
+            args.text_loss_weight = default_text_weight(args, self.task, is_plain=is_plain)
         rows = make_rows(self.task, model, tokenizer, args)
         if args.learning_rate is None:
             has_adapter = peft_config is not None or hasattr(model, "peft_config")

@@ -5,13 +5,14 @@ import math
 
 import pytest
 import torch
+from datasets import Dataset
 from tiny import TEXTS
 from tiny_edits import EDITS, config, edited, editor, lora
 
 from hf_ftedit import EditError, EditOptions
-from hf_ftedit.models import CompletionOnlyCollator
+from hf_ftedit.models import CompletionOnlyCollator, unedited
 from hf_ftedit.training.loss import WEIGHT
-from hf_ftedit.training.plain_text import FEWEST
+from hf_ftedit.training.plain_text import DEFAULT_WEIGHT, FEWEST
 
 GIVEN = ["Rome is in Italy", "Danielle Darrieux is a native of the very old border", "Bergen"]
 OF_EDITS = ["Norway is old", "The capital city of Peru is Lima"]  # a subject, a probe
@@ -35,21 +36,34 @@ def token_losses(model, ids, start):
     return torch.stack([-logprobs[place - 1, ids[place]] for place in range(start, len(ids))])
 
 
+def token_divergences(model, ids):
+    """KL divergence of the edited model from the unedited one where each token but the first is predicted."""
+    edited = model(torch.tensor([ids[:-1]])).logits[0].double().log_softmax(-1)
+    with torch.no_grad(), unedited(model):
+        kept = model(torch.tensor([ids[:-1]])).logits[0].double().softmax(-1)
+    top = kept.topk(min(64, kept.shape[-1])).indices
+    p, q = (x.gather(1, top) for x in (kept, edited.exp()))
+    p, q = (torch.cat([x, 1 - x.sum(1, keepdim=True)], 1) for x in (p, q))
+    return (p * (p.clamp(min=1e-30) / q).log()).sum(-1)
+
+
 def by_hand(trainer, edit_rows, texts, weight):
     """(1 - weight) · the mean over the targets' tokens + weight · that over all tokens of texts but the first."""
     starts = [sum(label == -100 for label in row["labels"]) for row in edit_rows]
     edits = [
         token_losses(trainer.model, row["input_ids"], start) for row, start in zip(edit_rows, starts, strict=True)
     ]
-    plain = [token_losses(trainer.model, ids, 1) for ids in texts if len(ids) > 1]
+    of_text = token_divergences if trainer.args.locality_loss == "kl" else lambda *given: token_losses(*given, 1)
+    plain = [of_text(trainer.model, ids) for ids in texts if len(ids) > 1]
     return (1 - weight) * torch.cat(edits).mean() + weight * torch.cat(plain).mean()
 
 
-@pytest.mark.parametrize("width", [0, 40, 500])
-def test_the_loss_is_the_sum_of_two_weighted_means(base, tokenizer, tmp_path, texts, width):
+@pytest.mark.parametrize(("locality_loss", "width"), [("nll", 0), ("nll", 40), ("kl", 0), ("kl", 96)])
+def test_the_loss_is_the_sum_of_two_weighted_means(base, tokenizer, tmp_path, texts, locality_loss, width):
     alone = trainer(base, tokenizer, tmp_path / "alone").train_dataset
     assert WEIGHT not in alone.column_names
     given = {"text_loss_weight": 0.3, "training_texts": texts, "per_device_train_batch_size": 99}
+    given["locality_loss"] = locality_loss
     both = edited(trainer(base, tokenizer, tmp_path / "both", **given))
     assert both.args.train_sampling_strategy == "random"  # rows of all lengths in each batch
     ids = [tokenizer(text)["input_ids"] for text in GIVEN]
@@ -89,6 +103,22 @@ def test_a_long_text_counts_once(base, tokenizer, tmp_path):
     parts = [row["labels"][1:] for row in rows if row["labels"][1:2] != [-100]]
     assert len(parts) == math.ceil((len(ids) - 1) / 99) > 1
     assert sorted(token for part in parts for token in part) == sorted(ids[1:])
+
+
+def test_edits_of_a_base_model_have_plain_text_beside_them_by_default(base, tokenizer, tmp_path):
+    def weight(**settings):
+        return trainer(base, tokenizer, tmp_path, **{"text_loss_weight": None, **settings}).args.text_loss_weight
+
+    assert weight() == DEFAULT_WEIGHT == 0.3
+    others = [
+        {"objective": "full"},
+        {"mastered_probability": 0.9},
+        {"loss_type": "dft"},
+    ]
+    others.append({"data_collator": CompletionOnlyCollator(pad_token_id=0)})
+    rows = trainer(base, tokenizer, tmp_path).train_dataset.select_columns(["input_ids", "labels"])
+    prompts = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
+    assert [weight(**other) for other in [*others, {"train_dataset": prompts}, {"train_dataset": rows}]] == [0.0] * 6
 
 
 @pytest.mark.parametrize(
