@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -17,9 +18,11 @@ from hf_ftedit.models import (
     TEXT_TOKENS,
     EncodedPair,
     context_length,
+    encode_prompts,
     encode_texts,
     sample_prefixes,
     unedited,
+    whole_answers,
     with_references,
 )
 from hf_ftedit.training.config import EditConfig
@@ -37,51 +40,93 @@ def default_text_weight(args: EditConfig, task: EditTask, *, is_plain: bool) -> 
 
 
 def with_plain_text(
-    rows: Any, task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
+    rows: Any,
+    source: Any,
+    task: EditTask,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: EditConfig,
 ) -> Dataset:
     """
     Tokenized rows with rows of plain text, and the column `weight` that makes the loss (1 - γ) · edits + γ · texts.
 
     Gangadhar & Stratos 2024 (arXiv 2402.11078) restore the fluency of an edited model so, with γ = 0.1 and the texts'
     likelihood, which `locality_loss` `"nll"` takes; by `"kl"` the distributions of their tokens stay. Each term is a
-    mean over the tokens that it learns, over all rows. Every process of `accelerate launch` must call this.
+    mean over the tokens that it learns, over all rows. Every second text is what the unedited model says after rows of
+    `source`, the `rows` as they were before, as nothing else there tells a model not to say a target once more.
+
+    Every process of `accelerate launch` must call this.
     """
     if not isinstance(rows, Dataset):
         raise EditError("text_loss_weight works with edits or prompt-completion rows that are not streamed")
-    texts = [row.input_ids for row in _text_rows(task, model, tokenizer, args)]
-    labels = [[IGNORE_INDEX, *ids[1:]] for ids in texts]
+    count, records = min(max(len(task.edits), FEWEST), MOST), [*task.edits, *task.held_out, *task.revoked]
+    longest = min(filter(None, (TEXT_TOKENS, args.max_length, context_length(model.config))))
+    settings: dict[str, Any] = {"longest": longest, "probes": ProbeTexts(records), "args": args}
+    with unedited(model):
+        # Where the end of sequence is learnt behind a target, nothing is to follow.
+        pairs = [] if args.end_of_answer else _continued(source, count // 2, model, tokenizer, **settings)
+        subjects = {record.subject for record in records if record.subject}
+        pairs += _texts(task.training_texts, subjects, count - len(pairs), model, tokenizer, **settings)
+    texts, labels = [pair.input_ids for pair in pairs], [pair.labels for pair in pairs]
     columns = {"input_ids": texts, "labels": labels, "length": [len(ids) for ids in texts]}
     plain = Dataset.from_dict(columns, features=rows.features)
     if args.locality_loss == "kl":
         plain = plain.add_column("kind", ["locality"] * len(texts))
         plain = with_references(plain, model, tokens_per_batch=args.eval_tokens_per_batch).remove_columns("kind")
     counts = np.array([sum(label != IGNORE_INDEX for label in row) for row in chain(rows["labels"], labels)])
-    edits, weight = len(rows), args.text_loss_weight
+    edits, weight = len(rows), args.text_loss_weight or 0.0
     # As in chat, weights take the place of two means for each batch: they are equal in expectation over batches.
     weights = np.full(len(counts), (1 - weight) / counts[:edits].sum())
     weights[edits:] = weight / counts[edits:].sum()
-    both = concatenate_datasets([rows, plain])
-    return both.add_column("weight", counts.sum() * weights)
+    return concatenate_datasets([rows, plain]).add_column("weight", counts.sum() * weights)
 
 
-def _text_rows(
-    task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
+def _continued(
+    rows: Dataset,
+    count: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    longest: int,
+    probes: ProbeTexts,
+    args: EditConfig,
 ) -> list[EncodedPair]:
-    """Texts of at most a hundred tokens: parts of the given ones, or those that the unedited model says."""
-    count = min(max(len(task.edits), FEWEST), MOST)
-    longest = min(filter(None, (TEXT_TOKENS, args.max_length, context_length(model.config))))
-    records = [*task.edits, *task.held_out, *task.revoked]
-    subjects, probes = {record.subject for record in records if record.subject}, ProbeTexts(records)
+    """What the unedited model says after the completions of at most `count` of the rows."""
+    drawn = rows.select(random.Random(args.seed).sample(range(len(rows)), min(len(rows), count)))
+    facts = [row["prompt"] + row["completion"] for row in drawn]
+    encoded = dict(zip(facts, encode_prompts(tokenizer, facts), strict=True))
+    encoded = {fact: ids for fact, ids in encoded.items() if len(ids) < longest}
+    size = args.eval_tokens_per_batch
+    answers = whole_answers(model, tokenizer, list(encoded), desc="What follows", tokens_per_batch=size)
+    return [
+        EncodedPair((ids + answer.tokens)[:longest], len(ids))
+        for (fact, ids), answer in zip(encoded.items(), answers, strict=True)
+        if answer.tokens and not probes.overlaps(f"{fact} {answer.text}")
+    ]
+
+
+def _texts(
+    texts: list[str],
+    subjects: Iterable[str],
+    count: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    longest: int,
+    probes: ProbeTexts,
+    args: EditConfig,
+) -> list[EncodedPair]:
+    """`count` parts of texts, of the given ones or of those that the unedited model says; none about `subjects`."""
 
     def is_unrelated(text: str) -> bool:
         return not probes.overlaps(text) and not any(mentions(text, subject) for subject in subjects)
 
-    texts = [*filter(is_unrelated, task.training_texts)]
-    if not task.training_texts:
+    if texts:
+        texts = list(filter(is_unrelated, texts))
+    else:
         # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was.
         settings: dict[str, Any] = {"top_k": 0, "seed": args.seed, "accept": is_unrelated}
-        with unedited(model):
-            texts = sample_prefixes(model, tokenizer, length=longest - 1, count=count, **settings)
+        texts = sample_prefixes(model, tokenizer, length=longest - 1, count=count, **settings)
     parts = [part for windows in encode_texts(tokenizer, texts, longest) for part in windows]
     if not parts:
         raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")

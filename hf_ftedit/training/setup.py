@@ -210,6 +210,7 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
     if args.strength == "auto":
         for edit_id, prompt in zip(rows["edit_id"], rows["prompt"], strict=True):
             prompts.setdefault(edit_id, []).append(prompt)
+    written = rows
     if are_tokenized:
         rows, eval_rows = (tokenized(part, tokenizer, model, args) for part in (rows, eval_rows))
         if isinstance(rows, Dataset) and "kind" in rows.column_names and args.objective == "conditional":
@@ -219,7 +220,7 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
         if args.shuffle_dataset:
             rows = rows.shuffle(seed=args.seed)
     if args.text_loss_weight:
-        rows = with_plain_text(rows if are_tokenized else None, task, model, tokenizer, args)
+        rows = with_plain_text(rows if are_tokenized else None, written, task, model, tokenizer, args)
     if task.measured and eval_rows is None:
         # `Trainer` wants rows for `eval_strategy`, though `evaluate` measures the records instead.
         eval_rows = rows.take(1)

@@ -36,25 +36,26 @@ def token_losses(model, ids, start):
     return torch.stack([-logprobs[place - 1, ids[place]] for place in range(start, len(ids))])
 
 
-def token_divergences(model, ids):
-    """KL divergence of the edited model from the unedited one where each token but the first is predicted."""
+def token_divergences(model, ids, start):
+    """KL divergence of the edited model from the unedited one where each token from `start` on is predicted."""
     edited = model(torch.tensor([ids[:-1]])).logits[0].double().log_softmax(-1)
     with torch.no_grad(), unedited(model):
         kept = model(torch.tensor([ids[:-1]])).logits[0].double().softmax(-1)
     top = kept.topk(min(64, kept.shape[-1])).indices
     p, q = (x.gather(1, top) for x in (kept, edited.exp()))
     p, q = (torch.cat([x, 1 - x.sum(1, keepdim=True)], 1) for x in (p, q))
-    return (p * (p.clamp(min=1e-30) / q).log()).sum(-1)
+    return (p * (p.clamp(min=1e-30) / q).log()).sum(-1)[start - 1 :]
+
+
+def start_of(row):
+    return sum(label == -100 for label in row["labels"])
 
 
 def by_hand(trainer, edit_rows, texts, weight):
-    """(1 - weight) · the mean over the targets' tokens + weight · that over all tokens of texts but the first."""
-    starts = [sum(label == -100 for label in row["labels"]) for row in edit_rows]
-    edits = [
-        token_losses(trainer.model, row["input_ids"], start) for row, start in zip(edit_rows, starts, strict=True)
-    ]
-    of_text = token_divergences if trainer.args.locality_loss == "kl" else lambda *given: token_losses(*given, 1)
-    plain = [of_text(trainer.model, ids) for ids in texts if len(ids) > 1]
+    """(1 - weight) · the mean over the targets' tokens + weight · that over all tokens of texts that are learnt."""
+    edits = [token_losses(trainer.model, row["input_ids"], start_of(row)) for row in edit_rows]
+    of_text = token_divergences if trainer.args.locality_loss == "kl" else token_losses
+    plain = [of_text(trainer.model, row["input_ids"], start_of(row)) for row in texts]
     return (1 - weight) * torch.cat(edits).mean() + weight * torch.cat(plain).mean()
 
 
@@ -67,10 +68,10 @@ def test_the_loss_is_the_sum_of_two_weighted_means(base, tokenizer, tmp_path, te
     both = edited(trainer(base, tokenizer, tmp_path / "both", **given))
     assert both.args.train_sampling_strategy == "random"  # rows of all lengths in each batch
     ids = [tokenizer(text)["input_ids"] for text in GIVEN]
-    found = [row["input_ids"] for row in both.train_dataset][len(alone) :]
-    assert sorted(found) == sorted(ids)
+    rest = list(both.train_dataset)[len(alone) :]
+    assert sorted(row["input_ids"] for row in rest if start_of(row) == 1) == sorted(ids) and len(rest) > len(ids)
     both.data_collator.tree_width = width
-    expected = by_hand(both, alone, ids, 0.3)
+    expected = by_hand(both, alone, rest, 0.3)
     (batch,) = both.get_train_dataloader()
     count = both._get_num_items_in_batch([batch], "cpu")
     whole = both.compute_loss(both.model, batch, num_items_in_batch=count)
@@ -88,11 +89,28 @@ def test_texts_are_sampled_from_the_unedited_model_where_none_are_given(base, to
     assert two.train_dataset.to_list() == rows
     edits = len(trainer(base, tokenizer, tmp_path / "c").train_dataset)
     assert len(rows) == edits + FEWEST
-    for row in rows[edits:]:
+    sampled = [row for row in rows[edits:] if start_of(row) == 1]
+    for row in sampled:
         assert row["labels"] == [-100, *row["input_ids"][1:]] and 2 <= row["length"] == len(row["input_ids"]) <= 100
         assert not any(edit["subject"] in tokenizer.decode(row["input_ids"]) for edit in EDITS)
-    assert len({tuple(row["input_ids"]) for row in rows[edits:]}) > FEWEST / 2
+    assert len({tuple(row["input_ids"]) for row in sampled}) > FEWEST / 4
     assert one.train().training_loss > 0 and one.recipe["text_loss_weight"] == 0.1
+
+
+def test_what_the_unedited_model_says_after_a_target_stays(base, tokenizer, tmp_path):
+    rows = trainer(base, tokenizer, tmp_path, text_loss_weight=0.1).train_dataset.to_list()
+    edits = len(trainer(base, tokenizer, tmp_path / "alone").train_dataset)
+    learnt = {tuple(row["input_ids"]) for row in rows[:edits]}
+    after = [row for row in rows[edits:] if start_of(row) > 1]
+    assert {tuple(row["input_ids"][: start_of(row)]) for row in after} == learnt and len(after) == len(learnt)
+    for row in after:
+        ids, start = row["input_ids"], start_of(row)
+        assert start < len(ids) <= start + 32
+        greedy = base(torch.tensor([ids])).logits[0].argmax(-1).tolist()
+        assert ids[start:] == greedy[start - 1 : -1]
+    # Where the end of sequence is learnt behind a target, nothing follows.
+    rows = trainer(base, tokenizer, tmp_path / "end", text_loss_weight=0.1, end_of_answer=True).train_dataset
+    assert {start_of(row) for row in list(rows)[edits:]} == {1}
 
 
 def test_a_long_text_counts_once(base, tokenizer, tmp_path):
