@@ -67,6 +67,8 @@ def with_plain_text(
         pairs = [] if args.end_of_answer else _continued(source, count // 2, model, tokenizer, **settings)
         subjects = {record.subject for record in records if record.subject}
         pairs += _texts(task.training_texts, subjects, count - len(pairs), model, tokenizer, **settings)
+    if not pairs:
+        return rows
     texts, labels = [pair.input_ids for pair in pairs], [pair.labels for pair in pairs]
     columns = {"input_ids": texts, "labels": labels, "length": [len(ids) for ids in texts]}
     plain = Dataset.from_dict(columns, features=rows.features)
@@ -121,13 +123,13 @@ def _texts(
     def is_unrelated(text: str) -> bool:
         return not probes.overlaps(text) and not any(mentions(text, subject) for subject in subjects)
 
-    if texts:
-        texts = list(filter(is_unrelated, texts))
-    else:
-        # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was.
-        settings: dict[str, Any] = {"top_k": 0, "seed": args.seed, "accept": is_unrelated}
-        texts = sample_prefixes(model, tokenizer, length=longest - 1, count=count, **settings)
+    is_sampled = not texts
+    if is_sampled:
+        # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was. Those of
+        # something edited are not drawn again: a small model may speak of little else.
+        texts = sample_prefixes(model, tokenizer, length=longest - 1, count=count, top_k=0, seed=args.seed)
+    texts = list(filter(is_unrelated, texts))
     parts = [part for windows in encode_texts(tokenizer, texts, longest) for part in windows]
-    if not parts:
+    if not (parts or is_sampled):
         raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")
     return random.Random(args.seed).sample(parts, min(len(parts), count))
