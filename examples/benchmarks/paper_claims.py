@@ -20,6 +20,7 @@ RECIPE = {
     "num_train_epochs": 6,
     "num_paraphrases": 15,
     "num_locality": 20,
+    "text_loss_weight": 0.0,
 }
 ROWS = {
     "E": {"paraphrase_strategy": "none", "locality_strategy": "none"},
