@@ -524,7 +524,7 @@ def test_the_screen_shows_nothing_that_a_user_cannot_act_on(tmp_path):
     done = process("train", "--max_edits", "2", "--num_train_epochs", "1", "--output_dir", "out")
     assert (done.returncode, done.stderr) == (0, "")
     first, *middle, last = done.stdout.splitlines()
-    assert first == "2 edits, 62 training rows"
+    assert first == "2 edits, 94 training rows"  # 31 of each, and 32 of plain text
     assert last == "Written to out: the adapter, its model card, edits and results."
     titles = [line for line in middle if not line.startswith(("{'train_runtime'", "{'loss'", "┏", "┃", "┡", "│", "└"))]
     assert titles[:4] == [
