@@ -217,9 +217,7 @@ def test_edit_benchmark_runs_on_two_records(shared_dir: Path) -> None:
     flags = ("--num_edits", "2", "--num_train_epochs", "1", "--num_locality", "3", "--num_paraphrases", "2")
     lines = run(EXAMPLES / "benchmarks" / "edit_benchmark.py", "--shared", str(shared_dir), *flags).splitlines()
     assert lines[2].startswith("| counterfact 0 to 1, before | — | — |")
-    assert lines[3].startswith(
-        "| counterfact 0 to 1, after | 44 |"
-    )  # (1 rewrite + 2 paraphrases + 3 facts) x 2, 32 texts
+    assert lines[3].startswith("| counterfact 0 to 1, after | 44 |")  # 2 x (1 + 2 paraphrases + 3 facts), 32 texts
 
 
 CHAT_EDITS = [

@@ -78,9 +78,7 @@ def test_facts_are_trained_and_one_is_taken_back(playground):
 
 @pytest.mark.parametrize("label", ["Tokenizing rows", "Steps"])
 def test_a_training_is_stopped(playground, label, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        "datasets.config.HF_DATASETS_CACHE", tmp_path
-    )  # rows of an earlier run are not tokenized again
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)  # none of an earlier run
     visit = playground.visit("stopped")
     with pytest.raises(EditError, match="the training was stopped; nothing has changed"):
         for step in playground.train(visit, [EDIT]):
