@@ -39,7 +39,7 @@ TRAIN += ["--num_train_epochs", "2", "--per_device_train_batch_size", "4"]
 OFTEN = [*TRAIN, "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "1", "--output_dir"]
 RESUME = "--resume_from_checkpoint"
 KILL, TERM, INT = int(signal.SIGKILL), int(signal.SIGTERM), int(signal.SIGINT)
-STEPS = 14  # 2 edits of 1 + 5 + 8 rows, by 4, twice
+STEPS = 30  # (2 edits of 1 + 5 + 8 rows and 32 plain texts) by 4, twice
 STEP = "hf_ftedit.training.resume.ResumableTrainer.training_step"
 
 
