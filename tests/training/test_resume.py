@@ -70,7 +70,7 @@ MOMENTS = {
     "torch.save": {"at": "torch.serialization._save", "call": 5, "signal": KILL},  # the second checkpoint's scheduler
     "marking": {"at": "os.replace", "call": 3, "signal": KILL},
     "plotting": {"at": "matplotlib.figure.Figure.savefig", "call": 1, "signal": TERM},
-    "moving": {"at": "os.replace", "call": 8, "signal": KILL},  # five checkpoints, then the finished files
+    "moving": {"at": "os.replace", "call": 13, "signal": KILL},  # ten checkpoints, then the finished files
     "step": {"at": STEP, "call": 10, "signal": TERM},
     "epoch": {"at": STEP, "call": 7, "signal": INT},
 }
