@@ -232,7 +232,7 @@ class ConditionalTrainer(ResumableTrainer):
 
 
 def _check_sampling(args: EditConfig, data_collator: Any) -> None:
-    """Raise [`~hf_ftedit.EditError`] where chat rows could not be trained as they are meant to be."""
+    """Raise [`~hf_ftedit.EditError`] where rows with weights could not be trained as they are meant to be."""
     if args.mastered_probability is not None:
         raise EditError("mastered_probability does not work with edits in a chat_template; leave it out")
     if not isinstance(data_collator, EditCollator):
