@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -59,14 +58,11 @@ def with_plain_text(
     """
     if not isinstance(rows, Dataset):
         raise EditError("text_loss_weight works with edits or prompt-completion rows that are not streamed")
-    count, records = min(max(len(task.edits), FEWEST), MOST), [*task.edits, *task.held_out, *task.revoked]
-    longest = min(filter(None, (TEXT_TOKENS, args.max_length, context_length(model.config))))
-    settings: dict[str, Any] = {"longest": longest, "probes": ProbeTexts(records), "args": args}
+    count, speaker = min(max(len(task.edits), FEWEST), MOST), _Speaker(task, model, tokenizer, args)
     with unedited(model):
         # Where the end of sequence is learnt behind a target, nothing is to follow.
-        pairs = [] if args.end_of_answer else _continued(source, count // 2, model, tokenizer, **settings)
-        subjects = {record.subject for record in records if record.subject}
-        pairs += _texts(task.training_texts, subjects, count - len(pairs), model, tokenizer, **settings)
+        pairs = [] if args.end_of_answer else speaker.continued(source, count // 2)
+        pairs += speaker.texts(count - len(pairs))
     if not pairs:
         return rows
     texts, labels = [pair.input_ids for pair in pairs], [pair.labels for pair in pairs]
@@ -83,53 +79,42 @@ def with_plain_text(
     return concatenate_datasets([rows, plain]).add_column("weight", counts.sum() * weights)
 
 
-def _continued(
-    rows: Dataset,
-    count: int,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    longest: int,
-    probes: ProbeTexts,
-    args: EditConfig,
-) -> list[EncodedPair]:
-    """What the unedited model says after the completions of at most `count` of the rows."""
-    drawn = rows.select(random.Random(args.seed).sample(range(len(rows)), min(len(rows), count)))
-    facts = [row["prompt"] + row["completion"] for row in drawn]
-    encoded = dict(zip(facts, encode_prompts(tokenizer, facts), strict=True))
-    encoded = {fact: ids for fact, ids in encoded.items() if len(ids) < longest}
-    size = args.eval_tokens_per_batch
-    answers = whole_answers(model, tokenizer, list(encoded), desc="What follows", tokens_per_batch=size)
-    return [
-        EncodedPair((ids + answer.tokens)[:longest], len(ids))
-        for (fact, ids), answer in zip(encoded.items(), answers, strict=True)
-        if answer.tokens and not probes.overlaps(f"{fact} {answer.text}")
-    ]
+class _Speaker:
+    """What a model says, and texts that are given, as rows of plain text; none holds a probe."""
 
+    def __init__(self, task: EditTask, model: Any, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> None:
+        records = [*task.edits, *task.held_out, *task.revoked]
+        self.model, self.tokenizer, self.args, self.given = model, tokenizer, args, task.training_texts
+        self.longest = min(filter(None, (TEXT_TOKENS, args.max_length, context_length(model.config))))
+        self.probes, self.subjects = ProbeTexts(records), {record.subject for record in records if record.subject}
 
-def _texts(
-    texts: list[str],
-    subjects: Iterable[str],
-    count: int,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    longest: int,
-    probes: ProbeTexts,
-    args: EditConfig,
-) -> list[EncodedPair]:
-    """`count` parts of texts, of the given ones or of those that the unedited model says; none about `subjects`."""
+    def continued(self, rows: Dataset, count: int) -> list[EncodedPair]:
+        """What the model says after the completions of at most `count` of the rows."""
+        drawn = rows.select(random.Random(self.args.seed).sample(range(len(rows)), min(len(rows), count)))
+        facts = [row["prompt"] + row["completion"] for row in drawn]
+        encoded = dict(zip(facts, encode_prompts(self.tokenizer, facts), strict=True))
+        encoded = {fact: ids for fact, ids in encoded.items() if len(ids) < self.longest}
+        settings: dict[str, Any] = {"desc": "What follows", "tokens_per_batch": self.args.eval_tokens_per_batch}
+        answers = whole_answers(self.model, self.tokenizer, list(encoded), **settings)
+        return [
+            EncodedPair((ids + answer.tokens)[: self.longest], len(ids))
+            for (fact, ids), answer in zip(encoded.items(), answers, strict=True)
+            if answer.tokens and not self.probes.overlaps(f"{fact} {answer.text}")
+        ]
 
-    def is_unrelated(text: str) -> bool:
-        return not probes.overlaps(text) and not any(mentions(text, subject) for subject in subjects)
+    def texts(self, count: int) -> list[EncodedPair]:
+        """At most `count` parts of the given texts, or of those that the model says; none about an edited subject."""
+        texts = self.given
+        if not texts:
+            # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was.
+            # Those of something edited are not drawn again: a small model may speak of little else.
+            settings: dict[str, Any] = {"length": self.longest - 1, "count": count, "top_k": 0, "seed": self.args.seed}
+            texts = sample_prefixes(self.model, self.tokenizer, **settings)
+        texts = list(filter(self._is_unrelated, texts))
+        parts = [part for windows in encode_texts(self.tokenizer, texts, self.longest) for part in windows]
+        if self.given and not parts:
+            raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")
+        return random.Random(self.args.seed).sample(parts, min(len(parts), count))
 
-    is_sampled = not texts
-    if is_sampled:
-        # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was. Those of
-        # something edited are not drawn again: a small model may speak of little else.
-        texts = sample_prefixes(model, tokenizer, length=longest - 1, count=count, top_k=0, seed=args.seed)
-    texts = list(filter(is_unrelated, texts))
-    parts = [part for windows in encode_texts(tokenizer, texts, longest) for part in windows]
-    if not (parts or is_sampled):
-        raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")
-    return random.Random(args.seed).sample(parts, min(len(parts), count))
+    def _is_unrelated(self, text: str) -> bool:
+        return not self.probes.overlaps(text) and not any(mentions(text, subject) for subject in self.subjects)
