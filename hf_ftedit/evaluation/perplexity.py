@@ -49,7 +49,8 @@ def perplexity(
             bar.update(len(batch))
 
         with models.inference(model), bar:
-            models.in_batches([len(window.input_ids) for window in share], tokens_per_batch, add)
+            lengths, vocabulary = [len(window.input_ids) for window in share], models.vocabulary_size(model.config)
+            models.in_batches(lengths, tokens_per_batch, add, vocabulary=vocabulary)
         return sums.tolist()
 
     losses = processes.each_once(windows, run, key=lambda window: len(window.input_ids))

@@ -66,4 +66,5 @@ from .tokenization import encode_prompts as encode_prompts
 from .tokenization import encode_texts as encode_texts
 from .tokenization import end_of_turn as end_of_turn
 from .tokenization import front_tokens as front_tokens
+from .tokenization import vocabulary_size as vocabulary_size
 from .tree_support import reads_trees as reads_trees

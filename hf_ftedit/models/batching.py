@@ -19,6 +19,8 @@ from hf_ftedit.options import check_value
 
 logger = logging.getLogger(__name__)
 
+MOST_LOGITS = 2**28  # of a batch, a gigabyte in float32: those of 262,144 words would take more than a small model
+
 _fused_gelu = partial(torch.nn.functional.gelu, approximate="tanh")
 
 
@@ -70,12 +72,19 @@ def gc_frozen() -> Iterator[None]:
             gc.unfreeze()
 
 
-def in_batches(lengths: Sequence[int], tokens_per_batch: int, run: Callable[[list[int]], None]) -> None:
-    """Call `run` with the indices of `lengths`, longest first, in batches of at most so many tokens with padding."""
+def in_batches(
+    lengths: Sequence[int], tokens_per_batch: int, run: Callable[[list[int]], None], *, vocabulary: int | None = None
+) -> None:
+    """
+    Call `run` with the indices of `lengths`, longest first, in batches of at most so many tokens with padding.
+
+    Where logits of a `vocabulary` may be made of all of them, there are at most [`MOST_LOGITS`].
+    """
     # A batch has at least one item. One that does not fit into memory is run again as smaller ones, with half as many
     # tokens; those that were run are not.
     order = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)
     begin, budget = 0, check_value("tokens_per_batch", tokens_per_batch, int)
+    budget = min(budget, MOST_LOGITS // (vocabulary or 1))
     while begin < len(order):
         longest = lengths[order[begin]]
         size = max(1, budget // longest)

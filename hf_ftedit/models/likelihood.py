@@ -15,7 +15,14 @@ from hf_ftedit.models.batching import gc_frozen, in_batches, inference, padded
 from hf_ftedit.models.loading import in_turn
 from hf_ftedit.models.logits import target_logits, tree_logits
 from hf_ftedit.models.prefix_tree import WIDTH, TokenTree, token_trees
-from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair, check_tokens, context_length, encode_pairs
+from hf_ftedit.models.tokenization import (
+    IGNORE_INDEX,
+    EncodedPair,
+    check_tokens,
+    context_length,
+    encode_pairs,
+    vocabulary_size,
+)
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
 
@@ -122,11 +129,13 @@ def run_pairs(
     # In trees of a third of the hidden size, attention to all of their tokens is about a twentieth of the work.
     width = max(WIDTH, getattr(model.config.get_text_config(), "hidden_size", 0) // 3)
     trees, lengths = token_trees(pairs, width), [len(pair.input_ids) for pair in pairs]
-    if trees and reads_trees(model, longest=max(lengths), largest=len(trees[0].tokens)):
-        sizes = [len(tree.tokens) for tree in trees]
-        in_batches(sizes, tokens_per_batch, lambda batch: use(_run_trees(model, [trees[i] for i in batch])))
-    else:
-        in_batches(lengths, tokens_per_batch, lambda batch: use(_run_rows(model, pairs, batch)))
+    are_read = trees and reads_trees(model, longest=max(lengths), largest=len(trees[0].tokens))
+
+    def run(batch: list[int]) -> None:
+        use(_run_trees(model, [trees[i] for i in batch]) if are_read else _run_rows(model, pairs, batch))
+
+    sizes = [len(tree.tokens) for tree in trees] if are_read else lengths
+    in_batches(sizes, tokens_per_batch, run, vocabulary=vocabulary_size(model.config))
 
 
 class TokenScores(NamedTuple):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.perplexity import perplexity
+from hf_ftedit.models import batching
 from hf_ftedit.models.batching import gc_frozen, in_batches
 from hf_ftedit.models.generation import greedy_answers
 from hf_ftedit.models.likelihood import score_pairs
@@ -55,6 +57,17 @@ def test_batches_by_hand():
     assert batches(lengths, 1000) == [[1, 5, 2, 3, 0, 4]]
     assert batches(lengths, 1) == [[1], [5], [2], [3], [0], [4]]  # at least one item each
     assert batches([], 16) == []
+
+
+def test_logits_of_a_large_vocabulary_keep_to_a_bound(monkeypatch):
+    model, tokenizer = tiny_model("llama", bpe_tokenizer()).eval(), bpe_tokenizer()
+    vocabulary, sizes, plain = model.config.vocab_size, [], perplexity(model, tokenizer, PROMPTS)["perplexity"]
+    assert batching.MOST_LOGITS // 262_144 == 1024 and batching.MOST_LOGITS // 49_152 > 2048  # Gemma 3 and SmolLM2
+    model.register_forward_hook(lambda module, args, output: sizes.append(output.logits.numel()))
+    monkeypatch.setattr(batching, "MOST_LOGITS", 40 * vocabulary)
+    assert perplexity(model, tokenizer, PROMPTS)["perplexity"] == pytest.approx(plain, rel=1e-5)
+    score_pairs(model, tokenizer, PROMPTS, TARGETS)
+    assert len(sizes) > 10 and max(sizes) <= 40 * vocabulary
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 200))
