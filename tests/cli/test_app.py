@@ -31,6 +31,7 @@ GOOD = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty"}
 RUN = "import sys; from hf_ftedit.cli.app import main; code = main(sys.argv[1:]); "
 RUN += "print('loaded:', *sorted({'torch', 'transformers', 'datasets'} & set(sys.modules))); raise SystemExit(code)"
 FEW = ["--max_edits", "3", "--num_train_epochs", "1", "--per_device_train_batch_size", "4"]
+FEW += ["--text_loss_weight", "0"]
 
 
 @pytest.fixture(autouse=True)

@@ -100,7 +100,7 @@ def test_bad_settings_are_told_before_the_first_run(tmp_path, capsys, settings, 
     assert not (study / "runs").exists()
 
 
-FEW = {"max_edits": 3, "max_steps": 2, "num_locality": 2, "num_paraphrases": 2}
+FEW = {"max_edits": 3, "max_steps": 2, "num_locality": 2, "num_paraphrases": 2, "text_loss_weight": 0}
 
 
 def test_a_study_goes_on_and_keeps_what_is_finished(tmp_path, capsys):

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 JOB = ROOT / "examples" / "hf_jobs.py"
 FEW = ["--max_edits", "2", "--max_steps", "2", "--num_locality", "5", "--num_paraphrases", "2", "--disable_tqdm", "1"]
+FEW += ["--text_loss_weight", "0"]
 
 
 def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

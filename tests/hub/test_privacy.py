@@ -75,6 +75,7 @@ def use(world):
     adapter, base = f"{home}/runs/adapter", ["--model_name_or_path", f"{home}/models/base"]
     data = ["--edits", f"{home}/data/edits.jsonl", "--locality_pool", f"{home}/data/pool.jsonl"]
     few = ["--num_locality", "2", "--num_paraphrases", "1", "--num_train_epochs", "2", "--learning_rate", "5e-3"]
+    few += ["--text_loss_weight", "0"]
     tokens = ["--hub_token", "hf_canary_argument", "--model_init_kwargs", '{"token": "hf_canary_init"}']
     push = ["--push_to_hub", "--hub_model_id", "user/a", *tokens]
     more = ["--save_strategy", "epoch", "--perplexity_texts", f"{home}/data/texts.jsonl", "--report_to", "none"]

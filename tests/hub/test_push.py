@@ -27,6 +27,7 @@ ONES_OWN = {
 }
 TITLE = "Push edits with hf_ftedit"
 FEW = ["--max_edits", "3", "--num_train_epochs", "1", "--per_device_train_batch_size", "4", "--report_to", "none"]
+FEW += ["--text_loss_weight", "0"]
 PUSH = f"""{HURRY}
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -388,9 +389,10 @@ given = json.load(sys.stdin)
 found = {}
 
 def trainer(name, token="hf_write", **settings):
-    few = {"max_edits": 2, "num_train_epochs": 1, "num_locality": 2, "num_paraphrases": 0, "report_to": "none"}
+    few = {"max_edits": 2, "num_train_epochs": 1, "num_locality": 2, "num_paraphrases": 0, "text_loss_weight": 0}
     run = {"output_dir": f"{given['folder']}/{name}", "push_to_hub": True, "hub_model_id": f"user/{name}"}
-    args = EditConfig(**few | run | {"hub_token": token, "disable_tqdm": True} | settings)
+    quiet = {"disable_tqdm": True, "report_to": "none"}
+    args = EditConfig(**few | run | quiet | {"hub_token": token} | settings)
     return EditTrainer("hf_ftedit/embedded", args, train_dataset=given["edits"])
 
 def error(call, *args, **settings):
