@@ -29,7 +29,7 @@ Each training makes one adapter. Switching an adapter off takes all of its facts
 A single fact cannot be cut out of an adapter: untick it below, and one is trained anew without it, in its place.
 A download, unpacked, is a folder that `hf-ftedit push` shares and `hf-ftedit export` writes for Ollama and others."""
 FIELDS = ("prompt", "target_new", "subject", "paraphrase_prompts", "neighborhood_prompts")  # of the columns below
-HEADERS = ["Question", "New answer", "Subject", "Other wording", "Neighbor"]
+HEADERS = ["New answer", "Subject", "Other wording", "Neighbor"]  # of a question, or the beginning of a sentence
 CHAT = (
     EditRecord(
         *("ceo", "Who is the CEO of Tellwind Robotics?", "Ines Halvorsen", "Tellwind Robotics"),
@@ -193,7 +193,7 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
                 gr.Markdown("### 1. Edit")
                 fields = _fields(playground.args.chat_template)
                 rows = gr.Dataframe(
-                    headers=HEADERS,
+                    headers=["Question" if playground.args.chat_template else "Beginning", *HEADERS],
                     type="array",
                     visible=False,
                     interactive=True,

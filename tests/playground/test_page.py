@@ -45,7 +45,7 @@ def train(visitor, *more):
 def test_two_visitors_do_not_see_each_others_edits(address):
     first, second = client(address), client(address)
     (status, exam, *_), steps = train(first)
-    assert status.startswith("<b>Done.</b>") and any("Steps: 1 of 2, " in step[0] for step in steps)
+    assert status.startswith("<b>Done.</b>") and any("Steps: 1 of 4, " in step[0] for step in steps)
     assert f"✓ edits | {QUESTION} | {OLD} | {NEW} |" in exam["value"] and "| efficacy |" in exam["value"]
     assert first.predict(QUESTION, api_name="/ask") == (OLD, NEW)
     assert second.predict(QUESTION, api_name="/ask") == (OLD, OLD)
