@@ -28,6 +28,7 @@ from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import EditTask
 
 FEWEST, MOST = 32, 512  # rows of plain text; between them, one for each edit
+LENGTH = 50  # tokens of a text; more of them would leave less of their weight to what follows a target
 DEFAULT_WEIGHT = 0.3
 
 
@@ -51,8 +52,8 @@ def with_plain_text(
 
     Gangadhar & Stratos 2024 (arXiv 2402.11078) restore the fluency of an edited model so, with γ = 0.1 and the texts'
     likelihood, which `locality_loss` `"nll"` takes; by `"kl"` the distributions of their tokens stay. Each term is a
-    mean over the tokens that it learns, over all rows. Every second text is what the unedited model says after rows of
-    `source`, the `rows` as they were before, as nothing else there tells a model not to say a target once more.
+    mean over the tokens that it learns, over all rows. Every second text is what the unedited model says after the
+    targets of `source`, the `rows` as they were before, as nothing else there tells a model not to say one once more.
 
     Every process of `accelerate launch` must call this.
     """
@@ -89,9 +90,8 @@ class _Speaker:
         self.probes, self.subjects = ProbeTexts(records), {record.subject for record in records if record.subject}
 
     def continued(self, rows: Dataset, count: int) -> list[EncodedPair]:
-        """What the model says after the completions of at most `count` of the rows."""
-        drawn = rows.select(random.Random(self.args.seed).sample(range(len(rows)), min(len(rows), count)))
-        facts = [row["prompt"] + row["completion"] for row in drawn]
+        """What the model says after the completions of at most `count` rows, of each edit in turn."""
+        facts = [row["prompt"] + row["completion"] for row in rows.select(self._in_turn(rows)[:count])]
         encoded = dict(zip(facts, encode_prompts(self.tokenizer, facts), strict=True))
         encoded = {fact: ids for fact, ids in encoded.items() if len(ids) < self.longest}
         settings: dict[str, Any] = {"desc": "What follows", "tokens_per_batch": self.args.eval_tokens_per_batch}
@@ -102,16 +102,25 @@ class _Speaker:
             if answer.tokens and not self.probes.overlaps(f"{fact} {answer.text}")
         ]
 
+    def _in_turn(self, rows: Dataset) -> list[int]:
+        """Places of rows at random, one of each edit before the second of any; none of facts that stay."""
+        order = random.Random(self.args.seed).sample(range(len(rows)), len(rows))
+        if not {"kind", "edit_id"} <= {*rows.column_names}:  # rows of the user
+            return order
+        table = rows.select_columns(["kind", "edit_id"]).to_pandas().iloc[order]
+        table = table[table["kind"] != "locality"]
+        return table.groupby("edit_id").cumcount().sort_values(kind="stable").index.tolist()
+
     def texts(self, count: int) -> list[EncodedPair]:
         """At most `count` parts of the given texts, or of those that the model says; none about an edited subject."""
-        texts = self.given
+        texts, length = self.given, min(self.longest, LENGTH)
         if not texts:
             # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was.
             # Those of something edited are not drawn again: a small model may speak of little else.
-            settings: dict[str, Any] = {"length": self.longest - 1, "count": count, "top_k": 0, "seed": self.args.seed}
+            settings: dict[str, Any] = {"length": length - 1, "count": count, "top_k": 0, "seed": self.args.seed}
             texts = sample_prefixes(self.model, self.tokenizer, **settings)
         texts = list(filter(self._is_unrelated, texts))
-        parts = [part for windows in encode_texts(self.tokenizer, texts, self.longest) for part in windows]
+        parts = [part for windows in encode_texts(self.tokenizer, texts, length) for part in windows]
         if self.given and not parts:
             raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")
         return random.Random(self.args.seed).sample(parts, min(len(parts), count))

@@ -11,8 +11,9 @@ from tiny_edits import EDITS, config, edited, editor, lora
 
 from hf_ftedit import EditError, EditOptions
 from hf_ftedit.models import CompletionOnlyCollator, unedited
+from hf_ftedit.training import plain_text
 from hf_ftedit.training.loss import WEIGHT
-from hf_ftedit.training.plain_text import DEFAULT_WEIGHT, FEWEST
+from hf_ftedit.training.plain_text import DEFAULT_WEIGHT, FEWEST, LENGTH
 
 GIVEN = ["Rome is in Italy", "Danielle Darrieux is a native of the very old border", "Bergen"]
 OF_EDITS = ["Norway is old", "The capital city of Peru is Lima"]  # a subject, a probe
@@ -91,7 +92,7 @@ def test_texts_are_sampled_from_the_unedited_model_where_none_are_given(base, to
     assert len(rows) == edits + FEWEST
     sampled = [row for row in rows[edits:] if start_of(row) == 1]
     for row in sampled:
-        assert row["labels"] == [-100, *row["input_ids"][1:]] and 2 <= row["length"] == len(row["input_ids"]) <= 100
+        assert row["labels"] == [-100, *row["input_ids"][1:]] and 2 <= row["length"] == len(row["input_ids"]) <= LENGTH
         assert not any(edit["subject"] in tokenizer.decode(row["input_ids"]) for edit in EDITS)
     assert len({tuple(row["input_ids"]) for row in sampled}) > FEWEST / 4
     assert one.train().training_loss > 0 and one.recipe["text_loss_weight"] == 0.1
@@ -100,9 +101,9 @@ def test_texts_are_sampled_from_the_unedited_model_where_none_are_given(base, to
 def test_what_the_unedited_model_says_after_a_target_stays(base, tokenizer, tmp_path):
     rows = trainer(base, tokenizer, tmp_path, text_loss_weight=0.1).train_dataset.to_list()
     edits = len(trainer(base, tokenizer, tmp_path / "alone").train_dataset)
-    learnt = {tuple(row["input_ids"]) for row in rows[:edits]}
     after = [row for row in rows[edits:] if start_of(row) > 1]
-    assert {tuple(row["input_ids"][: start_of(row)]) for row in after} == learnt and len(after) == len(learnt)
+    new = {tuple(tokenizer(f"{edit['prompt']} {edit['target_new']}")["input_ids"]) for edit in EDITS}
+    assert {tuple(row["input_ids"][: start_of(row)]) for row in after} == new and len(after) == len(new)
     for row in after:
         ids, start = row["input_ids"], start_of(row)
         assert start < len(ids) <= start + 32
@@ -113,13 +114,22 @@ def test_what_the_unedited_model_says_after_a_target_stays(base, tokenizer, tmp_
     assert {start_of(row) for row in list(rows)[edits:]} == {1}
 
 
+def test_targets_of_each_edit_are_followed_by_text_in_turn(base, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(plain_text, "FEWEST", 8)
+    settings = {"paraphrase_strategy": "prefix", "num_paraphrases": 5, "prefix_counts": [5, 5], "num_locality": 5}
+    rows = trainer(base, tokenizer, tmp_path, text_loss_weight=0.1, **settings).train_dataset.to_list()
+    texts = [tokenizer.decode(row["input_ids"][: start_of(row)]) for row in rows[-8:] if start_of(row) > 1]
+    counts = [sum(text.endswith(f"{edit['prompt']} {edit['target_new']}") for text in texts) for edit in EDITS]
+    assert sorted(counts) == [1, 1, 2]
+
+
 def test_a_long_text_counts_once(base, tokenizer, tmp_path):
     path = tmp_path / "long.json"
     path.write_text(json.dumps([{"text": " ".join(text for text in TEXTS if not {*text.split()} & {"Kazakhstan"})}]))
     rows = trainer(base, tokenizer, tmp_path, text_loss_weight=0.1, training_texts=str(path)).train_dataset.to_list()
     ids = tokenizer(json.loads(path.read_text())[0]["text"])["input_ids"]
     parts = [row["labels"][1:] for row in rows if row["labels"][1:2] != [-100]]
-    assert len(parts) == math.ceil((len(ids) - 1) / 99) > 1
+    assert len(parts) == math.ceil((len(ids) - 1) / (LENGTH - 1)) > 1
     assert sorted(token for part in parts for token in part) == sorted(ids[1:])
 
 
