@@ -122,7 +122,7 @@ def many(world, calls, cache=None, **given):
 def training(world, name):
     data = ["--edits", str(world.folder / f"{name}.jsonl"), "--locality_pool", asset("locality_pool.jsonl")]
     where = ["--output_dir", str(world.folder / name), "--push_to_hub", "--hub_model_id", f"user/{name}"]
-    config = ["--config", asset("train.yaml"), "--report_to", "none"]
+    config = ["--config", asset("train.yaml"), "--text_loss_weight", "0", "--report_to", "none"]
     return ["train", "--model_name_or_path", "user/base", *data, *config, *where]
 
 
