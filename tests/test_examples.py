@@ -253,7 +253,7 @@ def test_wild_edits_by_each_method_and_shows_the_best(tmp_path: Path, chat_files
     lines = run(script, *flags, "--model_name_or_path", model, *few, "--json", "runs.json").splitlines()
     runs = json.loads(Path("runs.json").read_text())["runs"]
     methods = [(run["method"], run["settings"].get("learning_rate"), run["seed"]) for run in runs]
-    stock = [("stock", 1e-4, 0), ("stock", 5e-4, 0), ("stock", methods[5][1], 1)]
+    stock = [("stock", 5e-4, 0), ("stock", 1e-3, 0), ("stock", methods[5][1], 1)]
     assert methods[:6] == [("unedited", None, None), ("ours", None, 0), ("ours", None, 1), *stock]
     assert [run["settings"].get("layer") for run in runs[6:]] == [0, 0, 1, 1, runs[-1]["settings"]["layer"]]
     assert {run["steps"] for run in runs[1:6]} == {2} and all(run["steps"] <= 3 for run in runs[6:])
