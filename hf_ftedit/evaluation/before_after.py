@@ -52,7 +52,8 @@ def _questions(
     before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
 ) -> Iterator[tuple[str, int, list[list[str]]]]:
     """Of each kind its name, how many questions there are, and those to show: mark, prompt, old and new answer."""
-    old = dict(zip(before["probe"], _answers(before), strict=True))
+    # Texts sampled after `generation_prompts`, which may be the probes' own, are rows without an answer.
+    old = {probe: text for probe, text in zip(before["probe"], _answers(before), strict=True) if text}
     columns = *(after[name] for name in ("kind", "role", "edit_id", "probe")), _answers(after), after["containment"]
     answers = list(zip(*columns, strict=True))
     for kind, (name, most) in SHOWN.items():

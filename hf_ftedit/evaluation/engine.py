@@ -99,7 +99,9 @@ def unedited_answers(
     if before is not None and "generated" in before:
         stopped = before.get("stopped") or [None] * len(before["probe"])
         rows = zip(before["probe"], before["generated"], stopped, strict=True)
-        known = {prompt: models.Answer(text, [], bool(end)) for prompt, text, end in rows if prompt in prompts}
+        # Rows of sampled texts, which may go on from the same prompt, have no answer.
+        answered = (row for row in rows if row[0] in prompts and row[1] is not None)
+        known = {prompt: models.Answer(text, [], bool(end)) for prompt, text, end in answered}
     missing = sorted(prompts - known.keys())
     with models.unedited(evaluated.model):
         answers = answer_prompts(evaluated._replace(desc="Unedited"), missing)

@@ -58,6 +58,12 @@ def test_an_answer_that_stayed_is_not_repeated():
     ]  # fmt: skip
 
 
+def test_a_text_sampled_after_the_same_prompt_is_no_answer():
+    sampled = columns([("a", "generation", "", probe, None, None) for probe in BEFORE["probe"]])
+    before = {name: [*values, *sampled[name]] for name, values in BEFORE.items()}
+    assert before_after_text(before, AFTER, 80) == before_after_text(BEFORE, AFTER, 80)
+
+
 def test_text_without_spaces_is_wrapped_by_its_width():
     after = {**AFTER, "generated": [text and 60 * "答" for text in AFTER["generated"]]}
     text = before_after_text(BEFORE, after, 80)

@@ -469,6 +469,11 @@ def test_near_names_of_a_base_model_need_own_answers():
     asked = measure(model, tokenizer, [record], EditOptions(predict_with_generate=True)).scores
     assert plain["near_names"] is None and plain["protocol"] == asked["protocol"] == "accuracy"
     assert asked["near_names"] == 100 and asked["said_exactly"] is None  # the unedited model says Paris too
+    # A text sampled after the same prompt is not the unedited model's answer.
+    record = replace(record, generation_prompts=record.near_name_prompts)
+    options = EditOptions(predict_with_generate=True, measure_fluency=True)
+    before = measure(model, tokenizer, [record], options)
+    assert measure(model, tokenizer, [record], options, before=before).scores["near_names"] == 100
 
 
 def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():
