@@ -41,15 +41,16 @@ def erased_answers(
     """
     By place in `rows`, the old answers to erased edits as targets: what the unedited model said, until it was said.
 
-    Where it did not say it, or has no answer here, the old answer alone is the target.
+    Where it did not say it letter by letter, or has no answer here, the old answer alone is the target.
     """
     erased, targets = {record.edit_id for record in records if record.erase}, {}
     for place, row in enumerate(rows):
         if row.edit_id in erased and row.kind in ("rewrite", "paraphrase") and row.role == "true":
             text = before[row.prompt].text if row.prompt in before else row.target
-            start = max(0, text.casefold().find(row.target.casefold()))
-            said = text[: start + len(row.target)] if containment(text, [row.target]) else row.target
-            targets[place] = row._replace(target=said)
+            start = text.casefold().find(row.target.casefold())
+            # Containment is without punctuation: "Washington D.C." has "Washington, D.C.", but at no place.
+            is_said = start >= 0 and containment(text, [row.target])
+            targets[place] = row._replace(target=text[: start + len(row.target)] if is_said else row.target)
     return targets
 
 

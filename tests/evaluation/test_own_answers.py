@@ -40,6 +40,9 @@ def test_the_old_answer_to_what_is_erased_is_what_the_model_said_until_it_was_sa
     rows += [row("neighborhood", "Tim Cook", "true"), row("rewrite", "Tim Cook", "true")._replace(edit_id="other")]
     targets = {place: each.target for place, each in erased_answers(rows, [record], {CEO: OLD}).items()}
     assert targets == {1: "The CEO of Nvidia is Jensen Huang", 2: "Tim Cook"}  # which it does not say
+    # Nor does it say this one letter by letter, although it counts as contained.
+    [dotted] = erased_answers([row("rewrite", "C.E.O.", "true")], [record], {CEO: OLD}).values()
+    assert dotted.target == "C.E.O."
     assert erased_answers(rows, [record], {})[1].target == "jensen huang"  # nobody asked it
     assert erased_answers(rows, [EditRecord("a", CEO, "Bo")], {CEO: OLD}) == {}
 
