@@ -160,15 +160,18 @@ def _probes(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each probe: its edit, kind and aspect, and its success by protocol, NaN where that is undefined."""
     probe = rows.groupby(_PROBE, observed=True).ngroup()
     expected = (rows["role"] == "true") == (rows["kind"] == "neighborhood")
-    # A probe that stands twice counts once, so both rows must agree; only portability has several answers.
+    # A probe that stands twice counts once, so both rows must agree, but for the several answers of portability
+    # probes, and of neighborhood probes, whose targets tell them apart.
     is_single = rows["kind"] != "portability"
+    answer = rows["target"].where(expected & (rows["kind"] == "neighborhood"), "")
     for name, part in (("logprob", expected), ("logprob", ~expected), ("token_accuracy", expected)):
-        values = rows.loc[part & is_single, name]
-        differs = values != values.groupby(probe[part & is_single]).transform("first")
+        part = part & is_single
+        values = rows.loc[part, name]
+        differs = values != values.groupby([probe[part], answer[part]]).transform("first")
         _reject(rows, differs, "it has two different predictions; score one run at a time")
     lacking = ~probe.isin(probe[expected])
     _reject(rows, lacking, "there is no prediction of its expected target; predict both targets of a probe")
-    # Of the several answers of a portability probe, the best one counts.
+    # Of several answers the best one counts.
     best = rows[expected].groupby(probe[expected]).max(numeric_only=True)
     rival = rows[~expected].groupby(probe[~expected])["logprob"].max().reindex(best.index)
     probes = rows[_PROBE].loc[~probe.duplicated()].set_axis(probe[~probe.duplicated()]).sort_index()
@@ -201,9 +204,10 @@ def score(
     Values are averages over the probes of a record, then over records (Meng et al. 2022, Section 3.3). *probability*:
     a probe succeeds where its expected target is likelier than the other one, ties not counting; *accuracy*: share of
     the expected target's tokens that are the most likely ones (zsRE). The expected target is `"true"` for
-    neighborhood probes and `"new"` for all others; of the several answers of a portability probe, the best counts.
-    Where the model's own answers were generated, *exact_match* and *containment* are scored in the same way, and of a
-    model that ends its answers *containment* is the one that counts: the new target is said, the old answer still is.
+    neighborhood probes and `"new"` for all others; of several answers to one of them, or to a portability probe, the
+    best counts. Where the model's own answers were generated, *exact_match* and *containment* are scored in the same
+    way, and of a model that ends its answers *containment* is the one that counts: the new target is said, the old
+    answer still is.
 
     Args:
         predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]): One row per

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import random
@@ -114,6 +115,22 @@ def test_a_probe_that_stands_twice_counts_once_and_must_agree():
     assert score([*rows, rows[0]]) == score(rows)
     with pytest.raises(EditError, match="edit 'a', rewrite probe 'p'.*two different predictions"):
         score([*rows, rows[0] | {"logprob": -7.0}])
+
+
+def test_of_several_answers_to_a_neighbor_the_best_one_counts():
+    def answers(*logprobs):
+        probes = [probe("a", "neighborhood", "n", one, -2.0, accuracy=float(one > -1)) for one in logprobs]
+        targets = iter(("Norway", "Europe"))
+        rows = itertools.chain(*probes)
+        return [row | {"target": "Rome" if row["role"] == "new" else next(targets)} for row in rows]
+
+    others = [row | {"target": row["role"]} for row in two_edits() if row["kind"] != "neighborhood"]
+    for logprobs, expected in (((-3.0, -0.1), 100), ((-0.1, -3.0), 100), ((-3.0, -4.0), 0)):
+        result = score(others + answers(*logprobs))
+        assert result["locality"] == result["accuracy"]["locality"] == expected
+        assert result["n_probes"]["neighborhood"] == 1
+    with pytest.raises(EditError, match="edit 'a', neighborhood probe 'n': it has two different predictions"):
+        score(others + [row | {"target": row["role"]} for row in answers(-3.0, -0.1)])
 
 
 def test_a_missing_column_and_no_rows_are_errors():
