@@ -39,8 +39,8 @@ def test_a_probe_without_a_rival_is_left_out_and_counted(metric):
     table = {name: [row[name] for row in rows] for name in (*COLUMNS, "target")}
     assert metric.compute(**table) == score(rows) and score(rows)["n_without_rival"] == 1
     full = evaluate.load(str(FOLDER), "full")
-    none = dict.fromkeys(("exact_match", "containment", "fluency", "consistency"), [None] * len(rows))
-    full.add_batch(**{name: table.get(name, [""] * len(rows)) for name in full.features} | none)
+    texts = {"aspect": [""] * len(rows)}
+    full.add_batch(**{name: (table | texts).get(name, [None] * len(rows)) for name in full.features})
     found = full.compute()
     assert (found["n_without_rival"], found["locality"]) == (1, score(rows)["locality"])
 
@@ -57,11 +57,13 @@ def test_a_saved_predictions_file_gives_the_numbers_of_the_run(metric, tmp_path)
     model = tiny_model("gpt2", tokenizer)
     plain = predict(model, tokenizer, RECORDS)
     whole = predict(model, tokenizer, RECORDS, generate=True, fluency=True)
-    save_results_folder(tmp_path / "scores", {}, {"before": plain, "after": whole})
-    files = {when: str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in ("before", "after")}
+    ended = predict(model, tokenizer, RECORDS, end_of_answer=True)
+    measured = {"before": plain, "after": whole, "ended": ended}
+    save_results_folder(tmp_path / "scores", {}, measured)
+    files = {when: str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in measured}
     saved = {when: Dataset.from_parquet(file, cache_dir=str(tmp_path)) for when, file in files.items()}
     full = evaluate.load(str(FOLDER), "full")
-    for when, predictions in (("before", plain), ("after", whole)):
+    for when, predictions in measured.items():
         assert score(files[when]) == score(saved[when]) == score(predictions)
         assert full.compute(**saved[when].select_columns(list(full.features)).to_dict()) == score(predictions)
         probes = saved[when].filter(lambda row: row["kind"] != "generation").select_columns(list(COLUMNS))
@@ -71,6 +73,7 @@ def test_a_saved_predictions_file_gives_the_numbers_of_the_run(metric, tmp_path)
     assert full.compute(**saved["after"].select_columns(list(full.features)).to_dict(), protocol="containment") == (
         score(whole, "containment")
     )
+    assert score(ended)["whole_answers"] and score(ended)["protocol"] == "containment"
 
 
 def test_the_page_of_the_metric_shows_the_report_of_the_files(tmp_path, monkeypatch):
