@@ -43,14 +43,13 @@ def perplexity(
         sums = np.zeros(len(share))
         bar = tqdm(total=len(share), desc="Perplexity", leave=False, disable=processes.hides_bar)
 
-        def add(batch: list[int]) -> None:
-            scores = models.score_rows(model, share, batch)
+        def add(predicted: models.Predictions) -> None:
+            scores = models.token_scores(predicted)
             np.subtract.at(sums, scores.pair, scores.logprob)
-            bar.update(len(batch))
+            bar.update(len({*predicted.pairs}))
 
-        with models.inference(model), bar:
-            lengths, vocabulary = [len(window.input_ids) for window in share], models.vocabulary_size(model.config)
-            models.in_batches(lengths, tokens_per_batch, add, vocabulary=vocabulary)
+        with bar:  # texts begin alike by chance only: in trees, they would take more time
+            models.run_pairs(model, share, tokens_per_batch, add, in_trees=False)
         return sums.tolist()
 
     losses = processes.each_once(windows, run, key=lambda window: len(window.input_ids))

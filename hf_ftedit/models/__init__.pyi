@@ -8,7 +8,6 @@ from .adapters import check_peft_model as check_peft_model
 from .adapters import load_adapter as load_adapter
 from .adapters import merged as merged
 from .adapters import without_patterns as without_patterns
-from .batching import in_batches as in_batches
 from .batching import inference as inference
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
 from .collator import EditCollator as EditCollator
@@ -31,8 +30,10 @@ from .generation import greedy_answers as greedy_answers
 from .generation import keeping_answers as keeping_answers
 from .generation import whole_answers as whole_answers
 from .likelihood import PairScores as PairScores
+from .likelihood import Predictions as Predictions
+from .likelihood import run_pairs as run_pairs
 from .likelihood import score_pairs as score_pairs
-from .likelihood import score_rows as score_rows
+from .likelihood import token_scores as token_scores
 from .loading import EMBEDDED_NAME as EMBEDDED_NAME
 from .loading import asset as asset
 from .loading import gguf_source as gguf_source
@@ -66,5 +67,4 @@ from .tokenization import encode_prompts as encode_prompts
 from .tokenization import encode_texts as encode_texts
 from .tokenization import end_of_turn as end_of_turn
 from .tokenization import front_tokens as front_tokens
-from .tokenization import vocabulary_size as vocabulary_size
 from .tree_support import reads_trees as reads_trees

@@ -94,7 +94,7 @@ def score_pairs(
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 
     def add(predicted: Predictions) -> None:
-        scored = _token_scores(predicted)
+        scored = token_scores(predicted)
         # All tokens of a pair are in one batch, so its means are final.
         indices, place, tokens = np.unique(scored.pair, return_inverse=True, return_counts=True)
         scores.logprob[indices] = np.bincount(place, weights=scored.logprob) / tokens
@@ -102,7 +102,7 @@ def score_pairs(
         scores.match[indices] = scores.token_accuracy[indices] == 1.0
         (own_bar if bar is None else bar).update(len(indices))
 
-    with own_bar, inference(model):
+    with own_bar:
         run_pairs(model, pairs, tokens_per_batch, add)
     return scores
 
@@ -123,19 +123,25 @@ class Predictions(NamedTuple):
 
 
 def run_pairs(
-    model: Any, pairs: Sequence[EncodedPair], tokens_per_batch: int, use: Callable[[Predictions], None]
+    model: Any,
+    pairs: Sequence[EncodedPair],
+    tokens_per_batch: int,
+    use: Callable[[Predictions], None],
+    *,
+    in_trees: bool = True,
 ) -> None:
     """Call `use` with the predictions of each batch: of token trees where `model` reads them, else of padded rows."""
     # In trees of a third of the hidden size, attention to all of their tokens is about a twentieth of the work.
     width = max(WIDTH, getattr(model.config.get_text_config(), "hidden_size", 0) // 3)
-    trees, lengths = token_trees(pairs, width), [len(pair.input_ids) for pair in pairs]
+    trees, lengths = token_trees(pairs, width) if in_trees else [], [len(pair.input_ids) for pair in pairs]
     are_read = trees and reads_trees(model, longest=max(lengths), largest=len(trees[0].tokens))
 
     def run(batch: list[int]) -> None:
         use(_run_trees(model, [trees[i] for i in batch]) if are_read else _run_rows(model, pairs, batch))
 
     sizes = [len(tree.tokens) for tree in trees] if are_read else lengths
-    in_batches(sizes, tokens_per_batch, run, vocabulary=vocabulary_size(model.config))
+    with inference(model):
+        in_batches(sizes, tokens_per_batch, run, vocabulary=vocabulary_size(model.config))
 
 
 class TokenScores(NamedTuple):
@@ -162,12 +168,7 @@ def _run_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) ->
     return Predictions(targets.logits, np.arange(len(owners)), targets.labels.tolist(), owners)
 
 
-def score_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -> TokenScores:
-    """Score the pairs with the indices `batch`, each of which is a padded row."""
-    return _token_scores(_run_rows(model, pairs, batch))
-
-
-def _token_scores(predicted: Predictions) -> TokenScores:
+def token_scores(predicted: Predictions) -> TokenScores:
     """Score each target token by its row of the logits."""
     logits = predicted.logits
     rows = torch.from_numpy(predicted.position).to(logits.device)

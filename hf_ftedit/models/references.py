@@ -13,7 +13,6 @@ from datasets.fingerprint import Hasher, generate_random_fingerprint
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import cached_map
-from hf_ftedit.models.batching import inference
 from hf_ftedit.models.distributed import Processes, from_main, in_turns, loads_on_main
 from hf_ftedit.models.likelihood import Predictions, run_pairs
 from hf_ftedit.models.loading import unedited, weights_fingerprint
@@ -50,8 +49,7 @@ def reference_distributions(
         for index, rows in predicted.by_pair():  # all targets of a pair are in one batch
             references[index] = Reference(tokens[rows], logprobs[rows], rest[rows])
 
-    with inference(model):
-        run_pairs(model, pairs, tokens_per_batch, add)
+    run_pairs(model, pairs, tokens_per_batch, add)
     return references
 
 
@@ -110,8 +108,7 @@ def pair_divergences(
             reference = (torch.from_numpy(part).to(device) for part in referred[index][1])
             values[index] = divergences(predicted.logits[torch.from_numpy(rows).to(device)], *reference).cpu().numpy()
 
-    with inference(model):
-        run_pairs(model, [pair for pair, _ in referred], tokens_per_batch, add)
+    run_pairs(model, [pair for pair, _ in referred], tokens_per_batch, add)
     return values
 
 
