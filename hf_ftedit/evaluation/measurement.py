@@ -124,6 +124,11 @@ def _predicted(
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
+    # Without the columns, what the edited model says now would be taken for what it said before.
+    if not isinstance(before, Mapping | None):
+        raise EditError(
+            f"before is a {type(before).__name__} and no columns; give its predictions, or those of predict"
+        )
     if records:
         check_known(records, tokenizer, model.config, options)
     records = with_erasures(records, model, tokenizer, chat_template=options.chat_template)
@@ -304,6 +309,8 @@ def measure(
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
+    if not isinstance(before, Measurement | None):
+        raise EditError(f"before is no Measurement but {type(before).__name__}; give what measure returned")
     size: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch}
     evaluated = EvaluatedModel(model, tokenizer, options, desc)
     records, predictions = _predicted(evaluated, records, before.predictions if before else None, seed)

@@ -20,7 +20,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.engine import EvaluatedModel, fill_neighborhood_targets
 from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import normalized
-from hf_ftedit.evaluation.measurement import measure, predict, results_of
+from hf_ftedit.evaluation.measurement import Measurement, measure, predict, results_of
 from hf_ftedit.evaluation.probes import ProbedTarget, check_lengths, probed_targets
 from hf_ftedit.models.generation import first_sentence, whole_answers
 from hf_ftedit.models.likelihood import score_pairs
@@ -482,6 +482,16 @@ def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():
         measure(model, None, [{"prompt": "Rome is in", "target_new": "Peru"}], EditOptions())
     with pytest.raises(EditError, match="no edits to measure; give at least one"):
         predict(model, None, [])
+
+
+def test_what_was_not_measured_before_is_an_error_that_names_the_remedy():
+    model, before = torch.nn.Identity(), Measurement([], {}, None, {})
+    with pytest.raises(EditError, match="before is a Measurement and no columns; give its predictions, or"):
+        predict(model, None, [BARE], before=before)
+    with pytest.raises(EditError, match="before is a list and no columns"):
+        predict(model, None, [BARE], before=[{"probe": "x"}])
+    with pytest.raises(EditError, match="before is no Measurement but dict; give what measure returned"):
+        measure(model, None, [BARE], EditOptions(), before=before.predictions)
 
 
 def test_closed_records_ask_no_model():
