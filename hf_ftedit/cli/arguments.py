@@ -109,8 +109,9 @@ def parse_rest(
     # A recipe of `train` serves `evaluate` too. The dataclasses `ignored` are not made: training arguments would set
     # up the process as if it were to train.
     names = {option.name for each in (*types, *ignored) for option in fields(each)}
-    flags = [word for word in rest if word.startswith("--")] + [f"--{name}" for name in arguments.config]
-    unknown = [flag for flag in flags if _option_name(flag) not in names]
+    unknown = [word for word in rest if word.startswith("--") and _option_name(word) not in names]
+    # A flag may have hyphens or a "no_" in front; the parser knows names of a file as they are spelled, or not at all.
+    unknown += [f"--{name}" for name in arguments.config if name not in names]
     if unknown or (rest and not ignored):
         raise _unknown_options(unknown or rest)
     return parsed

@@ -101,6 +101,12 @@ def test_a_setting_that_went_is_an_error_where_it_was_on(name, remedy):
         train_settings("--use_cpu", "--merge_into_base")
 
 
+@pytest.mark.parametrize("name", ["learning-rate", "no_use_peft", "num-locality"])
+def test_names_that_only_a_flag_may_have_are_not_passed_over_in_a_file(name):
+    with pytest.raises(EditError, match=f"unknown option --{name};"):
+        train_settings("--use_cpu", *config(**{name: 1}))
+
+
 def test_the_environment_of_a_file_is_set_and_said(monkeypatch, caplog):
     monkeypatch.delenv("OF_A_TEST", raising=False)
     with caplog.at_level("WARNING"):
