@@ -93,7 +93,7 @@ def _combined(grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
     for variant, settings in variants.items():
         for values in itertools.product(*several.values()):
             chosen = dict(zip(several, values, strict=True))
-            varied = {name: value for name, value in chosen.items() if len(several[name]) > 1}
+            varied = {name: settings.get(name, value) for name, value in chosen.items() if len(several[name]) > 1}
             named = {"variant": str(variant)} if len(variants) > 1 else {}
             yield Run({**fixed, **chosen, **settings}, {**named, **varied})
 

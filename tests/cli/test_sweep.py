@@ -46,6 +46,10 @@ def test_variants_vary_together_and_win(tmp_path):
         ("E", "full"), ("E", "conditional"), ("E + R", "full"), ("E + R", "conditional")
     ]  # fmt: skip
     assert [run.settings["num_locality"] for run in runs] == [0, 0, 7, 7]
+    # Also over what the grid varies, and the table says so.
+    runs = read_grid(grid(tmp_path, variants={"E": {"num_locality": 0}, "R": {}}, num_locality=[5, 6]))
+    assert [tuple(run.varied.values()) for run in runs] == [("E", 0), ("R", 5), ("R", 6)]
+    assert [run.settings["num_locality"] for run in runs] == [0, 5, 6]
 
 
 def test_runs_are_known_by_their_settings(tmp_path):
