@@ -40,8 +40,14 @@ def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequenc
     import pandas as pd
 
     table = pd.DataFrame(rows).dropna(axis=1, how="all")
+    for name in table.columns.intersection(varied):
+        # A column of Parquet has one type, and a grid numbers beside words, such as strength: [1, auto].
+        if pd.api.types.infer_dtype(table[name]).startswith("mixed"):
+            table[name] = table[name].map(str, na_action="ignore")
     done = table[table["train_seconds"].notna()] if "train_seconds" in table else table[:0]
     names = [name for name in varied if name in done and name != "seed"] if len(done) else []
+    # A plot would leave out what the grid gives as null.
+    done = done.astype(dict.fromkeys(names, object)).fillna(dict.fromkeys(names, "default"))
     with moved_in(folder, {file.name for file in folder.glob("plot-*.png")}) as new:
         table.to_parquet(new / "results.parquet")
         write_text(new / "results.md", study_markdown(table, varied))

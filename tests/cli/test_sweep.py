@@ -9,7 +9,7 @@ import yaml
 
 from hf_ftedit.cli import main
 from hf_ftedit.cli.grid import read_grid
-from hf_ftedit.cli.study import front_of, row_of, setting_plot, study_markdown
+from hf_ftedit.cli.study import front_of, row_of, setting_plot, study_markdown, write_study
 from hf_ftedit.errors import EditError
 
 
@@ -186,6 +186,22 @@ def test_a_table_says_what_was_not_measured():
     assert lines[0] == "| learning_rate | edit_score | drift | rows | error |"
     assert lines[2] == "| 0.001 | 98.8 (97.0 to 100.0) | 0.012 | 7.0 | — |"
     assert lines[3].startswith("| 0.002 | — | — | — | no \\| module |")
+
+
+def test_a_setting_may_be_a_number_or_a_word_or_left_to_its_default(tmp_path, monkeypatch):
+    plots = {}
+    monkeypatch.setattr("hf_ftedit.cli.study.png_of", lambda figure: plots.update({len(plots): figure}) or b"")
+    settings = [(1, None), ("auto", None), (None, 0.9)]
+    record = {"train_seconds": 1.0, "results": {"after": {"edit_score": 90.0}}}
+    names = ["strength", "mastered_probability"]
+    rows = [row_of(str(place), dict(zip(names, each, strict=True)), record) for place, each in enumerate(settings)]
+    write_study(tmp_path, rows, names)
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    assert table["strength"].fillna("null").tolist() == ["1", "auto", "null"]
+    assert table["mastered_probability"].tolist()[2] == 0.9
+    labels = [[label.get_text() for label in plots[place].axes[0].get_xticklabels()] for place in range(2)]
+    assert labels == [["1", "auto", "default"], ["default", "0.9"]]
+    assert [len(plots[place].axes[0].lines[0].get_xydata()) for place in range(2)] == [3, 2]
 
 
 def test_a_plot_has_the_means_in_the_order_of_the_grid(monkeypatch):
