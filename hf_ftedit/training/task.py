@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from os import PathLike
 from typing import Any
 
@@ -163,8 +164,8 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
 def _without_replaced(earlier: list[EditRecord], new: Sequence[EditRecord]) -> list[EditRecord]:
     """Earlier edits whose prompt no new one gives another target; the others are named in the log."""
     targets = {edit.prompt: edit.target_new for edit in new}
-    replaced = [edit for edit in earlier if targets.get(edit.prompt, edit.target_new) != edit.target_new]
-    if replaced:
+    stays = [targets.get(edit.prompt, edit.target_new) == edit.target_new for edit in earlier]
+    if replaced := [edit for edit, stay in zip(earlier, stays, strict=True) if not stay]:
         names = ", ".join(shown(edit.edit_id) for edit in replaced[:3])
         logger.warning("%d earlier edits are replaced by new ones of the same prompt: %s", len(replaced), names)
-    return [edit for edit in earlier if edit not in replaced]
+    return [*compress(earlier, stays)]
