@@ -91,7 +91,8 @@ def date_of_run(args: Any) -> str | None:
     named = Path(args.resume_from_checkpoint or "")
     checkpoints = [named, *reversed(checkpoints_in(args.output_dir or "."))]
     last = next(filter(is_complete, checkpoints), None)
-    return json.loads((last / RUN_FILE).read_text(encoding="utf-8")).get("chat_date") if last else None
+    with reading(last):
+        return json.loads((last / RUN_FILE).read_text(encoding="utf-8")).get("chat_date") if last else None
 
 
 def check_run(checkpoint: Path, run: Mapping[str, Any]) -> None:

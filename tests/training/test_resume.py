@@ -310,6 +310,9 @@ def test_a_damaged_checkpoint_is_named(begun, base, tokenizer, tmp_path):
         (last / part).write_bytes(content)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 5
+    (last / RUN_FILE).write_bytes(b"")  # as a power cut leaves it; the trainer reads the date of a chat there
+    with pytest.raises(EditError, match="checkpoint-5' is damaged .*; remove it, and resume from an earlier"):
+        editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=5)))
 
 
 def test_settings_that_only_measure_may_change(begun, base, tokenizer, tmp_path):
