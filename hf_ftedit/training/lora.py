@@ -43,14 +43,17 @@ def adapter_for(model: Any, args: EditConfig, config: PeftConfig | None) -> Peft
 
     if config is not None and not isinstance(config, PeftConfig):
         raise EditError(f"peft_config is of type {type(config).__name__}: give a configuration of peft, as LoraConfig")
+    if args.full_finetune and (config is not None or hasattr(model, "peft_config")):
+        # The adapter alone would be trained, and the recipe say that all weights were.
+        raise EditError("full_finetune trains no adapter, and one is given; leave one of the two out")
     if hasattr(model, "peft_config"):
         # A second adapter beside the one that training goes on from would leave its edits untrained.
         if config is not None and not args.adapter:
             raise EditError("peft_config is given, and the model has an adapter already; leave one of the two out")
         check_peft_model(model)
         return None
-    if args.full_finetune and config is None:
-        return config
+    if args.full_finetune:
+        return None
     config = config or get_peft_config(EditModelConfig(**CHAT_LORA if args.chat_template else {}))
     with refusals_of_libraries("correct the pattern, or give names"):  # what a user may give as a regular expression
         fitted: Any = fit_lora(config, model, embedding=args.lora_embedding, layers=args.lora_layers)

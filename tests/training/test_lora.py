@@ -169,6 +169,14 @@ def test_what_trains_nothing_and_what_is_no_configuration_is_told(tokenizer):
         adapter_for(tiny_model("llama", tokenizer), args, {"r": 2})
 
 
+def test_all_weights_and_an_adapter_are_not_trained_at_once(tokenizer):
+    args, model, config = EditConfig(use_cpu=True, full_finetune=True), tiny_model("llama", tokenizer), LoraConfig(r=2)
+    assert adapter_for(model, args, None) is None
+    for given in ((model, args, config), (get_peft_model(model, config), args, None)):
+        with pytest.raises(EditError, match="full_finetune trains no adapter, and one is given; leave one of the two"):
+            adapter_for(*given)
+
+
 def test_names_that_it_has_pass_and_a_pattern_that_is_none_is_told(tokenizer):
     model, args = tiny_model("llama", tokenizer), EditConfig(use_cpu=True)
     more = {"rank_pattern": {"layers.0.self_attn.q_proj": 4, r"1\..*v_proj": 1}, "exclude_modules": ["k_proj"]}
