@@ -54,6 +54,7 @@ SETTINGS: dict[str, Rule] = {
     "dtype": choice("auto", "bfloat16", "float16", "float32", "float64"),
     **dict.fromkeys(("learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "max_grad_norm"), amount),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"), amount),
+    "router_aux_loss_coef": amount,
     **dict.fromkeys(("lora_alpha", "lora_dropout", "neftune_noise_alpha"), maybe(amount)),
     **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), count),
     **dict.fromkeys(("seed", "data_seed"), whole(0, 2**64)),
@@ -65,6 +66,7 @@ SETTINGS: dict[str, Rule] = {
     "lr_scheduler_kwargs": maybe(mapped(other=plain_value)),
     "optim_args": maybe(words),
     **dict.fromkeys(("bf16", "fp16", "dataloader_drop_last", "average_tokens_across_devices", "use_peft"), flag),
+    "shuffle_dataset": flag,
     **dict.fromkeys(("use_rslora", "use_dora", "load_in_4bit", "load_in_8bit", "use_bnb_nested_quant"), flag),
     "bnb_4bit_quant_type": choice("nf4", "fp4"),
 }

@@ -17,6 +17,7 @@ CANARY = "hf_canary"
 LORA = ["r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "target_parameters"]
 TRAINING = ["learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type", "optim"]
 TRAINING += ["train_sampling_strategy", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay"]
+TRAINING += ["shuffle_dataset", "router_aux_loss_coef"]
 TRAINING += ["max_length", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "seed"]
 # No setting as it is by default.
 OTHERS = {"objective": "full", "paraphrase_strategy": "both", "num_paraphrases": 3, "locality_strategy": "random"}
@@ -29,7 +30,7 @@ OTHERS |= {
 }
 OTHERS |= {"learning_rate": 1.5e-3, "num_train_epochs": 2.5, "max_steps": 7, "warmup_steps": 3, "max_grad_norm": 0.5}
 OTHERS |= {"lr_scheduler_type": "linear", "optim": "adamw_torch", "per_device_train_batch_size": 3}
-OTHERS |= {"gradient_accumulation_steps": 2, "weight_decay": 0.125}
+OTHERS |= {"gradient_accumulation_steps": 2, "weight_decay": 0.125, "shuffle_dataset": True}
 OTHERS |= {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6}
 ROWS = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
 
@@ -133,8 +134,10 @@ def test_what_is_undefined_is_left_out_and_a_revision_and_quantization_are_told(
     quantization = get_quantization_config(EditModelConfig(load_in_4bit=True, use_bnb_nested_quant=True))
     trainer.model.config.quantization_config = quantization
     trainer.model.config.dtype = torch.bfloat16
+    trainer.args.router_aux_loss_coef = 0.5
     recipe = recipe_of(trainer.args, trainer.model)
     assert recipe["model_revision"] == "abc123" and recipe["dtype"] == "bfloat16"
+    assert recipe["router_aux_loss_coef"] == 0.5
     assert recipe["load_in_4bit"] is True and recipe["load_in_8bit"] is False
     assert (recipe["bnb_4bit_quant_type"], recipe["use_bnb_nested_quant"]) == ("nf4", True)
 
