@@ -33,6 +33,14 @@ def run(argv: Sequence[str]) -> None:
     results = evaluation.results_of(measured)
     if not models.process_state().is_main_process:
         return
+    predictions = {when: each.predictions for when, each in measured.items()}
+
+    def save() -> None:
+        if options.output_dir:
+            evaluation.save_results_folder(options.output_dir, results, predictions)
+
+    # Before tasks are run and results printed: a failing task or a closed terminal must not cost an hour of measuring.
+    save()
     if options.tasks:
         results["tasks"] = evaluation.compare_tasks(
             model,
@@ -44,10 +52,7 @@ def run(argv: Sequence[str]) -> None:
             apply_chat_template=options.chat_template,
             seed=options.seed,
         )
-    # Written before they are printed: a closed terminal must not cost an hour of measuring.
-    if options.output_dir:
-        predictions = {when: each.predictions for when, each in measured.items()}
-        evaluation.save_results_folder(options.output_dir, results, predictions)
+        save()
     print(evaluation.results_table(results, recipe))
     if len(measured) == 2 and results["after"]["whole_answers"]:
         print(f"\n{evaluation.before_after_text(measured['before'].predictions, measured['after'].predictions)}\n")

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -232,26 +233,30 @@ def load_adapter(
 
     settings, shapes = check_adapter(folder)
     before = weights_fingerprint(model)
-    # PEFT and safetensors raise errors of every kind for what does not fit.
-    try:
-        config = _config_for(model, settings, str(folder))
-        config.inference_mode = not is_trainable
-        if hasattr(model, "peft_config"):
-            adapted = model
-            model.add_adapter(adapter_name, config)
-        else:
-            adapted = (PeftModelForCausalLM if config.task_type else PeftModel)(model, config, adapter_name)
-        # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub.
-        with warnings.catch_warnings(action="ignore"):  # on how to save, as if it were to be saved
-            weights = get_peft_model_state_dict(adapted, adapter_name=adapter_name, save_embedding_layers=False)
-        _check_weights(Path(folder), shapes, {name: tuple(weight.shape) for name, weight in weights.items()})
-        adapted.load_adapter(folder, adapter_name, is_trainable=is_trainable)
-    except (EditError, MemoryError):
-        raise
-    except Exception as error:
-        raise _unusable(str(folder), f"it does not fit this model ({first_line(error)[:200]})") from error
-    if weights_fingerprint(adapted) != before:
-        raise _unusable(str(folder), "it changes the base model's own weights")
+    with ExitStack() as undo:  # what does not fit is taken out again: the caller's model is as it was
+        # PEFT and safetensors raise errors of every kind for what does not fit.
+        try:
+            config = _config_for(model, settings, str(folder))
+            config.inference_mode = not is_trainable
+            if hasattr(model, "peft_config"):
+                adapted = model
+                model.add_adapter(adapter_name, config)
+                undo.callback(model.delete_adapter, adapter_name)
+            else:
+                adapted = (PeftModelForCausalLM if config.task_type else PeftModel)(model, config, adapter_name)
+                undo.callback(adapted.unload)
+            # `save_embedding_layers`: else PEFT looks the vocabulary up on the Hub.
+            with warnings.catch_warnings(action="ignore"):  # on how to save, as if it were to be saved
+                weights = get_peft_model_state_dict(adapted, adapter_name=adapter_name, save_embedding_layers=False)
+            _check_weights(Path(folder), shapes, {name: tuple(weight.shape) for name, weight in weights.items()})
+            adapted.load_adapter(folder, adapter_name, is_trainable=is_trainable)
+        except (EditError, MemoryError):
+            raise
+        except Exception as error:
+            raise _unusable(str(folder), f"it does not fit this model ({first_line(error)[:200]})") from error
+        if weights_fingerprint(adapted) != before:
+            raise _unusable(str(folder), "it changes the base model's own weights")
+        undo.pop_all()
     return adapted.eval()
 
 

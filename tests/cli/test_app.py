@@ -474,6 +474,10 @@ def test_tasks_of_the_harness_are_run_without_and_with_the_adapter(edited, capsy
     (row,) = json.loads((tmp_path / "scores" / "eval_results.json").read_text())["tasks"]
     assert (row["task"], row["metric"], row["n"]) == ("colours", "acc", 1)
     assert row["difference"] == row["after"] - row["before"]
+    # A task that fails does not cost the measurement.
+    (tmp_path / "data.jsonl").unlink()
+    assert main([*args, "--tasks", "colours", "--tasks_path", "tasks", "--output_dir", "others"]) == 2
+    assert json.loads((tmp_path / "others" / "eval_results.json").read_text())["after"]["n_edits"] == 3
 
 
 def test_evaluate_without_an_adapter_measures_the_base(edited, capsys):

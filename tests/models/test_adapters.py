@@ -227,6 +227,13 @@ def test_a_base_weight_in_the_file_is_refused_and_changes_nothing(base, tmp_path
     with pytest.raises(EditError, match=f"its weight '{name}' is none of an adapter on this model"):
         load_adapter(model, tmp_path / "a")
     assert weights_fingerprint(model) == weights_fingerprint(base)
+    # Nothing of it stays: the model takes another adapter, and beside that refuses this one again.
+    said = saved(base, LoraConfig(**PLAIN), tmp_path / "b")
+    model = load_adapter(model, tmp_path / "b")
+    with pytest.raises(EditError, match="is none of an adapter on this model"):
+        load_adapter(model, tmp_path / "a", adapter_name="other")
+    assert list(model.peft_config) == ["default"]
+    torch.testing.assert_close(logits(model), said, rtol=0, atol=1e-6)
 
 
 def test_a_link_into_the_cache_of_the_hub_is_none_out_of_the_folder(base, tmp_path):
