@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_ftedit.errors import EditError, shown
+from hf_ftedit.errors import EditError
 from hf_ftedit.untrusted import parse_yaml, read_as
 
 VARIANTS = "variants"  # the one name of a grid that is no option: named groups of settings that vary together
@@ -67,8 +67,6 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
         raise EditError(f"--config {path}: an option has no value; give one, or leave it out")
     # The same settings by two ways are one run.
     runs = list({run.name: run._replace(flags=tuple(flags)) for run in runs}.values())
-    if sample is not None and sample < 1:
-        raise EditError(f"sample is {shown(sample)}; give 1 or more, or leave it out")
     return runs if sample is None else random.Random(seed).sample(runs, min(sample, len(runs)))
 
 

@@ -94,7 +94,8 @@ def test_what_is_no_grid_is_told(tmp_path, text, error):
         ({"num_locality": [1, -2]}, [], "num_locality is -2"),
         ({"learning_rate": [1e-3, "x"]}, [], "learning_rate"),
         ({"edits": ["missing.jsonl"]}, [], "missing.jsonl"),
-        ({"seed": [1]}, ["--sample", "0"], "sample is 0"),
+        ({"seed": [1]}, ["--sample", "0"], "sample is 0: give 1 or more"),
+        ({"seed": [1]}, ["--num_workers", "0"], "num_workers is 0: give 1 or more"),
     ],
 )
 def test_bad_settings_are_told_before_the_first_run(tmp_path, capsys, settings, flags, error):
