@@ -244,14 +244,17 @@ def published_files(folder: str | Path) -> list[Path]:
 def finish_folder(folder: str | Path, repo_id: str) -> None:
     """Write the card for the repository `repo_id`, named in its commands; one edited by hand stays as it is."""
     saved = read_edit_folder(folder)
-    by_hand = CARD_FILE in changed_files(saved.path, saved.provenance["files"])
-    if saved.provenance.get("repo_id") == repo_id and not by_hand:
+    is_changed = sha256(saved.path / CARD_FILE) != saved.provenance["files"][CARD_FILE]
+    if saved.provenance.get("repo_id") == repo_id and not is_changed:
         return
+    # A push puts the SHA-256 of what was edited into the recipe, so that the next one could not tell.
+    by_hand = is_changed or saved.provenance.get("card_by_hand", False)
     # Only these two are written: weights are large, and stay where they are.
     with moved_in(saved.path) as new:
         if by_hand:
             shutil.copy(saved.path / CARD_FILE, new)  # its new SHA-256 goes into the recipe
-        named = saved._replace(provenance={**saved.provenance, "repo_id": repo_id})
+        provenance = {**saved.provenance, "repo_id": repo_id} | ({"card_by_hand": True} if by_hand else {})
+        named = saved._replace(provenance=provenance)
         try:
             _write_account(new, named, write_card=not by_hand)
         except (LookupError, TypeError, ValueError, UndefinedError) as error:

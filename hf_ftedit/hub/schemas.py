@@ -90,6 +90,7 @@ PROVENANCE_RULES: dict[str, Rule] = {
     "datasets": listed(text(300)),
     **dict.fromkeys(("rank", "processes", "seed_of_rows"), count),
     "base_fingerprint": text(32, "[0-9a-f]{32}", "a fingerprint"),
+    "card_by_hand": flag,
     "repo_id": text(200, r"[\w.-]+(/[\w.-]+)?", "the name of a repository"),
     "combination": plain_name,
     "parts": listed(part, 1000),

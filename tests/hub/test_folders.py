@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import hf_ftedit.files
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.hub.dataset_card import save_dataset_folder
-from hf_ftedit.hub.folder import ADAPTER_FILES, published_files, read_edit_folder, save_edit_folder
+from hf_ftedit.hub.folder import ADAPTER_FILES, finish_folder, published_files, read_edit_folder, save_edit_folder
 from hf_ftedit.sharing.verification import _entry_checks
 
 TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith((".safetensors", ".png"))]
@@ -145,6 +145,18 @@ def test_edits_of_a_hub_dataset_have_their_scores_for_its_leaderboard(adapter, t
 
     save(tmp_path, adapter, tokenizer)
     assert not any((tmp_path / ".eval_results").iterdir())
+
+
+def test_a_card_that_was_edited_by_hand_stays_for_every_repository(adapter, tokenizer, tmp_path):
+    save(tmp_path, adapter, tokenizer)
+    finish_folder(tmp_path, "user/first")
+    card = tmp_path / "README.md"
+    assert "hf-ftedit verify user/first" in card.read_text(encoding="utf-8")
+    card.write_text("My own words.\n", encoding="utf-8")
+    for name in ("user/first", "user/second"):
+        finish_folder(tmp_path, name)
+        assert card.read_text(encoding="utf-8") == "My own words.\n"
+        assert read_edit_folder(tmp_path).provenance["repo_id"] == name
 
 
 def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter, tokenizer, tmp_path, monkeypatch):
