@@ -18,6 +18,7 @@ MOST_NODES = 200_000  # keys and values of a file, those behind YAML's aliases c
 LONGEST = 100_000  # characters of a value in YAML, of which some are read as numbers to the base 60
 DEEPEST = 20  # levels of one value inside another
 EVAL_FOLDER = ".eval_results"  # what the Hub reads scores from
+TEMPLATES_FOLDER = "additional_chat_templates"  # what transformers has a tokenizer's further templates in
 REMEDY = "write or download it again"
 # Of a module, a setting or a file: as a regular expression it is harmless too, which PEFT makes of it.
 NAME = re.compile(r"[\w.-]{1,300}", re.ASCII)
@@ -34,7 +35,7 @@ def check_regular(folder: str | Path, name: str) -> None:
     # The Hub's cache links its own copies.
     blobs = folder.resolve().parents[1] / "blobs" if folder.parent.name == "snapshots" else None
     # A folder that is not there is said by whoever misses a file in it.
-    below = (folder.glob(f"{name}/*") for name in (EVAL_FOLDER, "additional_chat_templates"))
+    below = (folder.glob(f"{name}/*") for name in (EVAL_FOLDER, TEMPLATES_FOLDER))
     for file in itertools.chain(folder.glob("*"), *below):
         if file.is_symlink() and (blobs is None or file.resolve().parent != blobs):
             raise EditError(f"{shown(name)}: {file.name} is a link; put the file itself there")

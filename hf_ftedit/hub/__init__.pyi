@@ -7,11 +7,11 @@ from .folder import RECIPE_FILE as RECIPE_FILE
 from .folder import SavedEdits as SavedEdits
 from .folder import card_metadata as card_metadata
 from .folder import changed_files as changed_files
+from .folder import digests as digests
 from .folder import read_edit_folder as read_edit_folder
 from .folder import read_recipe as read_recipe
 from .folder import save_edit_folder as save_edit_folder
 from .folder import save_weights as save_weights
-from .folder import sha256 as sha256
 from .load import FETCHED as FETCHED
 from .load import base_of as base_of
 from .load import check_base as check_base

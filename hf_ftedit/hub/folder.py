@@ -25,6 +25,7 @@ from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE
 from hf_ftedit.untrusted import (
     EVAL_FOLDER,
     REMEDY,
+    TEMPLATES_FOLDER,
     check_lines,
     check_regular,
     explained,
@@ -42,10 +43,11 @@ RECIPE_FILE = "edit_config.yaml"
 EDITS_FILE = "edits.jsonl"
 PLOT_FILE = "scores.png"
 ADAPTER_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, CARD_FILE, EDITS_FILE, RESULTS_FILE, RECIPE_FILE, PLOT_FILE)
-# An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's. Nothing pickled, and
-# in folders below nothing but scores.
+# An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's, with the code of a
+# model that brings its own. Nothing pickled, and in folders below nothing but scores and chat templates.
 _PUBLISHABLE = re.compile(
-    rf"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja)|{re.escape(EVAL_FOLDER)}/[\w.-]+\.yaml"
+    r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja|py)"
+    rf"|{re.escape(EVAL_FOLDER)}/[\w.-]+\.yaml|{TEMPLATES_FOLDER}/[\w.-]+\.jinja"
 )
 _WEIGHTS = re.compile(
     r"adapter_model\.safetensors|(adapter_)?config\.json|model[\d-]*(of-\d+)?\.safetensors(\.index\.json)?"
@@ -161,11 +163,15 @@ def _write_account(new: Path, saved: SavedEdits, *, write_card: bool = True) -> 
         entries = leaderboard_entries(dataset, saved.results, saved.provenance)
         write_text(new / EVAL_FOLDER / f"{dataset.partition('/')[2]}.yaml", yaml_text(entries) + "\n")
     # The recipe comes last and is not in its own list: it cannot hold its own SHA-256.
-    files = (path for path in sorted(new.rglob("*")) if path.is_file())
-    digests = {path.relative_to(new).as_posix(): sha256(path) for path in files}
-    provenance = {**saved.provenance, "files": {**saved.provenance.get("files", {}), **digests}}
+    provenance = {**saved.provenance, "files": {**saved.provenance.get("files", {}), **digests(new)}}
     settings = yaml.safe_dump({**saved.recipe, PROVENANCE: provenance}, sort_keys=False, allow_unicode=True)
     write_text(new / RECIPE_FILE, settings)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in a folder, and in those below it, by name."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
 def sha256(path: Path) -> str:
@@ -219,8 +225,8 @@ def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]
 
 def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | None]:
     """SHA-256 of each file that differs from the stated one; `None` where the file is missing."""
-    digests = {name: sha256(folder / name) if (folder / name).is_file() else None for name in files}
-    return {name: digest for name, digest in digests.items() if digest != files[name]}
+    now = {name: sha256(folder / name) if (folder / name).is_file() else None for name in files}
+    return {name: digest for name, digest in now.items() if digest != files[name]}
 
 
 def published_files(folder: str | Path) -> list[Path]:

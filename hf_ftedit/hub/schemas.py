@@ -8,6 +8,7 @@ from hf_ftedit.evaluation import SCORES
 from hf_ftedit.options import SOURCES, TEMPLATE_FILE, EditOptions
 from hf_ftedit.untrusted import (
     EVAL_FOLDER,
+    TEMPLATES_FOLDER,
     Rule,
     choice,
     either,
@@ -85,7 +86,7 @@ PROVENANCE_RULES: dict[str, Rule] = {
     **dict.fromkeys(("changed", "given_in_python"), listed(plain_name)),
     "files": mapped(
         other=text(64, "[0-9a-f]{64}", "a SHA-256"),
-        names=text(300, rf"({re.escape(EVAL_FOLDER)}/)?[\w.-]+", "the name of a file"),
+        names=text(300, rf"(({re.escape(EVAL_FOLDER)}|{TEMPLATES_FOLDER})/)?[\w.-]+", "the name of a file"),
     ),
     "datasets": listed(text(300)),
     **dict.fromkeys(("rank", "processes", "seed_of_rows"), count),

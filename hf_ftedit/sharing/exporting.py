@@ -87,7 +87,7 @@ def export(
     output, failed = Path(output_dir), dict[str, str]()
     with moved_in(output) as new:
         model = _write(new, to, whole, model, tokenizer, chat=options.chat_template)
-        digests = {path.name: hub.sha256(path) for path in sorted(new.iterdir())}
+        digests = hub.digests(new)
     if exam:
         if to != "gguf-lora":
             model = None  # two whole models need not fit into memory together

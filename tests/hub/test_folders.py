@@ -12,13 +12,14 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import parse_eval_result_entries
 from peft import LoraConfig, get_peft_model
 from test_card import AFTER, RECIPE, RECORDS, RESULTS
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, chat_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_ftedit.files
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.hub.dataset_card import save_dataset_folder
 from hf_ftedit.hub.folder import ADAPTER_FILES, finish_folder, published_files, read_edit_folder, save_edit_folder
+from hf_ftedit.models.loading import load_model
 from hf_ftedit.sharing.verification import _entry_checks
 
 TEXT_FILES = [name for name in ADAPTER_FILES if not name.endswith((".safetensors", ".png"))]
@@ -104,6 +105,29 @@ def test_a_whole_model_is_saved_with_its_tokenizer_and_without_its_old_place(bas
         assert b"home-of-somebody" not in file.read_bytes(), file.name
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(folder)), logits(model))
     assert len(AutoTokenizer.from_pretrained(folder)) == len(tokenizer)
+
+
+def test_named_templates_and_code_of_a_whole_model_are_published(base_folder, tmp_path):
+    """transformers saves both beside the weights; a folder that named them could not be read again."""
+    (base_folder / "own.py").write_text(
+        "from transformers import GPT2Config, GPT2LMHeadModel\n"
+        "class OwnConfig(GPT2Config):\n    model_type = 'own'\n"
+        "class OwnModel(GPT2LMHeadModel):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((base_folder / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    }
+    (base_folder / "config.json").write_text(json.dumps(config))
+    tokenizer, whole = chat_tokenizer(), tmp_path / "whole"
+    tokenizer.chat_template = {"default": "a", "tool_use": "b"}
+    save(whole, load_model(str(base_folder), trust_remote_code=True), tokenizer)
+    below = {path.relative_to(whole).as_posix() for path in published_files(whole)}
+    assert {"own.py", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"} <= below
+    loaded = load_model(str(whole), trust_remote_code=True)
+    assert type(loaded).__name__ == "OwnModel"
+    assert AutoTokenizer.from_pretrained(whole).chat_template == tokenizer.chat_template
 
 
 @pytest.mark.parametrize(
