@@ -30,7 +30,7 @@ amount = number(0, 1e9)
 words, prose = text(), text(2**20)
 revision = text(200, r"\w[\w./-]*", "a branch, tag or commit")
 # A Hub id or the name of a folder: no path, which would lead to whatever is on this machine.
-source = text(300, r"(?!.*\.\.)[^/\\~\0-\x1f][^/\\\0-\x1f]*(/[^/\\\0-\x1f]+)?", "a Hub id or a name")
+source = text(300, r"(?!(.*/)?\.\.(/|$))[^/\\~\0-\x1f][^/\\\0-\x1f]*(/[^/\\\0-\x1f]+)?", "a Hub id or a name")
 
 
 def _rule_of(hint: Any) -> Rule:

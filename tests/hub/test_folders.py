@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_ftedit.files
 from hf_ftedit.data.readers import read_edits
+from hf_ftedit.errors import EditError
 from hf_ftedit.hub.dataset_card import save_dataset_folder
 from hf_ftedit.hub.folder import ADAPTER_FILES, finish_folder, published_files, read_edit_folder, save_edit_folder
+from hf_ftedit.hub.schemas import recipe_rule
 from hf_ftedit.models.loading import load_model
 from hf_ftedit.sharing.verification import _entry_checks
 
@@ -128,6 +130,13 @@ def test_named_templates_and_code_of_a_whole_model_are_published(base_folder, tm
     loaded = load_model(str(whole), trust_remote_code=True)
     assert type(loaded).__name__ == "OwnModel"
     assert AutoTokenizer.from_pretrained(whole).chat_template == tokenizer.chat_template
+
+
+def test_a_base_model_with_two_dots_in_its_name_is_read_again():
+    recipe_rule({**RECIPE, "model_name_or_path": "base..v2"}, "edit_config.yaml")
+    for path in ("..", "../base", "base/.."):
+        with pytest.raises(EditError, match="model_name_or_path is '.*', not a Hub id or a name"):
+            recipe_rule({**RECIPE, "model_name_or_path": path}, "edit_config.yaml")
 
 
 @pytest.mark.parametrize(
