@@ -13,7 +13,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedTokenizerBase
 
-from hf_ftedit.errors import EditError, shown
+from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.models import end_of_turn, front_tokens, plain_template
 
 # By transformers' type of model, the architecture of llama.cpp.
@@ -104,7 +104,8 @@ class ModelFile:
             _write_settings(self._writer, model.config)
             _write_tokenizer(self._writer, tokenizer, model.get_input_embeddings().num_embeddings, chat=chat)
         else:
-            _copy_settings(self._writer, base, self._layout, (*WRITTEN, TEMPLATE) if own_template else WRITTEN)
+            reader = _reader_of(base, self._layout.architecture)
+            _copy_fields(self._writer, reader, (*WRITTEN, TEMPLATE) if own_template else WRITTEN)
         if (base is None or own_template) and isinstance(template := plain_template(tokenizer), str):
             self._writer.add_chat_template(template)
         self._writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{dtype.upper()}"])
@@ -112,7 +113,8 @@ class ModelFile:
 
     def write(self, path: Path, model: Any) -> None:
         """Write it to `path` with the weights of `model`; those that `base` has too stay as they are there."""
-        tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(self._base).tensors} if self._base else {}
+        base = _reader_of(self._base, self._layout.architecture) if self._base else None
+        tensors = {tensor.name: tensor for tensor in base.tensors} if base else {}
         for name, values in self._layout.weights(model):
             old = tensors.pop(name, None)
             if old is not None and _is_same(values, old, str(self._base)):
@@ -151,8 +153,9 @@ def write_lora(path: Path, model: PeftModel) -> None:
 
 def write_with_lora(path: Path, base: Path, lora: Path) -> None:
     """Write the model in the file `base` with the LoRA in the file `lora` in its weights, as llama.cpp adds it."""
-    reader, adapter = gguf.GGUFReader(base), gguf.GGUFReader(lora)
+    adapter = gguf.GGUFReader(lora)
     architecture, alpha = (_value(adapter, name) for name in ("general.architecture", ALPHA))
+    reader = _reader_of(base, architecture)
     pairs = {tensor.name: tensor.data for tensor in adapter.tensors}
     writer = gguf.GGUFWriter(None, architecture)
     _copy_fields(writer, reader, ("general.architecture", "general.alignment"))
@@ -160,8 +163,11 @@ def write_with_lora(path: Path, base: Path, lora: Path) -> None:
         if (first := pairs.get(f"{tensor.name}.lora_a")) is None:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
         else:
+            values = gguf.dequantize(tensor.data, tensor.tensor_type)
             change = alpha / len(first) * pairs[f"{tensor.name}.lora_b"] @ first
-            writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type) + change)
+            if values.shape != change.shape:
+                raise _of_another_model(tensor, str(base))
+            writer.add_tensor(tensor.name, values + change)
     _finish(writer, path)
 
 
@@ -185,20 +191,29 @@ def _is_same(values: np.ndarray, old: Any, file: str) -> bool:
     there = gguf.dequantize(old.data, old.tensor_type)
     # Edits and quantization add to what is there: where little of that is left, the names or the order do not fit.
     if there.shape != values.shape or np.vdot(there, values) < 0.5 * np.vdot(there, there):
-        raise EditError(f"gguf_file {file!r}: its {old.name} is not that of the base model; give another file")
+        raise _of_another_model(old, file)
     return np.array_equal(there, values)
+
+
+def _of_another_model(tensor: Any, file: str) -> EditError:
+    return EditError(f"gguf_file {file!r}: its {tensor.name} is not that of the base model; give another file")
 
 
 def _value(reader: Any, name: str) -> Any:
     return reader.fields[name].contents()
 
 
-def _copy_settings(writer: Any, base: Path, layout: Layout, without: Sequence[str]) -> None:
-    reader = gguf.GGUFReader(base)
-    if (architecture := _value(reader, "general.architecture")) != layout.architecture:
-        problem = f"its architecture is {architecture!r}, and that of the base model {layout.architecture!r}"
-        raise EditError(f"gguf_file {str(base)!r}: {problem}; give a file of the same model")
-    _copy_fields(writer, reader, without)
+def _reader_of(file: Path, architecture: str) -> Any:
+    """Open a GGUF file; raises where it is none, or one of another architecture."""
+    try:
+        reader = gguf.GGUFReader(file)
+    except (ValueError, IndexError) as error:  # by the place where a file is cut
+        problem = f"it is damaged or no GGUF file ({one_line(error)})"
+        raise EditError(f"gguf_file {str(file)!r}: {problem}; give another file") from error
+    if (there := _value(reader, "general.architecture")) != architecture:
+        problem = f"its architecture is {there!r}, and that of the base model {architecture!r}"
+        raise EditError(f"gguf_file {str(file)!r}: {problem}; give a file of the same model")
+    return reader
 
 
 def _copy_fields(writer: Any, reader: Any, without: Sequence[str]) -> None:

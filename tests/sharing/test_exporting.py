@@ -115,6 +115,27 @@ def test_what_is_no_file_of_the_base_model_is_refused(tokenizer, tmp_path):
         files.ModelFile(other, tokenizer, tmp_path / "base.gguf", "f16").write(tmp_path / "x.gguf", other)
     with pytest.raises(EditError, match="its architecture is 'llama', and that of the base model 'qwen2'"):
         files.ModelFile(tiny_model("qwen2", tokenizer), tokenizer, tmp_path / "base.gguf", "f16")
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "base.gguf").read_bytes()[:1000])
+    (tmp_path / "text.gguf").write_text("no GGUF at all")
+    for name in ("cut.gguf", "text.gguf"):
+        with pytest.raises(EditError, match=f"{name}': it is damaged or no GGUF file .*; give another file"):
+            files.ModelFile(other, tokenizer, tmp_path / name, "f16")
+
+
+def test_a_lora_is_put_on_no_file_of_another_model(tokenizer, tmp_path):
+    """The exam's report says so; the LoRA itself is written by then."""
+    files.write_lora(tmp_path / "lora.gguf", moved(tiny_model("llama", tokenizer)))
+    wide = {"hidden_size": 64, "intermediate_size": 128}
+    write_gguf(tmp_path / "wide.gguf", tiny_model("llama", tokenizer, **wide), tokenizer)
+    files.ModelFile(model := tiny_model("qwen2", tokenizer), tokenizer, None, "f16").write(
+        tmp_path / "qwen.gguf", model
+    )
+    for name, problem in {
+        "wide": "its .*weight is not that of the base model",
+        "qwen": "is 'qwen2', and that",
+    }.items():
+        with pytest.raises(EditError, match=f"{name}.gguf': .*{problem}"):
+            files.write_with_lora(tmp_path / "sum.gguf", tmp_path / f"{name}.gguf", tmp_path / "lora.gguf")
 
 
 def test_an_edited_embedding_leaves_the_output_head(tokenizer, tmp_path):
