@@ -15,7 +15,7 @@ from hf_ftedit.files import require_empty
 from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, EditOptions, check_value
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.sharing.verification import load_base
-from hf_ftedit.training import provenance_of, quantization_of, scores_of
+from hf_ftedit.training import QUANTIZATION_KEYS, provenance_of, quantization_of, scores_of
 
 # PEFT saves an adapter of this name into the folder itself, and any other one into a folder below it.
 MERGED = "default"
@@ -175,7 +175,9 @@ def _measure_and_write(
     merge_into_base: bool,
 ) -> hub.SavedEdits:
     """Measure all edits without and with the merged adapter; the folder, which the first process writes."""
-    recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in NOT_INHERITED}
+    # A whole model is measured, and written, in full precision.
+    gone = (*NOT_INHERITED, *QUANTIZATION_KEYS) if merge_into_base else NOT_INHERITED
+    recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in gone}
     # Before the adapter goes into the base model, which has no rank.
     provenance = provenance_of(recipe, model, [])
     prompts = [edit.prompt for edit in edits[: hub.SHOWN_EDITS]]

@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import BitsAndBytesConfig
 
-from hf_ftedit import EditError, EditTrainer, load_model, verify
+from hf_ftedit import EditError, EditTrainer, load_model, merge, verify
 from hf_ftedit.cli.app import main
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
@@ -34,6 +34,11 @@ def test_edits_are_learnt_in_few_bits_and_measured_the_same_from_the_folder(bits
     assert recipe["load_in_4bit"] != recipe["load_in_8bit"]
     assert "bits = BitsAndBytesConfig(" in (folder / "README.md").read_text(encoding="utf-8")
     assert verify(str(folder)).passed
+    # Merged into its base model it is in full precision, and is measured so again.
+    saved = merge([str(folder)], tmp_path / "whole", merge_into_base=True)
+    assert not {"load_in_4bit", "load_in_8bit"} & saved.recipe.keys()
+    assert "BitsAndBytesConfig" not in (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    assert verify(str(tmp_path / "whole"), tolerance=1e-6).passed
 
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
