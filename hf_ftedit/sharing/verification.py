@@ -171,8 +171,8 @@ def _card_checks(saved: hub.SavedEdits) -> Iterator[Check]:
     """The metadata of the card against `eval_results.json`."""
     try:
         metadata = hub.card_metadata(saved.path)
-        results = metadata["model-index"][0]["results"]
-        claims = {metric["type"]: metric["value"] for result in results for metric in result["metrics"]}
+        results = [result for model in metadata["model-index"] for result in model["results"]]
+        claims = [(metric["type"], metric["value"]) for result in results for metric in result["metrics"]]
         yield from _claims("card", claims, saved.results["after"])
     except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
         yield Check("card: model-index", "scores", "none that can be read", BAD)
@@ -186,16 +186,18 @@ def _entry_checks(saved: hub.SavedEdits) -> Iterator[Check]:
     for name in (name for name in saved.provenance["files"] if name.startswith(f"{EVAL_FOLDER}/")):
         try:
             entries = parse_yaml(read_small(saved.path / name))
-            claims = {entry["dataset"]["task_id"]: entry["value"] for entry in entries}
-            # A second entry for a task would stand unseen behind the first.
-            yield _equal(f"{name}: number of tasks", len(entries), len(claims))
+            claims = [(entry["dataset"]["task_id"], entry["value"]) for entry in entries]
             yield from _claims(name, claims, saved.results["after"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             yield Check(name, "scores", "none that can be read", BAD)
 
 
-def _claims(place: str, claims: Mapping[Any, Any], after: Mapping[str, Any]) -> Iterator[Check]:
-    """Scores stated elsewhere against those of `eval_results.json`."""
+def _claims(place: str, stated: Sequence[tuple[Any, Any]], after: Mapping[str, Any]) -> Iterator[Check]:
+    """Scores stated elsewhere, by name, against those of `eval_results.json`."""
+    claims = dict(stated)
+    # Of two claims of a score, one would stand unseen behind the other.
+    if len(stated) > len(claims):
+        yield _equal(f"{place}: number of scores", len(stated), len(claims))
     # Those that are claimed and nobody measured are checked too, and differ.
     scores = {name: after.get(name) for name in evaluation.SCORES}
     for name, score in {**dict.fromkeys(claims), **scores}.items():

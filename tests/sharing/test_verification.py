@@ -39,6 +39,20 @@ def test_tampering_is_found_before_a_model_is_loaded(name, tmp_path):
     assert sorted(check.name for check in checks if check.verdict == BAD) == expected and len(checks) > 10
 
 
+@pytest.mark.parametrize("place", ["metric", "model"])
+def test_a_card_that_states_a_score_twice_fails(place, tmp_path):
+    file = shutil.copytree(FOLDER, tmp_path / "folder") / "README.md"
+    metric = "    - type: efficacy\n      value: 100.0\n"
+    model = f"- name: other\n  results:\n  - metrics:\n{metric}"
+    where, more = (
+        ("    metrics:\n", f"    metrics:\n{metric}") if place == "metric" else ("\n---\n", f"\n{model}---\n")
+    )
+    card = file.read_text(encoding="utf-8").replace(where, more.replace("100.0", "12.0"), 1)
+    file.write_text(card, encoding="utf-8")
+    checks = _card_checks(read_edit_folder(file.parent))
+    assert "card: number of scores" in {check.name for check in checks if check.verdict == BAD}
+
+
 SCORES = {"efficacy": 90.0, "drift": 0.1, "near_names": 80.0}
 
 
