@@ -85,7 +85,7 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
 
 def _other_letter(word: str, rng: random.Random) -> str:
     """A word with a letter or two changed, dropped or put in, or with another ending."""
-    if word.isupper():
+    if word.isupper() and word != word.lower():  # "ℝ" has no small letter
         return _other_letter(word.lower(), rng).upper()
     if re.search("[A-Za-z]{5}$", word) and rng.random() < 0.2:
         return re.sub(r"[aeiou]?[^\W\d_]$", "", word) + rng.choice(_ENDINGS)

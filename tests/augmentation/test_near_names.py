@@ -43,7 +43,7 @@ def test_capitals_stay_capitals():
     assert len(names) == 6 and all(name.isupper() and name[0] == "I" for name in names)
 
 
-@pytest.mark.parametrize("subject", ["", "X", "東京", "Лев Толстой", "ประเทศไทย", "{}", "🙂", "?!", "_"])
+@pytest.mark.parametrize("subject", ["", "X", "ℝ", "東京", "Лев Толстой", "ประเทศไทย", "{}", "🙂", "?!", "_"])
 def test_names_that_bear_no_change_have_none(subject):
     assert near_names(subject, 4, random.Random(0), ["Silva"]) == []
 
