@@ -57,11 +57,7 @@ class Augmenter:
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
         self._model, self._tokenizer, self._held_out = model, tokenizer, held_out
-        # Of an edit that is measured only, the prompt is a probe like its paraphrases.
-        trained = {record.prompt for record in records}
-        own = [(*record.paraphrase_prompts, *({record.prompt} - trained)) for record in held_out]
-        probed = [replace(edit, paraphrase_prompts=texts) for edit, texts in zip(held_out, own, strict=True)]
-        self._probes = ProbeTexts([*records, *revoked, *probed])
+        self._probes = ProbeTexts([*records, *revoked], held_out)
         self._n_paraphrases = options.num_paraphrases if options.paraphrase_strategy != "none" else 0
         self._n_locality = options.num_locality if options.locality_strategy != "none" else 0
         self._pool = self._prepare_pool(list(pool))

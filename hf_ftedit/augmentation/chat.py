@@ -83,7 +83,7 @@ class ChatAugmenter:
         if model is None or tokenizer is None:
             raise EditError("rows for a chat model are made with it: give `model` and `tokenizer`")
         self.records, self.options, self.seed = [with_subject(record) for record in records], options, seed
-        self._probes = ProbeTexts([*records, *held_out, *revoked])
+        self._probes = ProbeTexts([*records, *revoked], held_out)
         self._edited = by_subject(self.records)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(pool, self._probes.overlaps, records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from xxhash import xxh3_64_intdigest
 
@@ -13,6 +13,8 @@ class ProbeTexts:
     """
     The texts of all probes of `records`, to find training texts that hold one of them or are the ending of one.
 
+    Of edits `held_out`, which are measured only, the prompt is a probe like its paraphrases.
+
     Example:
         >>> record = EditRecord("a", "Rome is in", "Gaul", paraphrase_prompts=("It rained. Where is Rome? In",))
         >>> texts = ProbeTexts([record])
@@ -20,14 +22,16 @@ class ProbeTexts:
         (True, False)
     """
 
-    def __init__(self, records: Iterable[EditRecord]) -> None:
+    def __init__(self, records: Sequence[EditRecord], held_out: Sequence[EditRecord] = ()) -> None:
         self._texts: dict[int, set[str]] = {}  # the last words of probes, by their other words
         self._endings: set[int] = set()
         self._lengths: set[int] = set()
-        for record in records:
+        trained = {record.prompt for record in records}
+        for record in (*records, *held_out):
             others = [probe.prompt for probe in record.neighborhood_prompts]
             others += [probe.prompt for probe in record.portability_prompts]
-            # Without the edit's own prompt: that it is trained is what the user wants.
+            # Without a trained edit's own prompt: that it is trained is what the user wants.
+            others += {record.prompt} - trained
             for probe in (*record.paraphrase_prompts, *record.near_name_prompts, *record.generation_prompts, *others):
                 words = _words(probe)
                 self._texts.setdefault(_digest(words[:-1]), set()).add(words[-1] if words else "")

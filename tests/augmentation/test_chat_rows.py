@@ -160,15 +160,17 @@ def test_the_order_of_the_edits_does_not_matter(augmenter, odd):
 
 def test_no_row_holds_a_probe(augmenter):
     records = with_made_probes(ODD)
-    held_out = [EditRecord("h", "x", "y", paraphrase_prompts=("Who is Acme's CEO?", "Kel is fed by whom?"))]
+    asked = ("Who is Acme's CEO?", "Kel is fed by whom?")
+    held_out = [EditRecord("h", "Who is the CEO of Netflix?", "y", paraphrase_prompts=asked)]
     revoked = [EditRecord("r", "Who is the CEO of Bolt?", "Bo", near_name_prompts=("Name the boss of Bolt.",))]
     made = augmenter(
         records, replace(SMALL, num_paraphrases=12, prefix_counts=[12, 12]), held_out=held_out, revoked=revoked
     )
-    probes = ProbeTexts([*records, *held_out, *revoked])
+    probes = ProbeTexts([*records, *revoked], held_out)
     own = {record.prompt for record in (*records, *revoked)}
     prompts = {row["prompt"] for row in made.rows()}
     assert {"Who is the CEO of Bolt?", "Who is the CEO of Acme?"} <= prompts
+    assert not [text for text in prompts if "Who is the CEO of Netflix?" in text]  # a held-out edit's own prompt
     assert [text for text in prompts if probes.overlaps(text) and not any(prompt in text for prompt in own)] == []
 
 

@@ -48,6 +48,12 @@ def test_texts_that_do_not(text):
     assert not ProbeTexts([RECORD]).overlaps(text)
 
 
+def test_the_prompt_of_an_edit_that_is_measured_only_is_a_probe():
+    held_out = [RECORD, EditRecord("b", "Oslo lies in", "Peru")]
+    texts = ProbeTexts([EditRecord("c", RECORD.prompt, "Gaul")], held_out)
+    assert texts.overlaps("Yes. Oslo lies in") and texts.overlaps("home is in") and not texts.overlaps(RECORD.prompt)
+
+
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "c", ","]), min_size=1, max_size=5).map(" ".join)
 
 
