@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
 from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
-from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, target_new
+from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, escaped, target_new
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import EditOptions, check_value
@@ -274,8 +274,13 @@ def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]
         others = [*fields.items("wordings"), *fields.items("paraphrase_prompts")]
         prompts = [native.get("prompt"), *(prompt for _, prompt in others)]
         facts = [{"prompt": prompt, "target": native.get("target_true"), **about} for prompt in prompts]
-        near = [dict(probe.values) for probe in fields.objects("neighborhood_prompts", text="prompt")]
-        yield from (fact for fact in facts + near if not is_blank(fact.get("target")))
+        # As in edits, `{}` stands for nothing in them.
+        near = [
+            {**probe.values, "prompt": escaped(probe.prompt())}
+            for probe in fields.objects("neighborhood_prompts", text="prompt")
+            if not is_blank(probe.values.get("target"))
+        ]
+        yield from near if is_blank(native.get("target_true")) else facts + near
 
 
 class _Subjects:

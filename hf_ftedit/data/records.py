@@ -113,8 +113,8 @@ class EditRecord(Statement):
         # Not `dataclasses.asdict`: it takes three times as long, and keeps tuples, which no JSON reader gives back.
         row = {
             **{name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()},
-            "prompt": _escaped(self.prompt),
-            **{name: list(map(_escaped, getattr(self, name))) for name in _STATEMENTS},
+            "prompt": escaped(self.prompt),
+            **{name: list(map(escaped, getattr(self, name))) for name in _STATEMENTS},
             "neighborhood_prompts": [_without(probe._asdict(), ["answer"]) for probe in self.neighborhood_prompts],
             "portability_prompts": [p._asdict() | {"answers": list(p.answers)} for p in self.portability_prompts],
         }
@@ -193,7 +193,8 @@ def target_new(fields: Fields) -> str:
     return (fields.text("target_new") or "") if fields.flag("erase") else fields.required("target_new", TARGET_REMEDY)
 
 
-def _escaped(prompt: str) -> str:
+def escaped(prompt: str) -> str:
+    """`prompt` as a statement in which `{}` stands for nothing but itself."""
     return prompt.replace("{}", "{{}}")
 
 

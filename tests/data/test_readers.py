@@ -136,6 +136,13 @@ def test_facts_of_counterfact():
     ]
 
 
+def test_braces_in_the_neighborhood_prompts_of_edits_are_the_facts_own():
+    near = [{"prompt": "In Go, interface{} is", "target": "any"}, {"prompt": "In Rust, {{}} is", "target": "a brace"}]
+    edit = row("{} is in", "Gaul", subject="Rome", target_true="Italy", neighborhood_prompts=near)
+    expected = [Fact("Rome is in", "Italy", "Rome"), *(Fact(probe["prompt"], probe["target"]) for probe in near)]
+    assert read_facts([edit]) == read_facts(read_edits([edit])) == expected
+
+
 def test_facts_of_easyedit_and_the_subjects_of_their_neighbors():
     second = {
         **EASYEDIT,
