@@ -11,7 +11,7 @@ NAMES = ("questions.jsonl", "relations.yaml", "wrappers.yaml", "names.yaml")
 SORTS = {
     "facts": 120, "instructions": 70, "sums": 40, "smalltalk": 50, "definitions": 50, "code": 30, "advice": 40
 }  # fmt: skip
-WORDS = {"first_names": 120, "last_names": 160, "company": 60, "place": 60, "works": 60, "adjectives": 40}
+WORDS = {"first_names": 120, "last_names": 160, "company": 60, "place": 60, "works": 60}
 
 
 def text(name: str) -> str:
