@@ -87,7 +87,8 @@ class _Speaker:
         records = [*task.edits, *task.held_out, *task.revoked]
         self.model, self.tokenizer, self.args, self.given = model, tokenizer, args, task.training_texts
         self.longest = min(filter(None, (TEXT_TOKENS, args.max_length, context_length(model.config))))
-        self.probes, self.subjects = ProbeTexts(records), {record.subject for record in records if record.subject}
+        self.probes = ProbeTexts([*task.edits, *task.revoked], task.held_out)
+        self.subjects = {record.subject for record in records if record.subject}
 
     def continued(self, rows: Dataset, count: int) -> list[EncodedPair]:
         """What the model says after the completions of at most `count` rows, of each edit in turn."""
