@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -41,7 +42,9 @@ def test_label_count_and_time_left(stages, monkeypatch):
     ]
 
 
-def test_a_map_of_datasets(stages):
+def test_a_map_of_datasets(stages, monkeypatch):
+    # Where a test of the command line came first in this process, datasets was imported without bars.
+    monkeypatch.setattr(sys.modules["datasets.utils.tqdm"], "_hf_datasets_progress_bars_disabled", False)
     Dataset.from_dict({"text": ["a", "b", "c"]}).map(lambda row: row, desc="What should stay")
     assert Progress(ROWS, "What should stay", 0, 3) in stages.reports
 
