@@ -53,6 +53,18 @@ def adapters(tmp_path_factory, worker_id) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_model(monkeypatch) -> None:
+    """Fails where weights are loaded."""
+
+    import transformers
+
+    def load(*args, **kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+
+
 def pytest_collection_finish() -> None:
     """Keep what the imports made out of garbage collection: each training ends with one, which takes 0.3 s else."""
     gc.freeze()

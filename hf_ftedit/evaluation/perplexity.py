@@ -13,6 +13,8 @@ from hf_ftedit import models
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.statistics import bootstrap, interval
 
+LONGEST_WINDOW = 4096  # tokens: a window is one batch, and contexts of 128,000 would not fit
+
 
 def perplexity(
     model: PreTrainedModel,
@@ -27,13 +29,15 @@ def perplexity(
     Perplexity of a model on texts: exp of the mean negative log-likelihood of their tokens.
 
     Every token but a text's first counts once, also the first where the tokenizer puts a beginning of sequence before
-    it. Longer texts than the context are read in windows that share one token. Every process must call this.
+    it. Texts longer than the context, or than 4,096 tokens, are read in windows that share one token. Every process
+    must call this.
 
     The result has `perplexity`, its bootstrap interval `perplexity_ci95`, and `n_texts` and `n_tokens` that were
     counted. Raises [`~hf_ftedit.EditError`] where no text has two tokens, or the model gives NaN.
     """
     models.check_tokens(tokenizer, model.config, ((f"text {number}", text) for number, text in enumerate(texts, 1)))
-    parts = models.encode_texts(tokenizer, texts, models.context_length(model.config))
+    length = min(models.context_length(model.config) or LONGEST_WINDOW, LONGEST_WINDOW)
+    parts = models.encode_texts(tokenizer, texts, length)
     windows = [window for windows in parts for window in windows]
     if not windows:
         raise EditError("no text has two tokens to measure perplexity on; give longer ones")

@@ -99,7 +99,7 @@ class _Page:
     def untrained(self, request: gr.Request, rows: Sequence[Sequence[str]], *fields: str) -> list[Any]:
         """The list and the fields without the facts of the newest adapter, which would be trained twice."""
         visit = self.visit(request)
-        trained = {(fact.prompt, fact.target_new) for fact in visit.facts(list(visit.folders)[-1])}
+        trained = {(fact.prompt, fact.target_new) for fact in visit.facts(next(reversed(visit.folders), ""))}
 
         def is_new(row: Sequence[str]) -> bool:
             return any(row) and tuple((text or "").strip() for text in row[:2]) not in trained

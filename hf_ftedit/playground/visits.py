@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,27 +170,29 @@ class Playground:
         args.output_dir = str(folder)
         if again is not None:
             args.adapter, args.revoke = str(visit.folders[again]), list(without)
-        stages.begin("1 of 4: making training rows")
-        trainer = EditTrainer(
-            model=self._twin(),
-            args=args,
-            train_dataset=None if again is not None else list(facts),
-            processing_class=copy.deepcopy(self.tokenizer),
-            peft_config=copy.deepcopy(self.peft_config),
-        )
-        stages.begin("2 of 4: exam of the unedited model")
-        trainer.score_edits(edited=False)
-        stages.begin("3 of 4: training")
-        trainer.train()
-        stages.begin("4 of 4: exam of the edited model")
-        results = trainer.write_folder()
-        questions = evaluation.questions_table(*(trainer.predict_edits(edited=edited) for edited in (False, True)))
-        first, *others = trainer.task.edits
-        name = f"{visit.trained}: {first.prompt} → {first.target_new}{f' and {len(others)} more' if others else ''}"
-        if again is not None:
-            del visit.folders[again]
-            visit.active = [each for each in visit.active if each != again]
-        self._add(visit, name, folder)
+        try:
+            stages.begin("1 of 4: making training rows")
+            trainer = EditTrainer(
+                model=self._twin(),
+                args=args,
+                train_dataset=None if again is not None else list(facts),
+                processing_class=copy.deepcopy(self.tokenizer),
+                peft_config=copy.deepcopy(self.peft_config),
+            )
+            stages.begin("2 of 4: exam of the unedited model")
+            trainer.score_edits(edited=False)
+            stages.begin("3 of 4: training")
+            trainer.train()
+            stages.begin("4 of 4: exam of the edited model")
+            results = trainer.write_folder()
+            questions = evaluation.questions_table(*(trainer.predict_edits(edited=edited) for edited in (False, True)))
+            first, *others = trainer.task.edits
+            more = f" and {len(others)} more" if others else ""
+            name = f"{visit.trained}: {first.prompt} → {first.target_new}{more}"
+            self._add(visit, name, folder, instead_of=again)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # there may be many that were stopped
+            raise
         return Trained(name, results, questions)
 
     def ask(self, visit: Visit, question: str) -> Iterator[tuple[str, str]]:
@@ -213,9 +216,9 @@ class Playground:
         if len(visit.folders) >= MOST_ADAPTERS + len(self.adapters):
             raise EditError(f"you have {MOST_ADAPTERS} adapters, which is the limit; reload the page to begin anew")
 
-    def _add(self, visit: Visit, name: str, folder: Path) -> None:
-        before = dict(visit.folders)
-        visit.folders[name] = folder
+    def _add(self, visit: Visit, name: str, folder: Path, instead_of: str | None = None) -> None:
+        before = visit.folders
+        visit.folders = {each: place for each, place in before.items() if each != instead_of} | {name: folder}
         try:
             self.switch(visit, [*visit.active, name])
         except EditError:

@@ -197,7 +197,7 @@ def _sit(
             if lora.is_file():
                 file = Path(place, MODEL_FILE)
                 base = _write_sum(file, model, tokenizer, source, lora, options)
-        except EditError as error:
+        except (EditError, OSError) as error:  # such as a disk that is full
             return {}, dict.fromkeys((TRANSFORMERS, LLAMA_CPP), one_line(error))
         for reader, sit in {TRANSFORMERS: by_transformers, LLAMA_CPP: by_llama_cpp}.items():
             if reader == LLAMA_CPP and not file.is_file():

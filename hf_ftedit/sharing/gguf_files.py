@@ -99,13 +99,13 @@ class ModelFile:
         own_template: bool = False,
     ) -> None:
         self._layout, self._base, self._dtype = Layout(model.config), base, dtype
+        self._reader = _reader_of(base, self._layout.architecture) if base else None
         self._writer = gguf.GGUFWriter(None, self._layout.architecture)
-        if base is None:
+        if self._reader is None:
             _write_settings(self._writer, model.config)
             _write_tokenizer(self._writer, tokenizer, model.get_input_embeddings().num_embeddings, chat=chat)
         else:
-            reader = _reader_of(base, self._layout.architecture)
-            _copy_fields(self._writer, reader, (*WRITTEN, TEMPLATE) if own_template else WRITTEN)
+            _copy_fields(self._writer, self._reader, (*WRITTEN, TEMPLATE) if own_template else WRITTEN)
         if (base is None or own_template) and isinstance(template := plain_template(tokenizer), str):
             self._writer.add_chat_template(template)
         self._writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{dtype.upper()}"])
@@ -113,8 +113,7 @@ class ModelFile:
 
     def write(self, path: Path, model: Any) -> None:
         """Write it to `path` with the weights of `model`; those that `base` has too stay as they are there."""
-        base = _reader_of(self._base, self._layout.architecture) if self._base else None
-        tensors = {tensor.name: tensor for tensor in base.tensors} if base else {}
+        tensors = {tensor.name: tensor for tensor in self._reader.tensors} if self._reader else {}
         for name, values in self._layout.weights(model):
             old = tensors.pop(name, None)
             if old is not None and _is_same(values, old, str(self._base)):

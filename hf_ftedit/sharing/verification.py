@@ -94,9 +94,10 @@ def verify(
     ```
     """
     folder = hub.fetch_folder(name, hub.FETCHED, revision=revision, token=token)
+    commit = None if Path(name).is_dir() else folder.name
     files = hub.read_recipe(folder, name)[PROVENANCE]["files"]
-    # The names of a whole model's files are known by its recipe alone.
-    hub.fetch_folder(name, tuple(files), revision=revision, token=token)
+    # The names of a whole model's files are known by its recipe alone. Of the same commit: a branch may go on.
+    hub.fetch_folder(name, tuple(files), revision=commit, token=token)
     checks, said = list(_file_checks(folder, files)), ""
     try:
         saved = hub.read_edit_folder(folder, name)
@@ -111,7 +112,7 @@ def verify(
             raise
         # A damaged file may not even load: that is a claim that fails, not an error of the user's.
         checks.append(Check("scores", "measured again", str(error), BAD))
-    return Verification(checks, None if Path(name).is_dir() else folder.name, said)
+    return Verification(checks, commit, said)
 
 
 def _measure_again(

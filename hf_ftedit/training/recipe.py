@@ -24,7 +24,8 @@ TRAINING_KEYS = (
     *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "optim_args"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "max_length", "train_sampling_strategy"),
     *("dataloader_drop_last", "average_tokens_across_devices", "bf16", "fp16", "seed", "data_seed"),
-    *("loss_type", "label_smoothing_factor", "neftune_noise_alpha", "router_aux_loss_coef", "shuffle_dataset"),
+    *("optim_target_modules", "loss_type", "label_smoothing_factor", "neftune_noise_alpha", "router_aux_loss_coef"),
+    "shuffle_dataset",
 )
 LIBRARIES = ("transformers", "trl", "peft", "torch")
 LORA_KEYS = {

@@ -12,7 +12,6 @@ import warnings
 
 import datasets
 import pytest
-import transformers
 import yaml
 from safetensors import safe_open
 from tiny import bpe_tokenizer, tiny_model
@@ -49,16 +48,6 @@ def as_it_was(monkeypatch):
     with warnings.catch_warnings():
         yield
     logger.setLevel(level)
-
-
-@pytest.fixture
-def no_model(monkeypatch):
-    """Fails where weights are loaded."""
-
-    def load(*args, **kwargs):
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tiny import TEXTS
 
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
-from hf_ftedit.data.sources import read_rows
+from hf_ftedit.data.sources import read_rows, read_texts
 from hf_ftedit.errors import EditError
 
 GOOD = '{"prompt": "A is", "target_new": "b"}'
@@ -220,3 +221,97 @@ def test_rows_stream(tmp_path):
     path = write(tmp_path, "x.jsonl", f"{GOOD}\nbroken")
     assert next(read_rows(path)) == ("x.jsonl line 1", json.loads(GOOD))
     assert read_edits(path, limit=1) == [EditRecord("0", "A is", "b")]
+
+
+def as_json(path, rows):
+    path.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def as_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+WRITERS = {"json": as_json, "jsonl": as_jsonl, "csv": as_csv, "parquet": as_parquet}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Corpus": "C4", "Text": None},
+        {"text": None, "url": "https://example.org", "number": 7},
+        {"TEXT": None},
+        {"sentence": None},
+    ],
+)
+def test_texts_of_a_file(tmp_path, suffix, row):
+    texts = [" A text, with “quotes”", "Another\nof two lines", "[1] looks like a list"]
+    path = tmp_path / f"texts.{suffix}"
+    WRITERS[suffix](path, [{name: text if value is None else value for name, value in row.items()} for text in texts])
+    assert read_texts(path) == read_texts(str(path)) == texts
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_texts_of_a_file_without_columns(tmp_path, suffix):
+    WRITERS[suffix](tmp_path / f"texts.{suffix}", ["One", "Two"])
+    assert read_texts(tmp_path / f"texts.{suffix}") == ["One", "Two"]
+
+
+def test_texts_of_lists_and_datasets():
+    assert read_texts(TEXTS) == read_texts(iter(TEXTS)) == TEXTS
+    assert read_texts(datasets.Dataset.from_dict({"id": ["a"], "text": ["One"]})) == ["One"]
+    assert read_texts([{"number": 1, "sentence": "One"}, "Two"]) == ["One", "Two"]
+
+
+def test_texts_in_the_form_of_the_measured_corpora(shared_dir):
+    path = shared_dir / "data" / "perplexity_texts.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    assert rows and set(rows[0]) == {"Corpus", "Text"}
+    assert read_texts(path) == [row["Text"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *({"Corpus": "C4", "Text": text} for text in ("", " ", None, 7)),
+        {"one": "x", "two": "y"},  # which one is meant?
+        {"number": 7},
+        {},
+        "",
+        " \n",
+        None,
+        7,
+        ["x"],
+    ],
+)
+def test_a_row_without_a_text_is_an_error_that_names_the_place(tmp_path, row):
+    good = {"Corpus": "C4", "Text": "x"}
+    with pytest.raises(EditError, match=r"^row 2: holds no text; give it in a column named text$"):
+        read_texts([good, row])
+    as_jsonl(tmp_path / "x.jsonl", [good, row, good])
+    with pytest.raises(EditError, match=r"^x\.jsonl line 2: holds no text"):
+        read_texts(tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("suffix, place", [("csv", "line 3"), ("parquet", "row 2")])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_cell_is_an_error_that_names_the_place(tmp_path, suffix, place, blank):
+    path = tmp_path / f"x.{suffix}"
+    WRITERS[suffix](path, [{"Corpus": "C4", "Text": text} for text in ("One", blank)])
+    with pytest.raises(EditError, match=rf"^x\.{suffix} {place}: holds no text"):
+        read_texts(path)
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("missing.jsonl", r"'missing.jsonl': no such file"),
+        ("texts.txt", r"'texts.txt': no such file"),
+        ([], "there are no texts"),
+        ({"text": ["x"]}, "the source is an object"),
+        (7, "the source is"),
+    ],
+)
+def test_what_is_no_source_of_texts_is_an_error(source, message):
+    with pytest.raises(EditError, match=message):
+        read_texts(source)

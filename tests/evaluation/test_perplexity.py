@@ -2,14 +2,11 @@ import copy
 import json
 import math
 
-import datasets
 import numpy as np
 import pytest
 import torch
-from test_sources import as_csv, as_parquet
 from tiny import TEXTS, bos_tokenizer, bpe_tokenizer, eos_tokenizer, sentencepiece_tokenizer, tiny_model
 
-from hf_ftedit.data.sources import read_texts
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.perplexity import perplexity
 
@@ -70,6 +67,22 @@ def test_a_model_that_knows_nothing_is_as_perplexed_as_its_vocabulary_is_large(g
     found = perplexity(model, tokenizer, [*TEXTS[:3], LONG])
     assert found["perplexity"] == pytest.approx(len(tokenizer), rel=1e-6)
     assert found["perplexity_ci95"] == pytest.approx([len(tokenizer)] * 2, rel=1e-6)
+
+
+def test_windows_are_no_longer_than_a_batch_may_be(monkeypatch):
+    tokenizer = bpe_tokenizer()
+    long, short = (tiny_model("gpt2", tokenizer, context) for context in (256, 32))
+    monkeypatch.setattr("hf_ftedit.evaluation.perplexity.LONGEST_WINDOW", 32)
+    sizes = []
+    long.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    found = perplexity(long, tokenizer, [LONG])
+    assert max(sizes) <= 32 and found["n_tokens"] == len(token_ids(tokenizer, LONG)) - 1
+    short.transformer.wpe.weight.data[:] = long.transformer.wpe.weight.data[:32]
+    weights = {name: weight for name, weight in long.state_dict().items() if "wpe" not in name}
+    short.load_state_dict(weights, strict=False)
+    assert found == perplexity(short, tokenizer, [LONG])
 
 
 @pytest.mark.parametrize("length, expected", [(2, 1), (3, 2), (4, 3), (5, 4), (7, 6), (8, 7), (10, 9), (11, 10)])
@@ -139,97 +152,3 @@ def test_the_result_is_json(gpt2):
     found = perplexity(*gpt2, TEXTS[:2], n_resamples=10)
     assert list(found) == ["perplexity", "perplexity_ci95", "n_texts", "n_tokens"]
     assert json.loads(json.dumps(found)) == found
-
-
-def as_json(path, rows):
-    path.write_text(json.dumps(rows), encoding="utf-8")
-
-
-def as_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-WRITERS = {"json": as_json, "jsonl": as_jsonl, "csv": as_csv, "parquet": as_parquet}
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"Corpus": "C4", "Text": None},
-        {"text": None, "url": "https://example.org", "number": 7},
-        {"TEXT": None},
-        {"sentence": None},
-    ],
-)
-def test_texts_of_a_file(tmp_path, suffix, row):
-    texts = [" A text, with “quotes”", "Another\nof two lines", "[1] looks like a list"]
-    path = tmp_path / f"texts.{suffix}"
-    WRITERS[suffix](path, [{name: text if value is None else value for name, value in row.items()} for text in texts])
-    assert read_texts(path) == read_texts(str(path)) == texts
-
-
-@pytest.mark.parametrize("suffix", ["json", "jsonl"])
-def test_texts_of_a_file_without_columns(tmp_path, suffix):
-    WRITERS[suffix](tmp_path / f"texts.{suffix}", ["One", "Two"])
-    assert read_texts(tmp_path / f"texts.{suffix}") == ["One", "Two"]
-
-
-def test_texts_of_lists_and_datasets():
-    assert read_texts(TEXTS) == read_texts(iter(TEXTS)) == TEXTS
-    assert read_texts(datasets.Dataset.from_dict({"id": ["a"], "text": ["One"]})) == ["One"]
-    assert read_texts([{"number": 1, "sentence": "One"}, "Two"]) == ["One", "Two"]
-
-
-def test_texts_in_the_form_of_the_measured_corpora(shared_dir):
-    path = shared_dir / "data" / "perplexity_texts.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    assert rows and set(rows[0]) == {"Corpus", "Text"}
-    assert read_texts(path) == [row["Text"] for row in rows]
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        *({"Corpus": "C4", "Text": text} for text in ("", " ", None, 7)),
-        {"one": "x", "two": "y"},  # which one is meant?
-        {"number": 7},
-        {},
-        "",
-        " \n",
-        None,
-        7,
-        ["x"],
-    ],
-)
-def test_a_row_without_a_text_is_an_error_that_names_the_place(tmp_path, row):
-    good = {"Corpus": "C4", "Text": "x"}
-    with pytest.raises(EditError, match=r"^row 2: holds no text; give it in a column named text$"):
-        read_texts([good, row])
-    as_jsonl(tmp_path / "x.jsonl", [good, row, good])
-    with pytest.raises(EditError, match=r"^x\.jsonl line 2: holds no text"):
-        read_texts(tmp_path / "x.jsonl")
-
-
-@pytest.mark.parametrize("suffix, place", [("csv", "line 3"), ("parquet", "row 2")])
-@pytest.mark.parametrize("blank", ["", " "])
-def test_a_blank_cell_is_an_error_that_names_the_place(tmp_path, suffix, place, blank):
-    path = tmp_path / f"x.{suffix}"
-    WRITERS[suffix](path, [{"Corpus": "C4", "Text": text} for text in ("One", blank)])
-    with pytest.raises(EditError, match=rf"^x\.{suffix} {place}: holds no text"):
-        read_texts(path)
-
-
-@pytest.mark.parametrize(
-    "source, message",
-    [
-        ("missing.jsonl", r"'missing.jsonl': no such file"),
-        ("texts.txt", r"'texts.txt': no such file"),
-        ([], "there are no texts"),
-        ({"text": ["x"]}, "the source is an object"),
-        (7, "the source is"),
-    ],
-)
-def test_what_is_no_source_of_texts_is_an_error(source, message):
-    with pytest.raises(EditError, match=message):
-        read_texts(source)

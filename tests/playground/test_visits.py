@@ -48,7 +48,11 @@ def last(events):
     return event
 
 
-def test_facts_are_trained_and_one_is_taken_back(playground):
+def refuse(folders):
+    raise EditError("no room")
+
+
+def test_facts_are_trained_and_one_is_taken_back(playground, monkeypatch):
     before = weights_fingerprint(playground.model)
     mine, other = playground.visit("mine"), playground.visit("other")
     *steps, trained = playground.train(mine, [EDIT, FRANCE])
@@ -66,6 +70,11 @@ def test_facts_are_trained_and_one_is_taken_back(playground):
     assert last(playground.ask(other, HAMLET)) == (OLD, OLD)
     # Retrained from the base model without it, in the place of the first adapter.
     hamlet, _ = mine.facts(trained.name)
+    folders = dict(mine.folders)
+    with monkeypatch.context() as patch, pytest.raises(EditError, match="no room"):  # the first one stays until then
+        patch.setattr(playground, "_with_adapters", refuse)
+        last(playground.train(mine, [], trained.name, [hamlet.edit_id]))
+    assert mine.folders == folders and mine.active == [trained.name]
     again = last(playground.train(mine, [], trained.name, [hamlet.edit_id]))
     assert mine.active == list(mine.folders) == [again.name]
     assert last(playground.ask(mine, HAMLET)) == (OLD, OLD)
@@ -85,6 +94,7 @@ def test_a_training_is_stopped(playground, label, monkeypatch, tmp_path):
             if step.label == label:
                 visit.stop.set()
     assert not visit.folders and visit.model is playground.model
+    assert not list(Path(visit.directory.name).iterdir())  # nothing is kept of it
     with pytest.raises(EditError, match="target_new"):  # the visit is free for the next
         last(playground.train(visit, [{"prompt": HAMLET, "target_new": " "}]))
 

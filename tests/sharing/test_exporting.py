@@ -247,6 +247,16 @@ def test_the_exam_is_taken_again(adapters, tmp_path, capsys):
     assert results["exams"] == {} and "What survived" not in (tmp_path / "quick" / "README.md").read_text()
 
 
+def test_an_exam_that_a_full_disk_ends_is_in_the_report(adapters, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hf_ftedit.sharing.gguf_files.write_with_lora", fail)
+    results = run(adapters / "a", tmp_path / "lora", "--to", "gguf-lora")
+    assert (tmp_path / "lora" / "adapter.gguf").is_file() and {*results["exams"]} == {"adapter"}
+    assert {*results["not_taken"].values()} == {"[Errno 28] No space left on device"}
+
+
 def test_what_cannot_be_exported_is_told_before_a_model_is_loaded(adapters, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_ftedit.sharing.exporting.load_base", None)
     source = str(adapters / "a")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_ftedit import hub, verify
 from hf_ftedit.hub.folder import SavedEdits, read_edit_folder
 from hf_ftedit.sharing.verification import BAD, GOOD, OPEN, _card_checks, _file_checks, _score_checks
 
@@ -51,6 +52,20 @@ def test_a_card_that_states_a_score_twice_fails(place, tmp_path):
     file.write_text(card, encoding="utf-8")
     checks = _card_checks(read_edit_folder(file.parent))
     assert "card: number of scores" in {check.name for check in checks if check.verdict == BAD}
+
+
+def test_all_files_are_of_one_commit(monkeypatch):
+    revisions = []
+
+    def fetch(name, patterns, *, revision, token):
+        revisions.append(revision)
+        return FOLDER
+
+    monkeypatch.setattr(hub, "fetch_folder", fetch)
+    monkeypatch.setattr("hf_ftedit.sharing.verification._measure_again", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        verify("user/edits", revision="main")
+    assert revisions == ["main", FOLDER.name]  # the branch may go on in between; the folder's name is its commit
 
 
 SCORES = {"efficacy": 90.0, "drift": 0.1, "near_names": 80.0}

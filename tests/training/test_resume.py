@@ -417,12 +417,6 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
     assert "exists and is not empty" in capsys.readouterr().err
 
 
-@pytest.fixture
-def no_model(monkeypatch):
-    """Fails where weights are loaded."""
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *args, **kwargs: 1 / 0)
-
-
 def refusal(capsys, *args):
     assert main([*TRAIN, *args]) == 2
     (line,) = capsys.readouterr().err.splitlines()
