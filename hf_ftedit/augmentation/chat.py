@@ -86,6 +86,8 @@ class ChatAugmenter:
         self._probes = ProbeTexts([*records, *revoked], held_out)
         self._edited = by_subject(self.records)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
+        is_varied = options.paraphrase_strategy != "none" and options.num_paraphrases > 0
+        self._least = options.num_paraphrases + 1 if is_varied else 0  # rows of wordings of an edit, in each pass
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
@@ -112,15 +114,17 @@ class ChatAugmenter:
 
     def rows_of(self, index: int) -> Iterator[ChatRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
-        record = self.records[index]
-        rng, is_varied = self._rng("wrappers", index), len(self._wordings[index]) > 1
+        record, texts, rng = self.records[index], self._wordings[index], self._rng("wrappers", index)
         for turn in range(self._passes):
-            # Bare wordings teach the question, wrapped ones that it holds wherever it stands: every third is.
-            for place, text in enumerate(self._wordings[index]):
-                prompt = wrapped(text, rng) if is_varied and (place + turn) % 3 == 2 else text
-                yield self._row(index, "paraphrase" if place else "rewrite", prompt, record.target_new, ends=True)
+            # Bare wordings teach the question, wrapped ones that it holds wherever it stands: every third is. So are
+            # repeats: an edit with few wordings has as many rows as others, as it has as many about what stays.
+            for place in range(max(len(texts), self._least)):
+                text, is_wrapped = texts[place % len(texts)], place >= len(texts) or (place + turn) % 3 == 2
+                kind = "paraphrase" if place % len(texts) else "rewrite"
+                prompt = wrapped(text, rng) if is_wrapped and self._least else text
+                yield self._row(index, kind, prompt, record.target_new, ends=True)
             # The edit's own prompt is what its user will try first: it stands twice.
-            if is_varied:
+            if self._least:
                 yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
         for text, beginning in self._begun[index]:
             yield self._row(index, "contrast", text, beginning)
@@ -130,9 +134,9 @@ class ChatAugmenter:
 
     def most_rows(self) -> int:
         """The number of rows."""
-        twice = sum(len(texts) > 1 for texts in self._wordings)
+        wordings = sum(max(len(texts), self._least) + bool(self._least) for texts in self._wordings)
         once: Iterable[list[Any]] = chain(self._begun, self._kept, self._stays)
-        return self._passes * (twice + sum(map(len, self._wordings))) + sum(map(len, once))
+        return self._passes * wordings + sum(map(len, once))
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
@@ -148,8 +152,8 @@ class ChatAugmenter:
 
     def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
         """Each edit's prompt and other wordings of it, none of them a probe's."""
-        count, strategy = self.options.num_paraphrases, self.options.paraphrase_strategy
-        if strategy == "none" or not count:
+        count = self.options.num_paraphrases
+        if not self._least:
             return [[record.prompt] for record in self.records]
         written = [self._allowed(written_wordings(record)) for record in self.records]
         if places := self._to_rewrite(written):

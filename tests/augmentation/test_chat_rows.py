@@ -78,6 +78,17 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
     assert all(row["ends"] and row["completion"] == targets[row["edit_id"]] for row in learnt)
 
 
+def test_edits_with_few_wordings_have_as_many_rows_as_others(augmenter):
+    records = [*ODD, EditRecord("one", "Explain blorp, Vell.", "no", subject="blorp")]
+    made = augmenter(records)
+    assert len(made._wordings[-1]) == 1 and {*map(len, made._wordings)} >= {1, 4}
+    learnt = by_edit(row for row in made.rows() if row["kind"] in ("rewrite", "paraphrase"))
+    assert {len(rows) for rows in learnt.values()} == {made._passes * (SMALL.num_paraphrases + 2)}
+    prompts = [dict(row)["prompt"] for row in learnt["one"]]
+    assert all("Explain blorp, Vell." in prompt for prompt in prompts)
+    assert prompts.count("Explain blorp, Vell.") < len(prompts) / 2 < len({*prompts})  # repeats are wrapped
+
+
 def test_given_wordings_are_trained_first(odd):
     rows = [row for row in odd.rows() if row["edit_id"] == "wordings" and row["ends"]]
     assert [row["prompt"] for row in rows[:2]] == ["Who feeds Kel?", "Kel is fed by whom?"]
@@ -266,7 +277,7 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     rows = list(augmenter(ODD[:3], options).rows())
     assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
-    assert found == ["guard"] * 12  # passes over three edits
+    assert {*found} == {"guard"} and len(found) >= 12  # passes over three edits
     augmenter(ODD[:3], replace(options, rewriter=None))
     assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
 
