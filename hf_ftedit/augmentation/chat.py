@@ -19,6 +19,7 @@ from hf_ftedit.augmentation.relations import (
     mentions,
     relation_of,
     renamed,
+    same_kind,
     share_words,
     with_subject,
 )
@@ -99,7 +100,9 @@ class ChatAugmenter:
         others = self._others(revoked)
         own = (record.prompt for record in self.records)
         answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
-        answers |= _answered(model, tokenizer, (t for t in chain(*of_subjects) if t not in answers), SUBJECT_TOKENS)
+        about_erased = (texts for record, texts in zip(self.records, same_subject, strict=True) if record.erase)
+        whole_texts = chain(*of_subjects, *about_erased)
+        answers |= _answered(model, tokenizer, (t for t in whole_texts if t not in answers), SUBJECT_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*same_subject) if t not in answers), ASKED_TOKENS)
         for index, pairs in enumerate(subjects):
             near[index] += [pair for place, pair in enumerate(pairs) if place % whole[index]]
@@ -202,6 +205,7 @@ class ChatAugmenter:
         facts = [(fact.prompt, fact.subject or "") for fact in self._pool.same_relation(record)]
         drawn = [fact for fact in rng.sample(facts, min(len(facts), count)) if self._allowed(fact[:1])]
         match = relation_of(record.prompt, record.subject)
+        own_kind = same_kind(record.subject or "") if record.erase else []
         if match:
             subjects = [name for name in match.relation.subjects if bare(name) not in self._edited]
             phrase, templates = match.phrase, match.relation.questions
@@ -214,8 +218,14 @@ class ChatAugmenter:
                 if not any(share_words(edit, record) for edit in edits)
             ]
             # Names of any kind: whatever the question about them, the new answer is none.
-            subjects += rng.sample(known_names(), min(count, len(known_names())))
+            subjects += [] if own_kind else rng.sample(known_names(), min(count, len(known_names())))
             phrase, templates = record.subject or "", ()
+            if own_kind and mentions(record.prompt, f"the {phrase}"):
+                phrase = f"the {phrase}"  # names of the bank have articles
+        if record.erase:
+            # More that the model may know; and the old answer, as in "the opposite of cold".
+            more = [*own_kind, record.target_true or ""]
+            subjects = list(dict.fromkeys([*subjects, *(name for name in more if bare(name) not in self._edited)]))
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
         # The pool may hold a question that the bank makes: each stands once.
         return list((dict(drawn) | self._about(index, phrase, names, templates)).items())[:count]

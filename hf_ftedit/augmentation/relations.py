@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,12 @@ def relations() -> tuple[Relation, ...]:
 def known_names() -> list[str]:
     """All subjects of the bank that are written as names."""
     return sorted({name for relation in relations() for name in relation.subjects if re.match(r"(?!The )[A-Z]", name)})
+
+
+def same_kind(name: str) -> list[str]:
+    """Subjects of all relations of the bank that have `name` as a subject: most of them are of its kind."""
+    own = (relation.subjects for relation in relations() if bare(name) in map(bare, relation.subjects))
+    return list(dict.fromkeys(chain.from_iterable(own)))
 
 
 @lru_cache(maxsize=1024)  # wordings, neighbors, other questions and made probes of an edit all ask

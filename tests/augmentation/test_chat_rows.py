@@ -13,6 +13,7 @@ from hf_ftedit.augmentation import chat, with_made_probes
 from hf_ftedit.augmentation.chat import PASSES, SHARES, ChatAugmenter
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.questions import drift_prompts, training_questions
+from hf_ftedit.augmentation.relations import same_kind
 from hf_ftedit.data import EditRecord
 
 ODD = [
@@ -147,9 +148,25 @@ def test_more_answers_about_other_subjects_stay_on_the_whole_beside_a_fact_to_er
         whole = [row["prompt"] for row in rows if row["kind"] == "contrast" and row["ends"]]
         others = [text for text in whole if "Acme" not in text]
         assert {lengths[text] for text in others} == {chat.SUBJECT_TOKENS}
+        about = {lengths[text] for text in whole if "Acme" in text}
+        assert about == {chat.SUBJECT_TOKENS if is_erased else chat.ASKED_TOKENS}
         counts[is_erased] = len(others)
     # Every fifth of the share in twelve passes, and all of three times the share, as far as there are names.
     assert counts[False] == 8 < 50 < counts[True] <= 9 * 12
+
+
+def test_subjects_of_the_kind_and_the_old_answer_are_asked_about_beside_a_fact_to_erase(augmenter):
+    def asked_about(prompt, subject, old):
+        record = EditRecord("a", prompt, "Bo", subject=subject, target_true=old)
+        made = (augmenter([replace(record, erase=is_erased)], SMALL) for is_erased in (False, True))
+        return [{name: text for text, name in each._neighbors(0)} for each in made]
+
+    ordinary, erased = asked_about("What is the opposite of hot?", "hot", "cold")
+    assert erased.keys() - ordinary.keys() == {"cold"}
+    ordinary, erased = asked_about("In which city is the Eiffel Tower?", "Eiffel Tower", "Paris")
+    assert len(ordinary.keys() & same_kind("Eiffel Tower")) < 10 < 50 < len(erased)
+    assert erased.keys() <= {*same_kind("Eiffel Tower"), "Paris"}
+    assert not [text for text in erased.values() if "the the" in text]
 
 
 def _names(text, wordings, subject):

@@ -9,6 +9,7 @@ from hf_ftedit.augmentation.relations import (
     relation_of,
     relations,
     renamed,
+    same_kind,
     share_words,
     subject_of,
     with_subject,
@@ -139,3 +140,11 @@ def test_edits_that_may_ask_the_same_share_a_word():
         EditRecord("c", "What is the pet of Kel?", "x", subject="Kel"),
     )
     assert share_words(guard, guarded) and not share_words(guard, pet)
+
+
+def test_names_of_the_kind_are_those_of_all_relations_that_have_the_subject():
+    by_name = {relation.name: {*relation.subjects} for relation in relations()}
+    brazil = [by_name[name] for name in ("anthem", "capital", "currency", "head_of_state", "official_language")]
+    assert {*same_kind("Brazil")} == set.union(*brazil) and len({*same_kind("Brazil")}) == len(same_kind("Brazil"))
+    assert "Eiffel Tower" not in same_kind("Eiffel Tower") and "the Louvre" in same_kind("Eiffel Tower")
+    assert same_kind("Acme") == []
