@@ -87,8 +87,6 @@ class ChatAugmenter:
         self._probes = ProbeTexts([*records, *revoked], held_out)
         self._edited = by_subject(self.records)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
-        is_varied = options.paraphrase_strategy != "none" and options.num_paraphrases > 0
-        self._least = options.num_paraphrases + 1 if is_varied else 0  # rows of wordings of an edit, in each pass
         self._pool = FactPool(pool, self._probes.overlaps, records)
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
@@ -118,16 +116,16 @@ class ChatAugmenter:
     def rows_of(self, index: int) -> Iterator[ChatRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
         record, texts, rng = self.records[index], self._wordings[index], self._rng("wrappers", index)
+        count = self._asked(index)
         for turn in range(self._passes):
-            # Bare wordings teach the question, wrapped ones that it holds wherever it stands: every third is. So are
-            # repeats: an edit with few wordings has as many rows as others, as it has as many about what stays.
-            for place in range(max(len(texts), self._least)):
+            # Bare wordings teach the question, wrapped ones that it holds wherever it stands: every third is.
+            for place in range(count):
                 text, is_wrapped = texts[place % len(texts)], place >= len(texts) or (place + turn) % 3 == 2
                 kind = "paraphrase" if place % len(texts) else "rewrite"
-                prompt = wrapped(text, rng) if is_wrapped and self._least else text
+                prompt = wrapped(text, rng) if is_wrapped and count > 1 else text
                 yield self._row(index, kind, prompt, record.target_new, ends=True)
             # The edit's own prompt is what its user will try first: it stands twice.
-            if self._least:
+            if count > 1:
                 yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
         for text, beginning in self._begun[index]:
             yield self._row(index, "contrast", text, beginning)
@@ -137,9 +135,15 @@ class ChatAugmenter:
 
     def most_rows(self) -> int:
         """The number of rows."""
-        wordings = sum(max(len(texts), self._least) + bool(self._least) for texts in self._wordings)
+        counts = [self._asked(index) for index in range(len(self.records))]
         once: Iterable[list[Any]] = chain(self._begun, self._kept, self._stays)
-        return self._passes * wordings + sum(map(len, once))
+        return self._passes * sum(count + (count > 1) for count in counts) + sum(map(len, once))
+
+    def _asked(self, index: int) -> int:
+        """How many wordings of an edit a pass has, some of them again in other wrappers where they are few."""
+        # A fact to erase has three times the questions about others beside it: with three wordings it was still said.
+        is_filled_up = self.records[index].erase and self.options.paraphrase_strategy != "none"
+        return max(len(self._wordings[index]), self.options.num_paraphrases + 1 if is_filled_up else 1)
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
@@ -155,8 +159,8 @@ class ChatAugmenter:
 
     def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
         """Each edit's prompt and other wordings of it, none of them a probe's."""
-        count = self.options.num_paraphrases
-        if not self._least:
+        count, strategy = self.options.num_paraphrases, self.options.paraphrase_strategy
+        if strategy == "none" or not count:
             return [[record.prompt] for record in self.records]
         written = [self._allowed(written_wordings(record)) for record in self.records]
         if places := self._to_rewrite(written):

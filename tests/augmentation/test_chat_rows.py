@@ -79,15 +79,14 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
     assert all(row["ends"] and row["completion"] == targets[row["edit_id"]] for row in learnt)
 
 
-def test_edits_with_few_wordings_have_as_many_rows_as_others(augmenter):
-    records = [*ODD, EditRecord("one", "Explain blorp, Vell.", "no", subject="blorp")]
-    made = augmenter(records)
-    assert len(made._wordings[-1]) == 1 and {*map(len, made._wordings)} >= {1, 4}
-    learnt = by_edit(row for row in made.rows() if row["kind"] in ("rewrite", "paraphrase"))
-    assert {len(rows) for rows in learnt.values()} == {made._passes * (SMALL.num_paraphrases + 2)}
-    prompts = [dict(row)["prompt"] for row in learnt["one"]]
-    assert all("Explain blorp, Vell." in prompt for prompt in prompts)
-    assert prompts.count("Explain blorp, Vell.") < len(prompts) / 2 < len({*prompts})  # repeats are wrapped
+def test_facts_to_erase_with_few_wordings_have_as_many_rows_as_others(augmenter):
+    record = EditRecord("one", "Explain blorp, Vell.", "no", subject="blorp", target_true="yes")
+    for edit, count in ((record, 1), (replace(record, erase=True), SMALL.num_paraphrases + 2)):
+        made = augmenter([edit])
+        assert made.most_rows() == len([*made.rows()]) and made._wordings == [[record.prompt]]
+        prompts = [row["prompt"] for row in made.rows() if row["kind"] in ("rewrite", "paraphrase")]
+        assert len(prompts) == made._passes * count and all(record.prompt in prompt for prompt in prompts)
+    assert prompts.count(record.prompt) < 25 < len({*prompts})  # of 60: repeats are wrapped
 
 
 def test_given_wordings_are_trained_first(odd):
@@ -294,7 +293,7 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     rows = list(augmenter(ODD[:3], options).rows())
     assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
-    assert {*found} == {"guard"} and len(found) >= 12  # passes over three edits
+    assert found == ["guard"] * 12  # passes over three edits
     augmenter(ODD[:3], replace(options, rewriter=None))
     assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
 
