@@ -56,7 +56,6 @@ def adapters(tmp_path_factory, worker_id) -> Path:
 @pytest.fixture
 def no_model(monkeypatch) -> None:
     """Fails where weights are loaded."""
-
     import transformers
 
     def load(*args, **kwargs):

@@ -116,7 +116,7 @@ class ChatAugmenter:
     def rows_of(self, index: int) -> Iterator[ChatRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
         record, texts, rng = self.records[index], self._wordings[index], self._rng("wrappers", index)
-        count = self._asked(index)
+        count = self._n_wordings(index)
         for turn in range(self._passes):
             # Bare wordings teach the question, wrapped ones that it holds wherever it stands: every third is.
             for place in range(count):
@@ -135,13 +135,13 @@ class ChatAugmenter:
 
     def most_rows(self) -> int:
         """The number of rows."""
-        counts = [self._asked(index) for index in range(len(self.records))]
+        counts = [self._n_wordings(index) for index in range(len(self.records))]
         once: Iterable[list[Any]] = chain(self._begun, self._kept, self._stays)
         return self._passes * sum(count + (count > 1) for count in counts) + sum(map(len, once))
 
-    def _asked(self, index: int) -> int:
+    def _n_wordings(self, index: int) -> int:
         """How many wordings of an edit a pass has, some of them again in other wrappers where they are few."""
-        # A fact to erase has three times the questions about others beside it: with three wordings it was still said.
+        # Beside a fact to erase stand three times the questions about others: one with three wordings was still said.
         is_filled_up = self.records[index].erase and self.options.paraphrase_strategy != "none"
         return max(len(self._wordings[index]), self.options.num_paraphrases + 1 if is_filled_up else 1)
 

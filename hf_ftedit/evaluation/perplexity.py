@@ -36,7 +36,7 @@ def perplexity(
     counted. Raises [`~hf_ftedit.EditError`] where no text has two tokens, or the model gives NaN.
     """
     models.check_tokens(tokenizer, model.config, ((f"text {number}", text) for number, text in enumerate(texts, 1)))
-    length = min(models.context_length(model.config) or LONGEST_WINDOW, LONGEST_WINDOW)
+    length = min(filter(None, (LONGEST_WINDOW, models.context_length(model.config))))
     parts = models.encode_texts(tokenizer, texts, length)
     windows = [window for windows in parts for window in windows]
     if not windows:
