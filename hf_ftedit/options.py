@@ -69,11 +69,11 @@ class AugmentationOptions:
 
     Args:
         paraphrase_strategy (`str`, *optional*, defaults to `"relation"`): Where the rows that teach other wordings
-            come from: `"relation"` (other wordings of the same relation, taken from the locality pool, every second
-            one behind a sampled prefix; an edit without known wordings gets prefixes), `"prefix"` (the paper's
-            pseudo-paraphrases: sampled text before the prompt), `"both"` (half and half) or `"none"`. With a chat
-            template, all but `"none"` mean the same: the edit's own `wordings`, and others that the package or a model
-            writes.
+            come from: `"relation"` (the edit's own `wordings`, and others of the same relation, taken from the
+            locality pool, every second one behind a sampled prefix; an edit without known wordings gets prefixes),
+            `"prefix"` (the paper's pseudo-paraphrases: sampled text before the prompt), `"both"` (half and half) or
+            `"none"`. With a chat template, all but `"none"` mean the same: the edit's own `wordings`, and others that
+            the package or a model writes.
         num_paraphrases (`int`, *optional*, defaults to `10`): Paraphrase rows per edit. With a chat template: at most
             so many wordings beside the prompt; those that the edit gives are all used.
         locality_strategy (`str`, *optional*, defaults to `"near"`): Which facts are rehearsed so that they stay:

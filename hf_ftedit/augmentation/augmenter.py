@@ -121,13 +121,15 @@ class Augmenter:
         return behind[:half] + _spread(wordings, prefixes, count - half)
 
     def _wordings(self, record: EditRecord, rng: random.Random) -> list[str]:
-        """Other wordings of the relation with the subject put in, drawn by their frequency, none of them a probe's."""
-        if self.options.paraphrase_strategy == "prefix" or record.subject is None:
+        """The edit's own wordings, then others of its relation, drawn by their frequency; none of them a probe's."""
+        if self.options.paraphrase_strategy == "prefix":
             return []
-        counts = self._pool.wordings(record)
+        own, subject = dict.fromkeys(record.wordings), record.subject
+        counts = {} if subject is None else self._pool.wordings(record)
         # Weighted sampling without replacement: the largest of u ** (1 / weight) (Efraimidis & Spirakis 2006).
         templates = sorted((t for t in counts if t != record.template), key=lambda t: rng.random() ** (1 / counts[t]))
-        texts = (template.replace("{}", record.subject) for template in reversed(templates))
+        others = (template.replace("{}", subject or "") for template in reversed(templates))
+        texts = chain(own, (text for text in others if text not in own))
         allowed = (text for text in texts if text != record.prompt and not self._probes.overlaps(text))
         return list(islice(allowed, self.options.num_paraphrases))
 

@@ -151,6 +151,20 @@ def test_few_wordings_come_again_behind_other_prefixes(asked):
     assert all(prompt.endswith(". Paris lies in") for prompt in found[1:])
 
 
+@pytest.mark.parametrize("subject", ["Paris", None])
+def test_wordings_of_the_edit_come_first(asked, subject):
+    wordings, probes = ("Paris belongs to", "The land of Paris is", "Where is Paris? In"), ("Where is Paris? In",)
+    record = EditRecord("a", "Paris is in", "Italy", subject, wordings=wordings, paraphrase_prompts=probes)
+    pool = [Fact("Rome is in", "Italy", "Rome", "in"), Fact("Rome lies in", "Italy", "Rome", "in")]
+    options = {"num_locality": 1, "num_paraphrases": 3}
+    (rows,) = rows_by_edit(asked, [record], pool, **options).values()
+    first, second, third = prompts(rows, "paraphrase")
+    assert first == "Paris belongs to" and second.endswith(". The land of Paris is")
+    assert third == "Paris lies in" if subject else third.endswith(". Paris belongs to")
+    (rows,) = rows_by_edit(asked, [record], pool, **options, paraphrase_strategy="prefix").values()
+    assert all(prompt.endswith(". Paris is in") for prompt in prompts(rows, "paraphrase"))
+
+
 def test_revoked_edits_are_rehearsed_as_the_unedited_model_answers_them(asked):
     kept, revoked = EDITS[:9], EDITS[9:]
     options = AugmentationOptions()
