@@ -78,13 +78,17 @@ def edits_of(options: EditOptions, source: Source | None) -> list[EditRecord]:
 
 def combine_edits(parts: Iterable[tuple[str, Sequence[EditRecord]]]) -> list[EditRecord]:
     """Put the edits of several adapters, each with its name, together; an edit that occurs twice is merged."""
-    # Two adapters may name different edits alike: the later one becomes "name:edit_id", so that none is lost.
+    # Two adapters may name different edits alike: the later one becomes "name:edit_id", so that none is lost; where
+    # that is taken too, as in the third file of edits without names of their own, "name-2:edit_id".
     prompts: dict[str, str] = {}  # by edit_id
     edits = []
     for name, part in parts:
         for edit in part:
-            is_taken = prompts.setdefault(edit.edit_id, edit.prompt) != edit.prompt
-            edits.append(replace(edit, edit_id=f"{name}:{edit.edit_id}") if is_taken else edit)
+            edit_id, number = edit.edit_id, 1
+            while prompts.setdefault(edit_id, edit.prompt) != edit.prompt:
+                edit_id = f"{name}:{edit.edit_id}" if number == 1 else f"{name}-{number}:{edit.edit_id}"
+                number += 1
+            edits.append(replace(edit, edit_id=edit_id))
     # Through the reader: duplicates and contradictions among adapters are those of one file.
     return read_edits(edits) if edits else []
 

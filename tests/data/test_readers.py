@@ -5,7 +5,7 @@ import time
 import pytest
 from test_formats import COUNTERFACT, EASYEDIT, KNOWEDIT, MQUAKE, QAEDIT, ZSRE
 
-from hf_ftedit.data.readers import read_edits, read_facts
+from hf_ftedit.data.readers import combine_edits, read_edits, read_facts
 from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, write_jsonl
 from hf_ftedit.errors import EditError
 
@@ -94,6 +94,14 @@ def test_one_id_for_two_edits_is_refused(tmp_path):
     assert str(raised.value) == (
         "x.jsonl line 2 (edit_id 'a'): edit_id names two edits, 'A is' (x.jsonl line 1) and 'B is'; rename one of them"
     )
+
+
+def test_edits_without_names_of_their_own_are_added_time_and_again():
+    edits = read_edits([row("0 is", "x"), row("1 is", "x")])
+    for number in range(2, 5):
+        edits = combine_edits([("earlier", edits), ("new", read_edits([row(f"{number} is", "x"), row("1 is", "x")]))])
+    names = {"0": "0 is", "1": "1 is", "new:0": "2 is", "new-2:0": "3 is", "new-3:0": "4 is"}
+    assert {edit.edit_id: edit.prompt for edit in edits} == names
 
 
 def test_unknown_fields_are_noted(caplog):
