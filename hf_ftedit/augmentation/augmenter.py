@@ -56,7 +56,7 @@ class Augmenter:
         seed: int = 42,
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
-        self._model, self._tokenizer, self._held_out = model, tokenizer, held_out
+        self._model, self._tokenizer = model, tokenizer
         self._probes = ProbeTexts([*records, *revoked], held_out)
         self._n_paraphrases = options.num_paraphrases if options.paraphrase_strategy != "none" else 0
         self._n_locality = options.num_locality if options.locality_strategy != "none" else 0
@@ -100,12 +100,10 @@ class Augmenter:
         return (1 + self._n_paraphrases + self._n_locality) * len(self.records) + len(self._restored)
 
     def ingredients(self) -> list[Any]:
-        """All that the rows are made of, as plain data: equal ingredients give equal rows."""
-        records = [record.to_dict() for record in [*self.records, *self._held_out]]
+        """All that the rows are made of beside the edits, as plain data: equal ingredients give equal rows."""
         facts = [tuple(vars(fact).values()) for fact in self._pool.facts]
         wordings = [self._pool.wordings(record) for record in self.records]
-        drawn = [self._prefixes, self._similar, self._restored]
-        return [records, facts, wordings, asdict(self.options), self.seed, *drawn]
+        return [facts, wordings, asdict(self.options), self.seed, self._prefixes, self._similar, self._restored]
 
     def _paraphrases(self, record: EditRecord, rng: random.Random) -> list[str]:
         """Prompts that ask for the edit's fact in other wordings or behind other text."""

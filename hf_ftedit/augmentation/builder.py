@@ -24,6 +24,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.files import writing
 from hf_ftedit.models import Processes
 from hf_ftedit.options import AugmentationOptions, check_value
+from hf_ftedit.scripts import separated
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
@@ -100,8 +101,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         parts["pool"] = () if locality_pool is None else read_facts(locality_pool)
         self._augmenter = augmenter(self.records, options, seed=seed, **parts)
         kwargs |= {"cache_dir": cache_dir, "dataset_name": "edit_dataset", "config_name": "edits"}
-        # The name of the cache folder: by the hash of all that changes the rows.
-        kwargs |= {"config_id": f"edits-{_fingerprint(self._augmenter)}"}
+        # The name of the cache folder: by the hash of all that changes the rows and the probes.
+        edits = [*self.records, *held_out, *revoked]
+        kwargs |= {"config_id": f"edits-{_fingerprint(edits, self._augmenter)}"}
         try:
             super().__init__(**kwargs)
         except (AttributeError, ValueError):  # what is in the cache is damaged
@@ -166,9 +168,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
                 yield f"{position}/{number}", {name: {**more, **row}[name] for name in self._features}
 
 
-def _fingerprint(augmenter: Augmenter | ChatAugmenter) -> str:
-    """Hash the rows' ingredients and the code that makes rows of them: all that changes the rows."""
+def _fingerprint(edits: Sequence[EditRecord], augmenter: Augmenter | ChatAugmenter) -> str:
+    """Hash the edits, what else rows are made of, and the code that makes them: all that changes the splits."""
     # `datasets` knows a cache by its configuration alone, and would return the rows of an older version of the code.
-    modules = (inspect.getmodule(part) for part in (Augmenter, ChatAugmenter, ProbeTexts, FactPool, probe_rows))
-    source = "".join(inspect.getsource(module) for module in modules if module)
-    return Hasher.hash([source, WORD.pattern, *augmenter.ingredients()])
+    parts = (Augmenter, ProbeTexts, FactPool, probe_rows, EditRecord, separated)
+    source = "".join(inspect.getsource(module) for module in map(inspect.getmodule, parts) if module)
+    return Hasher.hash([source, WORD.pattern, [edit.to_dict() for edit in edits], *augmenter.ingredients()])

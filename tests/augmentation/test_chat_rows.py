@@ -14,7 +14,7 @@ from hf_ftedit.augmentation.chat import PASSES, SHARES, ChatAugmenter
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.questions import drift_prompts, training_questions
 from hf_ftedit.augmentation.relations import same_kind
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
 ODD = [
     EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li"),
@@ -307,3 +307,11 @@ def test_the_builder_makes_them(tmp_path, model, tokenizer):
     assert list(rows["prompt"]) == [
         row["prompt"] for row in ChatAugmenter([ODD[0]], SMALL, model=model, tokenizer=tokenizer).rows()
     ]
+
+
+def test_other_probes_of_the_same_rows_are_other_splits(tmp_path, model, tokenizer):
+    settings = {"options": SMALL, "chat_template": True, "cache_dir": str(tmp_path / "cache")}
+    for answer in ("Ada Lund", "Cy Berg"):
+        near = NeighborhoodPrompt("Who tends the garden of Kel?", answer)
+        builder = EditDatasetBuilder([replace(ODD[0], neighborhood_prompts=(near,))], model, tokenizer, **settings)
+        assert builder.prepared("neighborhood")["completion"][:] == [f" {answer}"]
