@@ -168,7 +168,12 @@ def share_words(one: EditRecord, other: EditRecord) -> bool:
 
 def asked_words(record: EditRecord) -> frozenset[str]:
     """Words of an edit's prompt that say what it asks of its subject."""
-    return content_words(renamed(record.prompt, record.subject or " ", "{}"))
+    return _asked_words(record.prompt, record.subject or " ")
+
+
+@lru_cache(maxsize=2**16)  # each edit is compared with hundreds of the others
+def _asked_words(prompt: str, subject: str) -> frozenset[str]:
+    return content_words(renamed(prompt, subject, "{}"))
 
 
 @lru_cache(maxsize=4096)  # every edit looks at the bank's wordings
