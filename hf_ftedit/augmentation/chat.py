@@ -206,8 +206,8 @@ class ChatAugmenter:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
         record, rng = self.records[index], self._rng("neighbors", index)
         count = self._share("subjects") * (ERASED if record.erase else 1)
-        facts = [(fact.prompt, fact.subject or "") for fact in self._pool.same_relation(record)]
-        drawn = [fact for fact in rng.sample(facts, min(len(facts), count)) if self._allowed(fact[:1])]
+        facts = self._pool.same_relation(record)
+        drawn = {fact.prompt: fact.subject or "" for fact in rng.sample(facts, min(len(facts), count))}
         match = relation_of(record.prompt, record.subject)
         own_kind = same_kind(record.subject or "") if record.erase else []
         if match:
@@ -232,7 +232,7 @@ class ChatAugmenter:
             subjects = list(dict.fromkeys([*subjects, *(name for name in more if bare(name) not in self._edited)]))
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
         # The pool may hold a question that the bank makes: each stands once.
-        return list((dict(drawn) | self._about(index, phrase, names, templates)).items())[:count]
+        return list((drawn | self._about(index, phrase, names, templates)).items())[:count]
 
     def _other_questions(self, index: int) -> list[str]:
         """Other questions about the edit's subject: the new answer is to its own question alone."""
