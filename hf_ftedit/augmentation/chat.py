@@ -87,7 +87,7 @@ class ChatAugmenter:
         self._probes = ProbeTexts([*records, *revoked], held_out)
         self._edited = by_subject(self.records)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
-        self._pool = FactPool(pool, self._probes.overlaps, records)
+        self._pool = FactPool(pool, self._probes.overlaps, self.records)
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
         subjects = [self._neighbors(index) for index in range(len(records))]

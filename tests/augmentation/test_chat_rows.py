@@ -254,12 +254,14 @@ def test_without_wordings_and_without_what_stays(augmenter):
     assert [row["prompt"] for row in none.rows()] == [row["prompt"] for row in rows]
 
 
-def test_pool_facts_of_the_relation_are_neighbors(augmenter):
-    record = EditRecord("a", "Who guards Vell?", "Bo", subject="Vell", relation_id="P1")
+@pytest.mark.parametrize("subject", ["Vell", None])
+def test_pool_facts_of_the_relation_are_neighbors(augmenter, subject):
+    record = EditRecord("a", "Who guards Vell?", "Bo", subject=subject, relation_id="P1")
     pool = [Fact(f"Who guards {name}?", "Cy", subject=name, relation_id="P1") for name in ("Kel", "Oslo", "Rome")]
-    rows = augmenter([record], replace(SMALL, num_locality=12), pool=pool).rows()
-    kinds = {row["kind"] for row in rows if row["prompt"] in {fact.prompt for fact in pool}}
-    assert kinds == {"contrast"}
+    own = Fact("Vell is guarded by", "Cy", subject="Vell", relation_id="P1")  # what the edit changes
+    rows = augmenter([record], replace(SMALL, num_locality=12), pool=[own, *pool]).rows()
+    kinds = {row["prompt"]: row["kind"] for row in rows}
+    assert {kinds[fact.prompt] for fact in pool if fact.prompt in kinds} == {"contrast"} and own.prompt not in kinds
 
 
 def test_a_model_is_needed():
