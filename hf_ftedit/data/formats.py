@@ -14,6 +14,11 @@ _KNOWN_FIELDS = (
     '"rephrase_prompt", "locality…"), zsre ("src", "alt", "answers"), mquake ("requested_rewrite" a list), '
     'qaedit ("prompt", "target", "rephrase", "locality" a list)'
 )
+# Native fields that a row of another format may have beside its own.
+_MORE_FIELDS = (
+    *("wordings", "near_name_prompts", "portability_prompts", "generation_prompts", "reference_texts"),
+    *("relation_id", "target_aliases", "erase"),
+)
 _NQ_MARK = "nq question: "  # what the zsRE sets put before Natural Questions
 
 
@@ -50,8 +55,10 @@ def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) 
     """Turn a row of a format into the native rows of its edits, not yet checked; `default_id` names one without id."""
     ids = (row[name] for name in ("edit_id", "case_id", "id") if not is_blank(row.get(name)))
     edit_id = next(ids, default_id)
+    # Of a case of several rewrites, nothing says which one they would be of.
+    more = {} if format == "mquake" else {name: row[name] for name in _MORE_FIELDS if name in row}
     for native in FORMATS[format].to_native(Fields({**row, "edit_id": edit_id}, where)):
-        yield {"edit_id": edit_id, **native}
+        yield {"edit_id": edit_id, **more, **native}
 
 
 def flat(value: Any) -> list[Any]:
@@ -80,7 +87,6 @@ def _counterfact(fields: Fields) -> Iterator[NativeRow]:
         **native,
         "paraphrase_prompts": fields.values.get("paraphrase_prompts"),
         "neighborhood_prompts": [{"prompt": one, **relation} if isinstance(one, str) else one for one in near],
-        **{name: fields.values.get(name) for name in ("generation_prompts", "wordings", "near_name_prompts")},
     }
 
 
@@ -146,7 +152,6 @@ def _zsre(fields: Fields) -> Iterator[NativeRow]:
         "target_true": _first(row.get("answers")),
         "paraphrase_prompts": flat(row.get("rephrase")),
         "neighborhood_prompts": _questions(fields),
-        **{name: row.get(name) for name in ("wordings", "near_name_prompts")},
     }
     if not is_blank(row.get("portability")):
         hop = fields.object("portability").values
@@ -165,7 +170,6 @@ def _qaedit(fields: Fields) -> Iterator[NativeRow]:
         "target_new": row.get("target"),
         "paraphrase_prompts": flat(row.get("rephrase")),
         "neighborhood_prompts": [probe for near in fields.objects("locality") for probe in _questions(near)],
-        **{name: row.get(name) for name in ("wordings", "near_name_prompts")},
     }
 
 

@@ -52,6 +52,14 @@ def test_zsre_portability():
     assert record.portability_prompts == (PortabilityPrompt("Who paid for SS Borea?", ("The crew",), "one_hop"),)
 
 
+@pytest.mark.parametrize("row", [COUNTERFACT, EASYEDIT, KNOWEDIT, ZSRE, QAEDIT])
+def test_native_fields_may_stand_beside_those_of_a_format(row):
+    lists = ("wordings", "near_name_prompts", "generation_prompts", "reference_texts", "target_aliases")
+    fields = {**{name: (f"{name}?",) for name in lists}, "erase": True}
+    (plain,), (record,) = read_edits([row]), read_edits([row | fields])
+    assert record == replace(plain, **fields)
+
+
 def test_easyedit_keeps_native_fields_beside_its_own():
     near = [{"prompt": "Where is Pori?", "target": "Finland"}]
     row = {**EASYEDIT, "paraphrase_prompts": ["Ada plays"], "neighborhood_prompts": near, "edit_id": "mine"}
