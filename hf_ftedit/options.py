@@ -84,10 +84,10 @@ class AugmentationOptions:
             With a chat template, all but `"none"` mean the same: the edit's question about near names and about other
             subjects, and questions of many kinds, with the model's own answers or their beginnings.
         num_locality (`int`, *optional*, defaults to `20`): Locality rows per edit. With a chat template an edit's
-            wordings are passed through four times (up to twelve times where edits are fewer than ten), each time
-            beside new rows about what stays: with 20, thirty about near names, ten about other subjects and two of
-            other kinds; fewer where the package knows no more. Most of them are short: they hold where an answer
-            begins.
+            wordings are passed through four times (up to twelve times where edits are fewer than nine), each time
+            beside new rows about what stays: with 20, 26 about near names, ten about other subjects (thirty where a
+            fact is erased), twelve that ask the edit's own subject for something else, and two of other kinds; fewer
+            where the package knows no more. Most of them are short: they hold where an answer begins.
         prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`): Lengths in tokens of the texts sampled from
             the unedited model (Gangadhar & Stratos 2024).
         prefix_counts (`list[int]`, *optional*, defaults to `[5, 10]`): How many texts are sampled of each length.
