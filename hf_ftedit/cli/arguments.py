@@ -109,7 +109,7 @@ def parse_rest(
     # A recipe of `train` serves `evaluate` too. The dataclasses `ignored` are not made: training arguments would set
     # up the process as if it were to train.
     names = {option.name for each in (*types, *ignored) for option in fields(each)}
-    unknown = [word for word in rest if word.startswith("--") and _option_name(word) not in names]
+    unknown = [word for word in rest if word.startswith("--") and option_name(word) not in names]
     # A flag may have hyphens or a "no_" in front; the parser knows names of a file as they are spelled, or not at all.
     unknown += [f"--{name}" for name in arguments.config if name not in names]
     if unknown or (rest and not ignored):
@@ -131,7 +131,8 @@ def help_text(verb: str) -> str:
     return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"] if verb in MORE_OPTIONS else lines)
 
 
-def _option_name(flag: str) -> str:
+def option_name(flag: str) -> str:
+    """The name of the option that a flag sets, such as `seed` of `--seed=1`."""
     return flag.removeprefix("--").partition("=")[0].replace("-", "_").removeprefix("no_")
 
 

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hf_ftedit.cli.arguments import option_name
 from hf_ftedit.errors import EditError
 from hf_ftedit.untrusted import parse_yaml, read_as
 
@@ -65,6 +66,11 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
     runs = list(_combined(grid, variants))
     if not runs:
         raise EditError(f"--config {path}: an option has no value; give one, or leave it out")
+    # A flag wins: all runs would have its value, and the table that of the grid.
+    given = {option_name(flag) for flag in flags if flag.startswith("--")}
+    for name in sorted(given):
+        if len({repr(run.settings.get(name)) for run in runs}) > 1:
+            raise EditError(f"--config {path} has several values of {name}, and the command one; leave one out")
     # The same settings by two ways are one run.
     runs = list({run.name: run._replace(flags=tuple(flags)) for run in runs}.values())
     return runs if sample is None else random.Random(seed).sample(runs, min(sample, len(runs)))

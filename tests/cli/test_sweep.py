@@ -105,6 +105,15 @@ def test_bad_settings_are_told_before_the_first_run(tmp_path, capsys, settings, 
     assert not (study / "runs").exists()
 
 
+@pytest.mark.parametrize("settings", [{"num_locality": [1, 2]}, {"variants": {"A": {"num_locality": 1}, "B": {}}}])
+def test_what_the_grid_varies_is_not_set_for_all_runs(tmp_path, settings):
+    file = grid(tmp_path, **settings, seed=1)
+    for flags in (["--num_locality", "3"], ["--num-locality=3"]):
+        with pytest.raises(EditError, match="has several values of num_locality, and the command one; leave one out"):
+            read_grid(file, flags)
+    assert {run.flags for run in read_grid(file, ["--seed", "3"])} == {("--seed", "3")}
+
+
 FEW = {"max_edits": 3, "max_steps": 2, "num_locality": 2, "num_paraphrases": 2, "text_loss_weight": 0}
 
 
