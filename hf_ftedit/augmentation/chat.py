@@ -257,7 +257,7 @@ class ChatAugmenter:
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
         learnt = {text.casefold() for texts in self._wordings for text in texts}
-        texts = self._allowed(question.prompt for question in training_questions())
+        texts = self._allowed(training_questions())
         # A question about an edited subject may be the edit's own.
         texts = [text for text in texts if not any(mentions(text.casefold(), name) for name in self._edited)]
         texts = random.Random(self.seed).sample(texts, min(len(texts), self._share("others") * len(self.records)))

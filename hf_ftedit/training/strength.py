@@ -105,7 +105,7 @@ def measure_scales(
     edits = rng.sample(task.edits, min(len(task.edits), N_EDITS))
     known = [*task.edits, *task.held_out, *task.revoked]
     records = untrained_probes(edits, prompts, known, count=N_PROBES, seed=args.seed)
-    questions = [question.prompt for question in training_questions() if question.prompt not in trained]
+    questions = [text for text in training_questions() if text not in trained]
     questions = rng.sample(questions, min(len(questions), N_QUESTIONS))
     names = ("chat_template", "end_of_answer", "predict_with_generate", "eval_tokens_per_batch")
     options = EditOptions(**{name: getattr(args, name) for name in names})

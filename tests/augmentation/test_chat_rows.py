@@ -217,22 +217,22 @@ def test_edits_do_not_undo_one_another(augmenter):
 
 
 def test_a_question_that_an_edit_changes_does_not_stay(augmenter, monkeypatch):
-    questions = training_questions()[:4]
+    questions = [*training_questions()][:4]
     monkeypatch.setattr(chat, "training_questions", lambda: questions)
-    rows = list(augmenter([EditRecord("q", questions[0].prompt, "Bo")], replace(SMALL, num_locality=40)).rows())
+    rows = list(augmenter([EditRecord("q", questions[0], "Bo")], replace(SMALL, num_locality=40)).rows())
     stays = {row["prompt"] for row in rows if row["kind"] == "locality"}
-    assert stays and stays <= {question.prompt for question in questions[1:]}
+    assert stays and stays <= {*questions[1:]}
 
 
 @pytest.mark.parametrize(("subject", "is_left_out"), [("Vie", False), ("vienna", True), ("Vienna", True)])
 def test_a_question_about_an_edited_subject_does_not_stay(augmenter, monkeypatch, subject, is_left_out):
-    question = training_questions()[0]
-    assert "through Vienna, Budapest" in question.prompt
+    question = next(iter(training_questions()))
+    assert "through Vienna, Budapest" in question
     monkeypatch.setattr(chat, "training_questions", lambda: [question])
     made = augmenter(
         [EditRecord("q", f"Who guards {subject}?", "Bo", subject=subject)], replace(SMALL, num_locality=40)
     )
-    assert made._others([]) == [[] if is_left_out else [question.prompt]]
+    assert made._others([]) == [[] if is_left_out else [question]]
 
 
 def test_two_hundred_edits(augmenter):
