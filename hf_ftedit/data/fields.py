@@ -64,13 +64,13 @@ class Fields:
         value = self.values.get(name)
         return None if is_blank(value) else self._checked(name, value).strip()
 
-    def continuation(self, name: str, prompt: str = "prompt") -> str | None:
-        """The field as text that follows a prompt, with lines or a space before it where none would be put."""
+    def continuation(self, name: str) -> str | None:
+        """The field as text that follows the prompt, with lines or a space before it where none would be put."""
         text, value = self.text(name), self.values.get(name)
         if not text or not isinstance(value, str):
             return text
         before = value[: len(value) - len(value.lstrip())]
-        has_own = before.strip(" ") or separated(self.prompt(prompt), text) == text
+        has_own = before.strip(" ") or separated(self.prompt(), text) == text
         return before + text if has_own else text
 
     def required(self, name: str, remedy: str) -> str:
