@@ -67,19 +67,18 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
         return subject
     # Not in other scripts, where a Latin word would stand out.
     capitals = [place for place in places if re.match("[A-Z]", parts[place]) and len(parts[place]) > 2]
+    digits = [place for place in places if parts[place].isdecimal()]
     if words and len(places) > 1 and capitals:
         parts[rng.choice(capitals)] = rng.choice(words)
-        return "".join(parts)
-    digits = [place for place in places if parts[place].isdecimal()]
-    if digits and rng.random() < 0.5:
+    elif digits and rng.random() < 0.5:
         number = parts[place := rng.choice(digits)]
         changed = rng.randrange(len(number))
         digit = rng.choice([digit for digit in "123456789" if digit != number[changed]])
         parts[place] = number[:changed] + digit + number[changed + 1 :]
-        return "".join(parts)
-    # Longer words bear a change: of a short one it would make any other word.
-    place = rng.choices(places, [max(0.1, len(parts[place]) - 2) for place in places])[0]
-    parts[place] = _other_letter(parts[place], rng)
+    else:
+        # Longer words bear a change: of a short one it would make any other word.
+        place = rng.choices(places, [max(0.1, len(parts[place]) - 2) for place in places])[0]
+        parts[place] = _other_letter(parts[place], rng)
     return "".join(parts)
 
 
