@@ -113,7 +113,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that the rows were made with."""
-        return {**asdict(self._augmenter.options), "seed": self._augmenter.seed}
+        chat = {"chat_template": True} if self._is_chat else {}
+        return {**asdict(self._augmenter.options), **chat, "seed": self._augmenter.seed}
 
     def check_same(self) -> None:
         """Raise [`~hf_ftedit.EditError`] where the processes of `accelerate launch` differ; each of them calls it."""

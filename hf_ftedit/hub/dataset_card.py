@@ -60,6 +60,7 @@ def dataset_card(
         "dataset_card.md",
         metadata=yaml_text({**metadata, "tags": tags}),
         settings=yaml_text(config),
+        is_chat=config.get("chat_template"),
         sizes=sizes,
         shown=[row for several in kinds.values() for row in several[:SHOWN_ROWS]],
     )

@@ -306,6 +306,7 @@ def test_the_builder_makes_them(tmp_path, model, tokenizer):
     )
     rows = builder.prepared("train")
     assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "kind", "prompt"]
+    assert builder.settings == {**vars(SMALL), "chat_template": True, "seed": 42}
     assert list(rows["prompt"]) == [
         row["prompt"] for row in ChatAugmenter([ODD[0]], SMALL, model=model, tokenizer=tokenizer).rows()
     ]

@@ -180,6 +180,13 @@ def test_metadata_of_a_dataset():
     assert rows(without) == [[3, 3, 3]] and front_matter(without)[0]["tags"] == ["mine", "hf-ftedit", "model-editing"]
 
 
+def test_rows_for_a_chat_model_have_columns_of_their_own():
+    card = dataset_card({"chat_template": True}, SIZES, METADATA)
+    assert "`EditTrainer` takes the `train` split as it is, with `chat_template`; the other" in card
+    assert "`ends`, whether the end of the answer is learnt; `kind` (rewrite, paraphrase, contrast, " in card
+    assert "starts with the space" not in card and "\n\n\n" not in card
+
+
 @cache
 def harmless_pages(renderer):
     return [(front_matter(card)[0], page(card, renderer)) for card in hostile_cards(HARMLESS)]
