@@ -23,7 +23,7 @@ from hf_ftedit.cli.study import row_of, write_study
 from hf_ftedit.cli.train import options_of, settings_of, task_of, trained
 from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.evaluation import score_text
-from hf_ftedit.files import require_empty, write_text
+from hf_ftedit.files import claims, require_empty, write_text
 from hf_ftedit.options import SOURCES
 from hf_ftedit.text import masked
 
@@ -79,33 +79,42 @@ def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = la
     """Train those of `runs` that are not finished, one after the other; one that fails leaves its error."""
     shared: dict[Any, Any] = {}  # measurements and answers of unedited models
     logging.getLogger("hf_ftedit").setLevel(logging.WARNING)
-    for each in _missing(runs, folder):
-        place = folder / "runs" / each.name
-        shutil.rmtree(place, ignore_errors=True)  # what a killed process left
-        place.parent.mkdir(parents=True, exist_ok=True)
-        begin = time.perf_counter()
-        _forget_peak_memory()
-        record: dict[str, Any] = {"settings": each.settings, "varied": each.varied}
-        try:
-            # Tables of many runs would bury the bar.
-            with (
-                place.with_suffix(".log").open("w", encoding="utf-8") as log,
-                contextlib.redirect_stdout(log),
-                models.keeping_answers(shared),
-            ):
-                record |= trained([*each.arguments, "--output_dir", str(place)], shared)
-        except Exception as error:  # of whatever kind: the other runs go on
-            record["error"] = masked(one_line(error))
-        record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
-        place.mkdir(exist_ok=True)
-        file = place / RUN_FILE
-        write_text(file.with_suffix(".tmp"), json.dumps(record, indent=2, default=str, ensure_ascii=False) + "\n")
-        file.with_suffix(".tmp").replace(file)
-        gc.collect()
-        after = (record.get("results") or {}).get("after") or {}
-        outcome = record.get("error") or f"edit score {score_text(after, 'edit_score')}"
-        tqdm.write(f"{', '.join(f'{name} {value}' for name, value in each.varied.items())}: {outcome}")
-        advance()
+    # The study's folder is held to the end, that of a run while it runs: each is an open file, and runs may be many.
+    with claims.pop_all() as own:
+        for each in _missing(runs, folder):
+            with claims:
+                _train_one(each, folder, shared)
+            advance()
+        claims.enter_context(own.pop_all())
+
+
+def _train_one(run: Run, folder: Path, shared: dict[Any, Any]) -> None:
+    """Train one run, and leave its results or its error."""
+    place = folder / "runs" / run.name
+    shutil.rmtree(place, ignore_errors=True)  # what a killed process left
+    place.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    _forget_peak_memory()
+    record: dict[str, Any] = {"settings": run.settings, "varied": run.varied}
+    try:
+        # Tables of many runs would bury the bar.
+        with (
+            place.with_suffix(".log").open("w", encoding="utf-8") as log,
+            contextlib.redirect_stdout(log),
+            models.keeping_answers(shared),
+        ):
+            record |= trained([*run.arguments, "--output_dir", str(place)], shared)
+    except Exception as error:  # of whatever kind: the other runs go on
+        record["error"] = masked(one_line(error))
+    record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
+    place.mkdir(exist_ok=True)
+    file = place / RUN_FILE
+    write_text(file.with_suffix(".tmp"), json.dumps(record, indent=2, default=str, ensure_ascii=False) + "\n")
+    file.with_suffix(".tmp").replace(file)
+    gc.collect()
+    after = (record.get("results") or {}).get("after") or {}
+    outcome = record.get("error") or f"edit score {score_text(after, 'edit_score')}"
+    tqdm.write(f"{', '.join(f'{name} {value}' for name, value in run.varied.items())}: {outcome}")
 
 
 def _record(folder: Path, run: Run) -> dict[str, Any] | None:

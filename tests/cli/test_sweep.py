@@ -10,7 +10,9 @@ import yaml
 from hf_ftedit.cli import main
 from hf_ftedit.cli.grid import read_grid
 from hf_ftedit.cli.study import front_of, row_of, setting_plot, study_markdown, write_study
+from hf_ftedit.cli.sweep import run_share
 from hf_ftedit.errors import EditError
+from hf_ftedit.files import claim, claims
 
 
 def grid(folder: Path, **settings) -> str:
@@ -167,6 +169,24 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path, capsys):
     assert "the model has no module 'nowhere'" in table["error"][0]
     assert table["edit_score"].isna().tolist() == [True, False]
     assert "no module 'nowhere'" in capsys.readouterr().out.replace("\\", "")
+
+
+def test_folders_of_runs_are_held_no_longer_than_they_run(tmp_path, monkeypatch):
+    def training(arguments, shared):
+        claim(arguments[-1])
+        with pytest.raises(EditError, match="another run writes to it"):
+            claim(arguments[-1])
+        return {}
+
+    monkeypatch.setattr("hf_ftedit.cli.sweep.trained", training)
+    with claims:
+        claim(tmp_path)
+        runs = read_grid(grid(tmp_path, seed=[1, 2]))
+        run_share(runs, tmp_path)
+        for run in runs:
+            claim(tmp_path / "runs" / run.name)
+        with pytest.raises(EditError, match="another run writes to it"):
+            claim(tmp_path)
 
 
 def test_processes_share_the_runs(tmp_path, capsys):
