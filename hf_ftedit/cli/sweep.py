@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,11 @@ def run(argv: Sequence[str]) -> None:
         require_empty(folder)
     claim_output(options.output_dir)
     print(f"{len(runs)} runs, {len(runs) - len(_missing(runs, folder))} of them finished before")
-    with contextlib.closing(_progress(runs, folder)) as progress:
+    with _progress(runs, folder) as advance:
         if options.num_workers > 1:
-            _run_in_processes(argv, options.num_workers, lambda: next(progress))
+            _run_in_processes(argv, options.num_workers, advance)
         else:
-            run_share(runs, folder, lambda: next(progress))
+            run_share(runs, folder, advance)
     varied = list(dict.fromkeys(name for each in runs for name in each.varied))
     lost = {"error": "the process that ran it ended; run the command again"}
     rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
@@ -128,16 +128,19 @@ def _missing(runs: Sequence[Run], folder: Path) -> list[Run]:
     return [each for each in runs if (record := _record(folder, each)) is None or "error" in record]
 
 
-def _progress(runs: Sequence[Run], folder: Path) -> Generator[None]:
-    """A bar over runs with the time left, moved to where the runs are whenever the iterator is."""
-    with tqdm(total=len(runs), initial=len(runs) - len(_missing(runs, folder)), desc="Runs", unit="run") as bar:
-        started = time.time()
-        initial = bar.n
-        while True:
-            yield
+@contextlib.contextmanager
+def _progress(runs: Sequence[Run], folder: Path) -> Iterator[Callable[[], None]]:
+    """A bar over runs with the time left, and what moves it to where the runs are."""
+    started = time.time()
+    initial = len(runs) - len(_missing(runs, folder))
+    with tqdm(total=len(runs), initial=initial, desc="Runs", unit="run") as bar:
+
+        def advance() -> None:
             ended = [folder / "runs" / each.name / RUN_FILE for each in runs]
             new = sum(file.is_file() and file.stat().st_mtime >= started for file in ended)
             bar.update(min(initial + new, len(runs)) - bar.n)
+
+        yield advance
 
 
 def _run_in_processes(argv: Sequence[str], count: int, advance: Callable[[], Any]) -> None:

@@ -189,6 +189,14 @@ def test_folders_of_runs_are_held_no_longer_than_they_run(tmp_path, monkeypatch)
             claim(tmp_path)
 
 
+def test_the_bar_counts_each_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hf_ftedit.cli.sweep.trained", lambda arguments, shared: {})
+    file = grid(tmp_path, **FEW, seed=[1, 2, 3])
+    assert main(["sweep", "--config", file, "--output_dir", str(tmp_path / "study")]) == 0
+    shown = capsys.readouterr().err
+    assert all(f" {count}/3 " in shown for count in range(4))
+
+
 def test_processes_share_the_runs(tmp_path, capsys):
     study = tmp_path / "study"
     file = grid(tmp_path, **FEW, seed=[1, 2])
