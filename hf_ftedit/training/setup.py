@@ -201,6 +201,8 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
     source = task.rows if task.rows is not None else _builder(task, model, tokenizer, args)
     rows, settings = source, dict[str, Any]()
     if isinstance(source, EditDatasetBuilder):
+        if source.settings.get("chat_template") and not args.chat_template:
+            raise EditError("train_dataset has rows for a chat model, and chat_template is not set; set it")
         # The processes of `accelerate launch` read the edits each by itself, maybe from disks of several machines.
         source.check_same()
         rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))

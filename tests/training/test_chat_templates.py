@@ -7,7 +7,7 @@ import pytest
 from tiny import CHAT_TEMPLATE, bpe_tokenizer, chat_tokenizer, tiny_model
 from tiny_edits import EDITS, config, outspoken
 
-from hf_ftedit import EditError, EditOptions, EditTrainer, load_edited_model, verify
+from hf_ftedit import EditDatasetBuilder, EditError, EditOptions, EditTrainer, load_edited_model, verify
 from hf_ftedit.cli import main
 from hf_ftedit.models import dialogue
 from hf_ftedit.models.dialogue import plain_template, prepare_tokenizer, turns
@@ -63,6 +63,14 @@ def test_a_base_model_is_given_a_template_before_its_rows_are_made(tmp_path, cap
     assert main(["evaluate", *edits, "--adapter", str(out)]) == 2
     assert "chat_template.jinja" in capsys.readouterr().err
     assert main(["evaluate", *edits, "--adapter", str(out), "--trust_remote_code"]) == 0
+
+
+def test_rows_for_a_chat_model_are_not_trained_without_its_template(tmp_path):
+    tokenizer = chat_tokenizer()
+    model, options = tiny_model("llama", tokenizer), config(tmp_path, num_locality=0)
+    rows = EditDatasetBuilder(EDITS, model, tokenizer, options=options, chat_template=True)
+    with pytest.raises(EditError, match="rows for a chat model, and chat_template is not set; set it"):
+        EditTrainer(model, options, train_dataset=rows, processing_class=tokenizer)
 
 
 def test_the_template_of_another_tokenizer_is_taken_where_the_model_has_its_tokens(tmp_path):
