@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -35,6 +36,8 @@ WORDS = {
     "export": ("adapter", "?", "ADAPTER "),
     "playground": ("adapters", "*", "[ADAPTER ...] "),
 }
+# Environment variables that a stranger's file could have tokens sent elsewhere by, or code run.
+GUARDED = re.compile(r"HF_ENDPOINT|LD_\w+|PYTHON\w*|PATH|\w*(?:PROXY|TOKEN|TOKEN_PATH|KEY|HOST|URL|URI|BUNDLE)", re.I)
 # Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {
     "prefix_per_edit": "all edits share the sampled prefixes; raise prefix_counts for more of them",
@@ -146,9 +149,12 @@ def _read_config(verb: str, path: str) -> dict[str, Any]:
     if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
         remedy = "add --trust_remote_code to the command"
         raise EditError(f"--config {path}: trust_remote_code is not read from a file; {remedy}")
-    os.environ.update({name: str(value) for name, value in environment.items()})
+    if guarded := next(filter(GUARDED.fullmatch, map(str, environment)), None):
+        remedy = "set it in the shell"
+        raise EditError(f"--config {path}: the environment variable {guarded} is not read from a file; {remedy}")
+    os.environ.update({str(name): str(value) for name, value in environment.items()})
     if environment:
-        logger.warning("--config %s sets the environment variables %s", path, ", ".join(environment))
+        logger.warning("--config %s sets the environment variables %s", path, ", ".join(map(str, environment)))
     if verb in MORE_OPTIONS:
         # The block that is no setting, by its name now and in 0.1.0.
         for name in (PROVENANCE, "record"):

@@ -109,10 +109,20 @@ def test_names_that_only_a_flag_may_have_are_not_passed_over_in_a_file(name):
 
 def test_the_environment_of_a_file_is_set_and_said(monkeypatch, caplog):
     monkeypatch.delenv("OF_A_TEST", raising=False)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     with caplog.at_level("WARNING"):
-        arguments = read_arguments("evaluate", config(env={"OF_A_TEST": 1}))
+        arguments = read_arguments("evaluate", config(env={"OF_A_TEST": 1, "TOKENIZERS_PARALLELISM": "false"}))
     assert os.environ.pop("OF_A_TEST") == "1" and arguments.config == {}
-    assert caplog.messages == ["--config config.yaml sets the environment variables OF_A_TEST"]
+    names = "OF_A_TEST, TOKENIZERS_PARALLELISM"
+    assert caplog.messages == [f"--config config.yaml sets the environment variables {names}"]
+
+
+@pytest.mark.parametrize("name", ["HF_ENDPOINT", "https_proxy", "HF_TOKEN", "WANDB_API_KEY", "LD_PRELOAD", "PATH"])
+def test_a_file_does_not_set_where_tokens_go_or_what_code_runs(name):
+    before = dict(os.environ)
+    with pytest.raises(EditError, match=f"variable {name} is not read from a file; set it in the shell"):
+        read_arguments("train", config(env={"OF_A_TEST": 1, name: "http://elsewhere"}))
+    assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "augment", "verify", "merge"])
