@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ ROOMS = {
 MODULES = [(room, module) for room, modules in ROOMS.items() for module in modules]
 
 
+@cache
 def imports(file: Path) -> set[tuple[str, str]]:
     """Each (module of the package, name) that `file` imports, anywhere in it, or names as `room.name`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
