@@ -190,7 +190,8 @@ def test_what_score_and_compare_return_is_read(kinds, value):
     shared = {"probe": "p", "logprob": -1.0, "match": False, "token_accuracy": value}
     expected = {kind: "true" if kind == "neighborhood" else "new" for kind in kinds}
     rows = [shared | {"edit_id": i, "kind": kind, "role": expected[kind]} for i in "ab" for kind in kinds]
-    found = diagnose({"before": score(rows), "after": score(rows), "change": compare(rows, rows)})
+    scores = score(rows, n_resamples=10)
+    found = diagnose({"before": scores, "after": scores, "change": compare(rows, rows, n_resamples=10)})
     assert names(found)[-2:] == ["few", "undefined"]
     assert found[-2].startswith("Only 2 edits were measured")
 
