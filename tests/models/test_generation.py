@@ -1,3 +1,4 @@
+import copy
 import doctest
 import json
 import os
@@ -203,23 +204,23 @@ def test_an_answer_does_not_end_within_a_character(monkeypatch):
     assert greedy_answers(tiny_model("gpt2", tokenizer), tokenizer, ["a"]) == ["青"]
 
 
-@pytest.mark.parametrize(
-    "habits",
-    [
-        {"do_sample": True, "temperature": 0.2, "top_p": 0.1, "top_k": 2},
-        {"repetition_penalty": 1.3},  # as Qwen2.5's chat models have
-        {"no_repeat_ngram_size": 2},
-        {"num_beams": 2},
-    ],
-    ids=lambda habits: next(iter(habits)),
-)
-def test_a_models_habits_of_generation_are_not_its_knowledge(habits):
-    tokenizer = TOKENIZER
-    model = eloquent("llama", tokenizer)
-    args = model, tokenizer, PROMPTS
+HABITS = [
+    {"do_sample": True, "temperature": 0.2, "top_p": 0.1, "top_k": 2},
+    {"repetition_penalty": 1.3},  # as Qwen2.5's chat models have
+    {"no_repeat_ngram_size": 2},
+    {"num_beams": 2},
+]
+
+
+def test_a_models_habits_of_generation_are_not_its_knowledge():
+    model = eloquent("llama", TOKENIZER)
+    args = model, TOKENIZER, PROMPTS
     expected = greedy_answers(*args), sample_continuations(*args, range(12), length=20)
-    model.generation_config.update(**habits)
-    assert (greedy_answers(*args), sample_continuations(*args, range(12), length=20)) == expected
+    plain = model.generation_config
+    for habits in HABITS:
+        model.generation_config = copy.deepcopy(plain)
+        model.generation_config.update(**habits)
+        assert (greedy_answers(*args), sample_continuations(*args, range(12), length=20)) == expected, habits
 
 
 def test_a_prompt_that_fills_the_context_is_an_error():
