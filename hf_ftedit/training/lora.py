@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -208,6 +209,7 @@ def _means_experts(name: str, model: PreTrainedModel) -> bool:
     return bool(config.target_parameters)
 
 
+@cache
 def _forward_code(module_class: type) -> str:
     """Source of a class's methods that run it; empty where it cannot be read."""
     methods = [method for name, method in inspect.getmembers(module_class, inspect.isfunction) if "forward" in name]
