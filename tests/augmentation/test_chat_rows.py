@@ -58,6 +58,13 @@ def odd(augmenter):
     return augmenter(ODD)
 
 
+@pytest.fixture
+def unasked(monkeypatch):
+    """What the model answers is one text, where only what it is asked matters: that takes no time."""
+    answer = chat.Answer("One two.", [], True)
+    monkeypatch.setattr(chat, "whole_answers", lambda model, tokenizer, prompts, **settings: [answer] * len(prompts))
+
+
 def by_edit(rows):
     texts = {}
     for row in rows:
@@ -79,7 +86,7 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
     assert all(row["ends"] and row["completion"] == targets[row["edit_id"]] for row in learnt)
 
 
-def test_facts_to_erase_with_few_wordings_have_as_many_rows_as_others(augmenter):
+def test_facts_to_erase_with_few_wordings_have_as_many_rows_as_others(augmenter, unasked):
     record = EditRecord("one", "Explain blorp, Vell.", "no", subject="blorp", target_true="yes")
     for edit, count in ((record, 1), (replace(record, erase=True), SMALL.num_paraphrases + 2)):
         made = augmenter([edit])
@@ -154,7 +161,7 @@ def test_more_answers_about_other_subjects_stay_on_the_whole_beside_a_fact_to_er
     assert counts[False] == 8 < 50 < counts[True] <= 9 * 12
 
 
-def test_subjects_of_the_kind_and_the_old_answer_are_asked_about_beside_a_fact_to_erase(augmenter):
+def test_subjects_of_the_kind_and_the_old_answer_are_asked_about_beside_a_fact_to_erase(augmenter, unasked):
     def asked_about(prompt, subject, old):
         record = EditRecord("a", prompt, "Bo", subject=subject, target_true=old)
         made = (augmenter([replace(record, erase=is_erased)], SMALL) for is_erased in (False, True))
@@ -201,7 +208,7 @@ def test_no_row_holds_a_probe(augmenter):
     assert [text for text in prompts if probes.overlaps(text) and not any(prompt in text for prompt in own)] == []
 
 
-def test_edits_do_not_undo_one_another(augmenter):
+def test_edits_do_not_undo_one_another(augmenter, unasked):
     names = ("Apple", "Microsoft", "Amazon", "Netflix", "Acme 3", "Acme 4", "Acme 5")
     ceos = [EditRecord(name, f"Who is the CEO of {name}?", "Bo", subject=name) for name in names]
     guards = [EditRecord(f"g{name}", f"Who guards {name}?", "Bo", subject=name) for name in names]
@@ -216,7 +223,7 @@ def test_edits_do_not_undo_one_another(augmenter):
     assert not [text for _, text in contrast if text in {record.prompt for record in (*ceos, *guards)}]
 
 
-def test_a_question_that_an_edit_changes_does_not_stay(augmenter, monkeypatch):
+def test_a_question_that_an_edit_changes_does_not_stay(augmenter, unasked, monkeypatch):
     questions = [*training_questions()][:4]
     monkeypatch.setattr(chat, "training_questions", lambda: questions)
     rows = list(augmenter([EditRecord("q", questions[0], "Bo")], replace(SMALL, num_locality=40)).rows())
@@ -225,7 +232,7 @@ def test_a_question_that_an_edit_changes_does_not_stay(augmenter, monkeypatch):
 
 
 @pytest.mark.parametrize(("subject", "is_left_out"), [("Vie", False), ("vienna", True), ("Vienna", True)])
-def test_a_question_about_an_edited_subject_does_not_stay(augmenter, monkeypatch, subject, is_left_out):
+def test_a_question_about_an_edited_subject_does_not_stay(augmenter, unasked, monkeypatch, subject, is_left_out):
     question = next(iter(training_questions()))
     assert "through Vienna, Budapest" in question
     monkeypatch.setattr(chat, "training_questions", lambda: [question])
@@ -235,13 +242,12 @@ def test_a_question_about_an_edited_subject_does_not_stay(augmenter, monkeypatch
     assert made._others([]) == [[] if is_left_out else [question]]
 
 
-def test_two_hundred_edits(augmenter):
-    records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(200)]
+def test_a_hundred_edits(augmenter, unasked):
+    records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(100)]
     rows = list(augmenter(records, replace(SMALL, num_paraphrases=0)).rows())
     assert {row["edit_id"] for row in rows} == {record.edit_id for record in records}
     stays = [row["prompt"] for row in rows if row["kind"] == "locality"]
-    # All that are trained from, without those that the tiny model leaves open.
-    assert 300 < len(stays) == len({*stays}) <= len(training_questions())
+    assert sorted(stays) == sorted(question.prompt for question in training_questions())
 
 
 def test_without_wordings_and_without_what_stays(augmenter):
@@ -255,7 +261,7 @@ def test_without_wordings_and_without_what_stays(augmenter):
 
 
 @pytest.mark.parametrize("subject", ["Vell", None])
-def test_pool_facts_of_the_relation_are_neighbors(augmenter, subject):
+def test_pool_facts_of_the_relation_are_neighbors(augmenter, unasked, subject):
     record = EditRecord("a", "Who guards Vell?", "Bo", subject=subject, relation_id="P1")
     pool = [Fact(f"Who guards {name}?", "Cy", subject=name, relation_id="P1") for name in ("Kel", "Oslo", "Rome")]
     own = Fact("Vell is guarded by", "Cy", subject="Vell", relation_id="P1")  # what the edit changes
