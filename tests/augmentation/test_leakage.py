@@ -57,7 +57,7 @@ def test_the_prompt_of_an_edit_that_is_measured_only_is_a_probe():
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "c", ","]), min_size=1, max_size=5).map(" ".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=4), WORDS)
 def test_agrees_with_comparing_all_words(probes, text):
     words = text.split()
