@@ -150,15 +150,6 @@ def test_the_token_embedding_gets_a_lora_when_asked(family, embedding, tmp_path)
     assert len(weights) > 2
 
 
-def test_only_the_layers_that_were_asked_get_a_lora(tmp_path):
-    tokenizer = bpe_tokenizer()
-    base = tiny_model("gpt2", tokenizer)
-    trainer = edited(base, tokenizer, tmp_path / "adapter", lora_layers=[1])
-    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
-    assert all(".1." in name and ".0." not in name for name in names)
-    assert "lora_layers:\n- 1\n" in (tmp_path / "adapter" / "edit_config.yaml").read_text()
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [

@@ -1,5 +1,7 @@
 """The recipe of an adapter: it trains the same again, and tells nothing of the machine."""
 
+import re
+
 import pytest
 import torch
 import yaml
@@ -108,15 +110,17 @@ def test_fed_back_it_gives_the_same_settings(home, settings, lora):
     assert again.target_modules == used.target_modules
 
 
-def test_the_embedding_is_adapted_again(home):
-    trainer = trainer_of(home, lora_embedding=True)
+@pytest.mark.parametrize(
+    ("settings", "layers"), [({"lora_embedding": True}, {"wte", "0", "1"}), ({"lora_layers": [1]}, {"1"})]
+)
+def test_the_same_layers_are_adapted_again(home, settings, layers):
+    trainer = trainer_of(home, **settings)
     config, model_config = parsed(trainer.recipe, home)
-    assert config.lora_embedding
     model = tiny_model("gpt2", trainer.processing_class)
     given = {"processing_class": trainer.processing_class, "peft_config": get_peft_config(model_config)}
     again = EditTrainer(model, config, train_dataset=ROWS, **given)
     names = [name for name, _ in trainer.model.named_parameters() if "lora_" in name]
-    assert any("wte" in name for name in names)
+    assert {re.search(r"transformer\.(?:h\.)?(\w+)", name)[1] for name in names} == layers
     assert [name for name, _ in again.model.named_parameters() if "lora_" in name] == names
 
 
