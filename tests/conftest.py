@@ -53,6 +53,30 @@ def adapters(tmp_path_factory, worker_id) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def few_drift_prompts():
+    """Drift is measured by few prompts (see `tiny`)."""
+    from tiny import measure_drift_by_few_prompts
+
+    with pytest.MonkeyPatch.context() as patch:
+        measure_drift_by_few_prompts(patch.setattr)
+        yield
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> None:
+    """Rows that were made in an earlier run are not found."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch) -> None:
+    """The working folder is the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def no_model(monkeypatch) -> None:
     """Fails where weights are loaded."""

@@ -9,12 +9,15 @@ that call) or `code` (run at that call); and `port`, where two processes make it
 Prints, for each run, `code` (negative after a signal), `out` and `err`.
 """
 
+import gc
 import json
 import multiprocessing
 import os
 import pydoc
 import sys
 import tempfile
+
+from tiny import measure_drift_by_few_prompts
 
 
 def patch(at: str, call: int, act: str) -> None:
@@ -88,6 +91,8 @@ if __name__ == "__main__":
     from hf_ftedit.models import load_model
 
     load_model(None)  # imports what each run needs
+    measure_drift_by_few_prompts()
+    gc.freeze()  # what the imports made, which each training would look through
 
     chains = json.loads(open(sys.argv[1]).read())
     with multiprocessing.get_context("fork").Pool(2) as pool:

@@ -4,10 +4,17 @@ import contextlib
 import io
 import os
 import runpy
+import socket
 import sys
 import warnings
 from pathlib import Path
 from unittest import mock
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def run(script: Path, *arguments: str) -> str:

@@ -1,15 +1,18 @@
 """The model and the tokenizer of most tests of training."""
 
-import datasets
 import pytest
 from tiny import sentencepiece_tokenizer, tiny_model
 from tiny_edits import outspoken
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick(few_drift_prompts):
+    """Drift is measured by few prompts."""
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Rows that a builder made in an earlier run are not found."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
+def apart(own_cache):
+    """No test finds the rows of another."""
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Runs that are killed, stopped or spoiled: they resume, and end with the very files of a run that was left alone."""
 
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import types
@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from running import free_port
 from tiny_edits import EDITS, config, editor, lora
 
-from hf_ftedit import EditError
+from hf_ftedit import EditError, asset
 from hf_ftedit.cli import main
 from hf_ftedit.hub.folder import sha256
 from hf_ftedit.training.checkpoints import (
@@ -41,12 +42,6 @@ RESUME = "--resume_from_checkpoint"
 KILL, TERM, INT = int(signal.SIGKILL), int(signal.SIGTERM), int(signal.SIGINT)
 STEPS = 14  # 2 edits of 1 + 5 + 8 rows, by 4, twice
 STEP = "hf_ftedit.training.resume.ResumableTrainer.training_step"
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def names(folder):
@@ -83,6 +78,8 @@ FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resou
 def ends(tmp_path_factory):
     """Each moment's run and the one that resumes it; the folder they are in."""
     folder = tmp_path_factory.mktemp("ends")
+    facts = Path(asset("locality_pool.jsonl")).read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "pool.jsonl").write_text("".join(facts[::10]), encoding="utf-8")
     chains = {"whole": [{"args": [*OFTEN, "whole"]}]}
     for moment, at in MOMENTS.items():
         args = [*(TRAIN + ["--output_dir"] if moment in UNSAVED else OFTEN), moment]
@@ -96,6 +93,8 @@ def ends(tmp_path_factory):
         {"args": [*two, "two"], "at": STEP, "call": 2, "signal": TERM, "port": free_port()},
         {"args": [*two, "two", RESUME], "port": free_port()},
     ]
+    for run in itertools.chain(*chains.values()):
+        run["args"] += ["--locality_pool", "pool.jsonl"]  # a tenth of the embedded one, which takes long to read
     (folder / "chains.json").write_text(json.dumps(chains))
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     env["HF_DATASETS_CACHE"] = str(folder / "cache")
@@ -186,9 +185,7 @@ RUNS = {
     "by length": {},
     "accumulated": {"gradient_accumulation_steps": 2},
     "random": {"train_sampling_strategy": "random"},
-    "stopped by max_steps": {"max_steps": 11},
     "best": {**BEST, "eval_steps": 3, "load_best_model_at_end": True},
-    "whole model": {"full_finetune": True, "learning_rate": 1e-3},
     "mastered": {"mastered_probability": 0.5, "num_train_epochs": 3, "learning_rate": 2e-2},
 }
 
