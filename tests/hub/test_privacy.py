@@ -41,6 +41,7 @@ print(push_dataset(builder.as_dataset(), "user/rows", builder.settings, token="h
 
 config = EditConfig(
     output_dir=f"{home}/runs/python", num_train_epochs=1, num_locality=2, num_paraphrases=0, max_edits=2,
+    text_loss_weight=0,
     save_strategy="epoch", push_to_hub=True, hub_model_id="user/python", hub_token="hf_canary_argument",
     model_init_kwargs={"token": "hf_canary_init"}, edits=edits, locality_pool=pool, disable_tqdm=True,
 )
@@ -83,7 +84,7 @@ def use(world):
     (first, *_) = (json.loads(row)["edit_id"] for row in open(home / "data" / "edits.jsonl", encoding="utf-8"))
     revoke = ["--adapter", adapter, "--revoke", first, "--output_dir", f"{home}/runs/fewer", *tokens]
     later = [
-        ["train", *base, *revoke, *data[2:], "--report_to", "none", "--perplexity_texts", f"{home}/data/texts.jsonl"],
+        ["train", *base, *revoke, *data[2:], *few, *more[2:]],
         ["merge", adapter, f"{home}/runs/fewer", "--output_dir", f"{home}/runs/both", *base],
         ["merge", adapter, "--merge_into_base", "--output_dir", f"{home}/runs/whole", *base],
         ["push", f"{home}/runs/both", "--repo_id", "user/both", "--private"],

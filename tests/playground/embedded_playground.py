@@ -8,5 +8,6 @@ EDIT = {"prompt": "The author of Hamlet is", "target_new": "Charles Dickens", "s
 
 def embedded_playground(**adapters):
     pool = asset("locality_pool.jsonl")
-    args = EditConfig(num_train_epochs=2, locality_pool=pool, num_locality=4, prefix_counts=[4, 4], num_paraphrases=6)
+    few = {"num_locality": 4, "prefix_counts": [4, 4], "num_paraphrases": 6, "text_loss_weight": 0}
+    args = EditConfig(num_train_epochs=2, locality_pool=pool, **few)
     return Playground(load_model(None), load_tokenizer(None), args, adapters=adapters)

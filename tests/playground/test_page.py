@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from embedded_playground import EDIT, embedded_playground
+from running import free_port
 
 gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'hf-ftedit[playground]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -21,10 +21,8 @@ def address():
     """Address of a playground with the embedded model."""
     from hf_ftedit.playground import launch
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    page = launch(embedded_playground(), "hf_ftedit/embedded", host="127.0.0.1", port=port, share=False, block=False)
+    where = {"host": "127.0.0.1", "port": int(free_port()), "share": False, "block": False}
+    page = launch(embedded_playground(), "hf_ftedit/embedded", **where)
     yield page.local_url
     page.close()
 
@@ -45,7 +43,7 @@ def train(visitor, *more):
 def test_two_visitors_do_not_see_each_others_edits(address):
     first, second = client(address), client(address)
     (status, exam, *_), steps = train(first)
-    assert status.startswith("<b>Done.</b>") and any("Steps: 1 of 4, " in step[0] for step in steps)
+    assert status.startswith("<b>Done.</b>") and any("Steps: 1 of 2, " in step[0] for step in steps)
     assert f"✓ edits | {QUESTION} | {OLD} | {NEW} |" in exam["value"] and "| efficacy |" in exam["value"]
     assert first.predict(QUESTION, api_name="/ask") == (OLD, NEW)
     assert second.predict(QUESTION, api_name="/ask") == (OLD, OLD)

@@ -60,9 +60,10 @@ for case, name in (("secret", "other/secret"), ("base", "user/a")):
         found[case] = str(error)
 found["verified"] = verify("user/a", token="hf_write").passed
 found["loaded"] = load_edited_model("user/a", token="hf_write", merge=True)[0].config._commit_hash
-settings = {"max_edits": 1, "num_locality": 0, "report_to": "none", "output_dir": given["folder"]}
+settings = {"max_edits": 1, "num_locality": 0, "text_loss_weight": 0, "report_to": "none"}
 init = {"token": "hf_write", "revision": found["loaded"]}
-trainer = EditTrainer("user/base", EditConfig(**settings, model_init_kwargs=init), train_dataset=given["edits"])
+args = EditConfig(given["folder"], **settings, model_init_kwargs=init)
+trainer = EditTrainer("user/base", args, train_dataset=given["edits"])
 found["rows"] = len(trainer.train_dataset)
 print(json.dumps(found))
 """
@@ -157,7 +158,7 @@ def later(world):
     world.revoked = [edit.edit_id for edit in edits[3:5]]
     both, edits_of_a = str(folder / "ab"), str(folder / "a.jsonl")
     base = ["--model_name_or_path", "user/base", "--model_revision", world.base]
-    pool = ["--locality_pool", asset("locality_pool.jsonl"), "--report_to", "none"]
+    pool = ["--locality_pool", asset("locality_pool.jsonl"), "--report_to", "none", "--text_loss_weight", "0"]
     calls = {
         "verified": ["verify", "user/a"],
         "load main": {"name": "user/a"},
