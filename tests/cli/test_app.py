@@ -29,14 +29,10 @@ EDITING = ("train", "evaluate", "augment")
 GOOD = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty"}
 RUN = "import sys; from hf_ftedit.cli.app import main; code = main(sys.argv[1:]); "
 RUN += "print('loaded:', *sorted({'torch', 'transformers', 'datasets'} & set(sys.modules))); raise SystemExit(code)"
-FEW = ["--max_edits", "3", "--num_train_epochs", "1", "--per_device_train_batch_size", "4"]
-FEW += ["--text_loss_weight", "0"]
+ONCE = ["--num_train_epochs", "1", "--text_loss_weight", "0"]
+FEW = ["--max_edits", "3", *ONCE, "--per_device_train_batch_size", "4"]
 
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
+pytestmark = pytest.mark.usefixtures("few_drift_prompts", "in_empty_folder", "own_cache")
 
 
 @pytest.fixture(autouse=True)
@@ -355,7 +351,7 @@ def test_a_missing_adapter(capsys, no_model, tmp_path):
 
 def test_edits_without_probes_are_trained_and_the_missing_scores_named(capsys, tmp_path):
     write("edits.jsonl", GOOD)
-    assert main(["train", "--edits", "edits.jsonl", "--output_dir", "out", "--num_train_epochs", "1"]) == 0
+    assert main(["train", "--edits", "edits.jsonl", "--output_dir", "out", *ONCE]) == 0
     shown = capsys.readouterr().out
     note = "There is no edit score (no paraphrase probe: generalization is undefined; no neighborhood probe: locality"
     assert note in " ".join(shown.split())
@@ -392,7 +388,7 @@ def test_a_fact_is_erased_and_the_folder_verified(capsys, tmp_path):
     prompt, settings = "Mansfield Park was written by", ["--predict_with_generate", "--locality_pool", "pool.jsonl"]
     write("pool.jsonl", {"prompt": "Oliver Twist was written by", "target": "Charles Dickens"})
     train = ["train", "--erase", prompt, *settings, "--num_train_epochs", "8", "--learning_rate", "5e-3"]
-    assert main([*train, "--output_dir", "out", "--report_to", "none"]) == 0
+    assert main([*train, "--output_dir", "out", "--report_to", "none", "--text_loss_weight", "0"]) == 0
     (edit,) = read_edits("out/edits.jsonl")
     assert (edit.edit_id, edit.prompt, edit.target_true, edit.erase) == ("erase-1", prompt, "Jane Austen", True)
     assert f'to erase: {prompt} "Jane Austen"; to say instead: "{edit.target_new}"\n' in capsys.readouterr().out
@@ -505,7 +501,7 @@ def test_augment_writes_a_dataset_that_loads(capsys, tmp_path):
 
 
 def test_without_peft_all_weights_are_trained(capsys, tmp_path):
-    args = ["--max_edits", "1", "--num_train_epochs", "1", "--num_locality", "2", "--output_dir", "out"]
+    args = ["--max_edits", "1", *ONCE, "--num_locality", "2", "--output_dir", "out"]
     assert main(["train", *args, "--use_peft", "false", "--learning_rate", "1e-4"]) == 0
     capsys.readouterr()
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -18,7 +18,7 @@ from hf_ftedit.hub.folder import RECIPE_FILE
 from hf_ftedit.hub.markdown import visible
 
 pytest.importorskip("gguf", reason="gguf is not installed")
-pytestmark = pytest.mark.slow  # two trainings for all
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_drift_prompts")]  # two trainings for all
 FACTS = {"kz": ("Kazakhstan", "Rome"), "peru": ("Peru", "Oslo"), "no": ("Norway", "Bergen"), "it": ("Italy", "Astana")}
 EDITS = {
     name: {

@@ -14,6 +14,8 @@ from hf_ftedit.cli.sweep import run_share
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import claim, claims
 
+pytestmark = pytest.mark.usefixtures("few_drift_prompts")
+
 
 def grid(folder: Path, **settings) -> str:
     file = folder / "grid.yaml"
