@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from hf_ftedit import AugmentationOptions, Augmenter, EditDatasetBuilder, EditOptions, Fact, read_edits
 from hf_ftedit.augmentation.rows import encode_rows, is_prompt_completion, probe_rows
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 COLUMNS = ["prompt", "completion", "kind", "edit_id"]
 SPLITS = ["train", "rewrite", "paraphrase", "neighborhood", "portability"]
 EDITS = [
@@ -45,11 +46,6 @@ POOL = [
     for country, city in (("Chile", "Santiago"), ("Ghana", "Accra"), ("Japan", "Tokyo"), ("Cuba", "Havana"))
 ]
 OPTIONS = AugmentationOptions(num_paraphrases=3, num_locality=4, prefix_lengths=[3], prefix_counts=[4])
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
 
 
 @pytest.fixture(scope="module")

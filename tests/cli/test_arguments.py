@@ -9,12 +9,8 @@ import yaml
 from hf_ftedit import EditConfig, EditError, EditModelConfig
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 OLD = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0" / "edit_config.yaml"
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def config(**settings):
