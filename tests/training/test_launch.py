@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +16,10 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from running import free_port
 from test_distributed import OPENINGS, PAIRS, PROMPTS, measured
 from test_loss import ONE_STEP, assert_same, base_model, trainer, weights
+from tiny import measure_drift_by_few_prompts
 
 from hf_ftedit.models.distributed import is_sharded
 from hf_ftedit.training.resume import rows_hash
@@ -118,10 +119,7 @@ def everything(size: int, rank: int = 0) -> dict:
 
 def in_two(config: str, folder: Path) -> list[dict]:
     """What each of two processes tells, of one of the shipped launch configurations."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", port]
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", free_port()]
     command += ["--config_file", str(ROOT / "examples" / "accelerate" / config), "--num_processes", "2", __file__]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
     env |= {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, TESTS, TESTS / "models"])), "DS_ACCELERATOR": "cpu"}
@@ -307,6 +305,7 @@ def test_everything_is_computed_by_exactly_one_process(alone, ddp):
 
 
 if __name__ == "__main__":
+    measure_drift_by_few_prompts()
     if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):
         on_cpu()
     rank = int(os.environ["RANK"])
