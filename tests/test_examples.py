@@ -20,16 +20,12 @@ from hf_ftedit.augmentation.augmenter import generic_prompts
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
 from hf_ftedit.evaluation.matching import containment
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
 LAUNCH_CONFIGS = sorted((EXAMPLES / "accelerate").glob("*.yaml"))
 BENCHMARKS = sorted((EXAMPLES / "benchmarks").glob("*.py"))
 PAPER = [path for path in RECIPES if path.stem.endswith(("gptj", "gpt2xl"))]
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def named(path: Path) -> str:

@@ -17,6 +17,7 @@ from hf_ftedit.evaluation import lm_eval_harness
 from hf_ftedit.evaluation.lm_eval_harness import check_tasks, compare_tasks
 from hf_ftedit.models.loading import load_model, load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 DOCS = [
     {"question": "Emma was written by", "choices": ["Jane Austen", "Virginia Woolf", "Italy"], "label": 0},
     {"question": "The writer of Emma was", "choices": ["Italy", "Jane Austen"], "label": 1},
@@ -48,11 +49,6 @@ ANSWER = {
         for name, pattern in {"one-word": r"(\w+)", "names": r"((?:[A-Z]\w+ ?)+)"}.items()
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
