@@ -139,7 +139,7 @@ TIED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["embedding", "rsLoRA", "DoRA", "new tokens", "whole embedding", "IA3"])
+@pytest.mark.parametrize("kind", ["embedding", "DoRA", "new tokens", "whole embedding", "IA3"])
 @pytest.mark.parametrize("family", TIED)
 def test_merging_into_a_tied_embedding_says_the_same(family, kind, tmp_path):
     embedding, layer = TIED[family]
@@ -150,7 +150,6 @@ def test_merging_into_a_tied_embedding_says_the_same(family, kind, tmp_path):
     lora = {"r": 2, "target_modules": [embedding, layer], "task_type": "CAUSAL_LM", "fan_in_fan_out": transposed}
     config = {
         "embedding": LoraConfig(**lora),
-        "rsLoRA": LoraConfig(**lora | {"use_rslora": True}),
         "DoRA": LoraConfig(**lora | {"use_dora": True}),
         "new tokens": LoraConfig(**lora | {"target_modules": [layer], "trainable_token_indices": [5, 7]}),
         "whole embedding": LoraConfig(**lora | {"target_modules": [layer], "modules_to_save": [embedding]}),
