@@ -16,7 +16,7 @@ from transformers.trainer_utils import speed_metrics
 
 from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import SCORES, Measurement, measure, results_of
+from hf_ftedit.evaluation import RESULTS_FILE, SCORES, Measurement, measure, results_of
 from hf_ftedit.hub import (
     SHOWN_EDITS,
     card_answers,
@@ -28,7 +28,7 @@ from hf_ftedit.hub import (
 )
 from hf_ftedit.models import greedy_answers, process_state, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
-from hf_ftedit.training.checkpoints import date_of_run
+from hf_ftedit.training.checkpoints import date_of_run, is_finished
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import ConditionalTrainer
@@ -380,6 +380,20 @@ class EditTrainer(ConditionalTrainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Nothing: a repository is made when there is something to push."""
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """
+        Write metrics as [`~transformers.Trainer`] does: `train_results.json` and so on, and all in `all_results.json`.
+
+        Only `eval_results.json` of a finished adapter folder, which has these scores and more, stays as it is.
+        """
+        file = Path(self.args.output_dir or OUTPUT_FOLDER) / f"{split}_results.json"
+        # Scripts of transformers end with it, and a folder whose results were replaced could not be pushed any more.
+        is_ours = file.name == RESULTS_FILE and self.is_world_process_zero() and is_finished(file.parent)
+        results = file.read_bytes() if is_ours else None
+        super().save_metrics(split, metrics, combined)
+        if results is not None:
+            file.write_bytes(results)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""

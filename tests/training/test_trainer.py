@@ -18,7 +18,7 @@ import hf_ftedit.training.trainer
 from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditOptions, EditTrainer, Fact, predict, read_edits
 from hf_ftedit.evaluation.engine import EvaluatedModel, fill_neighborhood_targets
 from hf_ftedit.evaluation.scoring import score
-from hf_ftedit.hub.folder import ADAPTER_FILES
+from hf_ftedit.hub.folder import ADAPTER_FILES, published_files
 from hf_ftedit.models.loading import load_model, load_tokenizer
 
 ROWS = Dataset.from_list(
@@ -494,6 +494,21 @@ def test_saving_without_having_evaluated_measures_and_evaluate_gives_the_same(ba
     assert "eval_portability" not in metrics
     assert not [name for name in metrics if not name.startswith(("eval_", "epoch"))]
     assert trainer.evaluate(metric_key_prefix="test")["test_efficacy"] == 100.0
+
+
+def test_metrics_beside_a_saved_folder_leave_its_results(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1))
+    trained = trainer.train().metrics
+    trainer.save_metrics("eval", trainer.evaluate())  # no folder is there yet
+    trainer.save_model()
+    results = (tmp_path / "eval_results.json").read_bytes()
+    for split, metrics in (("train", trained), ("eval", trainer.evaluate())):  # as transformers' scripts end
+        trainer.log_metrics(split, metrics)
+        trainer.save_metrics(split, metrics)
+    assert (tmp_path / "eval_results.json").read_bytes() == results
+    assert {"train_loss", "eval_edit_score"} <= json.loads((tmp_path / "all_results.json").read_text()).keys()
+    assert (tmp_path / "train_results.json").is_file()
+    assert published_files(tmp_path)
 
 
 STEPS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
