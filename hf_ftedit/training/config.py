@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LESS_IS_BETTER = ("drift", "perplexity", "old_answer_said", "old_answer_probability")  # of scores
+BY_METRIC = ("reduce_lr_on_plateau", "greedy")  # schedules that follow `metric_for_best_model`
+
 
 @dataclass
 class EditConfig(EditOptions, SFTConfig):
@@ -89,9 +92,13 @@ class EditConfig(EditOptions, SFTConfig):
         if not torch.accelerator.is_available():
             # There is nothing to pin memory for, and PyTorch would warn at every run.
             self.dataloader_pin_memory = False
-        if (self.load_best_model_at_end or self.save_strategy == "best") and self.metric_for_best_model is None:
+        is_by_metric = self.lr_scheduler_type in BY_METRIC
+        needs_metric = self.load_best_model_at_end or self.save_strategy == "best" or is_by_metric
+        if needs_metric and self.metric_for_best_model is None:
             # `Trainer` would choose by the loss of the training rows, which falls while locality is lost.
             self.metric_for_best_model, self.greater_is_better = "edit_score", True
+        if self.greater_is_better is None and str(self.metric_for_best_model).removeprefix("eval_") in LESS_IS_BETTER:
+            self.greater_is_better = False  # `Trainer` takes that of losses alone to be better where it is less
         if self.push_to_hub and self.hub_strategy != "end":
             raise EditError(
                 f"hub_strategy is {str(self.hub_strategy)!r}: only what is finished is pushed; leave it at 'end'"
@@ -109,6 +116,9 @@ class EditConfig(EditOptions, SFTConfig):
         self._check_texts()
         with refusals_of_libraries():
             SFTConfig.__post_init__(self)
+            if is_by_metric:  # its own default would lower the rate while a score rises
+                mode = "max" if self.greater_is_better else "min"
+                self.lr_scheduler_kwargs = {"mode": mode, **(self.lr_scheduler_kwargs or {})}  # type: ignore[dict-item]
         if self.n_gpu > 1:
             # Without `accelerate launch`, `Trainer` would wrap the model in `DataParallel`, which tears our batches.
             logger.warning("one of %d GPUs is used; to use all: accelerate launch -m hf_ftedit train", self.n_gpu)

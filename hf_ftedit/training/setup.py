@@ -29,7 +29,7 @@ from hf_ftedit.models import (
     unedited,
     with_references,
 )
-from hf_ftedit.training.config import EditConfig
+from hf_ftedit.training.config import LESS_IS_BETTER, EditConfig
 from hf_ftedit.training.plain_text import with_plain_text
 from hf_ftedit.training.task import Continuation, EditTask
 
@@ -39,6 +39,23 @@ if TYPE_CHECKING:
 # Settings of TRL, and arguments of its trainer, that act where it prepares rows, and where it evaluates a loss.
 _PREPARING = "formatting_func packing eval_packing padding_free truncation_mode dataset_kwargs pad_token".split()
 _EVALUATING = "compute_metrics preprocess_logits_for_metrics bf16_full_eval fp16_full_eval".split()
+# Scores that not every run has: the field of edits that each needs, and the settings one of which does.
+_PROBED = {
+    "edit_score": ("paraphrase_prompts", "neighborhood_prompts"),
+    "generalization": ("paraphrase_prompts",),
+    "locality": ("neighborhood_prompts",),
+    "near_names": ("near_name_prompts",),
+    "portability": ("portability_prompts",),
+    "consistency": ("reference_texts",),
+    **dict.fromkeys(("old_answer_said", "old_answer_probability"), ("erase",)),
+}
+_WHOLE = ("chat_template", "end_of_answer")
+_MEASURED_WITH = {
+    "said_exactly": _WHOLE,
+    **dict.fromkeys(("near_names", "old_answer_said"), (*_WHOLE, "predict_with_generate")),
+    **dict.fromkeys(("fluency", "consistency"), ("measure_fluency",)),
+    **{"perplexity": ("perplexity_texts",), "known_facts": ("known_facts",)},
+}
 
 
 class Rows(NamedTuple):
@@ -89,22 +106,31 @@ def check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, An
 
 
 def check_best_metric(args: EditConfig, task: EditTask) -> None:
-    """Raise where the best checkpoint is to be chosen by a score that cannot be measured."""
-    if not args.metric_for_best_model or not (args.load_best_model_at_end or args.save_strategy == "best"):
+    """Raise where checkpoints or the learning rate are to follow a score that cannot be measured."""
+    # Wherever there is an evaluation `Trainer` looks for it, and fails after an epoch where it is not there.
+    is_read = args.load_best_model_at_end or args.save_strategy == "best" or args.eval_strategy != "no"
+    if not args.metric_for_best_model or not is_read:
         return
     metric = args.metric_for_best_model.removeprefix("eval_")
-    kinds = {"generalization": "paraphrase_prompts", "locality": "neighborhood_prompts"}
-    if task.eval_rows is None and task.measured and metric not in SCORES:
-        raise EditError(f"metric_for_best_model is {metric!r}: of edits these are measured: {', '.join(SCORES)}")
-    if metric not in ("edit_score", "efficacy", *kinds):
-        return
     if task.eval_rows is not None or not task.measured:
-        raise EditError(f"metric_for_best_model {metric!r} needs edits to evaluate; for rows, choose 'loss'")
-    for score, kind in kinds.items():
-        if metric in (score, "edit_score") and not any(getattr(record, kind) for record in task.measured):
+        if metric in ("edit_score", "efficacy", "generalization", "locality"):
+            raise EditError(f"metric_for_best_model {metric!r} needs edits to evaluate; for rows, choose 'loss'")
+        return
+    if metric not in SCORES:
+        raise EditError(f"metric_for_best_model is {metric!r}: of edits these are measured: {', '.join(SCORES)}")
+    if args.greater_is_better and metric in LESS_IS_BETTER:
+        raise EditError(f"greater_is_better is True, and of {metric} less is better; give greater_is_better=False")
+    for kind in _PROBED.get(metric, ()):
+        if not any(getattr(record, kind) for record in task.measured):
             raise EditError(
                 f"metric_for_best_model {metric!r} is undefined: no edit has {kind}; add some, or choose 'efficacy'"
             )
+    settings = _MEASURED_WITH.get(metric, ())
+    if settings and not any(getattr(args, name) for name in settings):
+        raise EditError(
+            f"metric_for_best_model {metric!r} is not measured without {' or '.join(settings)}; give that, or choose "
+            "'efficacy'"
+        )
 
 
 def load_for(

@@ -268,6 +268,51 @@ def test_the_best_step_is_by_what_is_measured(tmp_path):
         EditTrainer("no/such", config(tmp_path, metric_for_best_model="loss", **often), train_dataset=EDITS)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric_for_best_model": "accuracy"}, "is 'accuracy': of edits these are measured: edit_score,"),
+        ({"metric_for_best_model": "near_names"}, "'near_names' is undefined: no edit has near_name_prompts"),
+        ({"metric_for_best_model": "portability"}, "'portability' is undefined: no edit has portability_prompts"),
+        ({"metric_for_best_model": "old_answer_said"}, "'old_answer_said' is undefined: no edit has erase"),
+        ({"metric_for_best_model": "perplexity"}, "'perplexity' is not measured without perplexity_texts; give that"),
+        ({"metric_for_best_model": "said_exactly"}, "is not measured without chat_template or end_of_answer; give"),
+        ({"metric_for_best_model": "drift", "greater_is_better": True}, "of drift less is better; give greater_is_b"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "loss"}, "is 'loss': of edits these"),
+    ],
+)
+def test_a_score_that_is_not_measured_is_told_before_loading(tmp_path, settings, message):
+    with pytest.raises(EditError, match=message):
+        EditTrainer("no/such", config(tmp_path, eval_strategy="epoch", **settings), train_dataset=EDITS)
+    bare = [{"prompt": edit["prompt"], "target_new": edit["target_new"]} for edit in EDITS]
+    with pytest.raises(EditError, match="'edit_score' is undefined: no edit has paraphrase_prompts"):
+        args = config(tmp_path, eval_strategy="epoch", metric_for_best_model="edit_score")
+        EditTrainer("no/such", args, train_dataset=bare)
+
+
+def test_the_best_step_is_that_of_least_drift(base, tokenizer, tmp_path):
+    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    trainer = editor(base, tokenizer, config(tmp_path, metric_for_best_model="drift", **often))
+    trainer.train()
+    drifts = [entry["eval_drift"] for entry in trainer.state.log_history if "eval_drift" in entry]
+    assert trainer.state.best_metric == min(drifts) < max(drifts)
+    assert trainer.evaluate()["eval_drift"] == pytest.approx(min(drifts))
+
+
+@pytest.mark.parametrize(("scores", "rate"), [((1.0, 2.0, 3.0), 1e-2), ((1.0, 2.0, 2.0), 1e-3)])
+@pytest.mark.parametrize("metric", [None, "drift"])
+def test_the_rate_falls_where_a_score_is_no_longer_better(base, tokenizer, tmp_path, metric, scores, rate):
+    kwargs = {"factor": 0.1, "patience": 0, "threshold": 0.0}
+    schedule = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": kwargs, "eval_strategy": "epoch"}
+    trainer = editor(base, tokenizer, config(tmp_path, metric_for_best_model=metric, **schedule))
+    better = iter(scores)
+    trainer.score_edits = lambda records=None: dict.fromkeys(
+        [metric or "edit_score"], next(better) * (-1 if metric else 1)
+    )
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
 def test_tables_and_empty_datasets_to_train_on(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path), pd.DataFrame(EDITS))
     assert [record.edit_id for record in trainer.edit_records] == [edit["edit_id"] for edit in EDITS]
