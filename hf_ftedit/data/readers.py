@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
 from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
-from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, escaped, target_new
+from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, PortabilityPrompt, escaped, target_new
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import EditOptions, check_value
@@ -17,6 +17,10 @@ from hf_ftedit.text import visible
 
 logger = logging.getLogger(__name__)
 
+_PROBE_FIELDS = {
+    "neighborhood_prompts": NeighborhoodPrompt._fields,
+    "portability_prompts": PortabilityPrompt._fields,
+}
 _NATIVE_FIELDS = {field.name for field in dataclass_fields(EditRecord)} | {"case_id", "id"}
 
 
@@ -154,10 +158,21 @@ def _row_records(
         return
     values, name = _row_and_format(row, where, format)
     if name == "native":
-        unused.update(dict.fromkeys(field for field in values if field not in _NATIVE_FIELDS))
+        unused.update(dict.fromkeys(_unknown_fields(values)))
     # One row may be several edits: MQuAKE's cases have a rewrite for each hop.
     for native in to_native(values, where, default_id, name):
         yield EditRecord.from_dict(native, where, FORMATS[name].names)
+
+
+def _unknown_fields(values: Mapping[str, Any]) -> Iterator[str]:
+    """Fields of a native row, and of its probes, that are no part of an edit; a table's index has no name."""
+    yield from (name for name in values if name not in _NATIVE_FIELDS and not is_blank(name))
+    for name, known in _PROBE_FIELDS.items():
+        for probe in (probe for _, probe in Fields(values).items(name) if isinstance(probe, Mapping)):
+            yield from (f"{name}.{key}" for key in probe if key not in known)
+            # Measuring fills it in beside the target; without one it is a slip, and another answer would have to stay.
+            if "target" in known and not is_blank(probe.get("answer")) and is_blank(probe.get("target")):
+                yield f"{name}.answer (name it target)"
 
 
 def _row_and_format(row: Any, where: str, format: str | None) -> tuple[Mapping[str, Any], str]:

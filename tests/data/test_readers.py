@@ -2,6 +2,7 @@ import json
 import logging
 import time
 
+import pandas as pd
 import pytest
 from test_formats import COUNTERFACT, EASYEDIT, KNOWEDIT, MQUAKE, QAEDIT, ZSRE
 
@@ -107,6 +108,22 @@ def test_edits_without_names_of_their_own_are_added_time_and_again():
 def test_unknown_fields_are_noted(caplog):
     read_edits([row("A is", "x", paraphrases=["A?"]), row("B is", "x", source="web")])
     assert "not used: paraphrases, source" in caplog.text
+
+
+def test_unknown_fields_of_probes_are_noted(caplog):
+    near = [{"prompt": "C is", "ground_truth": "d"}, {"prompt": "E is", "answer": "f"}, {"prompt": "G is"}]
+    further = [{"prompt": "C is", "answers": ["d"], "kind": "hop"}]
+    read_edits([row("A is", "x", neighborhood_prompts=near, portability_prompts=further)])
+    names = "neighborhood_prompts.ground_truth, neighborhood_prompts.answer (name it target), portability_prompts.kind"
+    assert f"not used: {names}\n" in caplog.text
+    caplog.clear()
+    read_edits([row("A is", "x", neighborhood_prompts=[{"prompt": "C is", "target": "d", "answer": "d."}, "E is"])])
+    assert not caplog.text
+
+
+def test_the_index_of_a_table_is_no_field(tmp_path, caplog):
+    pd.DataFrame([row("A is", "x"), row("B is", "y")]).to_csv(tmp_path / "x.csv")
+    assert len(read_edits(tmp_path / "x.csv")) == 2 and not caplog.text
 
 
 def test_limit():
