@@ -52,11 +52,14 @@ def recipe_of(
     `row_settings` those of a builder of the user, where they are not those of `args`.
     """
     config, rows = model.config, row_settings or {}
+    # By the weights, as `model.to(dtype)` leaves the configuration as it is; packed ones have one of their own.
+    is_packed = getattr(config, "quantization_config", None) is not None
+    dtype = getattr(config if is_packed else model, "dtype", None)
     settings: dict[str, Any] = {
         "model_name_or_path": public_name(getattr(config, "_name_or_path", "") or "unknown"),
         "model_revision": getattr(config, "_commit_hash", None) or None,
         "gguf_file": getattr(model, "gguf_file", None),
-        "dtype": str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
+        "dtype": str(dtype or "float32").removeprefix("torch."),
         **{option.name: getattr(args, option.name) for option in fields(EditOptions)},
         # The folder holds its own edits, chosen and in the native format: the command is run beside them.
         **{"edits": "edits.jsonl", "erase": None, "format": None, "max_edits": None},
@@ -138,10 +141,9 @@ def _defaults() -> dict[str, Any]:
 
 
 def _lora_settings(model: Any, targets: Any) -> dict[str, Any]:
-    adapters = getattr(model, "peft_config", {})
-    config = adapters.get("default") or next(iter(adapters.values()), None)
-    if config is None:
+    if not hasattr(model, "peft_config"):
         return {"use_peft": False}
+    config = model.peft_config[model.active_adapter]
     settings = {key: getattr(config, name, None) for key, name in LORA_KEYS.items()}
     settings["lora_target_parameters"] = sorted(getattr(config, "target_parameters", None) or ()) or None
     # PEFT replaces "all-linear" by the names of one model's layers, in the order of a set.

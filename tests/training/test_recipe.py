@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from tiny import bpe_tokenizer, tiny_model
 from trl import get_peft_config, get_quantization_config
 
@@ -122,6 +123,17 @@ def test_the_same_layers_are_adapted_again(home, settings, layers):
     names = [name for name, _ in trainer.model.named_parameters() if "lora_" in name]
     assert {re.search(r"transformer\.(?:h\.)?(\w+)", name)[1] for name in names} == layers
     assert [name for name, _ in again.model.named_parameters() if "lora_" in name] == names
+
+
+def test_precision_and_rank_are_those_of_what_is_trained(home):
+    trainer = trainer_of(home)
+    base = tiny_model("gpt2", trainer.processing_class).bfloat16()  # the configuration still says float32
+    model = get_peft_model(base, LoraConfig(r=3, target_modules=["c_attn"]))
+    model.add_adapter("edit", LoraConfig(r=5, lora_alpha=7, target_modules=["c_proj"]))
+    model.set_adapter("edit")
+    recipe = recipe_of(trainer.args, model)
+    assert (recipe["dtype"], recipe["lora_r"], recipe["lora_alpha"]) == ("bfloat16", 5, 7)
+    assert recipe["lora_target_modules"] == ["c_proj"] and recipe["provenance"]["rank"] == 5
 
 
 def test_a_full_finetune_says_so(home):
