@@ -150,8 +150,9 @@ def load_for(
     prior = task.continuation
     if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):
         raise EditError(
-            "model has an adapter that cannot be separated from it (by add_adapter, or as from_pretrained of an "
-            "adapter's folder); give the base model and adapter=..., or what peft.PeftModel.from_pretrained makes"
+            "model has an adapter that cannot be separated from it (of an earlier trainer, by add_adapter, or as "
+            "from_pretrained of an adapter's folder); give the base model, loaded again, with adapter=... to go on "
+            "from one, or what peft.PeftModel.from_pretrained makes"
         )
     if prior:
         model = _base_of(prior, model, loading)
@@ -167,6 +168,8 @@ def load_for(
             raise EditError("quantization_config is for a model that is given by its name; give that, or leave it out")
         gguf_file = getattr(model, "gguf_file", None)
         settings: dict[str, Any] = {"gguf_file": gguf_file, "trust_remote_code": args.trust_remote_code}
+        if tokenizer is None and not model.config._name_or_path:
+            raise EditError("processing_class is missing: a model made in memory does not say what its tokenizer is")
         tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, **settings)
         prepare_tokenizer(tokenizer, args)
         check_known(records, tokenizer, model.config, args)

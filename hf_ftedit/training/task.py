@@ -97,6 +97,8 @@ def read_task(
     is_builder = hasattr(rows, "records")
     eval_dataset = getattr(eval_dataset, "records", eval_dataset)
     probed = read_edits(eval_dataset, options.format) if are_edits(eval_dataset) else []
+    if not probed and eval_dataset is not None:
+        check_rows(eval_dataset)
     continuation = None
     if options.adapter is not None:
         if rows is not None:
@@ -132,10 +134,24 @@ def are_edits(source: Any) -> bool:
     """Tell edits (a path, a list, a dataset with an edit's columns) from training rows."""
     # A `Dataset` or a `DataFrame`, known by its columns: to import its class would load `datasets` before any check.
     names = getattr(source, "column_names", getattr(source, "columns", None))
+    if names is None and hasattr(source, "column_names"):  # a stream, of which nothing is known before its first row
+        names = next(iter(source), {})
     if names is not None:
         columns = set(names)
         return bool(columns & {"target_new", "requested_rewrite", "erase"}) or {"src", "alt"} <= columns
     return isinstance(source, (str, PathLike, Sequence))
+
+
+def check_rows(source: Any) -> None:
+    """Raise where a dataset to evaluate is neither one of rows nor a dictionary of such."""
+    parts = source.values() if isinstance(source, dict) else [source]
+    if isinstance(source, dict) and any(map(are_edits, parts)):
+        raise EditError("eval_dataset holds several sets: give one set of edits, and the others to evaluate later")
+    if wrong := next((part for part in parts if not hasattr(part, "column_names")), None):
+        kind = type(wrong).__name__
+        raise EditError(
+            f"eval_dataset is of type {kind}: give edits (a list, a file, a Dataset), or a Dataset of rows"
+        )
 
 
 def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRecord]) -> Continuation:

@@ -45,7 +45,7 @@ from hf_ftedit.training.setup import (
     with_open_erasures,
 )
 from hf_ftedit.training.strength import AdapterScale, check_strength, measure_scales, set_strength, strength_text
-from hf_ftedit.training.task import EditTask, are_edits, read_task
+from hf_ftedit.training.task import EditTask, are_edits, check_rows, read_task
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -178,14 +178,21 @@ class EditTrainer(ConditionalTrainer):
         Measure the edits: edit score, efficacy, generalization, locality (0 to 100), and portability where probed.
 
         `eval_dataset` holds other edits than the trainer's, in any known form; or rows, whose loss is evaluated as TRL
-        does. The rest is as in [`~transformers.Trainer`]: metrics are named `eval_edit_score` and so on.
+        does. The rest is as in [`~transformers.Trainer`]: metrics are named `eval_edit_score` and so on, of several
+        sets in a dictionary `eval_{name}_edit_score`.
         """
+        eval_dataset = getattr(eval_dataset, "records", eval_dataset)
+        if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
+            sets = ((part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in eval_dataset.items())
+            return {key: value for each in sets for key, value in self.evaluate(*each).items()}
         if eval_dataset is None:
             means_rows = self.task.eval_rows is not None or not self.task.measured
         else:
             # `Trainer` evaluates several named sets one by one, and then gives the name instead of the rows.
             is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)
             means_rows = is_name or not are_edits(eval_dataset)
+            if means_rows and not is_name:
+                check_rows(eval_dataset)
         if means_rows:
             eval_dataset = tokenized(eval_dataset, self.processing_class, self.model, self.args)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -200,17 +207,24 @@ class EditTrainer(ConditionalTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def predict_edits(
-        self, records: Sequence[EditRecord] | None = None, *, edited: bool = True
-    ) -> dict[str, list[Any]]:
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predictions for rows, as [`~transformers.Trainer`] gives them; for edits see `predict_edits`."""
+        if are_edits(test_dataset):
+            raise EditError(
+                "predict is for rows: predict_edits gives the predictions for edits, evaluate their scores"
+            )
+        return super().predict(tokenized(test_dataset, self.processing_class, self.model, self.args), *args, **kwargs)
+
+    def predict_edits(self, records: Any = None, *, edited: bool = True) -> dict[str, list[Any]]:
         """
         Predictions for all probes of `records` (the trainer's by default), see [`~hf_ftedit.predict`].
 
+        They are [`~hf_ftedit.EditRecord`] objects, or edits in any form that [`~hf_ftedit.read_edits`] takes.
         With `edited=False` those of the unedited model: an error where, without an adapter, training began.
         """
         return self._measure(records, edited=edited).predictions
 
-    def score_edits(self, records: Sequence[EditRecord] | None = None, *, edited: bool = True) -> dict[str, Any]:
+    def score_edits(self, records: Any = None, *, edited: bool = True) -> dict[str, Any]:
         """
         Scores of `records` (the trainer's by default), see [`~hf_ftedit.score`]; arguments as `predict_edits`.
 
@@ -218,8 +232,10 @@ class EditTrainer(ConditionalTrainer):
         """
         return self._measure(records, edited=edited).scores
 
-    def _measure(self, records: Sequence[EditRecord] | None = None, *, edited: bool) -> Measurement:
+    def _measure(self, records: Any = None, *, edited: bool) -> Measurement:
         if records is not None:
+            is_read = isinstance(records, Sequence) and all(isinstance(record, EditRecord) for record in records)
+            records = records if is_read else read_edits(records, self.args.format)
             return self._measure_now(records, edited=edited, drift=False)
         cache, step = self.measurements, self.state.global_step
         if not edited:

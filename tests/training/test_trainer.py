@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import yaml
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, IterableDataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import bpe_tokenizer, chat_tokenizer, tiny_model
@@ -322,6 +322,47 @@ def test_rows_and_named_sets_of_rows_are_evaluated_by_their_loss(base, tokenizer
     assert of_edits.evaluate(EDITS)["eval_edit_score"] is not None
 
 
+def test_several_sets_of_edits_are_evaluated_one_by_one(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path))
+    expected = {name: trainer.score_edits(read_edits(part)) for name, part in (("a", EDITS[:1]), ("b", EDITS[1:]))}
+    builder = EditDatasetBuilder(EDITS[:1], locality_pool=POOL, options=trainer.args)
+    assert trainer.evaluate(builder)["eval_locality"] == expected["a"]["locality"]
+    tables = DatasetDict(a=Dataset.from_list(EDITS[:1]), b=Dataset.from_list(EDITS[1:]))
+    for parts in ({"a": EDITS[:1], "b": EDITS[1:], "rows": ROWS}, tables):
+        metrics = trainer.evaluate(parts)
+        assert all(metrics[f"eval_{name}_locality"] == expected[name]["locality"] for name in expected)
+        assert ("eval_rows_loss" in metrics) == ("rows" in parts)
+
+
+@pytest.mark.parametrize("records", [EDITS, tuple(read_edits(EDITS)), Dataset.from_list(EDITS)])
+def test_edits_of_any_form_are_scored(base, tokenizer, tmp_path, records):
+    trainer = editor(base, tokenizer, config(tmp_path))
+    assert trainer.score_edits(records) == trainer.score_edits(read_edits(EDITS))
+    assert trainer.predict_edits(records)["edit_id"] == trainer.predict_edits()["edit_id"]
+
+
+def test_rows_are_predicted(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path))
+    assert trainer.predict(ROWS).metrics["test_loss"] == trainer.evaluate(ROWS)["eval_loss"]
+
+
+def test_what_cannot_be_evaluated_is_told(base, tokenizer, tmp_path):
+    trainer = editor(base, tokenizer, config(tmp_path))
+    several = {"a": EDITS[:1], "b": EDITS[1:]}
+    for wrong, message in (
+        ((edit for edit in EDITS), "eval_dataset is of type generator: give edits"),
+        ({"a": ROWS, "b": 3}, "eval_dataset is of type int: give edits"),
+    ):
+        with pytest.raises(EditError, match=message):
+            trainer.evaluate(wrong)
+        with pytest.raises(EditError, match=message):
+            EditTrainer("no/such-model", config(tmp_path), train_dataset=EDITS, eval_dataset=wrong)
+    with pytest.raises(EditError, match="eval_dataset holds several sets: give one set of edits, and the others to"):
+        EditTrainer("no/such-model", config(tmp_path), train_dataset=EDITS, eval_dataset=several)
+    with pytest.raises(EditError, match="predict is for rows: predict_edits gives"):
+        trainer.predict(EDITS)
+
+
 def test_requests_are_saved_with_the_probes_that_measured_them(base, tokenizer, tmp_path):
     requests = [{"prompt": edit["prompt"], "target_new": edit["target_new"]} for edit in EDITS]
     trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), requests, eval_dataset=EDITS[::-1])
@@ -411,6 +452,17 @@ def test_every_form_of_edits_gives_the_same_rows(base, tokenizer, tmp_path):
         assert trainer.edit_records == read_edits(EDITS)
     named = editor(base, tokenizer, config(tmp_path / "out", edits=str(path)), None)
     assert named.train_dataset.to_list() == expected
+
+
+def test_streamed_edits_are_read(base, tokenizer, tmp_path):
+    stream = IterableDataset.from_generator(lambda: iter(EDITS))
+    assert stream.column_names is None
+    assert editor(base, tokenizer, config(tmp_path), stream).edit_records == read_edits(EDITS)
+
+
+def test_a_model_made_in_memory_needs_a_tokenizer(base, tmp_path):
+    with pytest.raises(EditError, match="processing_class is missing: a model made in memory does not say"):
+        EditTrainer(copy.deepcopy(base), config(tmp_path), train_dataset=EDITS)
 
 
 def test_a_locality_pool_of_facts_becomes_rows(base, tokenizer, tmp_path):
