@@ -27,6 +27,11 @@ TRAINING_KEYS = (
     *("optim_target_modules", "loss_type", "label_smoothing_factor", "neftune_noise_alpha", "router_aux_loss_coef"),
     "shuffle_dataset",
 )
+# Those that decide which step's weights are kept, or the learning rate, by a score.
+CHOOSING_KEYS = (
+    *("metric_for_best_model", "greater_is_better", "load_best_model_at_end", "eval_strategy", "eval_steps"),
+    *("eval_delay", "save_strategy", "save_steps"),
+)
 LIBRARIES = ("transformers", "trl", "peft", "torch")
 LORA_KEYS = {
     "lora_r": "r",
@@ -69,7 +74,8 @@ def recipe_of(
         settings[name] = public_name(settings[name]) if settings[name] else None
     if args.chat_template_path:
         settings["chat_template_path"] = TEMPLATE_FILE
-    settings |= {key: _plain(getattr(args, key)) for key in TRAINING_KEYS}
+    keys = (*TRAINING_KEYS, *CHOOSING_KEYS) if args.metric_for_best_model else TRAINING_KEYS
+    settings |= {key: _plain(getattr(args, key)) for key in keys}
     settings |= _lora_settings(model, lora_targets)
     settings |= {name: value for name, value in rows.items() if name != "seed"}
     recipe = {name: value for name, value in settings.items() if value is not None}

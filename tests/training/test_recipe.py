@@ -125,6 +125,18 @@ def test_the_same_layers_are_adapted_again(home, settings, layers):
     assert [name for name, _ in again.model.named_parameters() if "lora_" in name] == names
 
 
+@pytest.mark.parametrize("by", [{"load_best_model_at_end": True}, {"lr_scheduler_type": "reduce_lr_on_plateau"}])
+def test_what_follows_a_score_is_repeated(home, by):
+    often = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    given = {**often, **by, "metric_for_best_model": "loss", "greater_is_better": False}
+    model, plain = trainer_of(home).model, {"output_dir": str(home), "use_cpu": True}
+    recipe = recipe_of(EditConfig(**plain, **given), model)
+    config, _ = parsed(recipe, home)
+    assert {name: getattr(config, name) for name in given} == given
+    assert config.lr_scheduler_kwargs == recipe.get("lr_scheduler_kwargs")
+    assert "eval_strategy" not in recipe_of(EditConfig(**plain, **often), model)
+
+
 def test_precision_and_rank_are_those_of_what_is_trained(home):
     trainer = trainer_of(home)
     base = tiny_model("gpt2", trainer.processing_class).bfloat16()  # the configuration still says float32
