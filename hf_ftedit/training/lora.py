@@ -176,7 +176,8 @@ def _linear_layers(model: PreTrainedModel) -> list[str]:
 def _unfit(model: PreTrainedModel) -> dict[str, str]:
     """Modules that a LoRA cannot be put on, or on which it would change nothing, with the reason."""
     modules, head = dict(model.named_modules()), model.get_output_embeddings()
-    codes = {kind: _forward_code(kind) for kind in {type(module) for module in modules.values()}}
+    kinds: set[Any] = set(map(type, modules.values()))
+    codes = {kind: _forward_code(kind) for kind in kinds}
     taken = {leaf for leaf in {name.rpartition(".")[2] for name in modules} if leaf and _means_experts(leaf, model)}
     reasons = {}
     for name, module in modules.items():
