@@ -1,5 +1,6 @@
 """Merge edit adapters of one base model into one adapter, or put one into the weights of its base model."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, EditOptions, check_valu
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.sharing.verification import load_base
 from hf_ftedit.training import QUANTIZATION_KEYS, provenance_of, quantization_of, scores_of
+
+logger = logging.getLogger(__name__)
 
 # PEFT saves an adapter of this name into the folder itself, and any other one into a folder below it.
 MERGED = "default"
@@ -134,6 +137,14 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
     if weights is None and len({*files}) < len(files):
         remedy = "name each once, or give weights"
         raise EditError(f"merge got an adapter twice, which would double what it changes; {remedy}")
+    edits = [(edit.prompt, edit.target_new) for part in parts for edit in part.saved.records]
+    if weights is None and (count := len(edits) - len({*edits})):
+        # As where one adapter goes on from another.
+        logger.warning(
+            "%d edits stand in several of these adapters: what they change is added up; leave an adapter out whose "
+            "edits another one has, or give weights",
+            count,
+        )
     return parts
 
 

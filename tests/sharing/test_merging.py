@@ -78,12 +78,15 @@ def test_what_cannot_be_merged_is_told(folder, names, settings, message):
     assert not (folder / "none").exists()
 
 
-def test_earlier_edits_stay_when_training_goes_on(folder):
+def test_earlier_edits_stay_when_training_goes_on(folder, caplog):
     args = ["--adapter", str(folder / "a"), "--edits", str(folder / "b.jsonl"), "--output_dir", str(folder / "more")]
     assert main(["train", *args, "--text_loss_weight", "0"]) == 0
     results = results_of(folder / "more")
     assert results["n_edits"] == 20 and results["retention"]["n_edits"] == 10
     assert results["retention"]["after"]["efficacy"] >= 90
+    with caplog.at_level("WARNING"), pytest.raises(EditError, match="nobody"):
+        merge([str(folder / "a"), str(folder / "more")], folder / "none", combination_type="nobody")
+    assert "10 edits stand in several of these adapters: what they change is added up" in caplog.text
 
 
 def test_an_adapter_goes_into_the_weights(folder):
