@@ -341,6 +341,7 @@ def test_edits_of_any_form_are_scored(base, tokenizer, tmp_path, records):
     assert trainer.predict_edits(records)["edit_id"] == trainer.predict_edits()["edit_id"]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL's, of logits
 def test_rows_are_predicted(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path))
     assert trainer.predict(ROWS).metrics["test_loss"] == trainer.evaluate(ROWS)["eval_loss"]
