@@ -247,7 +247,7 @@ def test_a_hundred_edits(augmenter, unasked):
     rows = list(augmenter(records, replace(SMALL, num_paraphrases=0)).rows())
     assert {row["edit_id"] for row in rows} == {record.edit_id for record in records}
     stays = [row["prompt"] for row in rows if row["kind"] == "locality"]
-    assert sorted(stays) == sorted(question.prompt for question in training_questions())
+    assert sorted(stays) == sorted(training_questions())
 
 
 def test_without_wordings_and_without_what_stays(augmenter):
