@@ -406,10 +406,14 @@ class EditTrainer(ConditionalTrainer):
         file = Path(self.args.output_dir or OUTPUT_FOLDER) / f"{split}_results.json"
         # Scripts of transformers end with it, and a folder whose results were replaced could not be pushed any more.
         is_ours = file.name == RESULTS_FILE and self.is_world_process_zero() and is_finished(file.parent)
-        results = file.read_bytes() if is_ours else None
-        super().save_metrics(split, metrics, combined)
-        if results is not None:
-            file.write_bytes(results)
+        aside = file.with_suffix(".aside")
+        if is_ours:
+            file.replace(aside)
+        try:
+            super().save_metrics(split, metrics, combined)
+        finally:  # on a full disk too
+            if is_ours:
+                aside.replace(file)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""

@@ -558,6 +558,8 @@ def test_metrics_beside_a_saved_folder_leave_its_results(base, tokenizer, tmp_pa
     for split, metrics in (("train", trained), ("eval", trainer.evaluate())):  # as transformers' scripts end
         trainer.log_metrics(split, metrics)
         trainer.save_metrics(split, metrics)
+    with pytest.raises(TypeError):  # half-written, as on a full disk
+        trainer.save_metrics("eval", {"eval_loss": object()})
     assert (tmp_path / "eval_results.json").read_bytes() == results
     assert {"train_loss", "eval_edit_score"} <= json.loads((tmp_path / "all_results.json").read_text()).keys()
     assert (tmp_path / "train_results.json").is_file()
