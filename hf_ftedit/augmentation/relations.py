@@ -85,10 +85,16 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
 
 def renamed(text: str, phrase: str, other: str) -> str:
     """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""
-    # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
-    begin, end = (f"(?<!{LETTER})" if _is_cased(phrase[0]) else ""), (f"(?!{LETTER})" if _is_cased(phrase[-1]) else "")
+
+    def replaced(match: re.Match[str]) -> str:
+        # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
+        start, end = match.span()
+        around = ((phrase[0], text[start - 1 : start]), (phrase[-1], text[end : end + 1]))
+        return match[0] if any(_is_cased(own) and _LETTER.match(beside) for own, beside in around) else other
+
     first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
-    changed = re.sub(f"{begin}{first}{re.escape(phrase[1:])}{end}", lambda _: other, text)
+    # Letters of all scripts are not in the pattern: compiled for each phrase, they took most of the time.
+    changed = re.sub(f"{first}{re.escape(phrase[1:])}", replaced, text)
     return capitalized(changed) if changed != text and text[0].isupper() else changed
 
 
@@ -246,6 +252,7 @@ def _plain(name: re.Match[str]) -> str:
     return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
 
 
+_LETTER = re.compile(LETTER)
 # Words with capitals or digits, one after another, with what may stand between the words of a name.
 _CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
 _NAME = re.compile(
