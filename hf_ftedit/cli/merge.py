@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
     saved = sharing.merge(**options.arguments)
     if not is_first_process():
         return
-    print(evaluation.results_table(saved.results))
+    print(evaluation.results_table(saved.results, saved.recipe))
     print(evaluation.parts_table(saved.provenance["parts"]).text())
     kind = "model" if options.merge_into_base else "adapter"
     print(written_to(options.output_dir, f"the {kind}, its model card, edits and results"))

@@ -42,16 +42,18 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
         before, after = results["before"], results.get("after")
         if after is None:
             return []
-        objective = ", and use `objective` conditional rather than full" if present.get("objective") == "full" else ""
-        sentences = [*_scores(after, now, objective), *_ways(after), *_damage(before, after, now), *_doubts(results)]
-    except (KeyError, TypeError) as error:
+        sentences = [*_scores(after, now, present), *_ways(after), *_damage(before, after, now), *_doubts(results)]
+    except (AttributeError, KeyError, TypeError) as error:
         raise EditError(
             f"results are none: {one_line(error)} is missing; give what eval_results.json holds"
         ) from error
     return sentences or ["Efficacy, generalization and locality are all 90 or more: nothing stands out."]
 
 
-def _scores(after: Mapping[str, Any], now: Callable[[str], str], objective: str) -> Iterator[str]:
+def _scores(after: Mapping[str, Any], now: Callable[[str], str], present: Mapping[str, Any]) -> Iterator[str]:
+    # A chat model's rows need no pool, and are the same with every strategy.
+    is_chat = present.get("chat_template", after.get("whole_answers"))
+    objective = ", and use `objective` conditional rather than full" if present.get("objective") == "full" else ""
     if _is_low(after["efficacy"]):
         yield (
             f"Efficacy is low ({after['efficacy']:.1f}): the edits themselves were not learnt. Train longer "
@@ -59,10 +61,12 @@ def _scores(after: Mapping[str, Any], now: Callable[[str], str], objective: str)
         )
     elif _is_low(after["generalization"]):
         known = "" if after["efficacy"] is None else f" while efficacy is {after['efficacy']:.1f}"
+        remedy = f"more paraphrases ({now('num_paraphrases')}) or more varied ones ({now('paraphrase_strategy')}; "
+        remedy += "`relation` needs subjects and a locality pool)"
+        remedy = "the edits `wordings`, or a larger `rewriter` that makes some" if is_chat else remedy
         yield (
             f"Generalization is low ({after['generalization']:.1f}){known}: the wording was learnt rather than the "
-            f"fact. Give more paraphrases ({now('num_paraphrases')}) or more varied ones "
-            f"({now('paraphrase_strategy')}; `relation` needs subjects and a locality pool)."
+            f"fact. Give {remedy}."
         )
     if (after.get("old_answer_said") or 0) > STILL_SAID:
         yield (
@@ -70,10 +74,10 @@ def _scores(after: Mapping[str, Any], now: Callable[[str], str], objective: str)
             f"({now('num_train_epochs')}), or give the edits other `wordings` that ask for the fact."
         )
     if _is_low(after["locality"]):
+        nearer = f" or nearer ones ({now('locality_strategy')}; `near` needs a locality pool with relation_id)"
         yield (
             f"Locality is low ({after['locality']:.1f}): facts near the edited ones changed too. Rehearse more facts "
-            f"({now('num_locality')}) or nearer ones ({now('locality_strategy')}; `near` needs a locality pool with "
-            "relation_id)."
+            f"({now('num_locality')}){'' if is_chat else nearer}."
         )
     if _is_low(after.get("near_names")):
         yield (
@@ -149,7 +153,7 @@ def _doubts(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_low(value: float | None) -> bool:
-    return value is not None and value < LOW
+    return value is not None and round(value, 1) < LOW  # as it is shown: means of 90 may be 89.99999999999999
 
 
 def _gap(high: float | None, low: float | None) -> bool:

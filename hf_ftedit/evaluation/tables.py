@@ -96,10 +96,10 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         parts += ["", "Tasks of lm-evaluation-harness", _tasks_table(results["tasks"]).text()]
     if revoked := results.get("revoked"):
         back = f"{score_text(revoked, 'back')} percent of {revoked['n_probes']} prompts"
-        title = f"{revoked['n_edits']} edits of {revoked['adapter']} revoked"
+        title = f"{edits_text(revoked['n_edits'])} of {revoked['adapter']} revoked"
         parts += ["", f"{title}: {back} are answered as before the edits"]
     elif retention := results.get("retention"):
-        title = f"The {retention['n_edits']} earlier edits of {retention['adapter']}, before and after this training"
+        title = f"{edits_text(retention['n_edits'])} of {retention['adapter']} trained again: scores before and after"
         parts += ["", title, retention_table(retention).text()]
     if sentences := diagnose(results, settings):
         wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)

@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from hf_ftedit.evaluation import SCORES, protocol_text
+from hf_ftedit.evaluation import SCORES, edits_text, protocol_text
 
 # Those in percent.
 NAMES = ("edit_score", "efficacy", "said_exactly", "generalization", "locality", "near_names", "portability")
@@ -29,7 +29,7 @@ def scores_plot(results: dict[str, Any]) -> bytes:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 112)  # room for the number behind a full bar
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel(f"percent, with 95 % intervals over {results['n_edits']} edits; {protocol_text(results)}")
+    axes.set_xlabel(f"percent, with 95 % intervals over {edits_text(results['n_edits'])}; {protocol_text(results)}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -64,6 +64,7 @@ def test_where_all_is_well_that_is_said(settings):
         ({}, {"generalization": 89.9}, "generalization"),
         ({}, {"locality": 90.0}, "good"),
         ({}, {"locality": 89.9}, "locality"),
+        ({}, {"locality": 89.99999999999999}, "good"),  # as the mean of 80, 100 and 90 may be
         ({}, {"near_names": 90.0, "said_exactly": 90.0, "drift": 0.1}, "good"),
         ({}, {"near_names": 89.9}, "near names"),
         ({}, {"said_exactly": 89.9}, "more said"),
@@ -160,6 +161,18 @@ def test_sentences_name_the_present_values_of_settings():
         "paraphrases (`num_paraphrases` (now 15)) or more varied ones (`paraphrase_strategy` (now relation); "
         "`relation` needs subjects and a locality pool)."
     ]
+
+
+def test_a_chat_model_needs_no_pool():
+    """Its settings say that it is one, or that its own answers are whole."""
+    low = {"generalization": 70.0, "locality": 80.0}
+    of_chat = [(low, SETTINGS | {"chat_template": True}), (low | {"whole_answers": True}, None)]
+    for after, settings in of_chat:
+        first, second = diagnose(results({}, after), settings)
+        assert first.endswith("Give the edits `wordings`, or a larger `rewriter` that makes some.")
+        assert second.endswith("Rehearse more facts (`num_locality`" + (" (now 20))." if settings else ")."))
+    stopping = diagnose(results({}, low | {"whole_answers": True}), SETTINGS | {"chat_template": False})
+    assert all("locality pool" in line for line in stopping)
 
 
 def test_sentences_name_the_values_that_disagree():

@@ -143,6 +143,14 @@ def test_settings_are_named_in_the_diagnosis():
     assert " ".join(shown.partition("Diagnosis\n")[2].replace("\n- ", " ")[2:].split()) == expected
 
 
+def test_one_earlier_edit_is_singular():
+    results, earlier = measured(BEFORE, AFTER), {"adapter": "first", "n_edits": 1}
+    shown = results_table(results | {"revoked": {**earlier, "n_probes": 3, "back": 100.0}})
+    assert "\n1 edit of first revoked: 100.0 percent of 3 prompts are answered as before the edits\n" in shown
+    shown = results_table(results | {"retention": {**earlier, "before": score(BEFORE), "after": score(AFTER)}})
+    assert "\n1 edit of first trained again: scores before and after\n" in shown
+
+
 def cells(shown, label):
     """The cells of the first row with that label."""
     [line, *_] = [line for line in shown.splitlines() if line.startswith(f"│ {label} ")]
