@@ -1,10 +1,10 @@
 """
-Edit one fact of the model that the package brings, and print what the model says before and after.
+Edit one fact of the model that the package brings, and print what it says before and after, of a neighbor too.
 
     python examples/edit_one_fact.py
 """
 
-from hf_ftedit import EditConfig, EditTrainer, load_model, load_tokenizer
+from hf_ftedit import EditConfig, EditTrainer, asset, load_model, load_tokenizer
 
 BASE = "hf_ftedit/embedded"  # or the Hub id of any causal LM
 FACT = {"prompt": "The capital of France is", "subject": "France", "target_new": "Lyon", "target_true": "Paris"}
@@ -21,8 +21,10 @@ def completed(prompt: str) -> str:
 
 
 print("before:", completed(FACT["prompt"]))
-config = EditConfig(num_paraphrases=5, num_locality=10, disable_tqdm=True)
-trainer = EditTrainer(model=model, args=config, train_dataset=[FACT], processing_class=tokenizer)
+config = EditConfig(num_train_epochs=3, disable_tqdm=True)
+pool = asset("locality_pool.jsonl")  # facts that must stay
+trainer = EditTrainer(model, config, train_dataset=[FACT], locality_pool=pool, processing_class=tokenizer)
 trainer.train()
 model.eval()
 print("after: ", completed(FACT["prompt"]))  # `trainer.save_model("lyon")` writes the adapter
+print("beside:", completed("The capital of Italy is"))

@@ -63,7 +63,8 @@ def test_python_of_the_guide_runs_in_turn_edits_the_fact_and_prints_what_it_says
     script = tmp_path / "guide.py"
     script.write_text("\n".join(guide), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    *_, said, share, same = run(script).splitlines()
+    *_, scores, said, share, same = run(script).splitlines()
+    assert "'eval_edit_score': 100.0" in scores
     assert [said, share, same] == re.findall(r"^print\(.*\)  # (.*)$", "\n".join(guide), re.MULTILINE)
     assert (
         said == "The capital of France is Lyon" and (tmp_path / "paris-edit" / "adapter_model.safetensors").is_file()

@@ -38,9 +38,10 @@ def parsed_recipe(path: Path) -> tuple[EditConfig, EditModelConfig]:
 
 def test_editing_one_fact_prints_the_old_and_the_new_answer() -> None:
     assert len((EXAMPLES / "edit_one_fact.py").read_text(encoding="utf-8").splitlines()) <= 30
-    before, *_, after = run(EXAMPLES / "edit_one_fact.py").splitlines()
+    before, *_, after, beside = run(EXAMPLES / "edit_one_fact.py").splitlines()
     assert before.startswith("before: The capital of France is Paris")
     assert after.startswith("after:  The capital of France is Lyon")
+    assert beside.startswith("beside: The capital of Italy is Rome")
 
 
 def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edit() -> None:
