@@ -151,7 +151,8 @@ class EditOptions(AugmentationOptions):
         text_loss_weight (`float`, *optional*): Weight γ of plain text in the loss of a base model, (1 - γ) · edits +
             γ · text, without which Gemma 3 270M repeated the targets of ten edits whatever it was asked. Text is
             learned as `locality_loss` says; by `"nll"` and with 0.1 it is the remedy of Gangadhar & Stratos 2024.
-            Defaults to 0.3 for edits, and to 0 for rows, in a chat, and with an objective or a loss of another kind.
+            Defaults to 0.3 for edits, and to 0 for rows, in a chat, with `mastered_probability`, and with an objective
+            or a loss of another kind.
         training_texts (`str`, *optional*): File or Hub dataset with those texts, of which as many parts are drawn as
             there are edits, 32 to 512; by default so many are sampled from the unedited model. None names an edited
             subject.
@@ -207,7 +208,7 @@ class EditOptions(AugmentationOptions):
         None, "Weight of plain text in the loss of a base model; 0.3 for edits if not given."
     )
     training_texts: str | None = option(None, "File or Hub dataset with that text; sampled if not given.")
-    mastered_probability: float | None = option(None, "Skip training rows that the model gives this probability.")
+    mastered_probability: float | None = option(None, "Skip rows that have this probability by now; no plain text.")
     protocol: Protocol = option("auto", "Protocol of the edit score.")
     chat_template: bool = option(False, "Put prompts and targets into the tokenizer's chat template.")
     chat_template_path: str | None = option(None, "Chat template, a .jinja file or a tokenizer; else the model's.")
