@@ -1,7 +1,7 @@
 """A study's results: a row for each run, as Parquet and Markdown, and plots of what each setting changes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -35,8 +35,12 @@ def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> d
     return row | {cost: record.get(cost) for cost in COSTS} | {"error": record.get("error")}
 
 
-def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> None:
-    """Write `results.parquet`, `results.md`, a `plot-*.png` for each of the `varied` settings, and one of the best."""
+def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> str:
+    """
+    Write `results.parquet`, `results.md`, a `plot-*.png` for each of the `varied` settings, and one of the best.
+
+    Returned is a table for the console, without intervals.
+    """
     import pandas as pd
 
     table = pd.DataFrame(rows).dropna(axis=1, how="all")
@@ -55,17 +59,25 @@ def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequenc
             (new / f"plot-{name}.png").write_bytes(setting_plot(done, name))
         if len(done) and "edit_score" in table:
             (new / "plot-front.png").write_bytes(front_plot(done[done["edit_score"].notna()], names))
+    return study_table(table, varied).text()
 
 
 def study_markdown(table: Any, varied: Sequence[str]) -> str:
     """The table as Markdown: the varied settings, the scores with their intervals, costs and errors."""
     before = [f"{score}_before" for score in ABILITIES]
     shown = [name for name in (*varied, *SCORES, *MEASURED, *before, *COSTS, "error") if name in table]
-    rows = [[_cell(row, name) for name in shown] for _, row in table.iterrows()]
+    rows = [[_cell(row, name, markdown_text) for name in shown] for _, row in table.iterrows()]
     return Table(shown, rows, n_names=0).markdown(markdown_text) + "\n"
 
 
-def _cell(row: Any, name: str) -> str:
+def study_table(table: Any, varied: Sequence[str]) -> Table:
+    """The varied settings, the scores alone, seconds and errors: as much as fits on a screen."""
+    shown = [name for name in (*varied, *SCORES, *MEASURED, "train_seconds", "error") if name in table]
+    rows = [[_cell(row, name, str) for name in shown] for _, row in table[shown].iterrows()]
+    return Table([name.replace("_", " ").replace("seconds", "s") for name in shown], rows)
+
+
+def _cell(row: Any, name: str, escape: Callable[[str], str]) -> str:
     value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
     if value is None or value != value:  # NaN
         return "—"
@@ -73,7 +85,7 @@ def _cell(row: Any, name: str) -> str:
         return score_text({name: value, f"{name}_ci95": None if low is None or low != low else (low, high)}, name)
     if isinstance(value, float):
         return f"{value:.1f}" if name in COSTS else f"{value:g}"
-    return markdown_text(str(value))
+    return escape(str(value))
 
 
 def setting_plot(table: Any, name: str) -> bytes:

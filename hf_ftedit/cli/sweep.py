@@ -57,8 +57,7 @@ def run(argv: Sequence[str]) -> None:
     varied = list(dict.fromkeys(name for each in runs for name in each.varied))
     lost = {"error": "the process that ran it ended; run the command again"}
     rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
-    write_study(folder, rows, varied)
-    print((folder / "results.md").read_text(encoding="utf-8"))
+    print(write_study(folder, rows, varied))
     print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
 
 

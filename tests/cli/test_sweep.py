@@ -127,7 +127,7 @@ def test_a_study_goes_on_and_keeps_what_is_finished(tmp_path, capsys):
     command = ["sweep", "--config", file, "--output_dir", str(study), "--lora_r", "4", "--known_facts", str(facts)]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "2 runs, 0 of them finished before" in printed and "| learning_rate | edit_score |" in printed
+    assert "2 runs, 0 of them finished before" in printed and "│ 0.001 " in printed
     table = pd.read_parquet(study / "results.parquet")
     assert table["learning_rate"].tolist() == [1e-3, 2e-3]
     for _, row in table.iterrows():
