@@ -252,15 +252,6 @@ def test_real_files_with_unusable_rows(shared_dir):
     assert len(read_facts(data / "known_facts.json")) == 1209
 
 
-def test_ten_thousand_rows_read_fast(shared_dir):
-    path = shared_dir / "data" / "counterfact_easyedit.json"
-    start = time.process_time()
-    facts = read_facts(path)
-    assert time.process_time() - start < 2
-    assert len(facts) == 30_000
-    assert all(fact.relation_id for fact in facts)
-
-
 def test_subjects_are_found_in_linear_time():
     known = [{"prompt": f"s{i} x", "target": "y", "subject": f"s{i}"} for i in range(20_000)]
     asked = [{"prompt": f"Where is s{i} now? It", "target": "y"} for i in range(20_000)]

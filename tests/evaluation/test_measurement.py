@@ -1,7 +1,6 @@
 """Predictions agree with a slow reference: one pair at a time, plain logits, the target found by character offsets."""
 
 import inspect
-import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, moved, sentencepiece_tokenizer, tiny_model
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, moved, tiny_model
 from transformers import GPT2LMHeadModel
 
 from hf_ftedit.data.readers import read_edits
@@ -59,9 +58,6 @@ TONGUE = EditRecord(
 BARE = EditRecord(edit_id="bare", prompt="Vinson Massif is in", target_new="the far, far north of Peru, on a hill")
 RECORDS = [CAPITAL, TONGUE, BARE]
 
-MODELS = [("gpt2", bpe_tokenizer), ("llama", sentencepiece_tokenizer), ("llama", bos_tokenizer)]
-MODELS += [("gpt2", bos_tokenizer), ("opt", bpe_tokenizer)]
-
 
 def reference(model, tokenizer, prompt, target):
     """What a careful reader would compute: (mean log-probability, all matched, share matched)."""
@@ -94,29 +90,9 @@ def agreeing(model, tokenizer, records):
     return predictions
 
 
-def memorised(model, tokenizer, records, steps=30):
-    """Make some answers of a random model right, so that matches and accuracies are not all zero."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    texts = [tokenizer(f"{record.prompt} {record.target_new}", return_tensors="pt").input_ids for record in records]
-    for ids in itertools.islice(itertools.cycle(texts), steps):
-        optimizer.zero_grad()
-        model(ids, labels=ids).loss.backward()
-        optimizer.step()
-    return model.eval()
-
-
-@pytest.mark.parametrize(("family", "make"), MODELS)
-def test_predictions_agree_with_one_pair_at_a_time(family, make):
-    tokenizer = make()
-    model = memorised(tiny_model(family, tokenizer), tokenizer, [CAPITAL])
-    predictions = agreeing(model, tokenizer, RECORDS)
-    assert len(set(predictions["token_accuracy"])) > 1  # the comparison saw hits and misses
-    assert all(type(value) is bool for value in predictions["match"])
-
-
 def test_predictions_of_the_embedded_model_agree():
     predictions = agreeing(load_model(None), load_tokenizer(None), read_edits(asset("edits.jsonl"), limit=10))
-    assert any(predictions["match"]) and not all(predictions["match"])
+    assert set(predictions["match"]) == {True, False} and {*map(type, predictions["match"])} == {bool}
     assert {"rewrite", "paraphrase", "neighborhood"} <= set(predictions["kind"])
 
 
@@ -170,8 +146,7 @@ def test_probes_that_recur_cost_nothing(read):
     assert of["capital"] == of["capital-again"]
 
 
-@pytest.mark.parametrize("budget", [1, 64, 200])
-def test_batches_keep_to_the_budget_and_do_not_change_the_scores(read, budget):
+def test_batches_keep_to_the_budget_and_do_not_change_the_scores(read):
     tokenizer = bpe_tokenizer()
     model = tiny_model("gpt2", tokenizer)
     predict(model, tokenizer, RECORDS)  # the first time, the model is tried for token trees as well
@@ -179,7 +154,7 @@ def test_batches_keep_to_the_budget_and_do_not_change_the_scores(read, budget):
     expected = predict(model, tokenizer, RECORDS)
     batches = len(read)
     read.clear()
-    predictions = predict(model, tokenizer, RECORDS, tokens_per_batch=budget)
+    predictions = predict(model, tokenizer, RECORDS, tokens_per_batch=64)
     assert len(read) > batches
     np.testing.assert_allclose(predictions["logprob"], expected["logprob"], rtol=0, atol=1e-5)
 

@@ -114,24 +114,9 @@ def test_an_exchange_of_everything_is_as_far_apart_as_what_was_seen():
     assert permutation_test(before, after, lambda drawn: drawn, 20_000, seed=0) == pytest.approx([0.5], abs=0.015)
 
 
-def test_p_values_are_uniform_where_nothing_changed():
-    rng = np.random.default_rng(0)
-    data = rng.normal(size=(200, 2, 30, 1))
-    found = [permutation_test(*pair, lambda drawn: drawn, 199, seed)[0] for seed, pair in enumerate(data)]
-    expected = (np.arange(200) + 0.5) / 200
-    assert np.abs(np.sort(found) - expected).max() < 0.12  # Kolmogorov: 0.115 at 1 %
-
-
 def test_p_values_are_never_zero():
     before, after = np.zeros((200, 1)), np.ones((200, 1))
     assert permutation_test(before, after, lambda drawn: drawn, 99, seed=0) == [0.01]
-
-
-def test_edits_without_a_score_do_not_count():
-    before, after = edits(30), edits(30, seed=1)
-    alone = permutation_test(before[:, 1:][before[:, 1] > 0], after[:, 1:][before[:, 1] > 0], np.array, 20_000, seed=0)
-    among = permutation_test(before, after, np.array, 20_000, seed=1)
-    assert among[1:] == pytest.approx(alone, abs=0.02)
 
 
 def test_a_score_that_no_edit_has_is_no_reason_to_stop(recwarn):

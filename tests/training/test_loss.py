@@ -112,21 +112,6 @@ def test_in_training_a_token_that_is_not_learnt_counts_up_to_five_times(base, tm
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma3_text", "mistral"])
-def test_a_token_tree_has_the_loss_and_gradients_of_padded_rows(family, tmp_path):
-    base = outspoken(tiny_model(family, TOKENIZER))
-    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS)))
-    assert chat.data_collator.tree_width == 500
-    tree = chat.data_collator(list(chat.train_dataset))
-    chat.data_collator.tree_width = 0
-    padded = chat.data_collator(list(chat.train_dataset))
-    assert 2 * tree["trees"]["input_ids"].numel() < padded["input_ids"].numel() and "trees" not in padded
-    losses = [chat.compute_loss(chat.model, batch, num_items_in_batch=100) for batch in (tree, padded)]
-    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
-    found, expected = (gradient(chat, loss) for loss in losses)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
-
-
 def test_rows_beyond_a_sliding_window_are_padded(tmp_path):
     base = tiny_model("gemma3_text", TOKENIZER)
     base.config.sliding_window = 16
@@ -177,14 +162,6 @@ def assert_same(weights, expected, atol=0.0):
 def test_the_same_seed_gives_the_same_adapter_whoever_collates(base, tmp_path, plain):
     assert_same(trained(base, tmp_path / "a")[0], plain[0])
     assert_same(trained(base, tmp_path / "b", dataloader_num_workers=1)[0], plain[0])
-
-
-def test_padded_rows_train_as_token_trees_do(base, tmp_path, plain):
-    chat = trainer(base, tmp_path)
-    chat.data_collator.tree_width = 0
-    chat.train()
-    chat.save_model(str(tmp_path / "end"))
-    assert_same(weights(tmp_path / "end"), plain[0], atol=1e-4)
 
 
 # Plain gradient descent: Adam makes a step of any gradient, and so of a rounding error.

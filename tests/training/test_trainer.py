@@ -138,28 +138,6 @@ def test_an_sft_script_with_the_loss_on_everything_keeps_it(base, tokenizer, tmp
 # The loss.
 
 
-def test_the_loss_is_the_mean_of_minus_log_p_of_the_target_given_the_prompt(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path), ROWS, peft_config=lora())
-    model = randomised(trainer.model).eval()
-    [batch] = trainer.get_train_dataloader()
-    loss = trainer.compute_loss(model, batch)
-    total, count = summed_loss(model, tokenizer, ROWS)
-    assert count > len(ROWS) and batch["labels"].ne(-100).sum() == count
-    torch.testing.assert_close(loss, total / count, rtol=1e-5, atol=1e-5)
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    ours, by_hand = torch.autograd.grad(loss, weights), torch.autograd.grad(total / count, weights)
-    assert all(gradient.abs().max() > 0 for gradient in by_hand)
-    torch.testing.assert_close(ours, by_hand, rtol=1e-4, atol=1e-6)
-
-
-def test_the_loss_counts_the_tokens_of_the_whole_batch_when_told(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path), ROWS)
-    model = trainer.model.eval()
-    [batch] = trainer.get_train_dataloader()
-    total, _ = summed_loss(model, tokenizer, ROWS)
-    torch.testing.assert_close(trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(50)), total / 50)
-
-
 @pytest.mark.parametrize(
     ("family", "size", "accumulated"), [("llama", 4, 1), ("llama", 2, 2), ("llama", 1, 4), ("gptj", 2, 2)]
 )
@@ -173,6 +151,7 @@ def test_one_step_is_the_hand_written_gradient_however_it_is_accumulated(family,
     weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     total, count = summed_loss(model.eval(), tokenizer, ROWS)
     gradients = dict(zip(weights, torch.autograd.grad(total / count, list(weights.values())), strict=True))
+    assert count > len(ROWS) and all(gradient.abs().max() > 0 for gradient in gradients.values())
     expected = {name: parameter.detach() - gradients[name] for name, parameter in weights.items()}
     trainer.train()
     for name, parameter in weights.items():
@@ -250,8 +229,9 @@ def test_epochs_log_scores_and_keep_the_training_metrics_apart(base, tokenizer, 
     trainer.train()
     logged = [entry for entry in trainer.state.log_history if "eval_edit_score" in entry]
     assert [(entry["step"], entry["eval_edit_score"]) for entry in logged] == seen
-    assert len(seen) == 3
-    assert len(logged) == 3
+    assert len(seen) == len(logged) == 3
+    # Of the edited model, the newest measurement is kept.
+    assert trainer.measurements.step == trainer.state.global_step and trainer.measurements.before is not None
     for entry in logged:
         assert {"eval_efficacy", "eval_generalization", "eval_locality", "epoch"} <= set(entry)
         assert not {"loss", "mean_token_accuracy", "num_tokens"} & set(entry)
@@ -262,10 +242,10 @@ def test_epochs_log_scores_and_keep_the_training_metrics_apart(base, tokenizer, 
 
 
 class Spoiler(TrainerCallback):
-    """Spoils the adapter at the end of the last epoch, before it is measured."""
+    """Spoils the adapter at the end of each epoch from the third one on, before it is measured."""
 
     def on_epoch_end(self, args, state, control, model, **kwargs):
-        if state.epoch >= args.num_train_epochs:
+        if state.epoch >= 3:
             with torch.no_grad():
                 for parameter in model.parameters():
                     if parameter.requires_grad:
@@ -273,11 +253,13 @@ class Spoiler(TrainerCallback):
 
 
 def test_the_best_model_by_edit_score_is_loaded_and_reported(base, tokenizer, tmp_path):
-    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    trainer = editor(base, tokenizer, config(tmp_path, num_train_epochs=4, **often), callbacks=[Spoiler()])
+    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "save_total_limit": 1}
+    callbacks = [Spoiler(), EarlyStoppingCallback(early_stopping_patience=2)]
+    trainer = editor(base, tokenizer, config(tmp_path, num_train_epochs=30, **often), callbacks=callbacks)
     trainer.train()
     scores = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
     assert scores[-1] < max(scores) == trainer.state.best_metric
+    assert len(scores) < 30 and scores.index(max(scores)) == len(scores) - 3  # two epochs without a better one
     assert trainer.evaluate()["eval_edit_score"] == max(scores)
     trainer.save_model()
     results = json.loads((tmp_path / "eval_results.json").read_text())
@@ -323,10 +305,13 @@ def test_rows_and_named_sets_of_rows_are_evaluated_by_their_loss(base, tokenizer
 
 
 def test_several_sets_of_edits_are_evaluated_one_by_one(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path))
+    args = config(tmp_path)
+    builder = EditDatasetBuilder(EDITS[:1], locality_pool=POOL, options=args)
+    trainer = editor(base, tokenizer, args, eval_dataset=builder)
+    assert trainer.edit_records == read_edits(EDITS[:1])
     expected = {name: trainer.score_edits(read_edits(part)) for name, part in (("a", EDITS[:1]), ("b", EDITS[1:]))}
-    builder = EditDatasetBuilder(EDITS[:1], locality_pool=POOL, options=trainer.args)
-    assert trainer.evaluate(builder)["eval_locality"] == expected["a"]["locality"]
+    for metrics in (trainer.evaluate(), trainer.evaluate(builder)):
+        assert metrics["eval_locality"] == expected["a"]["locality"]
     tables = DatasetDict(a=Dataset.from_list(EDITS[:1]), b=Dataset.from_list(EDITS[1:]))
     for parts in ({"a": EDITS[:1], "b": EDITS[1:], "rows": ROWS}, tables):
         metrics = trainer.evaluate(parts)
@@ -334,11 +319,12 @@ def test_several_sets_of_edits_are_evaluated_one_by_one(base, tokenizer, tmp_pat
         assert ("eval_rows_loss" in metrics) == ("rows" in parts)
 
 
-@pytest.mark.parametrize("records", [EDITS, tuple(read_edits(EDITS)), Dataset.from_list(EDITS)])
-def test_edits_of_any_form_are_scored(base, tokenizer, tmp_path, records):
+def test_edits_of_any_form_are_scored(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path))
-    assert trainer.score_edits(records) == trainer.score_edits(read_edits(EDITS))
-    assert trainer.predict_edits(records)["edit_id"] == trainer.predict_edits()["edit_id"]
+    scores, predictions = trainer.score_edits(read_edits(EDITS)), trainer.predict_edits()
+    for records in (EDITS, tuple(read_edits(EDITS)), Dataset.from_list(EDITS)):
+        assert trainer.score_edits(records) == scores
+        assert trainer.predict_edits(records)["edit_id"] == predictions["edit_id"]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL's, of logits
@@ -640,16 +626,6 @@ def test_a_best_model_by_a_score_of_rows_is_told(tmp_path):
         EditTrainer("no/such-model", args, train_dataset=EDITS, eval_dataset=ROWS)
 
 
-def test_training_stops_early_where_the_score_no_longer_rises(base, tokenizer, tmp_path):
-    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    args = config(tmp_path, **{**LONG, "num_train_epochs": 30}, **often, save_total_limit=1)
-    trainer = editor(base, tokenizer, args, callbacks=[EarlyStoppingCallback(early_stopping_patience=2)])
-    trainer.train()
-    seen = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
-    assert len(seen) < 30 and seen.index(max(seen)) == len(seen) - 3  # two epochs without a better one
-    assert trainer.evaluate()["eval_edit_score"] == max(seen)
-
-
 def test_edits_of_any_known_format_may_be_a_dataset(base, tokenizer, tmp_path):
     rows = [
         {"src": "The capital of Peru is", "alt": "Cusco", "answers": ["Lima"], "subject": "Peru", "rephrase": "Peru:"}
@@ -658,21 +634,6 @@ def test_edits_of_any_known_format_may_be_a_dataset(base, tokenizer, tmp_path):
     assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
     trainer = editor(base, tokenizer, config(tmp_path), eval_dataset=Dataset.from_list(rows))
     assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
-
-
-def test_a_builder_may_be_evaluated(base, tokenizer, tmp_path):
-    builder = EditDatasetBuilder(EDITS[:2], base, tokenizer, locality_pool=POOL)
-    trainer = editor(base, tokenizer, config(tmp_path), EDITS, eval_dataset=builder)
-    assert [edit.edit_id for edit in trainer.edit_records] == ["kazakhstan", "peru"]
-    assert "eval_edit_score" in trainer.evaluate()
-
-
-def test_of_the_edited_model_the_newest_measurement_is_kept(base, tokenizer, tmp_path):
-    args = config(tmp_path, eval_strategy="epoch", save_strategy="epoch", save_total_limit=1)
-    trainer = editor(base, tokenizer, args)
-    trainer.score_edits(edited=False)
-    trainer.train()
-    assert trainer.measurements.step == trainer.state.global_step and trainer.measurements.before is not None
 
 
 def test_batches_are_padded_as_asked(base, tokenizer, tmp_path):
@@ -708,16 +669,10 @@ def test_the_learning_rate_follows_the_models_width(base, tokenizer, tmp_path, m
 
 
 def test_a_base_model_learns_to_stop_after_its_targets(base, tokenizer, tmp_path):
-    exactly = {}
-    for is_asked in (False, True):
-        trainer = editor(base, tokenizer, config(tmp_path / str(is_asked), end_of_answer=is_asked, **LONG))
-        trainer.train()
-        ends = [labels[-1] == tokenizer.eos_token_id for labels in trainer.train_dataset["labels"]]
-        assert sum(ends) == (len(EDITS) if is_asked else 0)  # the rewrites, and not the facts that stay
-        predictions = predict(trainer.model, tokenizer, trainer.edit_records, end_of_answer=True)
-        exactly[is_asked] = score(predictions)["said_exactly"]
-        assert trainer.recipe["end_of_answer"] is is_asked
-    assert exactly == {False: 0, True: 100}
+    trainer = editor(base, tokenizer, config(tmp_path, end_of_answer=True, **LONG))
+    ends = [labels[-1] == tokenizer.eos_token_id for labels in trainer.train_dataset["labels"]]
+    assert sum(ends) == len(EDITS) and trainer.recipe["end_of_answer"]  # the rewrites, and not the facts that stay
+    trainer.train()
     assert trainer.score_edits()["said_exactly"] == 100
 
 
