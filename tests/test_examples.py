@@ -12,7 +12,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from running import run
-from tiny import chat_tokenizer, tiny_model
+from tiny import chat_tokenizer, saved, tiny_model
 from trl import TrlParser, get_quantization_config
 
 from hf_ftedit import EditConfig, EditModelConfig, read_edits
@@ -236,12 +236,11 @@ CHAT_EDITS = [
 def chat_files(tmp_path: Path) -> tuple[str, str]:
     """Folders of a chat model of random weights and of data in the form of the shared data."""
     tokenizer = chat_tokenizer()
-    for part in (tokenizer, tiny_model("llama", tokenizer, context=1024)):
-        part.save_pretrained(tmp_path / "model")
+    model = saved(tmp_path / "model", tiny_model("llama", tokenizer, context=1024), tokenizer)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "edits.json").write_text(json.dumps(CHAT_EDITS))
     (tmp_path / "data" / "perplexity_texts.json").write_text(json.dumps([{"Text": "Rome is in Italy"}]))
-    return str(tmp_path / "model"), str(tmp_path)
+    return model, str(tmp_path)
 
 
 def test_wild_edits_by_each_method_and_shows_the_best(tmp_path: Path, chat_files: tuple[str, str]) -> None:

@@ -91,7 +91,6 @@ def test_every_door_is_used(room: str) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import hf_ftedit",
         "import sys, hf_ftedit; hf_ftedit.read_edits; assert not {'pyarrow', 'pandas', 'numpy'} & set(sys.modules)",
         "from hf_ftedit import EditOptions; from hf_ftedit.training import read_task; read_task(EditOptions(), "
         "[{'prompt': 'Rome is in', 'target_new': 'Peru'}], locality_pool=[{'prompt': 'Oslo:', 'target': 'Peru'}])",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.options import AugmentationOptions, EditOptions
+from hf_ftedit.options import EditOptions
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,3 @@ def test_paths_and_values_of_numpy_become_pythons(tmp_path):
     assert (options.edits, options.max_edits) == (str(tmp_path), 2)
     assert (options.strength, options.lora_layers) == ("0.5", [0, 1])
     assert type(options.max_edits) is int
-
-
-def test_defaults():
-    options = AugmentationOptions()
-    assert (options.paraphrase_strategy, options.num_paraphrases) == ("relation", 10)
-    assert (options.locality_strategy, options.num_locality) == ("near", 20)
-    assert (options.prefix_lengths, options.prefix_counts, options.prefix_top_k) == ([5, 10], [5, 10], 5)

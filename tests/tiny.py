@@ -1,6 +1,7 @@
 """Tiny random models and tokenizers, made in memory: for tests that need an architecture, not knowledge."""
 
 import json
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -114,6 +115,19 @@ def tiny_model(family, tokenizer, context=256, **settings):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
+def saved(folder, model, tokenizer):
+    """The path of `folder`, with both in it."""
+    for part in (model, tokenizer):
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+@torch.no_grad()
+def logits(model):
+    """Logits of eight tokens, whichever they are."""
+    return model.eval()(torch.arange(8)[None]).logits
+
+
 def eloquent(family, tokenizer, context=256, ends=".!?Ċ"):
     """A random model that goes on differently behind every prompt, and ends lines, sentences and texts."""
     model = tiny_model(family, tokenizer, context)
@@ -146,6 +160,16 @@ def measure_drift_by_few_prompts(patch=setattr):
 
     few = dict([*drift.drift_prompts().items()][::11])
     patch(drift, "drift_prompts", lambda: few)
+
+
+def small_pool(folder):
+    """The path of a file in `folder` with every tenth fact of the embedded pool, which takes long to read."""
+    from hf_ftedit import asset
+
+    facts = Path(asset("locality_pool.jsonl")).read_text(encoding="utf-8").splitlines(keepends=True)
+    path = folder / "pool.jsonl"
+    path.write_text("".join(facts[::10]), encoding="utf-8")
+    return str(path)
 
 
 def _train(tokenizer, special_tokens, **settings):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import chat_tokenizer, eloquent
+from tiny import chat_tokenizer, eloquent, saved
 
 from hf_ftedit import AugmentationOptions, EditDatasetBuilder, EditError, Fact
 from hf_ftedit.augmentation import chat, with_made_probes
@@ -287,8 +287,7 @@ def test_any_subject(augmenter, subject, form):
 
 
 def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmenter, model, tokenizer):
-    model.save_pretrained(tmp_path / "writer")
-    tokenizer.save_pretrained(tmp_path / "writer")
+    path = saved(tmp_path / "writer", model, tokenizer)
     asked = []
 
     def rewrites(writer, own_tokenizer, records, count, seed):
@@ -297,9 +296,9 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
 
     monkeypatch.setattr(chat, "rewrites", rewrites)
     monkeypatch.setattr(chat, "asking_the_same", lambda model, tokenizer, records, wordings: wordings)
-    options = replace(SMALL, num_paraphrases=15, rewriter=str(tmp_path / "writer"))
+    options = replace(SMALL, num_paraphrases=15, rewriter=path)
     rows = list(augmenter(ODD[:3], options).rows())
-    assert asked == [(str(tmp_path / "writer"), ["ceo", "guard", "german"])]
+    assert asked == [(path, ["ceo", "guard", "german"])]
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
     assert found == ["guard"] * 12  # passes over three edits
     augmenter(ODD[:3], replace(options, rewriter=None))

@@ -26,6 +26,7 @@ from hf_ftedit.models.likelihood import score_pairs
 from hf_ftedit.models.loading import asset, load_model, load_tokenizer, unedited
 from hf_ftedit.options import EditOptions
 
+pytestmark = pytest.mark.usefixtures("few_drift_prompts")
 CAPITAL = EditRecord(
     edit_id="capital",
     prompt="The capital of Kazakhstan is",

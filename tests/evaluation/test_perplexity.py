@@ -1,5 +1,4 @@
 import copy
-import json
 import math
 
 import numpy as np
@@ -146,9 +145,3 @@ def test_the_interval_is_seeded_and_of_one_text_a_point(gpt2):
     assert first == again != other
     one = perplexity(*gpt2, TEXTS[:1])
     assert one["perplexity_ci95"] == pytest.approx([one["perplexity"]] * 2)
-
-
-def test_the_result_is_json(gpt2):
-    found = perplexity(*gpt2, TEXTS[:2], n_resamples=10)
-    assert list(found) == ["perplexity", "perplexity_ci95", "n_texts", "n_tokens"]
-    assert json.loads(json.dumps(found)) == found

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.scoring import COLUMNS, KINDS, compare, edit_means, harmonic_mean, score
+from hf_ftedit.evaluation.scoring import COLUMNS, KINDS, compare, edit_means, score
 
 OTHER = {"new": "true", "true": "new"}
 NO_PROBES = dict.fromkeys((*KINDS, "generation"), 0)
@@ -157,12 +157,6 @@ def test_an_edit_score_of_zero_has_an_interval_without_a_warning(recwarn):
     result = score(rows)
     assert result["edit_score"] == 0.0 and result["edit_score_ci95"] == [0.0, 0.0]
     assert not recwarn.list
-
-
-def test_harmonic_mean():
-    assert harmonic_mean([100.0, 50.0]) == pytest.approx(200 / 3)
-    assert harmonic_mean([100.0, 0.0]) == 0.0
-    assert np.isnan(harmonic_mean([100.0, None]))
 
 
 def answered(edit_id, kind, prompt, token_accuracy, exact_match, containment, aspect=None):

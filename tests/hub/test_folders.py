@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import datasets
 import pytest
@@ -12,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import parse_eval_result_entries
 from peft import LoraConfig, get_peft_model
 from test_card import AFTER, RECIPE, RECORDS, RESULTS
-from tiny import bpe_tokenizer, chat_tokenizer, tiny_model
+from tiny import bpe_tokenizer, chat_tokenizer, logits, saved, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_ftedit.files
@@ -35,10 +36,7 @@ def tokenizer():
 @pytest.fixture
 def base_folder(tokenizer, tmp_path):
     """A base model in a folder of this machine, whose path is nobody else's business."""
-    folder = tmp_path / "home-of-somebody" / "my-base"
-    tiny_model("gpt2", tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return Path(saved(tmp_path / "home-of-somebody" / "my-base", tiny_model("gpt2", tokenizer), tokenizer))
 
 
 @pytest.fixture
@@ -68,11 +66,6 @@ def test_another_kind_of_model_replaces_the_one_that_is_there(adapter, tokenizer
     save(folder, second, tokenizer)
     save(tmp_path / "alone", second, tokenizer)
     assert names(folder) == sorted([*names(tmp_path / "alone"), "notes.txt"])
-
-
-def logits(model):
-    with torch.no_grad():
-        return model(torch.arange(8)[None]).logits
 
 
 def test_exactly_the_files_of_an_adapter_are_written(adapter, tokenizer, tmp_path):

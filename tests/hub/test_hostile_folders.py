@@ -9,7 +9,7 @@ import torch
 import transformers
 from hostile_folders import ESCAPE, YAMLS, forms, setting
 from peft import LoraConfig, PeftModel
-from tiny import sentencepiece_tokenizer, tiny_model
+from tiny import logits, saved, sentencepiece_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM
 
 from hf_ftedit import EditConfig, EditError, EditTrainer, load_edited_model, verify
@@ -19,6 +19,7 @@ from hf_ftedit.hub.folder import read_edit_folder
 from hf_ftedit.options import SOURCES
 from hf_ftedit.sharing.verification import BAD, _card_checks
 
+pytestmark = pytest.mark.usefixtures("few_drift_prompts")
 FORMS = forms()
 # One of each kind, for everything that loads an adapter.
 KINDS = [
@@ -47,11 +48,8 @@ CARDS = {name: b"---\n" + text + b"\n---\n# Card" for name, text in YAMLS.items(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base") / "tiny"
     tokenizer = sentencepiece_tokenizer()
-    tiny_model("llama", tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(tmp_path_factory.mktemp("base") / "tiny", tiny_model("llama", tokenizer), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def good(base, tmp_path_factory):
     plain = {"use_cpu": True, "report_to": "none", "disable_tqdm": True}
     args = EditConfig(output_dir=str(folder), **settings, **plain)
     lora = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    trainer = EditTrainer(str(base), args, train_dataset=edits, peft_config=lora)
+    trainer = EditTrainer(base, args, train_dataset=edits, peft_config=lora)
     trainer.train()
     trainer.save_model()
     return folder
@@ -84,24 +82,18 @@ def hostile(good, tmp_path):
     return make
 
 
-def test_there_are_enough():
-    assert len(FORMS) >= 400
-
-
 def test_the_good_folder_is_what_peft_makes_of_it(good, base):
-    model, _ = load_edited_model(str(good), base_model=str(base))
-    alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), good).eval()
-    ids = torch.arange(8)[None]
-    with torch.no_grad():
-        assert torch.equal(model(ids).logits, alone(ids).logits)
-        assert not torch.equal(model(ids).logits, AutoModelForCausalLM.from_pretrained(base).eval()(ids).logits)
-    assert verify(str(good), base_model=str(base)).passed
+    model, _ = load_edited_model(str(good), base_model=base)
+    alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), good)
+    assert torch.equal(logits(model), logits(alone))
+    assert not torch.equal(logits(model), logits(AutoModelForCausalLM.from_pretrained(base)))
+    assert verify(str(good), base_model=base).passed
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_hostile_folder_is_refused_in_one_line(hostile, base, form):
     with pytest.raises(EditError) as raised:
-        load_edited_model(hostile(form), base_model=str(base))
+        load_edited_model(hostile(form), base_model=base)
     message = str(raised.value)
     assert message.isprintable() and 20 < len(message) < 1000
 
@@ -129,7 +121,7 @@ def test_whatever_is_done_with_it(hostile, good, base, tmp_path, capsys, monkeyp
     for name, value in words.items():
         args = [arg.replace(name, value) for arg in args]
     if verb != "push":
-        args += ["--model_name_or_path", str(base)]
+        args += ["--model_name_or_path", base]
     code = main(args)
     out, error = capsys.readouterr()
     # A changed file is a claim that fails; the rest is refused.
@@ -145,7 +137,7 @@ def test_a_card_that_claims_nothing_readable_fails(good, base, tmp_path, capsys)
         checks = list(_card_checks(read_edit_folder(folder)))
         shown = Table([""] * 4, [list(check) for check in checks]).text()
         assert BAD in {check.verdict for check in checks} and shown.replace("\n", "").isprintable(), card
-    assert main(["verify", str(folder), "--model_name_or_path", str(base)]) == 1
+    assert main(["verify", str(folder), "--model_name_or_path", base]) == 1
     out = capsys.readouterr().out
     assert "README.md" in out and BAD in out and out.replace("\n", "").isprintable()
 
@@ -158,7 +150,7 @@ def test_files_here_that_its_recipe_names_are_not_read(good, base, tmp_path, cap
     (tmp_path / "private.jsonl").write_text('{"prompt": "The password is", "target": "swordfish"}\n')
     (tmp_path / "more.jsonl").write_text('{"prompt": "Bergen is in", "target_new": "Peru"}\n')
     args = ["train", "--adapter", "stranger", "--edits", "more.jsonl", "--output_dir", "out"]
-    assert main([*args, "--model_name_or_path", str(base)]) == 2
+    assert main([*args, "--model_name_or_path", base]) == 2
     error = capsys.readouterr().err
     assert f"give your copy of it with --{option}, or another one" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -173,7 +165,7 @@ def test_what_a_stranger_wrote_steers_no_terminal(good, base, tmp_path, capsys, 
     monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", False)
     for args in (["verify", "FOLDER"], ["train", "--adapter", "FOLDER", "--revoke", "x", "--output_dir", "OUT"]):
         places = {"FOLDER": str(tmp_path / "stranger"), "OUT": str(tmp_path / "out")}
-        assert main([*(places.get(arg, arg) for arg in args), "--model_name_or_path", str(base)]) in (1, 2)
+        assert main([*(places.get(arg, arg) for arg in args), "--model_name_or_path", base]) in (1, 2)
         out, error = capsys.readouterr()
         assert (out + error).replace("\n", "").isprintable()
     assert Visible("%(message)s").format(logging.makeLogRecord({"msg": ESCAPE})).startswith("[U+001B][2J[U+001B]")

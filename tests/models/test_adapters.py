@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, logits, tiny_model
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub.folder import save_weights
@@ -22,7 +22,6 @@ from hf_ftedit.models.adapters import (
 from hf_ftedit.models.loading import unedited, weights_fingerprint
 
 TOKENIZER = bpe_tokenizer()
-IDS = torch.arange(8)[None]
 PLAIN = {"r": 2, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 # What the package can be told to train.
 KINDS = {
@@ -45,11 +44,6 @@ PATTERNS = {
     "ranks": PLAIN | {"rank_pattern": {r"layers\.\d\.self_attn\.q_.*": 3}, "alpha_pattern": {".*v_proj": 6}},
     "layers": PLAIN | {"layers_to_transform": [1], "layers_pattern": ["lay.*s"]},
 }
-
-
-def logits(model):
-    with torch.no_grad():
-        return model.eval()(IDS).logits
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,6 @@ from hf_ftedit.models.generation import (
     keeping_answers,
     whole_answers,
 )
-from hf_ftedit.models.loading import load_model, load_tokenizer
 from hf_ftedit.models.sampling import sample_continuations
 
 SENTENCES = st.text(st.sampled_from("ab A.!?\n 。3é")) | st.text()
@@ -243,10 +242,3 @@ def test_a_first_sentence_is_a_part_of_the_text_on_one_line(text):
 
 def test_the_example_in_the_docstring():
     assert doctest.testmod(hf_ftedit.models.generation).failed == 0
-
-
-def test_the_embedded_model_answers_its_facts():
-    answers = greedy_answers(
-        load_model(None), load_tokenizer(None), ["The capital of France is", "The symbol of iron is"]
-    )
-    assert answers[0] == "Paris"

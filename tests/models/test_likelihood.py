@@ -268,14 +268,6 @@ def test_only_what_is_read_reaches_the_head(family):
     assert shapes[-1] == (1, len(read), len(TOKENIZER))
 
 
-def test_only_the_columns_that_are_read_reach_the_head_of_other_models():
-    model, shapes = build("bloom"), []
-    model.get_output_embeddings().register_forward_hook(lambda _, args, out: shapes.append(tuple(out.shape)))
-    score_pairs(model, TOKENIZER, PROMPTS, TARGETS)
-    columns = {place for ids, start in encoded() for place in range(start, len(ids))}
-    assert shapes[-1] == (len(PROMPTS), len(columns), len(TOKENIZER))
-
-
 def test_a_given_bar_goes_on_and_stays_open():
     with tqdm(total=20, initial=3, file=io.StringIO()) as bar:
         score_pairs(build("gpt2"), TOKENIZER, PROMPTS, TARGETS, bar=bar)

@@ -4,11 +4,12 @@ import json
 import shutil
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, logits, saved, tiny_model
 from transformers import AutoModelForCausalLM
 from transformers.utils.import_utils import is_gguf_available
 
@@ -28,11 +29,8 @@ from hf_ftedit.models.loading import (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny GPT-2 with its tokenizer."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = bpe_tokenizer()
-    tiny_model("gpt2", tokenizer).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return Path(saved(tmp_path_factory.mktemp("models") / "tiny", tiny_model("gpt2", tokenizer), tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +39,6 @@ def adapter(folder, tmp_path_factory):
     config = LoraConfig(r=2, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True)
     get_peft_model(load_model(str(folder)), config).save_pretrained(path)
     return path
-
-
-def logits(model):
-    with torch.no_grad():
-        return model(torch.arange(6)[None]).logits
 
 
 @pytest.mark.parametrize("name", [None, EMBEDDED_NAME])
@@ -131,7 +124,7 @@ def test_settings_that_anybody_wrote_are_one_line(folder, tmp_path, setting, val
     file = tmp_path / "theirs" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {setting: value}))
     try:
-        assert logits(load_model(str(file.parent))).shape == (1, 6, len(bpe_tokenizer()))  # harmless, or refused
+        assert logits(load_model(str(file.parent))).shape == (1, 8, len(bpe_tokenizer()))  # harmless, or refused
     except EditError as error:
         assert str(error).isprintable() and "cannot be loaded: " in str(error)
 

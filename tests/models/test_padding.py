@@ -9,6 +9,7 @@ from tiny import bpe_tokenizer, eloquent, tiny_model
 from hf_ftedit import EditConfig, EditError, EditTrainer, Fact, predict, read_edits, score_pairs
 from hf_ftedit.models.generation import greedy_answers, whole_answers
 
+pytestmark = pytest.mark.usefixtures("few_drift_prompts")
 PROMPTS = ["Rome is in", "The capital of Kazakhstan is the old", "Oslo", "Bergen and Oslo lie between"]
 TARGETS = ["Italy", "Astana", "a border", "Norway"]
 EDITS = [{"prompt": prompt, "target_new": target} for prompt, target in zip(PROMPTS, TARGETS, strict=True)]

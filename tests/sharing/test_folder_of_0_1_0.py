@@ -12,6 +12,7 @@ from hf_ftedit.data.records import EditRecord
 from hf_ftedit.models.generation import greedy_answers
 from hf_ftedit.models.loading import EMBEDDED_NAME
 
+pytestmark = pytest.mark.usefixtures("few_drift_prompts")
 FOLDER = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0"
 SCORES = ("edit_score", "efficacy", "generalization", "locality")
 NEW = EditRecord("new", "The capital of Peru is", "Cusco")

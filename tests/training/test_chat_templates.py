@@ -4,7 +4,7 @@ import datetime
 import shutil
 
 import pytest
-from tiny import CHAT_TEMPLATE, bpe_tokenizer, chat_tokenizer, tiny_model
+from tiny import CHAT_TEMPLATE, bpe_tokenizer, chat_tokenizer, saved, tiny_model
 from tiny_edits import EDITS, config, outspoken
 
 from hf_ftedit import EditDatasetBuilder, EditError, EditOptions, EditTrainer, load_edited_model, verify
@@ -30,10 +30,9 @@ def on_day(monkeypatch):
     return today_is
 
 
-def saved(folder, tokenizer):
-    outspoken(tiny_model("qwen3", tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def speaker(folder, tokenizer):
+    """A folder with a model that can learn, and its tokenizer."""
+    return saved(folder, outspoken(tiny_model("qwen3", tokenizer)), tokenizer)
 
 
 def text_of(trainer):
@@ -41,7 +40,7 @@ def text_of(trainer):
 
 
 def test_a_base_model_is_given_a_template_before_its_rows_are_made(tmp_path, capsys):
-    base, file = saved(tmp_path / "base", bpe_tokenizer()), tmp_path / "plain.jinja"
+    base, file = speaker(tmp_path / "base", bpe_tokenizer()), tmp_path / "plain.jinja"
     file.write_text(PLAIN)
     args = config(tmp_path / "out", chat_template_path=str(file), **CHAT)
     trainer = EditTrainer(base, args, train_dataset=EDITS[:1])
@@ -90,7 +89,7 @@ def test_the_template_of_another_tokenizer_is_taken_where_the_model_has_its_toke
 
 
 def test_the_end_of_sequence_is_set_before_rows_are_made(tmp_path):
-    base = saved(tmp_path / "base", chat_tokenizer())
+    base = speaker(tmp_path / "base", chat_tokenizer())
     settings = {"end_of_answer": True, "num_locality": 0, "eos_token": "<|endoftext|>", "max_steps": 1}
     trainer = EditTrainer(base, config(tmp_path / "out", **settings), train_dataset=EDITS[:1])
     assert text_of(trainer) == "The capital of Kazakhstan is Astana<|endoftext|>"
@@ -120,7 +119,7 @@ def test_a_template_tells_one_date(on_day):
 def test_a_run_is_resumed_and_verified_with_its_own_date(tmp_path, on_day, monkeypatch):
     tokenizer, out = chat_tokenizer(), tmp_path / "out"
     tokenizer.chat_template = DATED
-    base = saved(tmp_path / "base", tokenizer)
+    base = speaker(tmp_path / "base", tokenizer)
     for day in (1, 2):
         on_day(day)
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / f"cache-{day}"))  # of another machine

@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset
 from peft import IA3Config, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from tiny import PROMPTS, chat_tokenizer, eloquent
+from tiny import PROMPTS, chat_tokenizer, eloquent, saved
 from tiny_edits import EDITS, config, editor, lora
 
 from hf_ftedit import EditError, EditOptions, EditTrainer, merge
@@ -110,17 +110,15 @@ def test_a_run_that_is_resumed_or_repeated_is_scaled_once(base, tokenizer, tmp_p
 
 
 def test_going_on_and_merging_read_the_scale(base, tokenizer, tmp_path):
-    base.save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    model = load_model(str(tmp_path / "base"))
+    model = load_model(saved(tmp_path / "base", base, tokenizer))
     for name, edits in {"a": EDITS[:1], "b": EDITS[1:2]}.items():
         args = config(tmp_path / name, strength=0.5, learning_rate=5e-2, **FEW)
         trainer = editor(model, tokenizer, args, edits, None)
         trainer.train()
         trainer.save_model()
-    saved = logits(scaled(model, tmp_path / "a", 1.0), tokenizer)
+    first = logits(scaled(model, tmp_path / "a", 1.0), tokenizer)
     further = editor(model, tokenizer, config(tmp_path / "c", adapter=str(tmp_path / "a"), **FEW), EDITS[2:], None)
-    assert all(map(torch.equal, logits(further.model.eval(), tokenizer), saved))
+    assert all(map(torch.equal, logits(further.model.eval(), tokenizer), first))
     further.train()
     further.save_model()
     assert alpha(tmp_path / "c") == 32 and further.recipe["strength"] == "1"

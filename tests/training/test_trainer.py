@@ -9,7 +9,7 @@ import yaml
 from datasets import Dataset, DatasetDict, IterableDataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tiny import bpe_tokenizer, chat_tokenizer, tiny_model
+from tiny import bpe_tokenizer, chat_tokenizer, saved, tiny_model
 from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, editor, lora
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -204,12 +204,10 @@ def test_a_row_over_max_length_is_an_error_that_names_the_edit(base, tokenizer, 
 
 def test_an_edit_over_the_context_is_an_error_before_the_weights_are_read(base, tokenizer, tmp_path):
     long = {**EDITS[0], "edit_id": "endless", "prompt": "very " * 5000 + "long is"}
-    folder = tmp_path / "model"
-    base.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "model.safetensors").unlink()
+    folder = saved(tmp_path / "model", base, tokenizer)
+    (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(EditError, match=r"edit 'endless', rewrite probe: prompt and target have \d+ tokens"):
-        EditTrainer(str(folder), config(tmp_path / "out"), train_dataset=[*EDITS[1:], long])
+        EditTrainer(folder, config(tmp_path / "out"), train_dataset=[*EDITS[1:], long])
     assert not (tmp_path / "out").exists()
 
 
@@ -504,9 +502,8 @@ def test_a_model_with_an_adapter_that_cannot_be_told_from_it_is_refused(base, to
 
 
 def test_a_model_given_by_its_folder(base, tokenizer, tmp_path):
-    base.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    trainer = EditTrainer(str(tmp_path / "model"), config(tmp_path / "out"), train_dataset=EDITS, locality_pool=POOL)
+    folder = saved(tmp_path / "model", base, tokenizer)
+    trainer = EditTrainer(folder, config(tmp_path / "out"), train_dataset=EDITS, locality_pool=POOL)
     trainer.train()
     trainer.save_model()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(ADAPTER_FILES)
