@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def test_facts_are_trained_and_one_is_taken_back(playground, monkeypatch):
 @pytest.mark.parametrize("label", ["Tokenizing rows", "Steps"])
 def test_a_training_is_stopped(playground, label, monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)  # none of an earlier run
+    # A test of an example may have turned them off.
+    monkeypatch.setattr(sys.modules["datasets.utils.tqdm"], "_hf_datasets_progress_bars_disabled", False)
     visit = playground.visit("stopped")
     with pytest.raises(EditError, match="the training was stopped; nothing has changed"):
         for step in playground.train(visit, [EDIT]):
