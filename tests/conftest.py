@@ -32,10 +32,12 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def adapters(tmp_path_factory, worker_id) -> Path:
     """
-    A folder with two adapters of the embedded model, `a` and `b`, of the first and the next ten embedded edits.
+    A folder with two adapters of the embedded model, `a` and `b`, of the first and the next five embedded edits.
 
     They are trained once for all test processes, and must not be changed: copy what a test writes to.
     """
+    from tiny import measure_drift_by_few_prompts
+
     from hf_ftedit import asset, read_edits
     from hf_ftedit.cli import main
     from hf_ftedit.data.records import write_jsonl
@@ -43,9 +45,10 @@ def adapters(tmp_path_factory, worker_id) -> Path:
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "adapters"  # the parent is common to all workers
     folder.mkdir(exist_ok=True)
-    with FileLock(folder / "lock"):
-        edits = read_edits(asset("edits.jsonl"), limit=20)
-        for name, part in (("a", edits[:10]), ("b", edits[10:])):
+    with FileLock(folder / "lock"), pytest.MonkeyPatch.context() as patch:
+        measure_drift_by_few_prompts(patch.setattr)
+        edits = read_edits(asset("edits.jsonl"), limit=10)
+        for name, part in (("a", edits[:5]), ("b", edits[5:])):
             if not (folder / name / "edit_config.yaml").is_file():
                 write_jsonl(part, folder / f"{name}.jsonl")
                 output = ["--edits", str(folder / f"{name}.jsonl"), "--output_dir", str(folder / name)]

@@ -55,6 +55,7 @@ def python_of(page: str) -> list[str]:
     return [block.text for block in of("python") if block.page == page]
 
 
+@pytest.mark.usefixtures("few_drift_prompts")
 def test_python_of_the_guide_runs_in_turn_edits_the_fact_and_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

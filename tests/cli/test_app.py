@@ -13,7 +13,6 @@ import warnings
 import datasets
 import pytest
 import yaml
-from safetensors import safe_open
 from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit import __version__
@@ -90,11 +89,6 @@ def test_usage(args, capsys):
     assert all(f"\n  {verb} " in USAGE for verb in OPTIONS)
 
 
-def test_version(capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"{__version__}\n"
-
-
 @pytest.mark.parametrize("verb", EDITING)
 def test_help_of_a_verb_lists_its_options(verb, capsys):
     assert main([verb, "--edits", "missing.jsonl", "--help"]) == 0
@@ -116,12 +110,6 @@ def test_help_is_quick_and_needs_no_torch(args):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nloaded:\n")
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
-
-
-def test_import_is_quick_and_needs_no_torch():
-    code = "import sys, time; start = time.process_time(); import hf_ftedit; print(time.process_time() - start)"
-    done = process(program=("-c", f"{code}; raise SystemExit('torch' in sys.modules)"))
-    assert done.returncode == 0 and float(done.stdout) < 0.3
 
 
 def test_module_and_command_are_one_program():
@@ -295,21 +283,17 @@ def test_help_of_a_verb_of_sharing(verb, capsys):
 
 
 @pytest.mark.parametrize("verb", EDITING)
-@pytest.mark.parametrize("name", ["gone/", "./gone", "/gone/since", "a/b/c"])
-def test_a_missing_model_folder(capsys, no_model, tmp_path, verb, name):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("gone/", ": no such folder; check the path, or give a Hub id"), ("empty", " cannot be loaded: ")],
+)
+def test_a_folder_that_is_no_model(capsys, no_model, tmp_path, verb, name, reason):
     write("edits.jsonl", GOOD)
+    (tmp_path / "empty").mkdir()
     args = () if verb == "evaluate" else ("--output_dir", "out")
     line = refused(capsys, verb, "--edits", "edits.jsonl", "--model_name_or_path", name, *args)
-    expected = f"model_name_or_path {name!r}: no such folder; check the path, or give a Hub id"
-    assert line == f"hf-ftedit: {expected}"
+    assert line.startswith(f"hf-ftedit: model_name_or_path {name!r}{reason}")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_is_no_model(capsys, no_model, tmp_path):
-    write("edits.jsonl", GOOD)
-    (tmp_path / "model").mkdir()
-    line = refused(capsys, "evaluate", "--edits", "edits.jsonl", "--model_name_or_path", "model")
-    assert line.startswith("hf-ftedit: model_name_or_path 'model' cannot be loaded: ")
 
 
 @pytest.fixture
@@ -498,16 +482,6 @@ def test_augment_writes_a_dataset_that_loads(capsys, tmp_path):
     assert {name: len(split) for name, split in datasets.load_dataset(str(tmp_path / "data")).items()} == counts
     sizes = ", ".join(f"{count} {name}" for name, count in counts.items())
     assert capsys.readouterr().out == f"Written to data: {sizes} rows.\n"
-
-
-def test_without_peft_all_weights_are_trained(capsys, tmp_path):
-    args = ["--max_edits", "1", *ONCE, "--num_locality", "2", "--output_dir", "out"]
-    assert main(["train", *args, "--use_peft", "false", "--learning_rate", "1e-4"]) == 0
-    capsys.readouterr()
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert "model.safetensors" in names and "adapter_model.safetensors" not in names
-    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
-        assert not any("lora" in name for name in file.keys())  # noqa: SIM118
 
 
 def test_the_screen_shows_nothing_that_a_user_cannot_act_on(tmp_path):

@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from hf_ftedit.cli.app import main
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.hub.folder import ADAPTER_FILES
 
 
+@pytest.mark.usefixtures("few_drift_prompts")
 def test_train_without_arguments_edits_the_embedded_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train"]) == 0

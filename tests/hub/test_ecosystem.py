@@ -75,6 +75,7 @@ def test_the_command_is_an_extension_of_hf(tmp_path: Path) -> None:
     assert done.stdout.strip() == hf_ftedit.__version__, done.stderr
 
 
+@pytest.mark.usefixtures("few_drift_prompts")
 def test_losses_are_tracked_without_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 from hub_storage import User
-from loopback_hub import LoopbackHub
+from loopback_hub import FEW_DRIFT_PROMPTS, LoopbackHub
+from tiny import small_pool
 
 from hf_ftedit.models.loading import asset
 
@@ -60,7 +61,7 @@ def used(tmp_path_factory):
     rows = Path(asset("edits.jsonl")).read_text(encoding="utf-8").splitlines(keepends=True)
     (home / "data" / "edits.jsonl").write_text("".join(rows[:4]), encoding="utf-8")
     (home / "data" / "texts.jsonl").write_text('{"text": "Rome is the capital of Italy."}\n')
-    shutil.copy(asset("locality_pool.jsonl"), home / "data" / "pool.jsonl")
+    small_pool(home / "data")
     shutil.copytree(asset("model"), home / "models" / "base")
     with LoopbackHub() as hub:
         for name in ("environment", "argument", "init"):
@@ -127,7 +128,8 @@ def python(world, code, **given):
     for folder in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         environment.pop(folder, None)
     how = {"capture_output": True, "text": True, "timeout": 1200, "cwd": Path(__file__).parents[2]}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, input=json.dumps(given), **how)
+    command = [sys.executable, "-c", FEW_DRIFT_PROMPTS + code]
+    done = subprocess.run(command, env=environment, input=json.dumps(given), **how)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

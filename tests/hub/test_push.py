@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hub_storage import File, Repository, User
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from loopback_hub import DROP, HURRY, LoopbackHub, run
+from loopback_hub import DROP, FEW_DRIFT_PROMPTS, HURRY, LoopbackHub, run
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub.folder import ADAPTER_FILES, changed_files, published_files, read_edit_folder
@@ -65,8 +65,9 @@ def trained(hub, tmp_path_factory):
 def command(hub, *args, **variables):
     """`hf-ftedit ARGS` in a fresh process."""
     environment = hub.environment(hub.home, "hf_write") | {"OMP_NUM_THREADS": "1", **variables}
+    code = FEW_DRIFT_PROMPTS + "import sys; from hf_ftedit.cli import main; raise SystemExit(main(sys.argv[1:]))"
     settings = {"capture_output": True, "text": True, "timeout": 600}
-    return subprocess.run([sys.executable, "-m", "hf_ftedit", *args], env=environment, **settings)
+    return subprocess.run([sys.executable, "-c", code, *args], env=environment, **settings)
 
 
 def pushes(hub, threads=None, **cases):

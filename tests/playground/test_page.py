@@ -12,6 +12,7 @@ from embedded_playground import EDIT, embedded_playground
 from running import free_port
 
 gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'hf-ftedit[playground]'")
+pytestmark = pytest.mark.usefixtures("few_drift_prompts")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUESTION, NEW, OLD = EDIT["prompt"], EDIT["target_new"], "William Shakespeare"
 

@@ -14,12 +14,13 @@ from hf_ftedit.data.records import write_jsonl
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.loading import load_model
 
-pytestmark = pytest.mark.slow  # whoever comes first trains the adapters
+# Whoever comes first trains the adapters.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_drift_prompts")]
 
 
 @pytest.fixture(scope="module")
 def folder(adapters, tmp_path_factory):
-    """Two adapters of ten edits each, and a copy of the first whose edits contradict three of its own."""
+    """Two adapters of five edits each, and a copy of the first whose edits contradict three of its own."""
     folder = tmp_path_factory.mktemp("merging") / "adapters"
     shutil.copytree(adapters, folder)
     shutil.copytree(folder / "a", folder / "c")
@@ -45,7 +46,7 @@ def deltas(path):
 
 def test_cat_with_weights_is_the_sum(folder):
     saved = merge([str(folder / "a"), str(folder / "b")], folder / "weighted", weights=[0.5, 2])
-    assert [part["n_edits"] for part in saved.provenance["parts"]] == [10, 10] and saved.provenance["rank"] == 64
+    assert [part["n_edits"] for part in saved.provenance["parts"]] == [5, 5] and saved.provenance["rank"] == 64
     first, second, both = (deltas(folder / name) for name in ("a", "b", "weighted"))
     assert set(first) == set(both)
     for name, found in both.items():
@@ -82,11 +83,11 @@ def test_earlier_edits_stay_when_training_goes_on(folder, caplog):
     args = ["--adapter", str(folder / "a"), "--edits", str(folder / "b.jsonl"), "--output_dir", str(folder / "more")]
     assert main(["train", *args, "--text_loss_weight", "0"]) == 0
     results = results_of(folder / "more")
-    assert results["n_edits"] == 20 and results["retention"]["n_edits"] == 10
+    assert results["n_edits"] == 10 and results["retention"]["n_edits"] == 5
     assert results["retention"]["after"]["efficacy"] >= 90
     with caplog.at_level("WARNING"), pytest.raises(EditError, match="nobody"):
         merge([str(folder / "a"), str(folder / "more")], folder / "none", combination_type="nobody")
-    assert "10 edits stand in several of these adapters: what they change is added up" in caplog.text
+    assert "5 edits stand in several of these adapters: what they change is added up" in caplog.text
 
 
 def test_an_adapter_goes_into_the_weights(folder):

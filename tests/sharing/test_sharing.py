@@ -15,6 +15,7 @@ from hub_storage import File, Repository, User
 from huggingface_hub import ModelCard
 from loopback_hub import DROP, HURRY, LoopbackHub, run
 from safetensors.torch import load, save
+from tiny import small_pool
 
 from hf_ftedit.hub.folder import published_files, read_edit_folder
 from hf_ftedit.models.loading import asset
@@ -93,7 +94,7 @@ def world(tmp_path_factory):
         (folder / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
     with LoopbackHub() as hub:
         hub.tokens["hf_other"] = User("other", may_write=True)
-        found = SimpleNamespace(hub=hub, folder=folder, caches=itertools.count())
+        found = SimpleNamespace(hub=hub, folder=folder, caches=itertools.count(), pool=small_pool(folder))
         base = hub.repositories["model", "user/base"] = Repository(private=True)
         files = {path.name: path.read_bytes() for path in Path(asset("model")).iterdir()}
         base.add("A model", {name: File(data, lfs=name.endswith(".safetensors")) for name, data in files.items()})
@@ -121,7 +122,7 @@ def many(world, calls, cache=None, **given):
 
 
 def training(world, name):
-    data = ["--edits", str(world.folder / f"{name}.jsonl"), "--locality_pool", asset("locality_pool.jsonl")]
+    data = ["--edits", str(world.folder / f"{name}.jsonl"), "--locality_pool", world.pool]
     where = ["--output_dir", str(world.folder / name), "--push_to_hub", "--hub_model_id", f"user/{name}"]
     config = ["--config", asset("train.yaml"), "--text_loss_weight", "0", "--report_to", "none"]
     return ["train", "--model_name_or_path", "user/base", *data, *config, *where]
@@ -158,7 +159,7 @@ def later(world):
     world.revoked = [edit.edit_id for edit in edits[3:5]]
     both, edits_of_a = str(folder / "ab"), str(folder / "a.jsonl")
     base = ["--model_name_or_path", "user/base", "--model_revision", world.base]
-    pool = ["--locality_pool", asset("locality_pool.jsonl"), "--report_to", "none", "--text_loss_weight", "0"]
+    pool = ["--locality_pool", world.pool, "--report_to", "none", "--text_loss_weight", "0"]
     calls = {
         "verified": ["verify", "user/a"],
         "load main": {"name": "user/a"},

@@ -19,7 +19,7 @@ from accelerate.utils import DistributedType
 from running import free_port
 from test_distributed import OPENINGS, PAIRS, PROMPTS, measured
 from test_loss import ONE_STEP, assert_same, base_model, trainer, weights
-from tiny import measure_drift_by_few_prompts
+from tiny import measure_drift_by_few_prompts, small_pool
 
 from hf_ftedit.models.distributed import is_sharded
 from hf_ftedit.training.resume import rows_hash
@@ -31,11 +31,13 @@ ROWS = 64  # 4 edits x (1 rewrite + 5 paraphrases + 10 facts): four batches of 1
 TRAIN = ["train", "--max_edits", "4", "--num_paraphrases", "5", "--num_locality", "10", "--num_train_epochs", "2"]
 TRAIN += ["--lora_dropout", "0", "--logging_steps", "1", "--max_grad_norm", "0", "--output_dir", "out"]
 TRAIN += ["--predict_with_generate", "--mastered_probability", "0.9"]  # rows rest in the second epoch
+POOL = ["--locality_pool", "pool.jsonl"]
+TRAIN += POOL
 SCORES = ("edit_score", "efficacy", "generalization", "locality", "portability")
 # Of the adapter that one process made, which stands in `given`.
 VERBS = {
     "evaluate": "--adapter given --edits given/edits.jsonl --predict_with_generate --output_dir scores",
-    "augment": "--max_edits 3 --output_dir data",
+    "augment": "--max_edits 3 --locality_pool pool.jsonl --output_dir data",
     "verify": "given",
     "merge": "given --merge_into_base --output_dir merged",
 }
@@ -114,11 +116,12 @@ def everything(size: int, rank: int = 0) -> dict:
     found["missing"] = told(["train", "--edits", "missing.jsonl"])
     edit = {"prompt": "The capital of Kazakhstan is", "target_new": "Almaty" if rank else "Astana"}
     Path(f"edits{rank}.jsonl").write_text(json.dumps(edit))
-    return found | {"different": told(["train", "--edits", f"edits{rank}.jsonl", "--output_dir", "none"])}
+    return found | {"different": told(["train", "--edits", f"edits{rank}.jsonl", *POOL, "--output_dir", "none"])}
 
 
 def in_two(config: str, folder: Path) -> list[dict]:
     """What each of two processes tells, of one of the shipped launch configurations."""
+    small_pool(folder)
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", free_port()]
     command += ["--config_file", str(ROOT / "examples" / "accelerate" / config), "--num_processes", "2", __file__]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
@@ -132,6 +135,7 @@ def in_two(config: str, folder: Path) -> list[dict]:
 def alone(tmp_path_factory):
     """What one process tells, and its folder."""
     folder = tmp_path_factory.mktemp("alone")
+    small_pool(folder)
     cache = mock.patch.object(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
     with contextlib.chdir(folder), mock.patch.dict(os.environ), cache:
         return json.loads(json.dumps(everything(16))), folder

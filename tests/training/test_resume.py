@@ -16,9 +16,10 @@ import pytest
 import torch
 import transformers
 from running import free_port
+from tiny import small_pool
 from tiny_edits import EDITS, config, editor, lora
 
-from hf_ftedit import EditError, asset
+from hf_ftedit import EditError
 from hf_ftedit.cli import main
 from hf_ftedit.hub.folder import sha256
 from hf_ftedit.training.checkpoints import (
@@ -78,8 +79,7 @@ FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resou
 def ends(tmp_path_factory):
     """Each moment's run and the one that resumes it; the folder they are in."""
     folder = tmp_path_factory.mktemp("ends")
-    facts = Path(asset("locality_pool.jsonl")).read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "pool.jsonl").write_text("".join(facts[::10]), encoding="utf-8")
+    small_pool(folder)
     chains = {"whole": [{"args": [*OFTEN, "whole"]}]}
     for moment, at in MOMENTS.items():
         args = [*(TRAIN + ["--output_dir"] if moment in UNSAVED else OFTEN), moment]
@@ -94,7 +94,7 @@ def ends(tmp_path_factory):
         {"args": [*two, "two", RESUME], "port": free_port()},
     ]
     for run in itertools.chain(*chains.values()):
-        run["args"] += ["--locality_pool", "pool.jsonl"]  # a tenth of the embedded one, which takes long to read
+        run["args"] += ["--locality_pool", "pool.jsonl"]
     (folder / "chains.json").write_text(json.dumps(chains))
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     env["HF_DATASETS_CACHE"] = str(folder / "cache")
