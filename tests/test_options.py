@@ -26,6 +26,8 @@ from hf_ftedit.options import EditOptions
         ({"revoke": [1]}, r"revoke is \[1\]: give a list, each text"),
         ({"num_locality": None}, "num_locality is None: give a whole number"),
         ({"skip_invalid": "yes"}, "skip_invalid is 'yes': give True or False"),
+        ({"mastered_probability": 0}, "mastered_probability is 0: give a number between 0 and 1"),
+        ({"mastered_probability": -0.1}, "mastered_probability is -0.1: give a number between 0 and 1"),
         ({"prefix_top_k": -1}, "prefix_top_k is -1: give 0 or more"),
     ],
 )

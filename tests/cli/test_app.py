@@ -449,13 +449,6 @@ def test_tasks_of_the_harness_are_run_without_and_with_the_adapter(edited, capsy
     assert json.loads((tmp_path / "others" / "eval_results.json").read_text())["after"]["n_edits"] == 3
 
 
-def test_evaluate_without_an_adapter_measures_the_base(edited, capsys):
-    assert main(["evaluate", "--edits", str(edited / "edits.jsonl")]) == 0
-    shown = capsys.readouterr().out
-    assert "before" in shown and "after" not in shown
-    assert re.search(r"efficacy +│ 0\.0 \(0\.0 to 0\.0\)", shown)
-
-
 def test_the_recipe_in_the_folder_gives_the_same_adapter(edited, capsys, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     shutil.copytree(edited, copy)

@@ -92,7 +92,7 @@ def agreeing(model, tokenizer, records):
 
 
 def test_predictions_of_the_embedded_model_agree():
-    predictions = agreeing(load_model(None), load_tokenizer(None), read_edits(asset("edits.jsonl"), limit=10))
+    predictions = agreeing(load_model(None), load_tokenizer(None), read_edits(asset("edits.jsonl"), limit=5))
     assert set(predictions["match"]) == {True, False} and {*map(type, predictions["match"])} == {bool}
     assert {"rewrite", "paraphrase", "neighborhood"} <= set(predictions["kind"])
 
@@ -206,7 +206,7 @@ def test_a_neighbor_without_target_is_named():
 
 def test_generated_answers_stand_beside_the_predictions():
     model, tokenizer = load_model(None), load_tokenizer(None)
-    records = read_edits(asset("edits.jsonl"), limit=3)
+    records = read_edits(asset("edits.jsonl"), limit=1)
     plain, predictions = predict(model, tokenizer, records), predict(model, tokenizer, records, generate=True)
     assert {name: predictions[name] for name in plain} == plain
     rows = list(

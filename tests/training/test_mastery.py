@@ -146,12 +146,6 @@ def test_rows_and_losses_that_it_does_not_fit_are_refused(base, tokenizer, tmp_p
         editor(base, tokenizer, config(tmp_path, mastered_probability=0.9, objective="full"))
 
 
-@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1])
-def test_a_value_that_is_no_probability_is_refused(tmp_path, value):
-    with pytest.raises(EditError, match=f"mastered_probability is {value}: give a number between 0 and 1"):
-        config(tmp_path, mastered_probability=value)
-
-
 @pytest.mark.parametrize("settings", [SKIPPING, {}], ids=["skipping", "plain"])
 def test_a_collator_of_ones_own_sees_no_more_than_a_models_inputs(base, tokenizer, tmp_path, settings):
     seen, pads = set(), DataCollatorForSeq2Seq(tokenizer)
