@@ -204,6 +204,8 @@ def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:
         if isinstance(row, Mapping):
             columns = [(_column(name), value) for name, value in row.items()]
             row = {name: _cell(value, name, where) for name, value in columns}
+            if all(value is None for value in row.values()):
+                continue  # spreadsheets write rows that nobody filled in, too
         yield where, row
 
 

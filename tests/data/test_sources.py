@@ -88,6 +88,16 @@ def test_tables_as_spreadsheets_write_them(tmp_path, table, name):
     assert read_edits(write(tmp_path, name, content)) == [EditRecord("0", "A, b is", "c")]
 
 
+def test_rows_of_a_table_without_any_text_are_no_edits(tmp_path):
+    path = write(tmp_path, "x.csv", "prompt,target_new,subject\nA is,b,\n,,\n , ,\nC is,d,\n,,\n")
+    records = [EditRecord("0", "A is", "b"), EditRecord("1", "C is", "d")]
+    assert read_edits(path) == records
+    table = pd.DataFrame({"prompt": ["A is", None, "C is"], "target_new": ["b", float("nan"), "d"]})
+    assert read_edits(table) == records
+    with pytest.raises(EditError, match=r"^y\.csv: holds no rows"):
+        read_edits(write(tmp_path, "y.csv", "prompt,target_new\n,\n"))
+
+
 def test_compressed_json(tmp_path):
     lines = "\n".join(map(json.dumps, ROWS)).encode()
     assert read_edits(write(tmp_path, "x.jsonl.gz", gzip.compress(lines))) == RECORDS
