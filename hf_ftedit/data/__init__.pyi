@@ -9,6 +9,8 @@ from .records import EditRecord as EditRecord
 from .records import Fact as Fact
 from .records import NeighborhoodPrompt as NeighborhoodPrompt
 from .records import Statement as Statement
+from .records import fact_keys as fact_keys
+from .records import folded as folded
 from .records import write_jsonl as write_jsonl
 from .sources import is_hub_dataset as is_hub_dataset
 from .sources import read_rows as read_rows

@@ -193,6 +193,17 @@ def target_new(fields: Fields) -> str:
     return (fields.text("target_new") or "") if fields.flag("erase") else fields.required("target_new", TARGET_REMEDY)
 
 
+def fact_keys(edit: EditRecord) -> list[tuple[str, ...]]:
+    """Keys that edits of the same fact share: the prompt, and the subject with the relation."""
+    about = [(folded(edit.subject), edit.relation_id)] if edit.subject and edit.relation_id else []
+    return [(folded(edit.prompt),), *about]
+
+
+def folded(text: str) -> str:
+    """`text` without what makes no other fact: case, and more than one blank."""
+    return " ".join(text.split()).casefold()
+
+
 def escaped(prompt: str) -> str:
     """`prompt` as a statement in which `{}` stands for nothing but itself."""
     return prompt.replace("{}", "{{}}")

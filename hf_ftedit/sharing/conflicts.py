@@ -1,9 +1,9 @@
 """Edits of different adapters that contradict each other: they are named, and no merge decides between them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import EditRecord, fact_keys, folded
 from hf_ftedit.errors import EditError, shown
 
 
@@ -26,9 +26,9 @@ def conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> list[Conflict]:
     pairs: dict[tuple[str, str, str, str], Conflict] = {}
     for name, edits in parts.items():
         for edit in edits:
-            for key in _keys(edit):
+            for key in fact_keys(edit):
                 first, other = first_with.setdefault(key, (name, edit))
-                if first != name and _folded(other.target_new) != _folded(edit.target_new):
+                if first != name and folded(other.target_new) != folded(edit.target_new):
                     # Two edits may share their prompt and their relation: that is still one conflict.
                     pairs.setdefault((first, other.edit_id, name, edit.edit_id), Conflict(first, other, name, edit))
     return list(pairs.values())
@@ -45,15 +45,3 @@ def check_conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> None:
         f"hf-ftedit train --adapter {first.first} --edits {first.second}/edits.jsonl --output_dir both, "
         f"after removing {first.other.edit_id} there, or with --revoke {first.edit.edit_id}"
     )
-
-
-def _keys(edit: EditRecord) -> Iterator[Any]:
-    """Keys that edits about the same fact share: the prompt, and the subject with the relation."""
-    yield _folded(edit.prompt)
-    if edit.subject and edit.relation_id:
-        yield _folded(edit.subject), edit.relation_id
-
-
-def _folded(text: str) -> str:
-    # Blanks and case do not make another fact.
-    return " ".join(text.split()).casefold()

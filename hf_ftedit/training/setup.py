@@ -182,7 +182,7 @@ def load_for(
         adapted: Any = load_adapter(model, prior.saved.path, is_trainable=True)
         # After a revocation the weights hold the revoked edits: a new adapter is trained from the base model. They are
         # loaded all the same, as edits whose weights are not theirs are no edits to train again.
-        model = adapted.unload() if prior.revoked else adapted
+        model = adapted.unload() if prior.is_anew else adapted
     keep_gradients(model)
     return model, tokenizer
 

@@ -15,6 +15,7 @@ from hf_ftedit.data import (
     Fact,
     combine_edits,
     edits_of,
+    fact_keys,
     facts_about_others,
     read_edits,
     read_facts,
@@ -37,7 +38,8 @@ class Continuation:
     saved: SavedEdits
     edits: list[EditRecord]  # to train: the adapter's own first
     earlier: list[str]  # `edit_id` of its own edits that stay
-    revoked: list[EditRecord]
+    revoked: list[EditRecord]  # but for those whose fact the new ones state
+    is_anew: bool  # trained from the base model, as the adapter's weights hold edits that are taken back
 
 
 @dataclass(frozen=True)
@@ -169,12 +171,17 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
     if unknown := revoke - {edit.edit_id for edit in saved.records}:
         some = ", ".join(shown(edit.edit_id) for edit in saved.records[:3])
         raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}, ...")
-    revoked = [edit for edit in saved.records if edit.edit_id in revoke]
+    stated = {key for edit in new for key in fact_keys(edit)}
+    gone = [edit for edit in saved.records if edit.edit_id in revoke]
+    # The unedited model's answer is not to be restored where another one is to be learnt.
+    revoked = [edit for edit in gone if stated.isdisjoint(fact_keys(edit))]
+    if len(revoked) < len(gone):
+        logger.warning("%d of the revoked edits are replaced by new ones of the same fact", len(gone) - len(revoked))
     stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], new)
     edits = combine_edits([(public, stay), ("new", new)])
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
-    return Continuation(public, saved, edits, [edit.edit_id for edit in stay], revoked)
+    return Continuation(public, saved, edits, [edit.edit_id for edit in stay], revoked, bool(gone))
 
 
 def _without_replaced(earlier: list[EditRecord], new: Sequence[EditRecord]) -> list[EditRecord]:

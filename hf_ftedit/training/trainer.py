@@ -275,7 +275,7 @@ class EditTrainer(ConditionalTrainer):
         if self.task.measured and not hasattr(self.model, "disable_adapter"):
             self._measure(edited=False)
         prior = self.task.continuation
-        if prior and not prior.revoked and not self.measurements.earlier:
+        if prior and not prior.is_anew and not self.measurements.earlier:
             ids = set(prior.earlier)
             earlier = [edit for edit in self.measurements.records if edit.edit_id in ids]
             self.measurements.earlier = self.score_edits(earlier) if earlier else {}

@@ -3,7 +3,9 @@
 import pytest
 
 from hf_ftedit.data import EditRecord, read_edits
-from hf_ftedit.training.task import _without_replaced
+from hf_ftedit.hub import SavedEdits
+from hf_ftedit.options import EditOptions
+from hf_ftedit.training.task import _without_replaced, read_task
 
 
 def edits(*targets):
@@ -19,3 +21,18 @@ def test_a_new_edit_replaces_an_earlier_one_of_its_prompt(monkeypatch, caplog):
     monkeypatch.setattr(EditRecord, "__eq__", compared)
     assert [edit.target_new for edit in _without_replaced(earlier, new)] == ["b1", "c1"]
     assert caplog.messages == ["1 earlier edits are replaced by new ones of the same prompt: 'a1'"]
+
+
+def test_a_revoked_edit_whose_fact_is_stated_anew_is_not_restored(tmp_path, caplog):
+    (tmp_path / "adapter_config.json").touch()
+    of_peru = {"subject": "Peru", "relation_id": "P36"}
+    own = [*edits("a1", "b1"), EditRecord("c1", "The capital of Peru is", "Cusco", **of_peru)]
+    saved = SavedEdits(tmp_path, own, {}, {}, {})
+    options = EditOptions(adapter="a", revoke=["a1", "b1", "c1"])
+    new = [EditRecord("a2", "A  is in", "a2"), EditRecord("c2", "Peru is governed from", "Lima", **of_peru)]
+    task = read_task(options, new, adapter=saved)
+    assert [edit.edit_id for edit in task.edits] == ["a2", "c2"]
+    assert [edit.edit_id for edit in task.revoked] == ["b1"] and task.continuation.is_anew
+    assert caplog.messages == ["2 of the revoked edits are replaced by new ones of the same fact"]
+    task = read_task(EditOptions(adapter="a", revoke=["a1"]), new[:1], adapter=saved)
+    assert not task.revoked and task.continuation.is_anew  # the weights still hold what is replaced
