@@ -240,8 +240,8 @@ def _equal(name: str, claimed: Any, measured: Any) -> Check:
     return Check(name, _text(claimed), _text(measured), GOOD if claimed == measured else BAD)
 
 
-def _text(value: Any, digits: int = 2) -> str:
-    if isinstance(value, float):
+def _text(value: Any, digits: int | None = None) -> str:
+    if isinstance(value, float) and digits is not None:
         return f"{value:.{digits}f}"
     # Anybody may have written a card: what it claims may be a number of thousands of digits, or a book.
     return "none" if value is None else value[:200] if isinstance(value, str) else shown(value)

@@ -8,7 +8,7 @@ import pytest
 
 from hf_ftedit import hub, verify
 from hf_ftedit.hub.folder import SavedEdits, read_edit_folder
-from hf_ftedit.sharing.verification import BAD, GOOD, OPEN, _card_checks, _file_checks, _score_checks
+from hf_ftedit.sharing.verification import BAD, GOOD, OPEN, Check, _card_checks, _file_checks, _score_checks
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0"
 
@@ -52,6 +52,13 @@ def test_a_card_that_states_a_score_twice_fails(place, tmp_path):
     file.write_text(card, encoding="utf-8")
     checks = _card_checks(read_edit_folder(file.parent))
     assert "card: number of scores" in {check.name for check in checks if check.verdict == BAD}
+
+
+def test_a_claim_is_shown_with_the_digits_by_which_it_differs(tmp_path):
+    file = shutil.copytree(FOLDER, tmp_path / "folder") / "README.md"
+    file.write_bytes(file.read_bytes().replace(b"value: 98.63", b"value: 98.634"))
+    checks = _card_checks(read_edit_folder(file.parent))
+    assert Check("card: edit score", "98.634", "98.63", BAD) in checks
 
 
 def test_all_files_are_of_one_commit(monkeypatch):
