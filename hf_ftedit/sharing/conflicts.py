@@ -1,6 +1,7 @@
 """Edits of different adapters that contradict each other: they are named, and no merge decides between them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_ftedit.data import EditRecord, fact_keys, folded
@@ -39,9 +40,13 @@ def check_conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> None:
     if not (clashes := conflicts(parts)):
         return
     first, more = clashes[0], len(clashes) - 1
+    folder, download = first.second, ""
+    if "/" in folder and not Path(folder).is_dir():  # an adapter of the Hub
+        folder = folder.rpartition("/")[2]
+        download = f"hf download {first.second} edits.jsonl --local-dir {folder} && "
     # No option decides this: leaving an edit out of the list leaves it in the weights. Only training takes it out.
     raise EditError(
         f"edits conflict: {first}{f' ({more} more such conflicts)' if more else ''}; train them together instead: "
-        f"hf-ftedit train --adapter {first.first} --edits {first.second}/edits.jsonl --output_dir both, "
+        f"{download}hf-ftedit train --adapter {first.first} --edits {folder}/edits.jsonl --output_dir both, "
         f"after removing {first.other.edit_id} there, or with --revoke {first.edit.edit_id}"
     )

@@ -1,5 +1,7 @@
 """Edits of different adapters that contradict each other: found in other words too, and named with what to do."""
 
+import re
+
 import pytest
 
 from hf_ftedit.data.records import EditRecord
@@ -31,6 +33,15 @@ def test_edits_that_agree_or_stand_in_one_adapter_do_not_conflict():
     first, other = EditRecord("1", "Emma is by", "Swift"), EditRecord("2", "Emma is by", "Woolf")
     assert not conflicts({"a": [first, other]}) and not conflicts({"a": [first], "b": [first]})
     check_conflicts({"a": [first, other]})
+
+
+def test_of_an_adapter_of_the_hub_the_edits_are_downloaded_first():
+    command = (
+        "hf download user/b edits.jsonl --local-dir b && "
+        "hf-ftedit train --adapter user/a --edits b/edits.jsonl --output_dir both, "
+    )
+    with pytest.raises(EditError, match=re.escape(command)):
+        check_conflicts({"user/a": PARTS["a"], "user/b": PARTS["b"]})
 
 
 @pytest.mark.parametrize(("names", "more"), [("ab", ""), ("abc", " (1 more such conflicts)")])
