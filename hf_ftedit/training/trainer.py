@@ -146,7 +146,10 @@ class EditTrainer(ConditionalTrainer):
         self.measurements = Measurements(self.task.measured)
         self.strength: dict[str, Any] = {}  # of the finished adapter, where `args.strength` set it
         self._row_settings, self._prompts = rows.settings, rows.prompts
+        prior = self.task.continuation
         self._lora_targets = getattr(peft_config, "target_modules", None)
+        if prior and not prior.is_anew and prior.saved.recipe.get("lora_target_modules") == ["all-linear"]:
+            self._lora_targets = "all-linear"
         self._folder: str | None = None  # where the finished adapter was written
         template, args.chat_template_path = args.chat_template_path, None  # used: TRL would take it once more
         kwargs |= {"eval_dataset": rows.evaluation, "processing_class": tokenizer, "peft_config": peft_config}

@@ -122,6 +122,7 @@ def test_going_on_and_merging_read_the_scale(base, tokenizer, tmp_path):
     further.train()
     further.save_model()
     assert alpha(tmp_path / "c") == 32 and further.recipe["strength"] == "1"
+    assert further.recipe["lora_target_modules"] == ["all-linear"]  # as it was set, and not as PEFT wrote it out
     merge([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "both", base_model=str(tmp_path / "base"))
     both = load_adapter(load_model(str(tmp_path / "base")), tmp_path / "both")
     parts = [scaled(model, tmp_path / name, 1.0) for name in "ab"]
