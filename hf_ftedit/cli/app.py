@@ -119,6 +119,8 @@ def _quiet() -> None:
         # Bars of downloads and loading fill log files; the one of GGUF files knows only tqdm's own variable.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
+    # It has a handler of its own, and would say all twice.
+    logging.getLogger("huggingface_hub").propagate = False
     # It speaks up where it is installed and not used.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     handler = logging.StreamHandler()

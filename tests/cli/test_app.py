@@ -120,6 +120,12 @@ def test_module_and_command_are_one_program():
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
+def test_what_the_client_of_the_hub_logs_is_shown_once():
+    code = "from hf_ftedit.cli.app import _quiet; _quiet(); from huggingface_hub.utils import logging as log; "
+    done = process(program=("-c", f"{code}log.get_logger('huggingface_hub.hf_api').warning('nothing to commit')"))
+    assert (done.returncode, done.stderr) == (0, "nothing to commit\n")
+
+
 # What it refuses before torch is loaded
 
 # Each with its place and its field; tests/data has all kinds of bad files, and the whole sentences.
