@@ -162,7 +162,7 @@ def _headline(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         return "How well the edits hold was not measured."
     was = "—" if before.get(name) is None else f"{before[name]:.1f}"
     label, (_, probes) = evaluation.SCORES[name].capitalize(), evaluation.counts(after, name)
-    return f"{label} on {probes} probes: {after[name]:.1f} of 100; before the edits: {was}."
+    return f"{label} on {probes} probe{'' if probes == 1 else 's'}: {after[name]:.1f} of 100; before the edits: {was}."
 
 
 def _shown(edits: Sequence[EditRecord], answers: Sequence[Mapping[str, str]] | None) -> list[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from test_markdown import HOSTILE, TEXTS
 
 from hf_ftedit.data.records import EditRecord
-from hf_ftedit.hub.card import model_card
+from hf_ftedit.hub.card import _headline, model_card
 from hf_ftedit.hub.dataset_card import dataset_card
 from hf_ftedit.hub.markdown import literal, one_line, visible
 
@@ -169,6 +169,11 @@ def test_the_hub_reads_the_metadata(name):
         assert data.model_name == metadata["model-index"][0]["name"]
         found = [(result.metric_type, result.metric_value, result.metric_args) for result in data.eval_results]
         assert found == [(metric["type"], metric["value"], metric["args"]) for metric in result["metrics"]]
+
+
+def test_one_probe_is_no_plural():
+    after = {"efficacy": 100.0, "n_edits": 1, "n_probes": {"rewrite": 1}}
+    assert _headline({"efficacy": 0.0}, after) == "Efficacy on 1 probe: 100.0 of 100; before the edits: 0.0."
 
 
 def test_metadata_of_a_dataset():
