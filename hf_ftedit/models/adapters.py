@@ -204,6 +204,10 @@ def check_adapter(folder: str | Path, label: str | None = None) -> tuple[dict[st
     """
     folder, label = Path(folder), label or str(folder)
     if not (folder / ADAPTER_WEIGHTS).is_file():
+        if (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
+            raise EditError(
+                f"{label!r} holds a whole model and no adapter; edit or measure it as any other, by its name"
+            )
         raise EditError(
             f"adapter {label!r} has no {ADAPTER_WEIGHTS}; give the folder or Hub id of an adapter; pickled "
             "weights can run code and are not read: ask their author for safetensors"

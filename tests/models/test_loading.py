@@ -147,6 +147,13 @@ def test_an_adapter_saved_as_a_pickle_is_refused(folder, adapter, tmp_path):
             check(str(tmp_path))
 
 
+def test_a_whole_model_is_no_adapter(folder):
+    with pytest.raises(
+        EditError, match=r"holds a whole model and no adapter; edit or measure it as any other, by its"
+    ):
+        check_adapter(folder)
+
+
 def test_a_broken_adapter_is_named(adapter, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes())
     with pytest.raises(EditError, match=r"adapter_config\.json is missing"):
