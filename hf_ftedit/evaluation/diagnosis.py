@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hf_ftedit.errors import EditError, one_line
+from hf_ftedit.options import PROVENANCE
 
 # Rules of thumb of ours, not of the paper.
 LOW = 90.0  # a score below it is worth a change of settings
@@ -42,12 +43,26 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
         before, after = results["before"], results.get("after")
         if after is None:
             return []
-        sentences = [*_scores(after, now, present), *_ways(after), *_damage(before, after, now), *_doubts(results)]
+        lost = list(_lost((present.get(PROVENANCE) or {}).get("parts") or ()))
+        # Then they were learnt.
+        others = {**after, "efficacy": None, "generalization": None} if lost else after
+        sentences = [*lost, *_scores(others, now, present), *_ways(after), *_damage(before, after, now)]
+        sentences += _doubts(results)
     except (AttributeError, KeyError, TypeError) as error:
         raise EditError(
             f"results are none: {one_line(error)} is missing; give what eval_results.json holds"
         ) from error
     return sentences or ["Efficacy, generalization and locality are all 90 or more: nothing stands out."]
+
+
+def _lost(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say that adapters which are merged spoil each other, where one of them held its edits alone."""
+    pairs = [(part["efficacy_alone"], part["efficacy"]) for part in parts]
+    for alone, here in sorted((pair for pair in pairs if _gap(*pair)), key=lambda pair: pair[1] - pair[0])[:1]:
+        yield (
+            f"Edits were lost in the merge: the efficacy of one part was {alone:.1f} alone and is {here:.1f} here. "
+            "Train all the edits at once instead, or merge with other `weights` or another `combination_type`."
+        )
 
 
 def _scores(after: Mapping[str, Any], now: Callable[[str], str], present: Mapping[str, Any]) -> Iterator[str]:

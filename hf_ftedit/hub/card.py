@@ -12,6 +12,7 @@ from hf_ftedit import evaluation
 from hf_ftedit.data import EditRecord
 from hf_ftedit.hub.markdown import SHOWN_IN_BLOCK, code_block, code_span, literal, markdown_text
 from hf_ftedit.models import EMBEDDED_NAME
+from hf_ftedit.options import PROVENANCE
 
 TAGS = ["model-editing", "knowledge-editing", "hf-ftedit"]
 SHOWN_EDITS = 20
@@ -79,7 +80,7 @@ def model_card(
         limit=lambda *about: _limit(results, *about),
         abilities=_abilities(results["before"], results["after"]),
         protocol=evaluation.protocol_text(results),
-        diagnosis=evaluation.diagnose(results, recipe),
+        diagnosis=evaluation.diagnose(results, {**recipe, PROVENANCE: provenance}),
         tables={
             "scores": evaluation.scores_table(results),
             "answers": evaluation.answers_table(results),

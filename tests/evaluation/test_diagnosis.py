@@ -209,6 +209,18 @@ def test_what_score_and_compare_return_is_read(kinds, value):
     assert found[-2].startswith("Only 2 edits were measured")
 
 
+def test_edits_that_a_merge_lost_were_learnt():
+    alone = [(100.0, 99.0), (100.0, 66.7), (95.0, 50.04), (None, 0.0)]
+    parts = [{"efficacy_alone": before, "efficacy": here} for before, here in alone]
+    bad = results({}, {"efficacy": 60.0, "generalization": 50.0, "locality": 80.0, "containment": None})
+    first, second = diagnose(bad, SETTINGS | {"provenance": {"parts": parts}})
+    assert first.startswith(
+        "Edits were lost in the merge: the efficacy of one part was 95.0 alone and is 50.0 here. Tr"
+    )
+    assert names([second]) == ["locality"]
+    assert names(diagnose(bad, SETTINGS | {"provenance": {"parts": parts[:1]}})) == ["efficacy", "locality"]
+
+
 def test_one_edit_is_singular():
     [line] = diagnose(results({}, {"n_edits": 1}))
     assert line.startswith("Only 1 edit was measured")
