@@ -171,6 +171,13 @@ def test_the_hub_reads_the_metadata(name):
         assert found == [(metric["type"], metric["value"], metric["args"]) for metric in result["metrics"]]
 
 
+def test_erased_facts_are_said_to_be_suppressed_alone():
+    erased = EditRecord("fr", "The capital of France is", "not known", target_true="Paris", erase=True)
+    card = model_card([*RECORDS, erased], ADAPTER, RECIPE)
+    assert "\n- **Erased facts.** 1 of the edits erases a fact. It is suppressed, not removed: " in card
+    assert "Erased" not in model_card(RECORDS, ADAPTER, RECIPE)
+
+
 def test_one_probe_is_no_plural():
     after = {"efficacy": 100.0, "n_edits": 1, "n_probes": {"rewrite": 1}}
     assert _headline({"efficacy": 0.0}, after) == "Efficacy on 1 probe: 100.0 of 100; before the edits: 0.0."
