@@ -185,10 +185,15 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
 
 
 def _without_replaced(earlier: list[EditRecord], new: Sequence[EditRecord]) -> list[EditRecord]:
-    """Earlier edits whose prompt no new one gives another target; the others are named in the log."""
-    targets = {edit.prompt: edit.target_new for edit in new}
-    stays = [targets.get(edit.prompt, edit.target_new) == edit.target_new for edit in earlier]
+    """Earlier edits whose fact no new one gives another target; the others are named in the log."""
+    targets: dict[Any, set[str]] = {}
+    for edit in new:
+        for key in fact_keys(edit):
+            targets.setdefault(key, set()).add(edit.target_new)
+    stays = [
+        all(edit.target_new in targets.get(key, {edit.target_new}) for key in fact_keys(edit)) for edit in earlier
+    ]
     if replaced := [edit for edit, stay in zip(earlier, stays, strict=True) if not stay]:
         names = ", ".join(shown(edit.edit_id) for edit in replaced[:3])
-        logger.warning("%d earlier edits are replaced by new ones of the same prompt: %s", len(replaced), names)
+        logger.warning("%d earlier edits are replaced by new ones of the same fact: %s", len(replaced), names)
     return [*compress(earlier, stays)]

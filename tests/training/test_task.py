@@ -1,5 +1,7 @@
 """The edits of an adapter that training goes on from, with new ones."""
 
+from dataclasses import replace
+
 import pytest
 
 from hf_ftedit.data import EditRecord, read_edits
@@ -12,7 +14,7 @@ def edits(*targets):
     return read_edits([{"edit_id": name, "prompt": f"{name[0]} is in", "target_new": name} for name in targets])
 
 
-def test_a_new_edit_replaces_an_earlier_one_of_its_prompt(monkeypatch, caplog):
+def test_a_new_edit_replaces_an_earlier_one_of_its_fact(monkeypatch, caplog):
     earlier, new = edits("a1", "b1", "c1"), edits("a2", "c1", "d1")
 
     def compared(*both):
@@ -20,7 +22,15 @@ def test_a_new_edit_replaces_an_earlier_one_of_its_prompt(monkeypatch, caplog):
 
     monkeypatch.setattr(EditRecord, "__eq__", compared)
     assert [edit.target_new for edit in _without_replaced(earlier, new)] == ["b1", "c1"]
-    assert caplog.messages == ["1 earlier edits are replaced by new ones of the same prompt: 'a1'"]
+    assert caplog.messages == ["1 earlier edits are replaced by new ones of the same fact: 'a1'"]
+
+
+def test_a_fact_is_the_same_in_other_words():
+    of_peru = {"subject": "Peru", "relation_id": "P36"}
+    earlier = [EditRecord("a", "The capital of Peru is", "Cusco", **of_peru), EditRecord("b", "A is in", "B")]
+    new = [EditRecord("c", "Peru is governed from", "Lima", **of_peru), EditRecord("d", "a is  in", "C")]
+    assert not _without_replaced(earlier, new)
+    assert _without_replaced(earlier, [replace(new[0], target_new="Cusco"), new[0]]) == earlier
 
 
 def test_a_revoked_edit_whose_fact_is_stated_anew_is_not_restored(tmp_path, caplog):
