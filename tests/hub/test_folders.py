@@ -165,7 +165,7 @@ def test_edits_of_a_hub_dataset_have_their_scores_for_its_leaderboard(adapter, t
     assert {check.verdict for check in _entry_checks(saved)} == {"ok"}
     better = {**saved.results["after"], "efficacy": 12.0}
     differ = [check for check in _entry_checks(saved._replace(results={"after": better})) if check.verdict != "ok"]
-    assert [(check.claimed, check.measured) for check in differ] == [("100.00", "12.00")]
+    assert [(check.claimed, check.measured) for check in differ] == [("100.0", "12.0")]
     (tmp_path / ".eval_results" / "facts.yaml").write_text("- 5\n")
     assert [check.verdict for check in _entry_checks(saved)] == ["DIFFERS"]
 
