@@ -9,6 +9,7 @@ UNSPACED = (
     "\uff00-\uff9f\U0001aff0-\U0001b16f\U00020000-\U0003ffff"
 )
 LETTER = f"[^\\W{UNSPACED}]"  # a letter or digit of any other script
+ONE_LETTER = re.compile(LETTER)
 # Read from the end of a text: neither punctuation nor numbers belong to a script.
 _UNSPACED_END = re.compile(f"(?:(?![{UNSPACED}])[\\W\\d_])*[{UNSPACED}]")
 _MARKS = "\u0591-\u05bd\u05bf-\u05c7\u064b-\u0652"  # vowels of Hebrew and Arabic

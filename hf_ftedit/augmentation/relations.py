@@ -14,7 +14,7 @@ import yaml
 
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
-from hf_ftedit.scripts import LETTER
+from hf_ftedit.scripts import ONE_LETTER
 
 # Words that do not tell one relation from another.
 _FUNCTION = frozenset(
@@ -90,10 +90,10 @@ def renamed(text: str, phrase: str, other: str) -> str:
         # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
         start, end = match.span()
         around = ((phrase[0], text[start - 1 : start]), (phrase[-1], text[end : end + 1]))
-        return match[0] if any(_is_cased(own) and _LETTER.match(beside) for own, beside in around) else other
+        return match[0] if any(_is_cased(own) and ONE_LETTER.match(beside) for own, beside in around) else other
 
     first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
-    # Letters of all scripts are not in the pattern: compiled for each phrase, they took most of the time.
+    # The letters of all scripts are not in this pattern, which is compiled for each phrase: they take the longest.
     changed = re.sub(f"{first}{re.escape(phrase[1:])}", replaced, text)
     return capitalized(changed) if changed != text and text[0].isupper() else changed
 
@@ -252,7 +252,6 @@ def _plain(name: re.Match[str]) -> str:
     return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
 
 
-_LETTER = re.compile(LETTER)
 # Words with capitals or digits, one after another, with what may stand between the words of a name.
 _CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
 _NAME = re.compile(

@@ -73,6 +73,7 @@ def study_markdown(table: Any, varied: Sequence[str]) -> str:
 def study_table(table: Any, varied: Sequence[str]) -> Table:
     """The varied settings, the scores alone, seconds and errors: as much as fits on a screen."""
     shown = [name for name in (*varied, *SCORES, *MEASURED, "train_seconds", "error") if name in table]
+    # The columns of the intervals are left out, and so are they in the cells.
     rows = [[_cell(row, name, str) for name in shown] for _, row in table[shown].iterrows()]
     return Table([name.replace("_", " ").replace("seconds", "s") for name in shown], rows)
 

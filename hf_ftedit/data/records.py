@@ -2,13 +2,12 @@
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from hf_ftedit.data.fields import Fields
-from hf_ftedit.scripts import LETTER
+from hf_ftedit.scripts import ONE_LETTER
 
 # Left out of a row where they say nothing: rows without them are as 0.1.0 wrote them.
 NEW_FIELDS = ("wordings", "near_name_prompts", "made_probes", "erase")
@@ -47,9 +46,9 @@ class Statement:
         first, *rest = parts = self.prompt.split(self.subject)
         # "a" also stands inside "capital": where the subject occurs as a word of its own, only that is the subject.
         # Not a regex with \b: there are no word boundaries in scripts without spaces.
-        ends = re.compile(LETTER)
         own = [
-            not (ends.match(before[-1:]) or ends.match(after[:1])) for before, after in zip(parts, rest, strict=False)
+            not (ONE_LETTER.match(before[-1:]) or ONE_LETTER.match(after[:1]))
+            for before, after in zip(parts, rest, strict=False)
         ]
         joints = ["{}" if is_own or not any(own) else self.subject for is_own in own]
         return first + "".join(joint + part for joint, part in zip(joints, rest, strict=True))

@@ -76,12 +76,12 @@ def _scores(after: Mapping[str, Any], now: Callable[[str], str], present: Mappin
         )
     elif _is_low(after["generalization"]):
         known = "" if after["efficacy"] is None else f" while efficacy is {after['efficacy']:.1f}"
-        remedy = f"more paraphrases ({now('num_paraphrases')}) or more varied ones ({now('paraphrase_strategy')}; "
-        remedy += "`relation` needs subjects and a locality pool)"
-        remedy = "the edits `wordings`, or a larger `rewriter` that makes some" if is_chat else remedy
+        wordings = "the edits `wordings`, or a larger `rewriter` that makes some"
+        paraphrases = f"more paraphrases ({now('num_paraphrases')}) or more varied ones "
+        paraphrases += f"({now('paraphrase_strategy')}; `relation` needs subjects and a locality pool)"
         yield (
             f"Generalization is low ({after['generalization']:.1f}){known}: the wording was learnt rather than the "
-            f"fact. Give {remedy}."
+            f"fact. Give {wordings if is_chat else paraphrases}."
         )
     if (after.get("old_answer_said") or 0) > STILL_SAID:
         yield (
