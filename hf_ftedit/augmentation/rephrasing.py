@@ -57,6 +57,27 @@ _PEOPLE = re.compile(
     re.I,
 )
 _PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
+_SUBJECT = "\ue000"  # stands for the subject, so that one pattern serves all; a character that no text has
+_NAME = rf"(?:[\"“]{_SUBJECT}[\"”]|'{_SUBJECT}'|{_SUBJECT})"  # the subject, or the subject in quotation marks
+# With a noun that belongs to it, "the Quillbase database", but no other word: "the Quillbase today".
+_NAMED = rf"(?P<name>the {_NAME}(?: (?!(?:today|now|right|\w+ed|\w+ly)\b)[a-z]+)?|{_NAME})"
+_NOUN = rf"the (?P<noun>[\w' -]+?) (?P<link>of|for|at|in|on) {_NAMED}"
+_NOUNS = [
+    re.compile(pattern, re.I)
+    for pattern in (
+        rf"(?P<wh>who|what|where|which [\w ]+?)(?:'s| (?P<be>{_BE})) {_NOUN}\?",
+        rf"(?P<wh>who|what|where)(?:'s| (?P<be>{_BE})) {_NAMED}'s? (?P<noun>[\w' -]+?)\?",
+        rf"{_NOUN} (?P<be>{_BE})",
+    )
+]
+_MOVED = re.compile(
+    rf"(?P<wh>{_WH}[^?]*?) (?P<aux>{_BE}|does|do|did|has|have|had|can|will) "
+    rf"(?P<name>(?:[^?]*? )?{_NAME})(?P<rest> [^?]*)?\?",
+    re.I,
+)
+_PASSIVE = re.compile(
+    rf"(?P<wh>who|(?:which|what) [\w ]*?\w) (?P<verb>\w+) (?P<name>(?:the )?[^?]*?{_SUBJECT}[^?]*)\?", re.I
+)
 _PAST = {past: (verb, participle) for verb, (past, participle) in _IRREGULAR.items()}
 _PARTICIPLES = frozenset(participle for _, participle in _IRREGULAR.values())
 
@@ -73,9 +94,7 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
     """
     if not subject or subject not in prompt:
         return []
-    # Patterns with a subject are compiled for each edit, which takes most of the time: none that cannot match.
-    makers = [_of_nouns, *([_moved, _passive] if prompt.endswith("?") else [])]
-    texts = dict.fromkeys(text for maker in makers for text in maker(prompt, subject))
+    texts = dict.fromkeys(text for maker in (_of_nouns, _moved, _passive) for text in maker(prompt, subject))
     texts.pop(prompt, None)
     # "hot" is not in "Hot's opposite".
     names = (subject, capitalized(subject) if subject.startswith("the ") else subject)
@@ -84,17 +103,9 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
 
 def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "What is the R of S?" and "The R of S is"."""
-    # With a noun that belongs to it, "the Quillbase database", but no other word: "the Quillbase today".
-    after = r"(?: (?!(?:today|now|right|\w+ed|\w+ly)\b)[a-z]+)?"
-    name = rf"(?P<name>the {_quoted(subject)}{after}|{_quoted(subject)})"
-    noun = rf"the (?P<noun>[\w' -]+?) (?P<link>of|for|at|in|on) {name}"
-    question = rf"(?P<wh>who|what|where|which [\w ]+?)(?:'s| (?P<be>{_BE})) {noun}\?"
-    own = rf"(?P<wh>who|what|where)(?:'s| (?P<be>{_BE})) {name}'s? (?P<noun>[\w' -]+?)\?"
-    patterns = (question, own) if prompt.endswith("?") else (rf"{noun} (?P<be>{_BE})",)
-    match = next(filter(None, (re.fullmatch(pattern, prompt, re.I) for pattern in patterns)), None)
-    if not match:
+    parts = next(filter(None, (_matched(pattern, prompt, subject) for pattern in _NOUNS)), None)
+    if not parts:
         return
-    parts = match.groupdict()
     name, noun, be, link = parts["name"], parts["noun"], parts["be"] or "is", parts.get("link") or "of"
     wh = (parts.get("wh") or ("who" if _PEOPLE.search(noun) else "what")).lower()
     owned = f"{name}{chr(39) if name.endswith('s') else chr(39) + 's'} {noun}"
@@ -111,6 +122,12 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     yield f"{capitalized(name)}: {wh} {be} the {noun}?"
 
 
+def _matched(pattern: re.Pattern[str], prompt: str, subject: str) -> dict[str, str] | None:
+    """The parts of a prompt by name where a pattern fits it."""
+    match = pattern.fullmatch(prompt.replace(subject, _SUBJECT))
+    return match and {part: text.replace(_SUBJECT, subject) for part, text in match.groupdict("").items()}
+
+
 def _clause(wh: str, name: str, verb: str) -> str:
     """A question as a clause: "what the price is", but "which city is the capital"."""
     return f"{wh} {verb} {name}" if wh.startswith("which ") else f"{wh} {name} {verb}"
@@ -118,13 +135,10 @@ def _clause(wh: str, name: str, verb: str) -> str:
 
 def _moved(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "WH is/did S ...?" with the question word at the end, or as a clause."""
-    auxiliary = rf"(?P<aux>{_BE}|does|do|did|has|have|had|can|will)"
-    match = re.fullmatch(
-        rf"(?P<wh>{_WH}[^?]*?) {auxiliary} (?P<name>(?:[^?]*? )?{_quoted(subject)})(?P<rest> [^?]*)?\?", prompt, re.I
-    )
-    if not match:
+    parts = _matched(_MOVED, prompt, subject)
+    if not parts:
         return
-    wh, aux, name, rest = (match[part] or "" for part in ("wh", "aux", "name", "rest"))
+    wh, aux, name, rest = (parts[part] for part in ("wh", "aux", "name", "rest"))
     wh, verb = wh[0].lower() + wh[1:], rest.strip()
     if not _begins_noun(name, subject):
         if _asks_subject(wh, aux, name):
@@ -170,14 +184,10 @@ def _predicate(aux: str, verb: str) -> str | None:
 
 def _passive(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "Who wrote S?" and "Which company makes S?"."""
-    match = re.fullmatch(
-        rf"(?P<wh>who|(?:which|what) [\w ]*?\w) (?P<verb>\w+) (?P<name>(?:the )?[^?]*?{re.escape(subject)}[^?]*)\?",
-        prompt,
-        re.I,
-    )
-    if not match or re.fullmatch(rf"{_BE}|does|do|did|has|have|had|can|will", match["verb"], re.I):
+    parts = _matched(_PASSIVE, prompt, subject)
+    if not parts or re.fullmatch(rf"{_BE}|does|do|did|has|have|had|can|will", parts["verb"], re.I):
         return
-    wh, verb, name = match["wh"].lower(), match["verb"].lower(), match["name"]
+    wh, verb, name = parts["wh"].lower(), parts["verb"].lower(), parts["name"]
     doer = "whom" if wh == "who" else wh
     participle, be = _participle(verb)
     if participle is None or not _begins_noun(name, subject):
@@ -224,9 +234,3 @@ def _with_ed(verb: str) -> str:
     if _DOUBLED.fullmatch(verb):
         return f"{verb}{verb[-1]}ed"
     return f"{verb[:-1]}ied" if re.search(r"[^aeiou]y$", verb) else f"{verb}ed"
-
-
-def _quoted(subject: str) -> str:
-    """A pattern of the subject, or of the subject in quotation marks."""
-    name = re.escape(subject)
-    return rf"(?:[\"“]{name}[\"”]|'{name}'|{name})"
