@@ -48,8 +48,8 @@ def perplexity(
         bar = tqdm(total=len(share), desc="Perplexity", leave=False, disable=processes.hides_bar)
 
         def add(predicted: models.Predictions) -> None:
-            scores = models.token_scores(predicted)
-            np.subtract.at(sums, scores.pair, scores.logprob)
+            logprobs, _ = models.token_scores(predicted)
+            np.subtract.at(sums, predicted.pairs, logprobs)
             bar.update(len({*predicted.pairs}))
 
         with bar:  # texts begin alike by chance only: in trees, they would take more time

@@ -94,11 +94,11 @@ def score_pairs(
     own_bar = tqdm(total=len(pairs), desc=desc, unit="pair", leave=False, disable=None if bar is None else True)
 
     def add(predicted: Predictions) -> None:
-        scored = token_scores(predicted)
+        logprob, hit = token_scores(predicted)
         # All tokens of a pair are in one batch, so its means are final.
-        indices, place, tokens = np.unique(scored.pair, return_inverse=True, return_counts=True)
-        scores.logprob[indices] = np.bincount(place, weights=scored.logprob) / tokens
-        scores.token_accuracy[indices] = np.bincount(place, weights=scored.hit) / tokens
+        indices, place, tokens = np.unique(predicted.pairs, return_inverse=True, return_counts=True)
+        scores.logprob[indices] = np.bincount(place, weights=logprob) / tokens
+        scores.token_accuracy[indices] = np.bincount(place, weights=hit) / tokens
         scores.match[indices] = scores.token_accuracy[indices] == 1.0
         (own_bar if bar is None else bar).update(len(indices))
 
@@ -144,14 +144,6 @@ def run_pairs(
         in_batches(sizes, tokens_per_batch, run, vocabulary=vocabulary_size(model.config))
 
 
-class TokenScores(NamedTuple):
-    """Scores of the target tokens of some pairs; arrays of shape `(tokens,)`."""
-
-    pair: np.ndarray  # index of the pair that the token is part of
-    logprob: np.ndarray
-    hit: np.ndarray  # true where it is the most likely token
-
-
 def _run_trees(model: Any, trees: Sequence[TokenTree]) -> Predictions:
     logits, position = tree_logits(model, trees)
     targets = [target for tree in trees for target in tree.targets]
@@ -168,8 +160,8 @@ def _run_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) ->
     return Predictions(targets.logits, np.arange(len(owners)), targets.labels.tolist(), owners)
 
 
-def token_scores(predicted: Predictions) -> TokenScores:
-    """Score each target token by its row of the logits."""
+def token_scores(predicted: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probability `(targets,)` of each target token, and where it is the most likely one."""
     logits = predicted.logits
     rows = torch.from_numpy(predicted.position).to(logits.device)
     token = torch.tensor(predicted.tokens, device=logits.device)
@@ -177,4 +169,4 @@ def token_scores(predicted: Predictions) -> TokenScores:
     normalizer = torch.cat([part.float().logsumexp(dim=-1) for part in logits.split(256)])
     logprob = logits[rows, token].double() - normalizer[rows].double()
     hit = logits.argmax(dim=-1)[rows] == token
-    return TokenScores(np.array(predicted.pairs), logprob.cpu().numpy(), hit.cpu().numpy())
+    return logprob.cpu().numpy(), hit.cpu().numpy()

@@ -23,14 +23,6 @@ class TargetToken(NamedTuple):
     pair: int  # index of the pair whose target it is part of
 
 
-class _Branch(NamedTuple):
-    """New tokens of the tree, from position `first` up to `end`, that follow the tokens at the positions `before`."""
-
-    before: list[int]
-    first: int
-    end: int
-
-
 @dataclass
 class TokenTree:
     """Token sequences in one: each token attends to those before it in its own sequence, wherever they stand."""
@@ -38,14 +30,15 @@ class TokenTree:
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)  # place of each token in its own sequence, from 0
     targets: list[TargetToken] = field(default_factory=list)
-    _branches: list[_Branch] = field(default_factory=list)
+    # Positions `before` new tokens, and where these begin and end.
+    _branches: list[tuple[list[int], int, int]] = field(default_factory=list)
 
     def grow(self, before: list[int], tokens: Sequence[int]) -> list[int]:
         """Put `tokens` behind those at the positions `before`; the positions of the whole sequence."""
         if not tokens:
             return before
         first = len(self.tokens)
-        self._branches.append(_Branch(before, first, first + len(tokens)))
+        self._branches.append((before, first, first + len(tokens)))
         self.tokens += tokens
         self.positions += range(len(before), len(before) + len(tokens))
         return before + list(range(first, len(self.tokens)))

@@ -19,8 +19,8 @@ from hf_ftedit.models.loading import unedited, weights_fingerprint
 from hf_ftedit.models.tokenization import EncodedPair, pair_of
 
 STAYS = ("locality", "contrast")  # kinds of rows whose answers are the unedited model's own
-REFERENCE_COLUMNS = ("ref_tokens", "ref_logprobs", "ref_rest")  # of rows: a `Reference`, each array flat
-
+# Columns of rows, with their types: a `Reference`, each array flat.
+REFERENCE_COLUMNS = {"ref_tokens": "int32", "ref_logprobs": "float16", "ref_rest": "float16"}
 N_TOKENS = 64  # the likeliest tokens that are kept of a distribution
 _LEAST = np.finfo(np.float16).min  # log-probability of the impossible: with -inf, 0 * -inf would be NaN
 
@@ -62,8 +62,9 @@ def with_references(
     They hold the [`Reference`] of a row of one of the kinds [`STAYS`], its arrays made flat, and empty lists for
     other rows. The main process computes them into the `datasets` cache; every process must call this.
     """
-    columns = {"ref_tokens": "int32", "ref_logprobs": "float16", "ref_rest": "float16"}
-    fingerprint = _fingerprint(rows, model, k)
+    # By rows and model, which cannot be hashed. Quantized weights have no fingerprint: theirs are made anew.
+    weights = weights_fingerprint(model) or generate_random_fingerprint()
+    fingerprint = from_main(Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k]))
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "hf_ftedit" / f"references-{fingerprint}.arrow"
 
     def referred(batch: Any) -> dict[str, list[np.ndarray]]:
@@ -76,23 +77,16 @@ def with_references(
         pairs = [pair_of(batch["input_ids"][place], batch["labels"][place]) for place in places]
         made = reference_distributions(model, pairs, k=k, tokens_per_batch=tokens_per_batch)
         reference_at = dict(zip(places, made, strict=True))
-        nothing = [np.empty(0, dtype) for dtype in columns.values()]
+        nothing = [np.empty(0, dtype) for dtype in REFERENCE_COLUMNS.values()]
         parts = [reference_at.get(place, nothing) for place in range(len(batch["kind"]))]
-        return {name: [part[number].ravel() for part in parts] for number, name in enumerate(columns)}
+        return {name: [part[number].ravel() for part in parts] for number, name in enumerate(REFERENCE_COLUMNS)}
 
-    features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in columns.items()}
+    features = {name: datasets.Sequence(datasets.Value(dtype)) for name, dtype in REFERENCE_COLUMNS.items()}
     settings = {"features": datasets.Features({**rows.features, **features}), "new_fingerprint": fingerprint}
     # As many rows as an edit has: they begin alike. Not all of them, so that the progress bar moves.
     settings |= {"batched": True, "batch_size": 256, "cache_file_name": str(cache), "desc": "What should stay"}
     with unedited(model):
         return in_turns(lambda: cached_map(rows, referred, cache.parent, **settings))
-
-
-def _fingerprint(rows: datasets.Dataset, model: Any, k: int) -> str:
-    """Name of the references in the cache, the same in every process: by rows and model, which cannot be hashed."""
-    # Quantized weights have no fingerprint: those references are made anew.
-    weights = weights_fingerprint(model) or generate_random_fingerprint()
-    return from_main(Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k]))
 
 
 def pair_divergences(

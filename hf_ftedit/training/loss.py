@@ -94,7 +94,7 @@ class ConditionalTrainer(ResumableTrainer):
             )
         with refusals_of_libraries("correct optim, optim_args, lr_scheduler_type or lr_scheduler_kwargs"):
             self._check_optimizer()
-        self._has_references = has_weights and REFERENCE_COLUMNS[0] in train_dataset.column_names
+        self._has_references = has_weights and REFERENCE_COLUMNS.keys() <= {*train_dataset.column_names}
         if has_weights:
             self._check_weighted()
         if isinstance(collator, EditCollator) and isinstance(train_dataset, Dataset):
