@@ -67,7 +67,7 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
         read_edits,
         read_facts,
     )
-    from hf_ftedit.training.setup import encoded
+    from hf_ftedit.training.setup import tokenized
 
     name = str(shared / "models" / "counterfact-gpt2-5m")
     model, tokenizer = load_model(name), load_tokenizer(name)
@@ -89,7 +89,7 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
     passed()
     quiet = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1_000_000}
     config = EditConfig(output_dir=cache, use_cpu=True, max_steps=steps, learning_rate=1e-3, **quiet)
-    encoded(rows, config, tokenizer, model)  # the trainer finds them in the cache
+    tokenized(rows, tokenizer, model, config)  # the trainer finds them in the cache
     passed()
     memory = [megabytes() - before]
     trainer = EditTrainer(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[FirstStep()])
