@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from safetensors import SafetensorError, safe_open
+
 from hf_ftedit.errors import EditError, first_line, refusals_of_libraries, shown
 from hf_ftedit.models.loading import base_model, weights_fingerprint
 from hf_ftedit.untrusted import (
@@ -33,7 +35,7 @@ from hf_ftedit.untrusted import (
     whole,
 )
 
-# The libraries are imported in the functions that need them: checks must not load torch.
+# PyTorch and PEFT are imported in the functions that need them: checks must not load them.
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
@@ -287,9 +289,8 @@ def _config_for(model: Any, settings: dict[str, Any], label: str) -> PeftConfig:
 def without_patterns(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an adapter's settings in which its user gave regular expressions, with the names that they mean."""
     # Whoever loads the adapter runs no regular expression of a stranger.
-    layers = {
-        name: layer for name, layer in model.get_base_model().named_modules() if hasattr(layer, "active_adapters")
-    }
+    modules = model.get_base_model().named_modules()
+    layers = {name: layer for name, layer in modules if hasattr(layer, "active_adapters")}
     active, named = model.active_adapter, dict[str, Any]()
     if any(not _are_names(settings.get(key)) for key in ("target_modules", "exclude_modules", "layers_pattern")):
         named = dict.fromkeys(("exclude_modules", "layers_pattern", "layers_to_transform"))
@@ -309,8 +310,6 @@ def _are_names(value: Any) -> bool:
 
 def _shapes(folder: Path, label: str) -> Shapes:
     """Names and shapes of the weights in `folder`, by the file's header; all are numbers of 16 bits or more."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(folder / ADAPTER_WEIGHTS, framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -325,8 +324,6 @@ def _shapes(folder: Path, label: str) -> Shapes:
 
 def _check_weights(folder: Path, shapes: Shapes, expected: Shapes) -> None:
     """Raise where the weights in `folder` are not the expected ones, or hold NaN or a number beyond `LARGEST`."""
-    from safetensors import safe_open
-
     label = str(folder)
     if missing := expected.keys() - shapes.keys():
         raise _unusable(label, f"it lacks the weight {shown(min(missing))} of this model")

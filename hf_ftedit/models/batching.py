@@ -1,7 +1,5 @@
 """Running a model in batches: evaluation mode, padding, and batches that are halved where memory runs out."""
 
-from __future__ import annotations
-
 import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The collator of training: padded batches whose labels cover the completions and nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Work shared out over the processes of `accelerate launch`: each item is run once, and all get its result."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,18 +1,16 @@
 """Batched generation without a model's own generation settings, and greedy answers, short or whole."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from tqdm.auto import tqdm
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
@@ -21,9 +19,6 @@ from hf_ftedit.models.loading import is_unedited, weights_fingerprint
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Text = TypeVar("Text")
 

@@ -1,7 +1,5 @@
 """log p(target | prompt) in batches: shared prefixes are computed once, and logits only at target positions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,18 +9,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.batching import gc_frozen, in_batches, inference, padded
+from hf_ftedit.models.batching import gc_frozen, in_batches, inference
 from hf_ftedit.models.loading import in_turn
-from hf_ftedit.models.logits import target_logits, tree_logits
+from hf_ftedit.models.logits import row_logits, tree_logits
 from hf_ftedit.models.prefix_tree import WIDTH, TokenTree, token_trees
-from hf_ftedit.models.tokenization import (
-    IGNORE_INDEX,
-    EncodedPair,
-    check_tokens,
-    context_length,
-    encode_pairs,
-    vocabulary_size,
-)
+from hf_ftedit.models.tokenization import EncodedPair, check_tokens, context_length, encode_pairs, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
 
@@ -84,10 +75,9 @@ def score_pairs(
     if isinstance(prompts, str) or isinstance(targets, str) or len(prompts) != len(targets):
         raise EditError("prompts and targets are lists, with a target for each prompt; give them so")
     completions = [separated(*parts) for parts in zip(prompts, targets, strict=True)]
-    whole = (
-        (name, "".join(pair)) for name, *pair in zip(names or map(repr, prompts), prompts, completions, strict=True)
-    )
-    check_tokens(tokenizer, model.config, whole, chat_template=chat_template)
+    whole = map("".join, zip(prompts, completions, strict=True))
+    named = zip(names or map(repr, prompts), whole, strict=True)
+    check_tokens(tokenizer, model.config, named, chat_template=chat_template)
     settings: dict[str, Any] = {"chat_template": chat_template, "names": names}
     pairs = encode_pairs(tokenizer, prompts, completions, max_length=context_length(model.config), **settings)
     scores = PairScores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs)))
@@ -152,10 +142,7 @@ def _run_trees(model: Any, trees: Sequence[TokenTree]) -> Predictions:
 
 def _run_rows(model: Any, pairs: Sequence[EncodedPair], batch: Sequence[int]) -> Predictions:
     """Predictions of the pairs with the indices `batch`, each of which is a padded row."""
-    ids, labels = [pairs[i].input_ids for i in batch], [pairs[i].labels for i in batch]
-    mask = [[1] * len(row) for row in ids]
-    inputs = {"input_ids": padded(ids, 0), "attention_mask": padded(mask, 0), "labels": padded(labels, IGNORE_INDEX)}
-    targets = target_logits(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
+    targets = row_logits(model, [pairs[i] for i in batch])
     owners = [batch[row] for row in targets.rows.tolist()]
     return Predictions(targets.logits, np.arange(len(owners)), targets.labels.tolist(), owners)
 

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from importlib.resources import files
 from importlib.util import find_spec
@@ -21,8 +21,6 @@ from hf_ftedit.errors import NO_MEMORY, EditError, first_line, is_out_of_memory,
 
 # The libraries are imported in the functions that need them: `asset` and `public_name` must not load torch.
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -53,15 +51,14 @@ def gguf_source(name: str | None, gguf_file: str | None = None) -> tuple[str | N
     name = os.fspath(name) if isinstance(name, os.PathLike) else name
     if gguf_file is None and (name is None or not name.endswith(".gguf") or Path(name).is_dir()):
         return name, None
-    path = Path(name or "", gguf_file or "")
+    path, own = Path(name or "", gguf_file or ""), Path(gguf_file or "")
     if name and gguf_file and not Path(name).exists():
-        path = Path(gguf_file)
+        path = own
         if "/" in name and _HUB_ID.fullmatch(name):
             if path.exists():
                 raise EditError(f"gguf_file {gguf_file!r} is here too, and would be read instead; give it alone")
             return name, gguf_file
-    own = Path(gguf_file or "")
-    if name and Path(name).is_dir() and not path.is_file() and own.parent.name and own.is_file():
+    elif name and Path(name).is_dir() and not path.is_file() and own.parent.name and own.is_file():
         path = own  # the folder is the one that an adapter's recipe names, and a user gives the file's whole path
     if not path.is_file():
         raise EditError(f"gguf_file {str(path)!r}: no such file; give its path, or a Hub id and its name there")

@@ -1,7 +1,5 @@
 """Forward passes that compute logits at the target positions only."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -45,6 +43,14 @@ def target_logits(model: torch.nn.Module, inputs: dict[str, Any]) -> TargetLogit
         logits = model(**inputs, use_cache=False).logits[:, -targets.shape[1] - 1 :][:, columns]
     is_target, targets = is_target[:, columns], targets[:, columns]
     return TargetLogits(logits[is_target], targets[is_target], is_target.nonzero()[:, 0])
+
+
+def row_logits(model: Any, pairs: Sequence[EncodedPair]) -> TargetLogits:
+    """The [`target_logits`] of some pairs, each of which is a padded row."""
+    ids, labels = [pair.input_ids for pair in pairs], [pair.labels for pair in pairs]
+    mask = [[1] * len(row) for row in ids]
+    inputs = {"input_ids": padded(ids, 0), "attention_mask": padded(mask, 0), "labels": padded(labels, IGNORE_INDEX)}
+    return target_logits(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
 
 
 def tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, np.ndarray]:

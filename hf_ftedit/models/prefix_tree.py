@@ -1,7 +1,5 @@
 """Token trees: several sequences in one, in which a beginning that they share stands, and is computed, once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os.path import commonprefix

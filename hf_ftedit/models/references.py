@@ -1,7 +1,5 @@
 """The unedited model's distributions at target positions: what an edit should leave as it is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Sampled text: prefixes from the empty context, and continuations that depend on their seed alone."""
 
-from __future__ import annotations
-
 import random
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Prompts and targets as token ids and labels: the one place that decides which tokens are a target's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from os.path import commonprefix
