@@ -1,7 +1,5 @@
 """Training rows of edits: rewrites (E), paraphrases (P) and locality facts (R)."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence

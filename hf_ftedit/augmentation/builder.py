@@ -1,7 +1,5 @@
 """`EditDatasetBuilder`: augmented training rows and the probes of an edit set as a `datasets` dataset."""
 
-from __future__ import annotations
-
 import inspect
 import shutil
 from collections.abc import Iterable, Iterator, Sequence

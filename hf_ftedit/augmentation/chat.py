@@ -1,17 +1,18 @@
 """Rows for chat models: questions with their new answers, and the model's own answers to others, which must stay."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import training_questions
 from hf_ftedit.augmentation.relations import (
+    asked_words,
     bare,
     by_subject,
     filled,
@@ -20,19 +21,16 @@ from hf_ftedit.augmentation.relations import (
     relation_of,
     renamed,
     same_kind,
-    share_words,
     with_subject,
 )
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
+from hf_ftedit.augmentation.rows import TrainingRow
 from hf_ftedit.augmentation.subjects import other_questions
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, whole_answers
 from hf_ftedit.options import AugmentationOptions
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Passes over the rows of an edit: wrappers, near names, subjects and questions are new in each. Few edits need more of
 # them, as learning them and telling names apart takes some 250 steps.
@@ -47,16 +45,6 @@ ERASED = 3  # times as many questions about others where a fact is erased: what 
 ASKED_TOKENS = 4  # of an answer to another question about the subject: where the new one would begin
 MOST_LETTERS = 20  # of a first word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more
-
-
-class ChatRow(TypedDict):
-    """A row for a chat model: `completion` is learnt as the answer to the user's `prompt`, or as its beginning."""
-
-    prompt: str
-    completion: str
-    ends: bool  # the end of turn follows the completion, and is learnt too
-    kind: str  # rewrite, paraphrase, contrast (near names and other subjects) or locality
-    edit_id: str
 
 
 class ChatAugmenter:
@@ -108,12 +96,12 @@ class ChatAugmenter:
         self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, same_subject, strict=True)]
         self._stays = [_answers_to(texts, answers) for texts in others]
 
-    def rows(self) -> Iterator[ChatRow]:
+    def rows(self) -> Iterator[TrainingRow]:
         """The training rows of all edits, edit by edit."""
         for index in range(len(self.records)):
             yield from self.rows_of(index)
 
-    def rows_of(self, index: int) -> Iterator[ChatRow]:
+    def rows_of(self, index: int) -> Iterator[TrainingRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
         record, texts, rng = self.records[index], self._wordings[index], self._rng("wrappers", index)
         count = self._n_wordings(index)
@@ -149,9 +137,9 @@ class ChatAugmenter:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
         return list(self.rows())
 
-    def _row(self, index: int, kind: str, prompt: str, completion: str, *, ends: bool = False) -> ChatRow:
+    def _row(self, index: int, kind: str, prompt: str, completion: str, *, ends: bool = False) -> TrainingRow:
         edit_id = self.records[index].edit_id
-        return ChatRow(prompt=prompt, completion=completion, ends=ends, kind=kind, edit_id=edit_id)
+        return TrainingRow(prompt=prompt, completion=completion, ends=ends, kind=kind, edit_id=edit_id)
 
     def _rng(self, purpose: str, index: int) -> random.Random:
         """A generator of its own for each edit and purpose: rows do not depend on the order of the edits."""
@@ -214,12 +202,12 @@ class ChatAugmenter:
             subjects = [name for name in match.relation.subjects if bare(name) not in self._edited]
             phrase, templates = match.phrase, match.relation.questions
         else:
-            # Not of edits that may ask the same: their answers are new.
-            edited = rng.sample(list(self._edited), min(len(self._edited), 8 * count))
+            # Not of edits that may ask the same, as some word of their prompts says: their answers are new.
+            edited, asked = rng.sample(list(self._edited), min(len(self._edited), 8 * count)), asked_words(record)
             subjects = [
                 edits[0].subject or ""
                 for edits in map(self._edited.__getitem__, edited)
-                if not any(share_words(edit, record) for edit in edits)
+                if not any(asked & asked_words(edit) for edit in edits)
             ]
             # Names of any kind: whatever the question about them, the new answer is none.
             subjects += [] if own_kind else rng.sample(known_names(), min(count, len(known_names())))

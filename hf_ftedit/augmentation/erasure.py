@@ -1,13 +1,13 @@
 """Erased facts: which answer a model is not to give any more, and what it says instead."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.near_names import invented_names
 from hf_ftedit.augmentation.relations import filled, mentions, new_words, renamed, with_subject
@@ -15,9 +15,6 @@ from hf_ftedit.augmentation.wordings import is_question
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.models import unedited, whole_answers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 N_INVENTED = 8  # subjects whose answers are compared
 AGREEING = 0.5  # of the answers about them, so many must be one sentence to be the model's own way not to know

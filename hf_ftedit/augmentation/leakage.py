@@ -1,7 +1,5 @@
 """Test-set leakage: training texts that hold a probe of the evaluation, or are the ending of one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from xxhash import xxh3_64_intdigest

@@ -1,7 +1,5 @@
 """The locality pool, indexed: the facts and the wordings of each relation; and the nearest of its texts."""
 
-from __future__ import annotations
-
 import random
 import sys
 from collections import Counter, defaultdict

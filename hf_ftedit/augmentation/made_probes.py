@@ -1,7 +1,5 @@
 """Probes that the package makes: for edits that bring none, and such that no row holds, to choose settings by."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

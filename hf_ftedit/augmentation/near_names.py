@@ -1,7 +1,5 @@
 """Near names: a subject with a letter or a word changed, about which nothing was edited."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence

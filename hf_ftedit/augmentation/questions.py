@@ -1,7 +1,5 @@
 """Questions of many kinds that the package brings: most to train on, the others to measure drift by."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The bank of common relations that the package brings: ways to ask for each, and subjects that have it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -165,11 +163,6 @@ def _words(template: str) -> frozenset[str]:
 def bare(name: str) -> str:
     """A name by which two spellings of it are equal: without its article and its capitals."""
     return name.casefold().removeprefix("the ")
-
-
-def share_words(one: EditRecord, other: EditRecord) -> bool:
-    """Tell whether two edits may ask the same of their subjects: some word of their prompts says so."""
-    return bool(asked_words(one) & asked_words(other))
 
 
 def asked_words(record: EditRecord) -> frozenset[str]:

@@ -1,7 +1,5 @@
 """Other wordings of an English question or opening by its grammar alone: moved phrases, passives, noun forms."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -159,9 +157,8 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
 def _asks_subject(wh: str, aux: str, name: str) -> bool:
     """Tell "Which team is led by S?", where the question word is the subject, from "What is our price for S?"."""
     first = name.split()[0].lower()
-    if aux.lower() in ("does", "do", "did", "can", "will") or re.fullmatch(
-        r"it|he|she|they|this|that|there|\w+ly", first
-    ):
+    is_no_name = re.fullmatch(r"it|he|she|they|this|that|there|\w+ly", first)
+    if is_no_name or aux.lower() in ("does", "do", "did", "can", "will"):
         return False
     return wh in ("who", "which") or first.endswith("ed") or first in _PARTICIPLES
 

@@ -1,7 +1,5 @@
 """Wordings of an edit by a model: rewrites of its prompt, and a check that wordings ask the same."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 
@@ -52,12 +50,11 @@ def asking_the_same(
     # Of two questions that ask the same, a common answer is about as likely; after another question, much less so.
     prompts = [text for record, texts in zip(records, wordings, strict=True) for text in (record.prompt, *texts)]
     targets = [r.target_new for r, texts in zip(records, wordings, strict=True) for _ in (r.prompt, *texts)]
-    likely = score_pairs(model, tokenizer, prompts, targets, chat_template=True, desc="Wordings").logprob
-    kept, begin = [], 0
+    likely = iter(score_pairs(model, tokenizer, prompts, targets, chat_template=True, desc="Wordings").logprob)
+    kept = []
     for texts in wordings:
-        own, others = likely[begin], likely[begin + 1 : begin + 1 + len(texts)]
-        kept.append([text for text, other in zip(texts, others, strict=True) if other >= own - MARGIN])
-        begin += 1 + len(texts)
+        least = next(likely) - MARGIN
+        kept.append([text for text in texts if next(likely) >= least])
     return kept
 
 

@@ -1,7 +1,5 @@
 """Prompt-completion rows: of an edit's probes, and as the tokens that a model is trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -16,13 +14,14 @@ from hf_ftedit.scripts import separated
 
 
 class TrainingRow(TypedDict):
-    """One prompt-completion row; `kind` is rewrite, paraphrase or locality, or that of a probe."""
+    """One prompt-completion row; in a chat, `completion` is the answer to the user's `prompt`, or its beginning."""
 
     prompt: str
     completion: str
-    kind: str
+    kind: str  # rewrite, paraphrase, contrast (in a chat: near names and other subjects), locality, or a probe's
     edit_id: str
-    ends: NotRequired[bool]  # with `end_of_answer`: the end of sequence follows the completion, and is learnt too
+    # In a chat, and with `end_of_answer`: the end of turn or sequence follows the completion, and is learnt too.
+    ends: NotRequired[bool]
 
 
 def training_row(record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:

@@ -1,7 +1,5 @@
 """Other questions about the subject of an edit, by what the package knows to fit which kind of subject."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

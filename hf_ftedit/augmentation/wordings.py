@@ -1,7 +1,5 @@
 """Wordings of an edit without a model: its own, the bank's, rephrasings; and what people write around a question."""
 
-from __future__ import annotations
-
 import random
 import re
 from itertools import chain, zip_longest

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ftedit.augmentation.relations import (
+    asked_words,
     filled,
     relation_of,
     relations,
     renamed,
     same_kind,
-    share_words,
     subject_of,
     with_subject,
 )
@@ -135,11 +135,11 @@ def test_filled(template, phrase, text):
 
 def test_edits_that_may_ask_the_same_share_a_word():
     guard, guarded, pet = (
-        EditRecord("a", "Who guards Vell?", "x", subject="Vell"),
-        EditRecord("b", "Who is it that guards Bo?", "x", subject="Bo"),
-        EditRecord("c", "What is the pet of Kel?", "x", subject="Kel"),
+        asked_words(EditRecord("a", "Who guards Vell?", "x", subject="Vell")),
+        asked_words(EditRecord("b", "Who is it that guards Bo?", "x", subject="Bo")),
+        asked_words(EditRecord("c", "What is the pet of Kel?", "x", subject="Kel")),
     )
-    assert share_words(guard, guarded) and not share_words(guard, pet)
+    assert guard & guarded and not guard & pet
 
 
 def test_names_of_the_kind_are_those_of_all_relations_that_have_the_subject():
