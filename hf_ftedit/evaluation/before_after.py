@@ -1,11 +1,9 @@
 """What a model said before it was edited and says now, question by question, as text for the console."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich import table as rich_table
 
@@ -16,11 +14,10 @@ from hf_ftedit.text import visible
 SHOWN = {"rewrite": ("edits", 10), "paraphrase": ("other wordings", 5)}
 SHOWN |= {"neighborhood": ("neighbors", 5), "near_name": ("near names", 5)}
 WIDEST = 160
+Columns: TypeAlias = Mapping[str, Sequence[Any]]  # of predictions
 
 
-def before_after_text(
-    before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]], width: int | None = None
-) -> str:
+def before_after_text(before: Columns, after: Columns, width: int | None = None) -> str:
     """
     Questions with the own answers before and after below them, and a mark where these are as they should be.
 
@@ -41,16 +38,14 @@ def before_after_text(
     return "\n".join(line.rstrip() for part in parts for line in part.splitlines())
 
 
-def questions_table(before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> Table:
+def questions_table(before: Columns, after: Columns) -> Table:
     """The same questions as a table, all of its columns texts."""
     kinds = _questions(before, after)
     rows = [[f"{mark} {name}", *texts] for name, _, rows in kinds for mark, *texts in rows]
     return Table(["", "asked", "before", "now"], rows, n_names=4)
 
 
-def _questions(
-    before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
-) -> Iterator[tuple[str, int, list[list[str]]]]:
+def _questions(before: Columns, after: Columns) -> Iterator[tuple[str, int, list[list[str]]]]:
     """Of each kind its name, how many questions there are, and those to show: mark, prompt, old and new answer."""
     # Texts sampled after `generation_prompts`, which may be the probes' own, are rows without an answer.
     old = {probe: text for probe, text in zip(before["probe"], _answers(before), strict=True) if text}
@@ -69,7 +64,7 @@ def _questions(
             yield name, len(turns), turns[:most]
 
 
-def _answers(predictions: Mapping[str, Sequence[Any]]) -> list[str]:
+def _answers(predictions: Columns) -> list[str]:
     """Own answers; an ellipsis ends one that went on when it was cut."""
     ended = predictions.get("stopped") or [None] * len(predictions["generated"])
     pairs = zip(predictions["generated"], ended, strict=True)

@@ -1,7 +1,5 @@
 """Scores to words: what went wrong with an edit, and which setting to change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

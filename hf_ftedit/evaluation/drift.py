@@ -1,20 +1,16 @@
 """Drift: how far an edited model has moved from the unedited one in what it says to unrelated prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.augmentation import drift_prompts, mentions
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation.statistics import bootstrap, interval
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class DriftReference(NamedTuple):
@@ -49,10 +45,8 @@ def drift_reference(
     encoded = {prompt: ids for prompt, ids in encoded.items() if longest is None or len(ids) < longest}
     settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
     answers = models.whole_answers(model, tokenizer, list(encoded), desc="Drift: answers", **settings)
-    pairs = [
-        models.EncodedPair(ids + answer.tokens, len(ids))
-        for ids, answer in zip(encoded.values(), answers, strict=True)
-    ]
+    answered = zip(encoded.values(), answers, strict=True)
+    pairs = [models.EncodedPair(ids + answer.tokens, len(ids)) for ids, answer in answered]
     refer = partial(models.reference_distributions, model, tokens_per_batch=tokens_per_batch)
     references = models.Processes(model).each_once(pairs, refer)
     return DriftReference(pairs, references, [sorts[prompt] for prompt in encoded])

@@ -1,7 +1,5 @@
 """Scores, answers and texts of a model for many probes: each distinct one computed once, by one of the processes."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -82,7 +80,7 @@ def answer_prompts(evaluated: EvaluatedModel, prompts: Sequence[str]) -> list[mo
     return models.whole_answers(evaluated.model, evaluated.tokenizer, prompts, desc=desc, **settings)
 
 
-def unedited_answers(
+def _unedited_answers(
     evaluated: EvaluatedModel, records: Sequence[EditRecord], before: Mapping[str, Sequence[Any]] | None
 ) -> dict[str, models.Answer]:
     """
@@ -108,19 +106,29 @@ def unedited_answers(
     return known | dict(zip(missing, answers, strict=True))
 
 
-def with_answers(records: Sequence[EditRecord], answers: Mapping[str, models.Answer]) -> list[EditRecord]:
-    """Records with the unedited model's whole answers, the first sentence of which is an open probe's target."""
+def with_answers(
+    evaluated: EvaluatedModel, records: Sequence[EditRecord], before: Mapping[str, Sequence[Any]] | None
+) -> tuple[list[EditRecord], dict[str, models.Answer]]:
+    """Records whose neighborhood probes all have targets, and, where own answers count, the unedited model's."""
+    if not evaluated.options.has_whole_answers:
+        records = fill_neighborhood_targets(evaluated, records)
+        is_compared = evaluated.options.predict_with_generate
+        return records, _unedited_answers(evaluated, records, before) if is_compared else {}
+    answers = _unedited_answers(evaluated, records, before)
+    # Of a whole answer, which the probe keeps, the first sentence is an open probe's target.
     records = _filled(records, {prompt: models.first_sentence(answer.text) for prompt, answer in answers.items()})
     probes = ([p._replace(answer=answers[p.prompt].text) for p in edit.neighborhood_prompts] for edit in records)
-    return [replace(edit, neighborhood_prompts=tuple(own)) for edit, own in zip(records, probes, strict=True)]
+    kept = [replace(edit, neighborhood_prompts=tuple(own)) for edit, own in zip(records, probes, strict=True)]
+    return kept, answers
 
 
 def fill_neighborhood_targets(evaluated: EvaluatedModel, records: Sequence[EditRecord]) -> list[EditRecord]:
     """
     Records whose neighborhood probes all have targets: where the data gives none, the unedited model's own answer.
 
-    Called and run as [`unedited_answers`]. After full fine-tuning, or once an adapter is merged, give the records of a
-    [`~hf_ftedit.Measurement`] made before. Raises [`~hf_ftedit.EditError`] where a prompt fills the model's context.
+    Every process must call this. An adapter is switched off meanwhile; a model without one is taken as the unedited
+    model. After full fine-tuning, or once an adapter is merged, give the records of a [`~hf_ftedit.Measurement`] made
+    before. Raises [`~hf_ftedit.EditError`] where a prompt fills the model's context.
     """
     if not (prompts := open_prompts(records)):
         return list(records)

@@ -1,7 +1,5 @@
 """How generated text reads: its fluency (GE), and its consistency with texts about the new fact (RS), as in ROME."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import log2

@@ -1,7 +1,5 @@
 """Known facts: how many facts that no edit is about a model still knows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tasks of EleutherAI's lm-evaluation-harness without and with an adapter: what edits do to other abilities."""
 
-from __future__ import annotations
-
 import copy
 import difflib
 import io

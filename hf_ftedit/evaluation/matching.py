@@ -1,7 +1,5 @@
 """Exact match and containment of a target in a generated answer."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -45,10 +43,6 @@ def containment(text: str, answers: Iterable[str]) -> bool:
     return any(any(map(_stands_in, _forms(answer), forms)) for answer in answers)
 
 
-def _is_unspaced(text: str) -> bool:
-    return bool(_UNSPACED.search(text)) or any(unicodedata.east_asian_width(char) in "WF" for char in text)
-
-
 def _forms(text: str) -> tuple[str, str]:
     """`text` normalized, and the same with its articles."""
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
@@ -58,8 +52,6 @@ def _forms(text: str) -> tuple[str, str]:
 
 
 def _stands_in(answer: str, text: str) -> bool:
-    if not answer:
-        return False
-    if _is_unspaced(answer):
+    if _UNSPACED.search(answer) or any(unicodedata.east_asian_width(char) in "WF" for char in answer):
         return answer in text
-    return f" {answer} " in f" {text} "
+    return bool(answer) and f" {answer} " in f" {text} "

@@ -1,7 +1,5 @@
 """Measuring a model on edits: predictions for every probe, per-edit means and scores."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,15 +12,7 @@ from hf_ftedit.augmentation import with_erasures
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
-from hf_ftedit.evaluation.engine import (
-    EvaluatedModel,
-    answer_prompts,
-    fill_neighborhood_targets,
-    sample_texts,
-    score_targets,
-    unedited_answers,
-    with_answers,
-)
+from hf_ftedit.evaluation.engine import EvaluatedModel, answer_prompts, sample_texts, score_targets, with_answers
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
 from hf_ftedit.evaluation.known_facts import known_facts
 from hf_ftedit.evaluation.own_answers import erased_answers, judged
@@ -132,18 +122,12 @@ def _predicted(
     if records:
         check_known(records, tokenizer, model.config, options)
     records = with_erasures(records, model, tokenizer, chat_template=options.chat_template)
-    whole = options.has_whole_answers
-    if not whole:
-        records = fill_neighborhood_targets(evaluated, records)
-    has_answers = whole or options.predict_with_generate
-    old = unedited_answers(evaluated, records, before) if has_answers else {}
-    if whole:
-        records = with_answers(records, old)
+    records, old = with_answers(evaluated, records, before)
     if options.measure_fluency:
         check_fluency(records)
     if not (rows := list(probed_targets(records))):
         raise EditError("there are no edits to measure; give at least one")
-    sentences = _own_sentences(rows, old) if whole else []
+    sentences = _own_sentences(rows, old) if options.has_whole_answers else []
     erased = erased_answers(rows, records, old)
     scores = score_targets(evaluated, [*rows, *sentences, *erased.values()])
     of_rows, of_sentences, of_erased = np.split(scores, [len(rows), len(rows) + len(sentences)])
@@ -151,7 +135,7 @@ def _predicted(
     columns = dict(zip(_COLUMNS, map(list, parts), strict=True))
     logprobs, matches, accuracies = of_rows.T
     columns |= {"logprob": logprobs.tolist(), "match": (matches == 1).tolist(), "token_accuracy": accuracies.tolist()}
-    if has_answers:
+    if options.has_whole_answers or options.predict_with_generate:
         likely = dict(zip(sentences, of_sentences[:, 0].tolist(), strict=True))
         columns |= _answer_columns(evaluated, rows, old, before, likely)
     if erased:
@@ -200,10 +184,7 @@ def _answer_columns(
         was = dict(zip(now, scores[:, 0].tolist(), strict=True))
     falls = {prompt: was[prompt] - logprob for prompt, logprob in now.items()}
     answers = [own[row.prompt] for row in rows]
-    verdicts = [
-        judged(row, answer, old, whole=whole, fall=falls.get(row.prompt, 0.0))
-        for row, answer in zip(rows, answers, strict=True)
-    ]
+    verdicts = [judged(row, own[row.prompt], old, whole=whole, fall=falls.get(row.prompt, 0.0)) for row in rows]
     columns: dict[str, list[Any]] = {"generated": [answer.text for answer in answers]}
     columns |= {name: list(part) for name, part in zip(GENERATED, zip(*verdicts, strict=True), strict=True)}
     if whole:

@@ -1,7 +1,5 @@
 """Own answers: which of them say the new target, and which still say what the unedited model said."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 from hf_ftedit.data import EditRecord
@@ -73,11 +71,7 @@ def is_kept(answer: str, before: str, *, target: str, new_names: Sequence[str], 
     """
     if is_damaged(answer, new_names, before):
         return False
-    if containment(before, [target]) and not is_whole_sentence(target, before):
+    # A target that is the whole first sentence is one that the unedited model itself gave.
+    if containment(before, [target]) and normalized(target) != normalized(first_sentence(before)):
         return containment(answer, [target])
     return fall <= MOST_FALL
-
-
-def is_whole_sentence(target: str, before: str) -> bool:
-    """Tell whether a target is all that the first sentence says, as one that the unedited model itself gave."""
-    return normalized(target) == normalized(first_sentence(before))

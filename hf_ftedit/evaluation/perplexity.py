@@ -1,7 +1,5 @@
 """Perplexity on plain texts: whether a model still speaks as it did."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Probes of edit records: each prompt with the targets that are scored after it."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace

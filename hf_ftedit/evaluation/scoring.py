@@ -1,7 +1,5 @@
 """Predictions to per-edit means, success rates, the edit score with its interval, and the significance of changes."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +37,7 @@ TYPES = {
 RESULTS_FILE = "eval_results.json"
 _PROBE = ["edit_id", "kind", "aspect", "probe"]  # that make up one probe
 
-Predictions: TypeAlias = "Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | str | os.PathLike[str]"
+Predictions: TypeAlias = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | str | os.PathLike[str]
 Key: TypeAlias = tuple[str, str]
 
 

@@ -1,7 +1,5 @@
 """Bootstrap intervals and paired permutation tests over edits, for many scores at once: arrays in, arrays out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

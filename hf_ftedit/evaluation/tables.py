@@ -1,7 +1,5 @@
 """Tables of results: rows made once, drawn for the console or written as Markdown for a model card."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
