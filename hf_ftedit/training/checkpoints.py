@@ -1,7 +1,5 @@
 """Checkpoint folders: which one training resumes from, of which run it is, what `output_dir` may hold. No torch."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

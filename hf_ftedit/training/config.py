@@ -1,24 +1,20 @@
 """Training configuration: TRL's `SFTConfig` with the settings of an edit and the paper's defaults."""
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import ParallelismConfig
 from accelerate.utils import get_int_from_env
+from transformers import PretrainedConfig
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import ModelConfig, SFTConfig
 
 from hf_ftedit.errors import EditError, first_line, refusals_of_libraries, shown
 from hf_ftedit.options import OUTPUT_FOLDER, EditOptions, check_settings, check_value, option
 from hf_ftedit.text import without_secrets
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 logger = logging.getLogger(__name__)
 

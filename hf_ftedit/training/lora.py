@@ -1,26 +1,24 @@
 """The LoRA that an edit trains: the paper's by default, on the modules that the model has and that can take one."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from peft import LoraConfig, PeftConfig
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from trl import get_peft_config
 
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import beyond_lora, check_peft_config, check_peft_model
 from hf_ftedit.training.config import EditConfig, EditModelConfig
-
-if TYPE_CHECKING:
-    from peft import LoraConfig, PeftConfig
-    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +38,6 @@ def adapter_for(model: Any, args: EditConfig, config: PeftConfig | None) -> Peft
     Raises [`~hf_ftedit.EditError`] where the adapter, or the one that the model has, could not be trained, saved and
     loaded again.
     """
-    from peft import PeftConfig
-
     if config is not None and not isinstance(config, PeftConfig):
         raise EditError(f"peft_config is of type {type(config).__name__}: give a configuration of peft, as LoraConfig")
     if args.full_finetune and (config is not None or hasattr(model, "peft_config")):
@@ -74,18 +70,16 @@ def fit_lora(
     By default routers, which choose among experts, and layers that cannot take a LoRA are left out; one of the latter
     that is named is an [`~hf_ftedit.EditError`].
     """
-    from peft import LoraConfig
-    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
-
     if not isinstance(config, LoraConfig):
         return config
-    linear, unfit = _linear_layers(model), _unfit(model)
+    head, unfit = model.get_output_embeddings(), _unfit(model)
+    linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
     fit = [name for name in linear if name not in unfit and not ROUTER.search(name)]
     transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in fit)
     targets = config.target_modules
     if targets is None and not config.target_parameters:
         # PEFT has its own ones for some kinds of models, but for mixtures of experts it takes none of them.
-        is_known = getattr(model.config, "model_type", None) in DEFAULTS and len(unfit) <= 1
+        is_known = getattr(model.config, "model_type", None) in PEFT_TARGETS and len(unfit) <= 1
         targets = None if is_known and layers is None and not embedding else "all-linear"
     targets = _checked_targets(_with_mlp(targets, fit), model, linear, unfit)
     if layers is not None:
@@ -167,12 +161,6 @@ def _check_layers(layers: list[int], model: PreTrainedModel, targets: Any) -> No
         raise EditError("lora_layers and a pattern as target_modules do not go together; put the layers into it")
 
 
-def _linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers but for the output head."""
-    head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
-
-
 def _unfit(model: PreTrainedModel) -> dict[str, str]:
     """Modules that a LoRA cannot be put on, or on which it would change nothing, with the reason."""
     modules, head = dict(model.named_modules()), model.get_output_embeddings()
@@ -199,9 +187,6 @@ def _unfit(model: PreTrainedModel) -> dict[str, str]:
 
 def _means_experts(name: str, model: PreTrainedModel) -> bool:
     """Tell whether PEFT makes of a module of this name weights of experts, as some kinds of models once had them."""
-    from peft import LoraConfig
-    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-
     config = LoraConfig(target_modules=[name])
     try:
         convert_peft_config_for_transformers(config, model, None)

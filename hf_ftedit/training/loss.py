@@ -1,7 +1,5 @@
 """`ConditionalTrainer`: the loss of an edit, the log-likelihood of its targets, computed where they stand only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from copy import copy
@@ -13,17 +11,8 @@ from datasets import Dataset
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
+from hf_ftedit import models
 from hf_ftedit.errors import EditError, refusals_of_libraries
-from hf_ftedit.models import (
-    REFERENCE_COLUMNS,
-    CompletionOnlyCollator,
-    EditCollator,
-    TargetLogits,
-    divergences,
-    reads_trees,
-    target_logits,
-    token_log_probs,
-)
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.mastery import ROW, Mastery
 from hf_ftedit.training.resume import ResumableTrainer
@@ -68,13 +57,15 @@ class ConditionalTrainer(ResumableTrainer):
         if is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
-            data_collator = data_collator or EditCollator(pad_token_id=0, pad_to_multiple_of=multiple)
+            data_collator = data_collator or models.EditCollator(pad_token_id=0, pad_to_multiple_of=multiple)
         collator = data_collator
         # A collator of somebody else's may try to pad a column that it does not know.
-        columns = ["input_ids", "labels", *(["length"] if isinstance(data_collator, CompletionOnlyCollator) else [])]
+        columns = ["input_ids", "labels"]
+        if isinstance(data_collator, models.CompletionOnlyCollator):
+            columns.append("length")
         if has_weights:
             _check_sampling(args, data_collator)
-            columns += [WEIGHT, *REFERENCE_COLUMNS]
+            columns += [WEIGHT, *models.REFERENCE_COLUMNS]
         if args.mastered_probability is not None and is_ours and isinstance(train_dataset, Dataset):
             size = len(train_dataset)
             train_dataset = train_dataset.add_column(ROW, np.arange(size))
@@ -94,10 +85,10 @@ class ConditionalTrainer(ResumableTrainer):
             )
         with refusals_of_libraries("correct optim, optim_args, lr_scheduler_type or lr_scheduler_kwargs"):
             self._check_optimizer()
-        self._has_references = has_weights and REFERENCE_COLUMNS.keys() <= {*train_dataset.column_names}
+        self._has_references = has_weights and models.REFERENCE_COLUMNS.keys() <= {*train_dataset.column_names}
         if has_weights:
             self._check_weighted()
-        if isinstance(collator, EditCollator) and isinstance(train_dataset, Dataset):
+        if isinstance(collator, models.EditCollator) and isinstance(train_dataset, Dataset):
             self._prepare_trees(collator, max(train_dataset["length"], default=0))
 
     def _check_optimizer(self) -> None:
@@ -146,12 +137,12 @@ class ConditionalTrainer(ResumableTrainer):
                 "leave out the setting that changes the loss"
             )
 
-    def _prepare_trees(self, collator: EditCollator, longest: int) -> None:
+    def _prepare_trees(self, collator: models.EditCollator, longest: int) -> None:
         """Run rows as token trees where the model reads them."""
         width = CHAT_TREE_WIDTH if self.args.chat_template else TREE_WIDTH
         # Sharded weights are fetched by all processes in step, and compiled code has no hooks: both get padded rows.
         is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile)
-        if is_plain and self._reads_targets_only() and reads_trees(self.model, longest, 2 * width):
+        if is_plain and self._reads_targets_only() and models.reads_trees(self.model, longest, 2 * width):
             collator.tree_width = width
 
     def compute_loss(
@@ -163,15 +154,15 @@ class ConditionalTrainer(ResumableTrainer):
         Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
         """
         numbers, weight = inputs.pop(ROW, None), inputs.pop(WEIGHT, None)
-        reference = [inputs.pop(name) for name in REFERENCE_COLUMNS if name in inputs]
+        reference = [inputs.pop(name) for name in models.REFERENCE_COLUMNS if name in inputs]
         if return_outputs or not self._reads_targets_only():
             inputs.pop("trees", None)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # On Triton devices TRL's fused head projects the targets only, as this does; elsewhere it projects every
         # position. One loss for all devices is kept, since rows are to share their beginnings in one forward pass.
-        predicted = target_logits(model, inputs)
+        predicted = models.target_logits(model, inputs)
         if weight is None:
-            log_probs = token_log_probs(predicted.logits, predicted.labels)
+            log_probs = models.token_log_probs(predicted.logits, predicted.labels)
             loss = -log_probs.sum()
             if self._mastery and numbers is not None:
                 self._mastery.record(numbers, log_probs, predicted.rows)
@@ -184,11 +175,11 @@ class ConditionalTrainer(ResumableTrainer):
         self._count(predicted, inputs)
         return loss
 
-    def _chat_losses(self, predicted: TargetLogits, reference: list[torch.Tensor]) -> torch.Tensor:
+    def _chat_losses(self, predicted: models.TargetLogits, reference: list[torch.Tensor]) -> torch.Tensor:
         """Loss of each target token `(targets,)`: -log p, and of the last ones the divergence from their reference."""
         first = len(predicted.labels) - (len(reference[0]) if reference else 0)
-        nll = -_in_parts(token_log_probs, predicted.logits[:first], predicted.labels[:first])
-        kl = _in_parts(divergences, predicted.logits[first:], *reference) if reference else nll[:0]
+        nll = -_in_parts(models.token_log_probs, predicted.logits[:first], predicted.labels[:first])
+        kl = _in_parts(models.divergences, predicted.logits[first:], *reference) if reference else nll[:0]
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, losses in {"nll": nll, "kl": kl}.items() if self._has_references else ():
             metrics[name].append(losses.detach().mean())
@@ -235,7 +226,7 @@ def _check_sampling(args: EditConfig, data_collator: Any) -> None:
     """Raise [`~hf_ftedit.EditError`] where rows with weights could not be trained as they are meant to be."""
     if args.mastered_probability is not None:
         raise EditError("mastered_probability does not work with edits in a chat_template; leave it out")
-    if not isinstance(data_collator, EditCollator):
+    if not isinstance(data_collator, models.EditCollator):
         raise EditError(
             "data_collator would lose the weights of rows, which chat_template and text_loss_weight need; leave it "
             "out: padding is set by pad_to_multiple_of"

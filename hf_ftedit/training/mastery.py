@@ -1,7 +1,5 @@
 """Skips training rows whose completion already has probability >= p; every fourth epoch they are trained again."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Sequence

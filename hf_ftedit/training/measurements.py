@@ -1,7 +1,5 @@
 """Measurements of a run: before and after training, and of an earlier adapter's edits and revoked ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice

@@ -1,7 +1,5 @@
 """Rows of plain text beside those of edits, so that an edited base model still speaks as it did."""
 
-from __future__ import annotations
-
 import random
 from itertools import chain
 from typing import Any
@@ -10,20 +8,9 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ftedit import models
 from hf_ftedit.augmentation import ProbeTexts, mentions
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import (
-    IGNORE_INDEX,
-    TEXT_TOKENS,
-    EncodedPair,
-    context_length,
-    encode_prompts,
-    encode_texts,
-    sample_prefixes,
-    unedited,
-    whole_answers,
-    with_references,
-)
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import EditTask
 
@@ -60,7 +47,7 @@ def with_plain_text(
     if not isinstance(rows, Dataset):
         raise EditError("text_loss_weight works with edits or prompt-completion rows that are not streamed")
     count, speaker = min(max(len(task.edits), FEWEST), MOST), _Speaker(task, model, tokenizer, args)
-    with unedited(model):
+    with models.unedited(model):
         # Where the end of sequence is learnt behind a target, nothing is to follow.
         pairs = [] if args.end_of_answer else speaker.continued(source, count // 2)
         pairs += speaker.texts(count - len(pairs))
@@ -71,8 +58,9 @@ def with_plain_text(
     plain = Dataset.from_dict(columns, features=rows.features)
     if args.locality_loss == "kl":
         plain = plain.add_column("kind", ["locality"] * len(texts))
-        plain = with_references(plain, model, tokens_per_batch=args.eval_tokens_per_batch).remove_columns("kind")
-    counts = np.array([sum(label != IGNORE_INDEX for label in row) for row in chain(rows["labels"], labels)])
+        plain = models.with_references(plain, model, tokens_per_batch=args.eval_tokens_per_batch)
+        plain = plain.remove_columns("kind")
+    counts = np.array([sum(label != models.IGNORE_INDEX for label in row) for row in chain(rows["labels"], labels)])
     edits, weight = len(rows), args.text_loss_weight or 0.0
     # As in chat, weights take the place of two means for each batch: they are equal in expectation over batches.
     weights = np.full(len(counts), (1 - weight) / counts[:edits].sum())
@@ -86,19 +74,19 @@ class _Speaker:
     def __init__(self, task: EditTask, model: Any, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> None:
         records = [*task.edits, *task.held_out, *task.revoked]
         self.model, self.tokenizer, self.args, self.given = model, tokenizer, args, task.training_texts
-        self.longest = min(filter(None, (TEXT_TOKENS, args.max_length, context_length(model.config))))
+        self.longest = min(filter(None, (models.TEXT_TOKENS, args.max_length, models.context_length(model.config))))
         self.probes = ProbeTexts([*task.edits, *task.revoked], task.held_out)
         self.subjects = {record.subject for record in records if record.subject}
 
-    def continued(self, rows: Dataset, count: int) -> list[EncodedPair]:
+    def continued(self, rows: Dataset, count: int) -> list[models.EncodedPair]:
         """What the model says after the completions of at most `count` rows, of each edit in turn."""
         facts = [row["prompt"] + row["completion"] for row in rows.select(self._in_turn(rows)[:count])]
-        encoded = dict(zip(facts, encode_prompts(self.tokenizer, facts), strict=True))
+        encoded = dict(zip(facts, models.encode_prompts(self.tokenizer, facts), strict=True))
         encoded = {fact: ids for fact, ids in encoded.items() if len(ids) < self.longest}
         settings: dict[str, Any] = {"desc": "What follows", "tokens_per_batch": self.args.eval_tokens_per_batch}
-        answers = whole_answers(self.model, self.tokenizer, list(encoded), **settings)
+        answers = models.whole_answers(self.model, self.tokenizer, list(encoded), **settings)
         return [
-            EncodedPair((ids + answer.tokens)[: self.longest], len(ids))
+            models.EncodedPair((ids + answer.tokens)[: self.longest], len(ids))
             for (fact, ids), answer in zip(encoded.items(), answers, strict=True)
             if answer.tokens and not self.probes.overlaps(f"{fact} {answer.text}")
         ]
@@ -112,16 +100,16 @@ class _Speaker:
         table = table[table["kind"] != "locality"]
         return table.groupby("edit_id").cumcount().sort_values(kind="stable").index.tolist()
 
-    def texts(self, count: int) -> list[EncodedPair]:
+    def texts(self, count: int) -> list[models.EncodedPair]:
         """At most `count` parts of the given texts, or of those that the model says; none about an edited subject."""
         texts, length = self.given, min(self.longest, LENGTH)
         if not texts:
             # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was.
             # Those of something edited are not drawn again: a small model may speak of little else.
             settings: dict[str, Any] = {"length": length - 1, "count": count, "top_k": 0, "seed": self.args.seed}
-            texts = sample_prefixes(self.model, self.tokenizer, **settings)
+            texts = models.sample_prefixes(self.model, self.tokenizer, **settings)
         texts = list(filter(self._is_unrelated, texts))
-        parts = [part for windows in encode_texts(self.tokenizer, texts, length) for part in windows]
+        parts = [part for windows in models.encode_texts(self.tokenizer, texts, length) for part in windows]
         if self.given and not parts:
             raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")
         return random.Random(self.args.seed).sample(parts, min(len(parts), count))

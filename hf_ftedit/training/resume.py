@@ -1,7 +1,5 @@
 """`ResumableTrainer`: an `SFTTrainer` that ends with the same weights, whether or not it was killed on the way."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -14,7 +12,6 @@ from typing import Any
 import torch
 import xxhash
 from datasets import Dataset
-from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
@@ -45,7 +42,7 @@ _MEASURING = {"protocol", "eval_tokens_per_batch", "predict_with_generate", "mea
 _MEASURING |= {"known_facts", "skip_invalid", "strength", PROVENANCE}  # the scale is changed after the last checkpoint
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(LengthGroupedSampler):
     """
     A `LengthGroupedSampler` whose order depends on seed and epoch alone.
 
@@ -54,14 +51,13 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
-        self._sampler, self._seed, self.epoch = sampler, seed, 0
-
-    def __len__(self) -> int:
-        return len(self._sampler)
+        # As a list: a column that stays on the disk is slow to index row by row.
+        super().__init__(sampler.batch_size, lengths=list(sampler.lengths[:]))
+        self._seed, self.epoch = seed, 0
 
     def __iter__(self) -> Iterator[int]:
-        self._sampler.generator = torch.Generator().manual_seed(self._seed + self.epoch)
-        return iter(self._sampler)
+        self.generator = torch.Generator().manual_seed(self._seed + self.epoch)
+        return super().__iter__()
 
 
 @dataclass(eq=False)
@@ -245,7 +241,6 @@ class ResumableTrainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
-            sampler.lengths = list(sampler.lengths[:])  # a column that stays on the disk is slow to index row by row
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             sampler = self._guard.sampler = EpochSampler(sampler, seed)
         return sampler

@@ -1,40 +1,23 @@
 """Model, tokenizer and tokenized rows of an edit task, for `SFTTrainer`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import SFTConfig
 
+from hf_ftedit import models
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion, with_erasures
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked
 from hf_ftedit.hub import base_of, check_base
-from hf_ftedit.models import (
-    IGNORE_INDEX,
-    check_adapter,
-    check_tokens,
-    context_length,
-    in_turns,
-    keep_gradients,
-    load_adapter,
-    load_tokenizer,
-    prepare_tokenizer,
-    unedited,
-    with_references,
-)
 from hf_ftedit.training.config import LESS_IS_BETTER, EditConfig
 from hf_ftedit.training.plain_text import with_plain_text
 from hf_ftedit.training.task import Continuation, EditTask
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Settings of TRL, and arguments of its trainer, that act where it prepares rows, and where it evaluates a loss.
 _PREPARING = "formatting_func packing eval_packing padding_free truncation_mode dataset_kwargs pad_token".split()
@@ -139,8 +122,12 @@ def load_for(
     tokenizer: PreTrainedTokenizerBase | None,
     args: EditConfig,
     quantization_config: Any = None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model to train, with the adapter to go on from; the edits fit into its context, or no weights are read."""
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, EditTask]:
+    """
+    The model to train, with the adapter to go on from, its tokenizer, and the task with the old answers to be erased.
+
+    The edits fit into its context, or no weights are read.
+    """
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     is_model = model is None or isinstance(model, str) or hasattr(model, "config")
     _check_type("model", model, is_model, "a model of transformers, or its Hub id or folder")
@@ -170,21 +157,21 @@ def load_for(
         settings: dict[str, Any] = {"gguf_file": gguf_file, "trust_remote_code": args.trust_remote_code}
         if tokenizer is None and not model.config._name_or_path:
             raise EditError("processing_class is missing: a model made in memory does not say what its tokenizer is")
-        tokenizer = tokenizer or load_tokenizer(model.config._name_or_path, **settings)
-        prepare_tokenizer(tokenizer, args)
+        tokenizer = tokenizer or models.load_tokenizer(model.config._name_or_path, **settings)
+        models.prepare_tokenizer(tokenizer, args)
         check_known(records, tokenizer, model.config, args)
-        check_lengths(records, tokenizer, context_length(model.config), chat_template=args.chat_template)
+        check_lengths(records, tokenizer, models.context_length(model.config), chat_template=args.chat_template)
     texts = {"training_texts": task.training_texts, "perplexity_texts": task.texts}
     named = ((f"{name}, text {number}", text) for name, parts in texts.items() for number, text in enumerate(parts, 1))
-    check_tokens(tokenizer, model.config, named)
+    models.check_tokens(tokenizer, model.config, named)
     if prior:
         check_base(model, prior.saved.provenance, prior.name)
-        adapted: Any = load_adapter(model, prior.saved.path, is_trainable=True)
+        adapted: Any = models.load_adapter(model, prior.saved.path, is_trainable=True)
         # After a revocation the weights hold the revoked edits: a new adapter is trained from the base model. They are
         # loaded all the same, as edits whose weights are not theirs are no edits to train again.
         model = adapted.unload() if prior.is_anew else adapted
-    keep_gradients(model)
-    return model, tokenizer
+    models.keep_gradients(model)
+    return model, tokenizer, _with_open_erasures(task, model, tokenizer, chat_template=args.chat_template)
 
 
 def _loading(args: EditConfig, quantization_config: Any) -> dict[str, Any]:
@@ -209,7 +196,7 @@ def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
     """The base model of the adapter to go on from, at its recorded commit where it is the recorded one."""
     if hasattr(model, "peft_config"):
         raise EditError("adapter is given, and the model has an adapter already; give the base model")
-    check_adapter(prior.saved.path, prior.name)
+    models.check_adapter(prior.saved.path, prior.name)
     # Another base model that was named is taken as it is now; its weights are compared once they are read.
     name = model if isinstance(model, str) else None
     base, place = base_of(prior.saved.path, prior.saved, name, loading.get("gguf_file"))
@@ -217,7 +204,7 @@ def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
     return base if model is None else model
 
 
-def with_open_erasures(task: EditTask, model: Any, tokenizer: Any, *, chat_template: bool) -> EditTask:
+def _with_open_erasures(task: EditTask, model: Any, tokenizer: Any, *, chat_template: bool) -> EditTask:
     """The task with the answers that the unedited `model` gives of facts to erase; see [`with_erasures`]."""
     edits = with_erasures(task.edits, model, tokenizer, chat_template=chat_template)
     is_one = task.measured is task.edits
@@ -234,7 +221,7 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
             raise EditError("train_dataset has rows for a chat model, and chat_template is not set; set it")
         # The processes of `accelerate launch` read the edits each by itself, maybe from disks of several machines.
         source.check_same()
-        rows = in_turns(lambda: source.prepared("train", args.dataset_num_proc))
+        rows = models.in_turns(lambda: source.prepared("train", args.dataset_num_proc))
         settings = source.settings if source is task.rows else {}
     eval_rows, are_tokenized = task.eval_rows, is_prompt_completion(rows)
     prompts: dict[str, list[str]] = {}
@@ -246,7 +233,7 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
         rows, eval_rows = (tokenized(part, tokenizer, model, args) for part in (rows, eval_rows))
         if isinstance(rows, Dataset) and "kind" in rows.column_names and args.objective == "conditional":
             if args.locality_loss == "kl":
-                rows = with_references(rows, model, tokens_per_batch=args.eval_tokens_per_batch)
+                rows = models.with_references(rows, model, tokens_per_batch=args.eval_tokens_per_batch)
             rows = weighted(rows, args.locality_weight)
         if args.shuffle_dataset:
             rows = rows.shuffle(seed=args.seed)
@@ -265,18 +252,14 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
     if not is_prompt_completion(rows):
         return rows
     if isinstance(rows, Dataset):
-        texts = (
-            (
-                f"edit {row['edit_id']!r}, a row" if "edit_id" in row else f"row {number}",
-                row["prompt"] + row["completion"],
-            )
-            for number, row in enumerate(rows, 1)
-        )
-        check_tokens(tokenizer, model.config, texts)
-    longest = min(filter(None, (args.max_length, context_length(model.config))), default=None)
+        places = enumerate(rows, 1)
+        names = (f"edit {row['edit_id']!r}, a row" if "edit_id" in row else f"row {place}" for place, row in places)
+        texts = (row["prompt"] + row["completion"] for row in rows)
+        models.check_tokens(tokenizer, model.config, zip(names, texts, strict=True))
+    longest = min(filter(None, (args.max_length, models.context_length(model.config))), default=None)
     settings: dict[str, Any] = {"chat_template": args.chat_template, "objective": args.objective}
     settings |= {"max_length": longest, "num_proc": args.dataset_num_proc}
-    return in_turns(lambda: encode_rows(rows.with_format(None), tokenizer, **settings))
+    return models.in_turns(lambda: encode_rows(rows.with_format(None), tokenizer, **settings))
 
 
 def weighted(rows: Dataset, locality_weight: float) -> Dataset:
@@ -285,17 +268,13 @@ def weighted(rows: Dataset, locality_weight: float) -> Dataset:
     # by the counts of all rows, and not of each batch, is equal in expectation over batches; and no process has to
     # hear how many tokens of each kind are in the parts of a step.
     kinds = np.array(rows["kind"])
-    counts = np.array([sum(label != IGNORE_INDEX for label in labels) for labels in rows["labels"]])
+    counts = np.array([sum(label != models.IGNORE_INDEX for label in labels) for labels in rows["labels"]])
     stays, contrast = kinds == "locality", kinds == "contrast"
     edits = ~(stays | contrast)
     # Edits weigh as much as the two kinds of what stays together, or some are never said.
+    weights = np.where(edits, 2 / max(1, counts[edits].sum()), locality_weight / max(1, counts[stays].sum()))
     # An answer about a near name differs from the edit's in its first tokens, however long it is: it counts by row.
-    shares = {"edits": counts[edits].sum(), "contrast": contrast.sum(), "stays": counts[stays].sum()}
-    weights = np.select(
-        [edits, contrast],
-        [2 / max(1, shares["edits"]), locality_weight / max(1, shares["contrast"])],
-        locality_weight / max(1, shares["stays"]),
-    )
+    weights[contrast] = locality_weight / max(1, contrast.sum())
     return rows.add_column("weight", counts.sum() * weights)
 
 
@@ -303,7 +282,7 @@ def _builder(
     task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
 ) -> EditDatasetBuilder:
     # Prefixes and own answers are the unedited model's, also where training goes on from an adapter.
-    with unedited(model):
+    with models.unedited(model):
         return EditDatasetBuilder(
             task.edits,
             model,

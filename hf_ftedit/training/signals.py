@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM raise `Stopped`: at once, or while training when a checkpoint holds the current step."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -58,11 +56,9 @@ def stoppable() -> Iterator[None]:
         yield  # Python lets only the main thread handle signals
         return
     _handler.pending, _handler.is_deferred, _handler.owner = 0, False, os.getpid()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # What the process was started to ignore, as by `nohup`, stays ignored.
-    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
-    for number in previous:
-        signal.signal(number, _handler)
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, _handler) for number in heard}
     try:
         yield
     finally:

@@ -1,12 +1,13 @@
 """Strength: the scale of a trained LoRA, multiplied by a given number or by the one that held-out probes choose."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from itertools import chain
 from statistics import harmonic_mean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from peft import PeftConfig
+from peft.tuners.lora import LoraLayer
 
 from hf_ftedit.augmentation import training_questions, untrained_probes
 from hf_ftedit.errors import EditError
@@ -15,9 +16,6 @@ from hf_ftedit.models import beyond_lora, from_main, unedited
 from hf_ftedit.options import EditOptions
 from hf_ftedit.training.config import EditConfig
 from hf_ftedit.training.task import EditTask
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 SCALES = (0.5, 0.75, 1.0, 1.25)
 N_EDITS, N_PROBES, N_QUESTIONS = 100, 3, 40  # at most: edits, probes of each of both kinds, questions for drift
@@ -43,8 +41,6 @@ class AdapterScale:
     """The scale of a model's active LoRA as it is now, and multiples of it."""
 
     def __init__(self, model: Any) -> None:
-        from peft.tuners.lora import LoraLayer
-
         self._name = name = model.active_adapter
         self._config = config = model.peft_config[name]
         layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and name in layer.scaling]

@@ -1,7 +1,5 @@
 """An edit task: the edits, what is measured and the adapter to go on from, read and checked before torch is loaded."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

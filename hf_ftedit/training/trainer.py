@@ -1,7 +1,5 @@
 """`EditTrainer`: TRL's `SFTTrainer` for edits. Thin wiring of the other modules."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -9,23 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from peft import PeftConfig
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
+from hf_ftedit import hub
 from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import RESULTS_FILE, SCORES, Measurement, measure, results_of
-from hf_ftedit.hub import (
-    SHOWN_EDITS,
-    card_answers,
-    check_pushable,
-    examples,
-    push_folder,
-    save_edit_folder,
-    save_weights,
-)
 from hf_ftedit.models import greedy_answers, process_state, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
 from hf_ftedit.training.checkpoints import date_of_run, is_finished
@@ -35,20 +26,9 @@ from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.plain_text import default_text_weight
 from hf_ftedit.training.recipe import recipe_of
-from hf_ftedit.training.setup import (
-    as_edit_config,
-    check_best_metric,
-    check_passed_on,
-    load_for,
-    make_rows,
-    tokenized,
-    with_open_erasures,
-)
+from hf_ftedit.training.setup import as_edit_config, check_best_metric, check_passed_on, load_for, make_rows, tokenized
 from hf_ftedit.training.strength import AdapterScale, check_strength, measure_scales, set_strength, strength_text
 from hf_ftedit.training.task import EditTask, are_edits, check_rows, read_task
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 logger = logging.getLogger(__name__)
 
@@ -123,15 +103,14 @@ class EditTrainer(ConditionalTrainer):
         args = copy(as_edit_config(args))
         # Hours of training should not end with a repository that cannot be written to.
         if args.push_to_hub and process_state().is_main_process:
-            check_pushable(repo_name(args), args.hub_token)
+            hub.check_pushable(repo_name(args), args.hub_token)
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
         check_best_metric(args, self.task)
         check_passed_on(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
         args.chat_date = args.chat_date or date_of_run(args)
-        model, tokenizer = load_for(self.task, model, processing_class, args, quantization_config)
-        self.task = with_open_erasures(self.task, model, tokenizer, chat_template=args.chat_template)
+        model, tokenizer, self.task = load_for(self.task, model, processing_class, args, quantization_config)
         peft_config = adapter_for(model, args, peft_config)
         if hasattr(model, "peft_config"):
             check_strength(args, self.task, model.peft_config[model.active_adapter])
@@ -140,8 +119,7 @@ class EditTrainer(ConditionalTrainer):
             args.text_loss_weight = default_text_weight(args, self.task, is_plain=is_plain)
         rows = make_rows(self.task, model, tokenizer, args)
         if args.learning_rate is None:
-            has_adapter = peft_config is not None or hasattr(model, "peft_config")
-            kinds = {"full_finetune": not has_adapter, "chat": args.chat_template}
+            kinds = {"full_finetune": args.full_finetune, "chat": args.chat_template}
             args.learning_rate = learning_rate_for(model.config, **kinds)
         self.measurements = Measurements(self.task.measured)
         self.strength: dict[str, Any] = {}  # of the finished adapter, where `args.strength` set it
@@ -345,12 +323,12 @@ class EditTrainer(ConditionalTrainer):
         """Write the adapter folder as [`~EditTrainer.save_model`] does, without a push; the results in it."""
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
-        prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[:SHOWN_EDITS]]
+        prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[: hub.SHOWN_EDITS]]
         before = None
         if hasattr(model, "disable_adapter"):
             with self._run_edited(False):
-                before = card_answers(model, tokenizer, prompts, chat_template=self.args.chat_template)
-        answers = examples(model, tokenizer, prompts, before, self.args)
+                before = hub.card_answers(model, tokenizer, prompts, chat_template=self.args.chat_template)
+        answers = hub.examples(model, tokenizer, prompts, before, self.args)
         results = {**self.edit_results(), **answers}
         # Sharded weights are gathered by all processes together, before the first one writes.
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
@@ -358,7 +336,7 @@ class EditTrainer(ConditionalTrainer):
         if self.args.should_save:
             content: dict[str, Any] = {"records": self.task.saved_records(self.measurements.records)}
             content |= {"results": results, "recipe": self.recipe, "state_dict": state_dict}
-            save_edit_folder(folder, model, tokenizer, **content)
+            hub.save_edit_folder(folder, model, tokenizer, **content)
         self.accelerator.wait_for_everyone()
         self._folder = folder
         return results
@@ -389,7 +367,7 @@ class EditTrainer(ConditionalTrainer):
             settings: dict[str, Any] = {"private": args.hub_private_repo if private is None else private}
             settings |= {"token": token or args.hub_token, "revision": revision or args.hub_revision}
             try:
-                url = push_folder(folder, name, commit_message=commit_message or COMMIT_MESSAGE, **settings)
+                url = hub.push_folder(folder, name, commit_message=commit_message or COMMIT_MESSAGE, **settings)
             except EditError as error:
                 again = f"hf-ftedit push {folder} --repo_id {name}"
                 raise EditError(f"{error}; {folder} is complete, to push it later: {again}") from error
@@ -422,10 +400,7 @@ class EditTrainer(ConditionalTrainer):
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir or OUTPUT_FOLDER)
-            save_weights(folder, self.accelerator.unwrap_model(self.model), self.processing_class, state_dict)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing: only what is finished and measured is pushed."""
+            hub.save_weights(folder, self.accelerator.unwrap_model(self.model), self.processing_class, state_dict)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card is written with the adapter folder, when there are results to show."""

@@ -363,7 +363,7 @@ def test_rows_are_sorted_by_the_lengths_that_tokenizing_gave(base, tokenizer, tm
     sampler = trainer._get_train_sampler(trainer._remove_unused_columns(trainer.train_dataset))
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     assert trainer._guard.sampler is sampler and len(sampler) == len(lengths)
-    assert sampler._sampler.lengths == lengths and type(sampler._sampler.lengths) is list
+    assert sampler.lengths == lengths and type(sampler.lengths) is list
 
 
 # NaN and infinite losses.
