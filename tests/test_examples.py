@@ -1,5 +1,6 @@
 """The examples: scripts run, recipes and launch configurations parse, the shipped prompts are clean."""
 
+import ast
 import importlib
 import json
 import os
@@ -201,6 +202,14 @@ def test_kubernetes_job_has_a_pod_for_each_machine() -> None:
     assert f"--num_processes {2 * container['resources']['limits']['nvidia.com/gpu']} " in command
     assert f"--main_process_ip {job['metadata']['name']}-0.{pod['subdomain']} " in command
     checked_train_options(command)
+
+
+def test_scripts_import_what_the_package_has() -> None:
+    # Within functions too, where no `--help` comes by.
+    for path in EXAMPLES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hf_ftedit"):
+                exec(compile(ast.Module(body=[node], type_ignores=[]), path, "exec"))
 
 
 @pytest.mark.parametrize("script", BENCHMARKS, ids=named)
