@@ -53,32 +53,34 @@ def try_writing(folder: str | Path, size: int = 0) -> None:
 
 
 def claim(folder: str | Path) -> None:
-    """Hold `folder`, made where it is missing, until the [`claims`] of this process end; none may hold it already."""
-    try:
-        claims.enter_context(_claimed(Path(folder).absolute()))
-    except BlockingIOError as error:
-        remedy = "wait for it, or give another --output_dir"
-        raise EditError(f"output_dir {str(folder)!r}: another run writes to it; {remedy}") from error
+    """Hold `folder` as [`holding`] does, until the [`claims`] of this process end."""
+    claims.enter_context(holding(folder))
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY) if fcntl else None
+def holding(folder: str | Path) -> Iterator[None]:
+    """Hold `folder`, made where it is missing, within the context; [`~hf_ftedit.EditError`] where another run does."""
+    path = Path(folder).absolute()
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDONLY) if fcntl else None
     try:
-        if lock is not None:
-            try:
+        try:
+            if lock is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if isinstance(error, BlockingIOError):
-                    raise  # another one is a file system without locks
+        except BlockingIOError as error:
+            remedy = "wait for it, or give another --output_dir"
+            raise EditError(f"output_dir {str(folder)!r}: another run writes to it; {remedy}") from error
+        except OSError:
+            pass  # a file system without locks
         _made.update(missing[:1])
-        yield
-        _made.difference_update(missing)
-        for each in missing:
-            with suppress(OSError):  # something was written
-                each.rmdir()
+        try:
+            yield
+        finally:
+            _made.difference_update(missing)
+            for each in missing:
+                with suppress(OSError):  # something was written
+                    each.rmdir()
     finally:
         if lock is not None:
             os.close(lock)

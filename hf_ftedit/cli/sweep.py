@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 
 from hf_ftedit import models
 from hf_ftedit.cli.arguments import read_arguments
-from hf_ftedit.cli.console import claim_output, is_first_process, written_to
+from hf_ftedit.cli.console import is_first_process, written_to
 from hf_ftedit.cli.grid import Run, read_grid
 from hf_ftedit.cli.study import row_of, write_study
 from hf_ftedit.cli.train import options_of, settings_of, task_of, trained
 from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.evaluation import score_text
-from hf_ftedit.files import claims, require_empty, write_text
+from hf_ftedit.files import claims, holding, moved_in, require_empty, write_text
 from hf_ftedit.options import SOURCES
 from hf_ftedit.text import masked
 
@@ -47,17 +47,18 @@ def run(argv: Sequence[str]) -> None:
     check_runs(runs)
     if not (folder / "runs").is_dir():
         require_empty(folder)
-    claim_output(options.output_dir)
-    print(f"{len(runs)} runs, {len(runs) - len(_missing(runs, folder))} of them finished before")
-    with _progress(runs, folder) as advance:
-        if options.num_workers > 1:
-            _run_in_processes(argv, options.num_workers, advance)
-        else:
-            run_share(runs, folder, advance)
-    varied = list(dict.fromkeys(name for each in runs for name in each.varied))
-    lost = {"error": "the process that ran it ended; run the command again"}
-    rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
-    print(write_study(folder, rows, varied))
+    # Not as a claim: those of the runs end one by one.
+    with holding(folder):
+        print(f"{len(runs)} runs, {len(runs) - len(_missing(runs, folder))} of them finished before")
+        with _progress(runs, folder) as advance:
+            if options.num_workers > 1:
+                _run_in_processes(argv, options.num_workers, advance)
+            else:
+                run_share(runs, folder, advance)
+        varied = list(dict.fromkeys(name for each in runs for name in each.varied))
+        lost = {"error": "the process that ran it ended; run the command again"}
+        rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
+        print(write_study(folder, rows, varied))
     print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
 
 
@@ -78,13 +79,10 @@ def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = la
     """Train those of `runs` that are not finished, one after the other; one that fails leaves its error."""
     shared: dict[Any, Any] = {}  # measurements and answers of unedited models
     logging.getLogger("hf_ftedit").setLevel(logging.WARNING)
-    # The study's folder is held to the end, that of a run while it runs: each is an open file, and runs may be many.
-    with claims.pop_all() as own:
-        for each in _missing(runs, folder):
-            with claims:
-                _train_one(each, folder, shared)
-            advance()
-        claims.enter_context(own.pop_all())
+    for each in _missing(runs, folder):
+        with claims:  # the run's folder is held while it runs: each is an open file, and runs may be many
+            _train_one(each, folder, shared)
+        advance()
 
 
 def _train_one(run: Run, folder: Path, shared: dict[Any, Any]) -> None:
@@ -106,10 +104,8 @@ def _train_one(run: Run, folder: Path, shared: dict[Any, Any]) -> None:
     except Exception as error:  # of whatever kind: the other runs go on
         record["error"] = masked(one_line(error))
     record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
-    place.mkdir(exist_ok=True)
-    file = place / RUN_FILE
-    write_text(file.with_suffix(".tmp"), json.dumps(record, indent=2, default=str, ensure_ascii=False) + "\n")
-    file.with_suffix(".tmp").replace(file)
+    with moved_in(place) as new:
+        write_text(new / RUN_FILE, json.dumps(record, indent=2, default=str, ensure_ascii=False) + "\n")
     gc.collect()
     after = (record.get("results") or {}).get("after") or {}
     outcome = record.get("error") or f"edit score {score_text(after, 'edit_score')}"

@@ -12,7 +12,7 @@ from hf_ftedit.cli.grid import read_grid
 from hf_ftedit.cli.study import front_of, row_of, setting_plot, study_markdown, write_study
 from hf_ftedit.cli.sweep import run_share
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import claim, claims
+from hf_ftedit.files import claim, claims, holding
 
 pytestmark = pytest.mark.usefixtures("few_drift_prompts")
 
@@ -181,8 +181,7 @@ def test_folders_of_runs_are_held_no_longer_than_they_run(tmp_path, monkeypatch)
         return {}
 
     monkeypatch.setattr("hf_ftedit.cli.sweep.trained", training)
-    with claims:
-        claim(tmp_path)
+    with claims, holding(tmp_path):
         runs = read_grid(grid(tmp_path, seed=[1, 2]))
         run_share(runs, tmp_path)
         for run in runs:
