@@ -84,7 +84,8 @@ def _commit(api: HfApi, name: str, folder: str | Path, revision: str | None, mes
     if RECIPE_FILE not in listed and (other := sorted(listed - set(UNOWNED))):
         raise EditError(f"{name}: exists and holds something else ({shown(other[0])}); push to another name")
     finish_folder(folder, name)
-    files = {path.relative_to(folder).as_posix(): path for path in published_files(folder)}
+    # Their SHA-256 were compared before anything was made on the Hub: weights are large.
+    files = {file: Path(folder, file) for file in (*read_recipe(Path(folder), name)[PROVENANCE]["files"], RECIPE_FILE)}
     earlier = _earlier_files(api, name, head.sha) if RECIPE_FILE in listed else set()
     operations: list[Any] = [CommitOperationAdd(path_in_repo, path) for path_in_repo, path in files.items()]
     operations += [CommitOperationDelete(path_in_repo) for path_in_repo in sorted(listed & earlier - set(files))]
