@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_ftedit.evaluation import NAMES, Table, score_text
 from hf_ftedit.files import moved_in, write_text
-from hf_ftedit.hub import markdown_text, png_of
+from hf_ftedit.hub import figure_of, markdown_text, png_of
 
 SCORES = ("edit_score", *NAMES.values(), "said_exactly", "near_names", "known_facts")
 MEASURED = ("drift", "perplexity")  # of results, without a percentage
@@ -97,7 +97,7 @@ def setting_plot(table: Any, name: str) -> bytes:
     values = list(dict.fromkeys(table[name]))  # names in the order of the grid
     values = values if any(isinstance(value, str) for value in values) else sorted(values)
     places = {value: place for place, value in enumerate(values)}
-    figure, axes = _figure(len(panels))
+    figure, axes = figure_of(4.4 * max(len(panels), 1.3), 3.6, len(panels))
     for (title, columns), each in zip(panels, axes, strict=True):
         for column, color in zip(columns, COLORS, strict=False):
             each.scatter(table[name].map(places), table[column], s=14, color=color, alpha=0.5)
@@ -115,7 +115,7 @@ def setting_plot(table: Any, name: str) -> bytes:
 def front_plot(table: Any, names: Sequence[str]) -> bytes:
     """Edit score against training time: each run a point, and by name the means over seeds that none beats in both."""
     axis = ["train_seconds", "edit_score"]
-    figure, [axes] = _figure(1)
+    figure, [axes] = figure_of(5.72, 3.6)
     axes.scatter(table[axis[0]], table[axis[1]], s=18, color="#b0b7c3")
     front = front_of(table.groupby(list(names), sort=False)[axis].mean().reset_index() if names else table)
     axes.plot(front[axis[0]], front[axis[1]], "o-", color="#2563eb", markersize=5, linewidth=1.2)
@@ -131,16 +131,3 @@ def front_of(table: Any) -> Any:
     """The rows of which none has a higher edit score in no more training time, the fastest first."""
     ordered = table.sort_values(["train_seconds", "edit_score"], ascending=[True, False])
     return ordered[ordered["edit_score"] > ordered["edit_score"].cummax().shift(fill_value=-1.0)]
-
-
-def _figure(panels: int) -> tuple[Any, Any]:
-    # Not pyplot: it keeps state and looks for a screen.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.4 * max(panels, 1.3), 3.6), dpi=110, layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(color="#e5e7eb", linewidth=0.8)
-        each.set_axisbelow(True)
-    return figure, axes

@@ -21,6 +21,7 @@ from .load import load_edited_model as load_edited_model
 from .load import open_edits as open_edits
 from .load import own_template as own_template
 from .load import recipe_for as recipe_for
+from .plot import figure_of as figure_of
 from .markdown import markdown_text as markdown_text
 from .plot import png_of as png_of
 from .push import check_pushable as check_pushable

@@ -13,14 +13,11 @@ BAR = 0.36  # height, in rows
 
 def scores_plot(results: dict[str, Any]) -> bytes:
     """Draw a bar for each score before and after, with its 95 % interval, from 0 to 100: the bytes of a PNG file."""
-    # Not pyplot: it keeps state and looks for a screen.
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     # A score that only one of the two has is drawn with a dash: it was measured, and is undefined there.
     names = [name for name in NAMES if any(results[when].get(name) is not None for when in COLORS)]
-    figure = Figure(figsize=(7.2, 0.9 + 0.62 * len(names)), dpi=110, layout="constrained")
-    axes = figure.subplots()
+    figure, [axes] = figure_of(7.2, 0.9 + 0.62 * len(names), grid="x")
     for shift, (when, color) in zip((-BAR / 2, BAR / 2), COLORS.items(), strict=True):
         for row, name in enumerate(names):
             axes.barh(row + shift, results[when].get(name) or 0, BAR, color=color)
@@ -30,12 +27,23 @@ def scores_plot(results: dict[str, Any]) -> bytes:
     axes.set_xlim(0, 112)  # room for the number behind a full bar
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel(f"percent, with 95 % intervals over {edits_text(results['n_edits'])}; {protocol_text(results)}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
     keys = [Patch(color=color, label=when) for when, color in COLORS.items()]
     figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
     return png_of(figure)
+
+
+def figure_of(width: float, height: float, panels: int = 1, grid: str = "both") -> tuple[Any, Any]:
+    """An empty figure of this size in inches, and its panels side by side."""
+    # Not pyplot: it keeps state and looks for a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(axis=grid, color="#e5e7eb", linewidth=0.8)
+        each.set_axisbelow(True)
+    return figure, axes
 
 
 def png_of(figure: Any) -> bytes:
