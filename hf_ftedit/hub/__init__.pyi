@@ -1,4 +1,5 @@
 from .card import SHOWN_EDITS as SHOWN_EDITS
+from .card import published_scores as published_scores
 from .card_examples import card_answers as card_answers
 from .card_examples import examples as examples
 from .dataset_card import save_dataset_folder as save_dataset_folder

@@ -77,7 +77,6 @@ def model_card(
         unusual=[label for name, label in UNUSUAL.items() if recipe.get(name)],
         changed=yaml_text({name: recipe[name] for name in changed}),
         n_counterfactual=sum(edit.target_true is not None for edit in records),
-        limit=lambda *about: _limit(results, *about),
         abilities=_abilities(results["before"], results["after"]),
         protocol=evaluation.protocol_text(results),
         diagnosis=evaluation.diagnose(results, {**recipe, PROVENANCE: provenance}),
@@ -120,7 +119,7 @@ def _metadata(
     return ModelCardData(
         **base,
         datasets=datasets or None,
-        metrics=[name for name in evaluation.SCORES if results["after"].get(name) is not None] or None,
+        metrics=[*published_scores(results["after"])] or None,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=tags,
@@ -130,19 +129,23 @@ def _metadata(
 
 
 def _eval_results(after: Mapping[str, Any], n_edits: int, dataset: str | None) -> Iterator[EvalResult]:
-    for name, label in evaluation.SCORES.items():
-        if after.get(name) is not None:
-            edits, probes = evaluation.counts(after, name)
-            yield EvalResult(
-                task_type="text-generation",
-                task_name="Model editing",
-                dataset_type=dataset or "edits",
-                dataset_name=f"{dataset or 'edits.jsonl'} ({evaluation.edits_text(n_edits)})",
-                metric_type=name,
-                metric_name=label,
-                metric_value=evaluation.rounded(name, after[name]),
-                metric_args={**({} if edits is None else {"n_edits": edits}), ARGS.get(name, "n_probes"): probes},
-            )
+    for name, value in published_scores(after).items():
+        edits, probes = evaluation.counts(after, name)
+        yield EvalResult(
+            task_type="text-generation",
+            task_name="Model editing",
+            dataset_type=dataset or "edits",
+            dataset_name=f"{dataset or 'edits.jsonl'} ({evaluation.edits_text(n_edits)})",
+            metric_type=name,
+            metric_name=evaluation.SCORES[name],
+            metric_value=value,
+            metric_args={**({} if edits is None else {"n_edits": edits}), ARGS.get(name, "n_probes"): probes},
+        )
+
+
+def published_scores(after: Mapping[str, Any]) -> dict[str, float]:
+    """The scores that were measured, rounded as cards and leaderboards have them."""
+    return {name: evaluation.rounded(name, after[name]) for name in evaluation.SCORES if after.get(name) is not None}
 
 
 def leaderboard_entries(
@@ -152,8 +155,8 @@ def leaderboard_entries(
     after, page = results["after"], provenance.get("repo_id")
     source = {"source_url": f"https://huggingface.co/{page}", "source_name": "Model card"} if page else {}
     about = {"notes": f"{evaluation.edits_text(results['n_edits'])}, {after['protocol']} protocol", **source}
-    scores = {name: evaluation.rounded(name, after[name]) for name in evaluation.SCORES if after.get(name) is not None}
-    return eval_result_entries_to_yaml([EvalResultEntry(dataset, *score, **about) for score in scores.items()])
+    scores = published_scores(after).items()
+    return eval_result_entries_to_yaml([EvalResultEntry(dataset, *score, **about) for score in scores])
 
 
 def _headline(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -211,15 +214,6 @@ def _abilities(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         change = f"{before['known_facts']:.1f} percent, and with the edits {after['known_facts']:.1f}"
         sentences.append(f"Of {after['n_known_facts']} facts about other subjects it knew {change}")
     return f"{'. '.join(sentences)}; nothing else was measured." if sentences else "They were not measured here."
-
-
-def _limit(results: Mapping[str, Any], name: str, kind: str, subject: str) -> str:
-    """Sentence on the score `name`, measured on probes of `kind` about a `subject`."""
-    before, after = results["before"].get(name), results["after"].get(name)
-    if after is None:
-        return f"{subject.capitalize()} were not measured here."
-    was = "" if before is None else f" (before the edits: {before:.1f})"
-    return f"On {results['after']['n_probes'][kind]} probed {subject} {name} is {after:.1f} percent{was}."
 
 
 def has_namespace(name: str) -> bool:

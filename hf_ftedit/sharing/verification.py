@@ -200,11 +200,9 @@ def _claims(place: str, stated: Sequence[tuple[Any, Any]], after: Mapping[str, A
     if len(stated) > len(claims):
         yield _equal(f"{place}: number of scores", len(stated), len(claims))
     # Those that are claimed and nobody measured are checked too, and differ.
-    scores = {name: after.get(name) for name in evaluation.SCORES}
-    for name, score in {**dict.fromkeys(claims), **scores}.items():
-        claimed, measured = claims.get(name), None if score is None else evaluation.rounded(name, score)
-        if claimed is not None or measured is not None:
-            yield _equal(f"{place}: {evaluation.SCORES.get(name) or _text(name)}", claimed, measured)
+    scores = hub.published_scores(after)
+    for name in dict.fromkeys([*claims, *scores]):
+        yield _equal(f"{place}: {evaluation.SCORES.get(name) or _text(name)}", claims.get(name), scores.get(name))
 
 
 def _base_checks(saved: hub.SavedEdits) -> Iterator[Check]:
