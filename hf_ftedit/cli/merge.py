@@ -7,7 +7,6 @@ from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import claim_output, is_first_process, written_to
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import require_empty
-from hf_ftedit.options import PROVENANCE
 
 
 def run(argv: Sequence[str]) -> None:
@@ -20,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
     saved = sharing.merge(**options.arguments)
     if not is_first_process():
         return
-    print(evaluation.results_table(saved.results, {**saved.recipe, PROVENANCE: saved.provenance}))
+    print(evaluation.results_table(saved.results, saved.settings))
     print(evaluation.parts_table(saved.provenance["parts"]).text())
     kind = "model" if options.merge_into_base else "adapter"
     print(written_to(options.output_dir, f"the {kind}, its model card, edits and results"))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
 from jinja2 import UndefinedError
 
 from hf_ftedit.data import EditRecord, read_edits, write_jsonl
@@ -77,6 +76,11 @@ class SavedEdits(NamedTuple):
     def is_adapter(self) -> bool:
         """`True` for an adapter, `False` for a whole model."""
         return (self.path / ADAPTER_CONFIG).is_file()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Content of `edit_config.yaml`: the recipe with its provenance."""
+        return {**self.recipe, PROVENANCE: self.provenance}
 
 
 def save_edit_folder(
@@ -164,8 +168,7 @@ def _write_account(new: Path, saved: SavedEdits, *, write_card: bool = True) -> 
         write_text(new / EVAL_FOLDER / f"{dataset.partition('/')[2]}.yaml", yaml_text(entries) + "\n")
     # The recipe comes last and is not in its own list: it cannot hold its own SHA-256.
     provenance = {**saved.provenance, "files": {**saved.provenance.get("files", {}), **digests(new)}}
-    settings = yaml.safe_dump({**saved.recipe, PROVENANCE: provenance}, sort_keys=False, allow_unicode=True)
-    write_text(new / RECIPE_FILE, settings)
+    write_text(new / RECIPE_FILE, yaml_text(saved._replace(provenance=provenance).settings) + "\n")
 
 
 def digests(folder: Path) -> dict[str, str]:
