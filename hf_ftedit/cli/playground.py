@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
 
     with refusals_of_libraries():
         peft_config = get_peft_config(model_config)
-    adapters = {name: hub.fetch_adapter(name) for name in names}
+    adapters = {name: hub.fetch_folder(name) for name in names}
     name = models.public_name(options.gguf_file or options.model_name_or_path or models.EMBEDDED_NAME)
     ours = playground.Playground(model, tokenizer, config, peft_config, adapters)
     playground.launch(ours, name, host=options.host, port=options.port, share=options.share)

@@ -40,8 +40,7 @@ def inherited_settings(saved: hub.SavedEdits, name: str, given: Mapping[str, Any
     is_embedded = settings.get("model_name_or_path") == models.EMBEDDED_NAME
     if is_embedded and settings.get("locality_pool") == Path(models.asset("locality_pool.jsonl")).name:
         del settings["locality_pool"]
-    if not given.get("chat_template_path"):
-        settings |= hub.own_template(saved.path, settings, name, is_trusted=bool(given.get("trust_remote_code")))
+    settings |= hub.own_template(saved.path, settings, name, given)
     # Anybody may have written the recipe: a file here of the name in it may be anything, and would be trained on.
     for option in SOURCES:
         source = settings.get(option)
@@ -56,14 +55,13 @@ def inherited_settings(saved: hub.SavedEdits, name: str, given: Mapping[str, Any
 
 def adapter_settings(arguments: Arguments, name: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """The folder of the adapter `name`, its recipe, and the settings of that with which its edits were measured."""
-    folder = hub.fetch_adapter(name)
+    folder = hub.fetch_folder(name)
+    models.check_adapter(folder, name)
     # Empty where another program wrote the adapter.
     recipe = hub.read_recipe(folder, name) if (folder / hub.RECIPE_FILE).is_file() else {}
     settings = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))
     settings = {name: settings[name] for name in MEASURED_WITH if name in settings}
-    if not arguments.values.get("chat_template_path"):
-        is_trusted = bool(arguments.values.get("trust_remote_code"))
-        settings |= hub.own_template(folder, recipe, name, is_trusted=is_trusted)
+    settings |= hub.own_template(folder, recipe, name, arguments.values)
     return folder, recipe, settings
 
 

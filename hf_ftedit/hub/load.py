@@ -41,7 +41,7 @@ def open_edits(name: str, *, revision: str | None = None, token: str | None = No
     print(len(edits.records), edits.results["after"]["edit_score"])
     ```
     """
-    return read_edit_folder(fetch_folder(name, FETCHED, revision=revision, token=token), name)
+    return read_edit_folder(fetch_folder(name, revision=revision, token=token), name)
 
 
 def load_edited_model(
@@ -81,7 +81,7 @@ def load_edited_model(
     model, tokenizer = load_edited_model("user/my-edits", merge=True)
     ```
     """
-    folder = fetch_folder(name, FETCHED, revision=revision, token=token)
+    folder = fetch_folder(name, revision=revision, token=token)
     # Not by the recipe: adapters and whole models of others are loaded too, they only have no account to check.
     is_whole = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
     saved = read_edit_folder(folder, name) if (folder / RECIPE_FILE).is_file() and not is_whole else None
@@ -89,7 +89,9 @@ def load_edited_model(
         models.check_adapter(folder, name)
     source, place = (name, {"revision": revision}) if is_whole else base_of(folder, saved, base_model, gguf_file)
     settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "token": token, **place}
-    tokenizer = _with_template(models.load_tokenizer(source, **settings), saved, name)
+    tokenizer = models.load_tokenizer(source, **settings)
+    if saved and saved.recipe.get("chat_template_path"):  # the adapter's own, which nobody runs here
+        tokenizer.chat_template = read_as(saved.path / TEMPLATE_FILE, f"{shown(name)}: {TEMPLATE_FILE}")
     recorded = saved and saved.recipe.get("dtype")
     model: Any = models.load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
     if saved:
@@ -99,16 +101,9 @@ def load_edited_model(
     return (models.merged(model) if merge and not is_whole else model), tokenizer
 
 
-def fetch_adapter(name: str) -> Path:
-    """The folder of an adapter, from the Hub where there is no such folder; raises where it is no safe adapter."""
-    folder = fetch_folder(name, FETCHED)
-    models.check_adapter(folder, name)
-    return folder
-
-
 def fetch_folder(
     name: str,
-    patterns: tuple[str, ...],
+    patterns: tuple[str, ...] = FETCHED,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -171,19 +166,12 @@ def base_of(
     return name, {"revision": settings.get("revision"), "gguf_file": gguf_file}
 
 
-def _with_template(tokenizer: PreTrainedTokenizerBase, saved: SavedEdits | None, name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer with the chat template that an adapter brings, which nobody runs here."""
-    if saved and saved.recipe.get("chat_template_path"):
-        tokenizer.chat_template = read_as(saved.path / TEMPLATE_FILE, f"{shown(name)}: {TEMPLATE_FILE}")
-    return tokenizer
-
-
-def own_template(folder: Path, recipe: Mapping[str, Any], name: str, *, is_trusted: bool) -> dict[str, Any]:
-    """The setting for the chat template that the adapter `name` brings, where it was trained with one of its own."""
-    if not recipe.get("chat_template_path"):
+def own_template(folder: Path, recipe: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting for the chat template that the adapter `name` was trained with and brings, unless one is `given`."""
+    if given.get("chat_template_path") or not recipe.get("chat_template_path"):
         return {}
     # A program, in a sandbox that bounds neither its time nor its memory; that of the base model is the user's choice.
-    if not is_trusted:
+    if not given.get("trust_remote_code"):
         remedy = f"read its {TEMPLATE_FILE}, and add --trust_remote_code (trust_remote_code=True) to run it"
         raise EditError(f"{shown(name)} brings its own chat template, which is a program: {remedy}")
     return {"chat_template_path": str(folder / TEMPLATE_FILE)}

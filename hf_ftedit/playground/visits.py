@@ -125,7 +125,7 @@ class Playground:
                 f"{shown(name)} is no Hub id such as user/name; no folder of this machine is opened from here"
             )
         cache = Path(visit.directory.name, "hub")  # goes with the visit, and has nothing that others fetched
-        return hub.fetch_folder(name, hub.FETCHED, token=False, cache_dir=cache, most_bytes=MOST_BYTES)
+        return hub.fetch_folder(name, token=False, cache_dir=cache, most_bytes=MOST_BYTES)
 
     def switch(self, visit: Visit, names: Sequence[str]) -> None:
         """Let these adapters alone act in a visitor's model."""

@@ -93,7 +93,7 @@ def verify(
     print(verification.passed, [check.name for check in verification.checks if check.verdict == "DIFFERS"])
     ```
     """
-    folder = hub.fetch_folder(name, hub.FETCHED, revision=revision, token=token)
+    folder = hub.fetch_folder(name, revision=revision, token=token)
     commit = None if Path(name).is_dir() else folder.name
     files = hub.read_recipe(folder, name)[PROVENANCE]["files"]
     # The names of a whole model's files are known by its recipe alone. Of the same commit: a branch may go on.
@@ -148,8 +148,7 @@ def load_base(
 ) -> tuple[Any, Any, EditOptions]:
     """The base model of the adapter `name`, checked to be that, its tokenizer, and the options of its measurement."""
     source, place = base
-    own = hub.own_template(saved.path, saved.recipe, name, is_trusted=loading["trust_remote_code"])
-    options = replace(options_of(saved.recipe), **own)
+    options = replace(options_of(saved.recipe), **hub.own_template(saved.path, saved.recipe, name, loading))
     model, tokenizer = evaluation.load_checked(source, records, options, **place, **loading)
     hub.check_base(model, saved.provenance, name)
     return model, tokenizer, options

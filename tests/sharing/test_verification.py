@@ -64,7 +64,7 @@ def test_a_claim_is_shown_with_the_digits_by_which_it_differs(tmp_path):
 def test_all_files_are_of_one_commit(monkeypatch):
     revisions = []
 
-    def fetch(name, patterns, *, revision, token):
+    def fetch(name, patterns=None, *, revision, token):
         revisions.append(revision)
         return FOLDER
 
