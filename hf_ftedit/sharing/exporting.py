@@ -94,7 +94,9 @@ def export(
         taken, failed = _sit(output, model, tokenizer, source, saved.records, options)
         exams |= taken
     results = _results(models.public_name(name), saved, to, dtype, digests, exams, failed)
-    _write_report(output, results)
+    with moved_in(output) as new:
+        write_text(new / REPORT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_text(new / hub.CARD_FILE, _readme(results))
     return results
 
 
@@ -119,12 +121,6 @@ def _open(name: str, output_dir: str | Path, to: str, dtype: str) -> hub.SavedEd
     return saved
 
 
-def _write_report(output: Path, results: Mapping[str, Any]) -> None:
-    with moved_in(output) as new:
-        write_text(new / REPORT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        write_text(new / hub.CARD_FILE, _readme(results))
-
-
 def _load(
     saved: hub.SavedEdits, name: str, base_model: str | None, gguf_file: str | None, to: str, trust_remote_code: bool
 ) -> tuple[Any, Any, EditOptions, Path | None]:
@@ -135,17 +131,11 @@ def _load(
     is_trained_on = bool(saved.recipe.get("gguf_file")) or (base_model or "").endswith(".gguf")
     base, place = hub.base_of(saved.path, saved, base_model, gguf_file if is_trained_on else None)
     loaded = load_base(saved, name, saved.records, (base, place), **settings)
-    source = (base, place["gguf_file"]) if is_trained_on else (gguf_file, None)
-    return *loaded, _path_of(source, place["revision"])
-
-
-def _path_of(model: tuple[str | None, str | None], revision: str | None) -> Path | None:
-    """The path of a model's GGUF file, of one on the Hub in the cache; `None` where the model is in no such file."""
-    folder, file = models.gguf_source(*model)
-    if file is None:
-        return None
-    path = Path(folder or "", file)
-    return path if path.is_file() else hub.fetch_folder(str(folder), (file,), revision=revision) / file
+    folder, file = models.gguf_source(*((base, place["gguf_file"]) if is_trained_on else (gguf_file, None)))
+    source = Path(folder or "", file) if file else None
+    if source and file and not source.is_file():  # on the Hub, and by now in the cache
+        source = hub.fetch_folder(str(folder), (file,), revision=place["revision"]) / file
+    return *loaded, source
 
 
 def _model_file(model: Any, tokenizer: Any, source: Path | None, dtype: str, options: EditOptions) -> Any:
@@ -199,9 +189,9 @@ def _sit(
                 base = _write_sum(file, model, tokenizer, source, lora, options)
         except (EditError, OSError) as error:  # such as a disk that is full
             return {}, dict.fromkeys((TRANSFORMERS, LLAMA_CPP), one_line(error))
-        for reader, sit in {TRANSFORMERS: by_transformers, LLAMA_CPP: by_llama_cpp}.items():
-            if reader == LLAMA_CPP and not file.is_file():
-                continue  # it reads no safetensors
+        # llama.cpp reads no safetensors.
+        readers = {TRANSFORMERS: by_transformers} | ({LLAMA_CPP: by_llama_cpp} if file.is_file() else {})
+        for reader, sit in readers.items():
             try:
                 exams[reader] = sit()
             except Exception as error:  # the files are there, and what a reader says of them is for the report

@@ -81,8 +81,14 @@ def merge(
     require_empty(output_dir)
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
     edits = combine_edits((part.name, part.saved.records) for part in parts)
-    source = hub.base_of(parts[0].saved.path, parts[0].saved, base_model, gguf_file)
-    base, tokenizer, options = _load_base(parts, edits, source, merge_into_base, trust_remote_code)
+    first, *others = parts
+    source = hub.base_of(first.saved.path, first.saved, base_model, gguf_file)
+    # A whole model is written in full precision: a quantized base would round the edits away.
+    loading = {"quantization_config": None if merge_into_base else quantization_of(first.saved.recipe)}
+    loading |= {"dtype": first.saved.recipe.get("dtype", "float32"), "trust_remote_code": trust_remote_code}
+    base, tokenizer, options = load_base(first.saved, first.name, edits, source, **loading)
+    for part in others:
+        hub.check_base(base, part.saved.provenance, part.name)
     model = combine(base, parts, combination_type, density)
     return _measure_and_write(output_dir, model, tokenizer, edits, parts, options, combination_type, merge_into_base)
 
@@ -159,20 +165,6 @@ def _check_same_base(parts: Sequence[Part]) -> None:
                 problem = f"differ in {setting} ({shown(ours)} and {shown(theirs)})"
                 remedy = "only adapters of one base model can be merged"
                 raise EditError(f"{shown(first.name)} and {shown(other.name)} {problem}; {remedy}")
-
-
-def _load_base(
-    parts: Sequence[Part], edits: Sequence[EditRecord], source: tuple[str, Any], is_whole: bool, is_trusted: bool
-) -> tuple[Any, Any, EditOptions]:
-    """The base model, checked to be that of every part, its tokenizer, and the options of the measurement."""
-    recipe = parts[0].saved.recipe
-    loading: dict[str, Any] = {"trust_remote_code": is_trusted, "dtype": recipe.get("dtype", "float32")}
-    # A whole model is written in full precision: a quantized base would round the edits away.
-    loading["quantization_config"] = None if is_whole else quantization_of(recipe)
-    base, tokenizer, options = load_base(parts[0].saved, parts[0].name, edits, source, **loading)
-    for part in parts[1:]:
-        hub.check_base(base, part.saved.provenance, part.name)
-    return base, tokenizer, options
 
 
 def _measure_and_write(
