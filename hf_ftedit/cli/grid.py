@@ -10,7 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hf_ftedit import training
 from hf_ftedit.cli.arguments import option_name
+from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError
 from hf_ftedit.untrusted import parse_yaml, read_as
 
@@ -86,8 +88,9 @@ def _with_numbers(value: Any) -> Any:
 
 
 def _combined(grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[Run]:
-    lists = _list_options()
     # Of an option that is a list itself, only a list of lists is several values.
+    owners: Sequence[Any] = (OPTIONS["train"], training.EditConfig, training.EditModelConfig)
+    lists = {option.name for owner in owners for option in fields(owner) if "list[" in str(option.type)}
     several = {
         name: values
         for name, values in grid.items()
@@ -100,12 +103,3 @@ def _combined(grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
             varied = {name: settings.get(name, value) for name, value in chosen.items() if len(several[name]) > 1}
             named = {"variant": str(variant)} if len(variants) > 1 else {}
             yield Run({**fixed, **chosen, **settings}, {**named, **varied})
-
-
-def _list_options() -> set[str]:
-    """Options of `train` whose value is a list."""
-    from hf_ftedit.cli.options import OPTIONS
-    from hf_ftedit.training import EditConfig, EditModelConfig
-
-    owners: Sequence[Any] = (OPTIONS["train"], EditConfig, EditModelConfig)
-    return {option.name for owner in owners for option in fields(owner) if "list[" in str(option.type)}

@@ -49,7 +49,10 @@ def run(argv: Sequence[str]) -> None:
         require_empty(folder)
     # Not as a claim: those of the runs end one by one.
     with holding(folder):
-        print(f"{len(runs)} runs, {len(runs) - len(_missing(runs, folder))} of them finished before")
+        missing = _missing(runs, folder)
+        print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
+        for each in missing:  # what failed, or what a killed process left
+            shutil.rmtree(folder / "runs" / each.name, ignore_errors=True)
         with _progress(runs, folder) as advance:
             if options.num_workers > 1:
                 _run_in_processes(argv, options.num_workers, advance)
@@ -88,7 +91,6 @@ def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = la
 def _train_one(run: Run, folder: Path, shared: dict[Any, Any]) -> None:
     """Train one run, and leave its results or its error."""
     place = folder / "runs" / run.name
-    shutil.rmtree(place, ignore_errors=True)  # what a killed process left
     place.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     _forget_peak_memory()
@@ -124,18 +126,15 @@ def _missing(runs: Sequence[Run], folder: Path) -> list[Run]:
 
 
 @contextlib.contextmanager
-def _progress(runs: Sequence[Run], folder: Path) -> Iterator[Callable[[], None]]:
+def _progress(runs: Sequence[Run], folder: Path) -> Iterator[Callable[[], Any]]:
     """A bar over runs with the time left, and what moves it to where the runs are."""
-    started = time.time()
-    initial = len(runs) - len(_missing(runs, folder))
-    with tqdm(total=len(runs), initial=initial, desc="Runs", unit="run") as bar:
+    files = [folder / "runs" / each.name / RUN_FILE for each in runs]
 
-        def advance() -> None:
-            ended = [folder / "runs" / each.name / RUN_FILE for each in runs]
-            new = sum(file.is_file() and file.stat().st_mtime >= started for file in ended)
-            bar.update(min(initial + new, len(runs)) - bar.n)
+    def ended() -> int:
+        return sum(file.is_file() for file in files)
 
-        yield advance
+    with tqdm(total=len(runs), initial=ended(), desc="Runs", unit="run") as bar:
+        yield lambda: bar.update(ended() - bar.n)
 
 
 def _run_in_processes(argv: Sequence[str], count: int, advance: Callable[[], Any]) -> None:
