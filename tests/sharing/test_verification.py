@@ -61,6 +61,16 @@ def test_a_claim_is_shown_with_the_digits_by_which_it_differs(tmp_path):
     assert Check("card: edit score", "98.634", "98.63", BAD) in checks
 
 
+def test_scores_are_shown_with_the_digits_by_which_they_differ():
+    published = {"protocol": "accuracy", "n_edits": 8, "before": {}, "after": {"efficacy": 97.674, "locality": 93.333}}
+    again = {**published, "after": {"efficacy": 97.6741, "locality": 80.0}}
+    _, _, *checks = _score_checks(SavedEdits(Path(), [], published, {}, {}), again, 1e-6)
+    assert checks == [
+        Check("after: efficacy", "97.674", "97.6741", BAD),
+        Check("after: locality", "93.33", "80.00", BAD),
+    ]
+
+
 def test_all_files_are_of_one_commit(monkeypatch):
     revisions = []
 
