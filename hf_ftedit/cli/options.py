@@ -114,6 +114,18 @@ class _Playground(CommonOptions):
     share: bool = option(False, "Let the page be reached from anywhere, through a tunnel of gradio.live.")
 
 
+_TRAINING = (
+    "objective locality_loss locality_weight text_loss_weight training_texts mastered_probability full_finetune "
+    "lora_embedding lora_layers strength revoke "
+)
+# Options that a verb shares with `train` and does not use: no flags of it, and passed over in the recipe of a `train`.
+UNUSED = {
+    "augment": f"{_TRAINING} adapter protocol predict_with_generate measure_fluency perplexity_texts known_facts",
+    "evaluate": f"{_TRAINING} paraphrase_strategy num_paraphrases locality_strategy num_locality locality_pool "
+    "prefix_lengths prefix_counts prefix_top_k similar_model rewriter",
+    "playground": "edits erase format max_edits skip_invalid output_dir adapter revoke full_finetune",
+}
+
 OPTIONS: dict[str, type[Any]] = {
     **{"train": _Train, "evaluate": _Evaluate, "augment": CommonOptions},
     **{"push": _Push, "verify": _Verify, "merge": _Merge, "export": _Export},

@@ -94,11 +94,13 @@ def test_help_of_a_verb_lists_its_options(verb, capsys):
     assert main([verb, "--edits", "missing.jsonl", "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: hf-ftedit {verb} ")
-    for option in ("--edits", "--model_name_or_path", "--num_locality", "--output_dir", "--seed"):
+    for option in ("--edits", "--model_name_or_path", "--output_dir", "--seed"):
         assert re.search(rf"^  {option} +[A-Z]\w+ .*\.", shown, flags=re.MULTILINE), option
-    assert "(near, relation, similar, random, self, none; default: near)\n" in shown
-    assert shown.index("--model_name_or_path") < shown.index("--edits") < shown.index("--paraphrase_strategy")
-    assert "--record" not in shown
+    # Those alone that it uses.
+    makes_rows = verb != "evaluate"
+    assert ("(near, relation, similar, random, self, none; default: near)\n" in shown) == makes_rows
+    assert ("--revoke" in shown) == (verb == "train") and ("--protocol" in shown) == (verb != "augment")
+    assert shown.index("--model_name_or_path") < shown.index("--edits") < shown.index("--end_of_answer")
     assert ("trl.SFTConfig" in shown) == (verb == "train") and "trl.ModelConfig" in shown
 
 

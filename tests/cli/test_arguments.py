@@ -87,6 +87,17 @@ def test_a_recipe_of_0_1_0_is_a_config():
 
 
 @pytest.mark.parametrize(
+    ("verb", "flag"),
+    [("augment", "--adapter"), ("augment", "--revoke=a"), ("evaluate", "--num-locality"), ("playground", "--edits")],
+)
+def test_a_flag_that_a_verb_does_not_use_is_refused(verb, flag):
+    with pytest.raises(EditError, match=f"^{verb} does not use {flag.partition('=')[0]}; leave it out$"):
+        read_arguments(verb, ["--seed", "1", flag, "a"])
+    # In the recipe of a `train` it may stand.
+    assert read_arguments(verb, config(revoke=["a"], adapter="b")).values["adapter"] == "b"
+
+
+@pytest.mark.parametrize(
     ("name", "remedy"),
     [("merge_into_base", "hf-ftedit merge --merge_into_base"), ("prefix_per_edit", "prefix_counts")],
 )

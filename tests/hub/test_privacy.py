@@ -93,7 +93,7 @@ def use(world):
     shared = [
         ["push", adapter, "--repo_id", "user/pushed"],
         ["verify", adapter, *base],
-        ["evaluate", "--adapter", "user/pushed", *base, *data, *more[2:4], "--output_dir", f"{home}/runs/scores"],
+        ["evaluate", "--adapter", "user/pushed", *base, *data[:2], *more[2:4], "--output_dir", f"{home}/runs/scores"],
         ["augment", *base, *data, *few[:4], "--output_dir", f"{home}/runs/rows"],
     ]
     refused = [
@@ -104,8 +104,8 @@ def use(world):
         ["verify", adapter],
         ["merge", adapter, f"{home}/runs/gone", "--output_dir", f"{home}/runs/x"],
         ["evaluate", *base, "--edits", f"{home}/data/gone.jsonl"],
-        ["evaluate", "--adapter", f"{home}/runs/gone", *base, *data],
-        ["evaluate", "--model_name_or_path", f"{home}/models/gone", *data],
+        ["evaluate", "--adapter", f"{home}/runs/gone", *base, *data[:2]],
+        ["evaluate", "--model_name_or_path", f"{home}/models/gone", *data[:2]],
         ["augment", *base, *data, "--output_dir", f"{home}/runs/adapter"],
         ["train", *base, *data, "--output_dir", f"{home}/runs/x", "--push_to_hub", "--hub_token", "hf_canary_wrong"],
         ["train", "--adapter", f"{home}/runs/gone", "--revoke", "a", "--output_dir", f"{home}/runs/x"],

@@ -48,8 +48,10 @@ def test_an_adapter_brings_its_base_model(served, adapters):
 
 
 def test_what_trains_no_adapter_is_refused(served, capsys):
-    assert main(["playground", "--full_finetune"]) == 2
+    assert main(["playground", "--push_to_hub"]) == 2
     assert "leave full_finetune, adapter and push_to_hub out" in capsys.readouterr().err and not served
+    assert main(["playground", "--full_finetune"]) == 2
+    assert "playground does not use --full_finetune; leave it out" in capsys.readouterr().err
 
 
 def test_the_space_starts_the_same_page(monkeypatch):
