@@ -37,6 +37,11 @@ _SECRETS = re.compile(
 )
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, as `"1 edit"` or `"2 edits"`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def visible(text: str) -> str:
     """`text` with a name such as `[U+202E]` for characters that cannot be seen or turn the direction of writing."""
     others = set(text) - set(VISIBLE)

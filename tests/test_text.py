@@ -3,7 +3,7 @@
 import pytest
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.text import masked, visible, without_secrets
+from hf_ftedit.text import counted, masked, visible, without_secrets
 
 KEPT = [
     "می\u200cخواهم",  # Persian: "I want"
@@ -85,3 +85,7 @@ def test_settings_without_secrets():
     assert without_secrets(settings) == {
         **{"hub_token": "***", "seed": 1, "a": [{"api_key": "***", "token": None}, "hf_***"], "b": ("x",)}
     }
+
+
+def test_one_thing_has_no_plural():
+    assert [counted(number, "edit") for number in (0, 1, 2)] == ["0 edits", "1 edit", "2 edits"]

@@ -17,6 +17,7 @@ from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import asset, greedy_answers, sample_prefixes
 from hf_ftedit.options import AugmentationOptions
+from hf_ftedit.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class Augmenter:
         # Rows are drawn in worker processes too, to which the augmenter is pickled: without a model.
         self._model = self._tokenizer = None
         if left_out := self._pool.left_out:
-            logger.info("left out %d facts of the pool: an edit changes them, or a probe asks for them", left_out)
+            number = counted(left_out, "fact")
+            logger.info("left out %s of the pool that an edit changes, or a probe asks for", number)
         self._warn()
 
     def rows(self) -> Iterator[TrainingRow]:
@@ -163,16 +165,16 @@ class Augmenter:
         """Log what will make scores worse: too small a pool, probes of what is edited."""
         if (usable := len({fact.prompt for fact in self._pool.facts})) < self._n_locality:
             logger.warning(
-                "the locality pool has only %d usable facts, fewer than num_locality (%d): more of what is not edited "
+                "the locality pool has only %s, fewer than num_locality (%d): more of what is not edited "
                 "may change; give a larger --locality_pool",
-                *(usable, self._n_locality),
+                *(counted(usable, "usable fact"), self._n_locality),
             )
         targets = {record.prompt: record.target_new for record in self.records}
         probes = [(record.edit_id, probe) for record in self.records for probe in record.neighborhood_prompts]
         if broken := [name for name, probe in probes if targets.get(probe.prompt, probe.target) != probe.target]:
             logger.warning(
-                "%d neighborhood probes ask for a fact that an edit changes (first: edit_id %r): they lower locality",
-                *(len(broken), broken[0]),
+                "a fact that an edit changes is asked for by %s (first: edit_id %r), which lowers locality",
+                *(counted(len(broken), "neighborhood probe"), broken[0]),
             )
 
     def _answered(self, facts: list[Fact]) -> list[Fact]:

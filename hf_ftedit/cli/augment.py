@@ -37,4 +37,4 @@ def run(argv: Sequence[str]) -> None:
     dataset = builder.as_dataset()
     hub.save_dataset_folder(options.output_dir, dataset, builder.settings)
     sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.items())
-    print(written_to(options.output_dir, f"{sizes} rows"))
+    print(written_to(options.output_dir, f"the rows ({sizes})"))

@@ -25,7 +25,7 @@ from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.evaluation import score_text
 from hf_ftedit.files import claims, holding, moved_in, require_empty, write_text
 from hf_ftedit.options import SOURCES
-from hf_ftedit.text import masked
+from hf_ftedit.text import counted, masked
 
 RUN_FILE = "run.json"  # of a finished run, beside its adapter
 WORKER = "HF_FTEDIT_SWEEP_WORKER"  # environment variable: "place/count" of a process that runs a share
@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
     # Not as a claim: those of the runs end one by one.
     with holding(folder):
         missing = _missing(runs, folder)
-        print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
+        print(f"{counted(len(runs), 'run')}, {len(runs) - len(missing)} of them finished before")
         for each in missing:  # what failed, or what a killed process left
             shutil.rmtree(folder / "runs" / each.name, ignore_errors=True)
         with _progress(runs, folder) as advance:

@@ -11,7 +11,7 @@ from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_proces
 from hf_ftedit.cli.resolve import edit_source, embedded, embedded_settings, inherited_settings, model_settings
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import EMBEDDED_NAME, weights_fingerprint
-from hf_ftedit.text import visible
+from hf_ftedit.text import counted, visible
 
 # Settings by which the unedited model is measured.
 MEASURING = (
@@ -90,7 +90,7 @@ def _train(
         settings["quantization_config"] = get_quantization_config(model_config)
     trainer = training.EditTrainer(train_dataset=task, **settings)
     rows: Any = trainer.train_dataset
-    trainer.accelerator.print(f"{evaluation.edits_text(len(task.measured))}, {len(rows)} training rows")
+    trainer.accelerator.print(f"{counted(len(task.measured), 'edit')}, {counted(len(rows), 'training row')}")
     for edit in trainer.task.edits:
         if edit.erase:
             old, new = edit.target_true or "", edit.target_new

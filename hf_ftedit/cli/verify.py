@@ -21,6 +21,6 @@ def run(argv: Sequence[str]) -> int:
             print(f"\n{verification.said}\n")
         at = f" at commit {verification.revision}" if verification.revision else ""
         bad, total = sum(check.verdict == sharing.BAD for check in verification.checks), len(verification.checks)
-        verdict = f"{bad} of {total} claims do not hold" if bad else "every claim holds"
+        verdict = f"{bad} of {total} claims {'does' if bad == 1 else 'do'} not hold" if bad else "every claim holds"
         print(f"{without_home(options.name)}{at}: {verdict}.")
     return 0 if verification.passed else 1

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from hf_ftedit.data.fields import Fields, is_blank
 from hf_ftedit.errors import EditError, shown
+from hf_ftedit.text import counted
 
 NativeRow = dict[str, Any]
 
@@ -125,7 +126,8 @@ def _answered(fields: Fields, prompts: str, answers: str) -> list[NativeRow]:
     if len(targets) == 1:
         targets *= len(texts)
     if len(targets) != len(texts):
-        raise fields.error(answers, f"has {len(targets)} answers for {len(texts)} prompts", "give one for each prompt")
+        numbers = f"{counted(len(targets), 'answer')} for {counted(len(texts), 'prompt')}"
+        raise fields.error(answers, f"has {numbers}", "give one for each prompt")
     return [{"prompt": prompt, "target": target} for prompt, target in zip(texts, targets, strict=True)]
 
 

@@ -13,7 +13,7 @@ from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, Portabi
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import EditOptions, check_value
-from hf_ftedit.text import visible
+from hf_ftedit.text import counted, visible
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def read_edits(
             break
     records = edits.finished(skipped if skip_invalid else None)
     if skipped:
-        logger.warning("left out %d unusable edits; the first: %s", len(skipped), skipped[0])
+        logger.warning("left out %s; the first: %s", counted(len(skipped), "unusable edit"), skipped[0])
     if unused:
         logger.warning("fields that are no part of an edit were not used: %s", visible(", ".join(map(str, unused))))
     if not records:
@@ -68,7 +68,8 @@ def read_edits(
     was_read = isinstance(source, list) and isinstance(source[0], EditRecord)
     unchanged = [record.edit_id for record in records if record.target_new == record.target_true]
     if unchanged and not was_read:
-        logger.warning("target_new is target_true in %d edits, first in edit_id %r", len(unchanged), unchanged[0])
+        number = counted(len(unchanged), "edit")
+        logger.warning("target_new is target_true in %s, first in edit_id %r", number, unchanged[0])
     return records
 
 
@@ -211,11 +212,11 @@ class _Edits:
             skipped += self._contradictions
         elif self._contradictions:
             others = len(self._contradictions) - 1
-            more = f" ({others} more such conflicts follow)" if others else ""
+            more = f" ({counted(others, 'more such conflict')})" if others else ""
             remedy = "keep one answer a prompt, or leave such edits out with --skip_invalid"
             raise EditError(f"{self._contradictions[0]}; {remedy}{more}")
         if self._merged:
-            logger.warning("merged %d duplicate edits", self._merged)
+            logger.warning("merged %s", counted(self._merged, "duplicate edit"))
         return [record for _, record in self.by_prompt.values()]
 
 

@@ -26,7 +26,6 @@ from .tables import SCORES as SCORES
 from .tables import Table as Table
 from .tables import answers_table as answers_table
 from .tables import counts as counts
-from .tables import edits_text as edits_text
 from .tables import parts_table as parts_table
 from .tables import portability_table as portability_table
 from .tables import protocol_text as protocol_text

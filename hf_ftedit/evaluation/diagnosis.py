@@ -5,6 +5,7 @@ from typing import Any
 
 from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.options import PROVENANCE
+from hf_ftedit.text import counted
 
 # Rules of thumb of ours, not of the paper.
 LOW = 90.0  # a score below it is worth a change of settings
@@ -152,15 +153,15 @@ def _doubts(results: Mapping[str, Any]) -> Iterator[str]:
         )
     if after["protocol"] == "probability" and (same := after.get("n_without_rival")):
         yield (
-            f"Of {same} probes the right answer is the new target itself: they are left out, as no probability can "
-            "tell the two apart. Give them another answer, or go by accuracy."
+            f"The right answer is the new target itself in {counted(same, 'probe')}, left out as no probability can "
+            "tell the two apart. Give another answer there, or go by accuracy."
         )
     p_value = results.get("change", {}).get("edit_score", {}).get("p_value")
     if p_value is not None and p_value > 0.05 and after["n_edits"] > 5:  # five edits cannot reach it
         yield f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits."
     if after["n_edits"] < FEW:
-        edits = "edit was" if after["n_edits"] == 1 else "edits were"
-        yield f"Only {after['n_edits']} {edits} measured: the intervals are wide, and rough at that."
+        were = "was" if after["n_edits"] == 1 else "were"
+        yield f"Only {counted(after['n_edits'], 'edit')} {were} measured: the intervals are wide, and rough at that."
     if after["edit_score_note"]:
         yield f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}"
 

@@ -14,6 +14,7 @@ from hf_ftedit import models
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation.probes import ProbedTarget, filled, open_prompts
 from hf_ftedit.options import EditOptions
+from hf_ftedit.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,8 @@ def fill_neighborhood_targets(evaluated: EvaluatedModel, records: Sequence[EditR
 
 def _filled(records: Sequence[EditRecord], targets: Mapping[str, str]) -> list[EditRecord]:
     if silent := [prompt for prompt in open_prompts(records) if not targets[prompt]]:
-        logger.warning("left out %d neighborhood probes that the model does not answer: %r", len(silent), silent[0])
+        number = counted(len(silent), "neighborhood probe")
+        logger.warning("left out %s that the model does not answer: %r", number, silent[0])
     return [filled(record, targets) for record in records]
 
 

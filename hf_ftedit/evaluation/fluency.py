@@ -70,7 +70,7 @@ def consistency(generated: Sequence[Sequence[str]], references: Sequence[Sequenc
     """
     vectorizer = _vectorizer()
     if len(generated) != len(references):
-        raise EditError(f"{len(generated)} lists of generated and {len(references)} of reference texts; give one each")
+        raise EditError(f"{len(generated)} generated and {len(references)} reference texts; give as many")
     texts = list(dict.fromkeys(text for record in references for text in record))
     if not any(map(vectorizer.build_analyzer(), texts)):  # `fit` refuses texts without a word
         return [None] * len(generated)

@@ -11,7 +11,7 @@ from rich.console import Console
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import MEASURABLE, diagnose
 from hf_ftedit.evaluation.scoring import ERASURE_SCORES, GENERATED, NAMES, SCORED, TEXT_SCORES
-from hf_ftedit.text import visible
+from hf_ftedit.text import counted, visible
 
 WIDTH = 110
 # Names of scores and of protocols in tables.
@@ -26,9 +26,9 @@ _KINDS = {name: kind for kind, name in NAMES.items()} | dict.fromkeys(TEXT_SCORE
 _KINDS |= dict.fromkeys(ERASURE_SCORES, "erased") | {"said_exactly": "rewrite"}
 # Scores that are no means over edits: by what they are counted.
 _COUNTED = {
-    "perplexity": ("n_texts", "texts"),
-    "drift": ("n_drift_prompts", "prompts"),
-    "known_facts": ("n_known_facts", "facts"),
+    "perplexity": ("n_texts", "text"),
+    "drift": ("n_drift_prompts", "prompt"),
+    "known_facts": ("n_known_facts", "fact"),
 }
 
 
@@ -77,9 +77,9 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         [`~hf_ftedit.EditError`]: there are no scores in it.
     """
     _, last = _measured(results)
-    parts = [f"{edits_text(last['n_edits'])}, {protocol_text({'after': last})}, percent (95 % interval)"]
+    parts = [f"{counted(last['n_edits'], 'edit')}, {protocol_text({'after': last})}, percent (95 % interval)"]
     if number := last.get("n_made_probes"):
-        parts.append(f"The model itself made the probes of {edits_text(number)}; an exam of your own is surer")
+        parts.append(f"The model itself made the probes of {counted(number, 'edit')}; an exam of your own is surer")
     parts.append(scores_table(results).text())
     if last.get("drift") is not None:
         parts.append("Drift: mean KL divergence from the unedited model in nats a token, on unrelated prompts")
@@ -93,12 +93,12 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     if results.get("tasks"):
         parts += ["", "Tasks of lm-evaluation-harness", _tasks_table(results["tasks"]).text()]
     if revoked := results.get("revoked"):
-        back = f"{score_text(revoked, 'back')} percent of {revoked['n_probes']} prompts"
-        title = f"{edits_text(revoked['n_edits'])} of {revoked['adapter']} revoked"
-        parts += ["", f"{title}: {back} are answered as before the edits"]
+        edits = f"{counted(revoked['n_edits'], 'edit')} of {revoked['adapter']}"
+        back = f"{score_text(revoked, 'back')} percent of {counted(revoked['n_probes'], 'prompt')}"
+        parts += ["", f"{edits} revoked; answered as before the edits: {back}"]
     elif retention := results.get("retention"):
-        title = f"{edits_text(retention['n_edits'])} of {retention['adapter']} trained again: scores before and after"
-        parts += ["", title, retention_table(retention).text()]
+        edits = f"{counted(retention['n_edits'], 'edit')} of {retention['adapter']}"
+        parts += ["", f"{edits} trained again: scores before and after", retention_table(retention).text()]
     if sentences := diagnose(results, settings):
         wrapped = (textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ") for line in sentences)
         parts += ["", "Diagnosis", *wrapped]
@@ -116,7 +116,7 @@ def scores_table(results: Mapping[str, Any]) -> Table:
             continue
         row = [label, *(score_text(scores, name) for scores in measured.values())]
         edits, probes = counts(last, name)
-        behind = ["", f"{probes} {_COUNTED[name][1]}"] if edits is None else [str(edits), str(probes)]
+        behind = ["", counted(probes, _COUNTED[name][1])] if edits is None else [str(edits), str(probes)]
         rows.append([*row, *([change_text(change.get(name))] if change else []), *behind])
     return Table(["", *measured, *(["change"] if change else []), "edits", "probes"], rows)
 
@@ -235,11 +235,6 @@ def protocol_text(results: Mapping[str, Any]) -> str:
     _, last = _measured(results)
     protocol = results.get("protocol") or last["protocol"]
     return "own answers" if last.get("whole_answers") and protocol == "containment" else f"{protocol} protocol"
-
-
-def edits_text(number: int) -> str:
-    """A number of edits, as `"1 edit"` or `"2 edits"`."""
-    return "1 edit" if number == 1 else f"{number} edits"
 
 
 def counts(scores: Mapping[str, Any], name: str) -> tuple[int | None, int]:

@@ -13,6 +13,7 @@ from hf_ftedit.data import EditRecord
 from hf_ftedit.hub.markdown import SHOWN_IN_BLOCK, code_block, code_span, literal, markdown_text
 from hf_ftedit.models import EMBEDDED_NAME
 from hf_ftedit.options import PROVENANCE
+from hf_ftedit.text import counted
 
 TAGS = ["model-editing", "knowledge-editing", "hf-ftedit"]
 SHOWN_EDITS = 20
@@ -33,6 +34,7 @@ _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("hf_ftedit"), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
 _TEMPLATES.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
+_TEMPLATES.filters["counted"] = counted
 _TEMPLATES.filters |= {"score": evaluation.score_text, "table": lambda table: table.markdown(markdown_text)}
 
 
@@ -135,7 +137,7 @@ def _eval_results(after: Mapping[str, Any], n_edits: int, dataset: str | None) -
             task_type="text-generation",
             task_name="Model editing",
             dataset_type=dataset or "edits",
-            dataset_name=f"{dataset or 'edits.jsonl'} ({evaluation.edits_text(n_edits)})",
+            dataset_name=f"{dataset or 'edits.jsonl'} ({counted(n_edits, 'edit')})",
             metric_type=name,
             metric_name=evaluation.SCORES[name],
             metric_value=value,
@@ -154,7 +156,7 @@ def leaderboard_entries(
     """The scores as the Hub's `.eval_results/*.yaml` has them: a task of the edits' dataset each."""
     after, page = results["after"], provenance.get("repo_id")
     source = {"source_url": f"https://huggingface.co/{page}", "source_name": "Model card"} if page else {}
-    about = {"notes": f"{evaluation.edits_text(results['n_edits'])}, {after['protocol']} protocol", **source}
+    about = {"notes": f"{counted(results['n_edits'], 'edit')}, {after['protocol']} protocol", **source}
     scores = published_scores(after).items()
     return eval_result_entries_to_yaml([EvalResultEntry(dataset, *score, **about) for score in scores])
 
@@ -166,7 +168,7 @@ def _headline(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         return "How well the edits hold was not measured."
     was = "—" if before.get(name) is None else f"{before[name]:.1f}"
     label, (_, probes) = evaluation.SCORES[name].capitalize(), evaluation.counts(after, name)
-    return f"{label} on {probes} probe{'' if probes == 1 else 's'}: {after[name]:.1f} of 100; before the edits: {was}."
+    return f"{label} on {counted(probes, 'probe')}: {after[name]:.1f} of 100; before the edits: {was}."
 
 
 def _shown(edits: Sequence[EditRecord], answers: Sequence[Mapping[str, str]] | None) -> list[tuple[str, str, str]]:
@@ -205,14 +207,14 @@ def _abilities(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Sentences on drift, perplexity and known facts."""
     sentences = []
     if after.get("drift") is not None:
-        answers = f"its own answers to {after['n_drift_prompts']} unrelated prompts"
+        answers = f"its own answers to {counted(after['n_drift_prompts'], 'unrelated prompt')}"
         sentences.append(f"On {answers} the model moved by {after['drift']:.3f} nats a token (KL divergence)")
     if before.get("perplexity") is not None and after.get("perplexity") is not None:
         change = f"from {before['perplexity']:.2f} to {after['perplexity']:.2f}"
-        sentences.append(f"Perplexity on {after['n_texts']} texts went {change}")
+        sentences.append(f"Perplexity on {counted(after['n_texts'], 'text')} went {change}")
     if before.get("known_facts") is not None and after.get("known_facts") is not None:
         change = f"{before['known_facts']:.1f} percent, and with the edits {after['known_facts']:.1f}"
-        sentences.append(f"Of {after['n_known_facts']} facts about other subjects it knew {change}")
+        sentences.append(f"Of {counted(after['n_known_facts'], 'fact')} about other subjects it knew {change}")
     return f"{'. '.join(sentences)}; nothing else was measured." if sentences else "They were not measured here."
 
 

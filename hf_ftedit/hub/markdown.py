@@ -3,7 +3,7 @@
 import json
 import re
 
-from hf_ftedit.text import SHAPELESS, visible
+from hf_ftedit.text import SHAPELESS, counted, visible
 
 SHOWN_CHARACTERS, SHOWN_IN_BLOCK = 300, 20_000  # of a text on one line, and in a block of its own
 LONG_WORD = re.compile("([!-~]{60})[!-~]+")  # no browser breaks it, so that it makes a table too wide
@@ -30,7 +30,7 @@ def code_span(text: str) -> str:
 def code_block(text: str, language: str = "") -> str:
     """`text` as a fenced block, with as many backticks around it as it takes; of a long one its beginning."""
     if len(text) > SHOWN_IN_BLOCK:
-        text = f"{text[:SHOWN_IN_BLOCK]}…\n({len(text) - SHOWN_IN_BLOCK} more characters)"
+        text = f"{text[:SHOWN_IN_BLOCK]}…\n({counted(len(text) - SHOWN_IN_BLOCK, 'more character')})"
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}{language}\n{visible(text)}\n{fence}"
 

@@ -3,7 +3,8 @@
 import io
 from typing import Any
 
-from hf_ftedit.evaluation import SCORES, edits_text, protocol_text
+from hf_ftedit.evaluation import SCORES, protocol_text
+from hf_ftedit.text import counted
 
 # Those in percent.
 NAMES = ("edit_score", "efficacy", "said_exactly", "generalization", "locality", "near_names", "portability")
@@ -26,7 +27,8 @@ def scores_plot(results: dict[str, Any]) -> bytes:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 112)  # room for the number behind a full bar
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel(f"percent, with 95 % intervals over {edits_text(results['n_edits'])}; {protocol_text(results)}")
+    edits = counted(results["n_edits"], "edit")
+    axes.set_xlabel(f"percent, with 95 % intervals over {edits}; {protocol_text(results)}")
     keys = [Patch(color=color, label=when) for when, color in COLORS.items()]
     figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
     return png_of(figure)

@@ -114,7 +114,7 @@ def _sampled_batch(
         if len(texts) == len(prompts):
             return texts
     raise EditError(
-        f"the model sampled only {len(texts)} usable prefixes of {len(prompts)}; use paraphrase_strategy 'none'"
+        f"the model sampled only {len(texts)} of {len(prompts)} usable prefixes; use paraphrase_strategy 'none'"
     )
 
 

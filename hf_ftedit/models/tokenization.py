@@ -178,5 +178,5 @@ def _check_pair(pair: EncodedPair, name: str, completion: str, max_length: int |
     if max_length is not None and len(pair.input_ids) > max_length:
         raise EditError(
             f"{name}: prompt and target have {len(pair.input_ids)} tokens, at most {max_length} fit "
-            "(the model's context, or max_length); shorten the prompt"
+            "(the model's context, or max_length); shorten one of them"
         )

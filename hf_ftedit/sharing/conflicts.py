@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from hf_ftedit.data import EditRecord, fact_keys, folded
 from hf_ftedit.errors import EditError, shown
+from hf_ftedit.text import counted
 
 
 class Conflict(NamedTuple):
@@ -40,13 +41,14 @@ def check_conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> None:
     if not (clashes := conflicts(parts)):
         return
     first, more = clashes[0], len(clashes) - 1
+    others = f" ({counted(more, 'more such conflict')})" if more else ""
     folder, download = first.second, ""
     if "/" in folder and not Path(folder).is_dir():  # an adapter of the Hub
         folder = folder.rpartition("/")[2]
         download = f"hf download {first.second} edits.jsonl --local-dir {folder} && "
     # No option decides this: leaving an edit out of the list leaves it in the weights. Only training takes it out.
     raise EditError(
-        f"edits conflict: {first}{f' ({more} more such conflicts)' if more else ''}; train them together instead: "
+        f"edits conflict: {first}{others}; train them together instead: "
         f"{download}hf-ftedit train --adapter {first.first} --edits {folder}/edits.jsonl --output_dir both, "
         f"after removing {first.other.edit_id} there, or with --revoke {first.edit.edit_id}"
     )

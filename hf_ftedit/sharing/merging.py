@@ -16,6 +16,7 @@ from hf_ftedit.files import require_empty
 from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, EditOptions, check_value
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.sharing.verification import load_base
+from hf_ftedit.text import counted
 from hf_ftedit.training import QUANTIZATION_KEYS, provenance_of, quantization_of, scores_of
 
 logger = logging.getLogger(__name__)
@@ -124,9 +125,10 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
 def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: int) -> list[Part]:
     """The adapters of these names; raises [`~hf_ftedit.EditError`] where they do not go together, or are too few."""
     if len(names) < fewest:
-        raise EditError(f"merge got {len(names)} adapters and needs {fewest} or more; name their folders or Hub ids")
+        needed = counted(fewest, "adapter")
+        raise EditError(f"merge needs {needed} or more, and got {len(names)}; name their folders or Hub ids")
     if weights is not None and len(weights) != len(names):
-        raise EditError(f"weights are {len(weights)} and the adapters {len(names)}; give one weight for each")
+        raise EditError(f"{counted(len(weights), 'weight')} for {counted(len(names), 'adapter')}: give one for each")
     parts: list[Part] = []
     for name, weight in zip(names, weights or [1.0] * len(names), strict=True):
         saved = hub.open_edits(name)
@@ -147,9 +149,9 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
     if weights is None and (count := len(edits) - len({*edits})):
         # As where one adapter goes on from another.
         logger.warning(
-            "%d edits stand in several of these adapters: what they change is added up; leave an adapter out whose "
-            "edits another one has, or give weights",
-            count,
+            "several of these adapters have %s in common, and what they change is added up; leave an adapter out "
+            "whose edits another one has, or give weights",
+            counted(count, "edit"),
         )
     return parts
 

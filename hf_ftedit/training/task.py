@@ -24,6 +24,7 @@ from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.hub import SavedEdits, open_edits
 from hf_ftedit.models import public_name
 from hf_ftedit.options import EditOptions
+from hf_ftedit.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,8 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
     # The unedited model's answer is not to be restored where another one is to be learnt.
     revoked = [edit for edit in gone if stated.isdisjoint(fact_keys(edit))]
     if len(revoked) < len(gone):
-        logger.warning("%d of the revoked edits are replaced by new ones of the same fact", len(gone) - len(revoked))
+        replaced = counted(len(gone) - len(revoked), "revoked edit")
+        logger.warning("new edits of the same fact replace %s", replaced)
     stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], new)
     edits = combine_edits([(public, stay), ("new", new)])
     if not edits:
@@ -193,5 +195,5 @@ def _without_replaced(earlier: list[EditRecord], new: Sequence[EditRecord]) -> l
     ]
     if replaced := [edit for edit, stay in zip(earlier, stays, strict=True) if not stay]:
         names = ", ".join(shown(edit.edit_id) for edit in replaced[:3])
-        logger.warning("%d earlier edits are replaced by new ones of the same fact: %s", len(replaced), names)
+        logger.warning("new edits of the same fact replace %s: %s", counted(len(replaced), "earlier edit"), names)
     return [*compress(earlier, stays)]

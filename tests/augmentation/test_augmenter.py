@@ -200,5 +200,5 @@ def test_probes_of_what_is_edited_are_told(asked, caplog):
     rows_by_edit(asked, records=broken, num_paraphrases=0)
     (told,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
     assert told.startswith(
-        f"1 neighborhood probes ask for a fact that an edit changes (first: edit_id '{EDITS[1].edit_id}')"
+        f"a fact that an edit changes is asked for by 1 neighborhood probe (first: edit_id '{EDITS[1].edit_id}')"
     )

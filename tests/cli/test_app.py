@@ -266,7 +266,7 @@ MISSING = {
     "verify of a path": (["verify", "./gone"], "'./gone': no such folder, nor a name of a repository such as 'user/m"),
     "verify a word later": (["verify", "--tolerance", "x"], "argument --tolerance: invalid float value: 'x'"),
     "merge without output": (["merge", "a", "b"], "--output_dir is missing; give the folder to write the merged adap"),
-    "merge of one": (["merge", "folder", "--output_dir", "out"], "merge got 1 adapters and needs 2 or more; name the"),
+    "merge of one": (["merge", "folder", "--output_dir", "out"], "merge needs 2 adapters or more, and got 1; name th"),
     "merge of what is none": (["merge", "folder", "folder", "--output_dir", "out"], "'folder' has no edit_config.yam"),
     "weights": (["merge", "a", "b", "--weights", "1", "--output_dir", "out"], "weights are 1 and the adapters 2; giv"),
     "unknown": (["merge", "a", "b", "--output_dir", "out", "--bogus", "1"], "unknown option --bogus"),
@@ -319,7 +319,7 @@ def test_an_edit_longer_than_the_context(capsys, weightless, tmp_path, verb):
     args = ["--model_name_or_path", weightless, *(() if verb == "evaluate" else ("--output_dir", "out"))]
     line = refused(capsys, verb, "--edits", write("edits.jsonl", GOOD, long), *args)
     assert re.match(r"hf-ftedit: edit 'long-one'.*: prompt and target have \d+ tokens, at most 16 fit", line)
-    assert line.endswith("shorten the prompt")
+    assert line.endswith("shorten one of them")
     write("probe.jsonl", {**GOOD, "edit_id": "b", "paraphrase_prompts": ["Rome is the place where " * 9]})
     assert "edit 'b'" in refused(capsys, verb, "--edits", "probe.jsonl", *args)
     line = refused(capsys, verb, "--edits", write("short.jsonl", {"prompt": "Rome is", "target_new": "x"}), *args)
@@ -358,7 +358,7 @@ def test_unusable_edits_are_left_out_when_asked(capsys, caplog):
     assert main(["evaluate", "--edits", "edits.jsonl", "--skip_invalid"]) == 0
     assert capsys.readouterr().out.startswith("1 edit, ")
     assert (
-        "left out 1 unusable edits; the first: edits.jsonl line 2 (edit_id 'bad'): target_new is empty" in caplog.text
+        "left out 1 unusable edit; the first: edits.jsonl line 2 (edit_id 'bad'): target_new is empty" in caplog.text
     )
 
 

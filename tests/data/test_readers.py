@@ -82,7 +82,7 @@ def test_conflicts_are_refused():
         read_edits(rows)
     assert str(raised.value) == (
         "row 2 (edit_id 'b'): target_new gives the prompt 'A is' both 'x' (edit_id 'a', row 1) and 'y'; "
-        "keep one answer a prompt, or leave such edits out with --skip_invalid (1 more such conflicts follow)"
+        "keep one answer a prompt, or leave such edits out with --skip_invalid (1 more such conflict)"
     )
     assert read_edits(rows, limit=1) == [EditRecord("a", "A is", "x")]
 
@@ -247,7 +247,7 @@ def test_real_files_with_unusable_rows(shared_dir):
     with pytest.raises(EditError, match=r"^zsre_mend.json row 535 \(edit_id '534'\): alt is empty"):
         read_edits(data / "zsre_mend.json")
     assert len(read_edits(data / "zsre_mend.json", limit=500)) == 500
-    with pytest.raises(EditError, match=r"'Leeds' .*'251'.*'Louisiana'; .* \(79 more such conflicts follow\)$"):
+    with pytest.raises(EditError, match=r"'Leeds' .*'251'.*'Louisiana'; .* \(79 more such conflicts\)$"):
         read_edits(data / "counterfact_easyedit.json")
     assert len(read_facts(data / "known_facts.json")) == 1209
 
@@ -284,7 +284,7 @@ def test_that_nothing_changes_is_said_once(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level("WARNING"):
         records = read_edits([row("A is", "x", target_true="x "), row("B is", "x", target_true="y")])
         assert read_edits(records) == records
-    assert caplog.text.count("target_new is target_true in 1 edits, first in edit_id '0'") == 1
+    assert caplog.text.count("target_new is target_true in 1 edit, first in edit_id '0'") == 1
 
 
 def near(*answers, edit_id="a", target="Peru"):

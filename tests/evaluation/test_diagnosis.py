@@ -32,7 +32,7 @@ SIGNS = {
     "held before": "of the edits held before training already",
     "chance": "The change of the edit score could be chance",
     "few": "Only ",
-    "same": "Of 2 probes the right answer is the new target itself",
+    "same": "The right answer is the new target itself in 2 probes",
     "undefined": "There is no edit score",
     "good": "Efficacy, generalization and locality are all 90 or more: nothing stands out.",
 }

@@ -153,7 +153,7 @@ def test_consistency_agrees_with_its_definition(records):
 
 
 def test_lists_of_different_lengths_are_an_error():
-    with pytest.raises(EditError, match="2 lists of generated and 1 of reference texts"):
+    with pytest.raises(EditError, match="2 generated and 1 reference texts"):
         consistency([["a"], ["b"]], [["a"]])
 
 

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from test_markdown import HOSTILE, TEXTS
 
 from hf_ftedit.data.records import EditRecord
-from hf_ftedit.hub.card import _headline, model_card
+from hf_ftedit.hub.card import model_card
 from hf_ftedit.hub.dataset_card import dataset_card
 from hf_ftedit.hub.markdown import literal, one_line, visible
 
@@ -178,9 +178,14 @@ def test_erased_facts_are_said_to_be_suppressed_alone():
     assert "Erased" not in model_card(RECORDS, ADAPTER, RECIPE)
 
 
-def test_one_probe_is_no_plural():
-    after = {"efficacy": 100.0, "n_edits": 1, "n_probes": {"rewrite": 1}}
-    assert _headline({"efficacy": 0.0}, after) == "Efficacy on 1 probe: 100.0 of 100; before the edits: 0.0."
+def test_one_thing_is_no_plural():
+    counts = {"n_probes": dict.fromkeys([*AFTER["n_probes"], "near_name"], 1), "n_made_probes": 1}
+    counts |= {"n_drift_prompts": 1, "perplexity": 9.0, "n_texts": 1, "known_facts": 50.0, "n_known_facts": 1}
+    after = {**CHAT["after"], **counts, "portability": 100.0}
+    results = {**FURTHER, "before": {**BEFORE, **counts}, "after": after, "revoked": {**REVOKED, "n_probes": 1}}
+    card = model_card(RECORDS[:1], results, {**RECIPE, "adapter": "one", "chat_template": True}, RECORD)
+    number = r"\b1 (?:edit prompt|paraphrase|neighboring fact|near name|consequence|unrelated prompt|text|fact|edit)"
+    assert len(re.findall(number, card)) > 15 and not re.findall(f"{number}s\\b", card)
 
 
 def test_metadata_of_a_dataset():

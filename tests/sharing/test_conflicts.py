@@ -44,7 +44,7 @@ def test_of_an_adapter_of_the_hub_the_edits_are_downloaded_first():
         check_conflicts({"user/a": PARTS["a"], "user/b": PARTS["b"]})
 
 
-@pytest.mark.parametrize(("names", "more"), [("ab", ""), ("abc", " (1 more such conflicts)")])
+@pytest.mark.parametrize(("names", "more"), [("ab", ""), ("abc", " (1 more such conflict)")])
 def test_the_error_names_both_and_the_command_that_retrains(names, more):
     with pytest.raises(EditError) as caught:
         check_conflicts({name: PARTS[name] for name in names})

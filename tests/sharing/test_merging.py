@@ -87,7 +87,7 @@ def test_earlier_edits_stay_when_training_goes_on(folder, caplog):
     assert results["retention"]["after"]["efficacy"] >= 90
     with caplog.at_level("WARNING"), pytest.raises(EditError, match="nobody"):
         merge([str(folder / "a"), str(folder / "more")], folder / "none", combination_type="nobody")
-    assert "5 edits stand in several of these adapters: what they change is added up" in caplog.text
+    assert "several of these adapters have 5 edits in common, and what they change is added up" in caplog.text
 
 
 def test_an_adapter_goes_into_the_weights(folder):

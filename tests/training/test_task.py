@@ -22,7 +22,7 @@ def test_a_new_edit_replaces_an_earlier_one_of_its_fact(monkeypatch, caplog):
 
     monkeypatch.setattr(EditRecord, "__eq__", compared)
     assert [edit.target_new for edit in _without_replaced(earlier, new)] == ["b1", "c1"]
-    assert caplog.messages == ["1 earlier edits are replaced by new ones of the same fact: 'a1'"]
+    assert caplog.messages == ["new edits of the same fact replace 1 earlier edit: 'a1'"]
 
 
 def test_a_fact_is_the_same_in_other_words():
@@ -43,6 +43,6 @@ def test_a_revoked_edit_whose_fact_is_stated_anew_is_not_restored(tmp_path, capl
     task = read_task(options, new, adapter=saved)
     assert [edit.edit_id for edit in task.edits] == ["a2", "c2"]
     assert [edit.edit_id for edit in task.revoked] == ["b1"] and task.continuation.is_anew
-    assert caplog.messages == ["2 of the revoked edits are replaced by new ones of the same fact"]
+    assert caplog.messages == ["new edits of the same fact replace 2 revoked edits"]
     task = read_task(EditOptions(adapter="a", revoke=["a1"]), new[:1], adapter=saved)
     assert not task.revoked and task.continuation.is_anew  # the weights still hold what is replaced
