@@ -113,9 +113,7 @@ def _sampled_batch(
         texts += [text for text in cleaned if text and accept(text)]
         if len(texts) == len(prompts):
             return texts
-    raise EditError(
-        f"the model sampled only {len(texts)} of {len(prompts)} usable prefixes; use paraphrase_strategy 'none'"
-    )
+    raise EditError(f"only {len(texts)} of {len(prompts)} sampled prefixes are usable; use paraphrase_strategy 'none'")
 
 
 class _TopKSample(LogitsProcessor):

@@ -268,7 +268,7 @@ MISSING = {
     "merge without output": (["merge", "a", "b"], "--output_dir is missing; give the folder to write the merged adap"),
     "merge of one": (["merge", "folder", "--output_dir", "out"], "merge needs 2 adapters or more, and got 1; name th"),
     "merge of what is none": (["merge", "folder", "folder", "--output_dir", "out"], "'folder' has no edit_config.yam"),
-    "weights": (["merge", "a", "b", "--weights", "1", "--output_dir", "out"], "weights are 1 and the adapters 2; giv"),
+    "weights": (["merge", "a", "b", "--weights", "1", "--output_dir", "out"], "1 weight for 2 adapters: give one for"),
     "unknown": (["merge", "a", "b", "--output_dir", "out", "--bogus", "1"], "unknown option --bogus"),
     "train on from nothing": (["train", "--adapter", "folder", "--revoke", "a"], "'folder' has no edit_config.yaml"),
     "revoke of nothing": (["train", "--revoke", "a"], "revoke is given without adapter: give the adapter whose edits"),
@@ -482,7 +482,7 @@ def test_augment_writes_a_dataset_that_loads(capsys, tmp_path):
     counts = {name: count for name, count in counts.items() if count}
     assert {name: len(split) for name, split in datasets.load_dataset(str(tmp_path / "data")).items()} == counts
     sizes = ", ".join(f"{count} {name}" for name, count in counts.items())
-    assert capsys.readouterr().out == f"Written to data: {sizes} rows.\n"
+    assert capsys.readouterr().out == f"Written to data: the rows ({sizes}).\n"
 
 
 def test_the_screen_shows_nothing_that_a_user_cannot_act_on(tmp_path):

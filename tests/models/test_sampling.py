@@ -34,7 +34,7 @@ def test_refused_samples_are_drawn_again_but_not_for_ever():
     model, tokenizer = load_model(None), load_tokenizer(None)
     texts = sample_prefixes(model, tokenizer, length=5, count=8, accept=lambda text: "a" in text)
     assert len(texts) == 8 and all("a" in text for text in texts)
-    with pytest.raises(EditError, match="only 0 usable prefixes of 8"):
+    with pytest.raises(EditError, match="only 0 of 8 sampled prefixes are usable"):
         sample_prefixes(model, tokenizer, length=5, count=8, accept=lambda text: False)
 
 
