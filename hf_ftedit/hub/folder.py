@@ -191,7 +191,7 @@ def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
     results = _loaded(folder / RESULTS_FILE, name, parse_json)
     results_rule(results, f"{shown(name)}: {RESULTS_FILE}")
     if not (folder / EDITS_FILE).is_file():
-        raise EditError(f"{shown(name)} has no {EDITS_FILE}; give a folder that hf-ftedit wrote")
+        raise EditError(f"{shown(name)} has no {EDITS_FILE}; give a folder that hf-ftedit train or merge wrote")
     check_lines(folder / EDITS_FILE)
     return SavedEdits(folder, read_edits(folder / EDITS_FILE), results, recipe, provenance)
 
@@ -219,7 +219,7 @@ def card_metadata(folder: Path) -> dict[str, Any]:
 
 def _loaded(file: Path, name: str, load: Callable[[str], Any]) -> dict[str, Any]:
     if not file.is_file():
-        raise EditError(f"{shown(name)} has no {file.name}; give a folder that hf-ftedit wrote")
+        raise EditError(f"{shown(name)} has no {file.name}; give a folder that hf-ftedit train or merge wrote")
     content = read_as(file, f"{shown(name)}: {file.name}", load)
     if not isinstance(content, dict):
         raise EditError(f"{shown(name)}: {file.name} holds no settings or scores; {REMEDY}")

@@ -298,8 +298,10 @@ def _load(loader: Any, name: str | None, gguf_file: str | None, **kwargs: Any) -
         if gguf_file and not find_spec("gguf"):
             message = "gguf_file needs the package gguf; install it with pip install 'hf-ftedit[gguf]'"
             raise EditError(message) from error
-        is_adapter = Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file()
-        problem = ADAPTER if is_adapter else first_line(error)
+        problem = first_line(error)
+        if Path(source).is_dir() and not gguf_file and not Path(source, "config.json").is_file():
+            is_adapter = Path(source, "adapter_config.json").is_file()
+            problem = ADAPTER if is_adapter else "it has no config.json; give the folder of a model"
         if "/" not in source and not Path(source).exists():  # the recipe of an adapter has no more of a folder's path
             problem = f"{problem.rstrip('.')}; if it is a folder elsewhere, give its path"
         raise EditError(f"model_name_or_path {name!r} cannot be loaded: {problem}") from error

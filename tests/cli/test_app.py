@@ -293,7 +293,10 @@ def test_help_of_a_verb_of_sharing(verb, capsys):
 @pytest.mark.parametrize("verb", EDITING)
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("gone/", ": no such folder; check the path, or give a Hub id"), ("empty", " cannot be loaded: ")],
+    [
+        ("gone/", ": no such folder; check the path, or give a Hub id"),
+        ("empty", " cannot be loaded: it has no config.json;"),
+    ],
 )
 def test_a_folder_that_is_no_model(capsys, no_model, tmp_path, verb, name, reason):
     write("edits.jsonl", GOOD)
