@@ -1,5 +1,6 @@
 """`hf-ftedit export`: write an adapter, or its model, for other programs, and take the exam on what was written."""
 
+import shlex
 from collections.abc import Sequence
 
 from hf_ftedit import sharing
@@ -21,4 +22,7 @@ def run(argv: Sequence[str]) -> None:
         print(sharing.survival_table(results).text())
         print("\n".join(sharing.survival_lines(results)))
     print(written_to(options.output_dir, ", ".join([*results["files"], "a report"])))
-    print(f"Run it: cd {without_home(options.output_dir)} && {sharing.command_for(results)}")
+    quoted = shlex.quote(options.output_dir)
+    # Between quotes, a shell knows no ~.
+    folder = without_home(quoted) if quoted == options.output_dir else quoted
+    print(f"Run it: cd {folder} && {sharing.command_for(results)}")

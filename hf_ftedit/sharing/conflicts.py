@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 from hf_ftedit.data import EditRecord, fact_keys, folded
@@ -49,6 +50,6 @@ def check_conflicts(parts: Mapping[str, Sequence[EditRecord]]) -> None:
     # No option decides this: leaving an edit out of the list leaves it in the weights. Only training takes it out.
     raise EditError(
         f"edits conflict: {first}{others}; train them together instead: "
-        f"{download}hf-ftedit train --adapter {first.first} --edits {folder}/edits.jsonl --output_dir both, "
-        f"after removing {first.other.edit_id} there, or with --revoke {first.edit.edit_id}"
+        f"{download}hf-ftedit train --adapter {quote(first.first)} --edits {quote(f'{folder}/edits.jsonl')} "
+        f"--output_dir both, after removing {first.other.edit_id} there, or with --revoke {quote(first.edit.edit_id)}"
     )

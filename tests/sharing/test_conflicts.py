@@ -42,6 +42,8 @@ def test_of_an_adapter_of_the_hub_the_edits_are_downloaded_first():
     )
     with pytest.raises(EditError, match=re.escape(command)):
         check_conflicts({"user/a": PARTS["a"], "user/b": PARTS["b"]})
+    with pytest.raises(EditError, match=" --adapter 'my a' --edits 'my b/edits.jsonl' --output_dir both, "):
+        check_conflicts({"my a": PARTS["a"], "my b": PARTS["b"]})
 
 
 @pytest.mark.parametrize(("names", "more"), [("ab", ""), ("abc", " (1 more such conflict)")])

@@ -243,8 +243,10 @@ def test_the_exam_is_taken_again(adapters, tmp_path, capsys):
         assert results["exams"]["transformers"]["said"] == results["exams"]["adapter"]["said"], kind
     assert AutoTokenizer.from_pretrained(tmp_path / "merged")("Rome").input_ids
     assert "lora" not in str([*AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()])
-    results = run(adapters / "a", tmp_path / "quick", "--dtype", "f16", "--no_exam")
-    assert results["exams"] == {} and "What survived" not in (tmp_path / "quick" / "README.md").read_text()
+    quick = tmp_path / "quick one"
+    results = run(adapters / "a", quick, "--dtype", "f16", "--no_exam")
+    assert results["exams"] == {} and "What survived" not in (quick / "README.md").read_text()
+    assert capsys.readouterr().out.endswith(f"Run it: cd '{quick}' && llama-server -m model.gguf\n")
 
 
 def test_an_exam_that_a_full_disk_ends_is_in_the_report(adapters, tmp_path, monkeypatch):
