@@ -150,11 +150,14 @@ class Playground:
 
         def work(report: Report) -> None:
             try:
-                if self._training.locked():
-                    report(Progress("Waiting for the training of another visitor"))
                 stages = Stages(report, visit.stop)
-                with self._training, stages.reading_bars():
-                    report(self._trained(visit, facts, again, without, stages))
+                while not self._training.acquire(timeout=0.3):
+                    stages.begin("Waiting for the training of another visitor")  # or end it, if it is to stop
+                try:
+                    with stages.reading_bars():
+                        report(self._trained(visit, facts, again, without, stages))
+                finally:
+                    self._training.release()
             finally:
                 visit.busy.release()
                 visit.clean()

@@ -102,6 +102,17 @@ def test_a_training_is_stopped(playground, label, monkeypatch, tmp_path):
         last(playground.train(visit, [{"prompt": HAMLET, "target_new": " "}]))
 
 
+def test_who_waits_for_another_visitor_can_stop(playground):
+    visit = playground.visit("waiting")
+    with playground._training:
+        steps = playground.train(visit, [EDIT])
+        assert next(steps) == Progress("Waiting for the training of another visitor")
+        visit.stop.set()
+        with pytest.raises(EditError, match="the training was stopped; nothing has changed"):
+            last(steps)
+        assert not visit.busy.locked()
+
+
 def test_given_adapters_add_up_and_are_switched_one_by_one(adapters):
     playground = embedded_playground(a=adapters / "a", b=adapters / "b")
     first, second = (open_edits(str(adapters / name)).records[0] for name in "ab")
