@@ -230,10 +230,10 @@ def _score_checks(saved: hub.SavedEdits, scores: Mapping[str, Any], tolerance: f
             source = saved.recipe.get(MEASURED_ON.get(name, ""))
             if source is not None and not is_hub_dataset(source):
                 verdict = OPEN
-            texts = [_text(each, digits) for each in (claimed, measured)]
-            if verdict == BAD and len({*texts}) == 1:  # they differ in a later digit
-                texts = [_text(claimed), _text(measured)]
-            yield Check(f"{when}: {label}", *texts, verdict)
+            stated, again = _text(claimed, digits), _text(measured, digits)
+            if verdict == BAD and stated == again:  # they differ in a later digit
+                stated, again = _text(claimed), _text(measured)
+            yield Check(f"{when}: {label}", stated, again, verdict)
 
 
 def _equal(name: str, claimed: Any, measured: Any) -> Check:
