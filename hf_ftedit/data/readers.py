@@ -42,7 +42,7 @@ def read_edits(
             `"mquake"` or `"qaedit"`; by default each row's is recognised by its fields.
         limit (`int`, *optional*): Read no more than this many edits, the first ones.
         skip_invalid (`bool`, *optional*, defaults to `False`): Leave out rows that are not usable edits, and edits
-            that contradict an earlier one, and log how many, instead of raising an error.
+            that contradict an earlier one or have its `edit_id`, and log how many, instead of raising an error.
 
     Raises:
         [`~hf_ftedit.EditError`]: the source cannot be read, a row is not a usable edit, two edits give one
@@ -53,7 +53,12 @@ def read_edits(
     limit = check_value("limit", limit, int | None)
     edits, unused, skipped = _Edits(), dict[str, None](), list[str]()
     for where, record in _records(source, format, unused, skipped if skip_invalid else None):
-        edits.add(where, record)
+        try:
+            edits.add(where, record)
+        except EditError as error:
+            if not skip_invalid:
+                raise
+            skipped.append(str(error))
         # Counted after merging: the limit is one of distinct edits, and the rest of a large file stays unread.
         if len(edits.by_prompt) == limit:
             break

@@ -267,11 +267,12 @@ def test_unusable_and_contradicting_edits_can_be_left_out(caplog: pytest.LogCapt
         {"edit_id": "b", "prompt": "Oslo is in", "target_new": " "},
         {"edit_id": "c", "prompt": "Rome is in", "target_new": "Spain"},
         {"edit_id": "d", "prompt": "Bonn is in", "target_new": "Peru"},
+        {"edit_id": "a", "prompt": "Lima is in", "target_new": "Chile"},
     ]
     with caplog.at_level("WARNING"):
         records = read_edits(rows, skip_invalid=True)
-    assert [record.edit_id for record in records] == ["a", "d"]
-    assert "left out 2 unusable edits" in caplog.text and "target_new" in caplog.text
+    assert [(record.edit_id, record.prompt) for record in records] == [("a", "Rome is in"), ("d", "Bonn is in")]
+    assert "left out 3 unusable edits" in caplog.text and "target_new" in caplog.text
 
 
 def test_that_no_edit_is_left_is_an_error() -> None:
