@@ -1,7 +1,7 @@
 """An edit task: the edits, what is measured and the adapter to go on from, read and checked before torch is loaded."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from os import PathLike
@@ -170,29 +170,32 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
     if unknown := revoke - {edit.edit_id for edit in saved.records}:
         some = ", ".join(shown(edit.edit_id) for edit in saved.records[:3])
         raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}, ...")
-    stated = {key for edit in new for key in fact_keys(edit)}
+    stated = _stated(new)
     gone = [edit for edit in saved.records if edit.edit_id in revoke]
     # The unedited model's answer is not to be restored where another one is to be learnt.
-    revoked = [edit for edit in gone if stated.isdisjoint(fact_keys(edit))]
+    revoked = [edit for edit in gone if stated.keys().isdisjoint(fact_keys(edit))]
     if len(revoked) < len(gone):
         replaced = counted(len(gone) - len(revoked), "revoked edit")
         logger.warning("new edits of the same fact replace %s", replaced)
-    stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], new)
+    stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], stated)
     edits = combine_edits([(public, stay), ("new", new)])
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
     return Continuation(public, saved, edits, [edit.edit_id for edit in stay], revoked, bool(gone))
 
 
-def _without_replaced(earlier: list[EditRecord], new: Sequence[EditRecord]) -> list[EditRecord]:
-    """Earlier edits whose fact no new one gives another target; the others are named in the log."""
+def _stated(edits: Iterable[EditRecord]) -> dict[Any, set[str]]:
+    """The targets of `edits` by fact."""
     targets: dict[Any, set[str]] = {}
-    for edit in new:
+    for edit in edits:
         for key in fact_keys(edit):
             targets.setdefault(key, set()).add(edit.target_new)
-    stays = [
-        all(edit.target_new in targets.get(key, {edit.target_new}) for key in fact_keys(edit)) for edit in earlier
-    ]
+    return targets
+
+
+def _without_replaced(earlier: list[EditRecord], stated: Mapping[Any, set[str]]) -> list[EditRecord]:
+    """Earlier edits whose fact no new one gives another target; the others are named in the log."""
+    stays = [all(edit.target_new in stated.get(key, {edit.target_new}) for key in fact_keys(edit)) for edit in earlier]
     if replaced := [edit for edit, stay in zip(earlier, stays, strict=True) if not stay]:
         names = ", ".join(shown(edit.edit_id) for edit in replaced[:3])
         logger.warning("new edits of the same fact replace %s: %s", counted(len(replaced), "earlier edit"), names)

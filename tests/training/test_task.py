@@ -7,7 +7,7 @@ import pytest
 from hf_ftedit.data import EditRecord, read_edits
 from hf_ftedit.hub import SavedEdits
 from hf_ftedit.options import EditOptions
-from hf_ftedit.training.task import _without_replaced, read_task
+from hf_ftedit.training.task import _stated, _without_replaced, read_task
 
 
 def edits(*targets):
@@ -21,7 +21,7 @@ def test_a_new_edit_replaces_an_earlier_one_of_its_fact(monkeypatch, caplog):
         pytest.fail("edits are compared each with each: with many of them that takes minutes")
 
     monkeypatch.setattr(EditRecord, "__eq__", compared)
-    assert [edit.target_new for edit in _without_replaced(earlier, new)] == ["b1", "c1"]
+    assert [edit.target_new for edit in _without_replaced(earlier, _stated(new))] == ["b1", "c1"]
     assert caplog.messages == ["new edits of the same fact replace 1 earlier edit: 'a1'"]
 
 
@@ -29,8 +29,9 @@ def test_a_fact_is_the_same_in_other_words():
     of_peru = {"subject": "Peru", "relation_id": "P36"}
     earlier = [EditRecord("a", "The capital of Peru is", "Cusco", **of_peru), EditRecord("b", "A is in", "B")]
     new = [EditRecord("c", "Peru is governed from", "Lima", **of_peru), EditRecord("d", "a is  in", "C")]
-    assert not _without_replaced(earlier, new)
-    assert _without_replaced(earlier, [replace(new[0], target_new="Cusco"), new[0]]) == earlier
+    assert not _without_replaced(earlier, _stated(new))
+    both = _stated([replace(new[0], target_new="Cusco"), new[0]])
+    assert _without_replaced(earlier, both) == earlier
 
 
 def test_a_revoked_edit_whose_fact_is_stated_anew_is_not_restored(tmp_path, caplog):
