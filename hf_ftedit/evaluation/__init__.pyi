@@ -19,6 +19,7 @@ from .scoring import RESULTS_FILE as RESULTS_FILE
 from .scoring import compare as compare
 from .scoring import save_results_folder as save_results_folder
 from .scoring import score as score
+from .scoring import unmeasured as unmeasured
 from .statistics import bootstrap as bootstrap
 from .statistics import interval as interval
 from .statistics import means as means

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from hf_ftedit.data import is_blank, read_rows
+from hf_ftedit.data import EditRecord, is_blank, read_rows
 from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.evaluation.statistics import bootstrap, interval, means, permutation_test
 from hf_ftedit.files import moved_in, write_text
+from hf_ftedit.options import EditOptions
 
 # Kinds of probes, in the order of the paper's tables, and the score of each.
 KINDS = ("rewrite", "paraphrase", "neighborhood", "near_name", "portability")
@@ -22,6 +23,20 @@ ANSWER_SCORES = ("said_exactly", "near_names")  # of own answers alone, whatever
 TEXT_SCORES = ("fluency", "consistency")
 # Of erased facts, the lower the better, with their columns.
 ERASURE_SCORES = {"old_answer_said": "old_said", "old_answer_probability": "old_probability"}
+# What a score that not every run has needs: fields of the edits, and settings one of which must be given.
+PROBED_BY = {
+    **{name: (f"{kind}_prompts",) for kind, name in NAMES.items() if kind != "rewrite"},
+    "edit_score": ("paraphrase_prompts", "neighborhood_prompts"),
+    "consistency": ("reference_texts",),
+    **dict.fromkeys(ERASURE_SCORES, ("erase",)),
+}
+_WHOLE = ("chat_template", "end_of_answer")
+MEASURED_WITH = {
+    "said_exactly": _WHOLE,
+    **dict.fromkeys(("near_names", "old_answer_said"), (*_WHOLE, "predict_with_generate")),
+    **dict.fromkeys(TEXT_SCORES, ("measure_fluency",)),
+    **{"perplexity": ("perplexity_texts",), "known_facts": ("known_facts",)},
+}
 GENERATED = ("exact_match", "containment")
 PROTOCOLS = ("accuracy", "probability", *GENERATED)
 COLUMNS = ("edit_id", "kind", "probe", "role", "logprob", "match", "token_accuracy")
@@ -393,6 +408,17 @@ def _note(summary: Mapping[str, Any], n_probes: Mapping[str, int]) -> str | None
     undefined = [(kind, name) for kind, name in NAMES.items() if name in SCORED and summary[name] is None]
     probe = {kind: "probe with two targets" if n_probes[kind] else "probe" for kind, _ in undefined}
     return "; ".join(f"no {kind} {probe[kind]}: {name} is undefined" for kind, name in undefined) or None
+
+
+def unmeasured(name: str, records: Iterable[EditRecord], options: EditOptions) -> str | None:
+    """Say what `records` or `options` lack for the score `name` to be measured, and the remedy; None if nothing."""
+    for field in PROBED_BY.get(name, ()):
+        if not any(getattr(record, field) for record in records):
+            return f"is undefined: no edit has {field}; add some"
+    settings = MEASURED_WITH.get(name, ())
+    if settings and not any(getattr(options, setting) for setting in settings):
+        return f"is not measured without {' or '.join(settings)}; give that"
+    return None
 
 
 def save_results_folder(

@@ -13,7 +13,7 @@ from trl import SFTConfig
 from hf_ftedit import models
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion, with_erasures
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked
+from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked, unmeasured
 from hf_ftedit.hub import base_of, check_base
 from hf_ftedit.training.config import LESS_IS_BETTER, EditConfig
 from hf_ftedit.training.plain_text import with_plain_text
@@ -22,23 +22,6 @@ from hf_ftedit.training.task import Continuation, EditTask
 # Settings of TRL, and arguments of its trainer, that act where it prepares rows, and where it evaluates a loss.
 _PREPARING = "formatting_func packing eval_packing padding_free truncation_mode dataset_kwargs pad_token".split()
 _EVALUATING = "compute_metrics preprocess_logits_for_metrics bf16_full_eval fp16_full_eval".split()
-# Scores that not every run has: the field of edits that each needs, and the settings one of which does.
-_PROBED = {
-    "edit_score": ("paraphrase_prompts", "neighborhood_prompts"),
-    "generalization": ("paraphrase_prompts",),
-    "locality": ("neighborhood_prompts",),
-    "near_names": ("near_name_prompts",),
-    "portability": ("portability_prompts",),
-    "consistency": ("reference_texts",),
-    **dict.fromkeys(("old_answer_said", "old_answer_probability"), ("erase",)),
-}
-_WHOLE = ("chat_template", "end_of_answer")
-_MEASURED_WITH = {
-    "said_exactly": _WHOLE,
-    **dict.fromkeys(("near_names", "old_answer_said"), (*_WHOLE, "predict_with_generate")),
-    **dict.fromkeys(("fluency", "consistency"), ("measure_fluency",)),
-    **{"perplexity": ("perplexity_texts",), "known_facts": ("known_facts",)},
-}
 
 
 class Rows(NamedTuple):
@@ -103,17 +86,8 @@ def check_best_metric(args: EditConfig, task: EditTask) -> None:
         raise EditError(f"metric_for_best_model is {metric!r}: of edits these are measured: {', '.join(SCORES)}")
     if args.greater_is_better and metric in LESS_IS_BETTER:
         raise EditError(f"greater_is_better is True, and of {metric} less is better; give greater_is_better=False")
-    for kind in _PROBED.get(metric, ()):
-        if not any(getattr(record, kind) for record in task.measured):
-            raise EditError(
-                f"metric_for_best_model {metric!r} is undefined: no edit has {kind}; add some, or choose 'efficacy'"
-            )
-    settings = _MEASURED_WITH.get(metric, ())
-    if settings and not any(getattr(args, name) for name in settings):
-        raise EditError(
-            f"metric_for_best_model {metric!r} is not measured without {' or '.join(settings)}; give that, or choose "
-            "'efficacy'"
-        )
+    if problem := unmeasured(metric, task.measured, args):
+        raise EditError(f"metric_for_best_model {metric!r} {problem}, or choose 'efficacy'")
 
 
 def load_for(
