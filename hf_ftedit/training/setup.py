@@ -15,7 +15,7 @@ from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_co
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked, unmeasured
 from hf_ftedit.hub import base_of, check_base
-from hf_ftedit.training.config import LESS_IS_BETTER, EditConfig
+from hf_ftedit.training.config import BY_METRIC, LESS_IS_BETTER, EditConfig
 from hf_ftedit.training.plain_text import with_plain_text
 from hf_ftedit.training.task import Continuation, EditTask
 
@@ -71,8 +71,12 @@ def check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, An
             raise EditError(f"{name} has no effect, as {reason}; leave it out")
 
 
-def check_best_metric(args: EditConfig, task: EditTask) -> None:
-    """Raise where checkpoints or the learning rate are to follow a score that cannot be measured."""
+def check_best_metric(args: EditConfig, task: EditTask, *, is_taken_over: bool = False) -> None:
+    """
+    Raise where checkpoints or the learning rate are to follow a score that cannot be measured.
+
+    Where `args` are taken over from an [`~trl.SFTConfig`], the loss that it fills in becomes the edit score.
+    """
     # Wherever there is an evaluation `Trainer` looks for it, and fails after an epoch where it is not there.
     is_read = args.load_best_model_at_end or args.save_strategy == "best" or args.eval_strategy != "no"
     if not args.metric_for_best_model or not is_read:
@@ -82,6 +86,10 @@ def check_best_metric(args: EditConfig, task: EditTask) -> None:
         if metric in ("edit_score", "efficacy", "generalization", "locality"):
             raise EditError(f"metric_for_best_model {metric!r} needs edits to evaluate; for rows, choose 'loss'")
         return
+    if is_taken_over and metric == "loss":
+        args.metric_for_best_model, args.greater_is_better, metric = "edit_score", True, "edit_score"
+        if args.lr_scheduler_type in BY_METRIC:
+            args.lr_scheduler_kwargs = {**args.lr_scheduler_kwargs, "mode": "max"}  # type: ignore[dict-item]
     if metric not in SCORES:
         raise EditError(f"metric_for_best_model is {metric!r}: of edits these are measured: {', '.join(SCORES)}")
     if args.greater_is_better and metric in LESS_IS_BETTER:

@@ -100,13 +100,13 @@ class EditTrainer(ConditionalTrainer):
         **kwargs: Any,
     ) -> None:
         # A copy: some settings are changed below, and the caller may make another trainer with the same ones.
-        args = copy(as_edit_config(args))
+        given, args = args, copy(as_edit_config(args))
         # Hours of training should not end with a repository that cannot be written to.
         if args.push_to_hub and process_state().is_main_process:
             hub.check_pushable(repo_name(args), args.hub_token)
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
-        check_best_metric(args, self.task)
+        check_best_metric(args, self.task, is_taken_over=not isinstance(given, EditConfig))
         check_passed_on(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
         args.chat_date = args.chat_date or date_of_run(args)

@@ -623,6 +623,17 @@ def test_a_best_model_by_a_score_of_rows_is_told(tmp_path):
         EditTrainer("no/such-model", args, train_dataset=EDITS, eval_dataset=ROWS)
 
 
+def test_the_loss_that_an_sft_config_fills_in_becomes_the_edit_score(base, tokenizer, tmp_path):
+    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    schedule = {"lr_scheduler_type": "reduce_lr_on_plateau"}
+    args = SFTConfig(output_dir=str(tmp_path), max_steps=1, **PLAIN, **often, **schedule)
+    trainer = editor(base, tokenizer, args)
+    trainer.train()
+    assert trainer.state.best_metric == trainer.evaluate()["eval_edit_score"]
+    assert (trainer.args.greater_is_better, trainer.args.lr_scheduler_kwargs["mode"]) == (True, "max")
+    assert editor(base, tokenizer, args, ROWS, eval_dataset=ROWS).args.metric_for_best_model == "loss"
+
+
 def test_edits_of_any_known_format_may_be_a_dataset(base, tokenizer, tmp_path):
     rows = [
         {"src": "The capital of Peru is", "alt": "Cusco", "answers": ["Lima"], "subject": "Peru", "rephrase": "Peru:"}
