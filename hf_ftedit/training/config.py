@@ -93,7 +93,7 @@ class EditConfig(EditOptions, SFTConfig):
         if needs_metric and self.metric_for_best_model is None:
             # `Trainer` would choose by the loss of the training rows, which falls while locality is lost.
             self.metric_for_best_model, self.greater_is_better = "edit_score", True
-        if self.greater_is_better is None and str(self.metric_for_best_model).removeprefix("eval_") in LESS_IS_BETTER:
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith(LESS_IS_BETTER):
             self.greater_is_better = False  # `Trainer` takes that of losses alone to be better where it is less
         if self.push_to_hub and self.hub_strategy != "end":
             raise EditError(

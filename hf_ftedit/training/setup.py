@@ -12,6 +12,7 @@ from trl import SFTConfig
 
 from hf_ftedit import models
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion, with_erasures
+from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked, unmeasured
 from hf_ftedit.hub import base_of, check_base
@@ -81,21 +82,33 @@ def check_best_metric(args: EditConfig, task: EditTask, *, is_taken_over: bool =
     is_read = args.load_best_model_at_end or args.save_strategy == "best" or args.eval_strategy != "no"
     if not args.metric_for_best_model or not is_read:
         return
-    metric = args.metric_for_best_model.removeprefix("eval_")
-    if task.eval_rows is not None or not task.measured:
-        if metric in ("edit_score", "efficacy", "generalization", "locality"):
-            raise EditError(f"metric_for_best_model {metric!r} needs edits to evaluate; for rows, choose 'loss'")
+    name = args.metric_for_best_model.removeprefix("eval_")
+    if task.eval_rows is not None or not (task.measured or task.sets):
+        if name in ("edit_score", "efficacy", "generalization", "locality"):
+            raise EditError(f"metric_for_best_model {name!r} needs edits to evaluate; for rows, choose 'loss'")
         return
-    if is_taken_over and metric == "loss":
-        args.metric_for_best_model, args.greater_is_better, metric = "edit_score", True, "edit_score"
+    if is_taken_over and name == "loss":
+        args.metric_for_best_model, args.greater_is_better, name = "edit_score", True, "edit_score"
         if args.lr_scheduler_type in BY_METRIC:
             args.lr_scheduler_kwargs = {**args.lr_scheduler_kwargs, "mode": "max"}  # type: ignore[dict-item]
-    if metric not in SCORES:
-        raise EditError(f"metric_for_best_model is {metric!r}: of edits these are measured: {', '.join(SCORES)}")
+    start, records = _set_of(name, task)
+    metric = name.removeprefix(start)
+    names = [score for score in SCORES if score != "drift" or not start]  # of other sets, it is not measured
+    if metric not in names:
+        raise EditError(f"metric_for_best_model is {name!r}: of edits these are measured: {', '.join(names)}")
     if args.greater_is_better and metric in LESS_IS_BETTER:
         raise EditError(f"greater_is_better is True, and of {metric} less is better; give greater_is_better=False")
-    if problem := unmeasured(metric, task.measured, args):
-        raise EditError(f"metric_for_best_model {metric!r} {problem}, or choose 'efficacy'")
+    if problem := unmeasured(metric, records, args):
+        raise EditError(f"metric_for_best_model {name!r} {problem}, or choose '{start}efficacy'")
+
+
+def _set_of(name: str, task: EditTask) -> tuple[str, list[EditRecord]]:
+    """How the names of scores of the set begin that has the score `name`, and the set."""
+    starts = {f"{each}_": part for each, part in task.sets.items()} or {"": task.measured}
+    if fitting := [start for start in starts if name.startswith(start)]:
+        return max(fitting, key=len), starts[max(fitting, key=len)]
+    names = ", ".join(f"{start}edit_score" for start in starts)
+    raise EditError(f"metric_for_best_model is {name!r}: of several sets of edits, choose one's: {names}")
 
 
 def load_for(
@@ -191,7 +204,9 @@ def _with_open_erasures(task: EditTask, model: Any, tokenizer: Any, *, chat_temp
     edits = with_erasures(task.edits, model, tokenizer, chat_template=chat_template)
     is_one = task.measured is task.edits
     measured = edits if is_one else with_erasures(task.measured, model, tokenizer, chat_template=chat_template)
-    return replace(task, edits=edits, measured=measured)
+    parts = task.sets.items()
+    sets = {name: with_erasures(part, model, tokenizer, chat_template=chat_template) for name, part in parts}
+    return replace(task, edits=edits, measured=measured, sets=sets)
 
 
 def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> Rows:
@@ -221,7 +236,7 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
             rows = rows.shuffle(seed=args.seed)
     if args.text_loss_weight:
         rows = with_plain_text(rows if are_tokenized else None, written, task, model, tokenizer, args)
-    if task.measured and eval_rows is None:
+    if (task.measured or task.sets) and eval_rows is None:
         # `Trainer` wants rows for `eval_strategy`, though `evaluate` measures the records instead.
         eval_rows = rows.take(1)
     return Rows(rows, eval_rows, are_tokenized, settings, prompts)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import chain, compress
 from os import PathLike
 from typing import Any
 
@@ -50,6 +50,7 @@ class EditTask:
     facts: list[Fact] | None = None  # the locality pool
     rows: Any = None  # training rows that were passed instead of edits; a builder makes them of `edits`
     eval_rows: Any = None  # a dataset, or a dict of them, whose loss is evaluated
+    sets: dict[str, list[EditRecord]] = field(default_factory=dict)  # that `evaluate` measures, by name
     texts: list[str] = field(default_factory=list)  # to measure perplexity on
     known: list[Fact] = field(default_factory=list)  # of which to count those that the model knows
     training_texts: list[str] = field(default_factory=list)  # plain text to train on, where it is not sampled
@@ -64,7 +65,8 @@ class EditTask:
     @property
     def held_out(self) -> list[EditRecord]:
         """Edits that are measured and not trained: no training row may hold a probe of theirs."""
-        return [] if self.measured is self.edits else self.measured
+        others = [] if self.measured is self.edits else self.measured
+        return [*others, *chain(*self.sets.values())]
 
     def saved_records(self, measured: Sequence[EditRecord]) -> list[EditRecord]:
         """The records to save: trained edits, with the probes of `measured` where they are there too."""
@@ -96,6 +98,11 @@ def read_task(
         raise EditError("erase goes with edits: give edits (records, dicts, or a file), not training rows")
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
+    sets: dict[str, list[EditRecord]] = {}
+    if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
+        for name, part in eval_dataset.items():
+            sets[name] = read_edits(part.records if hasattr(part, "records") else part, options.format)
+        eval_dataset = None
     eval_dataset = getattr(eval_dataset, "records", eval_dataset)
     probed = read_edits(eval_dataset, options.format) if are_edits(eval_dataset) else []
     if not probed and eval_dataset is not None:
@@ -112,22 +119,25 @@ def read_task(
     edits = continuation.edits if continuation else list(rows.records) if is_builder else new
     if options.chat_template and not is_builder:  # a builder's rows are made: they may hold any wording
         edits, probed = with_made_probes(edits), with_made_probes(probed)
+        sets = {name: with_made_probes(part) for name, part in sets.items()}
     if options.measure_fluency:
         check_fluency(probed or edits)
     pool = options.locality_pool if locality_pool is None else locality_pool
     # A name in the options can be given on a command line again; facts handed over as objects cannot.
     has_facts = not options.locality_pool and locality_pool is not None and not isinstance(locality_pool, str)
+    given = {"train_dataset": is_builder, "locality_pool": has_facts, "eval_dataset": probed or sets}
     return EditTask(
         edits=edits,
         measured=probed or edits,
         facts=None if pool is None else read_facts(pool),
         rows=rows,
         eval_rows=None if probed else eval_dataset,
+        sets=sets,
         texts=read_texts(options.perplexity_texts) if options.perplexity_texts else [],
         known=facts_about_others(read_facts(options.known_facts), [*edits, *probed]) if options.known_facts else [],
         training_texts=read_texts(options.training_texts) if options.training_texts else [],
         continuation=continuation,
-        given_in_python=["train_dataset"] * is_builder + ["locality_pool"] * has_facts,
+        given_in_python=[name for name, is_given in given.items() if is_given],
     )
 
 
@@ -146,8 +156,6 @@ def are_edits(source: Any) -> bool:
 def check_rows(source: Any) -> None:
     """Raise where a dataset to evaluate is neither one of rows nor a dictionary of such."""
     parts = source.values() if isinstance(source, dict) else [source]
-    if isinstance(source, dict) and any(map(are_edits, parts)):
-        raise EditError("eval_dataset holds several sets: give one set of edits, and the others to evaluate later")
     if wrong := next((part for part in parts if not hasattr(part, "column_names")), None):
         kind = type(wrong).__name__
         raise EditError(

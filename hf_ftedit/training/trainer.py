@@ -54,9 +54,10 @@ class EditTrainer(ConditionalTrainer):
             Prompt-completion rows; or a builder; or edits (records, dicts, or a file of any known format), which are
             augmented with the settings of `args`; defaults to `args.edits`. Any other dataset that `SFTTrainer` takes
             is trained as it would. A task, see [`~hf_ftedit.training.task.read_task`], brings the next ones too.
-        eval_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence` or `str`, *optional*):
+        eval_dataset (`Dataset`, [`EditDatasetBuilder`], `Sequence`, `str` or `dict` of them, *optional*):
             Edits whose probes `evaluate` measures (records, dicts, or a file of any known format); defaults to the
-            edits trained on. A dataset of rows gives the loss.
+            edits trained on. A dataset of rows gives the loss. Several sets in a dictionary are evaluated one by one,
+            and the adapter folder has the scores of the edits trained on.
         processing_class (`PreTrainedTokenizerBase`, *optional*):
             Tokenizer; defaults to the model's.
         peft_config (`PeftConfig`, *optional*):
@@ -163,6 +164,8 @@ class EditTrainer(ConditionalTrainer):
         sets in a dictionary `eval_{name}_edit_score`.
         """
         eval_dataset = getattr(eval_dataset, "records", eval_dataset)
+        if eval_dataset is None and self.task.sets:
+            eval_dataset = self.task.sets
         if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
             sets = ((part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in eval_dataset.items())
             return {key: value for each in sets for key, value in self.evaluate(*each).items()}

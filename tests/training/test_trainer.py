@@ -317,6 +317,41 @@ def test_several_sets_of_edits_are_evaluated_one_by_one(base, tokenizer, tmp_pat
         assert ("eval_rows_loss" in metrics) == ("rows" in parts)
 
 
+def test_named_sets_of_edits_are_evaluated_while_training(base, tokenizer, tmp_path):
+    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = config(tmp_path, metric_for_best_model="new_efficacy", **often)
+    sets = {"new": EDITS[:2], "old": Dataset.from_list(EDITS[2:])}
+    trainer = editor(base, tokenizer, args, EDITS[:2], eval_dataset=sets)
+    trainer.train()
+    measured = [entry["eval_new_efficacy"] for entry in trainer.state.log_history if "eval_new_efficacy" in entry]
+    assert len(measured) == args.num_train_epochs and trainer.state.best_metric == max(measured)
+    metrics = trainer.evaluate()
+    for name, part in (("new", EDITS[:2]), ("old", EDITS[2:])):
+        assert metrics[f"eval_{name}_locality"] == trainer.evaluate(part)["eval_locality"]
+    assert "eval_edit_score" not in metrics and trainer.edit_records == read_edits(EDITS[:2])
+    assert trainer.recipe["provenance"]["given_in_python"] == ["locality_pool", "eval_dataset"]
+    pool = [Fact(EDITS[2]["prompt"], "Oslo", "Norway", "P36"), POOL[0]]
+    for held_out, rows in ((None, 2), (sets, 0)):  # no row holds a probe of theirs
+        others = editor(base, tokenizer, config(tmp_path), EDITS[:2], locality_pool=pool, eval_dataset=held_out)
+        texts = map(tokenizer.decode, others.train_dataset["input_ids"])
+        assert sum("Norway" in text for text in texts) == rows
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (None, "is 'edit_score': of several sets of edits, choose one's: a_edit_score, a_b_edit_score"),
+        ("eval_a_b_generalization", "'a_b_generalization' is undefined: .* paraphrase_prompts; .* 'a_b_efficacy'"),
+        ("a_drift", "is 'a_drift': of edits these are measured: edit_score, .*, known_facts, perplexity$"),
+    ],
+)
+def test_a_score_of_one_of_several_sets_is_chosen(tmp_path, metric, message):
+    sets = {"a": EDITS, "a_b": [{"prompt": "Rome is in", "target_new": "Gaul"}]}
+    args = config(tmp_path, eval_strategy="epoch", save_strategy="best", metric_for_best_model=metric)
+    with pytest.raises(EditError, match=message):
+        EditTrainer("no/such-model", args, train_dataset=EDITS, eval_dataset=sets)
+
+
 def test_edits_of_any_form_are_scored(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path))
     scores, predictions = trainer.score_edits(read_edits(EDITS)), trainer.predict_edits()
@@ -333,7 +368,6 @@ def test_rows_are_predicted(base, tokenizer, tmp_path):
 
 def test_what_cannot_be_evaluated_is_told(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path))
-    several = {"a": EDITS[:1], "b": EDITS[1:]}
     for wrong, message in (
         ((edit for edit in EDITS), "eval_dataset is of type generator: give edits"),
         ({"a": ROWS, "b": 3}, "eval_dataset is of type int: give edits"),
@@ -342,8 +376,6 @@ def test_what_cannot_be_evaluated_is_told(base, tokenizer, tmp_path):
             trainer.evaluate(wrong)
         with pytest.raises(EditError, match=message):
             EditTrainer("no/such-model", config(tmp_path), train_dataset=EDITS, eval_dataset=wrong)
-    with pytest.raises(EditError, match="eval_dataset holds several sets: give one set of edits, and the others to"):
-        EditTrainer("no/such-model", config(tmp_path), train_dataset=EDITS, eval_dataset=several)
     with pytest.raises(EditError, match="predict is for rows: predict_edits gives"):
         trainer.predict(EDITS)
 
