@@ -114,6 +114,25 @@ def test_bad_predictions_are_named(metric):
         metric.compute(**columns() | {"logprob": [math.nan] * len(two_edits())})
 
 
+def test_optional_columns_may_be_left_out_and_edits_may_have_numbers(metric):
+    table = columns() | {"edit_id": [ord(row["edit_id"]) for row in two_edits()]}
+    full = evaluate.load(str(FOLDER), "full")
+    expected = score(two_edits())
+    for some in (table, table | {"target": [None] * len(two_edits())}):
+        found = full.compute(**some)
+        assert (found["edit_score"], found["n_edits"]) == (expected["edit_score"], 2)
+    for row in two_edits():
+        full.add(**{name: row[name] for name in COLUMNS})
+    assert full.compute()["edit_score"] == metric.compute(**table)["edit_score"] == expected["edit_score"]
+
+
+def test_columns_that_are_missing_are_named(metric):
+    table = {name: values for name, values in columns().items() if name != "role"}
+    for add in (metric.compute, metric.add_batch):
+        with pytest.raises(EditError, match="edit_score lacks the columns role; give those that `predict` returns"):
+            add(**table)
+
+
 def test_the_documented_examples_run(metric, monkeypatch):
     monkeypatch.chdir(FOLDER.parent.parent)
     example = doctest.DocTestParser().get_doctest(
