@@ -85,7 +85,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         cache_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        seed = check_value("seed", seed, int)
+        seed, max_edits = check_value("seed", seed, int), check_value("max_edits", max_edits, int | None)
+        if not isinstance(options, AugmentationOptions | None):
+            raise EditError(f"options is of type {type(options).__name__}: give AugmentationOptions or EditOptions")
         records = read_edits(edits, format, max_edits)
         self.records = with_erasures(records, model, tokenizer, chat_template=chat_template)
         # Its own part of a trainer's settings: the others must not change the cache.

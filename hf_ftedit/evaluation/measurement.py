@@ -290,6 +290,8 @@ def measure(
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
+    if not isinstance(options, EditOptions):
+        raise EditError(f"options is of type {type(options).__name__}: give EditOptions")
     if not isinstance(before, Measurement | None):
         raise EditError(f"before is no Measurement but {type(before).__name__}; give what measure returned")
     size: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch}

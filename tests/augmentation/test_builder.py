@@ -12,7 +12,7 @@ from tiny import bpe_tokenizer, chat_tokenizer, sentencepiece_tokenizer, tiny_mo
 from tiny_edits import PLAIN
 from trl import SFTConfig, SFTTrainer
 
-from hf_ftedit import AugmentationOptions, Augmenter, EditDatasetBuilder, EditOptions, Fact, read_edits
+from hf_ftedit import AugmentationOptions, Augmenter, EditDatasetBuilder, EditError, EditOptions, Fact, read_edits
 from hf_ftedit.augmentation.rows import encode_rows, is_prompt_completion, probe_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -285,3 +285,15 @@ def test_stock_trainer_trains_on_the_rows(build, tokenizer, tmp_path):
     output = trainer.train()
     assert output.global_step == 2 and 0 < output.training_loss < 20
     assert not torch.equal(own.transformer.wte.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"options": {"num_locality": 3}}, "options is of type dict: give AugmentationOptions or EditOptions"),
+        ({"max_edits": 0}, "max_edits is 0: give 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong, message):
+    with pytest.raises(EditError, match=message):
+        EditDatasetBuilder(EDITS, **wrong)

@@ -468,6 +468,8 @@ def test_what_was_not_measured_before_is_an_error_that_names_the_remedy():
         predict(model, None, [BARE], before=[{"probe": "x"}])
     with pytest.raises(EditError, match="before is no Measurement but dict; give what measure returned"):
         measure(model, None, [BARE], EditOptions(), before=before.predictions)
+    with pytest.raises(EditError, match="options is of type dict: give EditOptions"):
+        measure(model, None, [BARE], {"protocol": "accuracy"})
 
 
 def test_closed_records_ask_no_model():
