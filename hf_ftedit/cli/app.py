@@ -77,6 +77,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except EditError as error:
         return _exit_with(str(error), 2)
     except Stopped as stopped:
+        if verb == "sweep":  # which begins a run again, whatever that saved
+            detail = "before the end; the same command goes on, finished runs are kept"
+            stopped = Stopped(stopped.exit_code - 128, detail)
         go_on = "; add --resume_from_checkpoint to go on" if verb == "train" and not stopped.detail else ""
         return _exit_with(f"{stopped}{go_on}", stopped.exit_code)
     except ImportError as error:

@@ -1,6 +1,7 @@
 """A study: its grid, its runs, what it keeps, its table."""
 
 import json
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from hf_ftedit.cli.study import front_of, row_of, setting_plot, study_markdown, 
 from hf_ftedit.cli.sweep import run_share
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import claim, claims, holding
+from hf_ftedit.training import Stopped
 
 pytestmark = pytest.mark.usefixtures("few_drift_prompts")
 
@@ -99,6 +101,7 @@ def test_what_is_no_grid_is_told(tmp_path, text, error):
         ({"learning_rate": [1e-3, "x"]}, [], "learning_rate"),
         ({"edits": ["missing.jsonl"]}, [], "missing.jsonl"),
         ({"seed": [1]}, ["--sample", "0"], "sample is 0: give 1 or more"),
+        ({"seed": [1]}, ["--resume_from_checkpoint"], "sweep goes on by itself, and keeps what is finished; leave"),
         ({"seed": [1]}, ["--num_workers", "0"], "num_workers is 0: give 1 or more"),
     ],
 )
@@ -171,6 +174,17 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path, capsys):
     assert "the model has no module 'nowhere'" in table["error"][0]
     assert table["edit_score"].isna().tolist() == [True, False]
     assert "no module 'nowhere'" in capsys.readouterr().out.replace("\\", "")
+
+
+def test_what_is_stopped_goes_on_by_the_same_command(tmp_path, capsys, monkeypatch):
+    def training(arguments, shared):
+        raise Stopped(signal.SIGTERM, "at step 3; saved in x/checkpoint-3; add --resume_from_checkpoint to go on")
+
+    monkeypatch.setattr("hf_ftedit.cli.sweep.trained", training)
+    file = grid(tmp_path, **FEW, seed=1)
+    assert main(["sweep", "--config", file, "--output_dir", str(tmp_path / "study")]) == 143
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("stopped by SIGTERM before the end; the same command goes on, finished runs are kept")
 
 
 def test_folders_of_runs_are_held_no_longer_than_they_run(tmp_path, monkeypatch):
