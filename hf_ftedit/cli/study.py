@@ -85,7 +85,8 @@ def _cell(row: Any, name: str, escape: Callable[[str], str]) -> str:
     if name in (*SCORES, *MEASURED):
         return score_text({name: value, f"{name}_ci95": None if low is None or low != low else (low, high)}, name)
     if isinstance(value, float):
-        return f"{value:.1f}" if name in COSTS else f"{value:g}"
+        # Of a column in which a run that failed has none, whole numbers are floats too.
+        return f"{value:.0f}" if name == "rows" else f"{value:.1f}" if name in COSTS else f"{value:g}"
     return escape(str(value))
 
 

@@ -237,7 +237,7 @@ def test_a_table_says_what_was_not_measured():
     ]
     lines = study_markdown(table, ["learning_rate"]).splitlines()
     assert lines[0] == "| learning_rate | edit_score | drift | rows | error |"
-    assert lines[2] == "| 0.001 | 98.8 (97.0 to 100.0) | 0.012 | 7.0 | — |"
+    assert lines[2] == "| 0.001 | 98.8 (97.0 to 100.0) | 0.012 | 7 | — |"
     assert lines[3].startswith("| 0.002 | — | — | — | no \\| module |")
 
 
