@@ -18,7 +18,9 @@ def run(argv: Sequence[str]) -> None:
     arguments = read_arguments("evaluate", argv)
     adapter = arguments.values.get("adapter")
     folder, recipe, settings = adapter_settings(arguments, adapter) if adapter else (None, {}, {})
-    options = arguments.options(settings)
+    # An adapter is measured on its own edits, where no others are given.
+    own = folder / hub.EDITS_FILE if folder and not arguments.values.get("erase") else None
+    options = arguments.options({**settings, **({"edits": str(own)} if own and own.is_file() else {})})
     edits = edits_to_measure(options)
     texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
     known = facts_about_others(read_facts(options.known_facts), edits) if options.known_facts else []

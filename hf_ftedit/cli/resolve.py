@@ -69,7 +69,7 @@ def edit_source(options: CommonOptions) -> str | None:
     """The option `edits`; the embedded ones with the embedded model, where there is nothing to erase either."""
     if options.edits or options.erase:
         return options.edits
-    if edits := embedded(options, "edits.jsonl"):
+    if not options.adapter and (edits := embedded(options, "edits.jsonl")):
         return edits
     raise EditError("--edits is missing; give a file with the edits, such as edits.jsonl")
 

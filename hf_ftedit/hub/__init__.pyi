@@ -4,6 +4,7 @@ from .card_examples import card_answers as card_answers
 from .card_examples import examples as examples
 from .dataset_card import save_dataset_folder as save_dataset_folder
 from .folder import CARD_FILE as CARD_FILE
+from .folder import EDITS_FILE as EDITS_FILE
 from .folder import RECIPE_FILE as RECIPE_FILE
 from .folder import SavedEdits as SavedEdits
 from .folder import card_metadata as card_metadata

@@ -428,6 +428,14 @@ def test_evaluate_measures_all_that_is_asked_for(edited, capsys, tmp_path):
     assert score(tmp_path / "scores" / "predictions-after.parquet")["fluency"] == results["after"]["fluency"]
 
 
+def test_an_adapter_is_measured_on_its_own_edits(edited, capsys):
+    assert main(["evaluate", "--adapter", str(edited)]) == 0
+    assert capsys.readouterr().out.startswith("3 edits, ")
+    shutil.copytree(edited, "foreign")
+    os.remove("foreign/edits.jsonl")
+    assert "--edits is missing" in refused(capsys, "evaluate", "--adapter", "foreign")
+
+
 TASK = """
 task: colours
 dataset_path: json
