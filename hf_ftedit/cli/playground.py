@@ -7,7 +7,7 @@ from hf_ftedit import hub, models, playground
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.resolve import adapter_settings, embedded, embedded_settings, load_base
 from hf_ftedit.cli.train import settings_of
-from hf_ftedit.errors import EditError, refusals_of_libraries
+from hf_ftedit.errors import EditError, refusals_of_libraries, shown
 
 
 def run(argv: Sequence[str]) -> None:
@@ -29,7 +29,10 @@ def run(argv: Sequence[str]) -> None:
 
     with refusals_of_libraries():
         peft_config = get_peft_config(model_config)
-    adapters = {name: hub.fetch_folder(name) for name in names}
+    # Visitors read these names: they tell no path of this machine.
+    adapters = {models.public_name(name): hub.fetch_folder(name) for name in names}
+    if len(adapters) < len(names):
+        raise EditError(f"two adapters have one name of {', '.join(map(shown, adapters))}; rename a folder")
     name = models.public_name(options.gguf_file or options.model_name_or_path or models.EMBEDDED_NAME)
     ours = playground.Playground(model, tokenizer, config, peft_config, adapters)
     playground.launch(ours, name, host=options.host, port=options.port, share=options.share)

@@ -102,7 +102,8 @@ class _Page:
         trained = {(fact.prompt, fact.target_new) for fact in visit.facts(next(reversed(visit.folders), ""))}
 
         def is_new(row: Sequence[str]) -> bool:
-            return any(row) and tuple((text or "").strip() for text in row[:2]) not in trained
+            prompt, target, subject = ((text or "").strip() for text in row[:3])
+            return any(row) and (prompt.replace("{}", subject), target) not in trained
 
         rows = [*filter(is_new, rows)]
         return [gr.Dataframe(rows, visible=bool(rows)), *(fields if is_new(fields) else [""] * len(fields))]
@@ -242,7 +243,8 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
         stop.click(act.stop, None, status, **hidden)
         question.submit(act.ask, question, answers, api_name="ask", show_progress="hidden")
         name.submit(act.load, name, lists, api_name="load", show_progress="hidden")
-        active.input(act.switch, active, None, api_name="switch", show_progress="hidden")
+        # The last click counts, also where it came while an earlier one was still at work.
+        active.input(act.switch, active, None, api_name="switch", show_progress="hidden", trigger_mode="always_last")
         again.change(act.facts, again, kept, **hidden)
         page.unload(act.leave)
     return page

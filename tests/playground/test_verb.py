@@ -40,11 +40,13 @@ def test_the_embedded_model_is_served_to_this_machine_alone(served):
     assert ours.args.locality_pool.endswith("locality_pool.jsonl")
 
 
-def test_an_adapter_brings_its_base_model(served, adapters):
+def test_an_adapter_brings_its_base_model(served, adapters, capsys):
     given = [str(adapters / "a"), str(adapters / "b")]
     assert main(["playground", *given, "--port", "7861"]) == 0
     ((ours, name, settings),) = served
-    assert name == "hf_ftedit/embedded" and settings["port"] == 7861 and list(ours.adapters) == given
+    assert name == "hf_ftedit/embedded" and settings["port"] == 7861 and list(ours.adapters) == ["a", "b"]
+    assert main(["playground", given[0], given[0]]) == 2
+    assert "two adapters have one name of 'a'; rename a folder" in capsys.readouterr().err
 
 
 def test_what_trains_no_adapter_is_refused(served, capsys):
