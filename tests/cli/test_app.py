@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -105,13 +104,10 @@ def test_help_of_a_verb_lists_its_options(verb, capsys):
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "--help"], ["evaluate", "-h"]])
-def test_help_is_quick_and_needs_no_torch(args):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_help_needs_no_torch(args):
     done = process(*args, program=("-c", RUN))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nloaded:\n")
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_module_and_command_are_one_program():
