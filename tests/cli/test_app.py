@@ -223,6 +223,9 @@ BAD_WORDS = {
 }
 
 
+ROWS_AND_TRAINING = ["--objective", "--mastered_probability", "--num_locality", "--prefix_counts"]
+
+
 @pytest.mark.parametrize("verb", EDITING)
 @pytest.mark.parametrize(("args", "expected"), BAD_WORDS.values(), ids=BAD_WORDS)
 def test_bad_options(capsys, verb, args, expected):
@@ -231,6 +234,9 @@ def test_bad_options(capsys, verb, args, expected):
     write("value.yaml", "max_edits: three\n")
     write("type.yaml", "num_locality: [1, 2]\n")
     write("nul.yaml", 'output_dir: "a\\0b"\n')
+    used = {"augment": ["--num_locality", "--prefix_counts"]}.get(verb, [])
+    if verb != "train" and args[0] in {*ROWS_AND_TRAINING}.difference(used):
+        expected = f"{verb} does not use {args[0]}; leave it out"
     assert expected in refused(capsys, verb, *args)
 
 
