@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -249,10 +250,12 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
     if not is_prompt_completion(rows):
         return rows
     if isinstance(rows, Dataset):
-        places = enumerate(rows, 1)
-        names = (f"edit {row['edit_id']!r}, a row" if "edit_id" in row else f"row {place}" for place, row in places)
-        texts = (row["prompt"] + row["completion"] for row in rows)
-        models.check_tokens(tokenizer, model.config, zip(names, texts, strict=True))
+
+        def named(place: int, row: dict[str, Any]) -> tuple[str, str]:
+            name = f"edit {row['edit_id']!r}, a row" if "edit_id" in row else f"row {place}"
+            return name, row["prompt"] + row["completion"]
+
+        models.check_tokens(tokenizer, model.config, starmap(named, enumerate(rows, 1)))
     longest = min(filter(None, (args.max_length, models.context_length(model.config))), default=None)
     settings: dict[str, Any] = {"chat_template": args.chat_template, "objective": args.objective}
     settings |= {"max_length": longest, "num_proc": args.dataset_num_proc}
