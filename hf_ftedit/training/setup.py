@@ -73,12 +73,17 @@ def check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, An
             raise EditError(f"{name} has no effect, as {reason}; leave it out")
 
 
-def check_best_metric(args: EditConfig, task: EditTask, *, is_taken_over: bool = False) -> None:
-    """
-    Raise where checkpoints or the learning rate are to follow a score that cannot be measured.
+def follow_edit_score(args: EditConfig, task: EditTask) -> None:
+    """Let the edit score of edits take the place of the loss by which an [`~trl.SFTConfig`] chooses a step."""
+    has_edits = task.eval_rows is None and (task.measured or task.sets)
+    if has_edits and args.metric_for_best_model in ("loss", "eval_loss"):
+        args.metric_for_best_model, args.greater_is_better = "edit_score", True
+        if args.lr_scheduler_type in BY_METRIC:
+            args.lr_scheduler_kwargs = {**args.lr_scheduler_kwargs, "mode": "max"}  # type: ignore[dict-item]
 
-    Where `args` are taken over from an [`~trl.SFTConfig`], the loss that it fills in becomes the edit score.
-    """
+
+def check_best_metric(args: EditConfig, task: EditTask) -> None:
+    """Raise where checkpoints or the learning rate are to follow a score that cannot be measured."""
     # Wherever there is an evaluation `Trainer` looks for it, and fails after an epoch where it is not there.
     is_read = args.load_best_model_at_end or args.save_strategy == "best" or args.eval_strategy != "no"
     if not args.metric_for_best_model or not is_read:
@@ -88,10 +93,6 @@ def check_best_metric(args: EditConfig, task: EditTask, *, is_taken_over: bool =
         if name in ("edit_score", "efficacy", "generalization", "locality"):
             raise EditError(f"metric_for_best_model {name!r} needs edits to evaluate; for rows, choose 'loss'")
         return
-    if is_taken_over and name == "loss":
-        args.metric_for_best_model, args.greater_is_better, name = "edit_score", True, "edit_score"
-        if args.lr_scheduler_type in BY_METRIC:
-            args.lr_scheduler_kwargs = {**args.lr_scheduler_kwargs, "mode": "max"}  # type: ignore[dict-item]
     start, records = _set_of(name, task)
     metric = name.removeprefix(start)
     names = [score for score in SCORES if score != "drift" or not start]  # of other sets, it is not measured

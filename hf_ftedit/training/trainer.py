@@ -26,7 +26,15 @@ from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
 from hf_ftedit.training.plain_text import default_text_weight
 from hf_ftedit.training.recipe import recipe_of
-from hf_ftedit.training.setup import as_edit_config, check_best_metric, check_passed_on, load_for, make_rows, tokenized
+from hf_ftedit.training.setup import (
+    as_edit_config,
+    check_best_metric,
+    check_passed_on,
+    follow_edit_score,
+    load_for,
+    make_rows,
+    tokenized,
+)
 from hf_ftedit.training.strength import AdapterScale, check_strength, measure_scales, set_strength, strength_text
 from hf_ftedit.training.task import EditTask, are_edits, check_rows, read_task
 
@@ -107,7 +115,9 @@ class EditTrainer(ConditionalTrainer):
             hub.check_pushable(repo_name(args), args.hub_token)
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
-        check_best_metric(args, self.task, is_taken_over=not isinstance(given, EditConfig))
+        if not isinstance(given, EditConfig):
+            follow_edit_score(args, self.task)
+        check_best_metric(args, self.task)
         check_passed_on(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
         args.chat_date = args.chat_date or date_of_run(args)
