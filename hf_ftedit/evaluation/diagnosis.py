@@ -42,11 +42,14 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
         before, after = results["before"], results.get("after")
         if after is None:
             return []
-        lost = list(_lost((present.get(PROVENANCE) or {}).get("parts") or ()))
+        parts = (present.get(PROVENANCE) or {}).get("parts") or ()
+        lost = list(_lost(parts))
         # Then they were learnt.
         others = {**after, "efficacy": None, "generalization": None} if lost else after
-        sentences = [*lost, *_scores(others, now, present), *_ways(after), *_damage(before, after, now)]
-        sentences += _doubts(results)
+        advice = [*_scores(others, now, present), *_ways(after), *_damage(before, after, now)]
+        if advice and len(parts) > 1:
+            advice.append("A merge trains nothing: these settings are for training all the edits at once instead.")
+        sentences = [*lost, *advice, *_doubts(results)]
     except (AttributeError, KeyError, TypeError) as error:
         raise EditError(
             f"results are none: {one_line(error)} is missing; give what eval_results.json holds"

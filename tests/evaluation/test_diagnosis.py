@@ -213,11 +213,15 @@ def test_edits_that_a_merge_lost_were_learnt():
     alone = [(100.0, 99.0), (100.0, 66.7), (95.0, 50.04), (None, 0.0)]
     parts = [{"efficacy_alone": before, "efficacy": here} for before, here in alone]
     bad = results({}, {"efficacy": 60.0, "generalization": 50.0, "locality": 80.0, "containment": None})
-    first, second = diagnose(bad, SETTINGS | {"provenance": {"parts": parts}})
+    first, second, third = diagnose(bad, SETTINGS | {"provenance": {"parts": parts}})
     assert first.startswith(
         "Edits were lost in the merge: the efficacy of one part was 95.0 alone and is 50.0 here. Tr"
     )
     assert names([second]) == ["locality"]
+    # Who merged set none of the settings that the advice names.
+    assert third == "A merge trains nothing: these settings are for training all the edits at once instead."
+    well = diagnose(results({}, {"locality": 94.0}), SETTINGS | {"provenance": {"parts": parts[:1] * 2}})
+    assert well == [SIGNS["good"]]
     assert names(diagnose(bad, SETTINGS | {"provenance": {"parts": parts[:1]}})) == ["efficacy", "locality"]
 
 
