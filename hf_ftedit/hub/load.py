@@ -120,6 +120,8 @@ def fetch_folder(
             raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")
         check_regular(name, name)
         return Path(name)
+    if Path(name).is_file():  # `my-edits/edits.jsonl` would be asked of the Hub
+        raise EditError(f"{shown(name)} is a file; give the folder that it is in, or a Hub id")
 
     def fetch() -> Path:
         settings: dict[str, Any] = {"allow_patterns": list(patterns), "token": token, "cache_dir": cache_dir}

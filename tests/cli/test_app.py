@@ -341,6 +341,10 @@ def test_a_missing_adapter(capsys, no_model, tmp_path):
     line = refused(capsys, "evaluate", "--max_edits", "1", "--adapter", "folder")
     expected = "adapter 'folder' has no adapter_model.safetensors; give the folder or Hub id of an adapter"
     assert line.startswith(f"hf-ftedit: {expected}; pickled weights can run code and are not read")
+    (tmp_path / "folder" / "edits.jsonl").touch()
+    for args in (["evaluate", "--adapter"], ["verify"], ["export", "--output_dir", "out", "--adapter"]):
+        line = refused(capsys, *args, "folder/edits.jsonl")
+        assert line.endswith("'folder/edits.jsonl' is a file; give the folder that it is in, or a Hub id")
 
 
 # What is no error
