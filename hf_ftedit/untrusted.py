@@ -76,7 +76,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of YAML text, as [`parse_json`]; references count as what they stand for."""
+    """The value of YAML text, as [`parse_json`]; references count as what they stand for, and no key comes twice."""
     sizes: dict[str | None, int] = {}  # by anchor
     levels: list[tuple[str | None, int]] = [(None, 0)]  # of each open collection, its anchor and what it holds so far
     for event in yaml.parse(text, Loader=_YAML):
@@ -95,7 +95,20 @@ def parse_yaml(text: str) -> Any:
             levels[-1] = (levels[-1][0], levels[-1][1] + size)
         if len(levels) > DEEPEST or levels[-1][1] > MOST_NODES:
             raise ValueError(f"it is nested too deeply, or holds more than {MOST_NODES} values")
+    _check_keys(yaml.compose(text, Loader=_YAML))
     return yaml.load(text, Loader=_YAML)
+
+
+def _check_keys(node: Any) -> None:
+    """Raise a `ValueError` where a mapping of YAML has a key twice: PyYAML would drop the first value unseen."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    keys: set[str] = set()
+    for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
+        if key.value in keys:
+            raise ValueError(f"line {key.start_mark.line + 1} gives {shown(key.value)} a second time")
+        keys.add(key.value)
+    for inner in itertools.chain(*pairs) if pairs else node.value if isinstance(node, yaml.SequenceNode) else ():
+        _check_keys(inner)
 
 
 def _nodes(value: Any, level: int = 0) -> Iterator[Any]:

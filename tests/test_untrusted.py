@@ -91,6 +91,13 @@ def test_a_few_references_are_read():
     assert "*id001" in written and parse_yaml(written) == {"prefix_lengths": [5, 10], "prefix_counts": [5, 10]}
 
 
+@pytest.mark.parametrize("written", ["seed: 1\nlora_r: 2\nseed: 3", "a:\n- {b: 1,\n  b: 1}", "a: {b: 1}\n? b\n? b"])
+def test_a_key_that_is_given_twice_is_told(written):
+    with pytest.raises(ValueError, match="^line [34] gives '(seed|b)' a second time$"):
+        parse_yaml(written)
+    assert parse_yaml("a: &a {c: 1}\nb: &b {<<: *a, c: 2}\nd: {<<: *b, c: 3}")["d"] == {"c": 3}
+
+
 @pytest.mark.parametrize("bomb", [BOMB, MERGES, "a: &a [*a]", "a: &a {b: *a}", "[" * 10**6, "a: 1" + ":1" * 10**6])
 def test_bombs_are_refused_before_they_are_made(bomb):
     with pytest.raises(ValueError, match="nested too deeply|more than"):

@@ -148,7 +148,8 @@ def option_name(flag: str) -> str:
 def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
     config = read_as(Path(path), f"--config {path}", parse_yaml)  # it may be a stranger's edit_config.yaml
-    environment = config.pop("env", {}) if isinstance(config, dict) else None  # TRL's scripts set it too
+    has_names = isinstance(config, dict) and all(isinstance(name, str) for name in config)
+    environment = config.pop("env", {}) if has_names else None  # TRL's scripts set it too
     if not isinstance(environment, dict):
         raise EditError(f"--config {path} is no list of settings; give lines such as seed: 42")
     # It may be a stranger's recipe: what could run code or send a token elsewhere is refused, or said.

@@ -114,6 +114,13 @@ def test_names_that_only_a_flag_may_have_are_not_passed_over_in_a_file(name):
         train_settings("--use_cpu", *config(**{name: 1}))
 
 
+@pytest.mark.parametrize("name", [2, None, True])  # YAML makes the last one of on: 3
+def test_names_of_a_file_that_are_no_texts_are_told(name):
+    Path("config.yaml").write_text(yaml.safe_dump({name: 3}))
+    with pytest.raises(EditError, match="config.yaml is no list of settings"):
+        read_arguments("train", ["--config", "config.yaml"])
+
+
 def test_the_environment_of_a_file_is_set_and_said(monkeypatch, caplog):
     monkeypatch.delenv("OF_A_TEST", raising=False)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
