@@ -1,5 +1,6 @@
 """A grid of settings: a YAML file of options of `train`, some with several values, to the runs of a study."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -7,18 +8,20 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_ftedit import training
 from hf_ftedit.cli.arguments import option_name
 from hf_ftedit.cli.options import OPTIONS
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.untrusted import parse_yaml, read_as
 
 VARIANTS = "variants"  # the one name of a grid that is no option: named groups of settings that vary together
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-_OF_THE_STUDY = {"output_dir", "config", "resume_from_checkpoint", "push_to_hub", "trust_remote_code"}
+# A token would be written into every run's file.
+_OF_THE_STUDY = {"output_dir", "config", "resume_from_checkpoint", "push_to_hub", "hub_token", "trust_remote_code"}
 
 
 class Run(NamedTuple):
@@ -57,9 +60,7 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
     grid = read_as(Path(path), f"--config {path}", parse_yaml)
     if not isinstance(grid, dict) or not grid:
         raise EditError(f"--config {path} is no grid; give options of train, such as learning_rate: [1e-3, 2e-3]")
-    if wrong := sorted(_OF_THE_STUDY.intersection(grid)):
-        raise EditError(f"--config {path}: {wrong[0]} is no part of a grid; leave it out, or give it to the command")
-    grid = {name: _with_numbers(value) for name, value in grid.items()}
+    grid = _as_meant(grid)
     variants = grid.pop(VARIANTS, {"": {}})
     if not isinstance(variants, dict) or not all(isinstance(each, dict) for each in variants.values()):
         raise EditError(
@@ -68,6 +69,8 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
     runs = list(_combined(grid, variants))
     if not runs:
         raise EditError(f"--config {path}: an option has no value; give one, or leave it out")
+    for run in runs:
+        _check(run.settings, path)
     # A flag wins: all runs would have its value, and the table that of the grid.
     given = {option_name(flag) for flag in flags if flag.startswith("--")}
     if "resume_from_checkpoint" in given:  # it would be a setting, and all runs others than those that are finished
@@ -80,23 +83,45 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
     return runs if sample is None else random.Random(seed).sample(runs, min(sample, len(runs)))
 
 
-def _with_numbers(value: Any) -> Any:
-    """`value` with numbers for texts such as "1e-3", which YAML takes for a text, and people for a number."""
+def _as_meant(value: Any) -> Any:
+    """`value` with numbers for texts such as "1e-3", which YAML takes for a text, and with texts for its dates."""
     if isinstance(value, list):
-        return [_with_numbers(each) for each in value]
+        return [_as_meant(each) for each in value]
     if isinstance(value, dict):
-        return {name: _with_numbers(each) for name, each in value.items()}
+        return {name: _as_meant(each) for name, each in value.items()}
+    if isinstance(value, date):
+        return str(value)
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
-def _combined(grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[Run]:
-    # Of an option that is a list itself, only a list of lists is several values.
+def _check(settings: Mapping[str, Any], path: str) -> None:
+    """Raise [`~hf_ftedit.EditError`] for settings of a run that are the study's own, none at all, or several."""
+    names = {*settings, *re.findall("trust_remote_code", str(settings.get("model_init_kwargs")))}
+    if wrong := _OF_THE_STUDY & names:
+        raise EditError(f"--config {path}: {min(wrong)} is no part of a grid; leave it out, or give it to the command")
+    known, lists = _options()
+    if unknown := [name for name in settings if name not in known]:
+        raise EditError(f"--config {path}: unknown option --{unknown[0]}; hf-ftedit train --help lists them")
+    for name, value in settings.items():
+        if isinstance(value, list) and name not in lists:
+            raise EditError(f"--config {path}: {name} is {shown(value)} in one run; give a variant one value")
+
+
+@functools.cache
+def _options() -> tuple[set[str], set[str]]:
+    """Names of the options of `train`, and of those that are lists themselves."""
     owners: Sequence[Any] = (OPTIONS["train"], training.EditConfig, training.EditModelConfig)
-    lists = {option.name for owner in owners for option in fields(owner) if "list[" in str(option.type)}
+    types = [(option.name, str(option.type)) for owner in owners for option in fields(owner)]
+    return {name for name, _ in types}, {name for name, type_ in types if "list[" in type_}
+
+
+def _combined(grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[Run]:
+    # Of an option that is a list itself, only a list of lists is several values; null is its default.
+    _, lists = _options()
     several = {
         name: values
         for name, values in grid.items()
-        if isinstance(values, list) and (name not in lists or all(isinstance(value, list) for value in values))
+        if isinstance(values, list) and (name not in lists or all(isinstance(value, list | None) for value in values))
     }
     fixed = {name: value for name, value in grid.items() if name not in several}
     for variant, settings in variants.items():

@@ -36,6 +36,8 @@ def test_a_grid_is_every_combination(tmp_path):
     assert len({run.name for run in runs}) == 6
     lists = read_grid(grid(tmp_path, lora_target_modules=[["q_proj"], ["q_proj", "v_proj"]]))
     assert [run.settings["lora_target_modules"] for run in lists] == [["q_proj"], ["q_proj", "v_proj"]]
+    layers = read_grid(grid(tmp_path, lora_layers=[[0], [0, 1], None]))
+    assert [run.varied["lora_layers"] for run in layers] == [[0], [0, 1], None]
 
 
 def test_numbers_are_numbers_as_people_write_them(tmp_path):
@@ -43,6 +45,13 @@ def test_numbers_are_numbers_as_people_write_them(tmp_path):
     runs = read_grid(str(tmp_path / "grid.yaml"))
     assert [run.settings["learning_rate"] for run in runs] == [5e-4, 1e-3, 1.5e-3, 2e-3]
     assert runs[0].settings["model_name_or_path"] == "e5"
+
+
+def test_dates_are_texts_which_the_table_can_hold(tmp_path):
+    (tmp_path / "grid.yaml").write_text("chat_date: [2026-01-31, 2026-02-01]")
+    runs = read_grid(str(tmp_path / "grid.yaml"))
+    assert [run.varied["chat_date"] for run in runs] == ["2026-01-31", "2026-02-01"]
+    assert row_of("a", runs[0].varied, {})["chat_date"] == "2026-01-31"
 
 
 def test_variants_vary_together_and_win(tmp_path):
@@ -85,6 +94,12 @@ def test_a_sample_is_drawn_by_its_seed(tmp_path):
         ("seed: []", "an option has no value"),
         ("variants: [1]", "variants gives each of its names settings"),
         ("seed: [1", "grid.yaml cannot be read"),
+        ("variants: {A: {trust_remote_code: true}}", "trust_remote_code is no part of a grid"),
+        ("model_init_kwargs: {trust_remote_code: true}", "trust_remote_code is no part of a grid"),
+        ("hub_token: abc", "hub_token is no part of a grid"),
+        ("variants: {A: {seed: [1, 2]}}", r"seed is \[1, 2\] in one run; give a variant one value"),
+        ("max-edits: [1, 2]", "unknown option --max-edits;"),
+        ("on: [1, 2]", "unknown option --True;"),
     ],
 )
 def test_what_is_no_grid_is_told(tmp_path, text, error):
