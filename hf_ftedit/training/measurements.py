@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation import NAMES, Measurement, bootstrap, interval, means, score
+from hf_ftedit.options import EditOptions
 
 
 @dataclass
@@ -29,6 +30,15 @@ class Measurements:
         # The first measurement's answers hold for every later one, or scores before and after would differ by them.
         first = self.before or self.after
         return first.records if first else self.read
+
+
+def asks_unedited(records: Sequence[EditRecord], options: EditOptions) -> bool:
+    """Tell edits whose measurement takes answers of the unedited model, where it has no earlier one."""
+    whole = options.has_whole_answers
+    neighbors = (probe for record in records for probe in record.neighborhood_prompts)
+    is_open = any(whole or probe.target is None for probe in neighbors)
+    own = whole or options.predict_with_generate
+    return is_open or any(record.near_name_prompts or (own and record.erase) for record in records)
 
 
 def scores_of(predictions: Mapping[str, Sequence[Any]], edit_ids: Iterable[str], protocol: str) -> dict[str, Any]:

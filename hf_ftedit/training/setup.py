@@ -14,10 +14,11 @@ from trl import SFTConfig
 from hf_ftedit import models
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion, with_erasures
 from hf_ftedit.data import EditRecord
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import SCORES, check_known, check_lengths, load_checked, unmeasured
 from hf_ftedit.hub import base_of, check_base
 from hf_ftedit.training.config import BY_METRIC, LESS_IS_BETTER, EditConfig
+from hf_ftedit.training.measurements import asks_unedited
 from hf_ftedit.training.plain_text import with_plain_text
 from hf_ftedit.training.task import Continuation, EditTask
 
@@ -102,6 +103,16 @@ def check_best_metric(args: EditConfig, task: EditTask) -> None:
         raise EditError(f"greater_is_better is True, and of {metric} less is better; give greater_is_better=False")
     if problem := unmeasured(metric, records, args):
         raise EditError(f"metric_for_best_model {name!r} {problem}, or choose '{start}efficacy'")
+
+
+def check_sets(args: EditConfig, task: EditTask) -> None:
+    """Raise for a set of edits whose measurement would ask the unedited model after a full finetune."""
+    for name, part in task.sets.items():
+        if args.full_finetune and asks_unedited(part, args):
+            raise EditError(
+                f"eval_dataset {shown(name)} is compared with the unedited model's answers, and that is gone after "
+                "full_finetune: give these edits alone as eval_dataset, or leave full_finetune out"
+            )
 
 
 def _set_of(name: str, task: EditTask) -> tuple[str, list[EditRecord]]:

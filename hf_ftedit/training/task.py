@@ -99,11 +99,13 @@ def read_task(
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
     sets: dict[str, list[EditRecord]] = {}
+    eval_dataset = without_builders(eval_dataset)
     if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
         for name, part in eval_dataset.items():
-            sets[name] = read_edits(part.records if hasattr(part, "records") else part, options.format)
+            if not are_edits(part):
+                raise EditError(f"eval_dataset {shown(name)} holds no edits, and other sets do: give one kind for all")
+            sets[name] = read_edits(part, options.format)
         eval_dataset = None
-    eval_dataset = getattr(eval_dataset, "records", eval_dataset)
     probed = read_edits(eval_dataset, options.format) if are_edits(eval_dataset) else []
     if not probed and eval_dataset is not None:
         check_rows(eval_dataset)
@@ -153,11 +155,18 @@ def are_edits(source: Any) -> bool:
     return isinstance(source, (str, PathLike, Sequence))
 
 
+def without_builders(source: Any) -> Any:
+    """`source`, a dataset to evaluate or a dictionary of such, with the records of builders in their place."""
+    if isinstance(source, dict):
+        return {name: without_builders(part) for name, part in source.items()}
+    return getattr(source, "records", source)
+
+
 def check_rows(source: Any) -> None:
     """Raise where a dataset to evaluate is neither one of rows nor a dictionary of such."""
-    parts = source.values() if isinstance(source, dict) else [source]
-    if wrong := next((part for part in parts if not hasattr(part, "column_names")), None):
-        kind = type(wrong).__name__
+    parts = list(source.values() if isinstance(source, dict) else [source]) or [source]
+    if wrong := [part for part in parts if not hasattr(part, "column_names")]:
+        kind = type(wrong[0]).__name__
         raise EditError(
             f"eval_dataset is of type {kind}: give edits (a list, a file, a Dataset), or a Dataset of rows"
         )

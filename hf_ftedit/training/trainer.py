@@ -23,20 +23,21 @@ from hf_ftedit.training.checkpoints import date_of_run, is_finished
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import ConditionalTrainer
-from hf_ftedit.training.measurements import Measurements, retention, revocation, scores_of
+from hf_ftedit.training.measurements import Measurements, asks_unedited, retention, revocation, scores_of
 from hf_ftedit.training.plain_text import default_text_weight
 from hf_ftedit.training.recipe import recipe_of
 from hf_ftedit.training.setup import (
     as_edit_config,
     check_best_metric,
     check_passed_on,
+    check_sets,
     follow_edit_score,
     load_for,
     make_rows,
     tokenized,
 )
 from hf_ftedit.training.strength import AdapterScale, check_strength, measure_scales, set_strength, strength_text
-from hf_ftedit.training.task import EditTask, are_edits, check_rows, read_task
+from hf_ftedit.training.task import EditTask, are_edits, check_rows, read_task, without_builders
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class EditTrainer(ConditionalTrainer):
             follow_edit_score(args, self.task)
         check_best_metric(args, self.task)
         check_passed_on(args, self.task, kwargs)
+        check_sets(args, self.task)
         check_strength(args, self.task, peft_config)
         args.chat_date = args.chat_date or date_of_run(args)
         model, tokenizer, self.task = load_for(self.task, model, processing_class, args, quantization_config)
@@ -173,7 +175,7 @@ class EditTrainer(ConditionalTrainer):
         does. The rest is as in [`~transformers.Trainer`]: metrics are named `eval_edit_score` and so on, of several
         sets in a dictionary `eval_{name}_edit_score`.
         """
-        eval_dataset = getattr(eval_dataset, "records", eval_dataset)
+        eval_dataset = without_builders(eval_dataset)
         if eval_dataset is None and self.task.sets:
             eval_dataset = self.task.sets
         if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
@@ -243,9 +245,7 @@ class EditTrainer(ConditionalTrainer):
     def _measure_now(
         self, records: Sequence[EditRecord], *, edited: bool, before: Measurement | None = None, drift: bool = True
     ) -> Measurement:
-        neighbors = [probe for record in records for probe in record.neighborhood_prompts]
-        is_open = any(self.args.has_whole_answers or probe.target is None for probe in neighbors)
-        if before is None and (is_open or any(record.near_name_prompts for record in records)):
+        if before is None and asks_unedited(records, self.args):
             # Raises where the unedited model is gone, and could not say what must stay.
             self._run_edited(False)
         settings: dict[str, Any] = {"texts": self.task.texts, "known": self.task.known, "seed": self.args.seed}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from hf_ftedit.evaluation.engine import EvaluatedModel, fill_neighborhood_target
 from hf_ftedit.evaluation.scoring import score
 from hf_ftedit.hub.folder import ADAPTER_FILES, published_files
 from hf_ftedit.models.loading import load_model, load_tokenizer
+from hf_ftedit.training.task import read_task
 
 ROWS = Dataset.from_list(
     [
@@ -310,6 +312,8 @@ def test_several_sets_of_edits_are_evaluated_one_by_one(base, tokenizer, tmp_pat
     expected = {name: trainer.score_edits(read_edits(part)) for name, part in (("a", EDITS[:1]), ("b", EDITS[1:]))}
     for metrics in (trainer.evaluate(), trainer.evaluate(builder)):
         assert metrics["eval_locality"] == expected["a"]["locality"]
+    assert trainer.evaluate({"a": builder})["eval_a_locality"] == expected["a"]["locality"]
+    assert list(read_task(args, EDITS, {"a": builder}).sets) == ["a"]
     tables = DatasetDict(a=Dataset.from_list(EDITS[:1]), b=Dataset.from_list(EDITS[1:]))
     for parts in ({"a": EDITS[:1], "b": EDITS[1:], "rows": ROWS}, tables):
         metrics = trainer.evaluate(parts)
@@ -371,11 +375,15 @@ def test_what_cannot_be_evaluated_is_told(base, tokenizer, tmp_path):
     for wrong, message in (
         ((edit for edit in EDITS), "eval_dataset is of type generator: give edits"),
         ({"a": ROWS, "b": 3}, "eval_dataset is of type int: give edits"),
+        ({"a": ROWS, "b": None}, "eval_dataset is of type NoneType: give edits"),
+        ({}, "eval_dataset is of type dict: give edits"),
     ):
         with pytest.raises(EditError, match=message):
             trainer.evaluate(wrong)
         with pytest.raises(EditError, match=message):
             EditTrainer("no/such-model", config(tmp_path), train_dataset=EDITS, eval_dataset=wrong)
+    with pytest.raises(EditError, match="eval_dataset 'b' holds no edits, and other sets do: give one kind for all"):
+        read_task(EditConfig(), EDITS, {"a": EDITS, "b": ROWS})
     with pytest.raises(EditError, match="predict is for rows: predict_edits gives"):
         trainer.predict(EDITS)
 
@@ -450,6 +458,20 @@ def test_a_full_finetune_cannot_ask_the_unedited_model_afterwards(base, tokenize
         with pytest.raises(EditError, match="the unedited model is gone after full_finetune"):
             ask()
     assert trainer.evaluate(EDITS)["eval_efficacy"] is not None
+    erased = [replace(edit, erase=True) for edit in read_edits(EDITS)]
+    trainer.args.predict_with_generate = True
+    with pytest.raises(EditError, match="the unedited model is gone after full_finetune"):
+        trainer.score_edits(erased)
+
+
+@pytest.mark.parametrize("settings", [{}, {"chat_template": True}, {"end_of_answer": True}])
+def test_sets_that_ask_the_unedited_model_are_told_before_a_full_finetune(tmp_path, settings):
+    neighbors = [] if "chat_template" in settings else EDITS[0]["neighborhood_prompts"] if settings else ["Oslo is in"]
+    plain, other = {"prompt": "Oslo is in", "target_new": "Rohan"}, {**EDITS[0], "neighborhood_prompts": neighbors}
+    sets = {"plain": [plain], "a": [other]}
+    args = config(tmp_path, full_finetune=True, **settings)
+    with pytest.raises(EditError, match="eval_dataset '(plain|a)' is compared with the unedited model's answers"):
+        EditTrainer("no/such-model", args, train_dataset=EDITS, eval_dataset=sets)
 
 
 # What is trained on.
