@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 
 class Stopped(BaseException):
@@ -49,6 +51,16 @@ class _Handler:
 _handler = _Handler()
 
 
+def _sent_again(dropped: Any) -> None:
+    """Send a signal again whose [`Stopped`] Python dropped, as it does in finalizers and callbacks of references."""
+    if not isinstance(stopped := dropped.exc_value, Stopped):
+        sys.__unraisablehook__(dropped)
+        return
+    _handler.pending = 0
+    # Later: sent now, it would be raised in here, and dropped again.
+    threading.Timer(0.1, os.kill, (os.getpid(), stopped.exit_code - 128)).start()
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Within the block, SIGTERM and Ctrl-C raise [`Stopped`]: at once, or while training when a step is saved."""
@@ -59,11 +71,13 @@ def stoppable() -> Iterator[None]:
     # What the process was started to ignore, as by `nohup`, stays ignored.
     heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, _handler) for number in heard}
+    hook, sys.unraisablehook = sys.unraisablehook, _sent_again
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
         _handler.pending = 0
 
 

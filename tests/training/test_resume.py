@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -462,6 +463,20 @@ def test_a_signal_stops_at_once_or_sets_a_flag():
             os.kill(os.getpid(), signal.SIGTERM)  # as launchers do: one is pending already
         assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) is before and pending_signal() == 0
+
+
+def test_a_signal_in_a_finalizer_stops_as_well(capsys):
+    """Python drops what is raised there; PyTorch has callbacks of weak references that run all the time."""
+
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = sys.unraisablehook
+    with pytest.raises(Stopped, match="^stopped by SIGTERM$"), stoppable():
+        Finalized()
+        time.sleep(5)
+    assert sys.unraisablehook is hook and capsys.readouterr().err == ""
 
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch):
