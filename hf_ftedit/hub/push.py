@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from huggingface_hub.utils import validate_repo_id
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.dataset_card import card_of_dataset, filled
 from hf_ftedit.hub.errors import hub_errors, retried
-from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, finish_folder, published_files, read_recipe
+from hf_ftedit.hub.folder import ADAPTER_FILES, EDITS_FILE, RECIPE_FILE, finish_folder, published_files, read_recipe
 from hf_ftedit.options import COMMIT_MESSAGE, PROVENANCE
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+
+logger = logging.getLogger(__name__)
 
 UNOWNED = (".gitattributes", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # of a repository that is still free
 
@@ -34,8 +37,9 @@ def push_folder(
     Push an adapter folder to the Hub, in one commit: the files that its `edit_config.yaml` names, and nothing else.
 
     The card is first made for the repository: its name stands in the commands and snippets. A card that was edited by
-    hand stays as it is. The Hub then has byte for byte the files of the folder. A push that fails commits nothing, and
-    can be repeated; busy answers (429, 5xx) and broken connections are tried again.
+    hand stays as it is. The Hub then has byte for byte the files of the folder; where other edits were there, a
+    warning names the commit that has them. A push that fails commits nothing, and can be repeated; busy answers (429,
+    5xx) and broken connections are tried again.
 
     Args:
         folder (`str` or `Path`): Folder that [`EditTrainer.save_model`] or a verb of the command line wrote.
@@ -85,21 +89,27 @@ def _commit(api: HfApi, name: str, folder: str | Path, revision: str | None, mes
         raise EditError(f"{name}: exists and holds something else ({shown(other[0])}); push to another name")
     finish_folder(folder, name)
     # Their SHA-256 were compared before anything was made on the Hub: weights are large.
-    files = {file: Path(folder, file) for file in (*read_recipe(Path(folder), name)[PROVENANCE]["files"], RECIPE_FILE)}
-    earlier = _earlier_files(api, name, head.sha) if RECIPE_FILE in listed else set()
+    new = read_recipe(Path(folder), name)[PROVENANCE]["files"]
+    files = {file: Path(folder, file) for file in (*new, RECIPE_FILE)}
+    earlier = _earlier_files(api, name, head.sha) if RECIPE_FILE in listed else {}
+    # As on any push the newest one holds, and a name typed wrong would else not be noticed.
+    if earlier.get(EDITS_FILE) not in (None, new.get(EDITS_FILE)):
+        logger.warning(
+            "%s: takes the place of other edits, which stay in the repository as revision %s", name, head.sha
+        )
     operations: list[Any] = [CommitOperationAdd(path_in_repo, path) for path_in_repo, path in files.items()]
-    operations += [CommitOperationDelete(path_in_repo) for path_in_repo in sorted(listed & earlier - set(files))]
+    operations += [CommitOperationDelete(path_in_repo) for path_in_repo in sorted(listed & set(earlier) - set(files))]
     # Not `upload_folder`: with hf_xet installed it splits an upload that is large or slow into several commits.
     api.create_commit(name, operations, commit_message=message, revision=revision, parent_commit=head.sha)
 
 
-def _earlier_files(api: HfApi, name: str, commit: str | None) -> set[str]:
-    """Names of the files that an earlier push put into the repository."""
+def _earlier_files(api: HfApi, name: str, commit: str | None) -> dict[str, str | None]:
+    """Names of the files that an earlier push put into the repository, with their SHA-256."""
     # By name, not all that is there: license files and notes of others stay.
     recipe = Path(api.hf_hub_download(name, RECIPE_FILE, revision=commit))
     with suppress(EditError):  # somebody broke it there, and it is written again
-        return {*ADAPTER_FILES, *read_recipe(recipe.parent, name)[PROVENANCE]["files"]}
-    return set(ADAPTER_FILES)
+        return {**dict.fromkeys(ADAPTER_FILES), **read_recipe(recipe.parent, name)[PROVENANCE]["files"]}
+    return dict.fromkeys(ADAPTER_FILES)
 
 
 def check_pushable(repo_id: str, token: str | None = None) -> None:

@@ -29,15 +29,22 @@ TITLE = "Push edits with hf_ftedit"
 FEW = ["--max_edits", "3", "--num_train_epochs", "1", "--per_device_train_batch_size", "4", "--report_to", "none"]
 FEW += ["--text_loss_weight", "0"]
 PUSH = f"""{HURRY}
-import json, sys
+import json, logging, sys
 from concurrent.futures import ThreadPoolExecutor
 from hf_ftedit import EditError, push_folder
 
+logged = []
+handler = logging.Handler()
+handler.emit = lambda record: logged.append(record.getMessage())
+logging.getLogger("hf_ftedit").addHandler(handler)
+
 def attempt(case):
+    result = dict(url=None, error=None)
     try:
-        return dict(url=push_folder(**case), error=None)
+        result["url"] = push_folder(**case)
     except EditError as refusal:
-        return dict(url=None, error=str(refusal))
+        result["error"] = str(refusal)
+    return dict(logged=[line for line in logged if line.startswith(case["repo_id"] + ":")], **result)
 
 given = json.load(sys.stdin)
 with ThreadPoolExecutor(given["threads"] or len(given["cases"])) as pool:
@@ -142,7 +149,9 @@ def pushed(hub, trained, tmp_path_factory):
     like(trained.folder, folders["new"])
     like(trained.folder, folders["first"], **stale)
     changed = (trained.folder / "eval_results.json").read_bytes() + b"\n"
-    like(trained.folder, folders["second"], **{"adapter_model.safetensors": b"1", "eval_results.json": changed})
+    edits = (trained.folder / "edits.jsonl").read_bytes() + b"\n"
+    files = {"adapter_model.safetensors": b"1", "eval_results.json": changed, "edits.jsonl": edits}
+    like(trained.folder, folders["second"], **files)
     like(trained.folder, folders["by-hand"])
     recipe = yaml.safe_load((small(trained, folders["branched"]) / "edit_config.yaml").read_text())
     recipe["provenance"]["datasets"] = ["user/facts:train"]  # as if the edits were from there
@@ -186,6 +195,11 @@ def test_changed_edits_take_the_place_of_the_old_ones(hub, pushed):
     assert pushed.again["second"].error is None
     assert there(hub, "user/changed") == {**here(pushed.folders["second"]), "LICENSE": b"MIT", "notes.txt": b"mine"}
     assert len(titles(hub, "user/changed")) == 4
+    before, _, _ = hub.repositories["model", "user/changed"].commits[2]
+    message = f"user/changed: takes the place of other edits, which stay in the repository as revision {before}"
+    assert pushed.again["second"].logged == [message]
+    for same in (*pushed.results.values(), pushed.again["new"], pushed.again["by-hand"]):
+        assert same.logged == []
 
 
 def test_a_card_that_was_edited_by_hand_is_kept(hub, pushed):
