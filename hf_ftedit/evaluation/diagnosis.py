@@ -36,6 +36,8 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
     present = settings or {}
 
     def now(name: str) -> str:
+        if name == "num_train_epochs" and (present.get("max_steps") or 0) > 0:
+            name = "max_steps"  # then epochs count for nothing
         return f"`{name}` (now {present[name]})" if name in present else f"`{name}`"
 
     try:

@@ -228,3 +228,9 @@ def test_edits_that_a_merge_lost_were_learnt():
 def test_one_edit_is_singular():
     [line] = diagnose(results({}, {"n_edits": 1}))
     assert line.startswith("Only 1 edit was measured")
+
+
+@pytest.mark.parametrize(("steps", "setting"), [(3, "max_steps` (now 3)"), (-1, "num_train_epochs` (now 6.0)")])
+def test_the_setting_that_ends_a_run_is_named(steps, setting):
+    [line] = diagnose(results({}, {"efficacy": 50.0, "containment": None}), {**SETTINGS, "max_steps": steps})
+    assert f"Train longer (`{setting})" in line
