@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hf_ftedit.errors import EditError
 from hf_ftedit.models import gguf_source
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, EditOptions, option
 
@@ -47,6 +48,12 @@ class _Evaluate(CommonOptions):
     tasks_path: str | None = option(None, "Folder with task files of your own.")
     tasks_limit: int | None = option(None, "Use only the first so many samples of a task.")
     num_fewshot: int | None = option(None, "Examples before each sample of a task.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("tasks_path", "tasks_limit", "num_fewshot"):
+            if getattr(self, name) is not None and not self.tasks:
+                raise EditError(f"{name} is given without tasks; give --tasks too, or leave it out")
 
 
 @dataclass
