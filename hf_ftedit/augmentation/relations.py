@@ -19,6 +19,11 @@ _FUNCTION = frozenset(
     "a an the of for at in on to by from with is are was were be been does do did has have had it its that this which "
     "what you me please can could tell name know do's s currently right now".split()
 )
+# Words beside a relation's that ask for another one: "Who was the first mayor of {}?", "Who was mayor of {} in 1990?".
+_OTHER = re.compile(
+    r"\d.*|first|second|third|last|former|previous|next|original|earliest|oldest|youngest|vice|deputy|assistant"
+    r"|before|after|until|during"
+)
 _QUESTION = frozenset("who whom whose where when how why".split())
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
@@ -127,8 +132,10 @@ def _is_cased(letter: str) -> bool:
 def _nearest(template: str) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, from 0 to 1, and minus the place of its relation."""
     words = _words(template)
-    # "The flag of {}": whatever the rest, the question is about the flag, and not about {}.
-    owners = set(re.findall(r"\b(\w+) (?:of|in|for|at) (?:the )?\{\}", template.casefold())) & words
+    # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
+    chains = re.findall(r"((?:\b\w+ (?:of|in|for|at) (?:the )?)+)\{\}", template.casefold())
+    owners = {word for chain in chains for word in re.findall(r"\w+(?= (?:of|in|for|at)\b)", chain)} & words
+    owners |= set(filter(_OTHER.fullmatch, words))
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings().get(word, ())}
     nearness = (
