@@ -274,7 +274,7 @@ MISSING = {
     "unknown": (["merge", "a", "b", "--output_dir", "out", "--bogus", "1"], "unknown option --bogus"),
     "train on from nothing": (["train", "--adapter", "folder", "--revoke", "a"], "'folder' has no edit_config.yaml"),
     "revoke of nothing": (["train", "--revoke", "a"], "revoke is given without adapter: give the adapter whose edits"),
-    "settings of no task": (["evaluate", "--tasks_limit", "3"], "tasks_limit is given without tasks; give --tasks too"),
+    "settings of no task": (["evaluate", "--tasks_limit", "3"], "tasks_limit is given without tasks; give --tasks"),
 }
 
 
