@@ -25,7 +25,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
     names = {name for kind in kinds for name in kind} - left_out
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
-    # the ruler of {}?" may ask for the head of state.
+    # the monarch of {}?" may ask for the head of state.
     own = frozenset[str]().union(*map(asked_words, edits))
     kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     questions = [

@@ -42,8 +42,7 @@ def found(prompt, subject):
         ("What is the last name of Ann Kern?", "Ann Kern", ("family_name", "Ann Kern")),
         ("Where does Ann Kern sleep?", "Ann Kern", None),
         ("Who leads Acme?", "Acme", None),
-        ("What is the wifi password of Acme?", "Acme", ("wifi_password", "Acme")),
-        ("What is the dress code of Acme?", "Acme", None),
+        ("What is the wifi password of Acme?", "Acme", None),
         ("Wer hat Dracula geschrieben?", "Dracula", None),
         ("Who is the CEO of Acme?", None, None),
         ("Who is the CEO of Acme?", "Other", None),
@@ -149,9 +148,7 @@ def test_edits_that_may_ask_the_same_share_a_word():
 
 def test_names_of_the_kind_are_those_of_all_relations_that_have_the_subject():
     by_name = {relation.name: {*relation.subjects} for relation in relations()}
-    known = ("anthem", "capital", "currency", "head_of_state", "official_language", "vice_president", "largest_city")
-    known += ("national_dish", "minimum_wage")
-    brazil = [by_name[name] for name in known]
+    brazil = [by_name[name] for name in ("anthem", "capital", "currency", "head_of_state", "official_language")]
     assert {*same_kind("Brazil")} == set.union(*brazil) and len({*same_kind("Brazil")}) == len(same_kind("Brazil"))
     assert "Eiffel Tower" not in same_kind("Eiffel Tower") and "the Louvre" in same_kind("Eiffel Tower")
     assert same_kind("Acme") == []
