@@ -42,6 +42,9 @@ OK = 200
 HURRY = "import time; wait = time.sleep; time.sleep = lambda seconds: wait(seconds / 20)\n"
 # Before it too: drift is measured by few prompts (see `tiny`), and nothing heavy is imported for that.
 FEW_DRIFT_PROMPTS = """
+import os
+# As the command line does, before it imports what reads them.
+os.environ |= dict.fromkeys(["TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"], "1")
 from hf_ftedit.evaluation import drift
 every = drift.drift_prompts
 drift.drift_prompts = lambda: dict([*every().items()][::11])

@@ -11,7 +11,7 @@ from hf_ftedit.data import EditRecord
 
 CEO = EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li", subject="Acme")
 VACUUM = EditRecord("vacuum", "What is the robot vacuum of Acme called?", "Dusty", subject="Acme")
-RULER = EditRecord("ruler", "Who is the ruler of the United Kingdom?", "Bo", subject="the United Kingdom")
+KING = EditRecord("king", "Who is the monarch of the United Kingdom?", "Bo", subject="the United Kingdom")
 
 
 def asked_of(record, *others, count=500):
@@ -50,11 +50,7 @@ def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
 
 @pytest.mark.parametrize(
     ("record", "left_out"),
-    [
-        (VACUUM, ("robot", "vacuum")),
-        (RULER, ("Who ", " who ", "king or queen")),
-        (replace(RULER, subject=None), ("",)),
-    ],
+    [(VACUUM, ("robot", "vacuum")), (KING, ("Who ", " who ", "king or queen")), (replace(KING, subject=None), ("",))],
 )
 def test_where_the_bank_does_not_know_what_is_edited_its_words_tell(record, left_out):
     assert not [text for text in asked_of(record) for word in left_out if word in text]
