@@ -95,8 +95,11 @@ def parse_yaml(text: str) -> Any:
             levels[-1] = (levels[-1][0], levels[-1][1] + size)
         if len(levels) > DEEPEST or levels[-1][1] > MOST_NODES:
             raise ValueError(f"it is nested too deeply, or holds more than {MOST_NODES} values")
-    _check_keys(yaml.compose(text, Loader=_YAML))
-    return yaml.load(text, Loader=_YAML)
+    loader = _YAML(text)
+    if (node := loader.get_single_node()) is None:
+        return None
+    _check_keys(node)
+    return loader.construct_document(node)
 
 
 def _check_keys(node: Any) -> None:

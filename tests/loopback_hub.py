@@ -40,7 +40,7 @@ DROP = 0  # a failure that answers nothing: the connection is closed
 OK = 200
 # Put before the code of a process: what it waits before another try passes twenty times as fast.
 HURRY = "import time; wait = time.sleep; time.sleep = lambda seconds: wait(seconds / 20)\n"
-# Before it too: drift is measured by few prompts (see `tiny`), and nothing heavy is imported for that.
+# Before it too: drift is measured by few prompts (see `tiny`), and no bar is shown.
 FEW_DRIFT_PROMPTS = """
 import os
 # As the command line does, before it imports what reads them.
