@@ -48,7 +48,7 @@ def diagnose(results: Mapping[str, Any], settings: Mapping[str, Any] | None = No
         lost = list(_lost(parts))
         # Then they were learnt.
         others = {**after, "efficacy": None, "generalization": None} if lost else after
-        advice = [*_scores(others, now, present), *_ways(after), *_damage(before, after, now)]
+        advice = [*_scores(before, others, now, present), *_ways(after), *_damage(before, after, now)]
         if advice and len(parts) > 1:
             advice.append("A merge trains nothing: these settings are for training all the edits at once instead.")
         sentences = [*lost, *advice, *_doubts(results)]
@@ -69,7 +69,9 @@ def _lost(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
 
 
-def _scores(after: Mapping[str, Any], now: Callable[[str], str], present: Mapping[str, Any]) -> Iterator[str]:
+def _scores(
+    before: Mapping[str, Any], after: Mapping[str, Any], now: Callable[[str], str], present: Mapping[str, Any]
+) -> Iterator[str]:
     # A chat model's rows need no pool, and are the same with every strategy.
     is_chat = present.get("chat_template", after.get("whole_answers"))
     objective = ", and use `objective` conditional rather than full" if present.get("objective") == "full" else ""
@@ -79,12 +81,12 @@ def _scores(after: Mapping[str, Any], now: Callable[[str], str], present: Mappin
             f"({now('num_train_epochs')}) or with a larger {now('learning_rate')}{objective}."
         )
     elif _is_low(after["generalization"]):
-        known = "" if after["efficacy"] is None else f" while efficacy is {after['efficacy']:.1f}"
+        learnt = "" if after["efficacy"] is None else f" while efficacy is {after['efficacy']:.1f}"
         wordings = "the edits `wordings`, or a larger `rewriter` that makes some"
         paraphrases = f"more paraphrases ({now('num_paraphrases')}) or more varied ones "
         paraphrases += f"({now('paraphrase_strategy')}; `relation` needs subjects and a locality pool)"
         yield (
-            f"Generalization is low ({after['generalization']:.1f}){known}: the wording was learnt rather than the "
+            f"Generalization is low ({after['generalization']:.1f}){learnt}: the wording was learnt rather than the "
             f"fact. Give {wordings if is_chat else paraphrases}."
         )
     if (after.get("old_answer_said") or 0) > STILL_SAID:
@@ -92,7 +94,13 @@ def _scores(after: Mapping[str, Any], now: Callable[[str], str], present: Mappin
             f"Old answers that were to be erased are still said ({after['old_answer_said']:.1f} %). Train longer "
             f"({now('num_train_epochs')}), or give the edits other `wordings` that ask for the fact."
         )
-    if _is_low(after["locality"]):
+    known = before.get("locality")
+    if _is_low(after["locality"]) and known is not None and known <= after["locality"]:
+        yield (
+            f"Locality is low ({after['locality']:.1f}), but was {known:.1f} before training: the unedited model does "
+            "not know what the probes ask for."
+        )
+    elif _is_low(after["locality"]):
         nearer = f" or nearer ones ({now('locality_strategy')}; `near` needs a locality pool with relation_id)"
         yield (
             f"Locality is low ({after['locality']:.1f}): facts near the edited ones changed too. Rehearse more facts "

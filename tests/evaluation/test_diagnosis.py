@@ -21,7 +21,8 @@ SETTINGS = {
 SIGNS = {
     "efficacy": "Efficacy is low",
     "generalization": "Generalization is low",
-    "locality": "Locality is low",
+    "locality": "facts near the edited ones changed too",
+    "locality before": " before training: the unedited model does not know what the probes ask for",
     "near names": "Near names are low",
     "more said": "The new answers are said, but only",
     "drift": "Drift is",
@@ -64,6 +65,9 @@ def test_where_all_is_well_that_is_said(settings):
         ({}, {"generalization": 89.9}, "generalization"),
         ({}, {"locality": 90.0}, "good"),
         ({}, {"locality": 89.9}, "locality"),
+        ({"locality": 95.0}, {"locality": 89.9}, "locality"),
+        ({"locality": None}, {"locality": 89.9}, "locality"),
+        ({"locality": 60.0}, {"locality": 60.0}, "locality before"),
         ({}, {"locality": 89.99999999999999}, "good"),  # as the mean of 80, 100 and 90 may be
         ({}, {"near_names": 90.0, "said_exactly": 90.0, "drift": 0.1}, "good"),
         ({}, {"near_names": 89.9}, "near names"),
