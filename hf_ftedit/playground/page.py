@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -102,8 +103,9 @@ class _Page:
         trained = {(fact.prompt, fact.target_new) for fact in visit.facts(next(reversed(visit.folders), ""))}
 
         def is_new(row: Sequence[str]) -> bool:
-            prompt, target, subject = ((text or "").strip() for text in row[:3])
-            return any(row) and (prompt.replace("{}", subject), target) not in trained
+            fact = _fact(*row)
+            prompt = fact.get("prompt", "").replace("{}", fact.get("subject", ""))
+            return any(row) and (prompt, fact.get("target_new")) not in trained
 
         rows = [*filter(is_new, rows)]
         return [gr.Dataframe(rows, visible=bool(rows)), *(fields if is_new(fields) else [""] * len(fields))]
@@ -114,6 +116,8 @@ class _Page:
             without = [fact.edit_id for fact in facts if fact.edit_id not in kept]
             if not name or not without:
                 raise EditError("untick the facts that are to be taken back")
+            if not kept:
+                raise EditError("no fact would be left to train; to take all of them back, switch the adapter off")
             yield from self._train(request, [], name, without)
 
     def _train(self, request: gr.Request, facts: Any, *again: Any) -> Iterator[tuple[Any, ...]]:
@@ -272,6 +276,8 @@ def _fields(is_chat: bool) -> list[gr.Textbox]:
 
 def launch(playground: Playground, model: str, *, host: str, port: int, share: bool, block: bool = True) -> gr.Blocks:
     """Serve the page of a playground, until Ctrl-C with `block`; no file of this machine can be reached by it."""
+    # Gradio serves copies of downloads, which it leaves there where a signal ends it.
+    os.environ["GRADIO_TEMP_DIR"] = playground.downloads.name
     page = page_of(playground, model).queue(default_concurrency_limit=MOST_VISITS, max_size=4 * MOST_VISITS)
     # Nothing is sent to anybody, or kept but in the visits; only the page's own files are served.
     closed: dict[str, Any] = dict.fromkeys(
@@ -293,5 +299,8 @@ def launch(playground: Playground, model: str, *, host: str, port: int, share: b
         raise EditError(f"port {port} of {host}: {one_line(error)}; give another one with --port") from error
     print(f"The playground is at {page.share_url or page.local_url}; Ctrl-C ends it.", flush=True)
     if block:
-        page.block_thread()
+        try:
+            page.block_thread()
+        finally:
+            playground.close()
     return page

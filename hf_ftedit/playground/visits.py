@@ -87,6 +87,7 @@ class Playground:
         self.args.model_init_kwargs = None  # used
         self.adapters = {name: self._checked(name, folder) for name, folder in adapters.items()}
         self._start = self._with_adapters(self.adapters)
+        self.downloads = TemporaryDirectory(ignore_cleanup_errors=True)
         self._visits: OrderedDict[str, Visit] = OrderedDict()
         self._training = threading.Lock()
 
@@ -107,6 +108,14 @@ class Playground:
             visit.is_over = True
             visit.stop.set()
             visit.clean()
+
+    def close(self) -> None:
+        """End all visits and delete their files; waits for the training that is stopped, which Python needs to end."""
+        for session in [*self._visits]:
+            self.leave(session)
+        if self._training.acquire(timeout=10):  # a long step is not waited for
+            self._training.release()
+        self.downloads.cleanup()
 
     def load(self, visit: Visit, name: str) -> None:
         """Switch on an adapter of the Hub, or one that the command line named; no other folder is looked into."""

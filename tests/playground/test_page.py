@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -43,11 +45,44 @@ def train(visitor, *more):
 
 def test_two_visitors_do_not_see_each_others_edits(address):
     first, second = client(address), client(address)
-    (status, exam, *_), steps = train(first)
+    (status, exam, active, *_), steps = train(first)
     assert status.startswith("<b>Done.</b>") and any("Steps: 1 of 2, " in step[0] for step in steps)
     assert f"✓ edits | {QUESTION} | {OLD} | {NEW} |" in exam["value"] and "| efficacy |" in exam["value"]
     assert first.predict(QUESTION, api_name="/ask") == (OLD, NEW)
     assert second.predict(QUESTION, api_name="/ask") == (OLD, OLD)
+    with pytest.raises(Exception, match="to take all of them back, switch the adapter off"):
+        first.predict(*active["value"], [], api_name="/again")
+
+
+def test_the_end_stops_a_training_and_deletes_downloads(monkeypatch):
+    from hf_ftedit.playground import launch
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # which is set
+    ours, pages = embedded_playground(), []
+
+    def stopped(page):
+        pages.append(page)
+        visitor = client(page.local_url)
+        train(visitor)
+        assert [*Path(ours.downloads.name).rglob("edits-1.zip")]
+        visitor.submit({"headers": [], "data": []}, QUESTION, NEW, *[""] * 3, api_name="/train")
+        while not ours._training.locked():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gradio.Blocks, "block_thread", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        launch(ours, "hf_ftedit/embedded", host="127.0.0.1", port=int(free_port()), share=False)
+    assert not ours._training.locked() and not Path(ours.downloads.name).exists()
+    pages[0].close()
+
+
+def test_a_table_that_was_dropped_may_have_fewer_columns():
+    from hf_ftedit.playground.page import _Page
+
+    rows, visitor = [[QUESTION, NEW], [""], []], SimpleNamespace(session_hash="mine")
+    table, *fields = _Page(embedded_playground()).untrained(visitor, rows, *[""] * 5)
+    assert table.value["data"] == [[QUESTION, NEW]] and fields == [""] * 5
 
 
 @pytest.mark.parametrize("name", ["/etc", "../", "hf_ftedit/assets", "file:///etc/passwd", ""])
