@@ -100,7 +100,7 @@ class _Export(_Shared):
     adapter: str | None = option(None, "Hub id or folder of the adapter.")
     output_dir: str | None = option(None, "Folder to write; must not exist with content.")
     to: Literal["gguf-lora", "gguf", "ollama", "merged"] = option("gguf", "Format.")
-    dtype: Literal["f16", "q8_0"] = option("q8_0", "Precision of a whole model in GGUF.")
+    dtype: Literal["f16", "q8_0"] | None = option(None, "Precision of a whole GGUF model: q8_0 (default) or f16.")
     exam: bool = option(True, "Ask what was exported for the new targets; --no_exam does not.")
 
 

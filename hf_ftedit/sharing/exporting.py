@@ -42,7 +42,7 @@ def export(
     output_dir: str | Path,
     *,
     to: Format = "gguf",
-    dtype: Precision = "q8_0",
+    dtype: Precision | None = None,
     base_model: str | None = None,
     gguf_file: str | None = None,
     exam: bool = True,
@@ -56,7 +56,7 @@ def export(
         output_dir (`str` or `Path`): Where to; must not exist with content.
         to (`str`, *optional*, defaults to `"gguf"`): `"gguf-lora"`, a LoRA for llama.cpp; `"gguf"`, a whole model for
             it; `"ollama"`, that with a Modelfile; `"merged"`, a whole model in safetensors with its tokenizer.
-        dtype (`str`, *optional*, defaults to `"q8_0"`): Precision of the weights in a whole GGUF: `"q8_0"` or `"f16"`.
+        dtype (`str`, *optional*): Precision of the weights in a whole GGUF: `"q8_0"`, the default there, or `"f16"`.
             Those that the base model's own GGUF file has and no edit changed stay as they are there.
         base_model (`str`, *optional*): The base model, or path of its GGUF file, where it is not the recorded one.
         gguf_file (`str`, *optional*): GGUF file of the base model. One that was not trained on gives the settings,
@@ -79,7 +79,7 @@ def export(
     print(results["exams"]["transformers"]["kept"])
     ```
     """
-    saved = _open(name, output_dir, to, dtype)
+    saved, dtype = _open(name, output_dir, to, dtype), dtype or "q8_0"
     model, tokenizer, options, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
     whole = _model_file(model, tokenizer, source, dtype, options) if to in ("gguf", "ollama") else None
     model = models.load_adapter(model, saved.path)
@@ -100,10 +100,12 @@ def export(
     return results
 
 
-def _open(name: str, output_dir: str | Path, to: str, dtype: str) -> hub.SavedEdits:
+def _open(name: str, output_dir: str | Path, to: str, dtype: str | None) -> hub.SavedEdits:
     """The adapter, with all that can be refused before a model is loaded."""
     check_value("to", to, Format)
-    check_value("dtype", dtype, Precision)
+    check_value("dtype", dtype, Precision | None)
+    if dtype and to not in ("gguf", "ollama"):
+        raise EditError(f"dtype {dtype!r} is of a whole model in GGUF, and to is {to!r}; leave dtype out")
     require_empty(output_dir)
     if to != "merged" and not find_spec("gguf"):
         raise EditError(f"to {to!r} needs the package gguf; install it with pip install 'hf-ftedit[gguf]'")

@@ -268,6 +268,9 @@ def test_what_cannot_be_exported_is_told_before_a_model_is_loaded(adapters, tmp_
     }.items():
         with pytest.raises(EditError, match=message):
             export(source, tmp_path / "none", **dict([settings]))
+    for to in ("merged", "gguf-lora"):
+        with pytest.raises(EditError, match=f"'q8_0' is of a whole model in GGUF, and to is '{to}'"):
+            export(source, tmp_path / "none", to=to, dtype="q8_0")
     odd = tmp_path / "odd"
     shutil.copytree(source, odd)
     config = json.loads((odd / "adapter_config.json").read_text())
