@@ -115,6 +115,12 @@ def tiny_model(family, tokenizer, context=256, **settings):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
+def paired(build, family, make=bpe_tokenizer, **settings):
+    """The model that `build` makes of a family, for the tokenizer that `make` makes, and that tokenizer."""
+    tokenizer = make()
+    return build(family, tokenizer, **settings), tokenizer
+
+
 def saved(folder, model, tokenizer):
     """The path of `folder`, with both in it."""
     for part in (model, tokenizer):

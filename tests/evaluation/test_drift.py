@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import bpe_tokenizer, chat_tokenizer, eloquent, moved, tiny_model
+from tiny import bpe_tokenizer, chat_tokenizer, eloquent, moved, paired, tiny_model
 
 from hf_ftedit.augmentation.questions import drift_prompts
 from hf_ftedit.data.records import EditRecord
@@ -66,8 +66,7 @@ def test_prompts_about_an_edit_and_prompts_that_do_not_fit_are_left_out():
 
 
 def test_without_room_for_any_prompt_there_is_no_drift():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer, context=4)
+    model, tokenizer = paired(tiny_model, "gpt2", context=4)
     assert measure_drift(model, drift_reference(model, tokenizer)) == {}
 
 

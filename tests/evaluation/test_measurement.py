@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, moved, tiny_model
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, moved, paired, tiny_model
 from transformers import GPT2LMHeadModel
 
 from hf_ftedit.data.readers import read_edits
@@ -98,8 +98,7 @@ def test_predictions_of_the_embedded_model_agree():
 
 
 def test_chat_predictions_agree_with_the_template_written_out():
-    tokenizer = chat_tokenizer()
-    model = tiny_model("qwen3", tokenizer)
+    model, tokenizer = paired(tiny_model, "qwen3", chat_tokenizer)
     predictions = predict(model, tokenizer, RECORDS, chat_template=True)
     for probe, answer, logprob in zip(*(predictions[k] for k in ("probe", "target", "logprob")), strict=True):
         turn = [{"role": "user", "content": probe}]
@@ -129,8 +128,7 @@ def read(monkeypatch):
 
 
 def test_probes_that_recur_cost_nothing(read):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     again = replace(CAPITAL, edit_id="capital-again")
     predict(model, tokenizer, RECORDS)  # the first time, the model is tried for token trees as well
     read.clear()
@@ -148,8 +146,7 @@ def test_probes_that_recur_cost_nothing(read):
 
 
 def test_batches_keep_to_the_budget_and_do_not_change_the_scores(read):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     predict(model, tokenizer, RECORDS)  # the first time, the model is tried for token trees as well
     read.clear()
     expected = predict(model, tokenizer, RECORDS)
@@ -229,8 +226,7 @@ def test_an_alias_counts_in_a_generated_answer():
 
 
 def test_texts_are_rows_of_their_own():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     predictions = predict(model, tokenizer, RECORDS, fluency=True)
     rows = [n for n, kind in enumerate(predictions["kind"]) if kind == "generation"]
     assert [predictions["probe"][n] for n in rows] == list(CAPITAL.generation_prompts)
@@ -255,8 +251,7 @@ def test_fluency_without_openings_is_an_error():
 
 
 def test_a_measurement_is_scored_as_the_options_say():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     options = EditOptions(protocol="accuracy", predict_with_generate=True, measure_fluency=True)
     found = measure(model, tokenizer, RECORDS, options, texts=["The steppe is wide.", "Rome is old."])
     assert found.scores["protocol"] == "accuracy"
@@ -336,8 +331,7 @@ ASKED = EditRecord(
 
 
 def test_in_chat_whole_answers_are_what_counts():
-    tokenizer = chat_tokenizer()
-    model = eloquent("llama", tokenizer)
+    model, tokenizer = paired(eloquent, "llama", chat_tokenizer)
     options = EditOptions(chat_template=True)
     before = measure(model, tokenizer, [ASKED], options)
     prompts = [ASKED.prompt, *ASKED.paraphrase_prompts, "Where is Oslo?", "Where is Bergen?", "Where is Romeo?"]
@@ -413,8 +407,7 @@ def test_a_base_model_that_ends_its_answers_is_measured_by_them():
 
 
 def test_an_edited_chat_model_is_held_to_what_the_unedited_one_said():
-    tokenizer = chat_tokenizer()
-    model = eloquent("llama", tokenizer)
+    model, tokenizer = paired(eloquent, "llama", chat_tokenizer)
     options = EditOptions(chat_template=True)
     before = measure(model, tokenizer, [ASKED], options)
     adapted = moved(model, 1.0)
@@ -477,8 +470,7 @@ def test_closed_records_ask_no_model():
 
 
 def test_a_model_that_says_nothing_leaves_no_probe():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     with torch.no_grad():  # whatever is asked, the end of the sequence is the likeliest
         bias = torch.nn.Linear(model.config.n_embd, model.config.vocab_size)

@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 from test_measurement import RECORDS
 from test_scoring import probe, two_edits
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, paired, tiny_model
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.measurement import predict
@@ -53,8 +53,7 @@ def test_batches_add_up(metric):
 
 
 def test_a_saved_predictions_file_gives_the_numbers_of_the_run(metric, tmp_path):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     plain = predict(model, tokenizer, RECORDS)
     whole = predict(model, tokenizer, RECORDS, generate=True, fluency=True)
     ended = predict(model, tokenizer, RECORDS, end_of_answer=True)

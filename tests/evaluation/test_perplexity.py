@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TEXTS, bos_tokenizer, bpe_tokenizer, eos_tokenizer, sentencepiece_tokenizer, tiny_model
+from tiny import TEXTS, bos_tokenizer, bpe_tokenizer, eos_tokenizer, paired, sentencepiece_tokenizer, tiny_model
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.perplexity import perplexity
@@ -86,8 +86,7 @@ def test_windows_are_no_longer_than_a_batch_may_be(monkeypatch):
 
 @pytest.mark.parametrize("length, expected", [(2, 1), (3, 2), (4, 3), (5, 4), (7, 6), (8, 7), (10, 9), (11, 10)])
 def test_every_token_but_the_first_counts_once(length, expected):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer, context=4)
+    model, tokenizer = paired(tiny_model, "gpt2", context=4)
     assert len(tokenizer("z" * length)["input_ids"]) == length  # nothing is merged
     found = perplexity(model, tokenizer, ["z" * length] * 3)
     assert (found["n_texts"], found["n_tokens"]) == (3, 3 * expected)

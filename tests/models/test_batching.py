@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, paired, tiny_model
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.perplexity import perplexity
@@ -184,8 +184,7 @@ def crowd(model, most):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_scores_do_not_depend_on_the_memory(family, caplog):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model(family, tokenizer)
+    model, tokenizer = paired(tiny_model, family)
     expected = score_pairs(model, tokenizer, PROMPTS, TARGETS)
     sizes = crowd(model, 150)
     found = score_pairs(model, tokenizer, PROMPTS, TARGETS)
@@ -195,8 +194,7 @@ def test_scores_do_not_depend_on_the_memory(family, caplog):
 
 
 def test_texts_do_not_depend_on_the_memory():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     seeds = range(len(PROMPTS))
     args = model, tokenizer, PROMPTS
     expected = greedy_answers(*args), sample_continuations(*args, seeds, length=20)
@@ -206,8 +204,7 @@ def test_texts_do_not_depend_on_the_memory():
 
 
 def test_a_model_that_never_fits_says_what_to_do():
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     crowd(model, 4)
     with pytest.raises(EditError, match="or in bfloat16 .--dtype bfloat16."):
         score_pairs(model, tokenizer, PROMPTS, TARGETS)

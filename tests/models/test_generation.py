@@ -16,6 +16,7 @@ from tiny import (
     chat_tokenizer,
     eloquent,
     moved,
+    paired,
     sentencepiece_tokenizer,
     tiny_model,
 )
@@ -60,8 +61,7 @@ def answer(model, tokenizer, prompt, tokens):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
 @pytest.mark.parametrize("make", [bpe_tokenizer, sentencepiece_tokenizer, bos_tokenizer])
 def test_greedy_answers_are_those_of_one_prompt_at_a_time(family, make):
-    tokenizer = make()
-    model = tiny_model(family, tokenizer)
+    model, tokenizer = paired(tiny_model, family, make)
     expected = [answer(model, tokenizer, prompt, 5) for prompt in PROMPTS[:4]]
     assert greedy_answers(model, tokenizer, PROMPTS[:4], max_new_tokens=5, tokens_per_batch=40) == expected
 
@@ -91,8 +91,7 @@ def test_a_first_sentence_ends_the_answer_where_nothing_stands_behind_it():
 
 @pytest.mark.parametrize("is_known_end", [True, False])
 def test_whole_answers_end_with_the_turn(is_known_end):
-    tokenizer = chat_tokenizer()
-    model = eloquent("llama", tokenizer)
+    model, tokenizer = paired(eloquent, "llama", chat_tokenizer)
     end = tokenizer.eos_token_id
     model.get_output_embeddings().bias.data[[0, end]] = torch.tensor([-99.0, 9.0])
     if not is_known_end:  # as of a base model's settings that a chat model came to keep
@@ -114,8 +113,7 @@ def test_whole_answers_end_with_the_turn(is_known_end):
     ("family", "is_run_once"), [("llama", True), ("gpt2", True), ("qwen3", True), ("bloom", False)]
 )
 def test_what_prompts_begin_with_is_run_once(family, is_run_once):
-    tokenizer = bpe_tokenizer()
-    model = eloquent(family, tokenizer)
+    model, tokenizer = paired(eloquent, family)
     front = "The capital of Japan is Tokyo, and the capital of France is Paris. "
     prompts = [front + prompt for prompt in ("Rome is in", "Of all the cities in the north, I like most of all", "So")]
     expected = [answer(model, tokenizer, prompt, 12) for prompt in prompts]
@@ -180,8 +178,7 @@ def test_no_answer_is_stopped_before_its_first_sentence_is_over(text):
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
 def test_prompts_near_the_end_of_the_context_get_what_they_get_alone(family):
-    tokenizer = bpe_tokenizer()
-    model = eloquent(family, tokenizer, context=16, ends="")
+    model, tokenizer = paired(eloquent, family, context=16, ends="")
     prompts = FILLING_16
     sizes = [len(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     assert sizes[-2:] == [15, 2]

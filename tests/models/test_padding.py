@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from datasets import Dataset
-from tiny import bpe_tokenizer, eloquent, tiny_model
+from tiny import bpe_tokenizer, eloquent, paired, tiny_model
 
 from hf_ftedit import EditConfig, EditError, EditTrainer, Fact, predict, read_edits, score_pairs
 from hf_ftedit.models.generation import greedy_answers, whole_answers
@@ -40,8 +40,7 @@ def said(model, tokenizer):
 
 @pytest.mark.parametrize("change", [beyond, none, left, resized])
 def test_answers_scores_and_training_are_those_of_a_plain_tokenizer(change, tmp_path):
-    tokenizer = bpe_tokenizer()
-    model = eloquent("llama", tokenizer)
+    model, tokenizer = paired(eloquent, "llama")
     expected = said(model, tokenizer)
     theirs, changed = bpe_tokenizer(), copy.deepcopy(model)
     change(theirs, changed)
@@ -55,8 +54,7 @@ def test_answers_scores_and_training_are_those_of_a_plain_tokenizer(change, tmp_
 
 
 def test_a_token_beyond_the_embedding_inside_a_text_is_named_before_training(tmp_path):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("llama", tokenizer)
+    model, tokenizer = paired(tiny_model, "llama")
     tokenizer.add_tokens(["<new>"])
     settings = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "max_steps": 1}
     texts = tmp_path / "texts.jsonl"

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 import torch
-from tiny import FILLING_16, PROMPTS, bpe_tokenizer, eloquent, tiny_model
+from tiny import FILLING_16, PROMPTS, bpe_tokenizer, eloquent, paired, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -50,8 +50,7 @@ def test_texts_are_cleaned():
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_text_depends_on_its_prompt_and_seed_alone(family):
-    tokenizer = bpe_tokenizer()
-    model = eloquent(family, tokenizer)
+    model, tokenizer = paired(eloquent, family)
     prompts = [*PROMPTS[:4], *PROMPTS[:4]]
     seeds = [5, 6, 7, 8, 5, 60, 2**62, 8]
     state = torch.get_rng_state()
@@ -70,8 +69,7 @@ def test_a_text_depends_on_its_prompt_and_seed_alone(family):
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
 def test_openings_near_the_end_of_the_context_go_on_as_they_do_alone(family):
-    tokenizer = bpe_tokenizer()
-    model = eloquent(family, tokenizer, context=16, ends="")
+    model, tokenizer = paired(eloquent, family, context=16, ends="")
     prompts = FILLING_16
     alone = [sample_continuations(model, tokenizer, [prompt], [seed])[0] for seed, prompt in enumerate(prompts)]
     for budget in (1, 40, 2048):
@@ -96,8 +94,7 @@ def likeliest(model, ids, count=5):
 
 
 def test_texts_have_a_hundred_tokens_each_among_the_likeliest():
-    tokenizer = word_tokenizer()
-    model = eloquent("gpt2", tokenizer, ends="")
+    model, tokenizer = paired(eloquent, "gpt2", word_tokenizer, ends="")
     model.get_output_embeddings().bias.data[0] = 9.0
     prompts = ["w1 w2 w3", "w4", " ".join(["w5"] * 98), " ".join(["w6"] * 120)]
     texts = sample_continuations(model, tokenizer, prompts, range(4))
@@ -115,8 +112,7 @@ def test_texts_have_a_hundred_tokens_each_among_the_likeliest():
 
 
 def test_the_likeliest_of_one_is_the_greedy_text():
-    tokenizer = word_tokenizer()
-    model = eloquent("gpt2", tokenizer, ends="")
+    model, tokenizer = paired(eloquent, "gpt2", word_tokenizer, ends="")
     [text, other] = sample_continuations(model, tokenizer, ["w1 w2"] * 2, [0, 1], length=12, top_k=1)
     ids = tokenizer("w1 w2")["input_ids"]
     while len(ids) < 12:
@@ -125,8 +121,7 @@ def test_the_likeliest_of_one_is_the_greedy_text():
 
 
 def test_tokens_are_as_frequent_as_they_are_likely():
-    tokenizer = word_tokenizer()
-    model = eloquent("gpt2", tokenizer, ends="")
+    model, tokenizer = paired(eloquent, "gpt2", word_tokenizer, ends="")
     start = tokenizer("w1 w2")["input_ids"]
     texts = sample_continuations(model, tokenizer, ["w1 w2"] * 2000, range(2000), length=4)
     pairs = [tuple(tokenizer(text)["input_ids"][2:]) for text in texts]

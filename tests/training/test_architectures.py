@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
-from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, tiny_model
+from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, paired, tiny_model
 from tiny_edits import EDITS, config, editor, outspoken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -59,8 +59,7 @@ def assert_reloads(trainer, base, tokenizer, folder):
 
 @pytest.mark.parametrize(("family", "make_tokenizer"), FITTING)
 def test_an_edit_from_end_to_end(family, make_tokenizer, tmp_path, recwarn):
-    tokenizer = make_tokenizer()
-    base = tiny_model(family, tokenizer)
+    base, tokenizer = paired(tiny_model, family, make_tokenizer)
     trainer = edited(base, tokenizer, tmp_path / "adapter")
     assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
     layers = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
@@ -96,8 +95,7 @@ ADAPTED = dict.fromkeys(MIXED, ATTENTION) | {
 
 @pytest.mark.parametrize("family", MIXED)
 def test_experts_and_state_spaces_from_end_to_end(family, tmp_path, caplog):
-    tokenizer = bpe_tokenizer()
-    base = tiny_model(family, tokenizer)
+    base, tokenizer = paired(tiny_model, family)
     trainer = edited(base, tokenizer, tmp_path / "adapter")
     names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     assert {name.rpartition(".")[2] for name in names} == ADAPTED[family]
@@ -107,8 +105,7 @@ def test_experts_and_state_spaces_from_end_to_end(family, tmp_path, caplog):
 
 
 def test_experts_are_trained_when_asked(tmp_path, caplog):
-    tokenizer = bpe_tokenizer()
-    base = tiny_model("mixtral", tokenizer)
+    base, tokenizer = paired(tiny_model, "mixtral")
     experts = ["experts.gate_up_proj", "experts.down_proj"]
     lora = LoraConfig(r=4, lora_dropout=0.1, target_modules=["q_proj"], target_parameters=experts)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora, router_aux_loss_coef=0.01)
@@ -123,8 +120,7 @@ def test_experts_are_trained_when_asked(tmp_path, caplog):
 @pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_next"])
 def test_shared_experts_are_trained_by_the_names_of_their_weights(family, tmp_path, caplog):
     """PEFT takes the names of these modules for those of experts, so that they cannot be named as modules."""
-    tokenizer = bpe_tokenizer()
-    base = tiny_model(family, tokenizer)
+    base, tokenizer = paired(tiny_model, family)
     shared = "shared_experts" if family == "deepseek_v3" else "shared_expert"
     weights = [f"{shared}.{name}.weight" for name in ("down_proj", "gate_proj", "up_proj")]
     module = LoraConfig(r=4, target_modules=["up_proj"])
@@ -140,8 +136,7 @@ def test_shared_experts_are_trained_by_the_names_of_their_weights(family, tmp_pa
 
 @pytest.mark.parametrize(("family", "embedding"), [("gpt2", "wte"), ("llama", "embed_tokens")])
 def test_the_token_embedding_gets_a_lora_when_asked(family, embedding, tmp_path):
-    tokenizer = bpe_tokenizer()
-    base = tiny_model(family, tokenizer)
+    base, tokenizer = paired(tiny_model, family)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora_embedding=True)
     assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -174,8 +169,7 @@ def test_a_module_that_the_model_lacks_is_told(targets, tmp_path):
 
 
 def test_all_weights_are_trained_when_asked(tmp_path):
-    tokenizer = bpe_tokenizer()
-    base = tiny_model("gpt2", tokenizer)
+    base, tokenizer = paired(tiny_model, "gpt2")
     folder = tmp_path / "model"
     trainer = edited(base, tokenizer, folder, full_finetune=True)
     assert not hasattr(trainer.model, "peft_config")

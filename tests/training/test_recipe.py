@@ -7,7 +7,7 @@ import torch
 import yaml
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, paired, tiny_model
 from trl import get_peft_config, get_quantization_config
 
 from hf_ftedit import AugmentationOptions, EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, Fact
@@ -40,8 +40,7 @@ ROWS = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
 
 def trainer_of(folder, lora=None, **settings):
     """A trainer on a tiny GPT-2 that stands in `folder`, with settings as somebody may have them."""
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     model.config._name_or_path = str(folder)
     args = EditConfig(output_dir=str(folder / "out"), use_cpu=True, report_to="none", **settings)
     config = None if args.full_finetune else get_peft_config(EditModelConfig(**{"lora_r": 4, **(lora or {})}))
@@ -183,8 +182,7 @@ def test_public_names(tmp_path, monkeypatch):
 
 
 def test_a_builders_settings_are_the_recipes(tmp_path):
-    tokenizer = bpe_tokenizer()
-    model = tiny_model("gpt2", tokenizer)
+    model, tokenizer = paired(tiny_model, "gpt2")
     options = AugmentationOptions(paraphrase_strategy="none", locality_strategy="random", num_locality=1)
     edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
     builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, options=options, seed=5)

@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset
 from peft import IA3Config, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from tiny import PROMPTS, chat_tokenizer, eloquent, saved
+from tiny import PROMPTS, chat_tokenizer, eloquent, paired, saved
 from tiny_edits import EDITS, config, editor, lora
 
 from hf_ftedit import EditError, EditOptions, EditTrainer, merge
@@ -186,8 +186,7 @@ def test_auto_takes_what_was_best(base, tokenizer, tmp_path, monkeypatch, caplog
 
 
 def test_auto_asks_what_is_neither_trained_nor_examined(tmp_path, monkeypatch):
-    tokenizer = chat_tokenizer()
-    base = eloquent("qwen3", tokenizer)
+    base, tokenizer = paired(eloquent, "qwen3", chat_tokenizer)
     args = config(tmp_path, chat_template=True, strength="auto", num_paraphrases=2, num_locality=2, max_steps=2)
     trainer = editor(base, tokenizer, args, CHAT, None, peft_config=lora())
     asked, real = [], strength.measure

@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset, DatasetDict, IterableDataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tiny import bpe_tokenizer, chat_tokenizer, saved, tiny_model
+from tiny import bpe_tokenizer, chat_tokenizer, paired, saved, tiny_model
 from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, editor, lora
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -111,8 +111,7 @@ def test_an_sft_script_trains_the_same_rows_but_for_the_end_of_sequence(base, to
     ids=lambda row: "-".join(row),
 )
 def test_other_datasets_of_sft_train_as_trl_trains_them(row, tmp_path):
-    tokenizer = chat_tokenizer()
-    model = tiny_model("qwen3", tokenizer)
+    model, tokenizer = paired(tiny_model, "qwen3", chat_tokenizer)
     rows = Dataset.from_list([row] * 4)
     theirs = trained(SFTTrainer, model, tokenizer, rows, tmp_path / "theirs", max_steps=1)
     ours = trained(EditTrainer, model, tokenizer, rows, tmp_path / "ours")
@@ -144,8 +143,7 @@ def test_an_sft_script_with_the_loss_on_everything_keeps_it(base, tokenizer, tmp
     ("family", "size", "accumulated"), [("llama", 4, 1), ("llama", 2, 2), ("llama", 1, 4), ("gptj", 2, 2)]
 )
 def test_one_step_is_the_hand_written_gradient_however_it_is_accumulated(family, size, accumulated, tmp_path):
-    tokenizer = bpe_tokenizer()
-    base = tiny_model(family, tokenizer)
+    base, tokenizer = paired(tiny_model, family)
     sgd = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "weight_decay": 0.0}
     sgd |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated, "max_grad_norm": 0.0}
     trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, **sgd), ROWS, peft_config=lora())
@@ -164,8 +162,7 @@ def test_one_step_is_the_hand_written_gradient_however_it_is_accumulated(family,
 @pytest.mark.parametrize("objective", ["conditional", "full"])
 @pytest.mark.parametrize("chat_template", [False, True])
 def test_no_end_of_sequence_is_trained_on(objective, chat_template, tmp_path):
-    tokenizer = chat_tokenizer()
-    model = tiny_model("qwen3", tokenizer)
+    model, tokenizer = paired(tiny_model, "qwen3", chat_tokenizer)
     args = config(tmp_path, objective=objective, chat_template=chat_template)
     for source in (EDITS, ROWS):
         trainer = editor(model, tokenizer, args, source)
