@@ -21,6 +21,7 @@ SETTINGS = {
 SIGNS = {
     "efficacy": "Efficacy is low",
     "generalization": "Generalization is low",
+    "erased": "Old answers that were to be erased are still said (5.1 %)",
     "locality": "facts near the edited ones changed too",
     "locality before": " before training: the unedited model does not know what the probes ask for",
     "near names": "Near names are low",
@@ -63,6 +64,8 @@ def test_where_all_is_well_that_is_said(settings):
         ({}, {"efficacy": 89.9, "generalization": 10.0, "containment": None}, "efficacy"),  # the cause, not its effect
         ({}, {"generalization": 90.0}, "good"),
         ({}, {"generalization": 89.9}, "generalization"),
+        ({}, {"old_answer_said": 5.0}, "good"),
+        ({}, {"old_answer_said": 5.1}, "erased"),
         ({}, {"locality": 90.0}, "good"),
         ({}, {"locality": 89.9}, "locality"),
         ({"locality": 95.0}, {"locality": 89.9}, "locality"),
