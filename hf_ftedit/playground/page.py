@@ -155,8 +155,10 @@ class _Page:
         return self.shown(request)
 
     def switch(self, request: gr.Request, names: list[str]) -> None:
+        visit = self.visit(request)
         with _told():
-            self.playground.switch(self.visit(request), names)
+            if {*names} != {*visit.active}:
+                self.playground.switch(visit, names)
 
     def facts(self, request: gr.Request, name: str | None) -> Any:
         facts = self.visit(request).facts(name or "")
@@ -245,10 +247,13 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
         for event in (training, retraining):
             event.failure(lambda: ("", gr.Button(visible=False)), None, [status, stop], **hidden)
         stop.click(act.stop, None, status, **hidden)
-        question.submit(act.ask, question, answers, api_name="ask", show_progress="hidden")
         name.submit(act.load, name, lists, api_name="load", show_progress="hidden")
         # The last click counts, also where it came while an earlier one was still at work.
-        active.input(act.switch, active, None, api_name="switch", show_progress="hidden", trigger_mode="always_last")
+        in_turn: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "switch", "show_progress": "hidden"}
+        active.input(act.switch, active, None, api_name="switch", trigger_mode="always_last", **in_turn)
+        # What the page shows as switched on answers, also where the last click is still on its way.
+        asking = question.submit(act.switch, active, None, api_visibility="private", **in_turn)
+        asking.success(act.ask, question, answers, api_name="ask", show_progress="hidden")
         again.change(act.facts, again, kept, **hidden)
         page.unload(act.leave)
     return page

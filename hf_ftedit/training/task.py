@@ -186,7 +186,8 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
         raise EditError(f"adapter {public!r}: give edits to add, or revoke the names of some of its own")
     if unknown := revoke - {edit.edit_id for edit in saved.records}:
         some = ", ".join(shown(edit.edit_id) for edit in saved.records[:3])
-        raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}, ...")
+        some += ", ..." if len(saved.records) > 3 else ""
+        raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}")
     stated = _stated(new)
     gone = [edit for edit in saved.records if edit.edit_id in revoke]
     # The unedited model's answer is not to be restored where another one is to be learnt.
