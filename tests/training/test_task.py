@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hf_ftedit.data import EditRecord, read_edits
+from hf_ftedit.errors import EditError
 from hf_ftedit.hub import SavedEdits
 from hf_ftedit.options import EditOptions
 from hf_ftedit.training.task import _stated, _without_replaced, read_task
@@ -47,3 +48,12 @@ def test_a_revoked_edit_whose_fact_is_stated_anew_is_not_restored(tmp_path, capl
     assert caplog.messages == ["new edits of the same fact replace 2 revoked edits"]
     task = read_task(EditOptions(adapter="a", revoke=["a1"]), new[:1], adapter=saved)
     assert not task.revoked and task.continuation.is_anew  # the weights still hold what is replaced
+
+
+@pytest.mark.parametrize("own, some", [("a1 b1", "'a1', 'b1'"), ("a1 b1 c1 d1", "'a1', 'b1', 'c1', ...")])
+def test_an_edit_to_revoke_that_is_not_there_is_named_with_those_that_are(tmp_path, own, some):
+    (tmp_path / "adapter_config.json").touch()
+    saved = SavedEdits(tmp_path, edits(*own.split()), {}, {}, {})
+    with pytest.raises(EditError) as refusal:
+        read_task(EditOptions(adapter="a", revoke=["e1"]), adapter=saved)
+    assert str(refusal.value).endswith(f" has no edit 'e1' to revoke; it has {some}")
