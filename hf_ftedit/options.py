@@ -14,6 +14,8 @@ ParaphraseStrategy = Literal["relation", "prefix", "both", "none"]
 Objective = Literal["conditional", "full"]
 LocalityLoss = Literal["kl", "nll"]
 Protocol = Literal["auto", "probability", "accuracy"]
+ExportFormat = Literal["gguf-lora", "gguf", "ollama", "merged"]
+ExportPrecision = Literal["f16", "q8_0"]  # of a whole model in GGUF
 
 OUTPUT_FOLDER = "edited-adapter"  # default of `train` and the trainer
 COMMIT_MESSAGE = "Push edits with hf_ftedit"

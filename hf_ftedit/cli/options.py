@@ -1,11 +1,11 @@
 """The options of each verb, without torch; `train`, `evaluate` and `augment` take TRL's settings too."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import gguf_source
-from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, EditOptions, option
+from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, EditOptions, ExportFormat, ExportPrecision, option
 
 
 @dataclass
@@ -99,8 +99,8 @@ class _Merge(_Shared):
 class _Export(_Shared):
     adapter: str | None = option(None, "Hub id or folder of the adapter.")
     output_dir: str | None = option(None, "Folder to write; must not exist with content.")
-    to: Literal["gguf-lora", "gguf", "ollama", "merged"] = option("gguf", "Format.")
-    dtype: Literal["f16", "q8_0"] | None = option(None, "Precision of a whole GGUF model: q8_0 (default) or f16.")
+    to: ExportFormat = option("gguf", "Format.")
+    dtype: ExportPrecision | None = option(None, "Precision of a whole GGUF model: q8_0 (default) or f16.")
     exam: bool = option(True, "Ask what was exported for the new targets; --no_exam does not.")
 
 

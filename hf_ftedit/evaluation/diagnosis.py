@@ -98,7 +98,7 @@ def _scores(
     if _is_low(after["locality"]) and known is not None and known <= after["locality"]:
         yield (
             f"Locality is low ({after['locality']:.1f}), but was {known:.1f} before training: the unedited model does "
-            "not know what the probes ask for."
+            "not know all that the probes ask for."
         )
     elif _is_low(after["locality"]):
         nearer = f" or nearer ones ({now('locality_strategy')}; `near` needs a locality pool with relation_id)"

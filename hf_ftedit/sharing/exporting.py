@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.files import moved_in, require_empty, write_text
-from hf_ftedit.options import EditOptions, check_value
+from hf_ftedit.options import EditOptions, ExportFormat, ExportPrecision, check_value
 from hf_ftedit.sharing.modelfile import modelfile
 from hf_ftedit.sharing.survival import (
     BEFORE,
@@ -32,8 +32,7 @@ from hf_ftedit.sharing.survival import (
 from hf_ftedit.sharing.verification import load_base
 
 MODEL_FILE, LORA_FILE, MODELFILE, REPORT = "model.gguf", "adapter.gguf", "Modelfile", "export_results.json"
-Format = Literal["gguf-lora", "gguf", "ollama", "merged"]
-Precision = Literal["f16", "q8_0"]
+WHOLE_FILES = ("gguf", "ollama")  # formats that are a whole model in GGUF
 INSTALL = "it is not installed (pip install llama-cpp-python, which takes a compiler)"
 
 
@@ -41,8 +40,8 @@ def export(
     name: str,
     output_dir: str | Path,
     *,
-    to: Format = "gguf",
-    dtype: Precision | None = None,
+    to: ExportFormat = "gguf",
+    dtype: ExportPrecision | None = None,
     base_model: str | None = None,
     gguf_file: str | None = None,
     exam: bool = True,
@@ -81,7 +80,7 @@ def export(
     """
     saved, dtype = _open(name, output_dir, to, dtype), dtype or "q8_0"
     model, tokenizer, options, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
-    whole = _model_file(model, tokenizer, source, dtype, options) if to in ("gguf", "ollama") else None
+    whole = _model_file(model, tokenizer, source, dtype, options) if to in WHOLE_FILES else None
     model = models.load_adapter(model, saved.path)
     exams = {BEFORE: examined(model, tokenizer, saved.records, options, "Before the export")} if exam else {}
     output, failed = Path(output_dir), dict[str, str]()
@@ -102,9 +101,9 @@ def export(
 
 def _open(name: str, output_dir: str | Path, to: str, dtype: str | None) -> hub.SavedEdits:
     """The adapter, with all that can be refused before a model is loaded."""
-    check_value("to", to, Format)
-    check_value("dtype", dtype, Precision | None)
-    if dtype and to not in ("gguf", "ollama"):
+    check_value("to", to, ExportFormat)
+    check_value("dtype", dtype, ExportPrecision | None)
+    if dtype and to not in WHOLE_FILES:
         raise EditError(f"dtype {dtype!r} is of a whole model in GGUF, and to is {to!r}; leave dtype out")
     require_empty(output_dir)
     if to != "merged" and not find_spec("gguf"):

@@ -23,7 +23,7 @@ SIGNS = {
     "generalization": "Generalization is low",
     "erased": "Old answers that were to be erased are still said (5.1 %)",
     "locality": "facts near the edited ones changed too",
-    "locality before": " before training: the unedited model does not know what the probes ask for",
+    "locality before": " before training: the unedited model does not know all that the probes ask for",
     "near names": "Near names are low",
     "more said": "The new answers are said, but only",
     "drift": "Drift is",
