@@ -25,6 +25,17 @@ _OTHER = re.compile(
     r"|before|after|until|during"
 )
 _QUESTION = frozenset("who whom whose where when how why".split())
+# What asks for a time or a number: no relation that is never asked for so.
+_SORTS = {
+    "when": re.compile(r"\b(?:when|(?:what|which) (?:year|date|day|month|decade|century))\b"),
+    "number": re.compile(r"\bhow (?:many|much|old|tall|high|long|far|big|large|deep|fast|heavy)\b"),
+}
+_ANSWERS = frozenset("year date day month decade century time country city town place".split())
+_BE, _DO = frozenset("is are was were be been being".split()), frozenset("do does did".split())
+_HAVE, _ARTICLES = frozenset("has have had".split()), frozenset("the a an".split())
+_PREPOSITIONS = frozenset("at by for from in of on to with".split())
+# "{}'s", "{} has", "{}, whose", "In {},"
+_OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\b")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
 
@@ -83,7 +94,7 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
         phrases.append(longer[0][0].lower() + longer[0][1:])
     candidates = [(*_nearest(renamed(prompt, phrase, "{}")), len(phrase), phrase) for phrase in phrases]
     nearness, place, _, phrase = max(candidates)
-    return Match(relations()[-place], phrase) if nearness >= _CLOSE else None
+    return Match(relations()[-place], phrase) if nearness else None
 
 
 def renamed(text: str, phrase: str, other: str) -> str:
@@ -130,7 +141,7 @@ def _is_cased(letter: str) -> bool:
 
 
 def _nearest(template: str) -> tuple[float, int]:
-    """Nearness of the nearest wording of the bank, from 0 to 1, and minus the place of its relation."""
+    """Nearness of the nearest wording of the bank, 0 if none is near enough, and minus the place of its relation."""
     words = _words(template)
     # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
     chains = re.findall(r"((?:\b\w+ (?:of|in|for|at) (?:the )?)+)\{\}", template.casefold())
@@ -138,12 +149,20 @@ def _nearest(template: str) -> tuple[float, int]:
     owners |= set(filter(_OTHER.fullmatch, words))
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings().get(word, ())}
+    roles, sorts, preposition = _roles(template), _sorts(template), _preposition(template)
     nearness = (
-        (_weight(words & other) / (_weight(other) + _weight(words - other) / 2), -place)
+        # Of nothing but "what year" a wording is not near to a prompt that has more: "In what year did {} fall?"
+        (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)
         for other, place in candidates
-        if owners <= other
+        if owners <= other and sorts <= _usage()[place].sorts
     )
-    return max(nearness, default=(0.0, 0))
+    near = [
+        (near, _is_asked_so(template, roles, place), preposition in _usage()[place].prepositions, -place)
+        for near, place in nearness
+        if near >= _CLOSE
+    ]
+    best, is_asked_so, _, place = max(near, default=(0.0, False, False, 0))
+    return (best if is_asked_so else 0.0), place
 
 
 def _weight(words: frozenset[str]) -> float:
@@ -160,6 +179,79 @@ def _wordings() -> dict[str, set[tuple[frozenset[str], int]]]:
             for word in words:
                 wordings.setdefault(word, set()).add((words, place))
     return wordings
+
+
+class _Usage(NamedTuple):
+    """What the wordings of a relation ask for, their prepositions, and how their words stand to the subject."""
+
+    sorts: frozenset[str]
+    prepositions: frozenset[str]
+    roles: frozenset[tuple[str, str]]
+
+
+@lru_cache(maxsize=1)
+def _usage() -> tuple[_Usage, ...]:
+    """The usage of each relation."""
+
+    def usage(relation: Relation) -> _Usage:
+        wordings = (*relation.questions, *relation.statements)
+        roles = chain.from_iterable(_roles(wording).items() for wording in wordings)
+        sorts = frozenset({relation.answer}).union(*map(_sorts, wordings))
+        return _Usage(sorts, frozenset(map(_preposition, wordings)), frozenset(roles))
+
+    return tuple(map(usage, relations()))
+
+
+def _sorts(template: str) -> frozenset[str]:
+    """What a wording asks for: "when", "number", or nothing that its words tell."""
+    return frozenset(sort for sort, pattern in _SORTS.items() if pattern.search(template.casefold()))
+
+
+def _preposition(template: str) -> str:
+    """The first preposition behind the subject: nothing else tells "{} was born in" from "{} was born on"."""
+    return next((word for word in WORD.findall(template.partition("{}")[2]) if word in _PREPOSITIONS), "")
+
+
+def _is_asked_so(template: str, roles: dict[str, str], place: int) -> bool:
+    """Tell whether some word stands to the subject as in a relation's wordings: not all are the other way round."""
+    usage = _usage()[place].roles
+    known = {word for word, _ in usage}
+    roles = {word: role for word, role in roles.items() if word in known and not _OTHER.fullmatch(word)}
+    # What the answer is, as in "which voice type", may stand anywhere.
+    answers = {*chain(*re.findall(r"\b(?:which|what) (\w+)(?: (\w+))?", template.casefold()))}
+    own = {word: role for word, role in roles.items() if word not in answers} or roles
+    return not own or not usage.isdisjoint(own.items())
+
+
+def _roles(template: str) -> dict[str, str]:
+    """
+    How each word of a wording stands to the subject, as the same words in other places ask for something else.
+
+    The CEO is "of" {} in "the CEO of {}", "{}'s CEO" and "{} has which CEO", but {} "is" the CEO in "Which firm is {}
+    the CEO of?". Founded is "of" {} in "Who founded {}?", {} "is" founded, {} "does" it in "What has {} founded?", and
+    in "founded by {}" it is "by" {}.
+    """
+    front, _, back = template.casefold().partition("{}")
+    before, after = WORD.findall(front), WORD.findall(back)
+    has_article = {*before[-1:]} <= _ARTICLES and before
+    last = next(iter(before[-2:-1] if has_article else before[-1:]), "")
+    is_owner = _OWNER.match(back) or (last in ("in", "at") and back.startswith(","))
+    # "The {} CEO", but not "the {} comes from" or "does the {} weigh".
+    is_compound = has_article and not _DO & {*before} and {*after[1:2]} <= _BE | {"?"}
+    is_said = last in _BE or (_BE & {*before} and not _DO & {*before})
+
+    def role(word: str) -> str:
+        if word not in after:
+            return "whose" if "whose" in before[:1] else "by" if last == "by" else "did" if last in _DO else "of"
+        place = after.index(word)
+        between = {*after[:place]}
+        if is_owner or (is_compound and not place):
+            return "of"
+        if last in _HAVE and "been" not in between:
+            return "does"
+        return "is" if is_said or between & _BE or "by" in after[place + 1 : place + 2] else "does"
+
+    return {word: role(word) for word in content_words(template)}
 
 
 def _words(template: str) -> frozenset[str]:
