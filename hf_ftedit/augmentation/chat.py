@@ -210,7 +210,8 @@ class ChatAugmenter:
                 if not any(asked & asked_words(edit) for edit in edits)
             ]
             # Names of any kind: whatever the question about them, the new answer is none.
-            subjects += [] if own_kind else rng.sample(known_names(), min(count, len(known_names())))
+            names = [] if own_kind else rng.sample(known_names(), min(count, len(known_names())))
+            subjects += [name for name in names if bare(name) not in self._edited]
             phrase, templates = record.subject or "", ()
             if own_kind and mentions(record.prompt, f"the {phrase}"):
                 phrase = f"the {phrase}"  # names of the bank have articles

@@ -223,6 +223,13 @@ def test_edits_do_not_undo_one_another(augmenter, unasked):
     assert not [text for _, text in contrast if text in {record.prompt for record in (*ceos, *guards)}]
 
 
+def test_names_that_are_edited_are_not_drawn_for_others(augmenter, unasked, monkeypatch):
+    monkeypatch.setattr(chat, "known_names", lambda: ["Amazon", "Netflix", "Oslo"])
+    edits = [EditRecord(name, f"Who guards {name}?", "Bo", subject=name) for name in ("Amazon", "Netflix", "Acme")]
+    made = augmenter(edits, SMALL)
+    assert {name for place in range(3) for _, name in made._neighbors(place)} == {"Oslo"}
+
+
 def test_a_question_that_an_edit_changes_does_not_stay(augmenter, unasked, monkeypatch):
     questions = [*training_questions()][:4]
     monkeypatch.setattr(chat, "training_questions", lambda: questions)
