@@ -187,8 +187,7 @@ class ChatAugmenter:
         """The edit's question about near names, minimal pairs, each with its name."""
         subject, count = self.records[index].subject or "", self._share("names")
         names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
-        names = [name for name in names if bare(name) not in self._edited]
-        return list(self._about(index, subject, _in_turns(names, 2 * count)).items())[:count]
+        return list(self._about(index, subject, _in_turns(self._unedited(names), 2 * count)).items())[:count]
 
     def _neighbors(self, index: int) -> list[tuple[str, str]]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
@@ -199,7 +198,7 @@ class ChatAugmenter:
         match = relation_of(record.prompt, record.subject)
         own_kind = same_kind(record.subject or "") if record.erase else []
         if match:
-            subjects = [name for name in match.relation.subjects if bare(name) not in self._edited]
+            subjects = self._unedited(match.relation.subjects)
             phrase, templates = match.phrase, match.relation.questions
         else:
             # Not of edits that may ask the same, as some word of their prompts says: their answers are new.
@@ -211,17 +210,21 @@ class ChatAugmenter:
             ]
             # Names of any kind: whatever the question about them, the new answer is none.
             names = [] if own_kind else rng.sample(known_names(), min(count, len(known_names())))
-            subjects += [name for name in names if bare(name) not in self._edited]
+            subjects += self._unedited(names)
             phrase, templates = record.subject or "", ()
             if own_kind and mentions(record.prompt, f"the {phrase}"):
                 phrase = f"the {phrase}"  # names of the bank have articles
         if record.erase:
             # More that the model may know; and the old answer, as in "the opposite of cold".
             more = [*own_kind, record.target_true or ""]
-            subjects = list(dict.fromkeys([*subjects, *(name for name in more if bare(name) not in self._edited)]))
+            subjects = list(dict.fromkeys([*subjects, *self._unedited(more)]))
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
         # The pool may hold a question that the bank makes: each stands once.
         return list((drawn | self._about(index, phrase, names, templates)).items())[:count]
+
+    def _unedited(self, names: Iterable[str]) -> list[str]:
+        """Names that no edit is about: an edit's answer is new."""
+        return [name for name in names if bare(name) not in self._edited]
 
     def _other_questions(self, index: int) -> list[str]:
         """Other questions about the edit's subject: the new answer is to its own question alone."""

@@ -30,11 +30,12 @@ _SORTS = {
     "when": re.compile(r"\b(?:when|(?:what|which) (?:year|date|day|month|decade|century))\b"),
     "number": re.compile(r"\bhow (?:many|much|old|tall|high|long|far|big|large|deep|fast|heavy)\b"),
 }
+# Words that say what an answer is, and nothing else of what is asked.
 _ANSWERS = frozenset("year date day month decade century time country city town place".split())
 _BE, _DO = frozenset("is are was were be been being".split()), frozenset("do does did".split())
 _HAVE, _ARTICLES = frozenset("has have had".split()), frozenset("the a an".split())
 _PREPOSITIONS = frozenset("at by for from in of on to with".split())
-# "{}'s", "{} has", "{}, whose", "In {},"
+# "{}'s", "{} has", "{}, whose"
 _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\b")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
@@ -47,6 +48,11 @@ class Relation(NamedTuple):
     questions: Sequence[str]
     statements: Sequence[str]  # openings that the answer follows
     subjects: Sequence[str]  # well-known ones that have it
+
+    @property
+    def wordings(self) -> Sequence[str]:
+        """Questions and statements."""
+        return *self.questions, *self.statements
 
 
 class Match(NamedTuple):
@@ -149,7 +155,10 @@ def _nearest(template: str) -> tuple[float, int]:
     owners |= set(filter(_OTHER.fullmatch, words))
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings().get(word, ())}
-    roles, sorts, preposition = _roles(template), _sorts(template), _preposition(template)
+    sorts, preposition = _sorts(template), _preposition(template)
+    roles = {word: role for word, role in _roles(template).items() if not _OTHER.fullmatch(word)}
+    # What the answer is, as in "which voice type", may stand anywhere.
+    answers = {*chain(*re.findall(r"\b(?:which|what) (\w+)(?: (\w+))?", template.casefold()))}
     nearness = (
         # Of nothing but "what year" a wording is not near to a prompt that has more: "In what year did {} fall?"
         (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)
@@ -157,7 +166,7 @@ def _nearest(template: str) -> tuple[float, int]:
         if owners <= other and sorts <= _usage()[place].sorts
     )
     near = [
-        (near, _is_asked_so(template, roles, place), preposition in _usage()[place].prepositions, -place)
+        (near, _is_asked_so(roles, answers, place), preposition in _usage()[place].prepositions, -place)
         for near, place in nearness
         if near >= _CLOSE
     ]
@@ -175,7 +184,7 @@ def _wordings() -> dict[str, set[tuple[frozenset[str], int]]]:
     """Words of each wording with the place of its relation, by each of those words."""
     wordings: dict[str, set[tuple[frozenset[str], int]]] = {}
     for place, relation in enumerate(relations()):
-        for words in map(_words, (*relation.questions, *relation.statements)):
+        for words in map(_words, relation.wordings):
             for word in words:
                 wordings.setdefault(word, set()).add((words, place))
     return wordings
@@ -186,7 +195,7 @@ class _Usage(NamedTuple):
 
     sorts: frozenset[str]
     prepositions: frozenset[str]
-    roles: frozenset[tuple[str, str]]
+    roles: dict[str, set[str]]  # of each word
 
 
 @lru_cache(maxsize=1)
@@ -194,10 +203,11 @@ def _usage() -> tuple[_Usage, ...]:
     """The usage of each relation."""
 
     def usage(relation: Relation) -> _Usage:
-        wordings = (*relation.questions, *relation.statements)
-        roles = chain.from_iterable(_roles(wording).items() for wording in wordings)
-        sorts = frozenset({relation.answer}).union(*map(_sorts, wordings))
-        return _Usage(sorts, frozenset(map(_preposition, wordings)), frozenset(roles))
+        roles: dict[str, set[str]] = {}
+        for word, role in chain.from_iterable(_roles(wording).items() for wording in relation.wordings):
+            roles.setdefault(word, set()).add(role)
+        sorts = frozenset({relation.answer}).union(*map(_sorts, relation.wordings))
+        return _Usage(sorts, frozenset(map(_preposition, relation.wordings)), roles)
 
     return tuple(map(usage, relations()))
 
@@ -212,15 +222,12 @@ def _preposition(template: str) -> str:
     return next((word for word in WORD.findall(template.partition("{}")[2]) if word in _PREPOSITIONS), "")
 
 
-def _is_asked_so(template: str, roles: dict[str, str], place: int) -> bool:
+def _is_asked_so(roles: dict[str, str], answers: set[str], place: int) -> bool:
     """Tell whether some word stands to the subject as in a relation's wordings: not all are the other way round."""
-    usage = _usage()[place].roles
-    known = {word for word, _ in usage}
-    roles = {word: role for word, role in roles.items() if word in known and not _OTHER.fullmatch(word)}
-    # What the answer is, as in "which voice type", may stand anywhere.
-    answers = {*chain(*re.findall(r"\b(?:which|what) (\w+)(?: (\w+))?", template.casefold()))}
-    own = {word: role for word, role in roles.items() if word not in answers} or roles
-    return not own or not usage.isdisjoint(own.items())
+    known = _usage()[place].roles
+    fits = {word: role in known[word] for word, role in roles.items() if word in known}
+    own = [fits[word] for word in fits.keys() - answers] or fits.values()
+    return not own or any(own)
 
 
 def _roles(template: str) -> dict[str, str]:
@@ -233,8 +240,8 @@ def _roles(template: str) -> dict[str, str]:
     """
     front, _, back = template.casefold().partition("{}")
     before, after = WORD.findall(front), WORD.findall(back)
-    has_article = {*before[-1:]} <= _ARTICLES and before
-    last = next(iter(before[-2:-1] if has_article else before[-1:]), "")
+    has_article = bool(before) and before[-1] in _ARTICLES
+    last = (["", *before][: -1 if has_article else None])[-1]
     is_owner = _OWNER.match(back) or (last in ("in", "at") and back.startswith(","))
     # "The {} CEO", but not "the {} comes from" or "does the {} weigh".
     is_compound = has_article and not _DO & {*before} and {*after[1:2]} <= _BE | {"?"}
@@ -364,6 +371,6 @@ _GERMAN = re.compile(r"\b(?:ist|wer|welche[mnrs]?|wann|heißt|wurde|das|dem|für
 @lru_cache(maxsize=1)
 def _frames() -> tuple[tuple[str, str], ...]:
     """What stands before and after the subject in the bank's wordings, the longest first."""
-    templates = {text.rstrip("?.") for relation in relations() for text in (*relation.questions, *relation.statements)}
+    templates = {text.rstrip("?.") for relation in relations() for text in relation.wordings}
     parts = (template.casefold().partition("{}") for template in sorted(templates, key=lambda t: (-len(t), t)))
     return tuple((head, tail) for head, _, tail in parts)

@@ -96,9 +96,7 @@ def test_the_sort_of_answer_and_the_preposition_tell_relations_apart(prompt, sub
 
 
 def test_the_bank_knows_its_own_wordings():
-    wordings = [
-        (relation.name, text) for relation in relations() for text in (*relation.questions, *relation.statements)
-    ]
+    wordings = [(relation.name, text) for relation in relations() for text in relation.wordings]
     names = [(found(filled(text, "Zorblax"), "Zorblax") or [None])[0] for _, text in wordings]
     assert None not in names
     # "What is {} made of?" and "{} is made by" have the same words.
