@@ -98,8 +98,9 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
     # But in "Who is the Acme CEO?" the article is the CEO's.
     if longer := re.search(rf"{before}{re.escape(subject)}(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)", prompt):
         phrases.append(longer[0][0].lower() + longer[0][1:])
-    candidates = [(*_nearest(renamed(prompt, phrase, "{}")), len(phrase), phrase) for phrase in phrases]
-    nearness, place, _, phrase = max(candidates)
+    # Of two that are as near, the one that has the noun: "How long is the film {}?"
+    nearest = ((_nearest(renamed(prompt, phrase, "{}")), phrase) for phrase in phrases)
+    (nearness, place), phrase = max(nearest, key=lambda near: near[0][0])
     return Match(relations()[-place], phrase) if nearness else None
 
 
