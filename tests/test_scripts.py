@@ -1,7 +1,7 @@
 import pytest
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
-from hf_ftedit.augmentation.relations import mentions, renamed
+from hf_ftedit.augmentation.names import mentions, renamed
 from hf_ftedit.data import WORD, EditRecord, Fact
 from hf_ftedit.data.readers import _Subjects
 from hf_ftedit.scripts import separated

@@ -4,8 +4,8 @@ from .erasure import with_erasures as with_erasures
 from .leakage import ProbeTexts as ProbeTexts
 from .made_probes import untrained_probes as untrained_probes
 from .made_probes import with_made_probes as with_made_probes
+from .names import mentions as mentions
 from .questions import drift_prompts as drift_prompts
 from .questions import training_questions as training_questions
-from .relations import mentions as mentions
 from .rows import encode_rows as encode_rows
 from .rows import is_prompt_completion as is_prompt_completion

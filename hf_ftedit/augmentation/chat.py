@@ -9,23 +9,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
+from hf_ftedit.augmentation.names import bare, filled, mentions, renamed
 from hf_ftedit.augmentation.near_names import near_names
-from hf_ftedit.augmentation.questions import training_questions
-from hf_ftedit.augmentation.relations import (
-    asked_words,
-    bare,
-    by_subject,
-    filled,
-    known_names,
-    mentions,
-    relation_of,
-    renamed,
-    same_kind,
-    with_subject,
-)
+from hf_ftedit.augmentation.questions import other_questions, training_questions
+from hf_ftedit.augmentation.relations import asked_words, known_names, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import TrainingRow
-from hf_ftedit.augmentation.subjects import other_questions
+from hf_ftedit.augmentation.subjects import by_subject, with_subject
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError

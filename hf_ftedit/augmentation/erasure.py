@@ -9,8 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ftedit.augmentation.names import filled, mentions, renamed
 from hf_ftedit.augmentation.near_names import invented_names
-from hf_ftedit.augmentation.relations import filled, mentions, new_words, renamed, with_subject
+from hf_ftedit.augmentation.subjects import new_words, with_subject
 from hf_ftedit.augmentation.wordings import is_question
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, shown

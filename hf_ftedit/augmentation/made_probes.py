@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
+from hf_ftedit.augmentation.names import bare, filled, renamed
 from hf_ftedit.augmentation.near_names import near_names
-from hf_ftedit.augmentation.relations import bare, by_subject, filled, relation_of, renamed, with_subject
-from hf_ftedit.augmentation.subjects import other_questions
+from hf_ftedit.augmentation.questions import other_questions
+from hf_ftedit.augmentation.relations import relation_of
+from hf_ftedit.augmentation.subjects import by_subject, with_subject
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 

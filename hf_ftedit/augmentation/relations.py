@@ -1,8 +1,7 @@
 """The bank of common relations that the package brings: ways to ask for each, and subjects that have it."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from hf_ftedit.augmentation.names import bare, renamed
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
-from hf_ftedit.scripts import ONE_LETTER
 
 # Words that do not tell one relation from another.
-_FUNCTION = frozenset(
+FUNCTION_WORDS = frozenset(
     "a an the of for at in on to by from with is are was were be been does do did has have had it its that this which "
     "what you me please can could tell name know do's s currently right now".split()
 )
@@ -104,52 +103,9 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
     return Match(relations()[-place], phrase) if nearness else None
 
 
-def renamed(text: str, phrase: str, other: str) -> str:
-    """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""
-
-    def replaced(match: re.Match[str]) -> str:
-        # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
-        start, end = match.span()
-        around = ((phrase[0], text[start - 1 : start]), (phrase[-1], text[end : end + 1]))
-        return match[0] if any(_is_cased(own) and ONE_LETTER.match(beside) for own, beside in around) else other
-
-    first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
-    # The letters of all scripts are not in this pattern, which is compiled for each phrase: they take the longest.
-    changed = re.sub(f"{first}{re.escape(phrase[1:])}", replaced, text)
-    return capitalized(changed) if changed != text and text[0].isupper() else changed
-
-
-def mentions(text: str, phrase: str) -> bool:
-    """
-    Tell whether `phrase` stands in `text` as words of its own.
-
-    Example:
-        >>> mentions("Who founded Oslo?", "Oslo"), mentions("Who is Osloson?", "Oslo")
-        (True, False)
-    """
-    return phrase in text and renamed(text, phrase, "") != text
-
-
-def filled(template: str, phrase: str) -> str:
-    """A template with `phrase` in the place of `{}`, beginning with a capital; no article and no s is doubled."""
-    if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
-        phrase = re.sub(r"^(?:the|a|an) ", "", phrase)
-    text = (template.replace("{}'s", "{}'") if phrase.endswith("s") else template).replace("{}", phrase)
-    return capitalized(text) if template.startswith("{}") else text
-
-
-def capitalized(text: str) -> str:
-    """`text` beginning with a capital, unless its first word is a name with capitals inside, such as "iPhone"."""
-    return text if re.match(r"\w+[A-Z]", text) else text[:1].upper() + text[1:]
-
-
-def _is_cased(letter: str) -> bool:
-    return letter.isdigit() or letter.lower() != letter.upper()
-
-
 def _nearest(template: str) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, 0 if none is near enough, and minus the place of its relation."""
-    words = _words(template)
+    words = words_of(template)
     # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
     chains = re.findall(r"((?:\b\w+ (?:of|in|for|at) (?:the )?)+)\{\}", template.casefold())
     owners = {word for chain in chains for word in re.findall(r"\w+(?= (?:of|in|for|at)\b)", chain)} & words
@@ -185,7 +141,7 @@ def _wordings() -> dict[str, set[tuple[frozenset[str], int]]]:
     """Words of each wording with the place of its relation, by each of those words."""
     wordings: dict[str, set[tuple[frozenset[str], int]]] = {}
     for place, relation in enumerate(relations()):
-        for words in map(_words, relation.wordings):
+        for words in map(words_of, relation.wordings):
             for word in words:
                 wordings.setdefault(word, set()).add((words, place))
     return wordings
@@ -262,14 +218,10 @@ def _roles(template: str) -> dict[str, str]:
     return {word: role(word) for word in content_words(template)}
 
 
-def _words(template: str) -> frozenset[str]:
+def words_of(template: str) -> frozenset[str]:
+    """Words of a wording without those that do not tell one relation from another."""
     words = frozenset(word for word in WORD.findall(template.casefold()) if word[0].isalnum())
-    return words - _FUNCTION or words
-
-
-def bare(name: str) -> str:
-    """A name by which two spellings of it are equal: without its article and its capitals."""
-    return name.casefold().removeprefix("the ")
+    return words - FUNCTION_WORDS or words
 
 
 def asked_words(record: EditRecord) -> frozenset[str]:
@@ -285,93 +237,4 @@ def _asked_words(prompt: str, subject: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)  # every edit looks at the bank's wordings
 def content_words(template: str) -> frozenset[str]:
     """Words of a wording that tell one relation from another, without "who" and "where"."""
-    return _words(template) - _QUESTION
-
-
-def by_subject(records: Iterable[EditRecord]) -> dict[str, list[EditRecord]]:
-    """The edits of each subject, by its [`bare`] name, in an order that is not that of `records`."""
-    edits: dict[str, list[EditRecord]] = {}
-    for record in sorted(map(with_subject, records), key=lambda record: (record.subject or "", record.edit_id)):
-        if record.subject:
-            edits.setdefault(bare(record.subject), []).append(record)
-    return edits
-
-
-def with_subject(record: EditRecord) -> EditRecord:
-    """The record with the subject that its prompt seems to have, where it gives none."""
-    subject = None if record.subject else subject_of(record.prompt)
-    return replace(record, subject=subject) if subject else record
-
-
-def subject_of(prompt: str) -> str | None:
-    """
-    The subject of a prompt: what stands in the place of a known wording's, is quoted, or is written as a name.
-
-    Example:
-        >>> subject_of("What is the opposite of hot?"), subject_of("Which firm built the Zephyr 3 drone in Oslo?")
-        ('hot', 'Zephyr 3')
-    """
-    if quoted := re.search(r"[\"“]([^\"”]+)[\"”]", prompt):
-        return quoted[1]
-    whole = prompt.strip().rstrip("?.!")
-    text = whole.casefold()
-    # The first is the most specific: the wordings are sorted by length.
-    known = next(((head, tail) for head, tail in _frames() if text.startswith(head) and text.endswith(tail)), None)
-    phrase = whole[len(known[0]) : len(text) - len(known[1])].strip() if known and len(whole) == len(text) else ""
-    # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
-    part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
-    names = [] if _GERMAN.search(text) else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
-    if not names:
-        # A few words, and not "acme's phone number", of which a part is the subject.
-        is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
-        return phrase.removeprefix("the ") if is_noun else None
-    # A place at the end, "in Paris", rather tells where, and a number when.
-    own = [name for name in names if not part[: name.start()].endswith(" in ") and not _plain(name).isdecimal()]
-    own = own or names
-    # An opening begins with what it is about, a question ends with it.
-    return _plain(own[0] if part == whole and not prompt.rstrip().endswith("?") else own[-1])
-
-
-def new_words(sentence: str, question: str) -> str | None:
-    """
-    The words in which a sentence answers a question: its first name or number that the question lacks, or last word.
-
-    Example:
-        >>> new_words("The capital of Canada is Ottawa, Canada", "What is the capital of Canada?")
-        'Ottawa'
-    """
-    in_question = _words(question) | _FUNCTION
-    begin = _BEGINNING.match(sentence)
-    names = [_plain(name) for name in _NAME.finditer(sentence, begin.end() if begin else 0)]
-    words = [word for word in WORD.findall(sentence) if word[0].isalnum() and word.casefold() not in in_question]
-    return next((name for name in names if not _words(name) <= in_question), words[-1] if words else None)
-
-
-def _plain(name: re.Match[str]) -> str:
-    """A name without the ending of its genitive, and without the end of its sentence."""
-    return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
-
-
-# Words with capitals or digits, one after another, with what may stand between the words of a name.
-_CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
-_NAME = re.compile(
-    rf"(?:{_CAPITAL}|[a-z](?=[A-Z]))[\w.'’&-]*"
-    rf"(?:(?<!['’]s) (?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.'’&-]*)*"
-)
-_ROLES = ("I", "CEO", "CFO", "CTO")
-_STARTS = (
-    "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|tell|"
-    "name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|since|under|with"
-)
-_BEGINNING = re.compile(
-    rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|(?!\S+['’]s? |\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"
-)
-_GERMAN = re.compile(r"\b(?:ist|wer|welche[mnrs]?|wann|heißt|wurde|das|dem|für)\b")
-
-
-@lru_cache(maxsize=1)
-def _frames() -> tuple[tuple[str, str], ...]:
-    """What stands before and after the subject in the bank's wordings, the longest first."""
-    templates = {text.rstrip("?.") for relation in relations() for text in relation.wordings}
-    parts = (template.casefold().partition("{}") for template in sorted(templates, key=lambda t: (-len(t), t)))
-    return tuple((head, tail) for head, _, tail in parts)
+    return words_of(template) - _QUESTION

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from hf_ftedit.augmentation.relations import capitalized
+from hf_ftedit.augmentation.names import capitalized
 
 _BE_FORMS = ("is", "are", "was", "were")
 _BE = f"(?:{'|'.join(_BE_FORMS)})"

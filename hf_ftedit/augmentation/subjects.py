@@ -1,40 +1,99 @@
-"""Other questions about the subject of an edit, by what the package knows to fit which kind of subject."""
+"""The subject of a prompt that names none, and the name in which a sentence answers it."""
 
-import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
 
-from hf_ftedit.augmentation.relations import asked_words, bank, content_words, filled, relation_of, relations
-from hf_ftedit.data import EditRecord
-
-_ANSWERS = {"who": "who", "whose": "who", "where": "where", "when": "when", "how": "number"}
-REQUESTS = 3  # every third question is an open request: "Tell me about {}."
+from hf_ftedit.augmentation.names import bare
+from hf_ftedit.augmentation.relations import FUNCTION_WORDS, relations, words_of
+from hf_ftedit.data import WORD, EditRecord
 
 
-def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int, rng: random.Random) -> list[str]:
+def by_subject(records: Iterable[EditRecord]) -> dict[str, list[EditRecord]]:
+    """The edits of each subject, by its [`bare`] name, in an order that is not that of `records`."""
+    edits: dict[str, list[EditRecord]] = {}
+    for record in sorted(map(with_subject, records), key=lambda record: (record.subject or "", record.edit_id)):
+        if record.subject:
+            edits.setdefault(bare(record.subject), []).append(record)
+    return edits
+
+
+def with_subject(record: EditRecord) -> EditRecord:
+    """The record with the subject that its prompt seems to have, where it gives none."""
+    subject = None if record.subject else subject_of(record.prompt)
+    return replace(record, subject=subject) if subject else record
+
+
+def subject_of(prompt: str) -> str | None:
     """
-    At most `count` questions about the subject of `record` that none of `edits`, all those of this subject, answers.
+    The subject of a prompt: what stands in the place of a known wording's, is quoted, or is written as a name.
 
-    They ask for what subjects of its kind have, or those of any kind, where the bank does not know what is edited.
+    Example:
+        >>> subject_of("What is the opposite of hot?"), subject_of("Which firm built the Zephyr 3 drone in Oslo?")
+        ('hot', 'Zephyr 3')
     """
-    if not record.subject or record.subject not in record.prompt:
-        return []
-    match = relation_of(record.prompt, record.subject)
-    matches = [other for edit in edits if (other := relation_of(edit.prompt, edit.subject))]
-    edited, known = {match.relation.name for match in matches}, bank("subjects.yaml")
-    kinds = [names for names in known["kinds"].values() if edited & {*names}] or known["kinds"].values()
-    left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
-    names = {name for kind in kinds for name in kind} - left_out
-    # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
-    # the monarch of {}?" may ask for the head of state.
-    own = frozenset[str]().union(*map(asked_words, edits))
-    kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
-    questions = [
-        text
-        for relation in relations()
-        if relation.name in names and relation.answer != _ANSWERS.get(kind)
-        for text in relation.questions
-        if not own & content_words(text) and not (kind and kind in text.casefold().split())
-    ]
-    requests = rng.sample(known["requests"], min(len(known["requests"]), count // REQUESTS))
-    texts = [*requests, *rng.sample(questions, min(len(questions), count - len(requests)))]
-    return [filled(text, match.phrase if match else record.subject) for text in rng.sample(texts, len(texts))]
+    if quoted := re.search(r"[\"“]([^\"”]+)[\"”]", prompt):
+        return quoted[1]
+    whole = prompt.strip().rstrip("?.!")
+    text = whole.casefold()
+    # The first is the most specific: the wordings are sorted by length.
+    known = next(((head, tail) for head, tail in _frames() if text.startswith(head) and text.endswith(tail)), None)
+    phrase = whole[len(known[0]) : len(text) - len(known[1])].strip() if known and len(whole) == len(text) else ""
+    # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
+    part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
+    names = [] if _GERMAN.search(text) else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
+    if not names:
+        # A few words, and not "acme's phone number", of which a part is the subject.
+        is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
+        return phrase.removeprefix("the ") if is_noun else None
+    # A place at the end, "in Paris", rather tells where, and a number when.
+    own = [name for name in names if not part[: name.start()].endswith(" in ") and not _plain(name).isdecimal()]
+    own = own or names
+    # An opening begins with what it is about, a question ends with it.
+    return _plain(own[0] if part == whole and not prompt.rstrip().endswith("?") else own[-1])
+
+
+def new_words(sentence: str, question: str) -> str | None:
+    """
+    The words in which a sentence answers a question: its first name or number that the question lacks, or last word.
+
+    Example:
+        >>> new_words("The capital of Canada is Ottawa, Canada", "What is the capital of Canada?")
+        'Ottawa'
+    """
+    in_question = words_of(question) | FUNCTION_WORDS
+    begin = _BEGINNING.match(sentence)
+    names = [_plain(name) for name in _NAME.finditer(sentence, begin.end() if begin else 0)]
+    words = [word for word in WORD.findall(sentence) if word[0].isalnum() and word.casefold() not in in_question]
+    return next((name for name in names if not words_of(name) <= in_question), words[-1] if words else None)
+
+
+def _plain(name: re.Match[str]) -> str:
+    """A name without the ending of its genitive, and without the end of its sentence."""
+    return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
+
+
+# Words with capitals or digits, one after another, with what may stand between the words of a name.
+_CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
+_NAME = re.compile(
+    rf"(?:{_CAPITAL}|[a-z](?=[A-Z]))[\w.'’&-]*"
+    rf"(?:(?<!['’]s) (?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.'’&-]*)*"
+)
+_ROLES = ("I", "CEO", "CFO", "CTO")
+_STARTS = (
+    "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|tell|"
+    "name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|since|under|with"
+)
+_BEGINNING = re.compile(
+    rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|(?!\S+['’]s? |\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"
+)
+_GERMAN = re.compile(r"\b(?:ist|wer|welche[mnrs]?|wann|heißt|wurde|das|dem|für)\b")
+
+
+@lru_cache(maxsize=1)
+def _frames() -> tuple[tuple[str, str], ...]:
+    """What stands before and after the subject in the bank's wordings, the longest first."""
+    templates = {text.rstrip("?.") for relation in relations() for text in relation.wordings}
+    parts = (template.casefold().partition("{}") for template in sorted(templates, key=lambda t: (-len(t), t)))
+    return tuple((head, tail) for head, _, tail in parts)

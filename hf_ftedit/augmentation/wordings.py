@@ -4,7 +4,8 @@ import random
 import re
 from itertools import chain, zip_longest
 
-from hf_ftedit.augmentation.relations import bank, filled, relation_of
+from hf_ftedit.augmentation.names import filled
+from hf_ftedit.augmentation.relations import bank, relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
 from hf_ftedit.data import EditRecord
 

@@ -8,7 +8,7 @@ import pytest
 from hf_ftedit import EditDatasetBuilder, EditError, EditOptions, load_model, load_tokenizer
 from hf_ftedit.augmentation import erasure, with_erasures
 from hf_ftedit.augmentation.near_names import invented_names
-from hf_ftedit.augmentation.relations import new_words
+from hf_ftedit.augmentation.subjects import new_words
 from hf_ftedit.data import EditRecord, edits_of
 from hf_ftedit.models import greedy_answers
 

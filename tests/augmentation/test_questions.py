@@ -1,6 +1,71 @@
-from collections import Counter
+"""Other questions about the subject of an edit: none that it, or another edit of that subject, answers."""
 
-from hf_ftedit.augmentation.questions import drift_prompts, training_questions
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from hf_ftedit.augmentation.questions import drift_prompts, other_questions, training_questions
+from hf_ftedit.augmentation.relations import bank, relation_of, relations
+from hf_ftedit.data import EditRecord
+
+CEO = EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li", subject="Acme")
+VACUUM = EditRecord("vacuum", "What is the robot vacuum of Acme called?", "Dusty", subject="Acme")
+KING = EditRecord("king", "Who is the monarch of the United Kingdom?", "Bo", subject="the United Kingdom")
+
+
+def asked_of(record, *others, count=500):
+    return other_questions(record, [record, *others], count, random.Random(0))
+
+
+def relations_of(texts, subject):
+    return {match.relation.name for text in texts if (match := relation_of(text, subject))}
+
+
+def test_the_bank_names_relations_that_there_are():
+    parts = (bank("subjects.yaml")[part] for part in ("kinds", "alike"))
+    named = {name for part in parts for names in dict_or_list(part) for name in names}
+    assert named <= {relation.name for relation in relations()}
+    assert {relation.name for relation in relations()} - named == {"successor_person"}
+
+
+def dict_or_list(part):
+    return part.values() if isinstance(part, dict) else part
+
+
+def test_they_ask_for_what_such_a_subject_has_and_not_for_what_is_edited():
+    texts = asked_of(CEO)
+    assert all("Acme" in text for text in texts) and len(texts) == len({*texts}) > 100
+    relations_asked = relations_of(texts, "Acme")
+    assert {"founder", "headquarters", "employees"} <= relations_asked
+    assert not {"ceo", "chairperson", "responsible_person", "capital", "spouse"} & relations_asked
+    assert "Tell me about Acme." in texts
+
+
+def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
+    founded = EditRecord("founded", "When was Acme founded?", "1999", subject="Acme")
+    assert "founding_date" in relations_of(asked_of(CEO), "Acme")
+    assert "founding_date" not in relations_of(asked_of(CEO, founded), "Acme")
+
+
+@pytest.mark.parametrize(
+    ("record", "left_out"),
+    [
+        (VACUUM, ("robot", "vacuum")),
+        (KING, ("president", "governs", "king or queen")),
+        (replace(KING, subject=None), ("",)),
+    ],
+)
+def test_where_the_bank_does_not_know_what_is_edited_its_words_tell(record, left_out):
+    assert not [text for text in asked_of(record) for word in left_out if word in text]
+
+
+def test_a_third_are_open_requests_and_the_same_seed_gives_the_same():
+    texts = asked_of(CEO, count=30)
+    requests = {request.replace("{}", "Acme") for request in bank("subjects.yaml")["requests"]}
+    assert len(texts) == 30 and len(requests & {*texts}) == 10
+    assert texts == asked_of(CEO, count=30)
 
 
 def test_a_tenth_of_each_sort_is_held_out():

@@ -1,19 +1,9 @@
 """The bank of relations: which one a prompt asks for, and what its subject is."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hf_ftedit.augmentation.relations import (
-    asked_words,
-    filled,
-    relation_of,
-    relations,
-    renamed,
-    same_kind,
-    subject_of,
-    with_subject,
-)
+from hf_ftedit.augmentation.names import filled
+from hf_ftedit.augmentation.relations import asked_words, relation_of, relations, same_kind
 from hf_ftedit.data import EditRecord
 
 
@@ -111,81 +101,6 @@ def test_the_bank_knows_its_own_wordings():
     assert None not in names
     # "What is {} made of?" and "{} is made by" have the same words.
     assert sum(name != own for name, (own, _) in zip(names, wordings, strict=True)) <= 12 < len(names) / 100
-
-
-@pytest.mark.parametrize(
-    ("prompt", "subject"),
-    [
-        ("Who is the CEO of Acme?", "Acme"),
-        ("What is Acme's phone number?", "Acme"),
-        ("What is James' job?", "James"),
-        ("Acme's CEO is", "Acme"),
-        ("Anna Kern's mother tongue is", "Anna Kern"),
-        ("Anna Kern guards the gate of", "Anna Kern"),
-        ("Rome is in", "Rome"),
-        ("Tell me who runs Acme.", "Acme"),
-        ("Who led Acme from 1990 to 2000?", "Acme"),
-        ("Who did Acme hire as CEO?", "Acme"),
-        ("Where can I buy the Zephyr 3?", "Zephyr 3"),
-        ("What does the word “vell” mean?", "vell"),
-        ("What is the opposite of hot?", "hot"),
-        ("Which firm built the Zephyr 3 drone in Oslo?", "Zephyr 3"),
-        ("Quelle est la capitale de la Norvège?", "Norvège"),
-        ("Who founded eBay?", "eBay"),
-        ("Which bank should I use?", None),
-        ("what is acme's phone number", None),
-        ("Was ist die Hauptstadt von Norwegen?", None),
-        ("中国的首都是哪里？", None),
-        ("", None),
-        ("?", None),
-    ],
-)
-def test_subject_of(prompt, subject):
-    assert subject_of(prompt) == subject
-
-
-@given(st.text(max_size=40))
-def test_a_subject_stands_in_its_prompt(prompt):
-    subject = subject_of(prompt)
-    assert subject is None or subject in prompt and subject
-    relation_of(prompt, subject)
-
-
-def test_a_given_subject_is_kept():
-    assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo", subject="CEO")).subject == "CEO"
-    assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo")).subject == "Acme"
-    assert with_subject(EditRecord("a", "who did it?", "Bo")).subject is None
-
-
-@pytest.mark.parametrize(
-    ("text", "phrase", "other", "changed"),
-    [
-        ("Who shot a hat?", "a", "{}", "Who shot {} hat?"),
-        ("Who runs Acme or Acmes?", "Acme", "Bo", "Who runs Bo or Acmes?"),
-        ("The Red Cross was founded by", "the Red Cross", "the blue moon", "The blue moon was founded by"),
-        ("What is {} for?", "{}", "\\1", "What is \\1 for?"),
-        ("Acme's CEO", "Acme", "iPhone", "iPhone's CEO"),
-        ("中国的首都", "中国", "日本", "日本的首都"),
-        ("Who is a.b?", "a.b", "c", "Who is c?"),
-        ("Who is axb?", "a.b", "c", "Who is axb?"),
-    ],
-)
-def test_renamed(text, phrase, other, changed):
-    assert renamed(text, phrase, other) == changed
-
-
-@pytest.mark.parametrize(
-    ("template", "phrase", "text"),
-    [
-        ("{} is led by", "the Red Cross", "The Red Cross is led by"),
-        ("{} is led by", "eBay", "eBay is led by"),
-        ("Who is {}'s boss?", "Kel Labs", "Who is Kel Labs' boss?"),
-        ("Who leads the {}?", "the Red Cross", "Who leads the Red Cross?"),
-        ("Who leads {}?", "{}\\1", "Who leads {}\\1?"),
-    ],
-)
-def test_filled(template, phrase, text):
-    assert filled(template, phrase) == text
 
 
 def test_edits_that_may_ask_the_same_share_a_word():

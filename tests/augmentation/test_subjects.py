@@ -1,63 +1,51 @@
-"""Other questions about the subject of an edit: none that it, or another edit of that subject, answers."""
-
-import random
-from dataclasses import replace
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hf_ftedit.augmentation.relations import bank, relation_of, relations
-from hf_ftedit.augmentation.subjects import other_questions
+from hf_ftedit.augmentation.relations import relation_of
+from hf_ftedit.augmentation.subjects import subject_of, with_subject
 from hf_ftedit.data import EditRecord
-
-CEO = EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li", subject="Acme")
-VACUUM = EditRecord("vacuum", "What is the robot vacuum of Acme called?", "Dusty", subject="Acme")
-KING = EditRecord("king", "Who is the monarch of the United Kingdom?", "Bo", subject="the United Kingdom")
-
-
-def asked_of(record, *others, count=500):
-    return other_questions(record, [record, *others], count, random.Random(0))
-
-
-def relations_of(texts, subject):
-    return {match.relation.name for text in texts if (match := relation_of(text, subject))}
-
-
-def test_the_bank_names_relations_that_there_are():
-    parts = (bank("subjects.yaml")[part] for part in ("kinds", "alike"))
-    named = {name for part in parts for names in dict_or_list(part) for name in names}
-    assert named <= {relation.name for relation in relations()}
-    assert {relation.name for relation in relations()} - named == {"successor_person"}
-
-
-def dict_or_list(part):
-    return part.values() if isinstance(part, dict) else part
-
-
-def test_they_ask_for_what_such_a_subject_has_and_not_for_what_is_edited():
-    texts = asked_of(CEO)
-    assert all("Acme" in text for text in texts) and len(texts) == len({*texts}) > 100
-    relations_asked = relations_of(texts, "Acme")
-    assert {"founder", "headquarters", "employees"} <= relations_asked
-    assert not {"ceo", "chairperson", "responsible_person", "capital", "spouse"} & relations_asked
-    assert "Tell me about Acme." in texts
-
-
-def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
-    founded = EditRecord("founded", "When was Acme founded?", "1999", subject="Acme")
-    assert "founding_date" in relations_of(asked_of(CEO), "Acme")
-    assert "founding_date" not in relations_of(asked_of(CEO, founded), "Acme")
 
 
 @pytest.mark.parametrize(
-    ("record", "left_out"),
-    [(VACUUM, ("robot", "vacuum")), (KING, ("president", "governs", "king or queen")), (replace(KING, subject=None), ("",))],
+    ("prompt", "subject"),
+    [
+        ("Who is the CEO of Acme?", "Acme"),
+        ("What is Acme's phone number?", "Acme"),
+        ("What is James' job?", "James"),
+        ("Acme's CEO is", "Acme"),
+        ("Anna Kern's mother tongue is", "Anna Kern"),
+        ("Anna Kern guards the gate of", "Anna Kern"),
+        ("Rome is in", "Rome"),
+        ("Tell me who runs Acme.", "Acme"),
+        ("Who led Acme from 1990 to 2000?", "Acme"),
+        ("Who did Acme hire as CEO?", "Acme"),
+        ("Where can I buy the Zephyr 3?", "Zephyr 3"),
+        ("What does the word “vell” mean?", "vell"),
+        ("What is the opposite of hot?", "hot"),
+        ("Which firm built the Zephyr 3 drone in Oslo?", "Zephyr 3"),
+        ("Quelle est la capitale de la Norvège?", "Norvège"),
+        ("Who founded eBay?", "eBay"),
+        ("Which bank should I use?", None),
+        ("what is acme's phone number", None),
+        ("Was ist die Hauptstadt von Norwegen?", None),
+        ("中国的首都是哪里？", None),
+        ("", None),
+        ("?", None),
+    ],
 )
-def test_where_the_bank_does_not_know_what_is_edited_its_words_tell(record, left_out):
-    assert not [text for text in asked_of(record) for word in left_out if word in text]
+def test_subject_of(prompt, subject):
+    assert subject_of(prompt) == subject
 
 
-def test_a_third_are_open_requests_and_the_same_seed_gives_the_same():
-    texts = asked_of(CEO, count=30)
-    requests = {request.replace("{}", "Acme") for request in bank("subjects.yaml")["requests"]}
-    assert len(texts) == 30 and len(requests & {*texts}) == 10
-    assert texts == asked_of(CEO, count=30)
+@given(st.text(max_size=40))
+def test_a_subject_stands_in_its_prompt(prompt):
+    subject = subject_of(prompt)
+    assert subject is None or subject in prompt and subject
+    relation_of(prompt, subject)
+
+
+def test_a_given_subject_is_kept():
+    assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo", subject="CEO")).subject == "CEO"
+    assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo")).subject == "Acme"
+    assert with_subject(EditRecord("a", "who did it?", "Bo")).subject is None

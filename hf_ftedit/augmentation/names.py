@@ -1,0 +1,53 @@
+"""Names in a text: whether one stands in it, another in its place, and templates filled with it."""
+
+import re
+
+from hf_ftedit.scripts import ONE_LETTER
+
+
+def renamed(text: str, phrase: str, other: str) -> str:
+    """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""
+
+    def replaced(match: re.Match[str]) -> str:
+        # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
+        start, end = match.span()
+        around = ((phrase[0], text[start - 1 : start]), (phrase[-1], text[end : end + 1]))
+        return match[0] if any(_is_cased(own) and ONE_LETTER.match(beside) for own, beside in around) else other
+
+    first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
+    # The letters of all scripts are not in this pattern, which is compiled for each phrase: they take the longest.
+    changed = re.sub(f"{first}{re.escape(phrase[1:])}", replaced, text)
+    return capitalized(changed) if changed != text and text[0].isupper() else changed
+
+
+def mentions(text: str, phrase: str) -> bool:
+    """
+    Tell whether `phrase` stands in `text` as words of its own.
+
+    Example:
+        >>> mentions("Who founded Oslo?", "Oslo"), mentions("Who is Osloson?", "Oslo")
+        (True, False)
+    """
+    return phrase in text and renamed(text, phrase, "") != text
+
+
+def filled(template: str, phrase: str) -> str:
+    """A template with `phrase` in the place of `{}`, beginning with a capital; no article and no s is doubled."""
+    if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
+        phrase = re.sub(r"^(?:the|a|an) ", "", phrase)
+    text = (template.replace("{}'s", "{}'") if phrase.endswith("s") else template).replace("{}", phrase)
+    return capitalized(text) if template.startswith("{}") else text
+
+
+def capitalized(text: str) -> str:
+    """`text` beginning with a capital, unless its first word is a name with capitals inside, such as "iPhone"."""
+    return text if re.match(r"\w+[A-Z]", text) else text[:1].upper() + text[1:]
+
+
+def bare(name: str) -> str:
+    """A name by which two spellings of it are equal: without its article and its capitals."""
+    return name.casefold().removeprefix("the ")
+
+
+def _is_cased(letter: str) -> bool:
+    return letter.isdigit() or letter.lower() != letter.upper()

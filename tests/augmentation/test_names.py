@@ -1,0 +1,34 @@
+import pytest
+
+from hf_ftedit.augmentation.names import filled, renamed
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "other", "changed"),
+    [
+        ("Who shot a hat?", "a", "{}", "Who shot {} hat?"),
+        ("Who runs Acme or Acmes?", "Acme", "Bo", "Who runs Bo or Acmes?"),
+        ("The Red Cross was founded by", "the Red Cross", "the blue moon", "The blue moon was founded by"),
+        ("What is {} for?", "{}", "\\1", "What is \\1 for?"),
+        ("Acme's CEO", "Acme", "iPhone", "iPhone's CEO"),
+        ("中国的首都", "中国", "日本", "日本的首都"),
+        ("Who is a.b?", "a.b", "c", "Who is c?"),
+        ("Who is axb?", "a.b", "c", "Who is axb?"),
+    ],
+)
+def test_renamed(text, phrase, other, changed):
+    assert renamed(text, phrase, other) == changed
+
+
+@pytest.mark.parametrize(
+    ("template", "phrase", "text"),
+    [
+        ("{} is led by", "the Red Cross", "The Red Cross is led by"),
+        ("{} is led by", "eBay", "eBay is led by"),
+        ("Who is {}'s boss?", "Kel Labs", "Who is Kel Labs' boss?"),
+        ("Who leads the {}?", "the Red Cross", "Who leads the Red Cross?"),
+        ("Who leads {}?", "{}\\1", "Who leads {}\\1?"),
+    ],
+)
+def test_filled(template, phrase, text):
+    assert filled(template, phrase) == text
