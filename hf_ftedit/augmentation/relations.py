@@ -36,6 +36,10 @@ _HAVE, _ARTICLES = frozenset("has have had".split()), frozenset("the a an".split
 _PREPOSITIONS = frozenset("at by for from in of on to with".split())
 # "{}'s", "{} has", "{}, whose"
 _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\b")
+# No wording of the bank is answered by yes or no: "Is the Acme museum open?" is not "When is the Acme museum open?"
+_YES_NO = re.compile(
+    r"(?:is|are|was|were|does|did|has|have|will)\b(?!.*\b(?:or|who|whom|whose|what|which|where|when|how)\b).*\?", re.I
+)
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
 
@@ -89,7 +93,7 @@ def same_kind(name: str) -> list[str]:
 @lru_cache(maxsize=1024)  # wordings, neighbors, other questions and made probes of an edit all ask
 def relation_of(prompt: str, subject: str | None) -> Match | None:
     """The relation that a prompt asks for, by the words around its subject; `None` where none is near enough."""
-    if not subject or subject not in prompt:
+    if not subject or subject not in prompt or _YES_NO.match(prompt):
         return None
     phrases = [subject]
     # An article or common noun before the subject belongs to it: "the Eiffel Tower", "the novel The Glass Orchard".
