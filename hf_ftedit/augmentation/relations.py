@@ -40,6 +40,7 @@ _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\
 _YES_NO = re.compile(
     r"(?:is|are|was|were|does|did|has|have|will)\b(?!.*\b(?:or|who|whom|whose|what|which|where|when|how)\b).*\?", re.I
 )
+_OWNED = re.compile(r"\{\}['’]s? (?:\w+ )*?(\w+)(?=[?.!]|$| (?:is|are|was|were|on|in|at|for|to)\b)")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
 
@@ -113,6 +114,8 @@ def _nearest(template: str) -> tuple[float, int]:
     # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
     chains = re.findall(r"((?:\b\w+ (?:of|in|for|at) (?:the )?)+)\{\}", template.casefold())
     owners = {word for chain in chains for word in re.findall(r"\w+(?= (?:of|in|for|at)\b)", chain)} & words
+    # So with "{}'s airport", of which the last word says what it is.
+    owners |= {match[1] for match in _OWNED.finditer(template.casefold())} & words
     owners |= set(filter(_OTHER.fullmatch, words))
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings().get(word, ())}
