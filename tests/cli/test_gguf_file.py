@@ -73,7 +73,7 @@ def test_the_card_loads_the_file(home, monkeypatch, capsys):
     monkeypatch.chdir(home / "card")
     exec(snippet, {})
     printed = re.search(r"printed:\n\n```text\n(.*?)\n```", card, re.DOTALL)[1]
-    assert visible(capsys.readouterr().out.strip()) == printed
+    assert visible(capsys.readouterr().out.strip(" \n")) == printed
 
 
 def test_verify_evaluate_and_load_take_the_recorded_file(home, monkeypatch, capsys):
