@@ -188,7 +188,7 @@ class ChatAugmenter:
         match = relation_of(record.prompt, record.subject)
         own_kind = same_kind(record.subject or "") if record.erase else []
         if match:
-            subjects, missing = self._unedited(match.relation.subjects), count - len(match.relation.subjects)
+            subjects = self._unedited(match.relation.subjects)
             phrase, templates = match.phrase, match.relation.questions
         else:
             # Not of edits that may ask the same, as some word of their prompts says: their answers are new.
@@ -198,13 +198,13 @@ class ChatAugmenter:
                 for edits in map(self._edited.__getitem__, edited)
                 if not any(asked & asked_words(edit) for edit in edits)
             ]
-            missing = count
             phrase, templates = record.subject or "", ()
             if own_kind and mentions(record.prompt, f"the {phrase}"):
                 phrase = f"the {phrase}"  # names of the bank have articles
         # Names of any kind beside them: whatever is asked about them, the new answer is none.
-        names = [] if own_kind else rng.sample(known_names(), max(0, min(missing, len(known_names()))))
-        subjects += self._unedited(names)
+        missing = count - len(match.relation.subjects) if match else count
+        any_kind = [] if own_kind else rng.sample(known_names(), max(0, min(missing, len(known_names()))))
+        subjects += self._unedited(any_kind)
         if record.erase:
             # More that the model may know; and the old answer, as in "the opposite of cold".
             more = [*own_kind, record.target_true or ""]

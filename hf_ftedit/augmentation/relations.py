@@ -40,6 +40,7 @@ _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\
 _YES_NO = re.compile(
     r"(?:is|are|was|were|does|did|has|have|will)\b(?!.*\b(?:or|who|whom|whose|what|which|where|when|how)\b).*\?", re.I
 )
+# "{}'s main airport": its last word says what the question is about.
 _OWNED = re.compile(r"\{\}['’]s? (?:\w+ )*?(\w+)(?=[?.!]|$| (?:is|are|was|were|on|in|at|for|to)\b)")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
@@ -110,19 +111,18 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
 
 def _nearest(template: str) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, 0 if none is near enough, and minus the place of its relation."""
-    words = words_of(template)
+    text, words = template.casefold(), words_of(template)
     # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
-    chains = re.findall(r"((?:\b\w+ (?:of|in|for|at) (?:the )?)+)\{\}", template.casefold())
-    owners = {word for chain in chains for word in re.findall(r"\w+(?= (?:of|in|for|at)\b)", chain)} & words
-    # So with "{}'s airport", of which the last word says what it is.
-    owners |= {match[1] for match in _OWNED.finditer(template.casefold())} & words
+    chains = re.findall(r"((?:\b\w+ (?:of|in|for|at) (?:the )?)+)\{\}", text)
+    owners = {word for chain in chains for word in re.findall(r"\w+(?= (?:of|in|for|at)\b)", chain)}
+    owners = owners.union(_OWNED.findall(text)) & words
     owners |= set(filter(_OTHER.fullmatch, words))
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings().get(word, ())}
     sorts, preposition = _sorts(template), _preposition(template)
     roles = {word: role for word, role in _roles(template).items() if not _OTHER.fullmatch(word)}
     # What the answer is, as in "which voice type", may stand anywhere.
-    answers = {*chain(*re.findall(r"\b(?:which|what) (\w+)(?: (\w+))?", template.casefold()))}
+    answers = {*chain(*re.findall(r"\b(?:which|what) (\w+)(?: (\w+))?", text))}
     nearness = (
         # Of nothing but "what year" a wording is not near to a prompt that has more: "In what year did {} fall?"
         (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)

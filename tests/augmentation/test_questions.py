@@ -1,4 +1,4 @@
-"""Other questions about the subject of an edit: none that it, or another edit of that subject, answers."""
+"""Questions of many kinds, and others about the subject of an edit: none that an edit of that subject answers."""
 
 import random
 from collections import Counter
@@ -13,6 +13,7 @@ from hf_ftedit.data import EditRecord
 CEO = EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li", subject="Acme")
 VACUUM = EditRecord("vacuum", "What is the robot vacuum of Acme called?", "Dusty", subject="Acme")
 KING = EditRecord("king", "Who is the monarch of the United Kingdom?", "Bo", subject="the United Kingdom")
+JUDGE = EditRecord("judge", "Who is the chief justice of the United Kingdom?", "Bo", subject="the United Kingdom")
 
 
 def asked_of(record, *others, count=500):
@@ -54,6 +55,7 @@ def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
     [
         (VACUUM, ("robot", "vacuum")),
         (KING, ("president", "governs", "king or queen")),
+        (JUDGE, ("Who ", " who ", "chief", "justice")),
         (replace(KING, subject=None), ("",)),
     ],
 )
