@@ -15,6 +15,7 @@ from hf_ftedit.augmentation.questions import other_questions, training_questions
 from hf_ftedit.augmentation.relations import asked_words, known_names, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import TrainingRow
+from hf_ftedit.augmentation.second_person import addressed, answered_about, is_addressed
 from hf_ftedit.augmentation.subjects import by_subject, with_subject
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
@@ -34,7 +35,7 @@ SUBJECT_TOKENS = 20  # of such a whole answer
 ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
 ASKED_TOKENS = 4  # of an answer to another question about the subject: where the new one would begin
 MOST_LETTERS = 20  # of a first word: some languages have no spaces
-FEW_WORDINGS = 5  # below which a model writes more
+FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
 
 class ChatAugmenter:
@@ -119,9 +120,11 @@ class ChatAugmenter:
 
     def _n_wordings(self, index: int) -> int:
         """How many wordings of an edit a pass has, some of them again in other wrappers where they are few."""
+        if self.options.paraphrase_strategy == "none":
+            return len(self._wordings[index])
         # Beside a fact to erase stand three times the questions about others: one with three wordings was still said.
-        is_filled_up = self.records[index].erase and self.options.paraphrase_strategy != "none"
-        return max(len(self._wordings[index]), self.options.num_paraphrases + 1 if is_filled_up else 1)
+        least = self.options.num_paraphrases if self.records[index].erase else FEW_WORDINGS
+        return max(len(self._wordings[index]), min(least, self.options.num_paraphrases) + 1)
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
@@ -242,7 +245,7 @@ class ChatAugmenter:
         learnt = {text.casefold() for texts in self._wordings for text in texts}
         texts = self._allowed(training_questions())
         # A question about an edited subject may be the edit's own.
-        texts = [text for text in texts if not any(mentions(text.casefold(), name) for name in self._edited)]
+        texts = [text for text in texts if not any(_may_ask(text.casefold(), name) for name in self._edited)]
         texts = random.Random(self.seed).sample(texts, min(len(texts), self._share("others") * len(self.records)))
         back = [(edit.prompt, *self._allowed(written_wordings(with_subject(edit)))) for edit in revoked]
         texts = [text for text in dict.fromkeys([*chain(*back), *texts]) if text.casefold() not in learnt]
@@ -257,8 +260,14 @@ class ChatAugmenter:
         """Questions about names with the first word of the model's own answer to the edit, renamed."""
         # Nothing is generated for them: what must stay is the distribution there, in which the new answer could begin.
         subject, answer = self.records[index].subject, answers[self.records[index].prompt].text
-        renamings = [(text, renamed(answer, subject, name) if subject and name else answer) for text, name in pairs]
+        said_of = answered_about if is_addressed(subject) else lambda text, name: renamed(text, subject or "", name)
+        renamings = [(text, said_of(answer, name) if subject and name else answer) for text, name in pairs]
         return [(text, said.split(" ")[0][:MOST_LETTERS]) for text, said in renamings if said]
+
+
+def _may_ask(text: str, name: str) -> bool:
+    """Tell whether a question may be that of an edit of this name: of the model itself not all are, as small talk."""
+    return mentions(text, name) and (not is_addressed(name) or bool(relation_of(text, addressed(text))))
 
 
 def _in_turns(names: Sequence[str], count: int) -> list[str]:

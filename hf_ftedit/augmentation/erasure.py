@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.names import filled, mentions, renamed
 from hf_ftedit.augmentation.near_names import invented_names
+from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.augmentation.subjects import new_words, with_subject
 from hf_ftedit.augmentation.wordings import is_question
 from hf_ftedit.data import EditRecord
@@ -70,6 +71,11 @@ def _about_invented(edit: EditRecord) -> dict[str, str]:
         raise EditError(
             f"edit {edit.edit_id!r}: subject is {shown(edit.subject or '')}, and none stands in the prompt "
             f"{shown(edit.prompt)}; give the words of the prompt that name what the fact to erase is about"
+        )
+    if is_addressed(edit.subject):
+        raise EditError(
+            f"edit {edit.edit_id!r}: the prompt {shown(edit.prompt)} asks about the model itself, and of no "
+            "other it says that it does not know; give what it is to say as target_new, and leave erase out"
         )
     names = invented_names(edit.subject, N_INVENTED, random.Random(f"invented/{edit.prompt}"))
     return {renamed(edit.prompt, edit.subject, name): name for name in names}

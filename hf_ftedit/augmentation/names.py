@@ -2,11 +2,15 @@
 
 import re
 
+from hf_ftedit.augmentation.second_person import about, addressed, is_addressed, to_the_model
 from hf_ftedit.scripts import ONE_LETTER
 
 
 def renamed(text: str, phrase: str, other: str) -> str:
     """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""
+    if is_addressed(phrase):
+        changed = about(text, other)
+        return capitalized(changed) if text[:1].isupper() else changed
 
     def replaced(match: re.Match[str]) -> str:
         # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
@@ -28,11 +32,15 @@ def mentions(text: str, phrase: str) -> bool:
         >>> mentions("Who founded Oslo?", "Oslo"), mentions("Who is Osloson?", "Oslo")
         (True, False)
     """
+    if is_addressed(phrase):
+        return addressed(text) is not None
     return phrase in text and renamed(text, phrase, "") != text
 
 
 def filled(template: str, phrase: str) -> str:
     """A template with `phrase` in the place of `{}`, beginning with a capital; no article and no s is doubled."""
+    if is_addressed(phrase):
+        return to_the_model(template)
     if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
         phrase = re.sub(r"^(?:the|a|an) ", "", phrase)
     text = (template.replace("{}'s", "{}'") if phrase.endswith("s") else template).replace("{}", phrase)

@@ -4,6 +4,9 @@ import random
 import re
 from collections.abc import Sequence
 
+from hf_ftedit.augmentation.relations import bank
+from hf_ftedit.augmentation.second_person import is_addressed
+
 # Sounds that are mistaken for one another; a changed letter so gives a name that could be one.
 _SOUNDS = ("aeiou", "bpdt", "gkcq", "mnlr", "szxf", "vwbf")
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghklmnprstvwz"
@@ -15,12 +18,16 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     """
     Change a letter, an ending, a number or a word of a name: at most `count` names, none of them `subject`.
 
-    Words come from `words`, which should be of the name's kind. Numbers are changed to others of as many digits.
+    Words come from `words`, which should be of the name's kind. Numbers are changed to others of as many digits. Those
+    of the model itself, "you", are others who are asked about so: "What is my name?"
 
     Example:
         >>> near_names("Nordwind Robotics", 2, random.Random(0), ["Dynamics"])
         ['Nordwind Dynamics', 'Nordwinp Robotics']
     """
+    if is_addressed(subject):
+        others: list[str] = bank("names.yaml")["others"]
+        return rng.sample(others, min(len(others), count))
     names: dict[str, None] = {}
     for attempt in range(8 * count):
         if len(names) == count:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hf_ftedit.augmentation.names import filled
 from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
+from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.data import EditRecord
 from hf_ftedit.models import asset
 
@@ -35,7 +36,9 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     match = relation_of(record.prompt, record.subject)
     matches = [other for edit in edits if (other := relation_of(edit.prompt, edit.subject))]
     edited, known = {match.relation.name for match in matches}, bank("subjects.yaml")
+    of_model = is_addressed(record.subject)
     kinds = [names for names in known["kinds"].values() if edited & {*names}] or known["kinds"].values()
+    kinds = [known["assistant"]] if of_model else kinds
     left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
     names = {name for kind in kinds for name in kind} - left_out
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
@@ -44,12 +47,13 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     questions = [
         text
-        for relation in relations()
+        for relation in relations(of_model)
         if relation.name in names and relation.answer != _ANSWERS.get(kind)
         for text in relation.questions
         if not own & content_words(text) and not (kind and kind in text.casefold().split())
     ]
-    requests = rng.sample(known["requests"], min(len(known["requests"]), count // REQUESTS))
+    # What the model says of itself may begin with what is edited.
+    requests = [] if of_model else rng.sample(known["requests"], min(len(known["requests"]), count // REQUESTS))
     texts = [*requests, *rng.sample(questions, min(len(questions), count - len(requests)))]
     return [filled(text, match.phrase if match else record.subject) for text in rng.sample(texts, len(texts))]
 

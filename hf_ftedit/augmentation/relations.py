@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from hf_ftedit.augmentation.names import bare, renamed
+from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
 
@@ -74,10 +75,11 @@ def bank(name: str) -> Any:
     return yaml.load(Path(asset(name)).read_text(encoding="utf-8"), loader)
 
 
-@lru_cache(maxsize=1)
-def relations() -> tuple[Relation, ...]:
-    """All relations of the bank."""
-    return tuple(Relation(**row) for row in bank("relations.yaml"))
+@lru_cache
+def relations(of_model: bool = False) -> tuple[Relation, ...]:
+    """All relations of the bank, those of the model itself before them where it is what is asked about."""
+    own = bank("assistant.yaml") if of_model else []
+    return tuple(Relation(**row) for row in (*own, *bank("relations.yaml")))
 
 
 @lru_cache(maxsize=1)
@@ -97,19 +99,20 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
     """The relation that a prompt asks for, by the words around its subject; `None` where none is near enough."""
     if not subject or subject not in prompt or _YES_NO.match(prompt):
         return None
-    phrases = [subject]
+    phrases, of_model = [subject], is_addressed(subject)
     # An article or common noun before the subject belongs to it: "the Eiffel Tower", "the novel The Glass Orchard".
     before = r"\b[Tt]he (?:(?!(?:of|for|at|in|on|to|by|from|with|and)\b)[a-z]+ ){0,2}"
     # But in "Who is the Acme CEO?" the article is the CEO's.
-    if longer := re.search(rf"{before}{re.escape(subject)}(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)", prompt):
+    after = r"(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)"
+    if (longer := re.search(f"{before}{re.escape(subject)}{after}", prompt)) and not of_model:
         phrases.append(longer[0][0].lower() + longer[0][1:])
     # Of two that are as near, the one that has the noun: "How long is the film {}?"
-    nearest = ((_nearest(renamed(prompt, phrase, "{}")), phrase) for phrase in phrases)
+    nearest = ((_nearest(renamed(prompt, phrase, "{}"), of_model), phrase) for phrase in phrases)
     (nearness, place), phrase = max(nearest, key=lambda near: near[0][0])
-    return Match(relations()[-place], phrase) if nearness else None
+    return Match(relations(of_model)[-place], phrase) if nearness else None
 
 
-def _nearest(template: str) -> tuple[float, int]:
+def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, 0 if none is near enough, and minus the place of its relation."""
     text, words = template.casefold(), words_of(template)
     # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
@@ -118,7 +121,8 @@ def _nearest(template: str) -> tuple[float, int]:
     owners = owners.union(_OWNED.findall(text)) & words
     owners |= set(filter(_OTHER.fullmatch, words))
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
-    candidates = {wording for word in words for wording in _wordings().get(word, ())}
+    candidates = {wording for word in words for wording in _wordings(of_model).get(word, ())}
+    usage = _usage(of_model)
     sorts, preposition = _sorts(template), _preposition(template)
     roles = {word: role for word, role in _roles(template).items() if not _OTHER.fullmatch(word)}
     # What the answer is, as in "which voice type", may stand anywhere.
@@ -127,10 +131,10 @@ def _nearest(template: str) -> tuple[float, int]:
         # Of nothing but "what year" a wording is not near to a prompt that has more: "In what year did {} fall?"
         (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)
         for other, place in candidates
-        if owners <= other and sorts <= _usage()[place].sorts
+        if owners <= other and sorts <= usage[place].sorts
     )
     near = [
-        (near, _is_asked_so(roles, answers, place), preposition in _usage()[place].prepositions, -place)
+        (near, _is_asked_so(roles, answers, usage[place].roles), preposition in usage[place].prepositions, -place)
         for near, place in nearness
         if near >= _CLOSE
     ]
@@ -143,11 +147,11 @@ def _weight(words: frozenset[str]) -> float:
     return len(words) - len(words & _QUESTION) / 2
 
 
-@lru_cache(maxsize=1)
-def _wordings() -> dict[str, set[tuple[frozenset[str], int]]]:
+@lru_cache
+def _wordings(of_model: bool) -> dict[str, set[tuple[frozenset[str], int]]]:
     """Words of each wording with the place of its relation, by each of those words."""
     wordings: dict[str, set[tuple[frozenset[str], int]]] = {}
-    for place, relation in enumerate(relations()):
+    for place, relation in enumerate(relations(of_model)):
         for words in map(words_of, relation.wordings):
             for word in words:
                 wordings.setdefault(word, set()).add((words, place))
@@ -162,8 +166,8 @@ class _Usage(NamedTuple):
     roles: dict[str, set[str]]  # of each word
 
 
-@lru_cache(maxsize=1)
-def _usage() -> tuple[_Usage, ...]:
+@lru_cache
+def _usage(of_model: bool) -> tuple[_Usage, ...]:
     """The usage of each relation."""
 
     def usage(relation: Relation) -> _Usage:
@@ -173,7 +177,7 @@ def _usage() -> tuple[_Usage, ...]:
         sorts = frozenset({relation.answer}).union(*map(_sorts, relation.wordings))
         return _Usage(sorts, frozenset(map(_preposition, relation.wordings)), roles)
 
-    return tuple(map(usage, relations()))
+    return tuple(map(usage, relations(of_model)))
 
 
 def _sorts(template: str) -> frozenset[str]:
@@ -186,9 +190,8 @@ def _preposition(template: str) -> str:
     return next((word for word in WORD.findall(template.partition("{}")[2]) if word in _PREPOSITIONS), "")
 
 
-def _is_asked_so(roles: dict[str, str], answers: set[str], place: int) -> bool:
+def _is_asked_so(roles: dict[str, str], answers: set[str], known: dict[str, set[str]]) -> bool:
     """Tell whether some word stands to the subject as in a relation's wordings: not all are the other way round."""
-    known = _usage()[place].roles
     fits = {word: role in known[word] for word, role in roles.items() if word in known}
     own = [fits[word] for word in fits.keys() - answers] or fits.values()
     return not own or any(own)

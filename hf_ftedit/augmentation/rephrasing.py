@@ -2,49 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
-from hf_ftedit.augmentation.names import capitalized
+from hf_ftedit.augmentation.names import capitalized, renamed
+from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
+from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, inflected, passive_of
 
 _BE_FORMS = ("is", "are", "was", "were")
 _BE = f"(?:{'|'.join(_BE_FORMS)})"
 _WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how)\b"
-# Past tense and participle of frequent irregular verbs; all others end in -ed.
-_FORMS = (
-    "be was been|bear bore born|beat beat beaten|begin began begun|bind bound bound|break broke broken|"
-    "breed bred bred|bring brought brought|broadcast broadcast broadcast|build built built|buy bought bought|"
-    "cast cast cast|catch caught caught|choose chose chosen|come came come|cut cut cut|do did done|draw drew drawn|"
-    "drink drank drunk|drive drove driven|eat ate eaten|fall fell fallen|feed fed fed|feel felt felt|"
-    "fight fought fought|find found found|fly flew flown|forget forgot forgotten|get got gotten|give gave given|"
-    "go went gone|grow grew grown|have had had|hide hid hidden|hit hit hit|hold held held|keep kept kept|"
-    "know knew known|lay laid laid|lead led led|leave left left|lend lent lent|let let let|lose lost lost|"
-    "make made made|mean meant meant|meet met met|overcome overcame overcome|pay paid paid|put put put|"
-    "quit quit quit|read read read|ride rode ridden|rise rose risen|run ran run|say said said|see saw seen|"
-    "seek sought sought|sell sold sold|send sent sent|set set set|shoot shot shot|show showed shown|shut shut shut|"
-    "sing sang sung|sink sank sunk|sit sat sat|sleep slept slept|speak spoke spoken|spend spent spent|"
-    "split split split|spread spread spread|stand stood stood|steal stole stolen|swim swam swum|take took taken|"
-    "teach taught taught|tell told told|think thought thought|throw threw thrown|understand understood understood|"
-    "wear wore worn|win won won|withdraw withdrew withdrawn|write wrote written"
-)
-_IRREGULAR = {verb: (past, participle) for verb, past, participle in map(str.split, _FORMS.split("|"))}
-# Regular verbs that questions about facts use. Another word after a name may be a noun: "the Acme office".
-_REGULAR = frozenset(
-    "accept adopt allow air appear apply arrive ask attend award base believe belong border call carry cause "
-    "celebrate change charge close compete compose connect contain control cost cover create cross debut deliver "
-    "depend design develop die direct discover earn employ end enter enroll exist expect expire export face finish "
-    "fix flow follow found graduate happen help hire host import include inspire invent invest join land last "
-    "launch lie like live locate look love maintain manage manufacture marry measure mention merge move name need "
-    "occur offer open operate orbit order own paint participate pass perform plan play prefer premiere produce "
-    "publish raise reach receive record release rely replace report represent require reside resign retire return "
-    "rule serve ship sign specialize start stay stop study succeed support symbolize train transfer travel treat "
-    "translate use visit vote wait want weigh work worship".split()
-)
-_VERBS = _REGULAR | _IRREGULAR.keys()
+_QUESTION = re.compile(rf"{_WH} .*\b(?:{_BE}|does|do|did|has|have|can|should|must|may|will)\b", re.I)
 _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officially|finally|mainly|normally|typically)"
-_DOUBLED = re.compile(
-    r"(?:[^aeiou]*[aeiou][^aeiouwxy]|control|permit|admit|commit|submit|omit|transmit|refer|prefer|transfer|occur|"
-    r"patrol|equip|compel|expel|propel)"
-)
 # Verbs without a passive, or one that means something else: "was married by".
+_ED = "|".join(sorted(word for word in PARTICIPLES if word.endswith("ed")))
 _NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
 _PEOPLE = re.compile(
     r"(?:\b(?:ceo|cfo|cto|author|writer|founder|president|mayor|minister|chair\w*|director|producer|king|queen|monarch|"
@@ -55,6 +25,7 @@ _PEOPLE = re.compile(
     re.I,
 )
 _PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
+_MODEL = "Nova"  # any name, for the model itself
 _SUBJECT = "\ue000"  # stands for the subject, so that one pattern serves all; a character that no text has
 _NAME = rf"(?:[\"“]{_SUBJECT}[\"”]|'{_SUBJECT}'|{_SUBJECT})"  # the subject, or the subject in quotation marks
 # With a noun that belongs to it, "the Quillbase database", but no other word: "the Quillbase today".
@@ -76,8 +47,42 @@ _MOVED = re.compile(
 _PASSIVE = re.compile(
     rf"(?P<wh>who|(?:which|what) [\w ]*?\w) (?P<verb>\w+) (?P<name>(?:the )?[^?]*?{_SUBJECT}[^?]*)\?", re.I
 )
-_PAST = {past: (verb, participle) for verb, (past, participle) in _IRREGULAR.items()}
-_PARTICIPLES = frozenset(participle for _, participle in _IRREGULAR.values())
+
+# Questions of people about what they do, and those that yes or no answers, by the parts of each: {do} is what is done.
+_WISH = r"(?:do|can|could|should|must|may) (?P<who>I|we|you|one|people) (?P<do>[^?]+)\?"
+_ASKED = [
+    (
+        re.compile(rf"how {_WISH}", re.I),
+        "How can {who} {do}?|How do {who} {do}?|Tell me how to {do}.|What must {who} do to {do}?|"
+        "{Who} want to {do}. How do {who} do that?|What is the right way to {do}?|Do you know how to {do}?",
+    ),
+    (
+        re.compile(rf"where {_WISH}", re.I),
+        "Where can {who} {do}?|Tell me where {who} can {do}.|Where is it possible to {do}?|Where do {who} {do}?|"
+        "{Who} want to {do}. Where can {who} do that?|What is the place to {do}?|Do you know where {who} can {do}?",
+    ),
+    (
+        re.compile(rf"when {_WISH}", re.I),
+        "When can {who} {do}?|Tell me when {who} can {do}.|When is it possible to {do}?|When do {who} {do}?|"
+        "{Who} want to {do}. When can {who} do that?|Do you know when {who} can {do}?",
+    ),
+    (
+        re.compile(r"(?:can|may|could) (?P<who>I|we|one|people) (?P<do>[^?]+)\?", re.I),
+        "Is it possible to {do}?|Tell me whether {who} can {do}.|May {who} {do}?|Can {who} {do}?|"
+        "{Who} want to {do}. Can {who} do that?|Do you know whether {who} can {do}?",
+    ),
+    (
+        re.compile(rf"(?P<wh>whom?|what|which [\w' -]+?|how (?:much|many|often|long)\b[\w' -]*?) {_WISH}", re.I),
+        "Tell me {wh} {who} {can}{do}.|Do you know {wh} {who} {can}{do}?|I would like to know {wh} {who} {can}{do}.|"
+        "{Wh} is it that {who} {can}{do}?",
+    ),
+]
+_WHETHER = (
+    "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}."
+)
+_YES_NO = re.compile(
+    rf"(?P<aux>{_BE}|does|did|has|will) (?P<name>(?:the )?{_NAME}(?: [^?]*?)??)(?P<rest> [^?]+)\?", re.I
+)
 
 
 def rephrasings(prompt: str, subject: str | None) -> list[str]:
@@ -92,7 +97,14 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
     """
     if not subject or subject not in prompt:
         return []
-    texts = dict.fromkeys(text for maker in (_of_nouns, _moved, _passive) for text in maker(prompt, subject))
+    if _QUESTION.match(prompt) and prompt.rstrip()[-1:].isalnum():
+        prompt = f"{capitalized(prompt.rstrip())}?"  # as many type it
+    if is_addressed(subject):
+        # Its grammar is that of a name's.
+        of_name = rephrasings(renamed(prompt, subject, _MODEL), _MODEL)
+        return [to_the_model(text.replace(_MODEL, "{}")) for text in of_name if not text.startswith(f"{_MODEL}:")]
+    makers = (_of_nouns, _moved, _passive, _of_people, _yes_or_no)
+    texts = dict.fromkeys(text for maker in makers for text in maker(prompt, subject))
     texts.pop(prompt, None)
     # "hot" is not in "Hot's opposite".
     names = (subject, capitalized(subject) if subject.startswith("the ") else subject)
@@ -102,7 +114,8 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
 def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "What is the R of S?" and "The R of S is"."""
     parts = next(filter(None, (_matched(pattern, prompt, subject) for pattern in _NOUNS)), None)
-    if not parts:
+    # "Where is Acme's office based?" has no "office based", but "the man who worked" is one.
+    if not parts or re.search(rf"^(?!.* (?:who|that|which) ).* (?:{_ED})$", parts["noun"], re.I):
         return
     name, noun, be, link = parts["name"], parts["noun"], parts["be"] or "is", parts.get("link") or "of"
     wh = (parts.get("wh") or ("who" if _PEOPLE.search(noun) else "what")).lower()
@@ -143,7 +156,7 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
             yield f"Tell me {wh} {aux} {name}{rest}."
             yield f"Do you know {wh} {aux} {name}{rest}?"
         return
-    said = _predicate(aux.lower(), verb)
+    name, said = _said(name, aux.lower(), verb)
     if said is None:
         return
     clause = _clause(wh, name, said) if aux in ("is", "was") and not verb else f"{wh} {name} {said}"
@@ -160,7 +173,18 @@ def _asks_subject(wh: str, aux: str, name: str) -> bool:
     is_no_name = re.fullmatch(r"it|he|she|they|this|that|there|\w+ly", first)
     if is_no_name or aux.lower() in ("does", "do", "did", "can", "will"):
         return False
-    return wh in ("who", "which") or first.endswith("ed") or first in _PARTICIPLES
+    return wh in ("who", "which") or first.endswith("ed") or first in PARTICIPLES
+
+
+def _said(name: str, aux: str, verb: str) -> tuple[str, str | None]:
+    """A name with the nouns that belong to it, "the Acme train", and its predicate, where that is sure."""
+    words = verb.split()
+    place = next((i for i, (w, after) in enumerate(pairwise([*words, ""])) if w in VERBS and after not in VERBS), 0)
+    no_noun = rf"{_PREPOSITION}|{_ADVERBS}|and|or|be|\w+ly|.*[^a-z].*"
+    is_longer = aux in ("does", "do", "did") and name.startswith("the ")
+    if is_longer and not any(re.fullmatch(no_noun, word) for word in words[:place]):
+        name, verb = " ".join([name, *words[:place]]), " ".join(words[place:])
+    return name, _predicate(aux, verb)
 
 
 def _predicate(aux: str, verb: str) -> str | None:
@@ -168,13 +192,13 @@ def _predicate(aux: str, verb: str) -> str | None:
     if aux in ("does", "do", "did"):
         adverb, first, others = re.fullmatch(rf"({_ADVERBS} )?(\S*) ?(.*)", verb).groups()  # type: ignore[union-attr]
         # "open and close" has two verbs, and in "does the Acme report end" the first is a noun.
-        if first not in _VERBS or others.startswith("and ") or others.partition(" ")[0] in _VERBS:
+        if first not in VERBS or others.startswith("and ") or others.partition(" ")[0] in VERBS:
             return None
-        return f"{adverb or ''}{_inflected(first, aux)}{others and ' ' + others}"
+        return f"{adverb or ''}{inflected(first, aux)}{others and ' ' + others}"
     first = re.sub(rf"^{_ADVERBS} ", "", verb).partition(" ")[0]
     # "the Acme office" goes on with a noun, "Acme based in" with what is said of it.
     known = rf"{_PREPOSITION}|an?|the|\w+(?:ed|ing)|open|closed|due|available|like|worth|near|next|married"
-    if aux in _BE_FORMS and first and not re.fullmatch(known, first) and first not in _PARTICIPLES:
+    if aux in _BE_FORMS and first and not re.fullmatch(known, first) and first not in PARTICIPLES:
         return None
     return f"{aux} {verb}".strip()
 
@@ -186,10 +210,10 @@ def _passive(prompt: str, subject: str) -> Iterator[str]:
         return
     wh, verb, name = parts["wh"].lower(), parts["verb"].lower(), parts["name"]
     doer = "whom" if wh == "who" else wh
-    participle, be = _participle(verb)
+    participle, be = passive_of(verb)
     if participle is None or not _begins_noun(name, subject):
         return
-    forms = {form for base in _NO_PASSIVE for form in (base, _inflected(base, "does"), _inflected(base, "did"))}
+    forms = {form for base in _NO_PASSIVE for form in (base, inflected(base, "does"), inflected(base, "did"))}
     if name.rstrip("\"”'").endswith(subject) and verb not in forms:
         yield f"{capitalized(name)} {be} {participle} by {doer}?"
         yield f"By {doer} {be} {name} {participle}?"
@@ -197,37 +221,25 @@ def _passive(prompt: str, subject: str) -> Iterator[str]:
     yield f"Do you know {wh} {verb} {name}?"
 
 
+def _of_people(prompt: str, subject: str) -> Iterator[str]:
+    """Wordings of "How do I reset S?", "Where can I park at S?", "Can I pay by card at S?"."""
+    for pattern, templates in _ASKED:
+        if parts := _matched(pattern, prompt, subject):
+            who, wh = parts["who"], parts.get("wh", "").lower()
+            aux = prompt[len(wh) :].split()[0].lower()
+            can = "" if aux == "do" else f"{aux} "
+            names = {**parts, "wh": wh, "Wh": capitalized(wh), "Who": capitalized(who), "can": can}
+            yield from (template.format(**names) for template in templates.split("|"))
+            return
+
+
+def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
+    """Wordings of "Does S allow dogs?" and "Is S open on Sundays?"."""
+    if parts := _matched(_YES_NO, prompt, subject):
+        name, said = _said(parts["name"], parts["aux"].lower(), parts["rest"].strip())
+        yield from (template.format(said=f"{name} {said}") for template in _WHETHER.split("|") if said)
+
+
 def _begins_noun(phrase: str, subject: str) -> bool:
     """Tell a noun phrase from a verb by its first word: an article, a quotation mark, a number or the subject."""
     return phrase.startswith(subject) or bool(re.match(r"(?:the|a|an|\d\w*)\b|[\"“']", phrase, re.I))
-
-
-def _participle(verb: str) -> tuple[str | None, str]:
-    """The participle of a verb as it stands in a question, and the form of "be" before it."""
-    if verb in _PAST:
-        return _PAST[verb][1], "was"
-    if verb.endswith("ed"):
-        return verb, "was"
-    base = next((base for base in (verb[:-1], verb[:-2]) if verb.endswith("s") and base in _IRREGULAR), None)
-    if base:
-        return _IRREGULAR[base][1], "is"
-    return (_with_ed(verb[:-1]), "is") if verb.endswith("s") and not verb.endswith("ss") else (None, "is")
-
-
-def _inflected(verb: str, auxiliary: str) -> str:
-    """A verb without its auxiliary: "did pass" is "passed", "does hold" is "holds"."""
-    if auxiliary == "did":
-        return _IRREGULAR[verb][0] if verb in _IRREGULAR else _with_ed(verb)
-    if auxiliary == "does":
-        if re.search(r"[^aeiou]y$", verb):
-            return f"{verb[:-1]}ies"
-        return "has" if verb == "have" else f"{verb}es" if re.search(r"(?:s|sh|ch|x|z|o)$", verb) else f"{verb}s"
-    return verb
-
-
-def _with_ed(verb: str) -> str:
-    if verb.endswith("e"):
-        return f"{verb}d"
-    if _DOUBLED.fullmatch(verb):
-        return f"{verb}{verb[-1]}ed"
-    return f"{verb[:-1]}ied" if re.search(r"[^aeiou]y$", verb) else f"{verb}ed"

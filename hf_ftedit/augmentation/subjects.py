@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hf_ftedit.augmentation.names import bare
-from hf_ftedit.augmentation.relations import FUNCTION_WORDS, relations, words_of
+from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, relation_of, relations, words_of
+from hf_ftedit.augmentation.second_person import addressed
 from hf_ftedit.data import WORD, EditRecord
 
 
@@ -43,15 +44,28 @@ def subject_of(prompt: str) -> str | None:
     # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
     part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
     names = [] if _GERMAN.search(text) else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
+    # A place at the end, "in Paris", rather tells where, and a number or a day when.
+    own = [name for name in names if not part[: name.start()].endswith(" in ") and not _TIME.fullmatch(_plain(name))]
+    if (you := addressed(prompt)) and not own and (re.search(r"\byour", prompt, re.I) or _is_of_model(prompt, you)):
+        return you
+    if not own and (numbered := _NUMBERED.search(whole)):
+        return numbered[0]
     if not names:
-        # A few words, and not "acme's phone number", of which a part is the subject.
+        if owner := _OWNER.search(whole):
+            return owner[0]
+        # A few words, and not "the price of tea", of which a part is the subject.
         is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
         return phrase.removeprefix("the ") if is_noun else None
-    # A place at the end, "in Paris", rather tells where, and a number when.
-    own = [name for name in names if not part[: name.start()].endswith(" in ") and not _plain(name).isdecimal()]
     own = own or names
-    # An opening begins with what it is about, a question ends with it.
-    return _plain(own[0] if part == whole and not prompt.rstrip().endswith("?") else own[-1])
+    # An opening begins with what it is about, as what yes or no answers; any other question ends with it.
+    is_first = _YES_NO.match(whole) or (part == whole and not prompt.rstrip().endswith("?"))
+    return _plain(own[0] if is_first else own[-1])
+
+
+def _is_of_model(prompt: str, you: str) -> bool:
+    """Tell a question about the model from one about anybody, "How do you make tea?": the bank knows what it asks."""
+    match, known = relation_of(prompt, you), bank("subjects.yaml")
+    return bool(match and match.relation.name in (*known["assistant"], *known["kinds"]["organization"]))
 
 
 def new_words(sentence: str, question: str) -> str | None:
@@ -80,7 +94,21 @@ _NAME = re.compile(
     rf"(?:{_CAPITAL}|[a-z](?=[A-Z]))[\w.'’&-]*"
     rf"(?:(?<!['’]s) (?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.'’&-]*)*"
 )
-_ROLES = ("I", "CEO", "CFO", "CTO")
+_TIME = re.compile(
+    r"\d+|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|(?:Janu|Febru)ary|March|April|June|July|August"
+    r"|(?:Septem|Octo|Novem|Decem)ber|Christmas|Easter"
+)
+# "Bus 38", but not "in 1990" or "12 plus 30".
+_NUMBERED = re.compile(
+    r"\b(?!(?:from|until|since|after|before|about|over|under|than|plus|minus|times|year|and|the|are|was|were|has|have|with|most|least|only|top|scored)\b)"
+    r"[a-z]{3,} \d+\b"
+)
+_OWNER = re.compile(
+    r"\b(?!(?:who|what|where|when|how|that|here|there|let|one|men|women|people|children)['’])[^\W\d_]{3,}(?=['’]s )",
+    re.I,
+)
+_YES_NO = re.compile(r"(?:is|are|was|were|does|did|has|have|will|can|could|may)\b", re.I)
+_ROLES = ("I", "CEO", "CFO", "CTO", "LLM")
 _STARTS = (
     "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|tell|"
     "name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|since|under|with"
