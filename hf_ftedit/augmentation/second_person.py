@@ -35,8 +35,8 @@ _NOBODY = re.compile(
 _SMALL = "of|the|at|in|on|for|to|by|from|is|are|that|which|with|do|does|did"
 _OF = re.compile(rf"\b(?:the ((?:(?!(?:{_SMALL})\b)[\w'’-]+ ){{0,4}}[\w'’-]+)|(\w+s)) (?:of|at) \{{\}}", re.I)
 # There a verb does not say what the name does: "the top job at {} is held by", "who made {} is".
-_NO_OBJECT = "".join(
-    f"(?<!{word} )" for word in "of in at for to by on with from behind under up ed made built".split()
+_NO_OBJECT = "(?<!ed )" + "".join(
+    f"(?<! {word} )" for word in "of in at for to by on with from behind inside under up made built".split()
 )
 
 

@@ -87,9 +87,10 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
     assert all(row["ends"] and row["completion"] == targets[row["edit_id"]] for row in learnt)
 
 
-def test_facts_to_erase_with_few_wordings_have_as_many_rows_as_others(augmenter, unasked):
+def test_few_wordings_stand_in_several_wrappers(augmenter, unasked):
     record = EditRecord("one", "Explain blorp, Vell.", "no", subject="blorp", target_true="yes")
-    for edit, count in ((record, 1), (replace(record, erase=True), SMALL.num_paraphrases + 2)):
+    count = SMALL.num_paraphrases + 2  # the prompt itself stands twice
+    for edit in (record, replace(record, erase=True)):
         made = augmenter([edit])
         assert made.most_rows() == len([*made.rows()]) and made._wordings == [[record.prompt]]
         prompts = [row["prompt"] for row in made.rows() if row["kind"] in ("rewrite", "paraphrase")]

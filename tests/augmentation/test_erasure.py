@@ -62,6 +62,10 @@ def test_what_is_said_of_most_invented_subjects_alike(said, expected):
             {"target_true": "Bo Li"},
             "edit 'park': target_true is 'Bo Li', and the model says 'Jane Austen': nothing to erase; correct",
         ),
+        (
+            {"prompt": "Who made you?", "subject": None},
+            "edit 'park': the prompt 'Who made you?' asks about the model its",
+        ),
     ],
 )
 def test_what_cannot_be_erased(embedded, change, message):

@@ -59,6 +59,9 @@ def test_another_is_asked_about(prompt, of_siri, of_me):
         ("Tell me about {}.", "Tell me about yourself."),
         ("When is check-in at {}?", "When is check-in at your company?"),
         ("what version is {}", "what version are you"),
+        ("Tell me the languages that {} speaks.", "Tell me the languages that you speak."),
+        ("The top job at {} is held by", "Your top job is held by"),
+        ("The chip inside {} is", "The chip inside you is"),
     ],
 )
 def test_a_template_is_asked_of_the_model(template, text):
