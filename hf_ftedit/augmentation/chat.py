@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
-from hf_ftedit.augmentation.names import bare, filled, mentions, renamed
+from hf_ftedit.augmentation.names import bare, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import other_questions, training_questions
 from hf_ftedit.augmentation.relations import asked_words, known_names, relation_of, same_kind
@@ -201,7 +201,7 @@ class ChatAugmenter:
                 for edits in map(self._edited.__getitem__, edited)
                 if not any(asked & asked_words(edit) for edit in edits)
             ]
-            phrase, templates = record.subject or "", ()
+            phrase, templates = with_article(record.subject or "", record.prompt), ()
             if own_kind and mentions(record.prompt, f"the {phrase}"):
                 phrase = f"the {phrase}"  # names of the bank have articles
         # Names of any kind beside them: whatever is asked about them, the new answer is none.

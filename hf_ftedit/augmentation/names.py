@@ -3,6 +3,7 @@
 import re
 
 from hf_ftedit.augmentation.second_person import about, addressed, is_addressed, to_the_model
+from hf_ftedit.augmentation.verbs import agreeing
 from hf_ftedit.scripts import ONE_LETTER
 
 
@@ -43,8 +44,14 @@ def filled(template: str, phrase: str) -> str:
         return to_the_model(template)
     if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
         phrase = re.sub(r"^(?:the|a|an) ", "", phrase)
-    text = (template.replace("{}'s", "{}'") if phrase.endswith("s") else template).replace("{}", phrase)
+    text = agreeing(template.replace("{}'s", "{}'") if phrase.endswith("s") else template, phrase)
     return capitalized(text) if template.startswith("{}") else text
+
+
+def with_article(subject: str, prompt: str) -> str:
+    """A common noun as it stands in a prompt, such as "the printer"; a name alone."""
+    longer = f"the {subject}"
+    return longer if subject == subject.casefold() and mentions(prompt.casefold(), longer) else subject
 
 
 def capitalized(text: str) -> str:

@@ -18,8 +18,8 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     """
     Change a letter, an ending, a number or a word of a name: at most `count` names, none of them `subject`.
 
-    Words come from `words`, which should be of the name's kind. Numbers are changed to others of as many digits. Those
-    of the model itself, "you", are others who are asked about so: "What is my name?"
+    Words come from `words`, which should be of the name's kind. Numbers are changed to others of as many digits. In
+    place of a common noun stand others, and in that of the model itself, "you", others too: "What is my name?"
 
     Example:
         >>> near_names("Nordwind Robotics", 2, random.Random(0), ["Dynamics"])
@@ -28,7 +28,8 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     if is_addressed(subject):
         others: list[str] = bank("names.yaml")["others"]
         return rng.sample(others, min(len(others), count))
-    names: dict[str, None] = {}
+    # Half of a single word, which may be no thing: "the opposite of hot".
+    names = dict.fromkeys(_things(subject, count if " " in subject else count // 2, rng))
     for attempt in range(8 * count):
         if len(names) == count:
             break
@@ -36,6 +37,14 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
         if name.casefold() != subject.casefold():
             names[name] = None
     return list(names)
+
+
+def _things(subject: str, count: int, rng: random.Random) -> list[str]:
+    """Other things than a common noun's, with its "our" or "my": a letter changed gives no other word."""
+    noun = re.fullmatch("(?:(our|my|an?) )?[a-z][a-z -]*[a-z]", subject)
+    things: list[str] = bank("names.yaml")["many" if re.search("[^su]s$", subject) else "things"] if noun else []
+    drawn = rng.sample(things, min(len(things), count))
+    return [f"{noun[1]} {thing}" if noun and noun[1] else thing for thing in drawn if thing not in subject]
 
 
 def invented_names(subject: str, count: int, rng: random.Random) -> list[str]:

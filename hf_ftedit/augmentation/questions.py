@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_ftedit.augmentation.names import filled
+from hf_ftedit.augmentation.names import filled, with_article
 from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.data import EditRecord
@@ -55,7 +55,8 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     # What the model says of itself may begin with what is edited.
     requests = [] if of_model else rng.sample(known["requests"], min(len(known["requests"]), count // REQUESTS))
     texts = [*requests, *rng.sample(questions, min(len(questions), count - len(requests)))]
-    return [filled(text, match.phrase if match else record.subject) for text in rng.sample(texts, len(texts))]
+    phrase = match.phrase if match else with_article(record.subject, record.prompt)
+    return [filled(text, phrase) for text in rng.sample(texts, len(texts))]
 
 
 def _questions(*, held_out: bool) -> dict[str, str]:

@@ -34,7 +34,7 @@ _SORTS = {
 _ANSWERS = frozenset("year date day month decade century time country city town place".split())
 _BE, _DO = frozenset("is are was were be been being".split()), frozenset("do does did".split())
 _HAVE, _ARTICLES = frozenset("has have had".split()), frozenset("the a an".split())
-_PREPOSITIONS = frozenset("at by for from in of on to with".split())
+PREPOSITIONS = frozenset("at by for from in of on to with".split())
 # "{}'s", "{} has", "{}, whose"
 _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\b")
 # No wording of the bank is answered by yes or no: "Is the Acme museum open?" is not "When is the Acme museum open?"
@@ -103,13 +103,17 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
     # An article or common noun before the subject belongs to it: "the Eiffel Tower", "the novel The Glass Orchard".
     before = r"\b[Tt]he (?:(?!(?:of|for|at|in|on|to|by|from|with|and)\b)[a-z]+ ){0,2}"
     # But in "Who is the Acme CEO?" the article is the CEO's.
-    after = r"(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)"
+    is_noun = subject == subject.casefold()  # "printer", which does not stand alone
+    after = r"(?!\w)" if is_noun else r"(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)"
     if (longer := re.search(f"{before}{re.escape(subject)}{after}", prompt)) and not of_model:
-        phrases.append(longer[0][0].lower() + longer[0][1:])
+        phrases = [*(() if is_noun else phrases), longer[0][0].lower() + longer[0][1:]]
     # Of two that are as near, the one that has the noun: "How long is the film {}?"
     nearest = ((_nearest(renamed(prompt, phrase, "{}"), of_model), phrase) for phrase in phrases)
     (nearness, place), phrase = max(nearest, key=lambda near: near[0][0])
-    return Match(relations(of_model)[-place], phrase) if nearness else None
+    relation = relations(of_model)[-place]
+    # "What is the wifi password?" does not ask what kind of thing it is.
+    is_value = relation.name == "kind_of" and re.match(r"(?:the|our|my) [a-z]", phrase)
+    return Match(relation, phrase) if nearness and not is_value else None
 
 
 def _nearest(template: str, of_model: bool) -> tuple[float, int]:
@@ -187,7 +191,7 @@ def _sorts(template: str) -> frozenset[str]:
 
 def _preposition(template: str) -> str:
     """The first preposition behind the subject: nothing else tells "{} was born in" from "{} was born on"."""
-    return next((word for word in WORD.findall(template.partition("{}")[2]) if word in _PREPOSITIONS), "")
+    return next((word for word in WORD.findall(template.partition("{}")[2]) if word in PREPOSITIONS), "")
 
 
 def _is_asked_so(roles: dict[str, str], answers: set[str], known: dict[str, set[str]]) -> bool:

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 from hf_ftedit.augmentation.names import capitalized, renamed
 from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
-from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, inflected, passive_of
+from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected, passive_of
 
 _BE_FORMS = ("is", "are", "was", "were")
 _BE = f"(?:{'|'.join(_BE_FORMS)})"
 _WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how)\b"
-_QUESTION = re.compile(rf"{_WH} .*\b(?:{_BE}|does|do|did|has|have|can|should|must|may|will)\b", re.I)
+_QUESTION = re.compile(rf"{_WH}(?:['’]s| .*\b(?:{_BE}|does|do|did|has|have|can|should|must|may|will))\b", re.I)
 _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officially|finally|mainly|normally|typically)"
 # Verbs without a passive, or one that means something else: "was married by".
 _ED = "|".join(sorted(word for word in PARTICIPLES if word.endswith("ed")))
@@ -70,6 +70,10 @@ _ASKED = [
         re.compile(r"(?:can|may|could) (?P<who>I|we|one|people) (?P<do>[^?]+)\?", re.I),
         "Is it possible to {do}?|Tell me whether {who} can {do}.|May {who} {do}?|Can {who} {do}?|"
         "{Who} want to {do}. Can {who} do that?|Do you know whether {who} can {do}?",
+    ),
+    (
+        re.compile(r"do (?P<who>I|we|people) (?P<do>[^?]+)\?", re.I),
+        "Tell me whether {who} {do}.|Do you know whether {who} {do}?|Is it true that {who} {do}?",
     ),
     (
         re.compile(rf"(?P<wh>whom?|what|which [\w' -]+?|how (?:much|many|often|long)\b[\w' -]*?) {_WISH}", re.I),
@@ -211,6 +215,7 @@ def _passive(prompt: str, subject: str) -> Iterator[str]:
     wh, verb, name = parts["wh"].lower(), parts["verb"].lower(), parts["name"]
     doer = "whom" if wh == "who" else wh
     participle, be = passive_of(verb)
+    be = agreeing(f"{{}} {be}", name).removeprefix(f"{name} ")
     if participle is None or not _begins_noun(name, subject):
         return
     forms = {form for base in _NO_PASSIVE for form in (base, inflected(base, "does"), inflected(base, "did"))}

@@ -2,11 +2,8 @@
 
 import re
 
-from hf_ftedit.augmentation.verbs import VERBS, inflected
+from hf_ftedit.augmentation.verbs import VERBS, agreeing, inflected
 
-_MORE = "advertise amount answer become count deal practice save trade welcome".split()
-_VERBS = {"is": "are", "was": "were", "has": "have", **{inflected(verb, "does"): verb for verb in (*VERBS, *_MORE)}}
-_SECOND = {"is": "are", "was": "were", "does": "do", "has": "have"}  # "does {}" is "do you"
 # "You", by what stands beside it; of a name; of "me".
 _FORMS = [
     (re.compile(rf"\b{second}\b", re.I), third, first)
@@ -34,10 +31,6 @@ _NOBODY = re.compile(
 )
 _SMALL = "of|the|at|in|on|for|to|by|from|is|are|that|which|with|do|does|did"
 _OF = re.compile(rf"\b(?:the ((?:(?!(?:{_SMALL})\b)[\w'’-]+ ){{0,4}}[\w'’-]+)|(\w+s)) (?:of|at) \{{\}}", re.I)
-# There a verb does not say what the name does: "the top job at {} is held by", "who made {} is".
-_NO_OBJECT = "(?<!ed )" + "".join(
-    f"(?<! {word} )" for word in "of in at for to by on with from behind inside under up made built".split()
-)
 
 
 def is_addressed(subject: str | None) -> bool:
@@ -98,10 +91,8 @@ def to_the_model(template: str) -> str:
     text = re.sub(r"\{\}['’]s?|\bits\b", "your", template)
     text = re.sub(r"\b(?:the|an?) (?:\w+ )?\{\}", "{}", text, flags=re.I)
     text = _OF.sub(lambda part: f"your {part[1] or part[2].lower()}", text)
-    text = re.sub(rf"{_NO_OBJECT}\{{\}} (\w+)", lambda said: f"you {_VERBS.get(said[1], said[1])}", text)
-    text = re.sub(r"\b(is|was|does|has) (?:\{\}|you\b)", lambda asked: f"{_SECOND[asked[1]]} you", text)
     text = re.sub(r"\b(introduce|describe|tell me about) \{\}", r"\1 yourself", text, flags=re.I)
-    text = re.sub(r"\bat \{\}", "at your company", text).replace("{}", "you")
+    text = agreeing(re.sub(r"\bat \{\}", "at your company", text), "you")
     # "Tell me which version is {}."
     text = re.sub(r"\b(Tell me|Do you know) (which [\w ]+?) are you(?=[.?])", r"\1 \2 you are", text)
     return text[:1].upper() + text[1:] if template[:1].isupper() or template.startswith("{}") else text

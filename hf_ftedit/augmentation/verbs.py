@@ -32,6 +32,7 @@ _REGULAR = frozenset(
     "rule serve ship sign specialize start stay stop study succeed support symbolize train transfer travel treat "
     "translate use visit vote wait want weigh work worship".split()
 )
+_MORE = frozenset("advertise amount answer become count deal practice save trade welcome".split())
 VERBS = _REGULAR | IRREGULAR.keys()
 _DOUBLED = re.compile(
     r"(?:[^aeiou]*[aeiou][^aeiouwxy]|control|permit|admit|commit|submit|omit|transmit|refer|prefer|transfer|occur|"
@@ -71,4 +72,30 @@ def _with_ed(verb: str) -> str:
     return f"{verb[:-1]}ied" if re.search(r"[^aeiou]y$", verb) else f"{verb}ed"
 
 
+THIRD = frozenset(inflected(verb, "does") for verb in VERBS)  # "goes"
 PARTICIPLES = frozenset({*(participle for _, participle in IRREGULAR.values()), *map(_with_ed, _REGULAR)})
+_PLURAL = {"is": "are", "was": "were", "has": "have", **{inflected(verb, "does"): verb for verb in VERBS | _MORE}}
+_AUXILIARY = {"is": "are", "was": "were", "does": "do", "has": "have"}
+# There a verb does not say what the name does: "the top job at {} is held by", "who made {} is".
+_NO_SUBJECT = "(?<!ed )" + "".join(
+    f"(?<! {word} )" for word in "of in at for to by on with from behind inside under up made built".split()
+)
+_MANY = re.compile(r"(?:(?:the|our|my) )?[a-z][a-z -]*[^su]s|you")
+
+
+def agreeing(template: str, name: str) -> str:
+    """
+    A template with a name in the place of `{}`, its verbs in the plural where the name is one, or "you".
+
+    Example:
+        >>> agreeing("When is {} due?", "reports"), agreeing("{} costs", "you"), agreeing("What does {} do?", "Boots")
+        ('When are reports due?', 'you cost', 'What does Boots do?')
+    """
+    if _MANY.fullmatch(name):
+        template = re.sub(
+            rf"{_NO_SUBJECT}\{{\}} (\w+)", lambda verb: f"{{}} {_PLURAL.get(verb[1], verb[1])}", template
+        )
+        template = re.sub(
+            r"\b(is|was|does|has) \{\}", lambda verb: f"{_AUXILIARY[verb[1]]} {{}}", template, flags=re.I
+        )
+    return template.replace("{}", name)

@@ -78,7 +78,7 @@ def test_a_template_is_asked_of_the_model(template, text):
         ("When is your office in Oslo open?", "you"),
         ("Where can I read your terms of use?", "you"),
         ("Can you tell me who runs Acme?", "Acme"),
-        ("What do you call a group of lions?", None),
+        ("What do you call a group of lions?", "lions"),
         ("How do you make tea?", None),
         ("What is your opinion of Oslo?", "Oslo"),
         ("What is the opposite of youth?", "youth"),
