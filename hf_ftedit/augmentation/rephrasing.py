@@ -78,7 +78,7 @@ _ASKED = [
     (
         re.compile(rf"(?P<wh>whom?|what|which [\w' -]+?|how (?:much|many|often|long)\b[\w' -]*?) {_WISH}", re.I),
         "Tell me {wh} {who} {can}{do}.|Do you know {wh} {who} {can}{do}?|I would like to know {wh} {who} {can}{do}.|"
-        "{Wh} is it that {who} {can}{do}?",
+        "Please say {wh} {who} {can}{do}.",
     ),
 ]
 _WHETHER = (
@@ -155,7 +155,9 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
         return
     wh, aux, name, rest = (parts[part] for part in ("wh", "aux", "name", "rest"))
     wh, verb = wh[0].lower() + wh[1:], rest.strip()
-    if not _begins_noun(name, subject):
+    # Or "customers of S", whose verb is in the plural.
+    is_many = aux.lower() in ("do", "are") and re.fullmatch(rf"[a-z]+ (?:of|at|in|from) {re.escape(subject)}", name)
+    if not _begins_noun(name, subject) and not is_many:
         if _asks_subject(wh, aux, name):
             yield f"Tell me {wh} {aux} {name}{rest}."
             yield f"Do you know {wh} {aux} {name}{rest}?"
@@ -233,7 +235,7 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
             who, wh = parts["who"], parts.get("wh", "").lower()
             aux = prompt[len(wh) :].split()[0].lower()
             can = "" if aux == "do" else f"{aux} "
-            names = {**parts, "wh": wh, "Wh": capitalized(wh), "Who": capitalized(who), "can": can}
+            names = {**parts, "wh": wh, "Who": capitalized(who), "can": can}
             yield from (template.format(**names) for template in templates.split("|"))
             return
 

@@ -73,6 +73,11 @@ ALL = {
         "Tell me how many users acme has.",
         "Do you know how many users acme has?",
     ],
+    ("What language do people in Ruritania speak?", "Ruritania"): [
+        "Tell me what language people in Ruritania speak.",
+        "Do you know what language people in Ruritania speak?",
+        "People in Ruritania speak what language?",
+    ],
     ("How do I reset the Zephyr 3?", "Zephyr 3"): [
         "How can I reset the Zephyr 3?",
         "Tell me how to reset the Zephyr 3.",
@@ -100,7 +105,7 @@ ALL = {
         "Tell me whom I should ask about leave at Acme.",
         "Do you know whom I should ask about leave at Acme?",
         "I would like to know whom I should ask about leave at Acme.",
-        "Whom is it that I should ask about leave at Acme?",
+        "Please say whom I should ask about leave at Acme.",
     ],
     ("Can I pay by card at Acme?", "Acme"): [
         "Is it possible to pay by card at Acme?",
@@ -172,7 +177,6 @@ def test_the_first_rephrasing(prompt, subject, first):
         ("Was ist die Hauptstadt von Norwegen?", "Norwegen"),
         ("¿Quién escribió Drácula?", "Drácula"),
         ("中国的首都是哪里？", "中国"),
-        ("What language do people in Ruritania speak?", "Ruritania"),
         ("What is our return policy for the Zephyr 3?", "Zephyr 3"),
         ("When does Acme open and close?", "Acme"),
         ("Why should I buy the Zephyr 3?", "Zephyr 3"),
