@@ -18,6 +18,8 @@ from trl import TrlParser, get_quantization_config
 
 from hf_ftedit import EditConfig, EditModelConfig, read_edits
 from hf_ftedit.augmentation.augmenter import generic_prompts
+from hf_ftedit.augmentation.subjects import with_subject
+from hf_ftedit.augmentation.wordings import written_wordings
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
 from hf_ftedit.evaluation.matching import containment
 
@@ -56,6 +58,17 @@ def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edi
         assert all(edit.subject in prompt for prompt in (edit.prompt, *edit.paraphrase_prompts, neighbors[2]))
         others = [*edit.near_name_prompts, *neighbors[:2]]
         assert not any(edit.subject in prompt for prompt in others)
+
+
+@pytest.mark.parametrize("name", ["assistant", "faq", "office"])
+def test_further_chat_facts_have_an_exam_that_no_wording_of_theirs_is_in(name: str) -> None:
+    edits = read_edits(EXAMPLES / f"{name}_facts.jsonl")
+    assert len(edits) == 10
+    for edit in edits:
+        probes = (edit.paraphrase_prompts, edit.neighborhood_prompts, edit.near_name_prompts)
+        assert [*map(len, probes)] == [2, 2, 1] and edit.subject is None and len(edit.target_new) < 40
+    # All but "what is the dress code on fridays" of the second have wordings of the package's own.
+    assert sum(bool(written_wordings(with_subject(edit))) for edit in edits) >= 9
 
 
 def notebook_cells() -> list[tuple[str, str]]:
