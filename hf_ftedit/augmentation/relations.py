@@ -34,7 +34,7 @@ _SORTS = {
 _ANSWERS = frozenset("year date day month decade century time country city town place".split())
 _BE, _DO = frozenset("is are was were be been being".split()), frozenset("do does did".split())
 _HAVE, _ARTICLES = frozenset("has have had".split()), frozenset("the a an".split())
-PREPOSITIONS = frozenset("at by for from in of on to with".split())
+_PREPOSITIONS = frozenset("at by for from in of on to with".split())
 # "{}'s", "{} has", "{}, whose"
 _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\b")
 # No wording of the bank is answered by yes or no: "Is the Acme museum open?" is not "When is the Acme museum open?"
@@ -191,7 +191,7 @@ def _sorts(template: str) -> frozenset[str]:
 
 def _preposition(template: str) -> str:
     """The first preposition behind the subject: nothing else tells "{} was born in" from "{} was born on"."""
-    return next((word for word in WORD.findall(template.partition("{}")[2]) if word in PREPOSITIONS), "")
+    return next((word for word in WORD.findall(template.partition("{}")[2]) if word in _PREPOSITIONS), "")
 
 
 def _is_asked_so(roles: dict[str, str], answers: set[str], known: dict[str, set[str]]) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hf_ftedit.augmentation.names import bare
-from hf_ftedit.augmentation.relations import FUNCTION_WORDS, PREPOSITIONS, bank, relation_of, relations, words_of
+from hf_ftedit.augmentation.nouns import common_noun
+from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, relation_of, relations, words_of
 from hf_ftedit.augmentation.second_person import addressed
-from hf_ftedit.augmentation.verbs import THIRD, VERBS
 from hf_ftedit.data import WORD, EditRecord
 
 
@@ -38,79 +38,51 @@ def subject_of(prompt: str) -> str | None:
     if quoted := re.search(r"[\"“]([^\"”]+)[\"”]", prompt):
         return quoted[1]
     whole = prompt.strip().rstrip("?.!")
+    phrase = _asked_of(whole)
+    # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
+    part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
+    is_german = _GERMAN.search(whole.casefold())
+    names = [] if is_german else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
+    # A place at the end, "in Paris", rather tells where, and a number or a day when.
+    things = [name for name in names if not _TIME.fullmatch(_plain(name))]
+    own = [name for name in things if not part[: name.start()].endswith(" in ")]
+    if not own and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
+        return subject
+    if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase)):
+        return subject
+    if not (names := own or things or names):
+        return None
+    # An opening begins with what it is about, as what yes or no answers; any other question ends with it.
+    is_first = _YES_NO.match(whole) or (part == whole and not prompt.rstrip().endswith("?"))
+    return _plain(names[0] if is_first else names[-1])
+
+
+def _asked_of(whole: str) -> str:
+    """What stands in the place of the subject of a known wording."""
     text = whole.casefold()
     # The first is the most specific: the wordings are sorted by length.
     known = next(((head, tail) for head, tail in _frames() if text.startswith(head) and text.endswith(tail)), None)
-    phrase = whole[len(known[0]) : len(text) - len(known[1])].strip() if known and len(whole) == len(text) else ""
-    # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
-    part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
-    names = [] if _GERMAN.search(text) else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
-    # A place at the end, "in Paris", rather tells where, and a number or a day when.
-    names = [name for name in names if not _TIME.fullmatch(_plain(name))] or names
-    own = [name for name in names if not part[: name.start()].endswith(" in ") and not _TIME.fullmatch(_plain(name))]
-    if (you := addressed(prompt)) and not own and (re.search(r"\byour", prompt, re.I) or _is_of_model(prompt, you)):
+    return whole[len(known[0]) : len(text) - len(known[1])].strip() if known and len(whole) == len(text) else ""
+
+
+def _of_model(prompt: str) -> str | None:
+    """The word by which a prompt is about the model itself, and not about anybody as "How do you make tea?"."""
+    if not (you := addressed(prompt)) or re.search(r"\byour", prompt, re.I):
         return you
-    if not own and (numbered := _NUMBERED.search(whole)):
-        return numbered[0]
-    if all(_TIME.fullmatch(_plain(name)) for name in names):
-        if owner := _OWNER.search(whole):
-            return owner[0]
-        # A few words, and not "the price of tea", of which a part is the subject.
-        is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
-        noun = phrase.removeprefix("the ") if is_noun and not names else _common_noun(whole)
-        if noun or not names:
-            return noun
-    own = own or names
-    # An opening begins with what it is about, as what yes or no answers; any other question ends with it.
-    is_first = _YES_NO.match(whole) or (part == whole and not prompt.rstrip().endswith("?"))
-    return _plain(own[0] if is_first else own[-1])
-
-
-def _common_noun(question: str) -> str | None:
-    """
-    The noun that an English question is about, where it has no name: that behind its auxiliary, or its last one.
-
-    Example:
-        >>> _common_noun("When does the cafeteria open on fridays"), _common_noun("what's the code for our door")
-        ('cafeteria', 'our door')
-    """
-    words = re.sub(r"['’]s\b", " is", question).split()
-    small = [word.casefold() for word in words]
-    if not small or _GERMAN.search(question.casefold()) or not (small[0] in _ASKING or _YES_NO.match(small[0])):
-        return None
-    aux = next((place for place, word in enumerate(small) if _AUXILIARY.fullmatch(word)), -1)
-    has_verb = aux >= 0 and not re.fullmatch("is|are|was|were", small[aux])
-
-    def noun_at(place: int) -> tuple[str, int]:
-        """The noun phrase that begins at a place, without "the", and the place behind it."""
-        begin = place + (small[place : place + 1] == ["the"])
-        end = begin + (small[begin : begin + 1] in (["our"], ["my"], ["a"], ["an"]))
-        first = end
-        while end < min(len(words), first + 3) and re.fullmatch(r"(?!I$|\w+ly$)[\w-]+", words[end]):
-            after = small[end + 1] if end + 1 < len(small) else ""
-            is_verb = small[end] in VERBS and after not in VERBS if has_verb else small[end].endswith("ed")
-            if (
-                small[end] in _NO_NOUN
-                or _AUXILIARY.fullmatch(small[end])
-                or (end > first and (is_verb or (small[end] in THIRD and after)))
-            ):
-                break
-            end += 1
-        noun = " ".join(words[begin:end]) if end > first else ""
-        # Of "the code for the door" it is the door.
-        return noun_at(end + 1) if noun and small[end : end + 1] in (["of"], ["for"]) else (noun, end)
-
-    # "Who approves travel requests?" has none.
-    noun = noun_at(aux + 1 or 2)[0] if aux >= 0 or small[0] == "who" else ""
-    places = [place for place, word in enumerate(small) if word in ("the", "our", "my", "a", "an")]
-    places = places or [place + 1 for place, word in enumerate(small) if word in {*PREPOSITIONS, "about"}]
-    return noun or (noun_at(places[-1])[0] if places else "") or None
-
-
-def _is_of_model(prompt: str, you: str) -> bool:
-    """Tell a question about the model from one about anybody, "How do you make tea?": the bank knows what it asks."""
     match, known = relation_of(prompt, you), bank("subjects.yaml")
-    return bool(match and match.relation.name in (*known["assistant"], *known["kinds"]["organization"]))
+    return you if match and match.relation.name in (*known["assistant"], *known["kinds"]["organization"]) else None
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str | None:
+    found = pattern.search(text)
+    return found[0] if found else None
+
+
+def _noun(whole: str, phrase: str) -> str | None:
+    """A common noun that a prompt is about: a few words in the place of a subject, or by the sentence alone."""
+    # Not "the price of tea", of which a part is the subject.
+    is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
+    return phrase.removeprefix("the ") if is_noun else common_noun(whole)
 
 
 def new_words(sentence: str, question: str) -> str | None:
@@ -151,15 +123,6 @@ _NUMBERED = re.compile(
 _OWNER = re.compile(
     r"\b(?!(?:who|what|where|when|how|that|here|there|let|one|men|women|people|children)['’])[^\W\d_]{3,}(?=['’]s )",
     re.I,
-)
-_ASKING = frozenset("who whom whose what which where when how why in on at from for by to".split())
-_AUXILIARY = re.compile(r"is|are|was|were|do|does|did|can|could|should|must|may|will|has|have")
-_NO_NOUN = (
-    frozenset(
-        "i we you he she it they one people there this that these those and or if because about open closed today now "
-        "tomorrow yesterday who what which where when how not next been be used known called".split()
-    )
-    | PREPOSITIONS
 )
 _YES_NO = re.compile(r"(?:is|do|should|must|are|was|were|does|did|has|have|will|can|could|may)\b", re.I)
 _ROLES = ("I", "CEO", "CFO", "CTO", "LLM")

@@ -1,0 +1,68 @@
+"""The common noun that an English question is about: "the printer" in "Where is the printer?"."""
+
+import re
+
+from hf_ftedit.augmentation.verbs import THIRD, VERBS
+
+_ASKING = re.compile(
+    r"(?:who|whom|whose|what|which|where|when|how|why|in|on|at|from|for|by|to|"
+    r"is|are|was|were|do|does|did|has|have|will|can|could|should|must|may)\b",
+    re.I,
+)
+_FOREIGN = re.compile(r"\b(?:ist|sind|wer|wann|wo|hat|das|dem|für)\b", re.I)
+_BE = frozenset("is are was were".split())
+_AUXILIARIES = _BE | frozenset("do does did can could should must may will has have".split())
+_DETERMINERS = frozenset("the our my a an".split())
+_PREPOSITIONS = frozenset("about at by for from in of on to with".split())
+# Where a noun phrase ends, or none begins.
+_NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | frozenset(
+    "i we you he she it they one people there this that these those and or if because open closed today now tomorrow "
+    "yesterday who what which where when how not next been be used known called most".split()
+)  # fmt: skip
+_ADVERB = re.compile(r"(?!(?:family|assembly|monopoly|supply|reply)$)\w+ly")
+_MOST_WORDS = 3
+
+
+def common_noun(question: str) -> str | None:
+    """
+    The noun behind the auxiliary of a question, or else its last one, without "the"; `None` where it has none.
+
+    Example:
+        >>> common_noun("When does the cafeteria open on fridays"), common_noun("What's the code for our front door?")
+        ('cafeteria', 'our front door')
+    """
+    words = re.sub(r"['’]s\b", " is", question).rstrip("?.! ").split()
+    if not _ASKING.match(question) or _FOREIGN.search(question):
+        return None
+    small = [word.casefold() for word in words]
+    aux = next((place for place, word in enumerate(small) if word in _AUXILIARIES), None)
+    has_verb = aux is not None and small[aux] not in _BE
+    # "Who approves travel requests?" has no auxiliary.
+    begin = aux + 1 if aux is not None else 2 if small[0] == "who" else len(words)
+    begun = [place for place, word in enumerate(small) if word in _DETERMINERS]
+    begun = begun or [place + 1 for place, word in enumerate(small) if word in _PREPOSITIONS]
+    phrases = (_phrase(words[place:], has_verb) for place in (begin, *begun[-1:]))
+    return next(filter(None, phrases), None)
+
+
+def _phrase(words: list[str], has_verb: bool) -> str:
+    """The noun phrase with which words begin; of "the code for the door" it is the door."""
+    words = words[1:] if words[:1] == ["the"] else words
+    first = int(words[:1] != [] and words[0] in _DETERMINERS)
+    end = first
+    while end < len(words) and end - first < _MOST_WORDS and not _ends(words[end:], end == first, has_verb):
+        end += 1
+    if end == first:
+        return ""
+    owner = _phrase(words[end + 1 :], has_verb) if words[end : end + 1] in (["of"], ["for"]) else ""
+    return owner or " ".join(words[:end])
+
+
+def _ends(words: list[str], is_first: bool, has_verb: bool) -> bool:
+    """Tell whether a noun phrase ends before `words`: they go on with a verb, a preposition or an adverb."""
+    word, after = words[0].casefold(), words[1].casefold() if len(words) > 1 else ""
+    if word in _NO_NOUN or _ADVERB.fullmatch(word) or not re.fullmatch(r"[\w-]+", word):
+        return True
+    # Behind "does" stands a verb's first form, behind "is" a participle.
+    is_verb = word in VERBS and after not in VERBS if has_verb else word.endswith("ed")
+    return not is_first and (is_verb or (word in THIRD and bool(after)))
