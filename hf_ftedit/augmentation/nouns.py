@@ -13,7 +13,9 @@ _FOREIGN = re.compile(r"\b(?:ist|sind|wer|wann|wo|hat|das|dem|für)\b", re.I)
 _BE = frozenset("is are was were".split())
 _AUXILIARIES = _BE | frozenset("do does did can could should must may will has have".split())
 _DETERMINERS = frozenset("the our my a an".split())
-_PREPOSITIONS = frozenset("about at by for from in of on to with".split())
+_PREPOSITIONS = frozenset(
+    "about after against around at before by during for from in into near of on over to under with within".split()
+)
 # Where a noun phrase ends, or none begins.
 _NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | frozenset(
     "i we you he she it they one people there this that these those and or if because open closed today now tomorrow "
