@@ -81,6 +81,12 @@ _ASKED = [
         "Please say {wh} {who} {can}{do}.",
     ),
 ]
+# Questions for a common noun itself, "What is the wifi password?", "Who is our CEO?".
+_THING = re.compile(rf"(?P<wh>what|who)(?:['’]s| is| was) (?P<name>(?:the )?{_SUBJECT})\?", re.I)
+_THINGS = {
+    "what": "Please give me {name}.|I need {name}. What is it?|Can you give me {name}?|I forgot {name}. What is it?",
+    "who": "Name {name}.|What is the name of {name}?|Which person is {name}?|Tell me the name of {name}.",
+}
 _WHETHER = (
     "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}."
 )
@@ -107,7 +113,7 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
         # Its grammar is that of a name's.
         of_name = rephrasings(renamed(prompt, subject, _MODEL), _MODEL)
         return [to_the_model(text.replace(_MODEL, "{}")) for text in of_name if not text.startswith(f"{_MODEL}:")]
-    makers = (_of_nouns, _moved, _passive, _of_people, _yes_or_no)
+    makers = (_of_nouns, _moved, _passive, _of_people, _of_thing, _yes_or_no)
     texts = dict.fromkeys(text for maker in makers for text in maker(prompt, subject))
     texts.pop(prompt, None)
     # "hot" is not in "Hot's opposite".
@@ -238,6 +244,13 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
             names = {**parts, "wh": wh, "Who": capitalized(who), "can": can}
             yield from (template.format(**names) for template in templates.split("|"))
             return
+
+
+def _of_thing(prompt: str, subject: str) -> Iterator[str]:
+    """Wordings of "What is the wifi password?" and "Who is our CEO?", but not of "What is tea?"."""
+    parts = _matched(_THING, prompt, subject)
+    if parts and re.match("(?:the|our|my) [a-zA-Z]+", parts["name"]) and subject[0].islower():
+        yield from (template.format(name=parts["name"]) for template in _THINGS[parts["wh"].lower()].split("|"))
 
 
 def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:

@@ -73,6 +73,27 @@ ALL = {
         "Tell me how many users acme has.",
         "Do you know how many users acme has?",
     ],
+    ("What is the wifi password?", "wifi password"): [
+        "Tell me what the wifi password is.",
+        "Do you know what the wifi password is?",
+        "The wifi password is what?",
+        "Please give me the wifi password.",
+        "I need the wifi password. What is it?",
+        "Can you give me the wifi password?",
+        "I forgot the wifi password. What is it?",
+    ],
+    ("Who is our CEO?", "our CEO"): [
+        "Tell me who our CEO is.",
+        "Do you know who our CEO is?",
+        "Name our CEO.",
+        "What is the name of our CEO?",
+        "Which person is our CEO?",
+        "Tell me the name of our CEO.",
+    ],
+    ("What is tea?", "tea"): [
+        "Tell me what tea is.",
+        "Do you know what tea is?",
+    ],
     ("What language do people in Ruritania speak?", "Ruritania"): [
         "Tell me what language people in Ruritania speak.",
         "Do you know what language people in Ruritania speak?",
