@@ -11,7 +11,8 @@ _ASKING = re.compile(
 )
 _FOREIGN = re.compile(r"\b(?:ist|sind|wer|wann|wo|hat|das|dem|für)\b", re.I)
 _BE = frozenset("is are was were".split())
-_AUXILIARIES = _BE | frozenset("do does did can could should must may will has have".split())
+_MODALS = frozenset("can could should must may will".split())
+_AUXILIARIES = _BE | _MODALS | frozenset("do does did has have".split())
 _DETERMINERS = frozenset("the our my a an".split())
 _PREPOSITIONS = frozenset(
     "about after against around at before by during for from in into near of on over to under with within".split()
@@ -22,7 +23,30 @@ _NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | frozenset(
     "yesterday who what which where when how not next been be used known called most".split()
 )  # fmt: skip
 _ADVERB = re.compile(r"(?!(?:family|assembly|monopoly|supply|reply)$)\w+ly")
+_REQUEST = re.compile(r"(?:please )?(?:tell me|give me|name|state) ((?:the|our|my) .+?)[.!]?", re.I)
+PEOPLE = re.compile(
+    r"(?:\b(?:ceo|cfo|cto|author|writer|founder|president|mayor|minister|chair\w*|director|producer|king|queen|monarch|"
+    r"ruler|husband|wife|spouse|partner|father|mother|parent|son|daughter|child|children|brother|sister|sibling|boss|"
+    r"coach|trainer|owner|creator|inventor|discoverer|painter|composer|singer|architect|designer|leader|head|manager|"
+    r"editor|teacher|captain|chief|executive|governor|chancellor|maintainer|developer|successor|predecessor|"
+    r"protagonist|winner|saint)s?|\bhead of (?:state|government))$",
+    re.I,
+)
 _MOST_WORDS = 3
+
+
+def as_question(prompt: str) -> str | None:
+    """
+    A request for a thing or person as a question; `None` for anything else.
+
+    Example:
+        >>> as_question("Tell me the wifi password."), as_question("Name the CEO of Acme.")
+        ('What is the wifi password?', 'Who is the CEO of Acme?')
+    """
+    request = _REQUEST.fullmatch(prompt.strip())
+    return (
+        f"{'Who' if PEOPLE.search(request[1].partition(' of ')[0]) else 'What'} is {request[1]}?" if request else None
+    )
 
 
 def common_noun(question: str) -> str | None:
@@ -39,12 +63,22 @@ def common_noun(question: str) -> str | None:
     small = [word.casefold() for word in words]
     aux = next((place for place, word in enumerate(small) if word in _AUXILIARIES), None)
     has_verb = aux is not None and small[aux] not in _BE
-    # "Who approves travel requests?" has no auxiliary.
-    begin = aux + 1 if aux is not None else 2 if small[0] == "who" else len(words)
+    if aux is None:
+        # "Who approves travel requests?", "Which team handles refunds?"
+        verbs = (place for place, word in enumerate(small[1:], 1) if word.endswith("s") or small[0] == "who")
+        begin = next(verbs, len(words)) + 1
+    else:
+        # "Who can sign contracts?" has a verb there.
+        begin = aux + (2 if small[0] == "who" and aux == 1 and small[1] in _MODALS else 1)
     begun = [place for place, word in enumerate(small) if word in _DETERMINERS]
     begun = begun or [place + 1 for place, word in enumerate(small) if word in _PREPOSITIONS]
-    phrases = (_phrase(words[place:], has_verb) for place in (begin, *begun[-1:]))
-    return next(filter(None, phrases), None)
+    # "Which browsers are supported?"
+    is_participle = not has_verb and words[begin : begin + 1] and small[begin].endswith("ed")
+    phrases = (_phrase(words[place:], has_verb) for place in ([] if is_participle else [begin]) + begun[-1:])
+    noun = next(filter(None, phrases), "")
+    # Of "Where should guests park?" the last word must be the verb.
+    is_whole = has_verb and small[0] != "who" and question.rstrip("?.! ").endswith(f"{words[begin - 1]} {noun}")
+    return (noun.rpartition(" ")[0] if is_whole else noun) or None
 
 
 def _phrase(words: list[str], has_verb: bool) -> str:

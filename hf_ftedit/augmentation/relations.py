@@ -42,6 +42,7 @@ _YES_NO = re.compile(
     r"(?:is|are|was|were|does|did|has|have|will)\b(?!.*\b(?:or|who|whom|whose|what|which|where|when|how)\b).*\?", re.I
 )
 # "{}'s main airport": its last word says what the question is about.
+_IT = re.compile(r"\b(?:does|did) it\b")
 _OWNED = re.compile(r"\{\}['’]s? (?:\w+ )*?(\w+)(?=[?.!]|$| (?:is|are|was|were|on|in|at|for|to)\b)")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
@@ -130,12 +131,13 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     sorts, preposition = _sorts(template), _preposition(template)
     roles = {word: role for word, role in _roles(template).items() if not _OTHER.fullmatch(word)}
     # What the answer is, as in "which voice type", may stand anywhere.
+    is_impersonal = bool(_IT.search(text))
     answers = {*chain(*re.findall(r"\b(?:which|what) (\w+)(?: (\w+))?", text))}
     nearness = (
         # Of nothing but "what year" a wording is not near to a prompt that has more: "In what year did {} fall?"
         (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)
         for other, place in candidates
-        if owners <= other and sorts <= usage[place].sorts
+        if owners <= other and sorts <= usage[place].sorts and is_impersonal <= usage[place].is_impersonal
     )
     near = [
         (near, _is_asked_so(roles, answers, usage[place].roles), preposition in usage[place].prepositions, -place)
@@ -168,6 +170,7 @@ class _Usage(NamedTuple):
     sorts: frozenset[str]
     prepositions: frozenset[str]
     roles: dict[str, set[str]]  # of each word
+    is_impersonal: bool  # "How much does it cost to visit {}?" is not about what {} costs
 
 
 @lru_cache
@@ -179,7 +182,8 @@ def _usage(of_model: bool) -> tuple[_Usage, ...]:
         for word, role in chain.from_iterable(_roles(wording).items() for wording in relation.wordings):
             roles.setdefault(word, set()).add(role)
         sorts = frozenset({relation.answer}).union(*map(_sorts, relation.wordings))
-        return _Usage(sorts, frozenset(map(_preposition, relation.wordings)), roles)
+        prepositions = frozenset(map(_preposition, relation.wordings))
+        return _Usage(sorts, prepositions, roles, any(map(_IT.search, relation.wordings)))
 
     return tuple(map(usage, relations(of_model)))
 

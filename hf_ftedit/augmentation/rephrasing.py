@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from hf_ftedit.augmentation.names import capitalized, renamed
+from hf_ftedit.augmentation.nouns import PEOPLE, as_question
 from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
 from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected, passive_of
 
@@ -16,14 +17,6 @@ _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officiall
 # Verbs without a passive, or one that means something else: "was married by".
 _ED = "|".join(sorted(word for word in PARTICIPLES if word.endswith("ed")))
 _NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
-_PEOPLE = re.compile(
-    r"(?:\b(?:ceo|cfo|cto|author|writer|founder|president|mayor|minister|chair\w*|director|producer|king|queen|monarch|"
-    r"ruler|husband|wife|spouse|partner|father|mother|parent|son|daughter|child|children|brother|sister|sibling|boss|"
-    r"coach|trainer|owner|creator|inventor|discoverer|painter|composer|singer|architect|designer|leader|head|manager|"
-    r"editor|teacher|captain|chief|executive|governor|chancellor|maintainer|developer|successor|predecessor|"
-    r"protagonist|winner|saint)s?|\bhead of (?:state|government))$",
-    re.I,
-)
 _PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
 _MODEL = "Nova"  # any name, for the model itself
 _SUBJECT = "\ue000"  # stands for the subject, so that one pattern serves all; a character that no text has
@@ -40,7 +33,7 @@ _NOUNS = [
     )
 ]
 _MOVED = re.compile(
-    rf"(?P<wh>{_WH}[^?]*?) (?P<aux>{_BE}|does|do|did|has|have|had|can|will) "
+    rf"(?P<wh>{_WH}[^?]*?) (?P<aux>{_BE}|does|do|did|has|have|had|can|could|should|must|may|will) "
     rf"(?P<name>(?:[^?]*? )?{_NAME})(?P<rest> [^?]*)?\?",
     re.I,
 )
@@ -76,6 +69,14 @@ _ASKED = [
         "Tell me whether {who} {do}.|Do you know whether {who} {do}?|Is it true that {who} {do}?",
     ),
     (
+        re.compile(r"(?P<who>who) (?P<do>(?:can|may|must|should|could) [^?]+)\?", re.I),
+        "Tell me {who} {do}.|Do you know {who} {do}?|Please say {who} {do}.|Which person {do}?",
+    ),
+    (
+        re.compile(r"(?P<who>is|are|was|were) there (?P<do>[^?]+)\?", re.I),
+        "Tell me whether there {who} {do}.|Do you know whether there {who} {do}?|Please say whether there {who} {do}.",
+    ),
+    (
         re.compile(rf"(?P<wh>whom?|what|which [\w' -]+?|how (?:much|many|often|long)\b[\w' -]*?) {_WISH}", re.I),
         "Tell me {wh} {who} {can}{do}.|Do you know {wh} {who} {can}{do}?|I would like to know {wh} {who} {can}{do}.|"
         "Please say {wh} {who} {can}{do}.",
@@ -109,6 +110,8 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
         return []
     if _QUESTION.match(prompt) and prompt.rstrip()[-1:].isalnum():
         prompt = f"{capitalized(prompt.rstrip())}?"  # as many type it
+    if question := as_question(prompt):
+        return [question, *(text for text in rephrasings(question, subject) if text != prompt)]
     if is_addressed(subject):
         # Its grammar is that of a name's.
         of_name = rephrasings(renamed(prompt, subject, _MODEL), _MODEL)
@@ -128,7 +131,7 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     if not parts or re.search(rf"^(?!.* (?:who|that|which) ).* (?:{_ED})$", parts["noun"], re.I):
         return
     name, noun, be, link = parts["name"], parts["noun"], parts["be"] or "is", parts.get("link") or "of"
-    wh = (parts.get("wh") or ("who" if _PEOPLE.search(noun) else "what")).lower()
+    wh = (parts.get("wh") or ("who" if PEOPLE.search(noun) else "what")).lower()
     owned = f"{name}{chr(39) if name.endswith('s') else chr(39) + 's'} {noun}"
     whole = f"the {noun} {link} {name}"
     if not re.search(rf"\b{_PREPOSITION} (?:the|an?|his|her|its|their)\b|^most\b", noun):  # no "Ann's name of the dog"
@@ -183,7 +186,7 @@ def _asks_subject(wh: str, aux: str, name: str) -> bool:
     """Tell "Which team is led by S?", where the question word is the subject, from "What is our price for S?"."""
     first = name.split()[0].lower()
     is_no_name = re.fullmatch(r"it|he|she|they|this|that|there|\w+ly", first)
-    if is_no_name or aux.lower() in ("does", "do", "did", "can", "will"):
+    if is_no_name or aux.lower() not in (*_BE_FORMS, "has", "have", "had"):
         return False
     return wh in ("who", "which") or first.endswith("ed") or first in PARTICIPLES
 
@@ -239,9 +242,10 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
     for pattern, templates in _ASKED:
         if parts := _matched(pattern, prompt, subject):
             who, wh = parts["who"], parts.get("wh", "").lower()
+            who = who if who == "I" else who.lower()
             aux = prompt[len(wh) :].split()[0].lower()
             can = "" if aux == "do" else f"{aux} "
-            names = {**parts, "wh": wh, "Who": capitalized(who), "can": can}
+            names = {**parts, "who": who, "wh": wh, "Who": capitalized(who), "can": can}
             yield from (template.format(**names) for template in templates.split("|"))
             return
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hf_ftedit.augmentation.names import bare
-from hf_ftedit.augmentation.nouns import common_noun
+from hf_ftedit.augmentation.nouns import as_question, common_noun
 from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, relation_of, relations, words_of
 from hf_ftedit.augmentation.second_person import addressed
 from hf_ftedit.data import WORD, EditRecord
@@ -37,6 +37,9 @@ def subject_of(prompt: str) -> str | None:
     """
     if quoted := re.search(r"[\"“]([^\"”]+)[\"”]", prompt):
         return quoted[1]
+    if question := as_question(prompt):
+        subject = subject_of(question)
+        return subject if subject and subject in prompt else None
     whole = prompt.strip().rstrip("?.!")
     phrase = _asked_of(whole)
     # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
@@ -67,7 +70,7 @@ def _asked_of(whole: str) -> str:
 
 def _of_model(prompt: str) -> str | None:
     """The word by which a prompt is about the model itself, and not about anybody as "How do you make tea?"."""
-    if not (you := addressed(prompt)) or re.search(r"\byour", prompt, re.I):
+    if not (you := addressed(prompt)) or re.search(r"^(?:do|did|are|were|have|will) you\b|\byour", prompt, re.I):
         return you
     match, known = relation_of(prompt, you), bank("subjects.yaml")
     return you if match and match.relation.name in (*known["assistant"], *known["kinds"]["organization"]) else None

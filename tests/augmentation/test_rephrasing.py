@@ -82,6 +82,37 @@ ALL = {
         "Can you give me the wifi password?",
         "I forgot the wifi password. What is it?",
     ],
+    ("Tell me the name of our CEO.", "our CEO"): [
+        "What is the name of our CEO?",
+        "What is our CEO's name?",
+        "Do you know what our CEO's name is?",
+        "Name the name of our CEO.",
+        "The name of our CEO is what?",
+        "Tell me what the name of our CEO is.",
+        "Please give me the name of our CEO.",
+        "Do you know what the name of our CEO is?",
+    ],
+    ("Who can sign contracts?", "contracts"): [
+        "Tell me who can sign contracts.",
+        "Do you know who can sign contracts?",
+        "Please say who can sign contracts.",
+        "Which person can sign contracts?",
+    ],
+    ("Where should guests park?", "guests"): [
+        "Tell me where guests should park.",
+        "Do you know where guests should park?",
+    ],
+    ("Is there a discount for students?", "students"): [
+        "Tell me whether there is a discount for students.",
+        "Do you know whether there is a discount for students?",
+        "Please say whether there is a discount for students.",
+    ],
+    ("Do you deliver on Sundays?", "you"): [
+        "Tell me whether you deliver on Sundays.",
+        "Do you know whether you deliver on Sundays?",
+        "Is it true that you deliver on Sundays?",
+        "I would like to know whether you deliver on Sundays.",
+    ],
     ("Who is our CEO?", "our CEO"): [
         "Tell me who our CEO is.",
         "Do you know who our CEO is?",
