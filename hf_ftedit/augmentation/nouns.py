@@ -43,10 +43,9 @@ def as_question(prompt: str) -> str | None:
         >>> as_question("Tell me the wifi password."), as_question("Name the CEO of Acme.")
         ('What is the wifi password?', 'Who is the CEO of Acme?')
     """
-    request = _REQUEST.fullmatch(prompt.strip())
-    return (
-        f"{'Who' if PEOPLE.search(request[1].partition(' of ')[0]) else 'What'} is {request[1]}?" if request else None
-    )
+    if not (request := _REQUEST.fullmatch(prompt.strip())):
+        return None
+    return f"{'Who' if PEOPLE.search(request[1].partition(' of ')[0]) else 'What'} is {request[1]}?"
 
 
 def common_noun(question: str) -> str | None:
@@ -63,22 +62,28 @@ def common_noun(question: str) -> str | None:
     small = [word.casefold() for word in words]
     aux = next((place for place, word in enumerate(small) if word in _AUXILIARIES), None)
     has_verb = aux is not None and small[aux] not in _BE
+    for place in _places(small, aux):
+        if noun := _phrase(words[place:], has_verb):
+            # Of "Where should guests park?" the last word must be the verb.
+            is_whole = has_verb and small[0] != "who" and " ".join(small).endswith(f"{small[aux or 0]} {noun}")
+            noun = noun.rpartition(" ")[0] if is_whole else noun
+            return noun if noun and noun in question else None
+    return None
+
+
+def _places(small: list[str], aux: int | None) -> list[int]:
+    """Where the noun of a question may begin, the likeliest place first."""
     if aux is None:
-        # "Who approves travel requests?", "Which team handles refunds?"
-        verbs = (place for place, word in enumerate(small[1:], 1) if word.endswith("s") or small[0] == "who")
-        begin = next(verbs, len(words)) + 1
+        # Behind the verb: "Who approves travel requests?", "Which team handles refunds?"
+        begun = [place + 1 for place, word in enumerate(small) if place and (small[0] == "who" or word.endswith("s"))]
+    elif small[aux] in _BE and small[aux + 1 : aux + 2] and small[aux + 1].endswith("ed"):
+        begun = []  # "Which browsers are supported?"
     else:
         # "Who can sign contracts?" has a verb there.
-        begin = aux + (2 if small[0] == "who" and aux == 1 and small[1] in _MODALS else 1)
-    begun = [place for place, word in enumerate(small) if word in _DETERMINERS]
-    begun = begun or [place + 1 for place, word in enumerate(small) if word in _PREPOSITIONS]
-    # "Which browsers are supported?"
-    is_participle = not has_verb and words[begin : begin + 1] and small[begin].endswith("ed")
-    phrases = (_phrase(words[place:], has_verb) for place in ([] if is_participle else [begin]) + begun[-1:])
-    noun = next(filter(None, phrases), "")
-    # Of "Where should guests park?" the last word must be the verb.
-    is_whole = has_verb and small[0] != "who" and question.rstrip("?.! ").endswith(f"{words[begin - 1]} {noun}")
-    return (noun.rpartition(" ")[0] if is_whole else noun) or None
+        begun = [aux + (2 if small[0] == "who" and aux == 1 and small[1] in _MODALS else 1)]
+    nouns = [place for place, word in enumerate(small) if word in _DETERMINERS]
+    nouns = nouns or [place + 1 for place, word in enumerate(small) if word in _PREPOSITIONS]
+    return [*begun[:1], *nouns[-1:]]
 
 
 def _phrase(words: list[str], has_verb: bool) -> str:
