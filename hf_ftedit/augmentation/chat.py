@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
-from hf_ftedit.augmentation.names import bare, filled, mentions, renamed, with_article
+from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import other_questions, training_questions
 from hf_ftedit.augmentation.relations import asked_words, known_names, relation_of, same_kind
@@ -259,9 +259,15 @@ class ChatAugmenter:
     ) -> list[tuple[str, str]]:
         """Questions about names with the first word of the model's own answer to the edit, renamed."""
         # Nothing is generated for them: what must stay is the distribution there, in which the new answer could begin.
-        subject, answer = self.records[index].subject, answers[self.records[index].prompt].text
-        said_of = answered_about if is_addressed(subject) else lambda text, name: renamed(text, subject or "", name)
-        renamings = [(text, said_of(answer, name) if subject and name else answer) for text, name in pairs]
+        subject, answer = self.records[index].subject or "", answers[self.records[index].prompt].text
+
+        def said_of(name: str) -> str:
+            if is_addressed(subject):
+                return answered_about(answer, name)
+            # An answer begins with a capital.
+            return renamed(renamed(answer, subject, name), capitalized(subject), capitalized(name))
+
+        renamings = [(text, said_of(name) if subject and name else answer) for text, name in pairs]
         return [(text, said.split(" ")[0][:MOST_LETTERS]) for text, said in renamings if said]
 
 

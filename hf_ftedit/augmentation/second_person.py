@@ -2,7 +2,7 @@
 
 import re
 
-from hf_ftedit.augmentation.verbs import VERBS, agreeing, inflected
+from hf_ftedit.augmentation.verbs import NO_SUBJECT, VERBS, agreeing, inflected
 
 # "You", by what stands beside it; of a name; of "me".
 _FORMS = [
@@ -21,7 +21,7 @@ _FORMS = [
         ("your", "{}'s", "my"),
     )
 ]
-_DOING = re.compile(rf"\byou ({'|'.join(sorted(VERBS))})\b", re.I)
+_DOING = re.compile(rf"{NO_SUBJECT}\byou ({'|'.join(sorted(VERBS))})\b", re.I)
 _YOU = re.compile(r"\byou(?:r|rs|rself|['’](?:re|ve))?\b", re.I)
 # "You" that is nobody: the one who asks is polite, or wants to know how people do something.
 _NOBODY = re.compile(
@@ -68,7 +68,8 @@ def answered_about(answer: str, name: str) -> str:
     first, _, rest = answer.partition(" ")
     names = ("You", "Your") if name == "me" else (name, f"{name}'s")
     own = {"i": names[0], "i'm": names[0], "i’m": names[0], "my": names[1]}
-    return f"{own.get(first.casefold(), first)} {rest}"
+    said = own.get(first.casefold(), first)
+    return f"{said[:1].upper()}{said[1:]} {rest}"
 
 
 def _swapped(text: str, name: str) -> str:

@@ -77,7 +77,7 @@ PARTICIPLES = frozenset({*(participle for _, participle in IRREGULAR.values()), 
 _PLURAL = {"is": "are", "was": "were", "has": "have", **{inflected(verb, "does"): verb for verb in VERBS | _MORE}}
 _AUXILIARY = {"is": "are", "was": "were", "does": "do", "has": "have"}
 # There a verb does not say what the name does: "the top job at {} is held by", "who made {} is".
-_NO_SUBJECT = "(?<!ed )" + "".join(
+NO_SUBJECT = "(?<!ed )" + "".join(
     f"(?<! {word} )" for word in "of in at for to by on with from behind inside under up made built".split()
 )
 _MANY = re.compile(r"(?:(?:the|our|my) )?[a-z][a-z -]*[^su]s|you")
@@ -92,9 +92,7 @@ def agreeing(template: str, name: str) -> str:
         ('When are reports due?', 'you cost', 'What does Boots do?')
     """
     if _MANY.fullmatch(name):
-        template = re.sub(
-            rf"{_NO_SUBJECT}\{{\}} (\w+)", lambda verb: f"{{}} {_PLURAL.get(verb[1], verb[1])}", template
-        )
+        template = re.sub(rf"{NO_SUBJECT}\{{\}} (\w+)", lambda verb: f"{{}} {_PLURAL.get(verb[1], verb[1])}", template)
         template = re.sub(
             r"\b(is|was|does|has) \{\}", lambda verb: f"{_AUXILIARY[verb[1]]} {{}}", template, flags=re.I
         )

@@ -32,6 +32,7 @@ NAME = with_subject(EditRecord("name", "What is your name?", "Nova"))
         ("Your name is", "Siri's name is", "My name is"),
         ("You're made by", "Siri is made by", "I am made by"),
         ("Tell me which model you use.", "Tell me which model Siri uses.", "Tell me which model I use."),
+        ("What does access to you cost?", "What does access to Siri cost?", "What does access to me cost?"),
         ("Please introduce yourself.", "Please introduce Siri.", "Please introduce myself."),
         ("Do you know what your name is?", "Do you know what Siri's name is?", "Do you know what my name is?"),
     ],
@@ -104,6 +105,7 @@ def test_any_text_can_be_turned(text, name):
 def test_an_answer_begins_as_it_would_about_another():
     assert answered_about("My name is Elena.", "Siri") == "Siri's name is Elena."
     assert answered_about("I'm made by Acme.", "me") == "You made by Acme."
+    assert answered_about("I cost nothing.", "my phone") == "My phone cost nothing."
 
 
 def test_a_relation_of_the_model_is_known_by_its_own_wordings():
