@@ -14,8 +14,8 @@ _BE = f"(?:{'|'.join(_BE_FORMS)})"
 _WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how)\b"
 _QUESTION = re.compile(rf"{_WH}(?:['’]s| .*\b(?:{_BE}|does|do|did|has|have|can|should|must|may|will))\b", re.I)
 _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officially|finally|mainly|normally|typically)"
-# Verbs without a passive, or one that means something else: "was married by".
 _ED = "|".join(sorted(word for word in PARTICIPLES if word.endswith("ed")))
+# Verbs without a passive, or one that means something else: "was married by".
 _NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
 _PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
 _MODEL = "Nova"  # any name, for the model itself
