@@ -50,14 +50,9 @@ _ASKED = [
         "{Who} want to {do}. How do {who} do that?|What is the right way to {do}?|Do you know how to {do}?",
     ),
     (
-        re.compile(rf"where {_WISH}", re.I),
-        "Where can {who} {do}?|Tell me where {who} can {do}.|Where is it possible to {do}?|Where do {who} {do}?|"
-        "{Who} want to {do}. Where can {who} do that?|What is the place to {do}?|Do you know where {who} can {do}?",
-    ),
-    (
-        re.compile(rf"when {_WISH}", re.I),
-        "When can {who} {do}?|Tell me when {who} can {do}.|When is it possible to {do}?|When do {who} {do}?|"
-        "{Who} want to {do}. When can {who} do that?|Do you know when {who} can {do}?",
+        re.compile(rf"(?P<wh>where|when) {_WISH}", re.I),
+        "{Wh} can {who} {do}?|Tell me {wh} {who} can {do}.|{Wh} is it possible to {do}?|{Wh} do {who} {do}?|"
+        "{Who} want to {do}. {Wh} can {who} do that?|Do you know {wh} {who} can {do}?",
     ),
     (
         re.compile(r"(?:can|may|could) (?P<who>I|we|one|people) (?P<do>[^?]+)\?", re.I),
@@ -245,7 +240,7 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
             who = who if who == "I" else who.lower()
             aux = prompt[len(wh) :].split()[0].lower()
             can = "" if aux == "do" else f"{aux} "
-            names = {**parts, "who": who, "wh": wh, "Who": capitalized(who), "can": can}
+            names = {**parts, "who": who, "wh": wh, "Who": capitalized(who), "Wh": capitalized(wh), "can": can}
             yield from (template.format(**names) for template in templates.split("|"))
             return
 

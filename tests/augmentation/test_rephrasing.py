@@ -143,7 +143,6 @@ ALL = {
         "Where is it possible to buy the Zephyr 3?",
         "Where do we buy the Zephyr 3?",
         "We want to buy the Zephyr 3. Where can we do that?",
-        "What is the place to buy the Zephyr 3?",
         "Do you know where we can buy the Zephyr 3?",
     ],
     ("When can I visit Acme?", "Acme"): [
