@@ -120,8 +120,8 @@ _TIME = re.compile(
 )
 # "Bus 38", but not "in 1990" or "12 plus 30".
 _NUMBERED = re.compile(
-    r"\b(?!(?:from|until|since|after|before|about|over|under|than|plus|minus|times|year|and|the|are|was|were|has|have|with|most|least|only|top|scored)\b)"
-    r"[a-z]{3,} \d+\b"
+    r"\b(?!(?:from|until|since|after|before|about|over|under|than|plus|minus|times|year|and|the|are|was|were|has|have|"
+    r"with|most|least|only|top|scored)\b)[a-z]{3,} \d+\b"
 )
 _OWNER = re.compile(
     r"\b(?!(?:who|what|where|when|how|that|here|there|let|one|men|women|people|children)['’])[^\W\d_]{3,}(?=['’]s )",
