@@ -60,7 +60,7 @@ def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edi
         assert not any(edit.subject in prompt for prompt in others)
 
 
-@pytest.mark.parametrize("name", ["assistant", "faq", "office"])
+@pytest.mark.parametrize("name", ["assistant", "faq", "firm", "office"])
 def test_further_chat_facts_have_an_exam_that_no_wording_of_theirs_is_in(name: str) -> None:
     edits = read_edits(EXAMPLES / f"{name}_facts.jsonl")
     assert len(edits) == 10
