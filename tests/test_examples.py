@@ -67,8 +67,8 @@ def test_further_chat_facts_have_an_exam_that_no_wording_of_theirs_is_in(name: s
     for edit in edits:
         probes = (edit.paraphrase_prompts, edit.neighborhood_prompts, edit.near_name_prompts)
         assert [*map(len, probes)] == [2, 2, 1] and edit.subject is None and len(edit.target_new) < 40
-    # All but "what is the dress code on fridays" of the second have wordings of the package's own.
-    assert sum(bool(written_wordings(with_subject(edit))) for edit in edits) >= 9
+    # Most have wordings of the package's own; the firm's were written behind the grammar, and three have none.
+    assert sum(bool(written_wordings(with_subject(edit))) for edit in edits) >= 7
 
 
 def notebook_cells() -> list[tuple[str, str]]:
