@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.second_person import is_addressed
+from hf_ftedit.augmentation.verbs import is_plural
 
 # Sounds that are mistaken for one another; a changed letter so gives a name that could be one.
 _SOUNDS = ("aeiou", "bpdt", "gkcq", "mnlr", "szxf", "vwbf")
@@ -42,7 +43,7 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
 def _things(subject: str, count: int, rng: random.Random) -> list[str]:
     """Other things than a common noun's, with its "our" or "my": a letter changed gives no other word."""
     noun = re.fullmatch("(?:(our|my|an?) )?[a-z][a-z -]*[a-z]", subject)
-    things: list[str] = bank("names.yaml")["many" if re.search("[^su]s$", subject) else "things"] if noun else []
+    things: list[str] = bank("names.yaml")["many" if is_plural(subject) else "things"] if noun else []
     drawn = rng.sample(things, min(len(things), count))
     return [f"{noun[1]} {thing}" if noun and noun[1] else thing for thing in drawn if thing not in subject]
 

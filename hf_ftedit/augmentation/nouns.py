@@ -4,15 +4,13 @@ import re
 
 from hf_ftedit.augmentation.verbs import THIRD, VERBS
 
-_ASKING = re.compile(
-    r"(?:who|whom|whose|what|which|where|when|how|why|in|on|at|from|for|by|to|"
-    r"is|are|was|were|do|does|did|has|have|will|can|could|should|must|may)\b",
-    re.I,
-)
-_FOREIGN = re.compile(r"\b(?:ist|sind|wer|wann|wo|hat|das|dem|für)\b", re.I)
 _BE = frozenset("is are was were".split())
 _MODALS = frozenset("can could should must may will".split())
 _AUXILIARIES = _BE | _MODALS | frozenset("do does did has have".split())
+YES_NO = re.compile(rf"(?:{'|'.join(sorted(_AUXILIARIES))})\b", re.I)  # begins a question that yes or no answers
+_ASKING = re.compile(
+    rf"(?:who|whom|whose|what|which|where|when|how|why|in|on|at|from|for|by|to)\b|{YES_NO.pattern}", re.I
+)
 _DETERMINERS = frozenset("the our my a an".split())
 _PREPOSITIONS = frozenset(
     "about after against around at before by during for from in into near of on over to under with within".split()
@@ -57,7 +55,7 @@ def common_noun(question: str) -> str | None:
         ('cafeteria', 'our front door')
     """
     words = re.sub(r"['’]s\b", " is", question).rstrip("?.! ").split()
-    if not _ASKING.match(question) or _FOREIGN.search(question):
+    if not _ASKING.match(question):
         return None
     small = [word.casefold() for word in words]
     aux = next((place for place, word in enumerate(small) if word in _AUXILIARIES), None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hf_ftedit.augmentation.names import bare
-from hf_ftedit.augmentation.nouns import as_question, common_noun
+from hf_ftedit.augmentation.nouns import YES_NO, as_question, common_noun
 from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, relation_of, relations, words_of
 from hf_ftedit.augmentation.second_person import addressed
 from hf_ftedit.data import WORD, EditRecord
@@ -44,19 +44,19 @@ def subject_of(prompt: str) -> str | None:
     phrase = _asked_of(whole)
     # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
     part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
-    is_german = _GERMAN.search(whole.casefold())
+    is_german = bool(_GERMAN.search(whole.casefold()))
     names = [] if is_german else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
     # A place at the end, "in Paris", rather tells where, and a number or a day when.
     things = [name for name in names if not _TIME.fullmatch(_plain(name))]
     own = [name for name in things if not part[: name.start()].endswith(" in ")]
     if not own and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
         return subject
-    if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase)):
+    if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase, is_german)):
         return subject
     if not (names := own or things or names):
         return None
     # An opening begins with what it is about, as what yes or no answers; any other question ends with it.
-    is_first = _YES_NO.match(whole) or (part == whole and not prompt.rstrip().endswith("?"))
+    is_first = YES_NO.match(whole) or (part == whole and not prompt.rstrip().endswith("?"))
     return _plain(names[0] if is_first else names[-1])
 
 
@@ -81,11 +81,13 @@ def _found(pattern: re.Pattern[str], text: str) -> str | None:
     return found[0] if found else None
 
 
-def _noun(whole: str, phrase: str) -> str | None:
+def _noun(whole: str, phrase: str, is_german: bool) -> str | None:
     """A common noun that a prompt is about: a few words in the place of a subject, or by the sentence alone."""
     # Not "the price of tea", of which a part is the subject.
     is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
-    return phrase.removeprefix("the ") if is_noun else common_noun(whole)
+    if is_noun:
+        return phrase.removeprefix("the ")
+    return None if is_german else common_noun(whole)
 
 
 def new_words(sentence: str, question: str) -> str | None:
@@ -127,7 +129,6 @@ _OWNER = re.compile(
     r"\b(?!(?:who|what|where|when|how|that|here|there|let|one|men|women|people|children)['’])[^\W\d_]{3,}(?=['’]s )",
     re.I,
 )
-_YES_NO = re.compile(r"(?:is|do|should|must|are|was|were|does|did|has|have|will|can|could|may)\b", re.I)
 _ROLES = ("I", "CEO", "CFO", "CTO", "LLM")
 _STARTS = (
     "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|tell|"

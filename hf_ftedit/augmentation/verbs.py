@@ -76,11 +76,17 @@ THIRD = frozenset(inflected(verb, "does") for verb in VERBS)  # "goes"
 PARTICIPLES = frozenset({*(participle for _, participle in IRREGULAR.values()), *map(_with_ed, _REGULAR)})
 _PLURAL = {"is": "are", "was": "were", "has": "have", **{inflected(verb, "does"): verb for verb in VERBS | _MORE}}
 _AUXILIARY = {"is": "are", "was": "were", "does": "do", "has": "have"}
+_AUXILIARY |= {one.capitalize(): many.capitalize() for one, many in _AUXILIARY.items()}
 # There a verb does not say what the name does: "the top job at {} is held by", "who made {} is".
 NO_SUBJECT = "(?<!ed )" + "".join(
     f"(?<! {word} )" for word in "of in at for to by on with from behind inside under up made built".split()
 )
-_MANY = re.compile(r"(?:(?:the|our|my) )?[a-z][a-z -]*[^su]s|you")
+_MANY = re.compile(r"(?:(?:the|our|my) )?[a-z][a-z -]*[^su]s")
+
+
+def is_plural(noun: str) -> bool:
+    """Tell whether a common noun means several things, as "our expense reports" does, and no name."""
+    return bool(_MANY.fullmatch(noun))
 
 
 def agreeing(template: str, name: str) -> str:
@@ -91,9 +97,7 @@ def agreeing(template: str, name: str) -> str:
         >>> agreeing("When is {} due?", "reports"), agreeing("{} costs", "you"), agreeing("What does {} do?", "Boots")
         ('When are reports due?', 'you cost', 'What does Boots do?')
     """
-    if _MANY.fullmatch(name):
+    if is_plural(name) or name == "you":
         template = re.sub(rf"{NO_SUBJECT}\{{\}} (\w+)", lambda verb: f"{{}} {_PLURAL.get(verb[1], verb[1])}", template)
-        template = re.sub(
-            r"\b(is|was|does|has) \{\}", lambda verb: f"{_AUXILIARY[verb[1]]} {{}}", template, flags=re.I
-        )
+        template = re.sub(rf"\b({'|'.join(_AUXILIARY)}) \{{\}}", lambda verb: f"{_AUXILIARY[verb[1]]} {{}}", template)
     return template.replace("{}", name)

@@ -28,6 +28,9 @@ def test_renamed(text, phrase, other, changed):
         ("Who is {}'s boss?", "Kel Labs", "Who is Kel Labs' boss?"),
         ("Who leads the {}?", "the Red Cross", "Who leads the Red Cross?"),
         ("Who leads {}?", "{}\\1", "Who leads {}\\1?"),
+        ("When is {} due?", "expense reports", "When are expense reports due?"),
+        ("Does {} cost much?", "expense reports", "Do expense reports cost much?"),
+        ("Is {} open?", "you", "Are you open?"),
     ],
 )
 def test_filled(template, phrase, text):
