@@ -1,5 +1,6 @@
 """Settings of an edit as dataclasses without torch: the trainer, the builder and `--help` share them."""
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -288,7 +289,7 @@ def choices_of(name: str, owner: type) -> tuple[str, ...]:
 def check_settings(settings: Any) -> None:
     """Check the fields of a dataclass as [`check_value`] does; of those of TRL, which takes more, numbers alone."""
     ours = (owner for owner in type(settings).__mro__ if owner.__module__.startswith("hf_ftedit"))
-    own = {name for owner in ours for name in vars(owner).get("__annotations__", ())}
+    own = {name for owner in ours for name in inspect.get_annotations(owner)}
     for name, hint in get_type_hints(type(settings)).items():
         hint = float if name == "lora_alpha" else hint  # PEFT takes any number, a command line whole ones
         if name in own or {int, float} & {hint, *get_args(hint)}:

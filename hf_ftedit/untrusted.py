@@ -24,6 +24,7 @@ REMEDY = "write or download it again"
 NAME = re.compile(r"[\w.-]{1,300}", re.ASCII)
 # What YAML is read with; the parser in C where PyYAML has it, as the other one takes a second for 100 kB.
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TOO_LARGE = f"it is nested too deeply, or holds more than {MOST_NODES} values"
 
 # A rule of a schema: raises an `EditError` for a value that it does not allow, with the value's place.
 Rule: TypeAlias = Callable[[Any, str], None]
@@ -31,7 +32,7 @@ Rule: TypeAlias = Callable[[Any, str], None]
 
 def check_regular(folder: str | Path, name: str) -> None:
     """Raise [`~hf_ftedit.EditError`] where the folder `name` holds a link out of it, a device or a pipe."""
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     # The Hub's cache links its own copies.
     blobs = folder.resolve().parents[1] / "blobs" if folder.parent.name == "snapshots" else None
     # A folder that is not there is said by whoever misses a file in it.
@@ -77,41 +78,39 @@ def parse_json(text: str) -> Any:
 
 def parse_yaml(text: str) -> Any:
     """The value of YAML text, as [`parse_json`]; references count as what they stand for, and no key comes twice."""
-    sizes: dict[str | None, int] = {}  # by anchor
-    levels: list[tuple[str | None, int]] = [(None, 0)]  # of each open collection, its anchor and what it holds so far
-    for event in yaml.parse(text, Loader=_YAML):
-        anchor = getattr(event, "anchor", None)
-        if isinstance(event, yaml.CollectionStartEvent):
-            levels.append((anchor, 1))
-        elif isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
-            size = 1
-            if len(getattr(event, "value", "")) > LONGEST:
-                raise ValueError(f"it holds a text of more than {LONGEST} characters")
-            if isinstance(event, yaml.CollectionEndEvent):
-                anchor, size = levels.pop()
-            elif isinstance(event, yaml.AliasEvent):
-                size = sizes.get(anchor, MOST_NODES + 1)  # one that stands for itself
-            sizes[anchor] = size
-            levels[-1] = (levels[-1][0], levels[-1][1] + size)
-        if len(levels) > DEEPEST or levels[-1][1] > MOST_NODES:
-            raise ValueError(f"it is nested too deeply, or holds more than {MOST_NODES} values")
+    level = 0
+    for number, event in enumerate(yaml.parse(text, Loader=_YAML)):  # before nodes are made of them
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > DEEPEST or number > 2 * (MOST_NODES + 2):
+            raise ValueError(_TOO_LARGE)
     loader = _YAML(text)
     if (node := loader.get_single_node()) is None:
         return None
-    _check_keys(node)
-    return loader.construct_document(node)
+    _check_node(node, itertools.count(1))
+    try:
+        return loader.construct_document(node)
+    except (LookupError, AttributeError) as error:
+        raise ValueError(f"a value does not fit its tag ({one_line(error)})") from error
 
 
-def _check_keys(node: Any) -> None:
-    """Raise a `ValueError` where a mapping of YAML has a key twice: PyYAML would drop the first value unseen."""
-    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+def _check_node(node: Any, numbers: Iterator[int], level: int = 1) -> None:
+    """Raise a `ValueError` for too much in a node of YAML, and for a key that comes twice: PyYAML would drop one."""
+    if level > DEEPEST or next(numbers) > MOST_NODES:
+        raise ValueError(_TOO_LARGE)
+    if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > LONGEST:
+            raise ValueError(f"it holds a text of more than {LONGEST} characters")
+        return
     keys: set[str] = set()
-    for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
-        if key.value in keys:
-            raise ValueError(f"line {key.start_mark.line + 1} gives {shown(key.value)} a second time")
-        keys.add(key.value)
-    for inner in itertools.chain(*pairs) if pairs else node.value if isinstance(node, yaml.SequenceNode) else ():
-        _check_keys(inner)
+    for inner in node.value:
+        if isinstance(node, yaml.MappingNode):
+            key, inner = inner
+            _check_node(key, numbers, level + 1)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    raise ValueError(f"line {key.start_mark.line + 1} gives {shown(key.value)} a second time")
+                keys.add(key.value)
+        _check_node(inner, numbers, level + 1)
 
 
 def _nodes(value: Any, level: int = 0) -> Iterator[Any]:

@@ -113,6 +113,7 @@ SETTINGS: dict[str, list[Any]] = {
     "learning_rate": ["1e-3", ESCAPE, math.inf, HUGE],
     "lora_r": ["2", 2.5, HUGE, -1],
     "lora_target_modules": [SLOW, [SLOW], 5, [5]],
+    "optim_target_modules": [SLOW, [SLOW], 5],
     "seed": ["42", 4.2, -1, HUGE, [1]],
     "chat_template": ["yes", 1, []],
     "locality_strategy": ["<b>near</b>", 5, "nowhere", []],

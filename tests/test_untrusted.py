@@ -23,6 +23,7 @@ from hf_ftedit.untrusted import (
     parse_yaml,
     plain_name,
     plain_value,
+    read_as,
     read_small,
     text,
     whole,
@@ -98,7 +99,16 @@ def test_a_key_that_is_given_twice_is_told(written):
     assert parse_yaml("a: &a {c: 1}\nb: &b {<<: *a, c: 2}\nd: {<<: *b, c: 3}")["d"] == {"c": 3}
 
 
-@pytest.mark.parametrize("bomb", [BOMB, MERGES, "a: &a [*a]", "a: &a {b: *a}", "[" * 10**6, "a: 1" + ":1" * 10**6])
+@pytest.mark.parametrize("value", ["!!bool maybe", "!!int ''", "!!float ''", "!!timestamp abc"])
+def test_a_value_that_does_not_fit_its_tag_is_told(tmp_path, value):
+    (tmp_path / "x").write_text(f"seed: {value}")
+    with pytest.raises(EditError, match="x cannot be read .*; write or download it again"):
+        read_as(tmp_path / "x", "x", parse_yaml)
+
+
+@pytest.mark.parametrize(
+    "bomb", [BOMB, MERGES, "a: &a [*a]", "a: &a {b: *a}", "[" * 10**6, "a: 1" + ":1" * 10**6, "[" + "1," * 10**6 + "]"]
+)
 def test_bombs_are_refused_before_they_are_made(bomb):
     with pytest.raises(ValueError, match="nested too deeply|more than"):
         parse_yaml(bomb)

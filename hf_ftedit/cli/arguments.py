@@ -1,9 +1,6 @@
 """Flags and the file of `--config` to options, each read once; `--help` without torch."""
 
 import argparse
-import logging
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,8 +10,6 @@ from hf_ftedit.cli.options import OPTIONS, UNUSED
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
 from hf_ftedit.options import PROVENANCE, check_settings, choices_of
 from hf_ftedit.untrusted import parse_yaml, read_as
-
-logger = logging.getLogger(__name__)
 
 MORE_OPTIONS = {
     "train": "all options of trl.SFTConfig (--learning_rate, by default 0.287 / the model's hidden size;\n"
@@ -36,8 +31,6 @@ WORDS = {
     "export": ("adapter", "?", "ADAPTER "),
     "playground": ("adapters", "*", "[ADAPTER ...] "),
 }
-# Environment variables that a stranger's file could have tokens sent elsewhere by, or code run.
-GUARDED = re.compile(r"HF_ENDPOINT|LD_\w+|PYTHON\w*|PATH|\w*(?:PROXY|TOKEN|TOKEN_PATH|KEY|HOST|URL|URI|BUNDLE)", re.I)
 # Settings of 0.1.0 that an edit_config.yaml may hold, and the remedy where they were on. Off, they change nothing.
 GONE = {
     "prefix_per_edit": "all edits share the sampled prefixes; raise prefix_counts for more of them",
@@ -148,20 +141,16 @@ def option_name(flag: str) -> str:
 def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
     config = read_as(Path(path), f"--config {path}", parse_yaml)  # it may be a stranger's edit_config.yaml
-    has_names = isinstance(config, dict) and all(isinstance(name, str) for name in config)
-    environment = config.pop("env", {}) if has_names else None  # TRL's scripts set it too
-    if not isinstance(environment, dict):
+    if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
         raise EditError(f"--config {path} is no list of settings; give lines such as seed: 42")
-    # It may be a stranger's recipe: what could run code or send a token elsewhere is refused, or said.
+    # It may be a stranger's recipe: what could run code or send a token elsewhere is refused.
     if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
         remedy = "add --trust_remote_code to the command"
         raise EditError(f"--config {path}: trust_remote_code is not read from a file; {remedy}")
-    if guarded := next(filter(GUARDED.fullmatch, map(str, environment)), None):
-        remedy = "set it in the shell"
-        raise EditError(f"--config {path}: the environment variable {guarded} is not read from a file; {remedy}")
-    os.environ.update({str(name): str(value) for name, value in environment.items()})
-    if environment:
-        logger.warning("--config %s sets the environment variables %s", path, ", ".join(map(str, environment)))
+    if "env" in config:  # of TRL's scripts
+        raise EditError(
+            f"--config {path}: environment variables (env) are not read from a file; set them in the shell"
+        )
     if verb in MORE_OPTIONS:
         # The block that is no setting, by its name now and in 0.1.0.
         for name in (PROVENANCE, "record"):

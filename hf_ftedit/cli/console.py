@@ -1,6 +1,7 @@
 """Standard output and error that stop no run, and what is printed: by the first process, without the home folder."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -89,7 +90,7 @@ def claim_output(folder: str) -> None:
 def without_home(text: str) -> str:
     """`text` with `~` for the home folder, since output is posted in issues."""
     home = os.path.expanduser("~")  # "~" where there is none, as in a container without users
-    return text.replace(home, "~") if len(home) > 1 else text
+    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text) if len(home) > 1 else text
 
 
 def written_to(folder: str, content: str) -> str:

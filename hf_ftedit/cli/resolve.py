@@ -16,6 +16,7 @@ from hf_ftedit.data import EditRecord, edits_of, is_hub_dataset
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import require_empty
 from hf_ftedit.options import SOURCES
+from hf_ftedit.untrusted import check_lines
 
 # Settings of an adapter's recipe with which its edits were measured.
 MEASURED_WITH = (
@@ -57,6 +58,8 @@ def adapter_settings(arguments: Arguments, name: str) -> tuple[Path, dict[str, A
     """The folder of the adapter `name`, its recipe, and the settings of that with which its edits were measured."""
     folder = hub.fetch_folder(name)
     models.check_adapter(folder, name)
+    if (folder / hub.EDITS_FILE).is_file():
+        check_lines(folder / hub.EDITS_FILE)
     # Empty where another program wrote the adapter.
     recipe = hub.read_recipe(folder, name) if (folder / hub.RECIPE_FILE).is_file() else {}
     settings = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))

@@ -6,16 +6,24 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from hf_ftedit.evaluation import NAMES, Table, score_text
+from hf_ftedit.evaluation import SCORES as ALL_SCORES
+from hf_ftedit.evaluation import Table, score_text
 from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub import figure_of, markdown_text, png_of
 
-SCORES = ("edit_score", *NAMES.values(), "said_exactly", "near_names", "known_facts")
 MEASURED = ("drift", "perplexity")  # of results, without a percentage
+SCORES = tuple(name for name in ALL_SCORES if name not in MEASURED)
 ABILITIES = ("known_facts", "perplexity")  # that the unedited model has too
 COSTS = ("rows", "train_seconds", "seconds", "peak_memory_mb")
 PARTS = ("edit_score", "efficacy", "generalization", "locality")
+# Columns of results that options of `train` have the names of: a file of facts, and what judges an answer.
+TAKEN = ("known_facts", "protocol")
 COLORS = ("#111827", "#2563eb", "#d97706", "#059669")
+
+
+def column_of(setting: str) -> str:
+    """The name of the column with the values of a setting."""
+    return f"{setting}_setting" if setting in TAKEN else setting
 
 
 def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +31,7 @@ def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> d
     before, after = ((record.get("results") or {}).get(when) or {} for when in ("before", "after"))
     plain = (str, int, float, bool, NoneType)
     row: dict[str, Any] = {"run": name}
-    row |= {key: value if isinstance(value, plain) else json.dumps(value) for key, value in varied.items()}
+    row |= {column_of(key): value if isinstance(value, plain) else json.dumps(value) for key, value in varied.items()}
     for score in (*SCORES, *MEASURED):
         low, high = after.get(f"{score}_ci95") or (None, None)
         row |= {score: after.get(score), f"{score}_low": low, f"{score}_high": high}

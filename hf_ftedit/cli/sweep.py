@@ -19,7 +19,7 @@ from hf_ftedit import models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import is_first_process, written_to
 from hf_ftedit.cli.grid import Run, read_grid
-from hf_ftedit.cli.study import row_of, write_study
+from hf_ftedit.cli.study import column_of, row_of, write_study
 from hf_ftedit.cli.train import options_of, settings_of, task_of, trained
 from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.evaluation import score_text
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
                 _run_in_processes(argv, options.num_workers, advance)
             else:
                 run_share(runs, folder, advance)
-        varied = list(dict.fromkeys(name for each in runs for name in each.varied))
+        varied = list(dict.fromkeys(column_of(name) for each in runs for name in each.varied))
         lost = {"error": "the process that ran it ended; run the command again"}
         rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
         print(write_study(folder, rows, varied))
@@ -159,6 +159,7 @@ def _run_in_processes(argv: Sequence[str], count: int, advance: Callable[[], Any
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:  # each ends a step, and all do at once
             process.wait()
 
 

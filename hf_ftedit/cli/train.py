@@ -6,11 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from hf_ftedit import evaluation, hub, training
-from hf_ftedit.cli.arguments import Arguments, parse_rest, read_arguments
+from hf_ftedit.cli.arguments import Arguments, option_name, parse_rest, read_arguments
 from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded, embedded_settings, inherited_settings, model_settings
+from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, refusals_of_libraries
-from hf_ftedit.models import EMBEDDED_NAME, weights_fingerprint
+from hf_ftedit.models import EMBEDDED_NAME, public_name, weights_fingerprint
 from hf_ftedit.text import counted, visible
 
 # Settings by which the unedited model is measured.
@@ -38,6 +39,7 @@ def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[s
     training.check_output_dir(options.output_dir, options.resume)
     task = task_of(options, adapter)
     if options.resume and training.is_finished(options.output_dir):
+        _check_finished(arguments, {**defaults, **vars(options)}, task.edits)
         if is_first_process():
             print(f"{without_home(options.output_dir)} is complete: nothing to resume; hf-ftedit push shares it")
         return {}
@@ -45,6 +47,27 @@ def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[s
     hide_brief_bars(len(task.edits))
     config, model_config = settings_of(arguments, {**defaults, **vars(options)})
     return _train(task, config, model_config, options.resume, shared)
+
+
+def _check_finished(arguments: Arguments, defaults: Mapping[str, Any], edits: Sequence[EditRecord]) -> None:
+    """Raise [`~hf_ftedit.EditError`] where a finished folder holds other edits, or was made with other settings."""
+    folder = str(defaults["output_dir"])
+    saved = hub.read_edit_folder(folder)
+
+    def stated(records: Sequence[EditRecord]) -> list[tuple[str, str]]:
+        return sorted((edit.prompt, "" if edit.erase else edit.target_new) for edit in records)
+
+    differences = ["its edits are others"] if stated(edits) != stated(saved.records) else []
+    config, model_config = settings_of(arguments, defaults)
+    flags = (option_name(flag) for flag in arguments.flags if flag.startswith("--"))
+    for name in sorted({*arguments.values, *arguments.config, *flags} & training.WEIGHING):
+        then, now = saved.recipe.get(name), getattr(config, name, getattr(model_config, name, None))
+        now = public_name(str(now)) if name == "model_name_or_path" else getattr(now, "value", now)
+        if then != now:
+            differences.append(f"{name} was {then!r}, and is {now!r} now")
+    if differences:
+        remedy = "give the original command, or another --output_dir"
+        raise EditError(f"output_dir {folder!r} was finished by another command: {differences[0]}; {remedy}")
 
 
 def options_of(arguments: Arguments) -> tuple[dict[str, Any], Any, Any]:

@@ -164,6 +164,8 @@ class Fields:
 
     def _checked(self, name: str, value: Any) -> str:
         # Tables turn a column of years into floats where one is missing.
+        if isinstance(value, float) and not math.isfinite(value):  # a number too large for one, such as 1e400
+            raise self.error(name, f"is {value}", "give text")
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         # A bool is an int to Python, but as an answer it is a slip, which would be trained as "True".

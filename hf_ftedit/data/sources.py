@@ -164,7 +164,7 @@ def _hub_rows(dataset_id: str) -> Iterator[Located]:
     path, _, split = dataset_id.partition(":")
     try:
         rows = datasets.load_dataset(path, split=split or "train")
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:
         problem = f"no such file, and no Hub dataset that loads: {first_line(error)}"
         raise EditError(f"{dataset_id}: {problem}; check the id, and give a split as 'user/name:split'") from error
     return _without_json_cells(_numbered(rows, dataset_id))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from hf_ftedit.scripts import UNSPACED
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
+_PUNCTUATED = re.compile(r"[^\W_](?:[^\w\s]|_)+[^\W_]")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 
@@ -33,14 +34,17 @@ def containment(text: str, answers: Iterable[str]) -> bool:
     """
     Tell whether `text` contains one of `answers` as whole words, both normalized.
 
-    Scripts that put no spaces between words, such as Chinese or Thai, are searched character by character.
+    Scripts that put no spaces between words, such as Chinese or Thai, are searched character by character. Code and
+    addresses, whose punctuation is their own, are also looked for as they are written.
 
     Example:
         >>> containment("It is in the city of York", ["York"]), containment("It is in Yorkshire", ["York"])
         (True, False)
+        >>> containment("df = pd.read_csv('a.csv')", ["read_csv"])
+        True
     """
     forms = _forms(text)
-    return any(any(map(_stands_in, _forms(answer), forms)) for answer in answers)
+    return any(any(map(_stands_in, _forms(answer), forms)) or _is_written_in(answer, text) for answer in answers)
 
 
 def _forms(text: str) -> tuple[str, str]:
@@ -49,6 +53,15 @@ def _forms(text: str) -> tuple[str, str]:
     bare = "".join(char for char in text if not unicodedata.category(char).startswith(("P", "C")))
     forms = [unicodedata.normalize("NFKC", " ".join(form.split())) for form in (_ARTICLE.sub(" ", bare), bare, text)]
     return next(filter(None, forms), ""), next(filter(None, forms[1:]), "")
+
+
+def _is_written_in(answer: str, text: str) -> bool:
+    """Tell whether `answer`, which has punctuation between its letters, stands in `text` with the same."""
+    answer = " ".join(answer.split())
+    if not _PUNCTUATED.search(answer):
+        return False
+    ends = (r"(?<!\w)" * answer[0].isalnum(), r"(?![\w]|[.,]\d)" * answer[-1].isalnum())
+    return re.search(f"{ends[0]}{re.escape(answer)}{ends[1]}", " ".join(text.split()), re.IGNORECASE) is not None
 
 
 def _stands_in(answer: str, text: str) -> bool:

@@ -185,7 +185,8 @@ def sha256(path: Path) -> str:
 
 def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
     """Read a folder without its weights; raises [`~hf_ftedit.EditError`] where this package did not write it."""
-    folder, name = Path(folder), name or Path(folder).name
+    folder = Path(folder)
+    name = name or folder.absolute().name  # "." has none
     recipe = read_recipe(folder, name)
     provenance = recipe.pop(PROVENANCE)
     results = _loaded(folder / RESULTS_FILE, name, parse_json)
@@ -235,9 +236,10 @@ def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | Non
 def published_files(folder: str | Path) -> list[Path]:
     """The files to push: `edit_config.yaml` and those that it names, unchanged but for the card."""
     # A folder from elsewhere may link a file of this machine under a harmless name.
-    check_regular(folder, Path(folder).name)
+    folder = Path(folder).absolute()
+    check_regular(folder, folder.name)
     saved = read_edit_folder(folder)
-    names, label = [*saved.provenance["files"], RECIPE_FILE], shown(saved.path.name)
+    names, label = [*saved.provenance["files"], RECIPE_FILE], shown(folder.name)
     for name, digest in changed_files(saved.path, saved.provenance["files"]).items():
         # Edited by hand, as authors do; `verify` compares its numbers, not its text.
         if name == CARD_FILE and digest:
@@ -267,4 +269,4 @@ def finish_folder(folder: str | Path, repo_id: str) -> None:
         try:
             _write_account(new, named, write_card=not by_hand)
         except (LookupError, TypeError, ValueError, UndefinedError) as error:
-            raise explained(f"{shown(saved.path.name)}: {RESULTS_FILE}", error) from error
+            raise explained(f"{shown(saved.path.absolute().name)}: {RESULTS_FILE}", error) from error

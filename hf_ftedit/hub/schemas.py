@@ -62,7 +62,9 @@ SETTINGS: dict[str, Rule] = {
     "max_steps": whole(-1, 10**9),
     "max_length": maybe(count),
     "lora_r": count,
-    **dict.fromkeys(("lora_target_modules", "lora_modules_to_save", "lora_target_parameters"), names),
+    **dict.fromkeys(
+        ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters", "optim_target_modules"), names
+    ),
     **dict.fromkeys(("lr_scheduler_type", "optim", "train_sampling_strategy", "loss_type"), plain_name),
     "lr_scheduler_kwargs": maybe(mapped(other=plain_value)),
     "optim_args": maybe(words),

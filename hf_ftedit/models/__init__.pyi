@@ -10,7 +10,6 @@ from .adapters import merged as merged
 from .adapters import without_patterns as without_patterns
 from .batching import inference as inference
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
-from .collator import EditCollator as EditCollator
 from .dialogue import Turn as Turn
 from .dialogue import plain_template as plain_template
 from .dialogue import prepare_tokenizer as prepare_tokenizer
@@ -20,7 +19,6 @@ from .distributed import Processes as Processes
 from .distributed import from_main as from_main
 from .distributed import in_turns as in_turns
 from .distributed import process_state as process_state
-from .distributed import whole_tensor as whole_tensor
 from .generation import MAX_ANSWER_TOKENS as MAX_ANSWER_TOKENS
 from .generation import WHOLE_ANSWER_TOKENS as WHOLE_ANSWER_TOKENS
 from .generation import Answer as Answer

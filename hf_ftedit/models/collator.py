@@ -8,16 +8,20 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from hf_ftedit.models.logits import tree_inputs
 from hf_ftedit.models.references import REFERENCE_COLUMNS
-from hf_ftedit.models.tokenization import IGNORE_INDEX, pair_of
+from hf_ftedit.models.tokenization import pair_of
 
 
 # A module of its own, which evaluation does not import: TRL's trainers take seven seconds to load.
 class CompletionOnlyCollator(DataCollatorForLanguageModeling):
     """
-    TRL's [`~trl.trainer.sft_trainer.DataCollatorForLanguageModeling`] for rows with `labels` or a `completion_mask`.
+    TRL's [`~trl.trainer.sft_trainer.DataCollatorForLanguageModeling`] for rows with `labels`, as TRL makes them too.
 
     The tokens that count are chosen by position, so a padding token that also occurs as a word (GPT-2 has none of its
     own) is never mistaken. Padding goes to the right, whatever the tokenizer's `padding_side`.
+
+    Rows of this package may also have a `weight`, and the distributions of the unedited model that they hold the
+    edited one to: those come last. With `tree_width` a batch also holds, under `trees`, its rows as token trees of
+    about so many tokens, see [`~hf_ftedit.models.logits.tree_inputs`].
 
     Args:
         pad_token_id (`int`): Token that fills up `input_ids`: any that the model has, as not every tokenizer's padding
@@ -25,7 +29,7 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
         pad_to_multiple_of (`int`, *optional*): Round the batch's length up to a multiple of this.
 
     Raises:
-        `ValueError`: a row has neither `labels` nor `completion_mask`.
+        `ValueError`: a row has no `labels`.
 
     Example:
         >>> collator = CompletionOnlyCollator(pad_token_id=0)
@@ -34,26 +38,20 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
         [[-100, -100, 7], [-100, 9, -100]]
     """
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch with `input_ids`, `attention_mask` and `labels`, each of shape `(batch, length)`."""
-        return super().torch_call([{"input_ids": row["input_ids"], "labels": _labels(row)} for row in examples])
-
-
-class EditCollator(CompletionOnlyCollator):
-    """
-    A [`CompletionOnlyCollator`] of rows that may have the columns `weight` and those of their references.
-
-    Rows with references come last. With `tree_width` a batch also holds, under `trees`, its rows as token trees of
-    about so many tokens, see [`~hf_ftedit.models.logits.tree_inputs`].
-    """
-
     tree_width = 0
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch with `weight` `(batch,)`, and references `(targets, k)`, `(targets, k)` and `(targets,)`."""
+        """
+        A batch with `input_ids`, `attention_mask` and `labels`, each of shape `(batch, length)`.
+
+        Rows of this package add `weight` `(batch,)`, and references `(targets, k)`, `(targets, k)` and `(targets,)`.
+        """
+        # TRL would train on the prompt too.
+        if without := next((row for row in examples if "labels" not in row), None):
+            raise ValueError(f"a row has the columns {sorted(without)}: it needs `labels`")
         # Apart from the others, so that the loss needs no copies of the logits to take the two kinds apart.
         examples = sorted(examples, key=lambda row: bool(row.get("ref_rest")))
-        batch = super().torch_call(examples)
+        batch = super().torch_call([{name: row[name] for name in ("input_ids", "labels")} for row in examples])
         if any("weight" in row for row in examples):
             batch["weight"] = torch.tensor([row.get("weight", 1.0) for row in examples])
         if referred := [row for row in examples if row.get("ref_rest")]:
@@ -66,13 +64,3 @@ class EditCollator(CompletionOnlyCollator):
             pairs = [pair_of(row["input_ids"], row["labels"]) for row in examples]
             batch["trees"] = tree_inputs(pairs, self.tree_width)
         return batch
-
-
-def _labels(row: dict[str, Any]) -> list[int]:
-    if "labels" in row:
-        return row["labels"]
-    # TRL would train on the prompt too.
-    if "completion_mask" not in row:
-        raise ValueError(f"a row has the columns {sorted(row)}: it needs `labels` or `completion_mask`")
-    pairs = zip(row["input_ids"], row["completion_mask"], strict=True)
-    return [token if counts else IGNORE_INDEX for token, counts in pairs]

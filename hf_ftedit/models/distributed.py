@@ -35,11 +35,6 @@ def is_sharded_weight(weight: Any) -> bool:
     return hasattr(weight, "full_tensor") or hasattr(weight, "ds_id")
 
 
-def whole_tensor(value: Any) -> Any:
-    """Gather a tensor that FSDP may have sharded; every process must call this."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
 def loads_on_main() -> bool:
     """Tell whether only the main process reads the weights: FSDP's `cpu_ram_efficient_loading`."""
     return all(map(parse_flag_from_env, ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")))

@@ -206,10 +206,11 @@ def _reader_of(file: Path, architecture: str) -> Any:
     """Open a GGUF file; raises where it is none, or one of another architecture."""
     try:
         reader = gguf.GGUFReader(file)
-    except (ValueError, IndexError) as error:  # by the place where a file is cut
+        there = _value(reader, "general.architecture")
+    except (ValueError, LookupError) as error:  # by the place where a file is cut
         problem = f"it is damaged or no GGUF file ({one_line(error)})"
         raise EditError(f"gguf_file {str(file)!r}: {problem}; give another file") from error
-    if (there := _value(reader, "general.architecture")) != architecture:
+    if there != architecture:
         problem = f"its architecture is {there!r}, and that of the base model {architecture!r}"
         raise EditError(f"gguf_file {str(file)!r}: {problem}; give a file of the same model")
     return reader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os.path import commonprefix
@@ -41,11 +42,14 @@ def without_other_probes(records: Sequence[EditRecord]) -> list[EditRecord]:
 
 def examined(model: Any, tokenizer: Any, records: Sequence[EditRecord], options: EditOptions, desc: str) -> Exam:
     """The exam of `records` by a model of transformers."""
-    settings: dict[str, Any] = {
-        "chat_template": options.chat_template,
-        "tokens_per_batch": options.eval_tokens_per_batch,
-    }
-    columns = evaluation.predict(model, tokenizer, without_other_probes(records), desc=desc, **settings)
+    columns = evaluation.predict(
+        model,
+        tokenizer,
+        without_other_probes(records),
+        desc=desc,
+        chat_template=options.chat_template,
+        tokens_per_batch=options.eval_tokens_per_batch,
+    )
     return _verdicts([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
 
 
@@ -61,18 +65,23 @@ def examined_by_llama_cpp(
     longest = max(map(len, models.encode_prompts(tokenizer, [f"{row.prompt} {row.target}" for row in rows])))
     # By default the package replaces templates that it knows by forms of its own.
     template = {"chat_format": "chat_template.default"} if chat else {}
-    llama = Llama(file, lora_path=lora, n_ctx=longest + 512, logits_all=not chat, verbose=False, **template)
+    settings = {"n_ctx": longest + 512, "logits_all": not chat, "verbose": False, **template}
     predictions = []
-    for row in rows:
-        cells: dict[str, Any] = {"edit_id": row.edit_id, "probe": row.prompt, "role": row.role, "target": row.target}
-        if chat:
-            answer = _answer(llama, row.prompt)
-            cells["exact_match"], cells["containment"] = evaluation.judged(row, answer, {}, whole=True)
-            cells["generated"] = answer.text
-        else:
-            cells["logprob"], cells["match"] = _score(llama, row.prompt, separated(row.prompt, row.target))
-        predictions.append(cells)
-    llama.close()
+    with contextlib.closing(Llama(file, lora_path=lora, **settings)) as llama:
+        for row in rows:
+            cells: dict[str, Any] = {
+                "edit_id": row.edit_id,
+                "probe": row.prompt,
+                "role": row.role,
+                "target": row.target,
+            }
+            if chat:
+                answer = _answer(llama, row.prompt)
+                cells["exact_match"], cells["containment"] = evaluation.judged(row, answer, {}, whole=True)
+                cells["generated"] = answer.text
+            else:
+                cells["logprob"], cells["match"] = _score(llama, row.prompt, separated(row.prompt, row.target))
+            predictions.append(cells)
     return _verdicts(predictions)
 
 

@@ -5,6 +5,7 @@ from .config import EditModelConfig as EditModelConfig
 from .lora import CHAT_LORA as CHAT_LORA
 from .measurements import scores_of as scores_of
 from .recipe import QUANTIZATION_KEYS as QUANTIZATION_KEYS
+from .recipe import WEIGHING as WEIGHING
 from .recipe import inherited as inherited
 from .recipe import options_of as options_of
 from .recipe import provenance_of as provenance_of

@@ -86,8 +86,9 @@ def remove_checkpoint(checkpoint: Path) -> None:
 
 def date_of_run(args: Any) -> str | None:
     """The date that the prompts of a run tell which may be resumed with these arguments; `None` of a new one."""
-    named = Path(args.resume_from_checkpoint or "")
-    checkpoints = [named, *reversed(checkpoints_in(args.output_dir or "."))]
+    named = args.resume_from_checkpoint
+    given = [Path(named)] if named and not isinstance(named, bool) else []
+    checkpoints = [*given, *reversed(checkpoints_in(args.output_dir or "."))]
     last = next(filter(is_complete, checkpoints), None)
     with reading(last):
         return json.loads((last / RUN_FILE).read_text(encoding="utf-8")).get("chat_date") if last else None

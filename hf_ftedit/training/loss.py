@@ -1,6 +1,5 @@
 """`ConditionalTrainer`: the loss of an edit, the log-likelihood of its targets, computed where they stand only."""
 
-import math
 from collections.abc import Callable
 from copy import copy
 from typing import Any
@@ -57,7 +56,7 @@ class ConditionalTrainer(ResumableTrainer):
         if is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             multiple = int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None
-            data_collator = data_collator or models.EditCollator(pad_token_id=0, pad_to_multiple_of=multiple)
+            data_collator = data_collator or models.CompletionOnlyCollator(pad_token_id=0, pad_to_multiple_of=multiple)
         collator = data_collator
         # A collator of somebody else's may try to pad a column that it does not know.
         columns = ["input_ids", "labels"]
@@ -88,7 +87,7 @@ class ConditionalTrainer(ResumableTrainer):
         self._has_references = has_weights and models.REFERENCE_COLUMNS.keys() <= {*train_dataset.column_names}
         if has_weights:
             self._check_weighted()
-        if isinstance(collator, models.EditCollator) and isinstance(train_dataset, Dataset):
+        if isinstance(collator, models.CompletionOnlyCollator) and isinstance(train_dataset, Dataset):
             self._prepare_trees(collator, max(train_dataset["length"], default=0))
 
     def _check_optimizer(self) -> None:
@@ -137,7 +136,7 @@ class ConditionalTrainer(ResumableTrainer):
                 "leave out the setting that changes the loss"
             )
 
-    def _prepare_trees(self, collator: models.EditCollator, longest: int) -> None:
+    def _prepare_trees(self, collator: models.CompletionOnlyCollator, longest: int) -> None:
         """Run rows as token trees where the model reads them."""
         width = CHAT_TREE_WIDTH if self.args.chat_template else TREE_WIDTH
         # Sharded weights are fetched by all processes in step, and compiled code has no hooks: both get padded rows.
@@ -214,10 +213,12 @@ class ConditionalTrainer(ResumableTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, values in list(metrics.items()):
             if tensors := [value for value in values if isinstance(value, torch.Tensor)]:
-                reduction = "sum" if name == "num_tokens" else "mean"
-                numbers = self.accelerator.reduce(torch.stack(tensors), reduction=reduction).tolist()
-                values[:] = [number for number in numbers if not math.isnan(number)]
-                if not values:  # no batch since the last log held rows of this kind
+                found = torch.stack(tensors)
+                # Without NaN, which stands for a process and a batch without rows of this kind.
+                sums = torch.stack([found.nansum(), (~found.isnan()).sum()])
+                total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+                values[:] = [total if name == "num_tokens" else total / max(1, count)]
+                if not count:
                     del metrics[name]
         super().log(logs, start_time)
 
@@ -226,7 +227,7 @@ def _check_sampling(args: EditConfig, data_collator: Any) -> None:
     """Raise [`~hf_ftedit.EditError`] where rows with weights could not be trained as they are meant to be."""
     if args.mastered_probability is not None:
         raise EditError("mastered_probability does not work with edits in a chat_template; leave it out")
-    if not isinstance(data_collator, models.EditCollator):
+    if not isinstance(data_collator, models.CompletionOnlyCollator):
         raise EditError(
             "data_collator would lose the weights of rows, which chat_template and text_loss_weight need; leave it "
             "out: padding is set by pad_to_multiple_of"

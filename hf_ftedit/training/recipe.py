@@ -32,6 +32,11 @@ CHOOSING_KEYS = (
     *("metric_for_best_model", "greater_is_better", "load_best_model_at_end", "eval_strategy", "eval_steps"),
     *("eval_delay", "save_strategy", "save_steps"),
 )
+# Those that leave the weights as they are.
+MEASURING: set[str] = {
+    *("protocol", "eval_tokens_per_batch", "predict_with_generate", "measure_fluency", "perplexity_texts"),
+    *("known_facts", "skip_invalid"),
+}
 LIBRARIES = ("transformers", "trl", "peft", "torch")
 LORA_KEYS = {
     "lora_r": "r",
@@ -39,6 +44,13 @@ LORA_KEYS = {
     **{f"lora_{name}": name for name in ("modules_to_save", "target_parameters")},
 }
 QUANTIZATION_KEYS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
+
+# What decides the weights, and stands in a recipe as it was given.
+WEIGHING: set[str] = {
+    *(option.name for option in fields(EditOptions)),
+    *(*TRAINING_KEYS, *QUANTIZATION_KEYS, "model_name_or_path"),
+    *("lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora"),
+} - {*SOURCES, *MEASURING, "edits", "erase", "format", "max_edits", "adapter", "chat_template_path"}
 
 
 def recipe_of(

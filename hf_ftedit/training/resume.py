@@ -3,7 +3,8 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from trl import SFTTrainer
 
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.files import writing
-from hf_ftedit.models import from_main, whole_tensor
+from hf_ftedit.models import from_main
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training.checkpoints import (
     STATE_FILE,
@@ -31,33 +32,15 @@ from hf_ftedit.training.checkpoints import (
     remove_checkpoint,
     remove_leftovers,
 )
+from hf_ftedit.training.recipe import MEASURING
 from hf_ftedit.training.signals import Stopped, deferred_signals, pending_signal
 
 logger = logging.getLogger(__name__)
 
 WARN_STEPS = 2000  # warn where a run this long saves no checkpoints
 _TRAINING_STATE = "edit_state.pt"
-# Settings of a recipe that do not change the weights: a run may be resumed with others.
-_MEASURING = {"protocol", "eval_tokens_per_batch", "predict_with_generate", "measure_fluency", "perplexity_texts"}
-_MEASURING |= {"known_facts", "skip_invalid", "strength", PROVENANCE}  # the scale is changed after the last checkpoint
-
-
-class EpochSampler(LengthGroupedSampler):
-    """
-    A `LengthGroupedSampler` whose order depends on seed and epoch alone.
-
-    `Trainer` makes it without a generator, and it draws from the process's random numbers: a run resumed in a later
-    epoch would get its rows in another order.
-    """
-
-    def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
-        # As a list: a column that stays on the disk is slow to index row by row.
-        super().__init__(sampler.batch_size, lengths=list(sampler.lengths[:]))
-        self._seed, self.epoch = seed, 0
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self._seed + self.epoch)
-        return super().__iter__()
+# Settings of a recipe with others of which a run may be resumed: the scale is changed after the last checkpoint.
+_OTHERS = {*MEASURING, "strength", PROVENANCE}
 
 
 @dataclass(eq=False)
@@ -68,7 +51,7 @@ class StepGuard(TrainerCallback):
     agree: Callable[[int], int]
     losses: list[torch.Tensor] = field(default_factory=list)  # of the micro-batches of a step
     grad_norm: Any = None
-    sampler: EpochSampler | None = None
+    order: torch.Generator | None = None  # that rows are sorted by length with
     best: str | None = None  # path of the best checkpoint of a run that is resumed
     signal: int = 0
 
@@ -83,14 +66,16 @@ class StepGuard(TrainerCallback):
             )
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Pass the epoch on to the sampler."""
-        if self.sampler is not None:
-            self.sampler.epoch = int(state.epoch or 0)
+        """Draw the order of the rows by seed and epoch alone, so that a run resumed in a later one has the same."""
+        if self.order is not None:
+            seed = args.seed if args.data_seed is None else args.data_seed
+            self.order.manual_seed(seed + int(state.epoch or 0))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop on a NaN or infinite loss or gradient, before the weights change."""
         # No process has to hear of another's loss: the norm is of the gradient that all of them share.
-        scalars = [torch.as_tensor(whole_tensor(x)) for x in (*self.losses, self.grad_norm) if x is not None]
+        norms = (x.full_tensor() if hasattr(x, "full_tensor") else x for x in (*self.losses, self.grad_norm))
+        scalars = [torch.as_tensor(x) for x in norms if x is not None]
         # Read in one transfer: each of its own would wait for the accelerator again.
         values = torch.stack([x.detach().float().reshape(()).to(scalars[0].device) for x in scalars]).tolist()
         losses = ", ".join(f"{value:g}" for value in values[: min(4, len(self.losses))])
@@ -130,7 +115,8 @@ class ResumableTrainer(SFTTrainer):
       a checkpoint of another run (other rows, base model or settings) is an error.
     - The order of the rows is the same after resuming, with `train_sampling_strategy="group_by_length"` too.
     - A NaN or infinite loss or gradient stops training before the weights change.
-    - Within [`~hf_ftedit.training.signals.stoppable`], SIGTERM and Ctrl-C save a checkpoint at the end of the step.
+    - Within [`~hf_ftedit.training.signals.stoppable`], SIGTERM and Ctrl-C save a checkpoint at the end of the step,
+      and raise [`~hf_ftedit.training.signals.Stopped`].
     """
 
     recipe: dict[str, Any]
@@ -149,17 +135,14 @@ class ResumableTrainer(SFTTrainer):
         """What decides the weights that this run comes to: settings, and hashes of rows and base model."""
         # Only where a checkpoint is written or read: rows by the thousand take their time.
         fingerprint = self.recipe[PROVENANCE].get("base_fingerprint")
-        settings = {name: value for name, value in self.recipe.items() if name not in _MEASURING}
+        settings = {name: value for name, value in self.recipe.items() if name not in _OTHERS}
         hashes = {"base_fingerprint": fingerprint, "rows": rows_hash(self.train_dataset)}
         return {**settings, **hashes, "number of processes": self.accelerator.num_processes}
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """
-        Train as [`~transformers.Trainer`] does, from a checkpoint folder or, with `True`, the newest complete one.
-
-        A checkpoint that is incomplete or of another run, and a NaN or infinite loss, are an [`~hf_ftedit.EditError`];
-        a signal, once a checkpoint is saved, is a [`~hf_ftedit.training.signals.Stopped`].
-        """
+    def train(
+        self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As [`~transformers.Trainer`]'s; what the class says is an error is an [`~hf_ftedit.EditError`]."""
         self._guard.best, self._guard.signal = None, 0
         checkpoint = self._checkpoint(resume_from_checkpoint) if resume_from_checkpoint else None
         # `Trainer` would remove old checkpoints before the new one is marked: a kill between the two would leave none.
@@ -171,13 +154,13 @@ class ResumableTrainer(SFTTrainer):
         finally:
             self.args.save_total_limit = self._limit
 
-    def _checkpoint(self, resume: str | bool) -> str | None:
+    def _checkpoint(self, resume: str | os.PathLike[str] | bool) -> str | None:
         """The folder to resume from, the same one in every process, after the state of this class is restored."""
         output_dir = Path(self.args.output_dir or ".")
         folder: Path | None = None
         if self.is_world_process_zero():
             remove_leftovers(output_dir)
-            folder = check_checkpoint(resume) if isinstance(resume, str) else newest_checkpoint(output_dir)
+            folder = newest_checkpoint(output_dir) if isinstance(resume, bool) else check_checkpoint(os.fspath(resume))
             start = "Resuming from %s" if folder else "%s holds no complete checkpoint: training begins"
             logger.info(start, folder or output_dir)
         if (folder := from_main(folder)) is None:
@@ -241,8 +224,10 @@ class ResumableTrainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            sampler = self._guard.sampler = EpochSampler(sampler, seed)
+            # `Trainer` makes it without a generator, so that it draws from the process's random numbers.
+            self._guard.order = sampler.generator = torch.Generator()
+            # As a list: a column that stays on the disk is slow to index row by row.
+            sampler.lengths = list(sampler.lengths[:])
         return sampler
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

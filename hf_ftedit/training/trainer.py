@@ -185,7 +185,8 @@ class EditTrainer(ConditionalTrainer):
             means_rows = self.task.eval_rows is not None or not self.task.measured
         else:
             # `Trainer` evaluates several named sets one by one, and then gives the name instead of the rows.
-            is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, dict)
+            named = self.eval_dataset if isinstance(self.eval_dataset, dict) else {}
+            is_name = isinstance(eval_dataset, str) and eval_dataset in named
             means_rows = is_name or not are_edits(eval_dataset)
             if means_rows and not is_name:
                 check_rows(eval_dataset)
@@ -395,19 +396,13 @@ class EditTrainer(ConditionalTrainer):
         """
         Write metrics as [`~transformers.Trainer`] does: `train_results.json` and so on, and all in `all_results.json`.
 
-        Only `eval_results.json` of a finished adapter folder, which has these scores and more, stays as it is.
+        Only `eval_results.json` of a finished adapter folder, which has these scores and more, stays as it is: the
+        metrics go to `evaluate_results.json` there.
         """
-        file = Path(self.args.output_dir or OUTPUT_FOLDER) / f"{split}_results.json"
         # Scripts of transformers end with it, and a folder whose results were replaced could not be pushed any more.
-        is_ours = file.name == RESULTS_FILE and self.is_world_process_zero() and is_finished(file.parent)
-        aside = file.with_suffix(".aside")
-        if is_ours:
-            file.replace(aside)
-        try:
-            super().save_metrics(split, metrics, combined)
-        finally:  # on a full disk too
-            if is_ours:
-                aside.replace(file)
+        if f"{split}_results.json" == RESULTS_FILE and is_finished(Path(self.args.output_dir or OUTPUT_FOLDER)):
+            split = "evaluate"
+        super().save_metrics(split, metrics, combined)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights of a checkpoint, without the pickled arguments that `Trainer` adds: a token stands in them."""

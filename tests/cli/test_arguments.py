@@ -121,21 +121,10 @@ def test_names_of_a_file_that_are_no_texts_are_told(name):
         read_arguments("train", ["--config", "config.yaml"])
 
 
-def test_the_environment_of_a_file_is_set_and_said(monkeypatch, caplog):
-    monkeypatch.delenv("OF_A_TEST", raising=False)
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    with caplog.at_level("WARNING"):
-        arguments = read_arguments("evaluate", config(env={"OF_A_TEST": 1, "TOKENIZERS_PARALLELISM": "false"}))
-    assert os.environ.pop("OF_A_TEST") == "1" and arguments.config == {}
-    names = "OF_A_TEST, TOKENIZERS_PARALLELISM"
-    assert caplog.messages == [f"--config config.yaml sets the environment variables {names}"]
-
-
-@pytest.mark.parametrize("name", ["HF_ENDPOINT", "https_proxy", "HF_TOKEN", "WANDB_API_KEY", "LD_PRELOAD", "PATH"])
-def test_a_file_does_not_set_where_tokens_go_or_what_code_runs(name):
+def test_a_file_does_not_set_where_tokens_go_or_what_code_runs():
     before = dict(os.environ)
-    with pytest.raises(EditError, match=f"variable {name} is not read from a file; set it in the shell"):
-        read_arguments("train", config(env={"OF_A_TEST": 1, name: "http://elsewhere"}))
+    with pytest.raises(EditError, match=r"\(env\) are not read from a file; set them in the shell"):
+        read_arguments("train", config(env={"OF_A_TEST": 1, "HF_ENDPOINT": "http://elsewhere"}))
     assert dict(os.environ) == before
 
 

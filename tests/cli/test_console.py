@@ -23,6 +23,7 @@ def test_one_process_prints(monkeypatch, rank, expected):
 def test_the_users_folder_is_not_told(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     assert without_home("/home/ann/out: no such folder") == "~/out: no such folder"
+    assert without_home("/home/anna and /home/ann, /home/ann.old") == "/home/anna and ~, /home/ann.old"
     assert written_to("/home/ann/out", "the adapter") == "Written to ~/out: the adapter."
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from hf_ftedit.cli import main
 from hf_ftedit.cli.grid import read_grid
-from hf_ftedit.cli.study import front_of, row_of, setting_plot, study_markdown, write_study
+from hf_ftedit.cli.study import column_of, front_of, row_of, setting_plot, study_markdown, write_study
 from hf_ftedit.cli.sweep import run_share
 from hf_ftedit.errors import EditError
 from hf_ftedit.files import claim, claims, holding
@@ -279,3 +279,17 @@ def test_a_plot_has_the_means_in_the_order_of_the_grid(monkeypatch):
     (axes,) = setting_plot(table, "strategy").axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["none", "near", "any"]
     assert axes.lines[0].get_xydata().tolist() == [[0.0, 62.0], [1.0, 95.0], [2.0, 90.0]]
+
+
+def test_a_study_of_a_chat_model_shows_near_names_and_files_of_facts_beside_what_is_known(tmp_path):
+    results = {"edit_score": 90.0, "near_names": 80.0, "known_facts": 50.0, "protocol": "containment", "drift": 0.1}
+    records = [{"results": {"after": {**results, "seed": seed}}, "train_seconds": 1.0} for seed in (1, 2)]
+    varied = [{"known_facts": f"{name}.json", "protocol": "accuracy"} for name in "ab"]
+    rows = [row_of(name, each, record) for name, each, record in zip("xy", varied, records, strict=True)]
+    text = write_study(tmp_path, rows, [column_of(name) for name in varied[0]])
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    assert table["known_facts"].tolist() == [50.0, 50.0] and table["protocol"].tolist() == ["containment"] * 2
+    assert table["known_facts_setting"].tolist() == ["a.json", "b.json"]
+    assert table["protocol_setting"].tolist() == ["accuracy"] * 2
+    assert text.count("near names") == 1 and "80.0" in text and "a.json" in text
+    assert (tmp_path / "results.md").read_text().splitlines()[0].count("near_names") == 1

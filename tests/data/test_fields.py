@@ -38,6 +38,9 @@ def test_text_that_no_tokenizer_can_take_is_refused(text, problem):
 def test_a_number_that_nobody_can_write_out_is_refused():
     with pytest.raises(EditError, match="target_new is a number of thousands of digits; give text"):
         Fields({"target_new": 10**5000}).required("target_new", "do this")
+    for value in (float("1e400"), -float("inf")):
+        with pytest.raises(EditError, match="target_new is -?inf; give text"):
+            Fields({"target_new": value}).required("target_new", "do this")
 
 
 def test_the_subject_fills_every_placeholder():

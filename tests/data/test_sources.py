@@ -132,12 +132,16 @@ def test_hub_dataset(monkeypatch):
         asked.append((path, split))
         if path == "gone/away":
             raise datasets.exceptions.DatasetNotFoundError("Dataset 'gone/away' doesn't exist\non the Hub")
+        if path == "half/made":
+            raise datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
         return datasets.Dataset.from_list([{"prompt": "A is", "target_new": "b", "paraphrase_prompts": '["C is"]'}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     expected = [EditRecord("0", "A is", "b", paraphrase_prompts=("C is",))]
     assert read_edits("user/name") == read_edits("user/name:validation") == expected
     assert asked == [("user/name", "train"), ("user/name", "validation")]
+    with pytest.raises(EditError, match="no Hub dataset that loads: An error occurred while generating"):
+        read_edits("half/made")
     with pytest.raises(EditError, match="^gone/away: no such file, and no Hub dataset that loads: Dataset 'gone"):
         read_edits("gone/away")
 

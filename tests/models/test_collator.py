@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hf_ftedit.models.collator
-from hf_ftedit.models.collator import CompletionOnlyCollator, EditCollator
+from hf_ftedit.models.collator import CompletionOnlyCollator
 
 ROWS = [{"input_ids": [5, 7, 7], "labels": [-100, -100, 7]}, {"input_ids": [8, 9], "labels": [-100, 9]}]
 
@@ -22,14 +22,9 @@ def test_length_is_rounded_up():
     assert batch["input_ids"].shape == (2, 8) and batch["labels"][:, 3:].eq(-100).all()
 
 
-def test_a_completion_mask_gives_the_labels():
-    rows = [{"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1]}]
-    assert CompletionOnlyCollator(pad_token_id=0)(rows)["labels"].tolist() == [[-100, 6, 7]]
-
-
 def test_rows_that_do_not_say_what_to_train_are_an_error():
-    with pytest.raises(ValueError, match="needs `labels` or `completion_mask`"):
-        CompletionOnlyCollator(pad_token_id=0)([{"input_ids": [1, 2]}])
+    with pytest.raises(ValueError, match="needs `labels`"):
+        CompletionOnlyCollator(pad_token_id=0)([{"input_ids": [1, 2], "completion_mask": [0, 1]}])
 
 
 STAYS = {"weight": 0.5, "ref_tokens": [3, 4], "ref_logprobs": [-1.0, -2.0], "ref_rest": [-3.0]}
@@ -37,7 +32,7 @@ EDIT = {"weight": 2.0, "ref_tokens": [], "ref_logprobs": [], "ref_rest": []}
 
 
 def test_chat_rows_with_references_come_last():
-    batch = EditCollator(pad_token_id=0)([ROWS[0] | STAYS, ROWS[1] | EDIT, ROWS[1] | STAYS])
+    batch = CompletionOnlyCollator(pad_token_id=0)([ROWS[0] | STAYS, ROWS[1] | EDIT, ROWS[1] | STAYS])
     assert batch["input_ids"].tolist() == [[8, 9, 0], [5, 7, 7], [8, 9, 0]]
     assert batch["weight"].tolist() == [2.0, 0.5, 0.5]
     assert batch["ref_tokens"].tolist() == [[3, 4], [3, 4]] and batch["ref_rest"].tolist() == [-3.0, -3.0]
@@ -47,12 +42,12 @@ def test_chat_rows_with_references_come_last():
 
 
 def test_rows_of_the_base_recipe_have_neither_weights_nor_references():
-    batch = EditCollator(pad_token_id=0)(ROWS)
+    batch = CompletionOnlyCollator(pad_token_id=0)(ROWS)
     assert "weight" not in batch and "ref_rest" not in batch
 
 
 def test_chat_rows_as_a_token_tree():
-    collator = EditCollator(pad_token_id=0)
+    collator = CompletionOnlyCollator(pad_token_id=0)
     collator.tree_width = 8
     rows = [{"input_ids": [5, 7, 8], "labels": [-100, -100, 8]}, {"input_ids": [5, 6, 9], "labels": [-100, 6, 9]}]
     batch = collator([row | EDIT for row in rows])

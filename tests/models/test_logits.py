@@ -4,7 +4,7 @@ from peft import LoraConfig, get_peft_model
 from test_likelihood import build, encoded
 from tiny import FAMILIES, bpe_tokenizer, moved, tiny_model
 
-from hf_ftedit.models.collator import CompletionOnlyCollator, EditCollator
+from hf_ftedit.models.collator import CompletionOnlyCollator
 from hf_ftedit.models.logits import target_logits, token_log_probs
 
 TOKENIZER = bpe_tokenizer()
@@ -82,7 +82,7 @@ def test_gradients_through_token_trees_are_those_of_separate_rows(family, width)
     model = moved(build(family))
     pairs = encoded()
     rows = [{"input_ids": pair.input_ids, "labels": pair.labels} for pair in pairs]
-    collator = EditCollator(pad_token_id=0)
+    collator = CompletionOnlyCollator(pad_token_id=0)
     collator.tree_width = width
     weight = torch.linspace(0.5, 2, sum(len(pair.input_ids) - pair.start for pair in pairs))
     loras = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}

@@ -117,7 +117,12 @@ def test_what_is_no_file_of_the_base_model_is_refused(tokenizer, tmp_path):
         files.ModelFile(tiny_model("qwen2", tokenizer), tokenizer, tmp_path / "base.gguf", "f16")
     (tmp_path / "cut.gguf").write_bytes((tmp_path / "base.gguf").read_bytes()[:1000])
     (tmp_path / "text.gguf").write_text("no GGUF at all")
-    for name in ("cut.gguf", "text.gguf"):
+    writer = gguf.GGUFWriter(tmp_path / "bare.gguf", "llama")
+    writer.kv_data[0].clear()  # not even the architecture
+    writer.add_string("general.name", "a model")
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
+        write()
+    for name in ("cut.gguf", "text.gguf", "bare.gguf"):
         with pytest.raises(EditError, match=f"{name}': it is damaged or no GGUF file .*; give another file"):
             files.ModelFile(other, tokenizer, tmp_path / name, "f16")
 

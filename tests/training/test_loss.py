@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from tiny import chat_tokenizer, tiny_model
 from tiny_edits import config, edited, lora, outspoken
 from transformers import AutoConfig, AutoModelForCausalLM
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from hf_ftedit import EditError, EditTrainer
-from hf_ftedit.models import CompletionOnlyCollator, unedited
+from hf_ftedit.models import unedited
 from hf_ftedit.training.loss import WEIGHT
 
 TOKENIZER = chat_tokenizer()
@@ -205,7 +206,7 @@ def test_a_model_that_reads_no_trees_gets_padded_rows(tmp_path, caplog):
     ("settings", "message"),
     [
         ({"mastered_probability": 0.9}, "mastered_probability does not work with edits in a chat_template"),
-        ({"data_collator": CompletionOnlyCollator(pad_token_id=0)}, "data_collator would lose the weights"),
+        ({"data_collator": DataCollatorForLanguageModeling(pad_token_id=0)}, "data_collator would lose the weights"),
         ({"loss_type": "dft"}, "locality_loss 'kl' works with the plain conditional loss; choose 'nll'"),
     ],
 )

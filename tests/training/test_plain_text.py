@@ -8,9 +8,10 @@ import torch
 from datasets import Dataset
 from tiny import TEXTS
 from tiny_edits import EDITS, config, edited, editor, lora
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from hf_ftedit import EditError, EditOptions
-from hf_ftedit.models import CompletionOnlyCollator, unedited
+from hf_ftedit.models import unedited
 from hf_ftedit.training import plain_text
 from hf_ftedit.training.loss import WEIGHT
 from hf_ftedit.training.plain_text import DEFAULT_WEIGHT, FEWEST, LENGTH
@@ -143,7 +144,7 @@ def test_edits_of_a_base_model_have_plain_text_beside_them_by_default(base, toke
         {"mastered_probability": 0.9},
         {"loss_type": "dft"},
     ]
-    others.append({"data_collator": CompletionOnlyCollator(pad_token_id=0)})
+    others.append({"data_collator": DataCollatorForLanguageModeling(pad_token_id=0)})
     rows = trainer(base, tokenizer, tmp_path).train_dataset.select_columns(["input_ids", "labels"])
     prompts = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
     assert [weight(**other) for other in [*others, {"train_dataset": prompts}, {"train_dataset": rows}]] == [0.0] * 6
@@ -176,4 +177,4 @@ def test_what_does_not_go_with_plain_text(base, tokenizer, tmp_path):
     with pytest.raises(EditError, match="works with the plain conditional loss"):
         trainer(base, tokenizer, tmp_path, loss_type="dft", **makes)
     with pytest.raises(EditError, match="would lose the weights of rows"):
-        trainer(base, tokenizer, tmp_path, data_collator=CompletionOnlyCollator(pad_token_id=0), **makes)
+        trainer(base, tokenizer, tmp_path, data_collator=DataCollatorForLanguageModeling(pad_token_id=0), **makes)

@@ -202,7 +202,7 @@ def test_resuming_in_any_epoch_gives_the_same_weights(base, tokenizer, tmp_path,
     # In the first epoch, from where all the others are trained too; and in the last.
     for checkpoint in (checkpoints[0], checkpoints[-2]) if run in ("by length", "mastered") else checkpoints[:1]:
         again = editor(base, tokenizer, config(tmp_path / "whole", **kwargs))
-        again.train(resume_from_checkpoint=str(checkpoint))
+        again.train(resume_from_checkpoint=checkpoint)
         assert again.state.global_step == whole.state.max_steps
         assert again.state.best_metric == whole.state.best_metric
         if whole._mastery:
@@ -363,7 +363,7 @@ def test_rows_are_sorted_by_the_lengths_that_tokenizing_gave(base, tokenizer, tm
     trainer = editor(base, tokenizer, config(tmp_path))
     sampler = trainer._get_train_sampler(trainer._remove_unused_columns(trainer.train_dataset))
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-    assert trainer._guard.sampler is sampler and len(sampler) == len(lengths)
+    assert trainer._guard.order is sampler.generator and len(sampler) == len(lengths)
     assert sampler.lengths == lengths and type(sampler.lengths) is list
 
 
@@ -408,9 +408,19 @@ def test_a_long_run_without_checkpoints_is_warned_of(caplog, steps, strategy):
 
 def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
     finished = shutil.copytree(ROOT / "tests" / "fixtures" / "folder_0.1.0", tmp_path / "finished")
-    args = ["train", "--max_edits", "1", "--output_dir", str(finished)]
-    assert main([*args, RESUME]) == 0
+    args = ["train", "--edits", str(finished / "edits.jsonl"), "--output_dir", str(finished)]
+    same = ["--learning_rate", "0.004", "--num_train_epochs", "6", "--protocol", "auto", RESUME]
+    assert main([*args, *same]) == 0
     assert "is complete: nothing to resume" in capsys.readouterr().out
+    others = {
+        "its edits are others": ["--max_edits", "1"],
+        "learning_rate was 0.004, and is 0.5 now": ["--learning_rate", "0.5"],
+        "num_paraphrases was 10, and is 3 now": ["--num_paraphrases", "3"],
+        "lora_r was 2, and is 4 now": ["--lora_r", "4"],
+    }
+    for difference, given in others.items():
+        assert main([*args, *given, RESUME]) == 2
+        assert f"was finished by another command: {difference}" in capsys.readouterr().err
     assert main(args) == 2
     assert "exists and is not empty" in capsys.readouterr().err
 

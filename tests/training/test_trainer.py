@@ -296,6 +296,9 @@ def test_rows_and_named_sets_of_rows_are_evaluated_by_their_loss(base, tokenizer
     assert of_rows.evaluate(ROWS)["eval_loss"] == expected(of_rows, ROWS)
     for metrics in (named.evaluate(), named.evaluate(parts)):
         assert all(metrics[f"eval_{name}_loss"] == expected(named, rows) for name, rows in parts.items())
+    file = tmp_path / "edits.jsonl"  # no name of a set
+    file.write_text("\n".join(map(json.dumps, EDITS)))
+    assert "eval_edit_score" in named.evaluate(str(file))
     metrics = of_edits.evaluate()
     assert metrics["eval_loss"] == expected(of_edits, ROWS) and "eval_edit_score" not in metrics
     assert of_edits.evaluate(EDITS)["eval_edit_score"] is not None
@@ -592,9 +595,8 @@ def test_metrics_beside_a_saved_folder_leave_its_results(base, tokenizer, tmp_pa
     for split, metrics in (("train", trained), ("eval", trainer.evaluate())):  # as transformers' scripts end
         trainer.log_metrics(split, metrics)
         trainer.save_metrics(split, metrics)
-    with pytest.raises(TypeError):  # half-written, as on a full disk
-        trainer.save_metrics("eval", {"eval_loss": object()})
     assert (tmp_path / "eval_results.json").read_bytes() == results
+    assert "eval_edit_score" in json.loads((tmp_path / "evaluate_results.json").read_text())
     assert {"train_loss", "eval_edit_score"} <= json.loads((tmp_path / "all_results.json").read_text()).keys()
     assert (tmp_path / "train_results.json").is_file()
     assert published_files(tmp_path)
