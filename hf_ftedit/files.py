@@ -26,7 +26,9 @@ _made: set[Path] = set()  # claimed folders that were not there before
 def require_empty(folder: str | Path) -> None:
     """Raise [`~hf_ftedit.EditError`] where `folder` has content, and `OSError` where it cannot be written to."""
     path = Path(folder)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.is_file():
+        raise EditError(f"output_dir {str(folder)!r} is a file; give a folder")
+    if path.is_dir() and any(path.iterdir()):
         raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
     try_writing(path)
 
@@ -130,6 +132,8 @@ def refusal_behind(error: BaseException) -> OSError | None:
 def moved_in(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
     """Context with a temporary folder whose files move to `folder`, where those `replaced` go, if it ends well."""
     folder = folder.absolute()
+    if folder.is_file():
+        raise EditError(f"{str(folder)!r} is a file; give a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Inside a folder that was there: its parent may be another file system, or not ours to write to.
     place = folder if folder.is_dir() and folder not in _made else folder.parent

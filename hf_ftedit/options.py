@@ -198,7 +198,9 @@ class EditOptions(AugmentationOptions):
             trained on the others.
     """
 
-    edits: str | None = option(None, "File or Hub dataset with the edits; the embedded ones if not given.")
+    edits: str | None = option(
+        None, "File or Hub dataset with the edits; those of the adapter, or the embedded ones, if not given."
+    )
     erase: list[str] | None = option(None, "Questions whose answers the model is to give no more.")
     format: str | None = option(None, "Format of the edits; recognised by its fields if not given.")
     max_edits: int | None = option(None, "Use only the first so many edits.")

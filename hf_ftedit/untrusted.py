@@ -238,4 +238,6 @@ def read_as(file: Path, place: str, parse: Callable[[str], Any] = str) -> Any:
 
 def explained(place: str, error: Exception) -> EditError:
     """The error for a file at `place` that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return EditError(f"{place}: no such file; check the path")
     return EditError(f"{place} cannot be read ({one_line(error)[:300]}); {REMEDY}")

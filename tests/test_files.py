@@ -55,7 +55,11 @@ def test_a_folder_with_content_is_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".hidden").touch()
     (tmp_path / "file").touch()
-    for taken in (tmp_path / "full", tmp_path / "file", str(tmp_path / "full")):
+    with pytest.raises(EditError, match=f"^output_dir {str(tmp_path / 'file')!r} is a file; give a folder$"):
+        require_empty(tmp_path / "file")
+    with pytest.raises(EditError, match="file' is a file; give a folder"), moved_in(tmp_path / "file"):
+        pass
+    for taken in (tmp_path / "full", str(tmp_path / "full")):
         expected = f"output_dir {str(taken)!r} exists and is not empty; give another --output_dir or remove it"
         with pytest.raises(EditError, match=f"^{re.escape(expected)}$"):
             require_empty(taken)

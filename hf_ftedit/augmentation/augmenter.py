@@ -163,7 +163,13 @@ class Augmenter:
 
     def _warn(self) -> None:
         """Log what will make scores worse: too small a pool, probes of what is edited."""
-        if (usable := len({fact.prompt for fact in self._pool.facts})) < self._n_locality:
+        usable = len({fact.prompt for fact in self._pool.facts})
+        if self._pool.left_out and not usable and self._n_locality:
+            raise EditError(
+                "no fact of the locality_pool can be rehearsed: each is edited, or a probe asks for it; give one with "
+                "other facts, or none"
+            )
+        if usable < self._n_locality:
             logger.warning(
                 "the locality pool has only %s, fewer than num_locality (%d): more of what is not edited "
                 "may change; give a larger --locality_pool",

@@ -1,8 +1,9 @@
 """Flags and the file of `--config` to options, each read once; `--help` without torch."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,7 +14,8 @@ from hf_ftedit.untrusted import parse_yaml, read_as
 
 MORE_OPTIONS = {
     "train": "all options of trl.SFTConfig (--learning_rate, by default 0.287 / the model's hidden size;\n"
-    "in a chat twice that; --num_train_epochs, 6, in a chat 1; --per_device_train_batch_size, 32, in a chat 8; ...)\n"
+    "in a chat twice that; --num_train_epochs, 6, in a chat 1, for the embedded model 3;\n"
+    "--per_device_train_batch_size, 32, in a chat 8; ...)\n"
     "and of trl.ModelConfig (--lora_r, by default 32; --load_in_4bit, --dtype, --attn_implementation, ...)",
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "sweep": "all options of train, the same for every run",
@@ -86,11 +88,11 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
         if isinstance(value, str) and (not value.strip() or "\0" in value):
             raise EditError(f"--{name} is {shown(value)}; give a value, or leave it out")
     if rest and not rest[0].startswith("-"):
-        advice = f"give options as --name value, such as --edits {rest[0]}"
+        advice = f"give options as --name value, such as --edits {rest[0]}; one file an option"
         raise EditError(f"unexpected {rest[0]!r}; {f'{verb} takes one folder or Hub id' if verb in WORDS else advice}")
     others = {name: value for name, value in config.items() if name not in vars(values)}
     if verb not in MORE_OPTIONS and (rest or others):
-        raise _unknown_options([*rest, *(f"--{name}" for name in others)])
+        raise _unknown_options(verb, [*rest, *(f"--{name}" for name in others)], vars(OPTIONS[verb]()))
     return Arguments(verb, vars(values), rest, others)
 
 
@@ -111,7 +113,7 @@ def parse_rest(
     # A flag may have hyphens or a "no_" in front; the parser knows names of a file as they are spelled, or not at all.
     unknown += [f"--{name}" for name in arguments.config if name not in names]
     if unknown or (rest and not ignored):
-        raise _unknown_options(unknown or rest)
+        raise _unknown_options(arguments.verb, unknown or rest, names)
     return parsed
 
 
@@ -142,7 +144,7 @@ def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
     config = read_as(Path(path), f"--config {path}", parse_yaml)  # it may be a stranger's edit_config.yaml
     if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
-        raise EditError(f"--config {path} is no list of settings; give lines such as seed: 42")
+        raise EditError(f"--config {path} holds no settings by name; give lines such as seed: 42")
     # It may be a stranger's recipe: what could run code or send a token elsewhere is refused.
     if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
         remedy = "add --trust_remote_code to the command"
@@ -174,7 +176,9 @@ def _bad_options(message: str) -> NoReturn:
     raise EditError(f"bad options: {message}; {HELP}")
 
 
-def _unknown_options(words: Sequence[str]) -> EditError:
+def _unknown_options(verb: str, words: Sequence[str], known: Iterable[str]) -> EditError:
     # Without values: what stands behind a name that was typed wrong may be a token.
     names = [word.partition("=")[0] for word in words if word.startswith("--")] or words
-    return EditError(f"unknown option {', '.join(names)}; hf-ftedit VERB --help lists those there are")
+    meant = get_close_matches(option_name(names[0]), known, n=1, cutoff=0.8)
+    remedy = f"did you mean --{meant[0]}?" if meant else f"hf-ftedit {verb} --help lists those there are"
+    return EditError(f"unknown option {', '.join(names)}; {remedy}")

@@ -138,6 +138,8 @@ class Fields:
         return self.values.get("edit_id") if self.edit_id is None else self.edit_id
 
     def _filled(self, name: str, prompt: str) -> str:
+        if "{subject}" in prompt and self.text("subject"):
+            raise self.error(name, f"is {shown(prompt)}", "write {} where the subject stands")
         parts = prompt.split("{{}}")
         if not any("{}" in part for part in parts):
             return "{}".join(parts)

@@ -1,15 +1,17 @@
 """Any source to checked edits and facts: formats recognised, duplicates merged, contradictions refused."""
 
+import functools
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
 from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
-from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, PortabilityPrompt, escaped, target_new
+from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, PortabilityPrompt, escaped, folded, target_new
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import EditOptions, check_value
@@ -72,9 +74,10 @@ def read_edits(
     # Records were read before, by this function: its remark on them was logged then.
     was_read = isinstance(source, list) and isinstance(source[0], EditRecord)
     unchanged = [record.edit_id for record in records if record.target_new == record.target_true]
-    if unchanged and not was_read:
-        number = counted(len(unchanged), "edit")
-        logger.warning("target_new is target_true in %s, first in edit_id %r", number, unchanged[0])
+    apart = [record.edit_id for record in records if folded(record.subject or "") not in folded(record.prompt)]
+    for problem, names in (("target_new is target_true", unchanged), ("the subject is not in the prompt", apart)):
+        if names and not was_read:
+            logger.warning("%s in %s, first in edit_id %r", problem, counted(len(names), "edit"), names[0])
     return records
 
 
@@ -164,10 +167,25 @@ def _row_records(
         return
     values, name = _row_and_format(row, where, format)
     if name == "native":
-        unused.update(dict.fromkeys(_unknown_fields(values)))
+        unknown = dict.fromkeys(_unknown_fields(values))
+        if slip := next((each for each in unknown if (meant := _meant(str(each))) and meant not in values), None):
+            raise Fields(values, where).error(slip, "is no field of an edit", f"did you mean {_meant(str(slip))}?")
+        unused.update(unknown)
     # One row may be several edits: MQuAKE's cases have a rewrite for each hop.
     for native in to_native(values, where, default_id, name):
-        yield EditRecord.from_dict(native, where, FORMATS[name].names)
+        record = EditRecord.from_dict(native, where, FORMATS[name].names)
+        if name == "native":  # published files are measured as they are
+            kept = [text for text in record.paraphrase_prompts if folded(text) != folded(record.prompt)]
+            if len(kept) < len(record.paraphrase_prompts):  # it is trained on
+                unused["paraphrase_prompts (the prompt itself)"] = None
+                record = replace(record, paraphrase_prompts=tuple(kept))
+        yield record
+
+
+@functools.cache
+def _meant(name: str) -> str | None:
+    """The field of an edit of which `name` seems to be a slip, such as `paraphrase_prompt`."""
+    return next(iter(get_close_matches(name, sorted(_NATIVE_FIELDS), n=1, cutoff=0.85)), None)
 
 
 def _unknown_fields(values: Mapping[str, Any]) -> Iterator[str]:
@@ -193,12 +211,15 @@ class _Edits:
     def __init__(self) -> None:
         self.by_prompt: dict[str, tuple[str, EditRecord]] = {}  # with the place of each
         self._prompts: dict[str, str] = {}  # by edit_id
+        self._asked: dict[str, tuple[str, EditRecord]] = {}  # by prompt and wording, whatever their case and blanks
         self._merged = 0
         self._contradictions: list[str] = []
 
     def add(self, where: str, record: EditRecord) -> None:
         place, earlier = self.by_prompt.get(record.prompt, (where, None))
-        if problem := _contradiction(where, record, place, earlier):
+        texts = {folded(text): text for text in (*record.wordings, record.prompt)}
+        others = [(texts[text], *self._asked[text]) for text in texts if text in self._asked]
+        if problem := _contradiction(where, record, earlier, others):
             # Collected, not raised: the error says how many there are, and `skip_invalid` leaves all of them out.
             self._contradictions.append(problem)
             return
@@ -209,6 +230,8 @@ class _Edits:
             prompts = f"{shown(other)} ({self.by_prompt[other][0]}) and {shown(record.prompt)}"
             raise Fields(vars(record), where).error("edit_id", f"names two edits, {prompts}", "rename one of them")
         self._prompts[record.edit_id] = record.prompt
+        for text in texts:
+            self._asked.setdefault(text, (where, record))
         self.by_prompt[record.prompt] = place, record
 
     def finished(self, skipped: list[str] | None) -> list[EditRecord]:
@@ -225,19 +248,25 @@ class _Edits:
         return [record for _, record in self.by_prompt.values()]
 
 
-def _contradiction(where: str, record: EditRecord, place: str, earlier: EditRecord | None) -> str | None:
-    """Say where `record` contradicts itself, or the earlier edit of its prompt; None where it does not."""
+def _contradiction(
+    where: str, record: EditRecord, earlier: EditRecord | None, others: Iterable[tuple[str, str, EditRecord]]
+) -> str | None:
+    """
+    Say where `record` contradicts itself, or an edit before it; None where it does not.
+
+    `earlier` has its prompt, and `others` ask one of its texts: the text, the other's place, and the other.
+    """
     start = f"{where} (edit_id {shown(record.edit_id)}):"
     if clash := _two_answers(record.neighborhood_prompts):
         return f"{start} neighborhood_prompts gives {clash}"
-    if earlier is None:
-        return None
-    other = f"(edit_id {shown(earlier.edit_id)}, {place})"
-    if clash := _two_answers(earlier.neighborhood_prompts + record.neighborhood_prompts):
-        return f"{start} neighborhood_prompts and those of the same edit {other} give {clash}"
-    if earlier.target_new != record.target_new:
-        targets = f"{shown(earlier.target_new)} {other} and {shown(record.target_new)}"
-        return f"{start} target_new gives the prompt {shown(record.prompt)} both {targets}"
+    for text, place, other in others:
+        name = f"(edit_id {shown(other.edit_id)}, {place})"
+        near = earlier.neighborhood_prompts if earlier and other.prompt == record.prompt else ()
+        if clash := _two_answers(near + record.neighborhood_prompts):
+            return f"{start} neighborhood_prompts and those of the same edit {name} give {clash}"
+        if other.target_new != record.target_new:
+            targets = f"{shown(other.target_new)} {name} and {shown(record.target_new)}"
+            return f"{start} target_new gives the prompt {shown(text)} both {targets}"
     return None
 
 

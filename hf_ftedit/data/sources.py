@@ -29,9 +29,9 @@ _LISTS = (
 def read_rows(source: Source) -> Iterator[Located]:
     """Read the rows of any source of [`~hf_ftedit.read_edits`], each with its place: `("edits.jsonl line 7", row)`."""
     if isinstance(source, str | os.PathLike):
-        path = os.fspath(source)
+        path = os.path.expanduser(source)
         name = os.path.basename(path)
-        rows = _hub_rows(path) if is_hub_dataset(source) else _file_rows(path, name)
+        rows = _hub_rows(path) if is_hub_dataset(path) else _file_rows(path, name)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         name, rows = "edits", _python_rows(source)
     else:
@@ -187,9 +187,18 @@ def _lines(path: str, name: str) -> Iterator[str]:
 READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which a name that stands twice would lose its first value."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{shown(next(name for name in names if names.count(name) > 1))} stands twice in an object")
+    return values
+
+
 def _parsed(text: str, where: str, remedy: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
         raise EditError(f"{where}: is not valid JSON ({error.msg} at {place}); {remedy}") from error

@@ -172,9 +172,10 @@ def _doubts(results: Mapping[str, Any]) -> Iterator[str]:
     p_value = results.get("change", {}).get("edit_score", {}).get("p_value")
     if p_value is not None and p_value > 0.05 and after["n_edits"] > 5:  # five edits cannot reach it
         yield f"The change of the edit score could be chance (p = {p_value:.2f}): measure more edits."
-    if after["n_edits"] < FEW:
-        were = "was" if after["n_edits"] == 1 else "were"
-        yield f"Only {counted(after['n_edits'], 'edit')} {were} measured: the intervals are wide, and rough at that."
+    if after["n_edits"] == 1:
+        yield "Only 1 edit was measured: its intervals, which are of edits drawn anew, say nothing of others."
+    elif after["n_edits"] < FEW:
+        yield f"Only {after['n_edits']} edits were measured: the intervals are wide, and rough at that."
     if after["edit_score_note"]:
         yield f"There is no edit score ({after['edit_score_note']}). {MEASURABLE}"
 

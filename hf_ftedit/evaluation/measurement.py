@@ -257,7 +257,7 @@ def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[EditRecord],
-    options: EditOptions,
+    options: EditOptions | None = None,
     *,
     before: Measurement | None = None,
     drift: bool = True,
@@ -276,8 +276,8 @@ def measure(
         model (`PreTrainedModel` or [`~peft.PeftModel`]): Causal language model.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
         records (`Sequence[EditRecord]`): Edits with their probes, see [`~hf_ftedit.read_edits`].
-        options ([`~hf_ftedit.EditOptions`]): `protocol`, `chat_template`, `end_of_answer`, `eval_tokens_per_batch`,
-            `predict_with_generate` and `measure_fluency`.
+        options ([`~hf_ftedit.EditOptions`], *optional*): `protocol`, `chat_template`, `end_of_answer`,
+            `eval_tokens_per_batch`, `predict_with_generate` and `measure_fluency`; the defaults where not given.
         before ([`Measurement`], *optional*): That of the unedited model, with which an edited one is compared. Without
             it, the adapter of `model` is switched off to ask what stayed; a model without one counts as unedited.
         drift (`bool`, *optional*, defaults to `True`): Measure the drift of an edited model, and keep of the unedited
@@ -290,6 +290,7 @@ def measure(
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
+    options = EditOptions() if options is None else options
     if not isinstance(options, EditOptions):
         raise EditError(f"options is of type {type(options).__name__}: give EditOptions")
     if not isinstance(before, Measurement | None):

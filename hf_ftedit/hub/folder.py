@@ -194,7 +194,11 @@ def read_edit_folder(folder: str | Path, name: str | None = None) -> SavedEdits:
     if not (folder / EDITS_FILE).is_file():
         raise EditError(f"{shown(name)} has no {EDITS_FILE}; give a folder that hf-ftedit train or merge wrote")
     check_lines(folder / EDITS_FILE)
-    return SavedEdits(folder, read_edits(folder / EDITS_FILE), results, recipe, provenance)
+    try:
+        edits = read_edits(folder / EDITS_FILE)
+    except EditError as error:
+        raise EditError(f"{shown(name)}: {error}") from error
+    return SavedEdits(folder, edits, results, recipe, provenance)
 
 
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:

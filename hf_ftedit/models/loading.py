@@ -33,7 +33,9 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 def asset(name: str) -> str:
     """Path of the file or folder `name` in the package's assets, such as `"model"`, the embedded model's folder."""
-    return str(files("hf_ftedit") / "assets" / name)
+    if not (path := Path(str(files("hf_ftedit") / "assets" / name))).exists():
+        raise EditError(f"asset {shown(name)} is not in the package; hf_ftedit/assets lists what is")
+    return str(path)
 
 
 def model_source(name: str | None) -> str:
@@ -220,6 +222,8 @@ _locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # by base model
 
 def turn(model: Any) -> AbstractContextManager[Any]:
     """Context in which no other thread runs `model`: its adapter is switched, and its head hooked, for all of them."""
+    if isinstance(model, str):
+        raise EditError(f"model is the name {shown(model)}; load it, as with load_model")
     return _locks.setdefault(base_model(model), threading.RLock())
 
 

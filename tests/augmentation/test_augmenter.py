@@ -187,6 +187,13 @@ def test_a_pool_that_runs_dry_is_told_once(asked, caplog):
     assert "only 3 usable facts" in told and "num_locality (20)" in told and "--locality_pool" in told
 
 
+def test_a_pool_of_what_is_edited_is_refused(asked):
+    pool = [Fact(edit.prompt, "Ruritania") for edit in EDITS]
+    with pytest.raises(EditError, match="no fact of the locality_pool can be rehearsed: each is edited"):
+        rows_by_edit(asked, pool=pool)
+    assert rows_by_edit(asked, pool=pool, locality_strategy="none")
+
+
 def test_a_pool_that_suffices_is_not_warned_of(asked, caplog):
     rows_by_edit(asked, num_paraphrases=0)
     rows_by_edit(asked, pool=(), num_paraphrases=0, locality_strategy="none")

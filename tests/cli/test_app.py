@@ -212,11 +212,11 @@ BAD_WORDS = {
     "a token in the wrong place": (["--seed", "hf_abcdefgh"], "argument --seed: invalid int value: 'hf_***'"),
     "no value": (["--edits"], "argument --edits: expected one argument"),
     "config without file": (["--config"], "bad options: argument --config: expected one argument; "),
-    "config missing": (["--config", "x.yaml"], "--config x.yaml cannot be read ([Errno 2] No such file or directory"),
+    "config missing": (["--config", "x.yaml"], "--config x.yaml: no such file; check the path"),
     "config no YAML": (["--config", "bad.yaml"], "--config bad.yaml cannot be read (while parsing a flow"),
     "config a list": (
         ["--config", "list.yaml"],
-        "--config list.yaml is no list of settings; give lines such as seed: 42",
+        "--config list.yaml holds no settings by name; give lines such as seed: 42",
     ),
     "config bad value": (["--config", "value.yaml"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
     "config bad type": (["--config", "type.yaml"], "num_locality is [1, 2]: give a whole number"),
@@ -248,9 +248,10 @@ def test_unknown_options(capsys, no_model, tmp_path, verb):
     write("edits.jsonl", GOOD)
     write("config.yaml", "edit: edits.jsonl\n")
     args = [verb, "--edits", "edits.jsonl", *(() if verb == "evaluate" else ("--output_dir", "out"))]
-    expected = "hf-ftedit: unknown option {}; hf-ftedit VERB --help lists those there are"
-    assert refused(capsys, *args, "--bogus", "1") == expected.format("--bogus")
-    assert refused(capsys, *args, "--config", "config.yaml") == expected.format("--edit")
+    expected = f"hf-ftedit: unknown option --bogus; hf-ftedit {verb} --help lists those there are"
+    assert refused(capsys, *args, "--bogus", "1") == expected
+    expected = "hf-ftedit: unknown option --edit; did you mean --edits?"
+    assert refused(capsys, *args, "--config", "config.yaml") == expected
     assert not (tmp_path / "out").exists()
 
 

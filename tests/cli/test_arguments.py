@@ -117,7 +117,7 @@ def test_names_that_only_a_flag_may_have_are_not_passed_over_in_a_file(name):
 @pytest.mark.parametrize("name", [2, None, True])  # YAML makes the last one of on: 3
 def test_names_of_a_file_that_are_no_texts_are_told(name):
     Path("config.yaml").write_text(yaml.safe_dump({name: 3}))
-    with pytest.raises(EditError, match="config.yaml is no list of settings"):
+    with pytest.raises(EditError, match="config.yaml holds no settings by name"):
         read_arguments("train", ["--config", "config.yaml"])
 
 

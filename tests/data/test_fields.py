@@ -50,6 +50,13 @@ def test_the_subject_fills_every_placeholder():
     assert fields.statements("one") == ("Oslo?",)
 
 
+def test_other_placeholders_are_refused():
+    fields = Fields({"prompt": "{subject} is", "subject": "Oslo"})
+    with pytest.raises(EditError, match="prompt is '{subject} is'; write {} where the subject stands"):
+        fields.statement()
+    assert Fields({"prompt": "f'{subject}' prints"}).statement() == "f'{subject}' prints"
+
+
 def test_doubled_braces_are_braces_of_the_text():
     fields = Fields({"prompt": "In {}, {{}} makes a", "wordings": ["{{}} is {{{}}}"], "subject": "Go"})
     assert (fields.statement(), fields.statements("wordings")) == ("In Go, {} makes a", ("{} is {{}}",))

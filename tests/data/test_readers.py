@@ -86,6 +86,53 @@ def test_conflicts_are_refused():
     assert read_edits(rows, limit=1) == [EditRecord("a", "A is", "x")]
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        row("a IS", "y"),
+        row("A  is ", "y"),
+        row("B is", "y", wordings=["A is"]),
+        row("C is", "y", wordings=["the a is"]),
+        {"edit_id": "2", "prompt": "A is", "erase": True},
+    ],
+)
+def test_one_question_has_one_answer_whatever_its_case_and_blanks(second):
+    first = row("A is", "x", edit_id="first", wordings=["The A is"])
+    with pytest.raises(
+        EditError, match=r"row 2 \(edit_id .*\): target_new gives the prompt .* both 'x' .*'first', row 1"
+    ):
+        read_edits([first, second])
+    assert len(read_edits([first, {**second, "target_new": "x", "erase": False}])) in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("paraphrase_prompt", "paraphrase_prompts"),
+        ("neighbourhood_prompts", "neighborhood_prompts"),
+        ("wording", "wordings"),
+        ("Subject", "subject"),
+        ("target_tru", "target_true"),
+    ],
+)
+def test_a_field_that_looks_like_a_slip_is_refused(slip, meant):
+    with pytest.raises(EditError, match=f"row 1: {slip} is no field of an edit; did you mean {meant}\\?"):
+        read_edits([row("A is", "x", **{slip: "B is"})])
+    both = read_edits([row("A is", "x", **{slip: "B is", meant: None})])  # it is somebody's own
+    assert both == read_edits([row("A is", "x")])
+
+
+def test_a_paraphrase_that_is_the_prompt_is_left_out(caplog):
+    (edit,) = read_edits([row("A is", "x", paraphrase_prompts=["a  is", "The A is"])])
+    assert edit.paraphrase_prompts == ("The A is",)
+    assert "not used: paraphrase_prompts (the prompt itself)" in caplog.text
+
+
+def test_a_subject_elsewhere_is_told(caplog):
+    read_edits([row("Oslo is", "x", subject="oslo"), row("Rome is", "x", edit_id="b", subject="Bonn")])
+    assert "the subject is not in the prompt in 1 edit, first in edit_id 'b'" in caplog.text
+
+
 def test_one_id_for_two_edits_is_refused(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps(row(prompt, "x", edit_id="a")) for prompt in ("A is", "B is")))

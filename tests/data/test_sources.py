@@ -125,6 +125,18 @@ def test_values_of_numpy_and_pandas_are_read_as_those_of_a_file():
     assert read_edits([{"prompt": "A is of", "target_new": np.int64(1984)}]) == [EditRecord("0", "A is of", "1984")]
 
 
+def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"prompt": "A is", "target_new": "x"}\n{"prompt": "B", "a": {"b": 1, "b": 2}}')
+    with pytest.raises(EditError, match="x.jsonl line 2: is not usable JSON .'b' stands twice in an object"):
+        read_edits(tmp_path / "x.jsonl")
+
+
+def test_the_home_folder_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.jsonl").write_text('{"prompt": "A is", "target_new": "x"}')
+    assert read_edits("~/x.jsonl") == [EditRecord("0", "A is", "x")]
+
+
 def test_hub_dataset(monkeypatch):
     asked = []
 

@@ -447,7 +447,7 @@ def test_output_dirs_are_refused_before_a_model_is_loaded(tmp_path, monkeypatch,
     assert refusal(capsys, RESUME, "--output_dir", "mine") == (
         "output_dir 'mine' holds 'notes.txt', but no checkpoint to resume from; give another --output_dir or remove it"
     )
-    assert "exists and is not empty" in refusal(capsys, RESUME, "--output_dir", "mine/notes.txt")
+    assert "is a file; give a folder" in refusal(capsys, RESUME, "--output_dir", "mine/notes.txt")
 
 
 def test_leftovers_of_a_killed_run_are_no_obstacle(tmp_path):
