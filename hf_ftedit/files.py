@@ -1,6 +1,7 @@
 """Folders and files that are written whole or not at all, and the errors of a file system that refuses them."""
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -164,6 +165,11 @@ def moving_prefix(folder: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 with the same line ends on every system: files are compared by their SHA-256."""
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, by [`write_text`]."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _open_to_others(folder: Path) -> None:

@@ -15,14 +15,13 @@ from .probes import check_known as check_known
 from .probes import check_lengths as check_lengths
 from .probes import probed_targets as probed_targets
 from .scoring import NAMES as NAMES
+from .scoring import PROTOCOLS as PROTOCOLS
 from .scoring import RESULTS_FILE as RESULTS_FILE
 from .scoring import compare as compare
 from .scoring import save_results_folder as save_results_folder
 from .scoring import score as score
 from .scoring import unmeasured as unmeasured
-from .statistics import bootstrap as bootstrap
-from .statistics import interval as interval
-from .statistics import means as means
+from .statistics import estimate as estimate
 from .tables import SCORES as SCORES
 from .tables import Table as Table
 from .tables import answers_table as answers_table

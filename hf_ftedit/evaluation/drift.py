@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_ftedit import models
 from hf_ftedit.augmentation import drift_prompts, mentions
 from hf_ftedit.data import EditRecord
-from hf_ftedit.evaluation.statistics import bootstrap, interval
+from hf_ftedit.evaluation.statistics import estimate
 
 
 class DriftReference(NamedTuple):
@@ -76,8 +76,7 @@ def measure_drift(
         return values[:, :1] / values[:, 1:]
 
     return {
-        "drift": float(mean(by_prompt.mean(axis=0)[None])[0, 0]),
-        "drift_ci95": interval(bootstrap(by_prompt, mean))[0],
+        **estimate("drift", by_prompt, mean),
         "n_drift_prompts": len(by_prompt),
         "drift_by_sort": {sort: float(mean(by_prompt[own].mean(axis=0)[None])[0, 0]) for sort, own in places.items()},
     }

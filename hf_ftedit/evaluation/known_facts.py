@@ -6,7 +6,7 @@ from typing import Any
 from hf_ftedit.data import EditRecord, Fact, facts_about_others
 from hf_ftedit.evaluation.engine import EvaluatedModel, score_targets
 from hf_ftedit.evaluation.probes import ProbedTarget
-from hf_ftedit.evaluation.statistics import bootstrap, interval
+from hf_ftedit.evaluation.statistics import estimate
 from hf_ftedit.models import check_tokens
 
 
@@ -23,5 +23,4 @@ def known_facts(evaluated: EvaluatedModel, facts: Sequence[Fact], records: Itera
     check_tokens(evaluated.tokenizer, evaluated.model.config, named, chat_template=chat_template)
     rows = [ProbedTarget(fact.prompt, "known fact", fact.prompt, "true", fact.target) for fact in others]
     shares = 100.0 * (score_targets(evaluated._replace(desc="Known facts"), rows)[:, 1:2] == 1)
-    ends = interval(bootstrap(shares, lambda means: means))[0]
-    return {"known_facts": float(shares.mean()), "known_facts_ci95": ends, "n_known_facts": len(shares)}
+    return {**estimate("known_facts", shares), "n_known_facts": len(shares)}

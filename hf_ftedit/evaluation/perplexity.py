@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.statistics import bootstrap, interval
+from hf_ftedit.evaluation.statistics import estimate
 
 LONGEST_WINDOW = 4096  # tokens: a window is one batch, and contexts of 128,000 would not fit
 
@@ -65,8 +65,7 @@ def perplexity(
         return np.exp(values[:, :1] / values[:, 1:])
 
     return {
-        "perplexity": float(of_means(by_text.mean(axis=0)[None])[0, 0]),
-        "perplexity_ci95": interval(bootstrap(by_text, of_means, n_resamples, seed))[0],
+        **estimate("perplexity", by_text, of_means, n_resamples, seed),
         "n_texts": len(by_text),
         "n_tokens": int(by_text[:, 1].sum()),
     }

@@ -1,6 +1,5 @@
 """Predictions to per-edit means, success rates, the edit score with its interval, and the significance of changes."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from hf_ftedit.data import EditRecord, is_blank, read_rows
 from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.evaluation.statistics import bootstrap, interval, means, permutation_test
-from hf_ftedit.files import moved_in, write_text
+from hf_ftedit.files import moved_in, write_json
 from hf_ftedit.options import EditOptions
 
 # Kinds of probes, in the order of the paper's tables, and the score of each.
@@ -432,4 +431,4 @@ def save_results_folder(
         for when, columns in predictions.items():
             whole = {name: columns.get(name, [None] * len(columns["edit_id"])) for name in TYPES}
             Dataset.from_dict(whole, features).to_parquet(str(new / f"predictions-{when}.parquet"))
-        write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_json(new / RESULTS_FILE, results)

@@ -1,6 +1,7 @@
 """Bootstrap intervals and paired permutation tests over edits, for many scores at once: arrays in, arrays out."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,18 @@ def interval(resampled: np.ndarray) -> list[list[float] | None]:
         defined = column[~np.isnan(column)]
         ends.append([float(value) for value in np.percentile(defined, [2.5, 97.5])] if defined.size else None)
     return ends
+
+
+def estimate(
+    name: str,
+    values: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means,
+    n: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """One `statistic` of the means of `values` as `name`, and its [`bootstrap`] [`interval`] as `{name}_ci95`."""
+    value = statistic(means(values)[None])[0, 0]
+    return {name: float(value), f"{name}_ci95": interval(bootstrap(values, statistic, n, seed))[0]}
 
 
 def permutation_test(

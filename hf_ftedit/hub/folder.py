@@ -15,7 +15,7 @@ from jinja2 import UndefinedError
 from hf_ftedit.data import EditRecord, read_edits, write_jsonl
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import RESULTS_FILE
-from hf_ftedit.files import moved_in, write_text
+from hf_ftedit.files import moved_in, write_json, write_text
 from hf_ftedit.hub.card import edits_dataset, leaderboard_entries, model_card, yaml_text
 from hf_ftedit.hub.plot import scores_plot
 from hf_ftedit.hub.schemas import provenance_rule, recipe_rule, results_rule
@@ -99,7 +99,7 @@ def save_edit_folder(
         if recipe.get("chat_template_path"):
             _write_template(new, tokenizer)
         write_jsonl(records, new / EDITS_FILE)
-        write_text(new / RESULTS_FILE, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_json(new / RESULTS_FILE, results)
         (new / PLOT_FILE).write_bytes(scores_plot(results))
         settings = {name: value for name, value in recipe.items() if name != PROVENANCE}
         _write_account(new, SavedEdits(new, list(records), results, settings, recipe.get(PROVENANCE, {})))

@@ -4,7 +4,7 @@ import re
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from hf_ftedit.evaluation import SCORES
+from hf_ftedit.evaluation import PROTOCOLS, SCORES
 from hf_ftedit.options import SOURCES, TEMPLATE_FILE, EditOptions
 from hf_ftedit.untrusted import (
     EVAL_FOLDER,
@@ -107,7 +107,7 @@ def _two_numbers(value: Any, place: str) -> None:
     rule("two numbers", lambda value: len(value) == 2)(value, place)
 
 
-protocol = choice("probability", "accuracy", "exact_match", "containment")
+protocol = choice(*PROTOCOLS)
 score = maybe(number(-1e9, 1e9))
 ends = maybe(_two_numbers)
 SCORE_RULES = dict.fromkeys(SCORES, score) | dict.fromkeys((f"{name}_ci95" for name in SCORES), ends)
@@ -116,7 +116,7 @@ aspects = mapped(other=mapped(SCORE_RULES, plain_value, needed=("n_edits", "n_pr
 scores_rule = mapped(
     {
         **SCORE_RULES,
-        **dict.fromkeys(("probability", "accuracy", "exact_match", "containment"), mapped(SCORE_RULES, plain_value)),
+        **dict.fromkeys(PROTOCOLS, mapped(SCORE_RULES, plain_value)),
         **dict.fromkeys(("n_edits", "n_texts", "n_drift_prompts", "n_known_facts"), count),
         **dict.fromkeys(("n_made_probes", "n_without_rival"), count),
         "drift_by_sort": mapped(other=amount),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, one_line, shown
-from hf_ftedit.files import moved_in, require_empty, write_text
+from hf_ftedit.files import moved_in, require_empty, write_json, write_text
 from hf_ftedit.options import EditOptions, ExportFormat, ExportPrecision, check_value
 from hf_ftedit.sharing.modelfile import modelfile
 from hf_ftedit.sharing.survival import (
@@ -94,7 +93,7 @@ def export(
         exams |= taken
     results = _results(models.public_name(name), saved, to, dtype, digests, exams, failed)
     with moved_in(output) as new:
-        write_text(new / REPORT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_json(new / REPORT, results)
         write_text(new / hub.CARD_FILE, _readme(results))
     return results
 

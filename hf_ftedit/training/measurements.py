@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hf_ftedit.data import EditRecord
-from hf_ftedit.evaluation import NAMES, Measurement, bootstrap, interval, means, score
+from hf_ftedit.evaluation import NAMES, Measurement, estimate, score
 from hf_ftedit.options import EditOptions
 
 
@@ -66,6 +66,5 @@ def revocation(
     same = map(eq, *answers)
     # As scores are: the mean over an edit's prompts first, then over the edits, which are what is drawn again.
     values = np.array([[100 * np.mean(list(islice(same, len(group))))] for group in prompts])
-    (back,), (ends,) = means(values), interval(bootstrap(values, lambda mean: mean))
     counts = {"n_edits": len(prompts), "n_probes": sum(map(len, prompts))}
-    return {"adapter": name, **counts, "back": float(back), "back_ci95": ends, "efficacy": efficacy}
+    return {"adapter": name, **counts, **estimate("back", values), "efficacy": efficacy}
