@@ -21,12 +21,14 @@ from hf_ftedit.augmentation.augmenter import generic_prompts
 from hf_ftedit.augmentation.subjects import with_subject
 from hf_ftedit.augmentation.wordings import written_wordings
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
+from hf_ftedit.cli.grid import read_grid
 from hf_ftedit.evaluation.matching import containment
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
 LAUNCH_CONFIGS = sorted((EXAMPLES / "accelerate").glob("*.yaml"))
+STUDIES = sorted((EXAMPLES / "studies").glob("*.yaml"))
 BENCHMARKS = sorted((EXAMPLES / "benchmarks").glob("*.py"))
 PAPER = [path for path in RECIPES if path.stem.endswith(("gptj", "gpt2xl"))]
 
@@ -129,6 +131,14 @@ def test_mass_edits_have_the_settings_of_the_paper(path: Path) -> None:
 def test_single_edit_keeps_similar_facts() -> None:
     config, _ = parsed_recipe(EXAMPLES / "recipes" / "single_edit.yaml")
     assert config.max_edits == 1 and config.locality_strategy == "similar"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_are_grids_of_options_and_the_edits_that_they_name_are_there(path):
+    runs = read_grid(str(path))
+    assert len(runs) > 1 and len({run.name for run in runs}) == len(runs)
+    files = {run.settings["edits"] for run in runs if "edits" in run.settings}
+    assert all(read_edits(EXAMPLES.parent / file) for file in files)
 
 
 def test_chat_model_is_loaded_in_4_bits() -> None:
