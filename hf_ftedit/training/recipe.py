@@ -48,9 +48,11 @@ QUANTIZATION_KEYS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use
 # What decides the weights, and stands in a recipe as it was given.
 WEIGHING: set[str] = {
     *(option.name for option in fields(EditOptions)),
-    *(*TRAINING_KEYS, *QUANTIZATION_KEYS, "model_name_or_path"),
-    *("lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora"),
-} - {*SOURCES, *MEASURING, "edits", "erase", "format", "max_edits", "adapter", "chat_template_path"}
+    *(*TRAINING_KEYS, "model_name_or_path", "lora_r", "use_rslora", "use_dora", "load_in_4bit", "load_in_8bit"),
+} - {
+    *(*SOURCES, *MEASURING, "edits", "erase", "format", "max_edits", "adapter", "chat_template_path"),
+    *("train_sampling_strategy", "optim_args", "lr_scheduler_kwargs"),  # the trainer may set them anew
+}
 
 
 def recipe_of(
