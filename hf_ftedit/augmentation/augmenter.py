@@ -151,7 +151,13 @@ class Augmenter:
         if not facts and count and strategy in ("random", "relation", "similar"):
             raise EditError(f"locality_strategy {strategy!r} needs facts: give a locality_pool, or use 'self'")
         if not count or (facts and strategy != "self"):
-            return FactPool(facts, self._probes.overlaps, self.records)
+            pool = FactPool(facts, self._probes.overlaps, self.records)
+            if count and not pool.facts:
+                raise EditError(
+                    "no fact of the locality_pool can be rehearsed: each is edited, or a probe asks for it; give one "
+                    "with other facts, or none"
+                )
+            return pool
         if not facts:
             logger.info("no locality pool: rehearsing the unedited model's own answers to generic prompts")
             facts = [Fact(prompt, "") for prompt in generic_prompts()]
@@ -163,13 +169,7 @@ class Augmenter:
 
     def _warn(self) -> None:
         """Log what will make scores worse: too small a pool, probes of what is edited."""
-        usable = len({fact.prompt for fact in self._pool.facts})
-        if self._pool.left_out and not usable and self._n_locality:
-            raise EditError(
-                "no fact of the locality_pool can be rehearsed: each is edited, or a probe asks for it; give one with "
-                "other facts, or none"
-            )
-        if usable < self._n_locality:
+        if (usable := len({fact.prompt for fact in self._pool.facts})) < self._n_locality:
             logger.warning(
                 "the locality pool has only %s, fewer than num_locality (%d): more of what is not edited "
                 "may change; give a larger --locality_pool",

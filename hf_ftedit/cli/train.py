@@ -1,7 +1,7 @@
 """`hf-ftedit train`: edit a model, measure it before and after, write the adapter folder."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -52,22 +52,25 @@ def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[s
 def _check_finished(arguments: Arguments, defaults: Mapping[str, Any], edits: Sequence[EditRecord]) -> None:
     """Raise [`~hf_ftedit.EditError`] where a finished folder holds other edits, or was made with other settings."""
     folder = str(defaults["output_dir"])
-    saved = hub.read_edit_folder(folder)
+    if difference := next(_differences(hub.read_edit_folder(folder), arguments, defaults, edits), None):
+        remedy = "give the original command, or another --output_dir"
+        raise EditError(f"output_dir {folder!r} was finished by another command: {difference}; {remedy}")
 
-    def stated(records: Sequence[EditRecord]) -> list[tuple[str, str]]:
-        return sorted((edit.prompt, "" if edit.erase else edit.target_new) for edit in records)
 
-    differences = ["its edits are others"] if stated(edits) != stated(saved.records) else []
+def _differences(
+    saved: hub.SavedEdits, arguments: Arguments, defaults: Mapping[str, Any], edits: Sequence[EditRecord]
+) -> Iterator[str]:
+    """What the saved edits and their recipe have otherwise than a command states; settings that it leaves out fit."""
+    then, now = (sorted((e.prompt, "" if e.erase else e.target_new) for e in part) for part in (saved.records, edits))
+    if then != now:
+        yield "its edits are others"
     config, model_config = settings_of(arguments, defaults)
     flags = (option_name(flag) for flag in arguments.flags if flag.startswith("--"))
     for name in sorted({*arguments.values, *arguments.config, *flags} & training.WEIGHING):
-        then, now = saved.recipe.get(name), getattr(config, name, getattr(model_config, name, None))
-        now = public_name(str(now)) if name == "model_name_or_path" else getattr(now, "value", now)
-        if then != now:
-            differences.append(f"{name} was {then!r}, and is {now!r} now")
-    if differences:
-        remedy = "give the original command, or another --output_dir"
-        raise EditError(f"output_dir {folder!r} was finished by another command: {differences[0]}; {remedy}")
+        old, new = saved.recipe.get(name), getattr(config, name, getattr(model_config, name, None))
+        new = public_name(str(new)) if name == "model_name_or_path" else getattr(new, "value", new)
+        if old != new:
+            yield f"{name} was {old!r}, and is {new!r} now"
 
 
 def options_of(arguments: Arguments) -> tuple[dict[str, Any], Any, Any]:

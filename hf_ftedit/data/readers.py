@@ -167,10 +167,10 @@ def _row_records(
         return
     values, name = _row_and_format(row, where, format)
     if name == "native":
-        unknown = dict.fromkeys(_unknown_fields(values))
-        if slip := next((each for each in unknown if (meant := _meant(str(each))) and meant not in values), None):
-            raise Fields(values, where).error(slip, "is no field of an edit", f"did you mean {_meant(str(slip))}?")
-        unused.update(unknown)
+        for field in _unknown_fields(values):
+            if (meant := _meant(str(field))) and meant not in values:
+                raise Fields(values, where).error(field, "is no field of an edit", f"did you mean {meant}?")
+            unused[field] = None
     # One row may be several edits: MQuAKE's cases have a rewrite for each hop.
     for native in to_native(values, where, default_id, name):
         record = EditRecord.from_dict(native, where, FORMATS[name].names)
@@ -219,7 +219,7 @@ class _Edits:
         place, earlier = self.by_prompt.get(record.prompt, (where, None))
         texts = {folded(text): text for text in (*record.wordings, record.prompt)}
         others = [(texts[text], *self._asked[text]) for text in texts if text in self._asked]
-        if problem := _contradiction(where, record, earlier, others):
+        if problem := _contradiction(where, record, place, earlier, others):
             # Collected, not raised: the error says how many there are, and `skip_invalid` leaves all of them out.
             self._contradictions.append(problem)
             return
@@ -249,23 +249,27 @@ class _Edits:
 
 
 def _contradiction(
-    where: str, record: EditRecord, earlier: EditRecord | None, others: Iterable[tuple[str, str, EditRecord]]
+    where: str,
+    record: EditRecord,
+    place: str,
+    earlier: EditRecord | None,
+    others: Iterable[tuple[str, str, EditRecord]],
 ) -> str | None:
     """
     Say where `record` contradicts itself, or an edit before it; None where it does not.
 
-    `earlier` has its prompt, and `others` ask one of its texts: the text, the other's place, and the other.
+    `earlier`, at `place`, has its prompt; `others` ask one of its texts: the text, the other's place, and the other.
     """
     start = f"{where} (edit_id {shown(record.edit_id)}):"
     if clash := _two_answers(record.neighborhood_prompts):
         return f"{start} neighborhood_prompts gives {clash}"
-    for text, place, other in others:
-        name = f"(edit_id {shown(other.edit_id)}, {place})"
-        near = earlier.neighborhood_prompts if earlier and other.prompt == record.prompt else ()
-        if clash := _two_answers(near + record.neighborhood_prompts):
-            return f"{start} neighborhood_prompts and those of the same edit {name} give {clash}"
-        if other.target_new != record.target_new:
-            targets = f"{shown(other.target_new)} {name} and {shown(record.target_new)}"
+    if earlier and (clash := _two_answers(earlier.neighborhood_prompts + record.neighborhood_prompts)):
+        other = f"(edit_id {shown(earlier.edit_id)}, {place})"
+        return f"{start} neighborhood_prompts and those of the same edit {other} give {clash}"
+    for text, its_place, edit in others:
+        if edit.target_new != record.target_new:
+            other = f"(edit_id {shown(edit.edit_id)}, {its_place})"
+            targets = f"{shown(edit.target_new)} {other} and {shown(record.target_new)}"
             return f"{start} target_new gives the prompt {shown(text)} both {targets}"
     return None
 

@@ -217,8 +217,9 @@ class ConditionalTrainer(ResumableTrainer):
                 # Without NaN, which stands for a process and a batch without rows of this kind.
                 sums = torch.stack([found.nansum(), (~found.isnan()).sum()])
                 total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
-                values[:] = [total if name == "num_tokens" else total / max(1, count)]
-                if not count:
+                if count:
+                    values[:] = [total if name == "num_tokens" else total / count]
+                else:  # no batch since the last log held rows of this kind
                     del metrics[name]
         super().log(logs, start_time)
 

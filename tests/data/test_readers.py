@@ -105,6 +105,14 @@ def test_one_question_has_one_answer_whatever_its_case_and_blanks(second):
     assert len(read_edits([first, {**second, "target_new": "x", "erase": False}])) in (1, 2)
 
 
+def test_neighbors_of_one_prompt_are_compared_whatever_other_cases_of_it_were_read():
+    near = [row("A is", "x", edit_id=name, neighborhood_prompts=[{"prompt": "B is", "target": name}]) for name in "yz"]
+    with pytest.raises(
+        EditError, match="those of the same edit .*'y', row 2.* give the prompt 'B is' both 'y' and 'z'"
+    ):
+        read_edits([row("a is", "x", edit_id="w"), *near])
+
+
 @pytest.mark.parametrize(
     ("slip", "meant"),
     [
