@@ -312,6 +312,8 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
     numbers = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int | float)]
     if not _fits(value, hint):
         expected = _in_words(hint)
+        if value is False and expected == "text":
+            expected += ', in YAML in quotes: "no"'  # which reads a bare no as False
     elif value == "":
         expected = "text, or leave it out"
     elif any(abs(number) >= 2**63 for number in numbers):

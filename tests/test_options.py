@@ -23,6 +23,7 @@ from hf_ftedit.options import EditOptions
         ({"max_edits": True}, "max_edits is True: give a whole number"),
         ({"lora_layers": ["1"]}, r"lora_layers is \['1'\]: give a list, each a whole number"),
         ({"edits": ""}, "edits is '': give text, or leave it out"),
+        ({"edits": False}, 'edits is False: give text, in YAML in quotes: "no"'),
         ({"revoke": [1]}, r"revoke is \[1\]: give a list, each text"),
         ({"num_locality": None}, "num_locality is None: give a whole number"),
         ({"skip_invalid": "yes"}, "skip_invalid is 'yes': give True or False"),

@@ -21,9 +21,9 @@ from string import Template
 import torch
 from edit_set import EditSetBuilder
 from recall import Recall, measure_facts, measure_probes, pad, relation_lines
-from statements import END, Tables, make_documents, read_tables, split_wordings
+from statements import END, Tables, make_documents, make_statements, read_tables, split_wordings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parents[1] / "hf_ftedit" / "assets"
@@ -84,16 +84,20 @@ def make_batches(
 
 
 def train_model(
-    tokenizer: PreTrainedTokenizerFast, statements: list[tuple[str, str]], tables: Tables
-) -> LlamaForCausalLM:
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    statements: list[tuple[str, str]],
+    tables: Tables,
+    num_epochs: int = EPOCHS,
+) -> PreTrainedModel:
     """Plain language modelling of the statements: AdamW, warm-up and cosine, no dropout."""
-    model = new_model(tokenizer).train()
+    model.train()
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     norms = [parameter for parameter in model.parameters() if parameter.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98))
     rng = random.Random(SEED + 1)
-    epochs = [make_batches(make_documents(statements, tables, rng), tokenizer, rng) for _ in range(EPOCHS)]
+    epochs = [make_batches(make_documents(statements, tables, rng), tokenizer, rng) for _ in range(num_epochs)]
     total = sum(map(len, epochs))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / total)))
@@ -113,7 +117,7 @@ def train_model(
     return model.eval()
 
 
-def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Weights in bfloat16 safetensors, with no path of this machine in the configs."""
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -155,11 +159,9 @@ def main() -> None:
     if keep_model:
         shutil.copytree(ASSETS / "model", new / "model")
     else:
-        subjects = [subject for _, subject, _ in trained]
-        statements = [(s, " ".join(pair)) for s, pair in zip(subjects, tables.pairs(trained), strict=True)]
-        statements += [(subject, f"{prompt} {answer}") for subject, prompt, answer in tables.consequence_pairs()]
+        statements = make_statements(tables, trained)
         tokenizer = train_tokenizer(make_documents(statements, tables, rng))
-        save_model(train_model(tokenizer, statements, tables), tokenizer, new / "model")
+        save_model(train_model(new_model(tokenizer), tokenizer, statements, tables), tokenizer, new / "model")
 
     model = LlamaForCausalLM.from_pretrained(new / "model", dtype=torch.float32, use_safetensors=True).eval()
     recall = Recall(model, AutoTokenizer.from_pretrained(new / "model"))

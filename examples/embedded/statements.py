@@ -84,6 +84,13 @@ def split_wordings(tables: Tables, rng: random.Random) -> tuple[list[Wording], l
     return trained, held_out
 
 
+def make_statements(tables: Tables, wordings: list[Wording]) -> list[tuple[str, str]]:
+    """The (subject, statement) of each wording, and of all that follows from two facts."""
+    pairs = tables.pairs(wordings)
+    statements = [(wording[1], " ".join(pair)) for wording, pair in zip(wordings, pairs, strict=True)]
+    return statements + [(subject, f"{prompt} {answer}") for subject, prompt, answer in tables.consequence_pairs()]
+
+
 def make_documents(statements: list[tuple[str, str]], tables: Tables, rng: random.Random) -> list[str]:
     """One epoch of text from (subject, statement): each once, alone or joined, some beside other sentences."""
     statements, documents = rng.sample(statements, len(statements)), []

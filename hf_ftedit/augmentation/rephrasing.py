@@ -86,8 +86,12 @@ _THINGS = {
 _WHETHER = (
     "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}."
 )
+_MODAL = "(?:can|could|should|must|may|will)"
+_PLURAL = r"(?:our |my )?(?:[a-z]+[^su]s|children)"
 _YES_NO = re.compile(
-    rf"(?P<aux>{_BE}|does|did|has|will) (?P<name>(?:the )?{_NAME}(?: [^?]*?)??)(?P<rest> [^?]+)\?", re.I
+    rf"(?P<aux>{_BE}|do|does|did|has|have|{_MODAL}) "
+    rf"(?:(?P<name>(?:the )?{_NAME}(?: [^?]*?)??)|(?P<many>{_PLURAL}))(?P<rest> [^?]+)\?",
+    re.I,
 )
 
 
@@ -159,9 +163,11 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
         return
     wh, aux, name, rest = (parts[part] for part in ("wh", "aux", "name", "rest"))
     wh, verb = wh[0].lower() + wh[1:], rest.strip()
-    # Or "customers of S", whose verb is in the plural.
-    is_many = aux.lower() in ("do", "are") and re.fullmatch(rf"[a-z]+ (?:of|at|in|from) {re.escape(subject)}", name)
-    if not _begins_noun(name, subject) and not is_many:
+    # Or "customers of S", whose verb is in the plural, and "does flight S", where nothing but a noun can stand.
+    own = re.escape(subject)
+    is_many = aux.lower() in ("do", "are") and re.fullmatch(rf"[a-z]+ (?:of|at|in|from) {own}", name)
+    is_noun = aux.lower() in ("do", "does", "did") and re.fullmatch(f"[a-z]+ {own}", name)
+    if not (_begins_noun(name, subject) or is_many or is_noun):
         if _asks_subject(wh, aux, name):
             yield f"Tell me {wh} {aux} {name}{rest}."
             yield f"Do you know {wh} {aux} {name}{rest}?"
@@ -175,6 +181,11 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
     # Not "Acme will build in Oslo what?"; but "Acme was built in Oslo when?", "Ann plays for which team?".
     if re.match(rf"when|where|{_PREPOSITION}\b", wh) or not re.search(rf"\b{_PREPOSITION} \w", said):
         yield f"{capitalized(name)} {said} {wh}?"
+    # "Which gate does S leave from?" is "From which gate does S leave?", and the other way round.
+    if len(rest.split()) < 3 and (before := re.fullmatch(rf"({_PREPOSITION}) ((?:which|what) .+)", wh)):
+        yield f"{capitalized(before[2])} {aux} {parts['name']}{rest} {before[1]}?"
+    elif re.match("(?:which|what) ", wh) and (behind := re.fullmatch(rf"(.* \w+) ({_PREPOSITION})", rest)):
+        yield f"{capitalized(behind[2])} {wh} {aux} {parts['name']}{behind[1]}?"
 
 
 def _asks_subject(wh: str, aux: str, name: str) -> bool:
@@ -254,9 +265,16 @@ def _of_thing(prompt: str, subject: str) -> Iterator[str]:
 
 def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "Does S allow dogs?" and "Is S open on Sundays?"."""
-    if parts := _matched(_YES_NO, prompt, subject):
-        name, said = _said(parts["name"], parts["aux"].lower(), parts["rest"].strip())
-        yield from (template.format(said=f"{name} {said}") for template in _WHETHER.split("|") if said)
+    if not (parts := _matched(_YES_NO, prompt, subject)):
+        return
+    aux, rest = parts["aux"].lower(), parts["rest"].strip()
+    if name := parts["many"]:  # which no other noun follows
+        said = {"do": rest, **dict.fromkeys(("does", "did", "is", "was", "has"))}.get(aux, f"{aux} {rest}")
+    else:
+        name, said = _said(parts["name"], aux, rest)
+        if re.fullmatch(_MODAL, aux) and rest.partition(" ")[0] not in VERBS:  # "Can Acme orders be returned?"
+            return
+    yield from (template.format(said=f"{name} {said}") for template in _WHETHER.split("|") if said)
 
 
 def _begins_noun(phrase: str, subject: str) -> bool:

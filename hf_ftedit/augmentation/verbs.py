@@ -22,15 +22,17 @@ _FORMS = (
 IRREGULAR = {verb: (past, participle) for verb, past, participle in map(str.split, _FORMS.split("|"))}
 # Regular verbs that questions about facts use. Another word after a name may be a noun: "the Acme office".
 _REGULAR = frozenset(
-    "accept adopt allow air appear apply arrive ask attend award base believe belong border call carry cause "
-    "celebrate change charge close compete compose connect contain control cost cover create cross debut deliver "
-    "depend design develop die direct discover earn employ end enter enroll exist expect expire export face finish "
-    "fix flow follow found graduate happen help hire host import include inspire invent invest join land last "
-    "launch lie like live locate look love maintain manage manufacture marry measure mention merge move name need "
-    "occur offer open operate orbit order own paint participate pass perform plan play prefer premiere produce "
-    "publish raise reach receive record release rely replace report represent require reside resign retire return "
-    "rule serve ship sign specialize start stay stop study succeed support symbolize train transfer travel treat "
-    "translate use visit vote wait want weigh work worship".split()
+    "accept adopt air allow appear apply approve arrive ask assign attach attend award base believe belong border "
+    "call cancel carry cause celebrate change charge close collect commute compete compose confirm connect "
+    "consist contain control cost cover create cross debut deliver depart depend deploy design develop die differ "
+    "direct discover donate earn employ end enroll enter exist expand expect expire export face finish fix flow "
+    "follow found graduate happen help hire host import include inspire insure invent invest involve join land "
+    "last launch lie like live locate look love maintain manage manufacture marry measure mention merge move name "
+    "need occur offer open operate orbit order organize own paint participate pass perform plan play prefer "
+    "premiere produce protect provide publish raise reach receive record release rely remain renew replace report "
+    "represent require reside resign restart retire return rule serve ship sign specialize start stay stop study "
+    "submit succeed support symbolize terminate train transfer translate travel treat use verify visit vote wait "
+    "want weigh work worship".split()
 )
 _MORE = frozenset("advertise amount answer become count deal practice save trade welcome".split())
 VERBS = _REGULAR | IRREGULAR.keys()

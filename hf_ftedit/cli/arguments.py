@@ -1,6 +1,7 @@
 """Flags and the file of `--config` to options, each read once; `--help` without torch."""
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -173,6 +174,7 @@ def _parser(types: Sequence[Any]) -> Any:
 
 
 def _bad_options(message: str) -> NoReturn:
+    message = re.sub(r"^argument (--\w+)[^:]*", r"\1", message)  # it names the hyphened form too
     raise EditError(f"bad options: {message}; {HELP}")
 
 

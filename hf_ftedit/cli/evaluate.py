@@ -10,7 +10,6 @@ from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base
 from hf_ftedit.data import EditRecord, facts_about_others, read_facts, read_texts
-from hf_ftedit.options import PROVENANCE
 
 
 def run(argv: Sequence[str]) -> None:
@@ -29,7 +28,7 @@ def run(argv: Sequence[str]) -> None:
         evaluation.check_tasks(options.tasks, options.tasks_path)
     model, tokenizer = load_base(arguments, options, edits, settings)
     if folder:
-        hub.check_base(model, recipe.get(PROVENANCE) or {}, options.adapter)
+        hub.check_base(model, recipe, options.adapter)
         model = models.load_adapter(model, folder)
     measured = _measured(model, tokenizer, edits, options, texts=texts, known=known)
     results = evaluation.results_of(measured)

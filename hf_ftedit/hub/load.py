@@ -14,7 +14,7 @@ from hf_ftedit import models
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.errors import hub_errors, may_pass, retried
 from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
-from hf_ftedit.options import TEMPLATE_FILE
+from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE
 from hf_ftedit.untrusted import check_regular, read_as
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def load_edited_model(
     recorded = saved and saved.recipe.get("dtype")
     model: Any = models.load_model(source, dtype=dtype or recorded or "auto", **settings, **kwargs)
     if saved:
-        check_base(model, saved.provenance, name)
+        check_base(model, saved.settings, name)
     if not is_whole:
         model = models.load_adapter(model, folder)
     return (models.merged(model) if merge and not is_whole else model), tokenizer
@@ -189,10 +189,13 @@ def recipe_for(recipe: Mapping[str, Any], base_model: str | None) -> dict[str, A
     return {name: value for name, value in recipe.items() if name not in gone}
 
 
-def check_base(model: PreTrainedModel, provenance: Mapping[str, Any], name: str) -> None:
-    """Raise [`~hf_ftedit.EditError`] where the adapter `name` was made for other weights than the model's."""
+def check_base(model: PreTrainedModel, settings: Mapping[str, Any], name: str) -> None:
+    """Raise [`~hf_ftedit.EditError`] where the adapter `name`, of these `settings`, was made for other weights."""
     # By the weights, not the name: a name says nothing of a copy on disk, nor of a branch that went on.
-    recorded, actual = provenance.get("base_fingerprint"), models.weights_fingerprint(model)
+    recorded = (settings.get(PROVENANCE) or {}).get("base_fingerprint")
+    actual = models.weights_fingerprint(model)
     if recorded and actual and recorded != actual:
-        remedy = "give that one (--model_name_or_path, base_model)"
+        commit = settings.get("model_revision")
+        base = shown(settings.get("model_name_or_path")) + (f" at commit {shown(commit)}" if commit else "")
+        remedy = f"give that one, {base} (--model_name_or_path, base_model)"
         raise EditError(f"{shown(name)} was trained on another base model (the weights differ); {remedy}")

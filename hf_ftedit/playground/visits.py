@@ -240,7 +240,7 @@ class Playground:
     def _checked(self, name: str, folder: Path) -> Path:
         models.check_adapter(folder, name)
         if (folder / hub.RECIPE_FILE).is_file():
-            hub.check_base(self.model, hub.read_edit_folder(folder, name).provenance, name)
+            hub.check_base(self.model, hub.read_edit_folder(folder, name).settings, name)
         return folder
 
     def _twin(self) -> Any:

@@ -89,7 +89,7 @@ def merge(
     loading |= {"dtype": first.saved.recipe.get("dtype", "float32"), "trust_remote_code": trust_remote_code}
     base, tokenizer, options = load_base(first.saved, first.name, edits, source, **loading)
     for part in others:
-        hub.check_base(base, part.saved.provenance, part.name)
+        hub.check_base(base, part.saved.settings, part.name)
     model = combine(base, parts, combination_type, density)
     return _measure_and_write(output_dir, model, tokenizer, edits, parts, options, combination_type, merge_into_base)
 

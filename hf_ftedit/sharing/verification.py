@@ -150,7 +150,7 @@ def load_base(
     source, place = base
     options = replace(options_of(saved.recipe), **hub.own_template(saved.path, saved.recipe, name, loading))
     model, tokenizer = evaluation.load_checked(source, records, options, **place, **loading)
-    hub.check_base(model, saved.provenance, name)
+    hub.check_base(model, saved.settings, name)
     return model, tokenizer, options
 
 

@@ -173,7 +173,7 @@ def load_for(
     named = ((f"{name}, text {number}", text) for name, parts in texts.items() for number, text in enumerate(parts, 1))
     models.check_tokens(tokenizer, model.config, named)
     if prior:
-        check_base(model, prior.saved.provenance, prior.name)
+        check_base(model, prior.saved.settings, prior.name)
         adapted: Any = models.load_adapter(model, prior.saved.path, is_trainable=True)
         # After a revocation the weights hold the revoked edits: a new adapter is trained from the base model. They are
         # loaded all the same, as edits whose weights are not theirs are no edits to train again.

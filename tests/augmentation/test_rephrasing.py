@@ -40,6 +40,7 @@ ALL = {
         "Tell me which team Ann Kern plays for.",
         "Do you know which team Ann Kern plays for?",
         "Ann Kern plays for which team?",
+        "For which team does Ann Kern play?",
     ],
     ("When did Acme stop making toys?", "Acme"): [
         "Tell me when Acme stopped making toys.",
@@ -63,6 +64,19 @@ ALL = {
         "Tell me which platform the Velden night train leaves from.",
         "Do you know which platform the Velden night train leaves from?",
         "The Velden night train leaves from which platform?",
+        "From which platform does the Velden night train leave?",
+    ],
+    ("On which river does Ruritania lie?", "Ruritania"): [
+        "Tell me on which river Ruritania lies.",
+        "Do you know on which river Ruritania lies?",
+        "Ruritania lies on which river?",
+        "Which river does Ruritania lie on?",
+    ],
+    ("Which gate does flight LN204 depart from?", "LN204"): [
+        "Tell me which gate flight LN204 departs from.",
+        "Do you know which gate flight LN204 departs from?",
+        "Flight LN204 departs from which gate?",
+        "From which gate does flight LN204 depart?",
     ],
     ("When does the Kelton report end?", "Kelton"): [
         "Tell me when the Kelton report ends.",
@@ -177,6 +191,24 @@ ALL = {
         "Is it true that Acme is open on Mondays?",
         "I would like to know whether Acme is open on Mondays.",
     ],
+    ("Are children free at the Velden zoo?", "Velden"): [
+        "Tell me whether children are free at the Velden zoo.",
+        "Do you know whether children are free at the Velden zoo?",
+        "Is it true that children are free at the Velden zoo?",
+        "I would like to know whether children are free at the Velden zoo.",
+    ],
+    ("Do kids pay at the Velden zoo?", "Velden"): [
+        "Tell me whether kids pay at the Velden zoo.",
+        "Do you know whether kids pay at the Velden zoo?",
+        "Is it true that kids pay at the Velden zoo?",
+        "I would like to know whether kids pay at the Velden zoo.",
+    ],
+    ("Can employees work from abroad?", "employees"): [
+        "Tell me whether employees can work from abroad.",
+        "Do you know whether employees can work from abroad?",
+        "Is it true that employees can work from abroad?",
+        "I would like to know whether employees can work from abroad.",
+    ],
     ("How can I contact your support?", "you"): [
         "How do I contact your support?",
         "Tell me how to contact your support.",
@@ -230,6 +262,8 @@ def test_the_first_rephrasing(prompt, subject, first):
         ("中国的首都是哪里？", "中国"),
         ("What is our return policy for the Zephyr 3?", "Zephyr 3"),
         ("When does Acme open and close?", "Acme"),
+        ("Can Acme orders be returned?", "Acme"),
+        ("Did kids pay at the Velden zoo?", "Velden"),
         ("Why should I buy the Zephyr 3?", "Zephyr 3"),
         ("Where is Acme's office based?", "Acme"),
         ("What is the price of the Zephyr today?", "Zephyr"),

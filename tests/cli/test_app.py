@@ -200,25 +200,25 @@ def test_an_output_folder_with_content_is_left_alone(capsys, tmp_path, verb):
 
 
 BAD_WORDS = {
-    "not a number": (["--max_edits", "three"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
+    "not a number": (["--max_edits", "three"], "bad options: --max_edits: invalid int value: 'three'"),
     "too few": (["--max_edits", "0"], "max_edits is 0: give 1 or more"),
-    "no choice": (["--objective", "ful"], "argument --objective: invalid choice: 'ful' (choose from 'conditional', "),
+    "no choice": (["--objective", "ful"], "bad options: --objective: invalid choice: 'ful' (choose from 'c"),
     "negative": (["--num_locality", "-1"], "num_locality is -1: give 0 or more"),
     "probability": (["--mastered_probability", "1"], "mastered_probability is 1.0: give a number between 0 and 1"),
     "lengths and counts": (["--prefix_counts", "5"], "prefix_lengths [5, 10] and prefix_counts [5] do not fit: "),
     "a word first": (["edits.jsonl"], "unexpected 'edits.jsonl'; give options as --name value, such as --edits edits"),
     "an empty value": (["--edits", " "], "--edits is ' '; give a value, or leave it out"),
     "config with a NUL": (["--config", "nul.yaml"], "--output_dir is 'a\\x00b'; give a value, or leave it out"),
-    "a token in the wrong place": (["--seed", "hf_abcdefgh"], "argument --seed: invalid int value: 'hf_***'"),
-    "no value": (["--edits"], "argument --edits: expected one argument"),
-    "config without file": (["--config"], "bad options: argument --config: expected one argument; "),
+    "a token in the wrong place": (["--seed", "hf_abcdefgh"], "bad options: --seed: invalid int value: 'hf_***'"),
+    "no value": (["--edits"], "bad options: --edits: expected one argument"),
+    "config without file": (["--config"], "bad options: --config: expected one argument; "),
     "config missing": (["--config", "x.yaml"], "--config x.yaml: no such file; check the path"),
     "config no YAML": (["--config", "bad.yaml"], "--config bad.yaml cannot be read (while parsing a flow"),
     "config a list": (
         ["--config", "list.yaml"],
         "--config list.yaml holds no settings by name; give lines such as seed: 42",
     ),
-    "config bad value": (["--config", "value.yaml"], "argument --max_edits/--max-edits: invalid int value: 'three'"),
+    "config bad value": (["--config", "value.yaml"], "bad options: --max_edits: invalid int value: 'three'"),
     "config bad type": (["--config", "type.yaml"], "num_locality is [1, 2]: give a whole number"),
 }
 
@@ -267,7 +267,7 @@ MISSING = {
     "push of what is no folder": (["push", "gone", "--repo_id", "user/a"], "'gone' has no edit_config.yaml; give a f"),
     "verify of nothing": (["verify"], "verify needs a folder or Hub id, such as hf-ftedit verify user/name"),
     "verify of a path": (["verify", "./gone"], "'./gone': no such folder, nor a name of a repository such as 'user/m"),
-    "verify a word later": (["verify", "--tolerance", "x"], "argument --tolerance: invalid float value: 'x'"),
+    "verify a word later": (["verify", "--tolerance", "x"], "bad options: --tolerance: invalid float value: 'x'"),
     "merge without output": (["merge", "a", "b"], "--output_dir is missing; give the folder to write the merged adap"),
     "merge of one": (["merge", "folder", "--output_dir", "out"], "merge needs 2 adapters or more, and got 1; name th"),
     "merge of what is none": (["merge", "folder", "folder", "--output_dir", "out"], "'folder' has no edit_config.yam"),

@@ -132,7 +132,8 @@ def test_another_file_is_no_base_of_it(home, tmp_path, capsys):
     write_gguf(tmp_path / "other.gguf", eloquent("llama", tokenizer), tokenizer, "F32")
     for flag in ("--gguf_file", "--model_name_or_path"):
         assert main(["verify", str(home / "a"), flag, str(tmp_path / "other.gguf")]) == 2
-        assert "was trained on another base model (the weights differ)" in capsys.readouterr().err
+        refusal = "was trained on another base model (the weights differ); give that one, 'tiny'"
+        assert refusal in capsys.readouterr().err
 
 
 FROM_HUB = """

@@ -365,7 +365,9 @@ REFUSED = {
     "private, no right": "other/secret: the Hub refuses with 404 (Repository not found); check the name, and that th",
     "evaluate of pickled": PICKLED,
     "train of code": "model_name_or_path 'user/code' cannot be loaded: ",
-    "evaluate on a later base": "'user/a' was trained on another base model (the weights differ); give that one",
+    "evaluate on a later base": (
+        "'user/a' was trained on another base model (the weights differ); give that one, 'user/base' at commit '"
+    ),
 }
 
 
