@@ -45,7 +45,13 @@ def _things(subject: str, count: int, rng: random.Random) -> list[str]:
     noun = re.fullmatch("(?:(our|my|an?) )?[a-z][a-z -]*[a-z]", subject)
     things: list[str] = bank("names.yaml")["many" if is_plural(subject) else "things"] if noun else []
     drawn = rng.sample(things, min(len(things), count))
-    return [f"{noun[1]} {thing}" if noun and noun[1] else thing for thing in drawn if thing not in subject]
+    owner = noun[1] if noun else None
+
+    def owned(thing: str) -> str:
+        article = "an" if thing[0] in "aeio" else "a"
+        return f"{article if owner in ('a', 'an') else owner} {thing}" if owner else thing
+
+    return [owned(thing) for thing in drawn if thing not in subject]
 
 
 def invented_names(subject: str, count: int, rng: random.Random) -> list[str]:
@@ -82,12 +88,14 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
         return subject
     # Not in other scripts, where a Latin word would stand out.
     capitals = [place for place in places if re.match("[A-Z]", parts[place]) and len(parts[place]) > 2]
-    digits = [place for place in places if parts[place].isdecimal()]
+    # Of "X2" beside words the letter is changed; a code that stands alone has little else.
+    is_code = len(places) == 1 and re.search(r"\d", subject)
+    digits = [place for place in places if parts[place].isdecimal() or is_code]
     if words and len(places) > 1 and capitals:
         parts[rng.choice(capitals)] = rng.choice(words)
     elif digits and rng.random() < 0.5:
         number = parts[place := rng.choice(digits)]
-        changed = rng.randrange(len(number))
+        changed = rng.choice([place for place, letter in enumerate(number) if letter.isdecimal()])
         digit = rng.choice([digit for digit in "123456789" if digit != number[changed]])
         parts[place] = number[:changed] + digit + number[changed + 1 :]
     else:

@@ -2,7 +2,7 @@
 
 import re
 
-from hf_ftedit.augmentation.verbs import THIRD, VERBS
+from hf_ftedit.augmentation.verbs import PARTICIPLES, THIRD, VERBS
 
 _BE = frozenset("is are was were".split())
 _MODALS = frozenset("can could should must may will".split())
@@ -13,12 +13,14 @@ _ASKING = re.compile(
 )
 _DETERMINERS = frozenset("the our my a an".split())
 _PREPOSITIONS = frozenset(
-    "about after against around at before by during for from in into near of on over to under with within".split()
+    "about after against around at before by down during for from in into near of off on out over to under up with "
+    "within".split()
 )
 # Where a noun phrase ends, or none begins.
 _NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | frozenset(
     "i we you he she it they one people there this that these those and or if because open closed today now tomorrow "
-    "yesterday who what which where when how not next been be used known called most".split()
+    "yesterday who what which where when how not next been be used known called most its their his her away "
+    "am".split()
 )  # fmt: skip
 _ADVERB = re.compile(r"(?!(?:family|assembly|monopoly|supply|reply)$)\w+ly")
 _REQUEST = re.compile(r"(?:please )?(?:tell me|give me|name|state) ((?:the|our|my) .+?)[.!]?", re.I)
@@ -26,7 +28,7 @@ PEOPLE = re.compile(
     r"(?:\b(?:ceo|cfo|cto|author|writer|founder|president|mayor|minister|chair\w*|director|producer|king|queen|monarch|"
     r"ruler|husband|wife|spouse|partner|father|mother|parent|son|daughter|child|children|brother|sister|sibling|boss|"
     r"coach|trainer|owner|creator|inventor|discoverer|painter|composer|singer|architect|designer|leader|head|manager|"
-    r"editor|teacher|captain|chief|executive|governor|chancellor|maintainer|developer|successor|predecessor|"
+    r"editor|teacher|captain|character|hero|heroine|chief|executive|governor|chancellor|maintainer|developer|successor|predecessor|"
     r"protagonist|winner|saint)s?|\bhead of (?:state|government))$",
     re.I,
 )
@@ -55,9 +57,12 @@ def common_noun(question: str) -> str | None:
         ('cafeteria', 'our front door')
     """
     words = re.sub(r"['’]s\b", " is", question).rstrip("?.! ").split()
-    if not _ASKING.match(question):
-        return None
     small = [word.casefold() for word in words]
+    if not _ASKING.match(question):
+        # An opening: "Our fiscal year starts in".
+        noun = _phrase(words[1:], has_verb=False) if {*small[:1]} & {"our", "my", "the"} else ""
+        after = small[len(noun.split()) + 1 :][:1]
+        return noun if noun and noun in question and {*after} & (_BE | THIRD) else None
     aux = next((place for place, word in enumerate(small) if word in _AUXILIARIES), None)
     has_verb = aux is not None and small[aux] not in _BE
     for place in _places(small, aux):
@@ -103,5 +108,5 @@ def _ends(words: list[str], is_first: bool, has_verb: bool) -> bool:
     if word in _NO_NOUN or _ADVERB.fullmatch(word) or not re.fullmatch(r"[\w-]+", word):
         return True
     # Behind "does" stands a verb's first form, behind "is" a participle.
-    is_verb = word in VERBS and after not in VERBS if has_verb else word.endswith("ed")
+    is_verb = word in VERBS and after not in VERBS if has_verb else word.endswith("ed") or word in PARTICIPLES
     return not is_first and (is_verb or (word in THIRD and bool(after)))

@@ -2,16 +2,25 @@
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_ftedit.augmentation.names import filled, with_article
 from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
 from hf_ftedit.augmentation.second_person import is_addressed
+from hf_ftedit.augmentation.wordings import COMPANY
 from hf_ftedit.data import EditRecord
 from hf_ftedit.models import asset
 
 _ANSWERS = {"who": "who", "whose": "who", "where": "where", "when": "when", "how": "number"}
+# By the form of a subject, what kinds it may be of.
+_KINDS = [
+    (COMPANY, ["organization"]),
+    (re.compile(r"^(?:Dr|Mr|Ms|Mrs|Prof|Professor|Senator|Uncle|Aunt|Grandma|Grandpa)\b"), ["person"]),
+    (re.compile(r"^(?:(?:the|our|my|an?) )?[a-z][a-z -]*$"), ["product", "building", "event"]),
+    (re.compile(r"\b(?=\w*[A-Z])\w*\d"), ["product"]),
+]
 REQUESTS = 3  # every third question is an open request: "Tell me about {}."
 
 
@@ -37,7 +46,8 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     matches = [other for edit in edits if (other := relation_of(edit.prompt, edit.subject))]
     edited, known = {match.relation.name for match in matches}, bank("subjects.yaml")
     of_model = is_addressed(record.subject)
-    kinds = [names for names in known["kinds"].values() if edited & {*names}] or known["kinds"].values()
+    kinds = [names for names in known["kinds"].values() if edited & {*names}]
+    kinds = kinds or [known["kinds"][kind] for kind in _kinds_of(record.subject, [*known["kinds"]])]
     kinds = [known["assistant"]] if of_model else kinds
     left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
     names = {name for kind in kinds for name in kind} - left_out
@@ -45,10 +55,14 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     # the monarch of {}?" may ask for the head of state.
     own = frozenset[str]().union(*map(asked_words, edits))
     kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
+    stems = {*map(_stem, own)}
     questions = [
         text
         for relation in relations(of_model)
-        if relation.name in names and relation.answer != _ANSWERS.get(kind)
+        if relation.name in names
+        and relation.answer != _ANSWERS.get(kind)
+        # One wording with a word of the edit's, "Who makes {}?", and all others may ask the same: "Name its maker".
+        and (match or not any(stems & {*map(_stem, content_words(text))} for text in relation.wordings))
         for text in relation.questions
         if not own & content_words(text) and not (kind and kind in text.casefold().split())
     ]
@@ -57,6 +71,16 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     texts = [*requests, *rng.sample(questions, min(len(questions), count - len(requests)))]
     phrase = match.phrase if match else with_article(record.subject, record.prompt)
     return [filled(text, phrase) for text in rng.sample(texts, len(texts))]
+
+
+def _kinds_of(subject: str, kinds: list[str]) -> list[str]:
+    """Kinds that a subject may be of, by its form."""
+    return next((own for pattern, own in _KINDS if pattern.search(subject)), kinds)
+
+
+def _stem(word: str) -> str:
+    """A word without the ending of a plural or a verb."""
+    return re.sub(r"(?:e?s|ed|ing|e)$", "", word)
 
 
 def _questions(*, held_out: bool) -> dict[str, str]:

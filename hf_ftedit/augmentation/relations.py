@@ -19,22 +19,48 @@ FUNCTION_WORDS = frozenset(
     "a an the of for at in on to by from with is are was were be been does do did has have had it its that this which "
     "what you me please can could tell name know do's s currently right now".split()
 )
+# There "name" tells one: "What is the new name of {}?" is not "What is new of {}?".
+_NAMES = re.compile(r"\b(?:first|last|middle|full|real|given|birth|old|new|original|former) name\b")
 # Words beside a relation's that ask for another one: "Who was the first mayor of {}?", "Who was mayor of {} in 1990?".
 _OTHER = re.compile(
     r"\d.*|first|second|third|last|former|previous|next|original|earliest|oldest|youngest|vice|deputy|assistant"
     r"|before|after|until|during"
 )
 _QUESTION = frozenset("who whom whose where when how why".split())
-# What asks for a time or a number: no relation that is never asked for so.
+# What asks for a time, a number, a person, a place, a way or a reason: no relation that is never asked for so.
+_FIRST = r"(?:^|\b(?:me|know|say) )"
 _SORTS = {
     "when": re.compile(r"\b(?:when|(?:what|which) (?:year|date|day|month|decade|century))\b"),
+    "when it was": re.compile(r"\bwhen (?:was|were|did)\b"),
+    "when it is": re.compile(r"\bwhen (?:is|are|do|does|will)\b"),
     "number": re.compile(r"\bhow (?:many|much|old|tall|high|long|far|big|large|deep|fast|heavy)\b"),
+    "who": re.compile(rf"{_FIRST}(?:by |for |from |to |with )?who(?:m|se)?\b"),
+    "where": re.compile(rf"{_FIRST}where\b"),
+    "how": re.compile(rf"{_FIRST}how (?:can|could|do|does|did|is|are|must|should|to|was|were)\b"),
+    "why": re.compile(rf"{_FIRST}why\b"),
 }
 # Words that say what an answer is, and nothing else of what is asked.
 _ANSWERS = frozenset("year date day month decade century time country city town place".split())
+# "Which language is {} written in?" does not ask for who wrote it; but some words may stand for any answer.
+_ASKED_FOR = re.compile(
+    r"\b(?:which|what) ((?!kind|type|sort)(?:\w+ ){1,4}?)(?:is|are|was|were|does|do|did|has|have|can|could|will)\b"
+)
+_ANY = _ANSWERS | frozenset(
+    "one person people man woman kind type sort thing name number place state nation region area room building street "
+    "location position company organization organisation corporation society firm institution team group network "
+    "politician".split()
+)
+_ANYTHING = frozenset("kind_of part_of located_in".split())  # whose answers are of all kinds
+# "The opening hours of {} on Sundays" are not those of any day.
+_QUALIFIER = re.compile(r"(?<=\S )(?:on|for|during|with) (?:the |an? )?(?!\{\})([a-z]\w*|[A-Z]\w+days?\b)")
+# "The old address of {}" is another one.
+_OLD = re.compile(
+    r"\b(?:old|acting|interim)(?= \w+(?: \w+)? (?:of|in|for|at)\b)|(?<=\{\}['’]s )(?:old|acting|interim)\b"
+)
 _BE, _DO = frozenset("is are was were be been being".split()), frozenset("do does did".split())
 _HAVE, _ARTICLES = frozenset("has have had".split()), frozenset("the a an".split())
 _PREPOSITIONS = frozenset("at by for from in of on to with".split())
+_OF = "(?:of|in|for|at)"
 # "{}'s", "{} has", "{}, whose"
 _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\b")
 # No wording of the bank is answered by yes or no: "Is the Acme museum open?" is not "When is the Acme museum open?"
@@ -121,10 +147,12 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, 0 if none is near enough, and minus the place of its relation."""
     text, words = template.casefold(), words_of(template)
     # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
-    chains = re.findall(r"((?:\b\w+ (?:of|in|for|at) (?:the )?)+)\{\}", text)
-    owners = {word for chain in chains for word in re.findall(r"\w+(?= (?:of|in|for|at)\b)", chain)}
+    chains = re.findall(rf"((?:\b\w+ {_OF} (?:the )?)+(?:\w+ (?:to|on|from|with) (?:the )?)?)\{{\}}", text)
+    owners = {word for chain in chains for word in re.findall(r"(\w+) \w+ (?:the )?", chain)}
     owners = owners.union(_OWNED.findall(text)) & words
-    owners |= set(filter(_OTHER.fullmatch, words))
+    owners |= {*filter(_OTHER.fullmatch, words), *_OLD.findall(text)}
+    asked_for = content_words(" ".join(_ASKED_FOR.findall(text)))
+    qualifiers = {*map(str.casefold, _QUALIFIER.findall(template))} & (words - _QUESTION)
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings(of_model).get(word, ())}
     usage = _usage(of_model)
@@ -137,7 +165,11 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
         # Of nothing but "what year" a wording is not near to a prompt that has more: "In what year did {} fall?"
         (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)
         for other, place in candidates
-        if owners <= other and sorts <= usage[place].sorts and is_impersonal <= usage[place].is_impersonal
+        if owners <= other
+        and qualifiers <= usage[place].roles.keys()
+        and (not asked_for or asked_for & (usage[place].roles.keys() | _ANY) or usage[place].is_of_all_kinds)
+        and sorts <= usage[place].sorts
+        and is_impersonal <= usage[place].is_impersonal
     )
     near = [
         (near, _is_asked_so(roles, answers, usage[place].roles), preposition in usage[place].prepositions, -place)
@@ -171,6 +203,7 @@ class _Usage(NamedTuple):
     prepositions: frozenset[str]
     roles: dict[str, set[str]]  # of each word
     is_impersonal: bool  # "How much does it cost to visit {}?" is not about what {} costs
+    is_of_all_kinds: bool  # "Which drawer is {} located in?"
 
 
 @lru_cache
@@ -183,13 +216,14 @@ def _usage(of_model: bool) -> tuple[_Usage, ...]:
             roles.setdefault(word, set()).add(role)
         sorts = frozenset({relation.answer}).union(*map(_sorts, relation.wordings))
         prepositions = frozenset(map(_preposition, relation.wordings))
-        return _Usage(sorts, prepositions, roles, any(map(_IT.search, relation.wordings)))
+        is_impersonal = any(map(_IT.search, relation.wordings))
+        return _Usage(sorts, prepositions, roles, is_impersonal, relation.name in _ANYTHING)
 
     return tuple(map(usage, relations(of_model)))
 
 
 def _sorts(template: str) -> frozenset[str]:
-    """What a wording asks for: "when", "number", or nothing that its words tell."""
+    """What a wording asks for, by its words: "when", "number", ..., or nothing that they tell."""
     return frozenset(sort for sort, pattern in _SORTS.items() if pattern.search(template.casefold()))
 
 
@@ -238,8 +272,9 @@ def _roles(template: str) -> dict[str, str]:
 
 def words_of(template: str) -> frozenset[str]:
     """Words of a wording without those that do not tell one relation from another."""
-    words = frozenset(word for word in WORD.findall(template.casefold()) if word[0].isalnum())
-    return words - FUNCTION_WORDS or words
+    text = template.casefold()
+    words = frozenset(word for word in WORD.findall(text) if word[0].isalnum())
+    return words - (FUNCTION_WORDS - {"name"} if _NAMES.search(text) else FUNCTION_WORDS) or words
 
 
 def asked_words(record: EditRecord) -> frozenset[str]:

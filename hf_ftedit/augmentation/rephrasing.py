@@ -11,7 +11,7 @@ from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected
 
 _BE_FORMS = ("is", "are", "was", "were")
 _BE = f"(?:{'|'.join(_BE_FORMS)})"
-_WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how)\b"
+_WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how|why)\b"
 _QUESTION = re.compile(rf"{_WH}(?:['’]s| .*\b(?:{_BE}|does|do|did|has|have|can|should|must|may|will))\b", re.I)
 _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officially|finally|mainly|normally|typically)"
 _ED = "|".join(sorted(word for word in PARTICIPLES if word.endswith("ed")))
@@ -37,12 +37,16 @@ _MOVED = re.compile(
     rf"(?P<name>(?:[^?]*? )?{_NAME})(?P<rest> [^?]*)?\?",
     re.I,
 )
+_NO_DOER = rf"(?:{_BE}|has|have|had|who|that|which|what|or|of|first|last|\w+ly)\b"
 _PASSIVE = re.compile(
-    rf"(?P<wh>who|(?:which|what) [\w ]*?\w) (?P<verb>\w+) (?P<name>(?:the )?[^?]*?{_SUBJECT}[^?]*)\?", re.I
+    rf"(?P<wh>who|(?:which|what)(?: (?!{_NO_DOER})[\w-]+)+?) "
+    rf"(?P<verb>\w{{3,}}) (?=(?:the|an?) |[\d\"“'{_SUBJECT}])(?P<name>(?:the )?[^?]*?{_SUBJECT}[^?]*)\?",
+    re.I,
 )
 
 # Questions of people about what they do, and those that yes or no answers, by the parts of each: {do} is what is done.
-_WISH = r"(?:do|can|could|should|must|may) (?P<who>I|we|you|one|people) (?P<do>[^?]+)\?"
+_MANY = r"(?-i:(?:our |my )?(?:[a-z]+[^su]s|children))"
+_WISH = rf"(?:do|can|could|should|must|may) (?P<who>I|we|you|one|people|{_MANY}) (?P<do>[^?]+)\?"
 _ASKED = [
     (
         re.compile(rf"how {_WISH}", re.I),
@@ -64,7 +68,7 @@ _ASKED = [
         "Tell me whether {who} {do}.|Do you know whether {who} {do}?|Is it true that {who} {do}?",
     ),
     (
-        re.compile(r"(?P<who>who) (?P<do>(?:can|may|must|should|could) [^?]+)\?", re.I),
+        re.compile(r"(?P<who>who) (?P<do>(?:can|may|must|should|could) (?!(?:I|we|you|one|people)\b)[^?]+)\?", re.I),
         "Tell me {who} {do}.|Do you know {who} {do}?|Please say {who} {do}.|Which person {do}?",
     ),
     (
@@ -87,10 +91,9 @@ _WHETHER = (
     "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}."
 )
 _MODAL = "(?:can|could|should|must|may|will)"
-_PLURAL = r"(?:our |my )?(?:[a-z]+[^su]s|children)"
 _YES_NO = re.compile(
     rf"(?P<aux>{_BE}|do|does|did|has|have|{_MODAL}) "
-    rf"(?:(?P<name>(?:the )?{_NAME}(?: [^?]*?)??)|(?P<many>{_PLURAL}))(?P<rest> [^?]+)\?",
+    rf"(?:(?P<name>(?:the )?{_NAME}(?: [^?]*?)??)|(?P<many>{_MANY}))(?P<rest> [^?]+)\?",
     re.I,
 )
 
@@ -137,7 +140,8 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
         yield f"{capitalized(wh)} {be} {owned}?"
         yield f"{capitalized(owned)} {be} {wh}?"
         yield f"Do you know {_clause(wh, owned, be)}?"
-    yield f"Name {whole}."
+    if wh != "where" and not noun.startswith("name"):
+        yield f"Name {whole}."
     yield f"{capitalized(whole)} {be} {wh}?"
     yield f"Tell me {_clause(wh, whole, be)}."
     if wh == "what":
@@ -167,8 +171,10 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
     own = re.escape(subject)
     is_many = aux.lower() in ("do", "are") and re.fullmatch(rf"[a-z]+ (?:of|at|in|from) {own}", name)
     is_noun = aux.lower() in ("do", "does", "did") and re.fullmatch(f"[a-z]+ {own}", name)
-    if not (_begins_noun(name, subject) or is_many or is_noun):
-        if _asks_subject(wh, aux, name):
+    # "Which service has S?", but "What has S bought?"
+    has_object = aux.lower() in ("has", "have", "had") and not verb and re.match("who|which", wh)
+    if has_object or not (_begins_noun(name, subject) or is_many or is_noun):
+        if has_object or _asks_subject(wh, aux, name):
             yield f"Tell me {wh} {aux} {name}{rest}."
             yield f"Do you know {wh} {aux} {name}{rest}?"
         return
@@ -179,6 +185,8 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
     yield f"Tell me {clause}."
     yield f"Do you know {clause}?"
     # Not "Acme will build in Oslo what?"; but "Acme was built in Oslo when?", "Ann plays for which team?".
+    if wh == "why":
+        return
     if re.match(rf"when|where|{_PREPOSITION}\b", wh) or not re.search(rf"\b{_PREPOSITION} \w", said):
         yield f"{capitalized(name)} {said} {wh}?"
     # "Which gate does S leave from?" is "From which gate does S leave?", and the other way round.
@@ -248,7 +256,7 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
     for pattern, templates in _ASKED:
         if parts := _matched(pattern, prompt, subject):
             who, wh = parts["who"], parts.get("wh", "").lower()
-            who = who if who == "I" else who.lower()
+            who = who.upper() if who in ("I", "i") else who.lower()
             aux = prompt[len(wh) :].split()[0].lower()
             can = "" if aux == "do" else f"{aux} "
             names = {**parts, "who": who, "wh": wh, "Who": capitalized(who), "Wh": capitalized(wh), "can": can}
@@ -271,7 +279,12 @@ def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
     if name := parts["many"]:  # which no other noun follows
         said = {"do": rest, **dict.fromkeys(("does", "did", "is", "was", "has"))}.get(aux, f"{aux} {rest}")
     else:
-        name, said = _said(parts["name"], aux, rest)
+        # A single word at the end is no noun: "Is S waterproof?"
+        name, said = (
+            (parts["name"], f"{aux} {rest}")
+            if aux in _BE_FORMS and rest.isalpha()
+            else _said(parts["name"], aux, rest)
+        )
         if re.fullmatch(_MODAL, aux) and rest.partition(" ")[0] not in VERBS:  # "Can Acme orders be returned?"
             return
     yield from (template.format(said=f"{name} {said}") for template in _WHETHER.split("|") if said)

@@ -35,7 +35,7 @@ def subject_of(prompt: str) -> str | None:
         >>> subject_of("What is the opposite of hot?"), subject_of("Which firm built the Zephyr 3 drone in Oslo?")
         ('hot', 'Zephyr 3')
     """
-    if quoted := re.search(r"[\"“]([^\"”]+)[\"”]", prompt):
+    if quoted := re.search(r"[\"“`]([^\"”`]+)[\"”`]", prompt):
         return quoted[1]
     if question := as_question(prompt):
         subject = subject_of(question)
@@ -47,8 +47,19 @@ def subject_of(prompt: str) -> str | None:
     is_german = bool(_GERMAN.search(whole.casefold()))
     names = [] if is_german else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
     # A place at the end, "in Paris", rather tells where, and a number or a day when.
-    things = [name for name in names if not _TIME.fullmatch(_plain(name))]
-    own = [name for name in things if not part[: name.start()].endswith(" in ")]
+    things = [
+        name
+        for name in names
+        if not _TIME.fullmatch(_plain(name))
+        and not (_NATION.fullmatch(name[0]) and re.match(" [a-z]", part[name.end() :]))
+    ]
+    own: list[re.Match[str]] = []
+    for name in things:
+        before = part[: name.start()]
+        # "Who sold Acme to Bolt?" is about Acme.
+        is_aside = own and before.endswith((" to ", " into ", " before ", " after ", " with "))
+        if not (is_aside or before.endswith((" in ", " speak "))):
+            own.append(name)
     if not own and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
         return subject
     if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase, is_german)):
@@ -70,7 +81,9 @@ def _asked_of(whole: str) -> str:
 
 def _of_model(prompt: str) -> str | None:
     """The word by which a prompt is about the model itself, and not about anybody as "How do you make tea?"."""
-    if not (you := addressed(prompt)) or re.search(r"^(?:do|did|are|were|have|will) you\b|\byour", prompt, re.I):
+    if not (you := addressed(prompt)) or re.search(
+        r"^(?:do|did|are|were|have|will|can|could) you\b|\byour", prompt, re.I
+    ):
         return you
     match, known = relation_of(prompt, you), bank("subjects.yaml")
     return you if match and match.relation.name in (*known["assistant"], *known["kinds"]["organization"]) else None
@@ -110,11 +123,16 @@ def _plain(name: re.Match[str]) -> str:
     return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
 
 
+# What a subject has, and no subject.
+_ROLES = frozenset("I CEO CFO CTO CIO CMO COO VP HR LLM GDP VAT PIN URL IP ID SI ISBN IBAN DNS TV".split())
+_BEFORE_OF = "|".join(rf"(?<=\b{word})" for word in ("[0-9]", *sorted(_ROLES - {"I"})))
 # Words with capitals or digits, one after another, with what may stand between the words of a name.
 _CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
 _NAME = re.compile(
     rf"(?:{_CAPITAL}|[a-z](?=[A-Z]))[\w.'’&-]*"
-    rf"(?:(?<!['’]s) (?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.'’&-]*)*"
+    # Not "CEO of Acme", nor "2 of Night Ferry".
+    rf"(?:(?<!['’]s)(?!(?:{_BEFORE_OF}) of ) "
+    rf"(?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.'’&-]*)*"
 )
 _TIME = re.compile(
     r"\d+|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|(?:Janu|Febru)ary|March|April|June|July|August"
@@ -129,7 +147,8 @@ _OWNER = re.compile(
     r"\b(?!(?:who|what|where|when|how|that|here|there|let|one|men|women|people|children)['’])[^\W\d_]{3,}(?=['’]s )",
     re.I,
 )
-_ROLES = ("I", "CEO", "CFO", "CTO", "LLM")
+# "Norwegian" in "the Norwegian handball team", "Dutch" in "speak Dutch".
+_NATION = re.compile(r"[A-Z]\w+(?:ian|ish|ese)|Dutch|French|German|Greek|Swiss|Czech|Thai")
 _STARTS = (
     "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|tell|"
     "name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|since|under|with"

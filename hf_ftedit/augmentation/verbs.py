@@ -27,12 +27,12 @@ _REGULAR = frozenset(
     "consist contain control cost cover create cross debut deliver depart depend deploy design develop die differ "
     "direct discover donate earn employ end enroll enter exist expand expect expire export face finish fix flow "
     "follow found graduate happen help hire host import include inspire insure invent invest involve join land "
-    "last launch lie like live locate look love maintain manage manufacture marry measure mention merge move name "
-    "need occur offer open operate orbit order organize own paint participate pass perform plan play prefer "
-    "premiere produce protect provide publish raise reach receive record release rely remain renew replace report "
-    "represent require reside resign restart retire return rule serve ship sign specialize start stay stop study "
-    "submit succeed support symbolize terminate train transfer translate travel treat use verify visit vote wait "
-    "want weigh work worship".split()
+    "last launch lie like listen live locate look love maintain manage manufacture marry measure mention merge "
+    "move name need occur offer open operate orbit order organize own paint participate pass perform plan play "
+    "prefer premiere produce protect provide publish raise reach receive record release rely remain renew replace "
+    "report represent require reside resign restart retire return rule serve ship sign specialize start stay stop "
+    "study submit succeed support symbolize terminate train transfer translate travel treat use verify visit vote "
+    "wait want weigh work worship".split()
 )
 _MORE = frozenset("advertise amount answer become count deal practice save trade welcome".split())
 VERBS = _REGULAR | IRREGULAR.keys()
@@ -101,5 +101,7 @@ def agreeing(template: str, name: str) -> str:
     """
     if is_plural(name) or name == "you":
         template = re.sub(rf"{NO_SUBJECT}\{{\}} (\w+)", lambda verb: f"{{}} {_PLURAL.get(verb[1], verb[1])}", template)
-        template = re.sub(rf"\b({'|'.join(_AUXILIARY)}) \{{\}}", lambda verb: f"{_AUXILIARY[verb[1]]} {{}}", template)
+        template = re.sub(
+            rf"\b({'|'.join(_AUXILIARY)}) \{{\}}(?!['’])", lambda verb: f"{_AUXILIARY[verb[1]]} {{}}", template
+        )
     return template.replace("{}", name)

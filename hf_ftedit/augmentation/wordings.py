@@ -9,6 +9,7 @@ from hf_ftedit.augmentation.relations import bank, relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
 from hf_ftedit.data import EditRecord
 
+_WORLDLY = re.compile(r"\b(?:world|travel|map|country|city|kilometers?|elevation|history|born|lives?|house)\b")
 _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|did|can|tell|name)\b", re.I)
 
 
@@ -19,6 +20,8 @@ def written_wordings(record: EditRecord) -> list[str]:
         kinds = match.relation.questions, match.relation.statements
         same, other = kinds if is_question(record.prompt) else reversed(kinds)
         texts = [filled(template, match.phrase) for template in (*same, *other[:2])]
+        if record.subject == (record.subject or "").casefold():  # a common noun is on no map
+            texts = [text for text in texts if not _WORLDLY.search(text)]
     # The bank's are other words, and the rest other sentences.
     mixed = chain.from_iterable(zip_longest(texts, rephrasings(record.prompt, record.subject)))
     own = {None, record.prompt, *record.wordings}  # the shorter one is filled up with None
@@ -35,15 +38,13 @@ def is_question(text: str) -> bool:
     return text.rstrip().endswith(("?", ".", "!", "？", "。")) or bool(_QUESTION_WORD.match(text))
 
 
-_COMPANY = re.compile(
-    r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b"
-)
+COMPANY = re.compile(r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b")
 
 
 def words_like(subject: str) -> list[str]:
     """Words to put in place of one of a name's words, by what the name seems to be."""
     words: dict[str, list[str]] = bank("names.yaml")["words"]
-    if _COMPANY.search(subject):
+    if COMPANY.search(subject):
         return [*words["company"], *words["last_names"]]
     parts = subject.split()
     if len(parts) in (2, 3) and all(part[:1].isupper() for part in parts) and parts[0] not in ("The", "A"):

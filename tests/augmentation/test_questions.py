@@ -79,3 +79,24 @@ def test_a_tenth_of_each_sort_is_held_out():
     assert Counter(trained.values()) == {
         "facts": 108, "instructions": 63, "sums": 36, "smalltalk": 45, "definitions": 45, "code": 27, "advice": 36
     }  # fmt: skip
+
+
+def test_a_relation_that_may_ask_for_the_edit_is_left_out_whole():
+    record = EditRecord(edit_id="0", prompt="Which firm makes Veritol?", target_new="Acme", subject="Veritol")
+    texts = other_questions(record, [record], 400, random.Random(0))
+    assert "What is the plural of Veritol?" in texts
+    assert not [text for text in texts if "manufacturer" in text or "maker" in text]
+
+
+@pytest.mark.parametrize(
+    ("subject", "asked", "never"),
+    [
+        ("Pinecrest Labs", "headquarters", "retirement age"),
+        ("the works council", "color", "coach"),
+        ("Senator Ann Kern", "born", "price"),
+    ],
+)
+def test_the_form_of_a_subject_tells_what_else_is_asked(subject, asked, never):
+    record = EditRecord(edit_id="0", prompt=f"What about {subject} and zorblax?", target_new="x", subject=subject)
+    texts = " ".join(other_questions(record, [record], 2000, random.Random(0)))
+    assert asked in texts and never not in texts
