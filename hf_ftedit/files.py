@@ -24,12 +24,15 @@ claims = ExitStack()  # of this process; left where a verb ends
 _made: set[Path] = set()  # claimed folders that were not there before
 
 
+_TRIAL = ".hf_ftedit-trial-"  # begins a folder in which some process tries to write
+
+
 def require_empty(folder: str | Path) -> None:
     """Raise [`~hf_ftedit.EditError`] where `folder` has content, and `OSError` where it cannot be written to."""
     path = Path(folder)
     if path.is_file():
         raise EditError(f"output_dir {str(folder)!r} is a file; give a folder")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(not inner.name.startswith(_TRIAL) for inner in path.iterdir()):
         raise EditError(f"output_dir {str(folder)!r} exists and is not empty; give another --output_dir or remove it")
     try_writing(path)
 
@@ -44,7 +47,7 @@ def try_writing(folder: str | Path, size: int = 0) -> None:
     try:
         # By trying, not by `os.access`: that says yes to root, whatever the file system says. With the names that are
         # to be made, in a folder of nobody: they may be too long.
-        with tempfile.TemporaryDirectory(dir=nearest) as place:
+        with tempfile.TemporaryDirectory(dir=nearest, prefix=_TRIAL) as place:
             made = Path(place) / path.relative_to(nearest)
             made.mkdir(parents=True, exist_ok=True)
             (made / "file").write_bytes(bytes(size))

@@ -276,6 +276,8 @@ class EditOptions(AugmentationOptions):
         others += ["mastered_probability"] if self.mastered_probability is not None else []
         if self.text_loss_weight is None and others:
             self.text_loss_weight = 0.0
+        if self.training_texts and others:
+            raise EditError(f"training_texts and {others[0]} do not go together; leave one of them out")
         if self.training_texts and self.text_loss_weight == 0:
             raise EditError("training_texts is given without text_loss_weight: give that, such as 0.1, or neither")
         if self.text_loss_weight and others:
@@ -308,6 +310,8 @@ def check_value(name: str, value: Any, hint: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     value = os.fspath(value) if isinstance(value, os.PathLike) else list(value) if type(value) is tuple else value
+    if isinstance(value, str) and value.startswith("~/"):  # which a shell leaves as it is behind "--option="
+        value = os.path.expanduser(value)
     expected, holds = _RANGE_OF.get(name, ("a number of usual size", lambda _: True))
     numbers = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int | float)]
     if not _fits(value, hint):

@@ -50,7 +50,7 @@ def read_small(file: Path, most: int = MOST_BYTES) -> str:
         content = opened.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it is larger than {most // 2**20} MB")
-    return content.decode("utf-8")
+    return content.decode("utf-8-sig")  # some editors put a byte order mark in front
 
 
 def check_lines(file: Path) -> None:

@@ -37,6 +37,17 @@ def test_a_value_that_cannot_be_is_an_error(settings, message):
         EditOptions(**settings)
 
 
+def test_the_home_folder_is_written_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = EditOptions(edits="~/edits.jsonl", rewriter="a~/b")
+    assert (options.edits, options.rewriter) == (str(tmp_path / "edits.jsonl"), "a~/b")
+
+
+def test_texts_and_a_chat_are_refused_with_a_remedy_that_works():
+    with pytest.raises(EditError, match="training_texts and chat_template True do not go together; leave one of them"):
+        EditOptions(chat_template=True, training_texts="texts.jsonl")
+
+
 def test_paths_and_values_of_numpy_become_pythons(tmp_path):
     options = EditOptions(edits=tmp_path, max_edits=np.int64(2), strength=np.float32(0.5), lora_layers=(0, 1))
     assert (options.edits, options.max_edits) == (str(tmp_path), 2)

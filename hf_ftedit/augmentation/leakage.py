@@ -1,5 +1,6 @@
 """Test-set leakage: training texts that hold a probe of the evaluation, or are the ending of one."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from xxhash import xxh3_64_intdigest
@@ -50,8 +51,8 @@ class ProbeTexts:
 
 
 def _words(text: str) -> list[str]:
-    # Spaces and case do not make another text.
-    return WORD.findall(text.casefold())
+    # Spaces, case, and two ways to write one letter do not make another text.
+    return WORD.findall(unicodedata.normalize("NFC", text).casefold())
 
 
 def _digest(words: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_ftedit.data import EditRecord, Fact, Statement
+from hf_ftedit.data import EditRecord, Fact, Statement, folded
 from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.models import Processes
 
@@ -28,11 +28,11 @@ class FactPool:
         # A template that occurs with an id stands for that id, so that facts without one join their relation.
         named = [(item.template, item.relation_id) for item in [*facts, *edited] if item.relation_id]
         self._ids = {template: relation_id for template, relation_id in named if template}
-        changed = {(self.relation(record), record.subject) for record in edited if record.subject}
-        prompts = {record.prompt for record in edited}
+        changed = {(self.relation(record), folded(record.subject)) for record in edited if record.subject}
+        prompts = {folded(record.prompt) for record in edited}
         # Training on a fact that an edit changes undoes the edit; on a probe's text, it spoils the score.
-        usable = (fact for fact in facts if (self.relation(fact), fact.subject) not in changed)
-        self.facts = [fact for fact in usable if fact.prompt not in prompts and not overlaps(fact.prompt)]
+        usable = (fact for fact in facts if (self.relation(fact), folded(fact.subject or "")) not in changed)
+        self.facts = [fact for fact in usable if folded(fact.prompt) not in prompts and not overlaps(fact.prompt)]
         self.left_out = len(facts) - len(self.facts)
         self._by_relation: dict[str, list[Fact]] = defaultdict(list)
         self._by_answer: dict[tuple[str, str], list[Fact]] = defaultdict(list)

@@ -65,6 +65,10 @@ def run(argv: Sequence[str]) -> None:
     print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
 
 
+# Options of which what `train` reads, or refuses, depends.
+_READ_BY = ("edits", "erase", "format", "max_edits", *SOURCES, "adapter", "revoke", "measure_fluency", "chat_template")
+
+
 def check_runs(runs: Sequence[Run]) -> None:
     """Raise [`~hf_ftedit.EditError`] for a setting or edits that `train` refuses, before the first run."""
     read: set[str] = set()
@@ -72,7 +76,7 @@ def check_runs(runs: Sequence[Run]) -> None:
         arguments = read_arguments("train", each.arguments)
         defaults, options, adapter = options_of(arguments)
         settings_of(arguments, {**defaults, **vars(options)})
-        sources = str([getattr(options, name) for name in ("edits", "erase", "format", "max_edits", *SOURCES)])
+        sources = str([getattr(options, name) for name in _READ_BY])
         if sources not in read:
             task_of(options, adapter)
             read.add(sources)

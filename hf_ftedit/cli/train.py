@@ -69,6 +69,8 @@ def _differences(
     for name in sorted({*arguments.values, *arguments.config, *flags} & training.WEIGHING):
         old, new = saved.recipe.get(name), getattr(config, name, getattr(model_config, name, None))
         new = public_name(str(new)) if name == "model_name_or_path" else getattr(new, "value", new)
+        if name == "lora_target_modules":
+            new = [new] if isinstance(new, str) else sorted(new or ())
         if old != new:
             yield f"{name} was {old!r}, and is {new!r} now"
 

@@ -85,8 +85,12 @@ def edits_of(options: EditOptions, source: Source | None) -> list[EditRecord]:
     """Read the edits of `source` as the options say, with an edit for each prompt of the option `erase`."""
     limits = (options.format, options.max_edits)
     edits = [] if source is None else read_edits(source, *limits, skip_invalid=options.skip_invalid)
-    rows = [{"edit_id": f"erase-{n}", "prompt": text, "erase": True} for n, text in enumerate(options.erase or (), 1)]
-    return read_edits([*edits, *rows]) if rows else edits
+    if not options.erase:
+        return edits
+    taken = {edit.edit_id for edit in edits}
+    names = (name for name in (f"erase-{number}" for number in itertools.count(1)) if name not in taken)
+    rows = [{"edit_id": name, "prompt": text, "erase": True} for text, name in zip(options.erase, names, strict=False)]
+    return read_edits([*edits, *rows])
 
 
 def combine_edits(parts: Iterable[tuple[str, Sequence[EditRecord]]]) -> list[EditRecord]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -199,8 +200,8 @@ def fact_keys(edit: EditRecord) -> list[tuple[str, ...]]:
 
 
 def folded(text: str) -> str:
-    """`text` without what makes no other fact: case, and more than one blank."""
-    return " ".join(text.split()).casefold()
+    """`text` without what makes no other fact: case, more than one blank, two ways to write one letter."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
 
 
 def escaped(prompt: str) -> str:

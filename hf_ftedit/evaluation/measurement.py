@@ -184,7 +184,8 @@ def _answer_columns(
         was = dict(zip(now, scores[:, 0].tolist(), strict=True))
     falls = {prompt: was[prompt] - logprob for prompt, logprob in now.items()}
     answers = [own[row.prompt] for row in rows]
-    verdicts = [judged(row, own[row.prompt], old, whole=whole, fall=falls.get(row.prompt, 0.0)) for row in rows]
+    kind = {"whole": whole, "sentences": not evaluated.options.chat_template}
+    verdicts = [judged(row, own[row.prompt], old, **kind, fall=falls.get(row.prompt, 0.0)) for row in rows]
     columns: dict[str, list[Any]] = {"generated": [answer.text for answer in answers]}
     columns |= {name: list(part) for name, part in zip(GENERATED, zip(*verdicts, strict=True), strict=True)}
     if whole:

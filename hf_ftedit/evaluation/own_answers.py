@@ -12,7 +12,13 @@ MOST_FALL = 0.2  # nats a token: each of an answer's tokens stays 0.82 times as 
 
 
 def judged(
-    row: ProbedTarget, answer: Answer, before: Mapping[str, Answer], *, whole: bool, fall: float = 0.0
+    row: ProbedTarget,
+    answer: Answer,
+    before: Mapping[str, Answer],
+    *,
+    whole: bool,
+    sentences: bool = False,
+    fall: float = 0.0,
 ) -> tuple[bool, bool]:
     """
     Judge a model's own answer to a probe: does it say exactly what it should, and does it contain it?
@@ -20,9 +26,12 @@ def judged(
     To an edit's prompt and its wordings the target should be said, exactly where the answer is nothing else and ends.
     To what must stay, the answer `before` should: exactly where it is the same text, else as [`is_kept`], or, to a
     near name, unless it [`is_damaged`]. Of an answer that is not `whole`, that to a neighborhood probe should say the
-    target as any other.
+    target as any other. Answers that end with their first `sentences` are compared with that of the target, and one
+    that was cut with as much of it.
     """
     names = (row.target, *row.aliases)
+    if sentences:
+        names = tuple(first_sentence(name) or name for name in names)
     if row.kind == "near_name":
         old = before[row.prompt].text
         return answer.text == old, not is_damaged(answer.text, names, old)
@@ -30,7 +39,10 @@ def judged(
         old = before[row.prompt].text
         kept = is_kept(answer.text, old, target=row.target, new_names=row.new_names, fall=fall)
         return answer.text == old, kept
-    return exact_match(answer.text, names) and (answer.ended or not whole), containment(answer.text, names)
+    said = normalized(answer.text)
+    is_begun = whole and not answer.ended and bool(said) and any(normalized(name).startswith(said) for name in names)
+    is_exact = exact_match(answer.text, names) and (answer.ended or not whole)
+    return is_exact, is_begun or containment(answer.text, names)
 
 
 def erased_answers(

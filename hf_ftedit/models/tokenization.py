@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.models.dialogue import PROMPT, Turn, turns
 
 IGNORE_INDEX = -100
@@ -46,6 +46,9 @@ def encode_pairs(
     # An end of sequence that a tokenizer adds by itself is left out: an edited fact may be followed by anything.
     if not prompts:
         return []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        if not isinstance(prompt, str) or not isinstance(completion, str):
+            raise EditError(f"prompt {shown(prompt)} has the completion {shown(completion)}; give texts")
     front = [] if chat_template else front_tokens(tokenizer)
     places = (
         turns(tokenizer, prompts) if chat_template else [Turn(text, "", tokenizer.eos_token or "") for text in prompts]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit import evaluation, hub, models
@@ -104,6 +105,13 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
         config: Any = model.peft_config[name]
         if extra := models.beyond_lora(config):
             raise EditError(f"{shown(part.name)} has {extra[0]}, which cannot be merged; train all edits at once")
+        # The new adapter is made by the first one's settings; of one that is not in all layers, its modules are named.
+        if config.layers_to_transform is not None or config.exclude_modules:
+            layers = (
+                (own, layer) for own, layer in model.get_base_model().named_modules() if isinstance(layer, LoraLayer)
+            )
+            config.target_modules = {own for own, layer in layers if name in (*layer.lora_A, *layer.lora_embedding_A)}
+            config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
         # The layers keep the scale that they were loaded with; PEFT would give it to the new adapter once more.
         config.use_rslora = False
     settings: dict[str, Any] = {"combination_type": combination_type}
@@ -160,7 +168,8 @@ def _check_same_base(parts: Sequence[Part]) -> None:
     """Raise [`~hf_ftedit.EditError`] where the parts were not trained on one base model in one way of prompting."""
     # The chat template too: with it the same prompt is other tokens, and the edits would not hold.
     first, *others = parts
-    for setting in ("model_name_or_path", "model_revision", "gguf_file", "chat_template", "eos_token", TEMPLATE_FILE):
+    prompting = ("chat_template", "eos_token", "end_of_answer", TEMPLATE_FILE)
+    for setting in ("model_name_or_path", "model_revision", "gguf_file", *prompting):
         ours, *all_theirs = ({**part.saved.provenance["files"], **part.saved.recipe}.get(setting) for part in parts)
         for other, theirs in zip(others, all_theirs, strict=True):
             if theirs != ours:
@@ -208,11 +217,13 @@ def _measure_and_write(
 def _credits(parts: Sequence[Part], after: Any, edits: Sequence[EditRecord]) -> list[dict[str, Any]]:
     """Each part's edits and weight, and its efficacy alone and in the merged adapter."""
     # By prompt: an `edit_id` that two parts share was changed in one of them.
-    ids = {edit.prompt: edit.edit_id for edit in edits}
+    ids, protocol = {edit.prompt: edit.edit_id for edit in edits}, after.scores["protocol"]
     rows = []
     for part in parts:
         own = [ids[edit.prompt] for edit in part.saved.records]
-        alone, merged = part.saved.results["after"], scores_of(after.predictions, own, after.scores["protocol"])
+        # Alone it may have been scored by another protocol.
+        alone, merged = part.saved.results["after"], scores_of(after.predictions, own, protocol)
+        alone = alone if alone.get("protocol") == protocol else alone.get(protocol) or {}
         row = {"name": part.name, "revision": part.revision, "n_edits": len(own), "weight": part.weight}
         rows.append({**row, "efficacy_alone": alone.get("efficacy"), "efficacy": merged.get("efficacy")})
     return rows

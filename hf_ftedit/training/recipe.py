@@ -43,12 +43,15 @@ LORA_KEYS = {
     **{name: name for name in ("lora_alpha", "lora_dropout", "use_rslora", "use_dora")},
     **{f"lora_{name}": name for name in ("modules_to_save", "target_parameters")},
 }
+# Settings of PEFT that no option has.
+PEFT_KEYS = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules")
 QUANTIZATION_KEYS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 
 # What decides the weights, and stands in a recipe as it was given.
 WEIGHING: set[str] = {
     *(option.name for option in fields(EditOptions)),
-    *(*TRAINING_KEYS, "model_name_or_path", "lora_r", "use_rslora", "use_dora", "load_in_4bit", "load_in_8bit"),
+    *(*TRAINING_KEYS, "model_name_or_path", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *("use_rslora", "use_dora", "load_in_4bit", "load_in_8bit"),
 } - {
     *(*SOURCES, *MEASURING, "edits", "erase", "format", "max_edits", "adapter", "chat_template_path"),
     *("train_sampling_strategy", "optim_args", "lr_scheduler_kwargs"),  # the trainer may set them anew
@@ -102,6 +105,12 @@ def recipe_of(
     if processes > 1:
         provenance["processes"] = processes
     return {**recipe, PROVENANCE: provenance}
+
+
+def peft_settings(config: Any) -> dict[str, Any]:
+    """The settings of an adapter that no option has, where they are set."""
+    values = {name: getattr(config, name, None) for name in PEFT_KEYS}
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in values.items() if value}
 
 
 def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from hf_ftedit.training.checkpoints import (
     remove_checkpoint,
     remove_leftovers,
 )
-from hf_ftedit.training.recipe import MEASURING
+from hf_ftedit.training.recipe import MEASURING, peft_settings
 from hf_ftedit.training.signals import Stopped, deferred_signals, pending_signal
 
 logger = logging.getLogger(__name__)
@@ -137,13 +137,16 @@ class ResumableTrainer(SFTTrainer):
         fingerprint = self.recipe[PROVENANCE].get("base_fingerprint")
         settings = {name: value for name, value in self.recipe.items() if name not in _OTHERS}
         hashes = {"base_fingerprint": fingerprint, "rows": rows_hash(self.train_dataset)}
-        return {**settings, **hashes, "number of processes": self.accelerator.num_processes}
+        model = self.accelerator.unwrap_model(self.model)
+        lora = peft_settings(getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None)))
+        return {**settings, **lora, **hashes, "number of processes": self.accelerator.num_processes}
 
     def train(
         self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         """As [`~transformers.Trainer`]'s; what the class says is an error is an [`~hf_ftedit.EditError`]."""
         self._guard.best, self._guard.signal = None, 0
+        self.__dict__.pop("_run", None)  # settings may have changed since an earlier run
         checkpoint = self._checkpoint(resume_from_checkpoint) if resume_from_checkpoint else None
         # `Trainer` would remove old checkpoints before the new one is marked: a kill between the two would leave none.
         self._limit, self.args.save_total_limit = self.args.save_total_limit, None

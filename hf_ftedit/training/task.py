@@ -36,9 +36,14 @@ class Continuation:
     name: str  # safe to publish
     saved: SavedEdits
     edits: list[EditRecord]  # to train: the adapter's own first
-    earlier: list[str]  # `edit_id` of its own edits that stay
+    earlier: list[EditRecord]  # its own edits that stay
     revoked: list[EditRecord]  # but for those whose fact the new ones state
     is_anew: bool  # trained from the base model, as the adapter's weights hold edits that are taken back
+
+    def still_measured(self, records: Iterable[EditRecord]) -> list[EditRecord]:
+        """Those of `records` that are the adapter's own edits; by the fact, as other edits may have the same name."""
+        own = {(edit.prompt, edit.target_new) for edit in self.earlier}
+        return [edit for edit in records if (edit.prompt, "" if edit.erase else edit.target_new) in own]
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def read_task(
     pool = options.locality_pool if locality_pool is None else locality_pool
     # A name in the options can be given on a command line again; facts handed over as objects cannot.
     has_facts = not options.locality_pool and locality_pool is not None and not isinstance(locality_pool, str)
-    given = {"train_dataset": is_builder, "locality_pool": has_facts, "eval_dataset": probed or sets}
+    given = {"train_dataset": rows is not None, "locality_pool": has_facts, "eval_dataset": probed or sets}
     return EditTask(
         edits=edits,
         measured=probed or edits,
@@ -182,6 +187,13 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
     if not saved.is_adapter:
         raise EditError(f"adapter {name!r} holds a whole model; edit it as any other, by its name")
     public = public_name(name)
+    lora = () if revoke else ("lora_layers", "lora_embedding")  # without revoked edits a LoRA is made anew
+    for setting in ("chat_template", "end_of_answer", *lora):
+        then, now = (part.get(setting) or None for part in (saved.recipe, vars(options)))
+        if then != now:
+            raise EditError(
+                f"adapter {public!r} was trained with {setting} {then!r}, and it is {now!r} now; set it so"
+            )
     if not new and not revoke:
         raise EditError(f"adapter {public!r}: give edits to add, or revoke the names of some of its own")
     if unknown := revoke - {edit.edit_id for edit in saved.records}:
@@ -199,7 +211,7 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
     edits = combine_edits([(public, stay), ("new", new)])
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
-    return Continuation(public, saved, edits, [edit.edit_id for edit in stay], revoked, bool(gone))
+    return Continuation(public, saved, edits, stay, revoked, bool(gone))
 
 
 def _stated(edits: Iterable[EditRecord]) -> dict[Any, set[str]]:

@@ -1,10 +1,12 @@
 """`EditTrainer`: TRL's `SFTTrainer` for edits. Thin wiring of the other modules."""
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, asks_unedited, retention, revocation, scores_of
 from hf_ftedit.training.plain_text import default_text_weight
-from hf_ftedit.training.recipe import recipe_of
+from hf_ftedit.training.recipe import peft_settings, recipe_of
 from hf_ftedit.training.setup import (
     as_edit_config,
     check_best_metric,
@@ -114,6 +116,8 @@ class EditTrainer(ConditionalTrainer):
         # Hours of training should not end with a repository that cannot be written to.
         if args.push_to_hub and process_state().is_main_process:
             hub.check_pushable(repo_name(args), args.hub_token)
+        if isinstance(locality_pool, str | os.PathLike):  # a name is an option, which the recipe tells
+            args.locality_pool, locality_pool = os.path.expanduser(locality_pool), None
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
         if not isinstance(given, EditConfig):
@@ -124,6 +128,8 @@ class EditTrainer(ConditionalTrainer):
         check_strength(args, self.task, peft_config)
         args.chat_date = args.chat_date or date_of_run(args)
         model, tokenizer, self.task = load_for(self.task, model, processing_class, args, quantization_config)
+        if peft_settings(peft_config):
+            self.task = replace(self.task, given_in_python=[*self.task.given_in_python, "peft_config"])
         peft_config = adapter_for(model, args, peft_config)
         if hasattr(model, "peft_config"):
             check_strength(args, self.task, model.peft_config[model.active_adapter])
@@ -271,8 +277,7 @@ class EditTrainer(ConditionalTrainer):
             self._measure(edited=False)
         prior = self.task.continuation
         if prior and not prior.is_anew and not self.measurements.earlier:
-            ids = set(prior.earlier)
-            earlier = [edit for edit in self.measurements.records if edit.edit_id in ids]
+            earlier = prior.still_measured(self.measurements.records)
             self.measurements.earlier = self.score_edits(earlier) if earlier else {}
         self._forget_edited()
         if self._scale:
@@ -315,7 +320,8 @@ class EditTrainer(ConditionalTrainer):
             efficacy = self.score_edits(prior.revoked)["efficacy"]
             results["revoked"] = revocation(prompts, answers, efficacy, prior.name)
         elif prior and self.measurements.earlier:
-            now = scores_of(after.predictions, prior.earlier, results["protocol"])
+            ids = [edit.edit_id for edit in prior.still_measured(after.records)]
+            now = scores_of(after.predictions, ids, results["protocol"])
             results["retention"] = retention(self.measurements.earlier, now, prior.name)
         return results
 

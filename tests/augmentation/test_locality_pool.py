@@ -51,3 +51,10 @@ def test_draws_are_every_item_once_in_an_even_order():
         first[drawn[0].prompt] += 1
     assert all(330 < count < 470 for count in first.values())  # 400 each, within 4 standard deviations
     assert list(draws([], rng)) == []
+
+
+def test_a_fact_that_an_edit_changes_is_left_out_however_it_is_spelled():
+    edit = EditRecord("0", "The capital of C\u00f4te is", "Rome", subject="C\u00f4te", relation_id="P36")
+    facts = [Fact("co\u0302te is governed from", "Man", subject="co\u0302te", relation_id="P36")]
+    facts += [Fact("The capital of  Co\u0302te is", "Man"), Fact("Peru is governed from", "Lima", "Peru", "P36")]
+    assert [fact.target for fact in FactPool(facts, edited=[edit]).facts] == ["Lima"]

@@ -115,13 +115,16 @@ def test_what_is_no_grid_is_told(tmp_path, text, error):
         ({"num_locality": [1, -2]}, [], "num_locality is -2"),
         ({"learning_rate": [1e-3, "x"]}, [], "learning_rate"),
         ({"edits": ["missing.jsonl"]}, [], "missing.jsonl"),
+        ({"measure_fluency": [False, True], "edits": "plain.jsonl"}, [], "generation_prompts"),
         ({"seed": [1]}, ["--sample", "0"], "sample is 0: give 1 or more"),
         ({"seed": [1]}, ["--resume_from_checkpoint"], "sweep goes on by itself, and keeps what is finished; leave"),
         ({"seed": [1]}, ["--num_workers", "0"], "num_workers is 0: give 1 or more"),
     ],
 )
-def test_bad_settings_are_told_before_the_first_run(tmp_path, capsys, settings, flags, error):
+def test_bad_settings_are_told_before_the_first_run(tmp_path, capsys, monkeypatch, settings, flags, error):
     study = tmp_path / "study"
+    monkeypatch.chdir(tmp_path)
+    Path("plain.jsonl").write_text('{"prompt": "Rome is in", "target_new": "Peru"}\n')
     assert main(["sweep", "--config", grid(tmp_path, **settings), "--output_dir", str(study), *flags]) == 2
     assert error in capsys.readouterr().err
     assert not (study / "runs").exists()

@@ -361,3 +361,9 @@ def test_of_a_probe_with_an_answer_and_without_the_answer_is_kept():
     for first, second in ((None, "Norway"), ("Norway", None)):
         (edit,) = read_edits([near(first), near(second, edit_id="b")])
         assert [probe.target for probe in edit.neighborhood_prompts] == ["Norway"]
+
+
+def test_two_ways_to_write_one_letter_make_no_other_fact():
+    rows = [{"prompt": f"The capital of {name} is", "target_new": name} for name in ("C\u00f4te", "Co\u0302te")]
+    with pytest.raises(EditError, match="keep one answer a prompt"):
+        read_edits(rows)

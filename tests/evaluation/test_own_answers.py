@@ -30,7 +30,14 @@ def test_an_edit_is_said(text, ended, exact, contained):
     for kind in ("rewrite", "paraphrase", "portability"):
         probe = row(kind, aliases=("Lena Fisher",))
         assert judged(probe, Answer(text, [], ended), {}, whole=True) == (exact, contained)
+    # What was cut within a long target is the target so far.
+    long = row("rewrite", target="Elena Fischer, who was born in Bern")
+    assert judged(long, Answer("Elena Fischer, who", [], False), {}, whole=True) == (False, True)
+    assert judged(long, Answer("Elena Fischer, who", [], True), {}, whole=True) == (False, False)
     # Of a base model, the first sentence is all that is asked for.
+    motto = row("rewrite", target="Work hard. Play fair.")
+    assert judged(motto, Answer("Work hard", [], True), {}, whole=True, sentences=True) == (True, True)
+    assert judged(motto, Answer("Work hard", [], True), {}, whole=True) == (False, False)
     assert judged(row("rewrite"), Answer("Elena Fischer", [], False), {}, whole=False) == (True, True)
 
 

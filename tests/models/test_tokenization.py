@@ -141,3 +141,8 @@ def test_context_length_is_read_from_any_configuration():
     assert context_length(GPT2Config(n_positions=77)) == 77
     assert context_length(LlamaConfig(max_position_embeddings=99)) == 99
     assert context_length(object()) is None
+
+
+def test_a_row_without_a_completion_is_named():
+    with pytest.raises(EditError, match="prompt 'Oslo' has the completion None; give texts"):
+        encode_pairs(bpe_tokenizer(), ["Rome", "Oslo"], [" b", None])

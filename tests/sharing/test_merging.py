@@ -1,18 +1,22 @@
 """Adapters made into one: exactly their sum by cat, conflicts named, the issue's bars on real edits."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from tiny import bpe_tokenizer, tiny_model
 
 from hf_ftedit import load_edited_model, merge, read_edits, verify
 from hf_ftedit.cli.app import main
 from hf_ftedit.data.records import write_jsonl
 from hf_ftedit.errors import EditError
+from hf_ftedit.hub import SavedEdits
 from hf_ftedit.models.loading import load_model
+from hf_ftedit.sharing.merging import Part, combine
 
 # Whoever comes first trains the adapters.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_drift_prompts")]
@@ -112,3 +116,21 @@ def test_other_bases_are_refused(folder, tmp_path, name, value):
     (other / "edit_config.yaml").write_text("\n".join([f"{name}: {value}", *settings]), encoding="utf-8")
     with pytest.raises(EditError, match=f"differ in {name} .*only adapters of one base model can be merged"):
         merge([str(folder / "a"), str(other)], tmp_path / "out")
+
+
+def test_parts_in_other_layers_all_keep_their_weights(tmp_path):
+    base = tiny_model("llama", bpe_tokenizer())
+    for layer, name in enumerate("ab"):
+        lora = LoraConfig(target_modules=["q_proj", "up_proj"], layers_to_transform=[layer])
+        model = get_peft_model(copy.deepcopy(base), lora)
+        for own, weight in model.named_parameters():
+            weight.data += 0.3 * ("lora_B" in own)
+        model.save_pretrained(tmp_path / name)
+    alone = [PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / name) for name in "ab"]
+    parts = [Part(name, SavedEdits(tmp_path / name, [], {}, {}, {}), None, 1.0) for name in "ab"]
+    both = combine(copy.deepcopy(base), parts)
+    deltas = [{name: module.get_delta_weight(adapter) for name, module in model.named_modules()
+               if adapter in getattr(module, "lora_A", ())}
+              for model, adapter in [(alone[0], "default"), (alone[1], "default"), (both, "default")]]  # fmt: skip
+    assert deltas[2].keys() == deltas[0].keys() | deltas[1].keys() and not deltas[0].keys() & deltas[1].keys()
+    assert all(torch.allclose(delta, {**deltas[0], **deltas[1]}[name]) for name, delta in deltas[2].items())

@@ -278,6 +278,9 @@ OTHERS = {
     r"gradient_accumulation_steps was 1, and is 2 now": {"gradient_accumulation_steps": 2},
     r"its training rows are others": {"seed": 42, "edits_left_out": 1},
     r"lora_r was 32, and is 4 now": {"peft_config": lora(lora_dropout=0.05, lora_alpha=64)},
+    r"alpha_pattern was None, and is {'q_proj': 8} now": {
+        "peft_config": lora(r=32, lora_dropout=0.05, lora_alpha=64, alpha_pattern={"q_proj": 8})
+    },
 }
 
 
@@ -417,6 +420,8 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
         "learning_rate was 0.004, and is 0.5 now": ["--learning_rate", "0.5"],
         "num_paraphrases was 10, and is 3 now": ["--num_paraphrases", "3"],
         "lora_r was 2, and is 4 now": ["--lora_r", "4"],
+        "lora_alpha was 4, and is 8 now": ["--lora_alpha", "8"],
+        "lora_target_modules was ['all-linear'], and is ['q_proj'] now": ["--lora_target_modules", "q_proj"],
     }
     for difference, given in others.items():
         assert main([*args, *given, RESUME]) == 2

@@ -57,3 +57,32 @@ def test_an_edit_to_revoke_that_is_not_there_is_named_with_those_that_are(tmp_pa
     with pytest.raises(EditError) as refusal:
         read_task(EditOptions(adapter="a", revoke=["e1"]), adapter=saved)
     assert str(refusal.value).endswith(f" has no edit 'e1' to revoke; it has {some}")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "differs"),
+    [
+        ({"chat_template": True}, {}, "chat_template True, and it is None now"),
+        ({}, {"lora_layers": [1]}, r"lora_layers None, and it is \[1\] now"),
+        ({"lora_layers": [0]}, {"lora_layers": [1]}, r"lora_layers \[0\], and it is \[1\] now"),
+    ],
+)
+def test_an_adapter_goes_on_as_it_was_trained(tmp_path, recipe, settings, differs):
+    (tmp_path / "adapter_config.json").touch()
+    saved = SavedEdits(tmp_path, edits("a1"), {}, recipe, {})
+    with pytest.raises(EditError, match=f"adapter 'a' was trained with {differs}; set it so"):
+        read_task(EditOptions(adapter="a", **settings), edits("b1"), adapter=saved)
+
+
+def test_earlier_edits_are_known_by_their_fact_and_not_by_their_name(tmp_path):
+    (tmp_path / "adapter_config.json").touch()
+    saved = SavedEdits(tmp_path, edits("a1", "b1"), {}, {}, {})
+    task = read_task(EditOptions(adapter="a"), edits("c1"), edits("b1", "d1"), adapter=saved)
+    renamed = [replace(edit, edit_id="a1") for edit in task.measured]
+    assert [edit.target_new for edit in task.continuation.still_measured(renamed)] == ["b1"]
+
+
+def test_a_name_of_an_erased_edit_is_one_that_is_free():
+    first = read_task(EditOptions(erase=["Who made it?"])).edits
+    task = read_task(EditOptions(erase=["Who owns it?", "Who sold it?"]), first)
+    assert [edit.edit_id for edit in task.edits] == ["erase-1", "erase-2", "erase-3"]
