@@ -142,8 +142,7 @@ def _train(
 
 def _measure_unedited(trainer: Any, shared: dict[str, Any] | None) -> None:
     """Measure the unedited model, or take what an earlier run measured of the same one on the same edits."""
-    weights = weights_fingerprint(trainer.model) if shared is not None else None
-    if shared is None or weights is None:
+    if shared is None or (weights := weights_fingerprint(trainer.model)) is None:
         trainer.score_edits(edited=False)
         return
     from datasets.fingerprint import Hasher

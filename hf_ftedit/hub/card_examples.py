@@ -1,6 +1,6 @@
 """Answers of the model for its card: to the prompts of the first edits, without and with the edits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,12 +10,21 @@ from hf_ftedit.options import EditOptions
 
 
 def card_answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat_template: bool = False
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    predictions: Mapping[str, Sequence[Any]],
+    *,
+    chat_template: bool = False,
 ) -> list[str]:
-    """The model's own greedy answers: whole ones in chat, else a few words of the first sentence."""
-    if chat_template:
-        return [answer.text for answer in models.whole_answers(model, tokenizer, prompts, chat_template=True)]
-    return models.greedy_answers(model, tokenizer, prompts)
+    """The model's own greedy answers: in chat whole ones, those of its `predictions` first, else a few words."""
+    if not chat_template:
+        return models.greedy_answers(model, tokenizer, prompts)
+    said = dict(zip(predictions["probe"], predictions["generated"], strict=True))
+    missing = [prompt for prompt in prompts if said.get(prompt) is None]
+    asked = models.whole_answers(model, tokenizer, missing, chat_template=True) if missing else []
+    said |= {prompt: answer.text for prompt, answer in zip(missing, asked, strict=True)}
+    return [said[prompt] for prompt in prompts]
 
 
 def examples(
@@ -23,6 +32,7 @@ def examples(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     before: Sequence[str] | None,
+    predictions: Mapping[str, Sequence[Any]],
     options: EditOptions,
 ) -> dict[str, Any]:
     """The `example` in `eval_results.json` for the card; with answers `before` also those after, as `answers`."""
@@ -34,6 +44,6 @@ def examples(
     if options.chat_template and (text := models.written_out(tokenizer, prompts[0], options)):
         texts["example"]["text"] = text
     if before is not None:
-        after = card_answers(model, tokenizer, prompts, **settings)
+        after = card_answers(model, tokenizer, prompts, predictions, **settings)
         texts["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
     return texts

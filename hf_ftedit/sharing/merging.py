@@ -198,14 +198,15 @@ def _measure_and_write(
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with models.unedited(model):
         before = evaluation.measure(model, tokenizer, edits, desc="Measuring before", **settings)
-        old = hub.card_answers(model, tokenizer, prompts, chat_template=options.chat_template)
+        chat_template = options.chat_template
+        old = hub.card_answers(model, tokenizer, prompts, before.predictions, chat_template=chat_template)
     if merge_into_base:
         model = models.merged(model)
     after = evaluation.measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
     results = evaluation.results_of({"before": before, "after": after})
     results["base_model"] = parts[0].saved.results["base_model"]
     results["base_model_revision"] = recipe.get("model_revision")
-    results |= hub.examples(model, tokenizer, prompts, old, options)
+    results |= hub.examples(model, tokenizer, prompts, old, after.predictions, options)
     recipe[PROVENANCE] = provenance | {"combination": combination_type, "parts": _credits(parts, after, edits)}
     process = models.process_state()
     if process.is_main_process:

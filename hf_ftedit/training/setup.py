@@ -214,12 +214,13 @@ def _base_of(prior: Continuation, model: Any, loading: dict[str, Any]) -> Any:
 
 def _with_open_erasures(task: EditTask, model: Any, tokenizer: Any, *, chat_template: bool) -> EditTask:
     """The task with the answers that the unedited `model` gives of facts to erase; see [`with_erasures`]."""
-    edits = with_erasures(task.edits, model, tokenizer, chat_template=chat_template)
-    is_one = task.measured is task.edits
-    measured = edits if is_one else with_erasures(task.measured, model, tokenizer, chat_template=chat_template)
-    parts = task.sets.items()
-    sets = {name: with_erasures(part, model, tokenizer, chat_template=chat_template) for name, part in parts}
-    return replace(task, edits=edits, measured=measured, sets=sets)
+
+    def made(edits: list[EditRecord]) -> list[EditRecord]:
+        return with_erasures(edits, model, tokenizer, chat_template=chat_template)
+
+    edits = made(task.edits)
+    measured = edits if task.measured is task.edits else made(task.measured)
+    return replace(task, edits=edits, measured=measured, sets={name: made(part) for name, part in task.sets.items()})
 
 
 def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> Rows:

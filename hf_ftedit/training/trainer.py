@@ -344,12 +344,12 @@ class EditTrainer(ConditionalTrainer):
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[: hub.SHOWN_EDITS]]
+        old, new = (self._measure(edited=edited).predictions for edited in (False, True))
         before = None
         if hasattr(model, "disable_adapter"):
             with self._run_edited(False):
-                before = hub.card_answers(model, tokenizer, prompts, chat_template=self.args.chat_template)
-        answers = hub.examples(model, tokenizer, prompts, before, self.args)
-        results = {**self.edit_results(), **answers}
+                before = hub.card_answers(model, tokenizer, prompts, old, chat_template=self.args.chat_template)
+        results = {**self.edit_results(), **hub.examples(model, tokenizer, prompts, before, new, self.args)}
         # Sharded weights are gathered by all processes together, before the first one writes.
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
         state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
