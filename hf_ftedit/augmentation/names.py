@@ -6,6 +6,9 @@ from hf_ftedit.augmentation.second_person import about, addressed, is_addressed,
 from hf_ftedit.augmentation.verbs import agreeing
 from hf_ftedit.scripts import ONE_LETTER
 
+# Words by which a name is that of a company.
+COMPANY = re.compile(r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b")
+
 
 def renamed(text: str, phrase: str, other: str) -> str:
     """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""

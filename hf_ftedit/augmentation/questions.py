@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_ftedit.augmentation.names import filled, with_article
+from hf_ftedit.augmentation.names import COMPANY, filled, with_article
 from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
 from hf_ftedit.augmentation.second_person import is_addressed
-from hf_ftedit.augmentation.wordings import COMPANY
 from hf_ftedit.data import EditRecord
 from hf_ftedit.models import asset
 

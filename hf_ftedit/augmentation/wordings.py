@@ -4,7 +4,7 @@ import random
 import re
 from itertools import chain, zip_longest
 
-from hf_ftedit.augmentation.names import filled
+from hf_ftedit.augmentation.names import COMPANY, filled
 from hf_ftedit.augmentation.relations import bank, relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
 from hf_ftedit.data import EditRecord
@@ -36,9 +36,6 @@ def wrapped(text: str, rng: random.Random) -> str:
 def is_question(text: str) -> bool:
     """Tell a question or request from an opening to complete."""
     return text.rstrip().endswith(("?", ".", "!", "？", "。")) or bool(_QUESTION_WORD.match(text))
-
-
-COMPANY = re.compile(r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b")
 
 
 def words_like(subject: str) -> list[str]:
