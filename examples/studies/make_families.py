@@ -39,7 +39,7 @@ def main() -> None:
     """Makes the models that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--num_epochs", type=int, default=6)
+    parser.add_argument("--num_epochs", type=int, default=3)
     args = parser.parse_args()
     tables = read_tables(EMBEDDED)
     wordings, _ = split_wordings(tables, random.Random(SEED))
