@@ -88,7 +88,7 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
         return subject
     # Not in other scripts, where a Latin word would stand out.
     capitals = [place for place in places if re.match("[A-Z]", parts[place]) and len(parts[place]) > 2]
-    # Of "X2" beside words the letter is changed; a code that stands alone has little else.
+    # A code that stands alone, "E4031", has little else to change.
     is_code = len(places) == 1 and re.search(r"\d", subject)
     digits = [place for place in places if parts[place].isdecimal() or is_code]
     if words and len(places) > 1 and capitals:

@@ -28,8 +28,8 @@ PEOPLE = re.compile(
     r"(?:\b(?:ceo|cfo|cto|author|writer|founder|president|mayor|minister|chair\w*|director|producer|king|queen|monarch|"
     r"ruler|husband|wife|spouse|partner|father|mother|parent|son|daughter|child|children|brother|sister|sibling|boss|"
     r"coach|trainer|owner|creator|inventor|discoverer|painter|composer|singer|architect|designer|leader|head|manager|"
-    r"editor|teacher|captain|character|hero|heroine|chief|executive|governor|chancellor|maintainer|developer|successor|predecessor|"
-    r"protagonist|winner|saint)s?|\bhead of (?:state|government))$",
+    r"editor|teacher|captain|chief|executive|governor|chancellor|maintainer|developer|successor|predecessor|"
+    r"protagonist|character|hero|heroine|winner|saint)s?|\bhead of (?:state|government))$",
     re.I,
 )
 _MOST_WORDS = 3

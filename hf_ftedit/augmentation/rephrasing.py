@@ -184,9 +184,9 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
     clause = _clause(wh, name, said) if aux in ("is", "was") and not verb else f"{wh} {name} {said}"
     yield f"Tell me {clause}."
     yield f"Do you know {clause}?"
-    # Not "Acme will build in Oslo what?"; but "Acme was built in Oslo when?", "Ann plays for which team?".
     if wh == "why":
         return
+    # Not "Acme will build in Oslo what?"; but "Acme was built in Oslo when?", "Ann plays for which team?".
     if re.match(rf"when|where|{_PREPOSITION}\b", wh) or not re.search(rf"\b{_PREPOSITION} \w", said):
         yield f"{capitalized(name)} {said} {wh}?"
     # "Which gate does S leave from?" is "From which gate does S leave?", and the other way round.
@@ -279,12 +279,9 @@ def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
     if name := parts["many"]:  # which no other noun follows
         said = {"do": rest, **dict.fromkeys(("does", "did", "is", "was", "has"))}.get(aux, f"{aux} {rest}")
     else:
-        # A single word at the end is no noun: "Is S waterproof?"
-        name, said = (
-            (parts["name"], f"{aux} {rest}")
-            if aux in _BE_FORMS and rest.isalpha()
-            else _said(parts["name"], aux, rest)
-        )
+        name, said = _said(parts["name"], aux, rest)
+        if aux in _BE_FORMS and rest.isalpha():  # a single word at the end is no noun: "Is S waterproof?"
+            said = f"{aux} {rest}"
         if re.fullmatch(_MODAL, aux) and rest.partition(" ")[0] not in VERBS:  # "Can Acme orders be returned?"
             return
     yield from (template.format(said=f"{name} {said}") for template in _WHETHER.split("|") if said)

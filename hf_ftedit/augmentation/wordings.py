@@ -20,7 +20,7 @@ def written_wordings(record: EditRecord) -> list[str]:
         kinds = match.relation.questions, match.relation.statements
         same, other = kinds if is_question(record.prompt) else reversed(kinds)
         texts = [filled(template, match.phrase) for template in (*same, *other[:2])]
-        if record.subject == (record.subject or "").casefold():  # a common noun is on no map
+        if (record.subject or "").islower():  # a common noun is on no map
             texts = [text for text in texts if not _WORLDLY.search(text)]
     # The bank's are other words, and the rest other sentences.
     mixed = chain.from_iterable(zip_longest(texts, rephrasings(record.prompt, record.subject)))

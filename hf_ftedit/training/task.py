@@ -42,8 +42,8 @@ class Continuation:
 
     def still_measured(self, records: Iterable[EditRecord]) -> list[EditRecord]:
         """Those of `records` that are the adapter's own edits; by the fact, as other edits may have the same name."""
-        own = {(edit.prompt, edit.target_new) for edit in self.earlier}
-        return [edit for edit in records if (edit.prompt, "" if edit.erase else edit.target_new) in own]
+        own = set(map(_stated_in, self.earlier))
+        return [edit for edit in records if _stated_in(edit) in own]
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,11 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
     return Continuation(public, saved, edits, stay, revoked, bool(gone))
+
+
+def _stated_in(edit: EditRecord) -> tuple[str, str]:
+    """What an edit states of which prompt; what is said instead of an erased fact is the model's own."""
+    return edit.prompt, "" if edit.erase else edit.target_new
 
 
 def _stated(edits: Iterable[EditRecord]) -> dict[Any, set[str]]:
