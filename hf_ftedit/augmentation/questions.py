@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from hf_ftedit.augmentation.names import COMPANY, filled, with_article
@@ -61,7 +62,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
         if relation.name in names
         and relation.answer != _ANSWERS.get(kind)
         # One wording with a word of the edit's, "Who makes {}?", and all others may ask the same: "Name its maker".
-        and (match or not any(stems & {*map(_stem, content_words(text))} for text in relation.wordings))
+        and (match or not stems & _stems(of_model)[relation.name])
         for text in relation.questions
         if not own & content_words(text) and not (kind and kind in text.casefold().split())
     ]
@@ -75,6 +76,16 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
 def _kinds_of(subject: str, kinds: list[str]) -> list[str]:
     """Kinds that a subject may be of, by its form."""
     return next((own for pattern, own in _KINDS if pattern.search(subject)), kinds)
+
+
+@lru_cache
+def _stems(of_model: bool) -> dict[str, frozenset[str]]:
+    """The stems of the words in all wordings of each relation."""
+    wordings = {relation.name: relation.wordings for relation in relations(of_model)}
+    return {
+        name: frozenset(_stem(word) for text in texts for word in content_words(text))
+        for name, texts in wordings.items()
+    }
 
 
 def _stem(word: str) -> str:

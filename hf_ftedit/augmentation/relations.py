@@ -152,6 +152,7 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     owners = owners.union(_OWNED.findall(text)) & words
     owners |= {*filter(_OTHER.fullmatch, words), *_OLD.findall(text)}
     asked_for = content_words(" ".join(_ASKED_FOR.findall(text)))
+    is_for_any = not asked_for or bool(asked_for & _ANY)
     qualifiers = {*map(str.casefold, _QUALIFIER.findall(template))} & (words - _QUESTION)
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings(of_model).get(word, ())}
@@ -167,7 +168,7 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
         for other, place in candidates
         if owners <= other
         and qualifiers <= usage[place].roles.keys()
-        and (not asked_for or asked_for & (usage[place].roles.keys() | _ANY) or usage[place].is_of_all_kinds)
+        and (is_for_any or usage[place].is_of_all_kinds or not asked_for.isdisjoint(usage[place].roles))
         and sorts <= usage[place].sorts
         and is_impersonal <= usage[place].is_impersonal
     )

@@ -277,7 +277,9 @@ def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
         return
     aux, rest = parts["aux"].lower(), parts["rest"].strip()
     if name := parts["many"]:  # which no other noun follows
-        said = {"do": rest, **dict.fromkeys(("does", "did", "is", "was", "has"))}.get(aux, f"{aux} {rest}")
+        if aux in ("does", "did", "is", "was", "has"):
+            return
+        said: str | None = rest if aux == "do" else f"{aux} {rest}"
     else:
         name, said = _said(parts["name"], aux, rest)
         if aux in _BE_FORMS and rest.isalpha():  # a single word at the end is no noun: "Is S waterproof?"

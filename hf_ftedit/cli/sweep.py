@@ -30,6 +30,9 @@ from hf_ftedit.text import counted, masked
 RUN_FILE = "run.json"  # of a finished run, beside its adapter
 WORKER = "HF_FTEDIT_SWEEP_WORKER"  # environment variable: "place/count" of a process that runs a share
 
+# Options of which what `train` reads, or refuses, depends.
+_READ_BY = ("edits", "erase", "format", "max_edits", *SOURCES, "adapter", "revoke", "measure_fluency", "chat_template")
+
 
 def run(argv: Sequence[str]) -> None:
     """Run what is not finished, and write the table and the plots of all runs."""
@@ -63,10 +66,6 @@ def run(argv: Sequence[str]) -> None:
         rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
         print(write_study(folder, rows, varied))
     print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
-
-
-# Options of which what `train` reads, or refuses, depends.
-_READ_BY = ("edits", "erase", "format", "max_edits", *SOURCES, "adapter", "revoke", "measure_fluency", "chat_template")
 
 
 def check_runs(runs: Sequence[Run]) -> None:

@@ -9,7 +9,7 @@ from hf_ftedit import evaluation, hub, training
 from hf_ftedit.cli.arguments import Arguments, option_name, parse_rest, read_arguments
 from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded, embedded_settings, inherited_settings, model_settings
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import EditRecord, statement_of
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.models import EMBEDDED_NAME, public_name, weights_fingerprint
 from hf_ftedit.text import counted, visible
@@ -61,7 +61,7 @@ def _differences(
     saved: hub.SavedEdits, arguments: Arguments, defaults: Mapping[str, Any], edits: Sequence[EditRecord]
 ) -> Iterator[str]:
     """What the saved edits and their recipe have otherwise than a command states; settings that it leaves out fit."""
-    then, now = (sorted((e.prompt, "" if e.erase else e.target_new) for e in part) for part in (saved.records, edits))
+    then, now = (sorted(map(statement_of, part)) for part in (saved.records, edits))
     if then != now:
         yield "its edits are others"
     config, model_config = settings_of(arguments, defaults)

@@ -11,6 +11,7 @@ from .records import NeighborhoodPrompt as NeighborhoodPrompt
 from .records import Statement as Statement
 from .records import fact_keys as fact_keys
 from .records import folded as folded
+from .records import statement_of as statement_of
 from .records import write_jsonl as write_jsonl
 from .sources import is_hub_dataset as is_hub_dataset
 from .sources import read_rows as read_rows

@@ -199,6 +199,11 @@ def fact_keys(edit: EditRecord) -> list[tuple[str, ...]]:
     return [(folded(edit.prompt),), *about]
 
 
+def statement_of(edit: EditRecord) -> tuple[str, str]:
+    """The prompt of an edit and what it states; what is said instead of an erased fact is the model's own."""
+    return edit.prompt, "" if edit.erase else edit.target_new
+
+
 def folded(text: str) -> str:
     """`text` without what makes no other fact: case, more than one blank, two ways to write one letter."""
     return " ".join(unicodedata.normalize("NFC", text).split()).casefold()

@@ -18,6 +18,7 @@ from hf_ftedit.data import (
     read_edits,
     read_facts,
     read_texts,
+    statement_of,
 )
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import check_fluency
@@ -42,8 +43,8 @@ class Continuation:
 
     def still_measured(self, records: Iterable[EditRecord]) -> list[EditRecord]:
         """Those of `records` that are the adapter's own edits; by the fact, as other edits may have the same name."""
-        own = set(map(_stated_in, self.earlier))
-        return [edit for edit in records if _stated_in(edit) in own]
+        own = set(map(statement_of, self.earlier))
+        return [edit for edit in records if statement_of(edit) in own]
 
 
 @dataclass(frozen=True)
@@ -200,23 +201,18 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
         some = ", ".join(shown(edit.edit_id) for edit in saved.records[:3])
         some += ", ..." if len(saved.records) > 3 else ""
         raise EditError(f"adapter {public!r} has no edit {shown(min(unknown))} to revoke; it has {some}")
-    stated = _stated(new)
+    facts = _stated(new)
     gone = [edit for edit in saved.records if edit.edit_id in revoke]
     # The unedited model's answer is not to be restored where another one is to be learnt.
-    revoked = [edit for edit in gone if stated.keys().isdisjoint(fact_keys(edit))]
+    revoked = [edit for edit in gone if facts.keys().isdisjoint(fact_keys(edit))]
     if len(revoked) < len(gone):
         replaced = counted(len(gone) - len(revoked), "revoked edit")
         logger.warning("new edits of the same fact replace %s", replaced)
-    stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], stated)
+    stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], facts)
     edits = combine_edits([(public, stay), ("new", new)])
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
     return Continuation(public, saved, edits, stay, revoked, bool(gone))
-
-
-def _stated_in(edit: EditRecord) -> tuple[str, str]:
-    """What an edit states of which prompt; what is said instead of an erased fact is the model's own."""
-    return edit.prompt, "" if edit.erase else edit.target_new
 
 
 def _stated(edits: Iterable[EditRecord]) -> dict[Any, set[str]]:

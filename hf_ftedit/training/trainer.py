@@ -20,7 +20,7 @@ from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import RESULTS_FILE, SCORES, Measurement, measure, results_of
 from hf_ftedit.models import greedy_answers, process_state, unedited
-from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER
+from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, check_value
 from hf_ftedit.training.checkpoints import date_of_run, is_finished
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
@@ -117,7 +117,7 @@ class EditTrainer(ConditionalTrainer):
         if args.push_to_hub and process_state().is_main_process:
             hub.check_pushable(repo_name(args), args.hub_token)
         if isinstance(locality_pool, str | os.PathLike):  # a name is an option, which the recipe tells
-            args.locality_pool, locality_pool = os.path.expanduser(locality_pool), None
+            args.locality_pool, locality_pool = check_value("locality_pool", locality_pool, str), None
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
         if not isinstance(given, EditConfig):
