@@ -16,8 +16,8 @@ ROOMS = {
     "": "scripts text errors untrusted options files".split(),
     "data": "fields records sources formats readers".split(),
     "models": (
-        "distributed loading adapters dialogue tokenization batching prefix_tree logits tree_support likelihood "
-        "references collator generation sampling"
+        "distributed loading adapters dialogue tokenization products batching prefix_tree logits tree_support "
+        "likelihood references collator generation sampling"
     ).split(),
     "augmentation": (
         "verbs nouns second_person leakage locality_pool names relations subjects questions rephrasing near_names "

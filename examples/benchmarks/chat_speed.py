@@ -87,8 +87,7 @@ def contenders(ours: Any, stock: Any) -> list[tuple[str, str, Any, list[dict[str
 
 def step(trainer: Any, batch: dict[str, Any]) -> None:
     """A forward and a backward pass."""
-    count = (batch["labels"] != -100).sum()
-    trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=count).backward()
+    trainer.training_step(trainer.model, dict(batch), num_items_in_batch=(batch["labels"] != -100).sum())
     trainer.model.zero_grad()
 
 

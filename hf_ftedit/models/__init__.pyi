@@ -47,6 +47,7 @@ from .loading import weights_fingerprint as weights_fingerprint
 from .logits import TargetLogits as TargetLogits
 from .logits import target_logits as target_logits
 from .logits import token_log_probs as token_log_probs
+from .products import fast_products as fast_products
 from .references import REFERENCE_COLUMNS as REFERENCE_COLUMNS
 from .references import Reference as Reference
 from .references import divergences as divergences

@@ -13,6 +13,7 @@ from transformers.activations import NewGELUActivation
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.loading import turn
+from hf_ftedit.models.products import fast_products
 from hf_ftedit.options import check_value
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def padded(rows: Sequence[list[int]], value: int, *, side: str = "right") -> tor
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
     """Run `model` without gradients and dropout, in one thread; its mode (train or eval) is restored afterwards."""
-    with turn(model), torch.no_grad():
+    with turn(model), torch.no_grad(), fast_products(model):
         # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, of which
         # PyTorch has a fused kernel, equal to rounding: about an eighth of an evaluation on the CPU.
         unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]

@@ -16,6 +16,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
 from hf_ftedit.models.loading import is_unedited, weights_fingerprint
+from hf_ftedit.models.products import fast_attention
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated
@@ -117,14 +118,16 @@ def generated_tokens(
         input_ids = torch.cat([front, padded(rest, pad, side="left")], dim=1).to(model.device)
         mask = padded([[1] * len(ids) for ids in rest], 0, side="left")
         mask = torch.cat([torch.ones_like(front), mask], dim=1).to(model.device)
-        output = model.generate(
-            input_ids=input_ids,
-            attention_mask=mask,
-            max_new_tokens=max(prompt.new_tokens for prompt in prompts),
-            pad_token_id=pad,
-            synced_gpus=False,  # processes with prompts of their own, or all with the same ones: none waits
-            **NEUTRAL_SETTINGS | cache | settings,
-        )
+        new_tokens = max(prompt.new_tokens for prompt in prompts)
+        with fast_attention(mask.shape[1] + new_tokens):
+            output = model.generate(
+                input_ids=input_ids,
+                attention_mask=mask,
+                max_new_tokens=new_tokens,
+                pad_token_id=pad,
+                synced_gpus=False,  # processes with prompts of their own, or all with the same ones: none waits
+                **NEUTRAL_SETTINGS | cache | settings,
+            )
     rows = output[:, input_ids.shape[1] :].tolist()
     return [row[: prompt.new_tokens] for row, prompt in zip(rows, prompts, strict=True)]
 

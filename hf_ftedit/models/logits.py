@@ -10,6 +10,7 @@ import torch
 from hf_ftedit.models.batching import padded
 from hf_ftedit.models.loading import base_model
 from hf_ftedit.models.prefix_tree import TokenTree, token_trees
+from hf_ftedit.models.products import fast_attention
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair
 
 
@@ -96,7 +97,8 @@ def _run_trees(model: Any, trees: dict[str, torch.Tensor]) -> torch.Tensor:
 
     hook = core.get_output_embeddings().register_forward_pre_hook(keep)
     try:
-        return model(**inputs, use_cache=False).logits[0]
+        with fast_attention(mask.shape[-1]):
+            return model(**inputs, use_cache=False).logits[0]
     finally:
         hook.remove()
 

@@ -176,6 +176,20 @@ def test_accumulated_steps_are_steps(base, tmp_path):
     assert max(weight.abs().max() for name, weight in whole.items() if "lora_B" in name) > 1e-2
 
 
+def test_wide_models_are_trained_by_fast_products(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    wide = trainer(tiny_model("llama", TOKENIZER, hidden_size=256), tmp_path, max_steps=1)
+    compute_loss, during = wide.compute_loss, []
+
+    def noted(*args, **kwargs):
+        during.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return compute_loss(*args, **kwargs)
+
+    monkeypatch.setattr(wide, "compute_loss", noted)
+    wide.train()
+    assert during == ["bf16"] != [torch.backends.mkldnn.matmul.fp32_precision]
+
+
 def test_a_run_that_was_stopped_ends_with_the_same_adapter(base, tmp_path, plain):
     saving = {"save_strategy": "steps", "save_steps": 2}
     trained(base, tmp_path, **saving)

@@ -1,0 +1,56 @@
+"""Float32 matrix products on a CPU, by the library that computes them fastest there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+LEAST_WIDTH = 256  # oneDNN compiles a kernel for each shape that it meets: in narrower models that takes what it saves
+MOST_PLACES = 512  # the weights of attention, which are kept for the backward pass, are few in so short rows
+
+_by_onednn: ContextVar[bool] = ContextVar("by_onednn", default=False)
+
+
+@contextmanager
+def fast_products(model: Any) -> Iterator[None]:
+    """
+    Have oneDNN, not MKL, compute the float32 products of a model on a CPU where it is faster: Zen 4 and later.
+
+    MKL keeps to AVX2 on AMD's processors. PyTorch calls oneDNN where factors may be rounded to bfloat16; it has such
+    kernels for AMX alone, and without it computes in float32 all the same.
+    """
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if matmul is None or not _is_wide(model) or not _onednn_is_faster():
+        yield
+        return
+    token, before = _by_onednn.set(True), matmul.fp32_precision
+    # Of all threads: another one's products are as exact by either library.
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+        _by_onednn.reset(token)
+
+
+def fast_attention(length: int) -> AbstractContextManager[Any]:
+    """Context for attention over so many places, by plain products where oneDNN has those: the fused one is MKL's."""
+    return sdpa_kernel(SDPBackend.MATH) if _by_onednn.get() and length <= MOST_PLACES else nullcontext()
+
+
+def _is_wide(model: Any) -> bool:
+    """Tell whether a model on the CPU is in float32 and wide enough."""
+    if getattr(model, "dtype", None) != torch.float32 or model.device.type != "cpu":
+        return False
+    return getattr(model.config.get_text_config(), "hidden_size", 0) >= LEAST_WIDTH
+
+
+def _onednn_is_faster() -> bool:
+    """Tell whether the processor has AVX512-BF16 and no AMX, where PyTorch is new enough to know."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get("avx512_bf16", False) and not capabilities.get("amx_tile", False)

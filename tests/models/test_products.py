@@ -1,0 +1,70 @@
+import pytest
+import torch
+from test_logits import TOKENIZER, ragged_batch
+from tiny import tiny_model
+from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
+
+from hf_ftedit import EditError
+from hf_ftedit.models import fast_products, target_logits
+from hf_ftedit.models.products import fast_attention
+
+MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
+HERE = getattr(torch.cpu, "get_capabilities", dict)()
+ZEN = {"avx512_bf16": True, "amx_tile": False}
+
+pytestmark = pytest.mark.skipif(MATMUL is None or not HERE, reason="this PyTorch has no choice of products")
+
+
+def wide(width=256, **settings):
+    """A random Llama of two layers."""
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4, "num_key_value_heads": 2}
+    return tiny_model("llama", TOKENIZER, **sizes, **settings)
+
+
+def gradients(model, batch):
+    """Gradients of a batch's likelihood."""
+    targets = target_logits(model, batch)
+    torch.nn.functional.cross_entropy(targets.logits, targets.labels).backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+
+@pytest.mark.skipif(not HERE.get("avx512_bf16") or HERE["amx_tile"], reason="products are MKL's on this processor")
+def test_products_stay_exact_in_float32():
+    exact = gradients(wide().double(), ragged_batch())
+    with fast_products(model := wide()), fast_attention(9):
+        fast = gradients(model, ragged_batch())
+    assert (fast - exact).norm() < 1e-6 * exact.norm()
+
+
+def test_products_are_chosen_for_the_context_alone(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN)
+    before = MATMUL.fp32_precision
+    with pytest.raises(EditError), fast_products(wide()):
+        assert MATMUL.fp32_precision == "bf16"
+        with fast_products(wide()), fast_attention(512):
+            assert _cur_sdpa_kernel_backends() == [SDPBackend.MATH]
+        with fast_attention(513):  # its weights would take much memory
+            assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
+        assert MATMUL.fp32_precision == "bf16"
+        raise EditError("an error")
+    assert MATMUL.fp32_precision == before != "bf16"
+    with fast_attention(9):
+        assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "make"),
+    [
+        (ZEN, lambda: wide(192)),  # kernels would take longer to make than they save
+        (ZEN, lambda: wide().bfloat16()),
+        (ZEN, lambda: wide().to("meta")),
+        (ZEN | {"amx_tile": True}, wide),  # which would round to bfloat16
+        ({}, wide),
+    ],
+)
+def test_other_products_are_left_alone(monkeypatch, capabilities, make):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    before = MATMUL.fp32_precision
+    with fast_products(make()), fast_attention(9):
+        assert MATMUL.fp32_precision == before
+        assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
