@@ -16,7 +16,7 @@ ROOMS = {
     "": "scripts text errors untrusted options files".split(),
     "data": "fields records sources formats readers".split(),
     "models": (
-        "distributed loading adapters dialogue tokenization products batching prefix_tree logits tree_support "
+        "distributed loading adapters dialogue tokenization kernels batching prefix_tree logits tree_support "
         "likelihood references collator generation sampling"
     ).split(),
     "augmentation": (

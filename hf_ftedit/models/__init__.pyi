@@ -27,6 +27,7 @@ from .generation import first_sentence as first_sentence
 from .generation import greedy_answers as greedy_answers
 from .generation import keeping_answers as keeping_answers
 from .generation import whole_answers as whole_answers
+from .kernels import fast_kernels as fast_kernels
 from .likelihood import PairScores as PairScores
 from .likelihood import Predictions as Predictions
 from .likelihood import run_pairs as run_pairs
@@ -47,7 +48,6 @@ from .loading import weights_fingerprint as weights_fingerprint
 from .logits import TargetLogits as TargetLogits
 from .logits import target_logits as target_logits
 from .logits import token_log_probs as token_log_probs
-from .products import fast_products as fast_products
 from .references import REFERENCE_COLUMNS as REFERENCE_COLUMNS
 from .references import Reference as Reference
 from .references import divergences as divergences

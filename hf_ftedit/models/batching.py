@@ -4,23 +4,19 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from transformers.activations import NewGELUActivation
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.models.kernels import fast_kernels
 from hf_ftedit.models.loading import turn
-from hf_ftedit.models.products import fast_products
 from hf_ftedit.options import check_value
 
 logger = logging.getLogger(__name__)
 
 MOST_LOGITS = 2**28  # of a batch, a gigabyte in float32: those of 262,144 words would take more than a small model
-
-_fused_gelu = partial(torch.nn.functional.gelu, approximate="tanh")
 
 
 def padded(rows: Sequence[list[int]], value: int, *, side: str = "right") -> torch.Tensor:
@@ -34,23 +30,16 @@ def padded(rows: Sequence[list[int]], value: int, *, side: str = "right") -> tor
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
     """Run `model` without gradients and dropout, in one thread; its mode (train or eval) is restored afterwards."""
-    with turn(model), torch.no_grad(), fast_products(model):
-        # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, of which
-        # PyTorch has a fused kernel, equal to rounding: about an eighth of an evaluation on the CPU.
-        unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]
+    with turn(model), torch.no_grad(), fast_kernels(model):
         # A loss of routers, which nobody reads here, wants a mask of all tokens, those in the cache too.
         config: Any = model.config.get_text_config() if hasattr(model, "config") else None
         was_training = model.training
         model.eval()
         if has_router_loss := getattr(config, "output_router_logits", False):
             config.output_router_logits = False
-        for module in unfused:
-            module.forward = _fused_gelu  # type: ignore[method-assign]
         try:
             yield
         finally:
-            for module in unfused:
-                del module.forward
             model.train(was_training)
             if has_router_loss:
                 config.output_router_logits = True

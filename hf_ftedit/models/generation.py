@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
+from hf_ftedit.models.kernels import fast_attention
 from hf_ftedit.models.loading import is_unedited, weights_fingerprint
-from hf_ftedit.models.products import fast_attention
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.scripts import separated

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from hf_ftedit.models.batching import padded
+from hf_ftedit.models.kernels import fast_attention
 from hf_ftedit.models.loading import base_model
 from hf_ftedit.models.prefix_tree import TokenTree, token_trees
-from hf_ftedit.models.products import fast_attention
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair
 
 

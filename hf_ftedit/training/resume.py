@@ -20,7 +20,7 @@ from trl import SFTTrainer
 
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.files import writing
-from hf_ftedit.models import fast_products, from_main
+from hf_ftedit.models import fast_kernels, from_main
 from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training.checkpoints import (
     STATE_FILE,
@@ -208,7 +208,7 @@ class ResumableTrainer(SFTTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As [`~trl.SFTTrainer`]'s; the losses of a step are kept until they are seen to be finite."""
-        with fast_products(self.model):
+        with fast_kernels(self.model):
             loss = super().training_step(*args, **kwargs)
         self._guard.losses.append(loss)
         return loss

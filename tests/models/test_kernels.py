@@ -3,16 +3,17 @@ import torch
 from test_logits import TOKENIZER, ragged_batch
 from tiny import tiny_model
 from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
+from transformers.activations import NewGELUActivation
 
 from hf_ftedit import EditError
-from hf_ftedit.models import fast_products, target_logits
-from hf_ftedit.models.products import fast_attention
+from hf_ftedit.models import fast_kernels, target_logits
+from hf_ftedit.models.kernels import fast_attention
 
 MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
 HERE = getattr(torch.cpu, "get_capabilities", dict)()
 ZEN = {"avx512_bf16": True, "amx_tile": False}
 
-pytestmark = pytest.mark.skipif(MATMUL is None or not HERE, reason="this PyTorch has no choice of products")
+has_choice = pytest.mark.skipif(MATMUL is None or not HERE, reason="this PyTorch has no choice of products")
 
 
 def wide(width=256, **settings):
@@ -31,17 +32,29 @@ def gradients(model, batch):
 @pytest.mark.skipif(not HERE.get("avx512_bf16") or HERE["amx_tile"], reason="products are MKL's on this processor")
 def test_products_stay_exact_in_float32():
     exact = gradients(wide().double(), ragged_batch())
-    with fast_products(model := wide()), fast_attention(9):
+    with fast_kernels(model := wide()), fast_attention(9):
         fast = gradients(model, ragged_batch())
     assert (fast - exact).norm() < 1e-6 * exact.norm()
 
 
+def test_a_written_out_gelu_is_fused_for_the_context_alone():
+    exact = gradients(tiny_model("gpt2", TOKENIZER).double(), ragged_batch())
+    model = tiny_model("gpt2", TOKENIZER)
+    activations = [module for module in model.modules() if isinstance(module, NewGELUActivation)]
+    with fast_kernels(model):
+        assert activations and all(module.forward.func is torch.nn.functional.gelu for module in activations)
+        fast = gradients(model, ragged_batch())
+    assert (fast - exact).norm() < 1e-6 * exact.norm()
+    assert not any("forward" in vars(module) for module in activations)
+
+
+@has_choice
 def test_products_are_chosen_for_the_context_alone(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN)
     before = MATMUL.fp32_precision
-    with pytest.raises(EditError), fast_products(wide()):
+    with pytest.raises(EditError), fast_kernels(wide()):
         assert MATMUL.fp32_precision == "bf16"
-        with fast_products(wide()), fast_attention(512):
+        with fast_kernels(wide()), fast_attention(512):
             assert _cur_sdpa_kernel_backends() == [SDPBackend.MATH]
         with fast_attention(513):  # its weights would take much memory
             assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
@@ -52,6 +65,7 @@ def test_products_are_chosen_for_the_context_alone(monkeypatch):
         assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
 
 
+@has_choice
 @pytest.mark.parametrize(
     ("capabilities", "make"),
     [
@@ -65,6 +79,6 @@ def test_products_are_chosen_for_the_context_alone(monkeypatch):
 def test_other_products_are_left_alone(monkeypatch, capabilities, make):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     before = MATMUL.fp32_precision
-    with fast_products(make()), fast_attention(9):
+    with fast_kernels(make()), fast_attention(9):
         assert MATMUL.fp32_precision == before
         assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
