@@ -6,11 +6,12 @@ Compare ways to train a chat model on the same rows: token trees, padded rows, a
 
 The rows are those that `hf-ftedit train --chat_template` makes of the edits, by default of ten facts. Batches of eight
 are drawn at random, by length, and as `EditTrainer` draws them by default; and each is run in padded rows and in token
-trees, where what rows begin with stands once. Tokens are those of one epoch, padding included. Forward and backward
-passes of the first batches are timed: all contenders take turns, batch by batch, and of each batch the least time of
-the repeats counts, so that what else a machine does matters little. `SFTTrainer` learns all rows by likelihood, in
-batches of its own padding; the activation checkpointing of its defaults, which takes longer, is left out. It takes a
-chat model, which the embedded model is not.
+trees, where what rows begin with stands once; those of the default also by PyTorch's own kernels, which are others on
+some processors. Tokens are those of one epoch, padding included. Forward and backward passes of the first batches are
+timed: all contenders take turns, batch by batch, and of each batch the least time of the repeats counts, so that what
+else a machine does matters little. `SFTTrainer` learns all rows by likelihood, in batches of its own padding; the
+activation checkpointing of its defaults, which takes longer, is left out. It takes a chat model, which the embedded
+model is not.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ import argparse
 import random
 import tempfile
 import time
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import edit_benchmark
 
 SIZE = 8  # rows of a batch
+PLAIN = "token trees, PyTorch's kernels"
 
 
 def arguments() -> argparse.Namespace:
@@ -81,13 +85,15 @@ def contenders(ours: Any, stock: Any) -> list[tuple[str, str, Any, list[dict[str
         for form, size in (("padded rows", 0), ("token trees", width)):
             ours.data_collator.tree_width = size
             compared.append((name, form, ours, [ours.data_collator(rows) for rows in drawn_so]))
+    compared.append(("by default", PLAIN, ours, compared[-1][3]))
     collated = [stock.data_collator(rows) for rows in batches["at random"]]
     return [*compared, ("at random", "SFTTrainer", stock, collated)]
 
 
-def step(trainer: Any, batch: dict[str, Any]) -> None:
+def step(trainer: Any, batch: dict[str, Any], form: str) -> None:
     """A forward and a backward pass."""
-    trainer.training_step(trainer.model, dict(batch), num_items_in_batch=(batch["labels"] != -100).sum())
+    with patch("hf_ftedit.training.resume.fast_kernels", nullcontext) if form == PLAIN else nullcontext():
+        trainer.training_step(trainer.model, dict(batch), num_items_in_batch=(batch["labels"] != -100).sum())
     trainer.model.zero_grad()
 
 
@@ -96,9 +102,9 @@ def timed(compared: list[Any], n_batches: int, repeats: int) -> list[float]:
     best = [[float("inf")] * n_batches for _ in compared]
     for _ in range(repeats):
         for place in range(n_batches):
-            for seconds, (_, _, trainer, batches) in zip(best, compared, strict=True):
+            for seconds, (_, form, trainer, batches) in zip(best, compared, strict=True):
                 start = time.perf_counter()
-                step(trainer, batches[place])
+                step(trainer, batches[place], form)
                 seconds[place] = min(seconds[place], time.perf_counter() - start)
     return [sum(seconds) for seconds in best]
 
