@@ -11,7 +11,7 @@ from hf_ftedit.models.kernels import fast_attention
 
 MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
 HERE = getattr(torch.cpu, "get_capabilities", dict)()
-ZEN = {"avx512_bf16": True, "amx_tile": False}
+ZEN = {"avx512_bf16": True, "avx512_vp2intersect": True, "amx_tile": False}
 
 has_choice = pytest.mark.skipif(MATMUL is None or not HERE, reason="this PyTorch has no choice of products")
 
@@ -29,7 +29,7 @@ def gradients(model, batch):
     return torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
 
-@pytest.mark.skipif(not HERE.get("avx512_bf16") or HERE["amx_tile"], reason="products are MKL's on this processor")
+@pytest.mark.skipif(any(HERE.get(name) != ZEN[name] for name in ZEN), reason="products are MKL's on this processor")
 def test_products_stay_exact_in_float32():
     exact = gradients(wide().double(), ragged_batch())
     with fast_kernels(model := wide()), fast_attention(9):
@@ -73,6 +73,7 @@ def test_products_are_chosen_for_the_context_alone(monkeypatch):
         (ZEN, lambda: wide().bfloat16()),
         (ZEN, lambda: wide().to("meta")),
         (ZEN | {"amx_tile": True}, wide),  # which would round to bfloat16
+        (ZEN | {"avx512_vp2intersect": False}, wide),
         ({}, wide),
     ],
 )
