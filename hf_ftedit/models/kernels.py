@@ -21,14 +21,14 @@ _by_onednn: ContextVar[bool] = ContextVar("by_onednn", default=False)
 
 @contextmanager
 def fast_kernels(model: Any) -> Iterator[None]:
-    """Run `model` with faster kernels, equal to rounding: a fused GELU, and products by [`_onednn`]."""
+    """Run `model` with faster kernels, equal to rounding: a fused GELU and, where it is wide, [`fast_products`]."""
     # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, an eighth of
     # an evaluation or a training step on the CPU. PyTorch has it as one.
     unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]
     for module in unfused:
         module.forward = _fused_gelu  # type: ignore[method-assign]
     try:
-        with _onednn() if _is_wide(model) and _onednn_is_faster() else nullcontext():
+        with fast_products() if _is_wide(model) else nullcontext():
             yield
     finally:
         for module in unfused:
@@ -36,13 +36,16 @@ def fast_kernels(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _onednn() -> Iterator[None]:
+def fast_products() -> Iterator[None]:
     """
     Have oneDNN, not MKL, compute float32 products on a CPU where it is twice as fast: AMD's Zen 5.
 
     MKL reaches half of the rate there. PyTorch calls oneDNN where factors may be rounded to bfloat16; it has such
     kernels for AMX alone, and without it computes in float32 all the same.
     """
+    if not _onednn_is_faster():
+        yield
+        return
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     token, before = _by_onednn.set(True), matmul.fp32_precision
     # Of all threads: another one's products are as exact by either library.
