@@ -300,10 +300,11 @@ def test_chat_speed_runs_fewer_tokens_in_trees(chat_files: tuple[str, str]) -> N
     model, shared = chat_files
     flags = ("--edits", f"{shared}/data/edits.json", "--num_batches", "1", "--repeats", "1", "--threads", "1")
     script = EXAMPLES / "benchmarks" / "chat_speed.py"
-    lines = run(script, "--model_name_or_path", model, *flags).splitlines()[-7:]
-    *cells, stock = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    lines = run(script, "--model_name_or_path", model, *flags).splitlines()[-8:]
+    *cells, plain, stock = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     forms = [f"{way}, {form}" for way in ("at random", "by length", "by default") for form in ("rows", "trees")]
     assert [f"{way}, {form.split()[1]}" for way, form, *_ in cells] == forms and stock[1] == "SFTTrainer"
+    assert plain[:3] == ["by default", "token trees, PyTorch's kernels", cells[-1][2]]  # the same batches
     tokens = [int(count.replace(",", "")) for _, _, count, *_ in cells]
     assert all(tree < rows for rows, tree in zip(tokens[::2], tokens[1::2], strict=True))
 

@@ -10,8 +10,8 @@ trees, where what rows begin with stands once; those of the default also by PyTo
 some processors. Tokens are those of one epoch, padding included. Forward and backward passes of the first batches are
 timed: all contenders take turns, batch by batch, and of each batch the least time of the repeats counts, so that what
 else a machine does matters little. `SFTTrainer` learns all rows by likelihood, in batches of its own padding; the
-activation checkpointing of its defaults, which takes longer, is left out. It takes a chat model, which the embedded
-model is not.
+activation checkpointing of its defaults, which takes longer, is left out. It takes a chat model, and so not the
+embedded model.
 """
 
 from __future__ import annotations
