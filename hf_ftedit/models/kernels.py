@@ -48,12 +48,13 @@ def fast_products() -> Iterator[None]:
         return
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     token, before = _by_onednn.set(True), matmul.fp32_precision
-    # Of all threads: another one's products are as exact by either library.
+    # It is one setting for all threads, whose products are as exact by either library: who changed it puts it back.
     matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        if before != "bf16":
+            matmul.fp32_precision = before
         _by_onednn.reset(token)
 
 

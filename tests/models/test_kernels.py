@@ -1,3 +1,5 @@
+from threading import Event, Thread
+
 import pytest
 import torch
 from test_logits import TOKENIZER, ragged_batch
@@ -63,6 +65,25 @@ def test_products_are_chosen_for_the_context_alone(monkeypatch):
     assert MATMUL.fp32_precision == before != "bf16"
     with fast_attention(9):
         assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
+
+
+@has_choice
+def test_threads_that_overlap_leave_the_setting_as_it_was(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN)
+    before, has_entered, may_leave = MATMUL.fp32_precision, Event(), Event()
+
+    def run():
+        with fast_kernels(wide()):
+            has_entered.set()
+            may_leave.wait()
+
+    other = Thread(target=run)
+    with fast_kernels(wide()):
+        other.start()
+        has_entered.wait()
+    may_leave.set()
+    other.join()
+    assert MATMUL.fp32_precision == before != "bf16"
 
 
 @has_choice
