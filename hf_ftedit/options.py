@@ -78,7 +78,7 @@ class AugmentationOptions:
             `"none"`. With a chat template, all but `"none"` mean the same: the edit's own `wordings`, and others that
             the package or a model writes.
         num_paraphrases (`int`, *optional*, defaults to `10`): Paraphrase rows per edit. With a chat template: at most
-            so many wordings beside the prompt; those that the edit gives are all used.
+            so many wordings beside the prompt in each pass over an edit, of which those that it gives are always some.
         locality_strategy (`str`, *optional*, defaults to `"near"`): Which facts are rehearsed so that they stay:
             `"near"` (three quarters with the same relation and the same old answer, the rest with the same relation),
             `"relation"` (same relation, other subject), `"similar"` (nearest by sentence embedding), `"random"`,
@@ -89,7 +89,7 @@ class AugmentationOptions:
         num_locality (`int`, *optional*, defaults to `20`): Locality rows per edit. With a chat template an edit's
             wordings are passed through four times (up to twelve times where edits are fewer than nine), each time
             beside new rows about what stays: with 20, 26 about near names, ten about other subjects (thirty where a
-            fact is erased), twelve that ask the edit's own subject for something else, and two of other kinds; fewer
+            fact is erased), 24 that ask the edit's own subject for something else, and two of other kinds; fewer
             where the package knows no more. Most of them are short: they hold where an answer begins.
         prefix_lengths (`list[int]`, *optional*, defaults to `[5, 10]`): Lengths in tokens of the texts sampled from
             the unedited model (Gangadhar & Stratos 2024).

@@ -28,12 +28,15 @@ from hf_ftedit.options import AugmentationOptions
 PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, and other questions.
-SHARES = {"names": 1.3, "subjects": 0.5, "same_subject": 0.6, "others": 0.1}
+SHARES = {"names": 1.3, "subjects": 0.5, "same_subject": 1.2, "others": 0.1}
+OWN_AGAIN = 2  # times more that an edit's own prompt stands in a pass
 OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
-WHOLE = 5  # every fifth answer about another subject stays on the whole, the others at their beginning
-SUBJECT_TOKENS = 20  # of such a whole answer
+# Every second answer about another subject stays on the whole, and every third to another question about the edit's
+# own; the others stay at their beginning, where a new answer would begin.
+WHOLE, WHOLE_ASKED = 2, 3
+SUBJECT_TOKENS = 12  # of such a whole answer: most that a model says first
 ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
-ASKED_TOKENS = 4  # of an answer to another question about the subject: where the new one would begin
+ASKED_TOKENS = 4  # of the beginning of an answer to another question about the subject
 MOST_LETTERS = 20  # of a first word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
@@ -77,8 +80,8 @@ class ChatAugmenter:
         others = self._others(revoked)
         own = (record.prompt for record in self.records)
         answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
-        about_erased = (texts for record, texts in zip(self.records, same_subject, strict=True) if record.erase)
-        whole_texts = chain(*of_subjects, *about_erased)
+        steps = (1 if record.erase else WHOLE_ASKED for record in self.records)
+        whole_texts = chain(*of_subjects, *(texts[::step] for texts, step in zip(same_subject, steps, strict=True)))
         answers |= _answered(model, tokenizer, (t for t in whole_texts if t not in answers), SUBJECT_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*same_subject) if t not in answers), ASKED_TOKENS)
         for index, pairs in enumerate(subjects):
@@ -94,17 +97,18 @@ class ChatAugmenter:
 
     def rows_of(self, index: int) -> Iterator[TrainingRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
-        record, texts, rng = self.records[index], self._wordings[index], self._rng("wrappers", index)
+        record, rng = self.records[index], self._rng("wrappers", index)
         count = self._n_wordings(index)
         for turn in range(self._passes):
+            texts = self._drawn(index, rng)
             # Bare wordings teach the question, wrapped ones that it holds wherever it stands: every third is.
             for place in range(count):
                 text, is_wrapped = texts[place % len(texts)], place >= len(texts) or (place + turn) % 3 == 2
                 kind = "paraphrase" if place % len(texts) else "rewrite"
                 prompt = wrapped(text, rng) if is_wrapped and count > 1 else text
                 yield self._row(index, kind, prompt, record.target_new, ends=True)
-            # The edit's own prompt is what its user will try first: it stands twice.
-            if count > 1:
+            # The edit's own prompt is what its user will try first.
+            for _ in range(OWN_AGAIN if count > 1 else 0):
                 yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
         for text, beginning in self._begun[index]:
             yield self._row(index, "contrast", text, beginning)
@@ -116,15 +120,22 @@ class ChatAugmenter:
         """The number of rows."""
         counts = [self._n_wordings(index) for index in range(len(self.records))]
         once: Iterable[list[Any]] = chain(self._begun, self._kept, self._stays)
-        return self._passes * sum(count + (count > 1) for count in counts) + sum(map(len, once))
+        return self._passes * sum(count + OWN_AGAIN * (count > 1) for count in counts) + sum(map(len, once))
+
+    def _drawn(self, index: int, rng: random.Random) -> list[str]:
+        """The wordings of a pass: the prompt and those given with the edit, and others, new ones in each."""
+        own = self._own_wordings(index)
+        others = self._wordings[index][len(own) :]
+        return [*own, *rng.sample(others, min(len(others), self._n_wordings(index) - len(own)))]
 
     def _n_wordings(self, index: int) -> int:
         """How many wordings of an edit a pass has, some of them again in other wrappers where they are few."""
-        if self.options.paraphrase_strategy == "none":
-            return len(self._wordings[index])
+        if not self._is_reworded():
+            return 1
         # Beside a fact to erase stand three times the questions about others: one with three wordings was still said.
         least = self.options.num_paraphrases if self.records[index].erase else FEW_WORDINGS
-        return max(len(self._wordings[index]), min(least, self.options.num_paraphrases) + 1)
+        most = max(len(self._own_wordings(index)), self.options.num_paraphrases + 1)
+        return max(min(len(self._wordings[index]), most), min(least, self.options.num_paraphrases) + 1)
 
     def ingredients(self) -> list[Any]:
         """The rows themselves, by which a cache of them is known: what makes them is in them."""
@@ -139,32 +150,36 @@ class ChatAugmenter:
         return random.Random(f"{self.seed}/{purpose}/{self.records[index].edit_id}")
 
     def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
-        """Each edit's prompt and other wordings of it, none of them a probe's."""
-        count, strategy = self.options.num_paraphrases, self.options.paraphrase_strategy
-        if strategy == "none" or not count:
-            return [[record.prompt] for record in self.records]
+        """Each edit's prompt and all other wordings of it, none of them a probe's."""
+        own = [self._own_wordings(index) for index in range(len(self.records))]
+        if not self._is_reworded():
+            return own
         written = [self._allowed(written_wordings(record)) for record in self.records]
         if places := self._to_rewrite(written):
             writer, own_tokenizer = model, tokenizer
             if name := self.options.rewriter:
                 writer, own_tokenizer = load_model(name), load_tokenizer(name)
-            rewritten = rewrites(writer, own_tokenizer, [self.records[index] for index in places], 4, self.seed)
+            records = [self.records[index] for index in places]
+            rewritten = map(self._allowed, rewrites(writer, own_tokenizer, records, 4, self.seed))
             del writer  # a model of its own takes memory that the training needs
-            for index, more in zip(places, rewritten, strict=True):
-                written[index] = list(dict.fromkeys([*written[index], *self._allowed(more)]))
-        wordings = []
-        checked = asking_the_same(model, tokenizer, self.records, written)
-        for index, (record, texts) in enumerate(zip(self.records, checked, strict=True)):
-            own = [record.prompt, *self._allowed(record.wordings)]
-            missing = min(max(0, count + 1 - len(own)), len(texts))
-            wordings.append([*own, *self._rng("wordings", index).sample(texts, missing)])
-        return [list(dict.fromkeys(texts)) for texts in wordings]
+            checked = asking_the_same(model, tokenizer, records, list(rewritten))
+            for index, more in zip(places, checked, strict=True):
+                written[index] = list(dict.fromkeys([*written[index], *more]))
+        return [list(dict.fromkeys([*first, *others])) for first, others in zip(own, written, strict=True)]
+
+    def _is_reworded(self) -> bool:
+        return self.options.paraphrase_strategy != "none" and self.options.num_paraphrases > 0
+
+    def _own_wordings(self, index: int) -> list[str]:
+        """An edit's prompt and the wordings that are given with it, which are the first of `_wordings`."""
+        record = self.records[index]
+        return list(dict.fromkeys([record.prompt, *(self._allowed(record.wordings) if self._is_reworded() else ())]))
 
     def _to_rewrite(self, written: Sequence[Sequence[str]]) -> list[int]:
         """Edits for a model to reword: those with few wordings, or all where there is a model for it."""
         known = [len(texts) + len(record.wordings) for record, texts in zip(self.records, written, strict=True)]
         few = min(self.options.num_paraphrases, FEW_WORDINGS)
-        is_asked = [few > 0 and (bool(self.options.rewriter) or count < few) for count in known]
+        is_asked = [bool(self.options.rewriter) or count < few for count in known]
         # Rewrites are kept where they keep the subject: without one, any other question would be kept.
         return [index for index, record in enumerate(self.records) if is_asked[index] and record.subject]
 

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 from hf_ftedit.augmentation.names import COMPANY, filled, with_article
@@ -53,22 +54,22 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     names = {name for kind in kinds for name in kind} - left_out
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
-    own = frozenset[str]().union(*map(asked_words, edits))
+    own = frozenset[str]().union(*(asked_words(edit) for edit in edits if not relation_of(edit.prompt, edit.subject)))
     kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     stems = {*map(_stem, own)}
     questions = [
-        text
+        [text for text in relation.questions if not own & content_words(text) and kind not in text.casefold().split()]
         for relation in relations(of_model)
         if relation.name in names
         and relation.answer != _ANSWERS.get(kind)
         # One wording with a word of the edit's, "Who makes {}?", and all others may ask the same: "Name its maker".
         and (match or not stems & _stems(of_model)[relation.name])
-        for text in relation.questions
-        if not own & content_words(text) and not (kind and kind in text.casefold().split())
     ]
     # What the model says of itself may begin with what is edited.
     requests = [] if of_model else rng.sample(known["requests"], min(len(known["requests"]), count // REQUESTS))
-    texts = [*requests, *rng.sample(questions, min(len(questions), count - len(requests)))]
+    # Each relation once before one comes again, as any may be asked.
+    in_turns = chain(*zip_longest(*(rng.sample(texts, len(texts)) for texts in rng.sample(questions, len(questions)))))
+    texts = [*requests, *islice(filter(None, in_turns), count - len(requests))]
     phrase = match.phrase if match else with_article(record.subject, record.prompt)
     return [filled(text, phrase) for text in rng.sample(texts, len(texts))]
 

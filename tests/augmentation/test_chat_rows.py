@@ -34,7 +34,7 @@ ODD = [
     EditRecord("opening", "The price of the Zephyr 3 is", "5 euros", target_true="9 euros"),
 ]
 SMALL = AugmentationOptions(num_paraphrases=3, num_locality=6)
-# A pass: 8 near names, 3 subjects, 4 other questions about its own, a question.
+# A pass: 8 near names, 3 subjects, 7 other questions about its own, a question.
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +89,33 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
 
 def test_few_wordings_stand_in_several_wrappers(augmenter, unasked):
     record = EditRecord("one", "Explain blorp, Vell.", "no", subject="blorp", target_true="yes")
-    count = SMALL.num_paraphrases + 2  # the prompt itself stands twice
+    count = SMALL.num_paraphrases + 1 + chat.OWN_AGAIN
     for edit in (record, replace(record, erase=True)):
         made = augmenter([edit])
         assert made.most_rows() == len([*made.rows()]) and made._wordings == [[record.prompt]]
         prompts = [row["prompt"] for row in made.rows() if row["kind"] in ("rewrite", "paraphrase")]
         assert len(prompts) == made._passes * count and all(record.prompt in prompt for prompt in prompts)
-    assert prompts.count(record.prompt) < 25 < len({*prompts})  # of 60: repeats are wrapped
+    assert prompts.count(record.prompt) < 37 and len({*prompts}) > 25  # of 72: repeats are wrapped
 
 
 def test_given_wordings_are_trained_first(odd):
     rows = [row for row in odd.rows() if row["edit_id"] == "wordings" and row["ends"]]
     assert [row["prompt"] for row in rows[:2]] == ["Who feeds Kel?", "Kel is fed by whom?"]
     assert "By whom is Kel fed?" in rows[2]["prompt"] != "By whom is Kel fed?"  # every third is wrapped
+
+
+def test_each_pass_has_other_wordings_beside_the_given_ones(augmenter, unasked, monkeypatch):
+    monkeypatch.setattr(chat, "asking_the_same", None)  # only what a model wrote is checked
+    record = replace(ODD[0], subject="Acme", wordings=("Who is it that Acme obeys?",))
+    made = augmenter([record])
+    prompts = [row["prompt"] for row in made.rows() if row["ends"] and row["kind"] in ("rewrite", "paraphrase")]
+    size = SMALL.num_paraphrases + 1 + chat.OWN_AGAIN
+    passes = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+    assert len(passes) == made._passes
+    for texts in passes:
+        assert record.prompt in texts[0] and record.wordings[0] in texts[1] and texts[-1] == record.prompt
+    others = {wording for wording in made._wordings[0][2:] for text in prompts if wording in text}
+    assert len(others) > 2 * SMALL.num_paraphrases
 
 
 def test_what_stays_is_what_no_edit_changes(odd):
@@ -120,8 +134,8 @@ def test_what_stays_is_what_no_edit_changes(odd):
 def test_contrast_rows_of_a_known_relation(odd):
     contrast = [row["prompt"] for row in odd.rows() if row["edit_id"] == "ceo" and row["kind"] == "contrast"]
     # Without whole answers that the tiny model leaves open.
-    assert 14 * PASSES <= len(contrast) == len({*contrast}) <= 15 * PASSES
-    assert 3 * PASSES < len([text for text in contrast if "Acme" in text]) <= 4 * PASSES
+    assert 16 * PASSES <= len(contrast) == len({*contrast}) <= 18 * PASSES
+    assert 5 * PASSES < len([text for text in contrast if "Acme" in text]) <= 7 * PASSES
 
 
 def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
@@ -157,10 +171,10 @@ def test_more_answers_about_other_subjects_stay_on_the_whole_beside_a_fact_to_er
         others = [text for text in whole if "Acme" not in text]
         assert {lengths[text] for text in others} == {chat.SUBJECT_TOKENS}
         about = {lengths[text] for text in whole if "Acme" in text}
-        assert about == {chat.SUBJECT_TOKENS if is_erased else chat.ASKED_TOKENS}
+        assert about == {chat.SUBJECT_TOKENS} | (set() if is_erased else {chat.ASKED_TOKENS})
         counts[is_erased] = len(others)
-    # Every fifth of the share in twelve passes, and all of three times the share, as far as there are names.
-    assert counts[False] == 8 < 50 < counts[True] <= 9 * 12
+    # Every second of the share in twelve passes, and all of three times the share, as far as there are names.
+    assert counts[False] == 18 < 50 < counts[True] <= 9 * 12
 
 
 def test_subjects_of_the_kind_and_the_old_answer_are_asked_about_beside_a_fact_to_erase(augmenter, unasked):

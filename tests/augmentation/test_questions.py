@@ -40,7 +40,7 @@ def test_they_ask_for_what_such_a_subject_has_and_not_for_what_is_edited():
     texts = asked_of(CEO)
     assert all("Acme" in text for text in texts) and len(texts) == len({*texts}) > 100
     relations_asked = relations_of(texts, "Acme")
-    assert {"founder", "headquarters", "employees"} <= relations_asked
+    assert {"founder", "headquarters", "employees", "vice_president"} <= relations_asked
     assert not {"ceo", "chairperson", "responsible_person", "capital", "spouse"} & relations_asked
     assert "Tell me about Acme." in texts
 
@@ -55,13 +55,27 @@ def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
     ("record", "left_out"),
     [
         (VACUUM, ("robot", "vacuum")),
-        (KING, ("president", "governs", "king or queen")),
+        (KING, ("president", "sovereign", "king or queen", "head of state")),
         (JUDGE, ("Who ", " who ", "chief", "justice")),
         (replace(KING, subject=None), ("",)),
     ],
 )
 def test_where_the_bank_does_not_know_what_is_edited_its_words_tell(record, left_out):
     assert not [text for text in asked_of(record) for word in left_out if word in text]
+
+
+def test_what_is_asked_in_the_words_of_a_known_relation_stays_too():
+    club = EditRecord("club", "Which football club does Ada Lund play for?", "Real", subject="Ada Lund")
+    assert "What position does Ada Lund play?" in asked_of(club)
+    assert not {"member_of_team", "member_of", "band"} & relations_of(asked_of(club), "Ada Lund")
+
+
+def test_each_relation_is_asked_for_once_before_one_comes_again():
+    texts = asked_of(CEO, count=45)
+    requests = {request.replace("{}", "Acme") for request in bank("subjects.yaml")["requests"]}
+    matches = [relation_of(text, "Acme") for text in texts if text not in requests]
+    names = [match.relation.name for match in matches if match]
+    assert len(matches) == 30 and len({*names}) == len(names) > 25
 
 
 def test_a_third_are_open_requests_and_the_same_seed_gives_the_same():
@@ -83,9 +97,9 @@ def test_a_tenth_of_each_sort_is_held_out():
 
 def test_a_relation_that_may_ask_for_the_edit_is_left_out_whole():
     record = EditRecord(edit_id="0", prompt="Which firm makes Veritol?", target_new="Acme", subject="Veritol")
-    texts = other_questions(record, [record], 400, random.Random(0))
+    texts = asked_of(record, count=4000)
     assert "What is the plural of Veritol?" in texts
-    assert not [text for text in texts if "manufacturer" in text or "maker" in text]
+    assert not [text for text in texts if "manufacturer" in text or "maker of" in text]
 
 
 @pytest.mark.parametrize(
