@@ -23,8 +23,8 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, whole_answers
 from hf_ftedit.options import AugmentationOptions
 
-# Passes over the rows of an edit: wrappers, near names, subjects and questions are new in each. Few edits need more of
-# them, as learning them and telling names apart takes some 250 steps.
+# Passes over the rows of an edit: wordings, wrappers, near names, subjects and questions are new in each. Few edits
+# need more of them, as learning them and telling names apart takes some 250 steps.
 PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, and other questions.
@@ -70,6 +70,7 @@ class ChatAugmenter:
         self._edited = by_subject(self.records)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(pool, self._probes.overlaps, self.records)
+        self._given = [self._given_wordings(record) for record in self.records]
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
         subjects = [self._neighbors(index) for index in range(len(records))]
@@ -124,9 +125,9 @@ class ChatAugmenter:
 
     def _drawn(self, index: int, rng: random.Random) -> list[str]:
         """The wordings of a pass: the prompt and those given with the edit, and others, new ones in each."""
-        own = self._own_wordings(index)
-        others = self._wordings[index][len(own) :]
-        return [*own, *rng.sample(others, min(len(others), self._n_wordings(index) - len(own)))]
+        given = self._given[index]
+        others = self._wordings[index][len(given) :]
+        return [*given, *rng.sample(others, min(len(others), self._n_wordings(index) - len(given)))]
 
     def _n_wordings(self, index: int) -> int:
         """How many wordings of an edit a pass has, some of them again in other wrappers where they are few."""
@@ -134,7 +135,7 @@ class ChatAugmenter:
             return 1
         # Beside a fact to erase stand three times the questions about others: one with three wordings was still said.
         least = self.options.num_paraphrases if self.records[index].erase else FEW_WORDINGS
-        most = max(len(self._own_wordings(index)), self.options.num_paraphrases + 1)
+        most = max(len(self._given[index]), self.options.num_paraphrases + 1)
         return max(min(len(self._wordings[index]), most), min(least, self.options.num_paraphrases) + 1)
 
     def ingredients(self) -> list[Any]:
@@ -151,9 +152,8 @@ class ChatAugmenter:
 
     def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
         """Each edit's prompt and all other wordings of it, none of them a probe's."""
-        own = [self._own_wordings(index) for index in range(len(self.records))]
         if not self._is_reworded():
-            return own
+            return self._given
         written = [self._allowed(written_wordings(record)) for record in self.records]
         if places := self._to_rewrite(written):
             writer, own_tokenizer = model, tokenizer
@@ -165,14 +165,13 @@ class ChatAugmenter:
             checked = asking_the_same(model, tokenizer, records, list(rewritten))
             for index, more in zip(places, checked, strict=True):
                 written[index] = list(dict.fromkeys([*written[index], *more]))
-        return [list(dict.fromkeys([*first, *others])) for first, others in zip(own, written, strict=True)]
+        return [list(dict.fromkeys([*given, *others])) for given, others in zip(self._given, written, strict=True)]
 
     def _is_reworded(self) -> bool:
         return self.options.paraphrase_strategy != "none" and self.options.num_paraphrases > 0
 
-    def _own_wordings(self, index: int) -> list[str]:
-        """An edit's prompt and the wordings that are given with it, which are the first of `_wordings`."""
-        record = self.records[index]
+    def _given_wordings(self, record: EditRecord) -> list[str]:
+        """An edit's prompt and the wordings that it gives, which each pass has."""
         return list(dict.fromkeys([record.prompt, *(self._allowed(record.wordings) if self._is_reworded() else ())]))
 
     def _to_rewrite(self, written: Sequence[Sequence[str]]) -> list[int]:

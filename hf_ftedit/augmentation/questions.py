@@ -44,8 +44,8 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     if not record.subject or record.subject not in record.prompt:
         return []
     match = relation_of(record.prompt, record.subject)
-    matches = [other for edit in edits if (other := relation_of(edit.prompt, edit.subject))]
-    edited, known = {match.relation.name for match in matches}, bank("subjects.yaml")
+    matches = [relation_of(edit.prompt, edit.subject) for edit in edits]
+    edited, known = {match.relation.name for match in matches if match}, bank("subjects.yaml")
     of_model = is_addressed(record.subject)
     kinds = [names for names in known["kinds"].values() if edited & {*names}]
     kinds = kinds or [known["kinds"][kind] for kind in _kinds_of(record.subject, [*known["kinds"]])]
@@ -54,7 +54,8 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     names = {name for kind in kinds for name in kind} - left_out
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
-    own = frozenset[str]().union(*(asked_words(edit) for edit in edits if not relation_of(edit.prompt, edit.subject)))
+    unknown = (edit for edit, its in zip(edits, matches, strict=True) if not its)
+    own = frozenset[str]().union(*map(asked_words, unknown))
     kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     stems = {*map(_stem, own)}
     questions = [
