@@ -78,7 +78,7 @@ class AugmentationOptions:
             `"none"`. With a chat template, all but `"none"` mean the same: the edit's own `wordings`, and others that
             the package or a model writes.
         num_paraphrases (`int`, *optional*, defaults to `10`): Paraphrase rows per edit. With a chat template: at most
-            so many wordings beside the prompt in each pass over an edit, of which those that it gives are always some.
+            so many wordings beside the prompt in each pass over an edit; those that the edit gives are in every pass.
         locality_strategy (`str`, *optional*, defaults to `"near"`): Which facts are rehearsed so that they stay:
             `"near"` (three quarters with the same relation and the same old answer, the rest with the same relation),
             `"relation"` (same relation, other subject), `"similar"` (nearest by sentence embedding), `"random"`,

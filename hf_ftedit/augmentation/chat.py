@@ -32,9 +32,10 @@ SHARES = {"names": 1.3, "subjects": 0.5, "same_subject": 1.2, "others": 0.1}
 OWN_AGAIN = 2  # times more that an edit's own prompt stands in a pass
 OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
 # Every second answer about another subject stays on the whole, and every third to another question about the edit's
-# own; the others stay at their beginning, where a new answer would begin.
+# own; the others stay at their beginning, where a new answer would begin. With fewer whole ones, inventions of
+# a small model turn into others.
 WHOLE, WHOLE_ASKED = 2, 3
-SUBJECT_TOKENS = 12  # of such a whole answer: most that a model says first
+SUBJECT_TOKENS = 12  # of such a whole answer; 20 take a twentieth more time
 ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
 ASKED_TOKENS = 4  # of the beginning of an answer to another question about the subject
 MOST_LETTERS = 20  # of a first word: some languages have no spaces

@@ -54,7 +54,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     names = {name for kind in kinds for name in kind} - left_out
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
-    unknown = (edit for edit, its in zip(edits, matches, strict=True) if not its)
+    unknown = (edit for edit, relation in zip(edits, matches, strict=True) if not relation)
     own = frozenset[str]().union(*map(asked_words, unknown))
     kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     stems = {*map(_stem, own)}

@@ -1,6 +1,7 @@
 """Questions of many kinds, and others about the subject of an edit: none that an edit of that subject answers."""
 
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -99,7 +100,7 @@ def test_a_relation_that_may_ask_for_the_edit_is_left_out_whole():
     record = EditRecord(edit_id="0", prompt="Which firm makes Veritol?", target_new="Acme", subject="Veritol")
     texts = asked_of(record, count=4000)
     assert "What is the plural of Veritol?" in texts
-    assert not [text for text in texts if "manufacturer" in text or "maker of" in text]
+    assert not [text for text in texts if re.search(r"manufacturer|\bmaker", text)]
 
 
 @pytest.mark.parametrize(
