@@ -46,6 +46,11 @@ def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[s
     claim_output(options.output_dir)
     hide_brief_bars(len(task.edits))
     config, model_config = settings_of(arguments, {**defaults, **vars(options)})
+    if task.continuation and not task.continuation.is_anew:
+        changed = _changed(arguments, training.LORA_SETTINGS, adapter.recipe, config, model_config)
+        if difference := next(changed, None):
+            name = task.continuation.name
+            raise EditError(f"adapter {name!r} goes on with the LoRA that it has: {difference}; leave it out")
     return _train(task, config, model_config, options.resume, shared)
 
 
@@ -64,10 +69,16 @@ def _differences(
     then, now = (sorted(map(statement_of, part)) for part in (saved.records, edits))
     if then != now:
         yield "its edits are others"
-    config, model_config = settings_of(arguments, defaults)
+    yield from _changed(arguments, training.WEIGHING, saved.recipe, *settings_of(arguments, defaults))
+
+
+def _changed(
+    arguments: Arguments, names: set[str], recipe: Mapping[str, Any], config: Any, model_config: Any
+) -> Iterator[str]:
+    """What of the settings `names` a command states otherwise than a recipe."""
     flags = (option_name(flag) for flag in arguments.flags if flag.startswith("--"))
-    for name in sorted({*arguments.values, *arguments.config, *flags} & training.WEIGHING):
-        old, new = saved.recipe.get(name), getattr(config, name, getattr(model_config, name, None))
+    for name in sorted({*arguments.values, *arguments.config, *flags} & names):
+        old, new = recipe.get(name), getattr(config, name, getattr(model_config, name, None))
         new = public_name(str(new)) if name == "model_name_or_path" else getattr(new, "value", new)
         if name == "lora_target_modules":
             new = [new] if isinstance(new, str) else sorted(new or ())
@@ -114,7 +125,8 @@ def _train(
 
     settings: dict[str, Any] = {"model": model_config.model_name_or_path or EMBEDDED_NAME, "args": config}
     with refusals_of_libraries():
-        settings["peft_config"] = None if config.full_finetune else get_peft_config(model_config)
+        has_adapter = task.continuation and not task.continuation.is_anew
+        settings["peft_config"] = None if config.full_finetune or has_adapter else get_peft_config(model_config)
         settings["quantization_config"] = get_quantization_config(model_config)
     trainer = training.EditTrainer(train_dataset=task, **settings)
     rows: Any = trainer.train_dataset

@@ -4,6 +4,7 @@ from .config import EditConfig as EditConfig
 from .config import EditModelConfig as EditModelConfig
 from .lora import CHAT_LORA as CHAT_LORA
 from .measurements import scores_of as scores_of
+from .recipe import LORA_SETTINGS as LORA_SETTINGS
 from .recipe import QUANTIZATION_KEYS as QUANTIZATION_KEYS
 from .recipe import WEIGHING as WEIGHING
 from .recipe import inherited as inherited

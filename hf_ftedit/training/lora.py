@@ -45,7 +45,7 @@ def adapter_for(model: Any, args: EditConfig, config: PeftConfig | None) -> Peft
         raise EditError("full_finetune trains no adapter, and one is given; leave one of the two out")
     if hasattr(model, "peft_config"):
         # A second adapter beside the one that training goes on from would leave its edits untrained.
-        if config is not None and not args.adapter:
+        if config is not None:
             raise EditError("peft_config is given, and the model has an adapter already; leave one of the two out")
         check_peft_model(model)
         return None

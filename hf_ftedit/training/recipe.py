@@ -43,6 +43,7 @@ LORA_KEYS = {
     **{name: name for name in ("lora_alpha", "lora_dropout", "use_rslora", "use_dora")},
     **{f"lora_{name}": name for name in ("modules_to_save", "target_parameters")},
 }
+LORA_SETTINGS: set[str] = {*LORA_KEYS, "lora_target_modules"}
 # Settings of PEFT that no option has.
 PEFT_KEYS = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules")
 QUANTIZATION_KEYS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
@@ -118,7 +119,7 @@ def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
     # An allow-list, as the file may come from anyone: no folder, token, code, or settings of the run.
     own = {"edits", "erase", "format", "max_edits", "adapter", "revoke", "full_finetune"}
     names = {option.name for option in fields(EditOptions)} - own
-    names |= {*TRAINING_KEYS, *LORA_KEYS, *QUANTIZATION_KEYS, "lora_target_modules"}
+    names |= {*TRAINING_KEYS, *LORA_SETTINGS, *QUANTIZATION_KEYS}
     names |= {"model_name_or_path", "gguf_file", "dtype"}
     return {name: value for name, value in recipe.items() if name in names}
 

@@ -72,7 +72,8 @@ class EditTrainer(ConditionalTrainer):
         processing_class (`PreTrainedTokenizerBase`, *optional*):
             Tokenizer; defaults to the model's.
         peft_config (`PeftConfig`, *optional*):
-            Adapter to train; defaults to the paper's LoRA, unless `args.full_finetune`.
+            Adapter to train; defaults to the paper's LoRA, unless `args.full_finetune`. Not beside
+            `args.adapter`, which goes on with the LoRA that it has, unless edits are revoked.
         quantization_config (`BitsAndBytesConfig`, *optional*):
             How to quantize a model given by name.
         locality_pool (`str` or `Iterable[Fact]`, *optional*):

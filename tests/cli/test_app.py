@@ -436,6 +436,18 @@ def test_evaluate_measures_all_that_is_asked_for(edited, capsys, tmp_path):
     assert score(tmp_path / "scores" / "predictions-after.parquet")["fluency"] == results["after"]["fluency"]
 
 
+def test_an_adapter_goes_on_with_the_lora_that_it_has(edited, capsys, tmp_path):
+    write("new.jsonl", GOOD)
+    command = ["train", "--adapter", str(edited), "--edits", "new.jsonl", "--output_dir", "out", *ONCE]
+    for flags in (["--lora_r", "8"], ["--use_dora"], ["--config", write("settings.yaml", {"lora_r": 8})]):
+        line = refused(capsys, *command, *flags)
+        name = "use_dora was False" if "--use_dora" in flags else "lora_r was 32, and is 8 now"
+        assert f"goes on with the LoRA that it has: {name}" in line and line.endswith("; leave it out")
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--lora_r", "32"]) == 0  # as it is
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 32
+
+
 def test_an_adapter_is_measured_on_its_own_edits(edited, capsys):
     assert main(["evaluate", "--adapter", str(edited)]) == 0
     assert capsys.readouterr().out.startswith("3 edits, ")
