@@ -11,8 +11,8 @@ from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import near_names
-from hf_ftedit.augmentation.questions import other_questions, training_questions
-from hf_ftedit.augmentation.relations import asked_words, known_names, relation_of, same_kind
+from hf_ftedit.augmentation.questions import may_ask_the_same, other_questions, training_questions
+from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import TrainingRow
 from hf_ftedit.augmentation.second_person import addressed, answered_about, is_addressed
@@ -69,6 +69,7 @@ class ChatAugmenter:
         self.records, self.options, self.seed = [with_subject(record) for record in records], options, seed
         self._probes = ProbeTexts([*records, *revoked], held_out)
         self._edited = by_subject(self.records)
+        self._names = list(self._edited)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(pool, self._probes.overlaps, self.records)
         self._given = [self._given_wordings(record) for record in self.records]
@@ -206,21 +207,18 @@ class ChatAugmenter:
         match = relation_of(record.prompt, record.subject)
         own_kind = same_kind(record.subject or "") if record.erase else []
         if match:
-            subjects = self._unedited(match.relation.subjects)
-            phrase, templates = match.phrase, match.relation.questions
+            like = [*match.relation.subjects, *near_subjects(match.relation.name)]
+            # First those of which something else is edited: two edits are what is mixed up before all.
+            like = sorted(self._unasked(record, like), key=lambda name: bare(name) not in self._edited)
+            subjects, phrase, templates = like[: count * 4 // 5], match.phrase, match.relation.questions
         else:
-            # Not of edits that may ask the same, as some word of their prompts says: their answers are new.
-            edited, asked = rng.sample(list(self._edited), min(len(self._edited), 8 * count)), asked_words(record)
-            subjects = [
-                edits[0].subject or ""
-                for edits in map(self._edited.__getitem__, edited)
-                if not any(asked & asked_words(edit) for edit in edits)
-            ]
+            edited = rng.sample(self._names, min(len(self._names), 8 * count))
+            subjects = self._unasked(record, (self._edited[name][0].subject or "" for name in edited))
             phrase, templates = with_article(record.subject or "", record.prompt), ()
             if own_kind and mentions(record.prompt, f"the {phrase}"):
                 phrase = f"the {phrase}"  # names of the bank have articles
         # Names of any kind beside them: whatever is asked about them, the new answer is none.
-        missing = count - len(match.relation.subjects) if match else count
+        missing = count - len(subjects) if match else count
         any_kind = [] if own_kind else rng.sample(known_names(), max(0, min(missing, len(known_names()))))
         subjects += self._unedited(any_kind)
         if record.erase:
@@ -234,6 +232,11 @@ class ChatAugmenter:
     def _unedited(self, names: Iterable[str]) -> list[str]:
         """Names that no edit is about: an edit's answer is new."""
         return [name for name in names if bare(name) not in self._edited]
+
+    def _unasked(self, record: EditRecord, names: Iterable[str]) -> list[str]:
+        """Names of which no edit may ask what `record` asks: its answer is new."""
+        edits = ((name, self._edited.get(bare(name), ())) for name in names)
+        return [name for name, own in edits if not any(may_ask_the_same(record, edit) for edit in own)]
 
     def _other_questions(self, index: int) -> list[str]:
         """Other questions about the edit's subject: the new answer is to its own question alone."""

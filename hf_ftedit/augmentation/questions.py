@@ -5,13 +5,13 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain, islice, zip_longest
+from itertools import chain
 from pathlib import Path
 
 from hf_ftedit.augmentation.names import COMPANY, filled, with_article
 from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
 from hf_ftedit.augmentation.second_person import is_addressed
-from hf_ftedit.data import EditRecord
+from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
 
 _ANSWERS = {"who": "who", "whose": "who", "where": "where", "when": "when", "how": "number"}
@@ -22,7 +22,16 @@ _KINDS = [
     (re.compile(r"^(?:(?:the|our|my|an?) )?[a-z][a-z -]*$"), ["product", "building", "event"]),
     (re.compile(r"\b(?=\w*[A-Z])\w*\d"), ["product"]),
 ]
-REQUESTS = 3  # every third question is an open request: "Tell me about {}."
+_QUALIFIERS = ("first", "second", "third", "previous", "next", "original", "last")
+# "Who was the first CEO of {}?" asks for another one than "Who is the CEO of {}?".
+_NOUN = re.compile(
+    rf"(?P<wh>who|what|which [\w ]+?) (?P<be>is|was|are|were) the "
+    rf"(?:(?:{'|'.join(_QUALIFIERS)}|current|present|latest|newest) )?(?P<noun>.+)\?",
+    re.I,
+)
+COMMON, AGAIN = 14, 3  # so many relations of a kind are asked for in so many wordings before the others are
+REQUESTS = 3  # every third question is an open one: "Tell me about {}.", "Is {} worth a trip?"
+QUALIFIED = 12  # every twelfth is the edit's own with another qualifier
 
 
 def training_questions() -> dict[str, str]:
@@ -35,11 +44,45 @@ def drift_prompts() -> dict[str, str]:
     return _questions(held_out=True)
 
 
+def may_ask_the_same(record: EditRecord, other: EditRecord) -> bool:
+    """Tell whether an edit, of another subject maybe, may ask what `record` asks, by the bank or by their words."""
+    if asked_words(record) & asked_words(other):
+        return True
+    own, match = (relation_of(edit.prompt, edit.subject) for edit in (record, other))
+    if not own or not match:
+        return bool(own)  # whose wordings may be any
+    names = {own.relation.name, match.relation.name}
+    return len(names) == 1 or any(names <= {*alike} for alike in bank("subjects.yaml")["alike"])
+
+
+def with_qualifiers(prompt: str, edits: Sequence[EditRecord]) -> list[str]:
+    """
+    The question for what a noun says, with qualifiers that none of `edits` has; of another question none.
+
+    Example:
+        >>> with_qualifiers("Who is the CEO of Acme?", [])[:2]
+        ['Who was the first CEO of Acme?', 'Who was the second CEO of Acme?']
+    """
+    if not (match := _NOUN.fullmatch(prompt)):
+        return []
+    wh, be, noun = match["wh"], match["be"].lower(), match["noun"]
+    if re.match(r"\w{3,}est\b|most\b", noun):  # "the second tallest building"
+        asked = {word: f"{wh} {be} the {word} {noun}?" for word in ("second", "third", "fourth")}
+    else:
+        past = {"is": "was", "are": "were"}.get(be, be)
+        asked = {word: f"{wh} {'will be' if word == 'next' else past} the {word} {noun}?" for word in _QUALIFIERS}
+        if not re.search(r"\d{4}", noun):
+            asked |= {year: f"{wh} {past} the {noun} in {year}?" for year in ("1955", "1987", "2004")}
+    own = {word for edit in edits for word in WORD.findall(edit.prompt.casefold())}
+    return [text for word, text in asked.items() if word not in own]
+
+
 def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int, rng: random.Random) -> list[str]:
     """
     At most `count` questions about the subject of `record` that none of `edits`, all those of this subject, answers.
 
-    They ask for what subjects of its kind have, or those of any kind, where the bank does not know what is edited.
+    They ask for what subjects of its kind have, or those of any kind, where the bank does not know what is edited; a
+    third are open requests and everyday questions, and some ask what is edited with a qualifier: "the first CEO".
     """
     if not record.subject or record.subject not in record.prompt:
         return []
@@ -47,11 +90,12 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     matches = [relation_of(edit.prompt, edit.subject) for edit in edits]
     edited, known = {match.relation.name for match in matches if match}, bank("subjects.yaml")
     of_model = is_addressed(record.subject)
-    kinds = [names for names in known["kinds"].values() if edited & {*names}]
-    kinds = kinds or [known["kinds"][kind] for kind in _kinds_of(record.subject, [*known["kinds"]])]
-    kinds = [known["assistant"]] if of_model else kinds
+    kinds = [kind for kind, names in known["kinds"].items() if edited & {*names}]
+    kinds = [] if of_model else kinds or _kinds_of(record.subject, [*known["kinds"]])
     left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
-    names = {name for kind in kinds for name in kind} - left_out
+    asked = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
+    names = {name for part in asked for name in part} - left_out
+    common = {name for part in asked for name in part[:COMMON]}
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
     unknown = (edit for edit, relation in zip(edits, matches, strict=True) if not relation)
@@ -59,20 +103,42 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     stems = {*map(_stem, own)}
     questions = [
-        [text for text in relation.questions if not own & content_words(text) and kind not in text.casefold().split()]
+        (
+            relation.name in common,
+            [
+                text
+                for text in relation.questions
+                if not own & content_words(text) and kind not in text.casefold().split()
+            ],
+        )
         for relation in relations(of_model)
         if relation.name in names
         and relation.answer != _ANSWERS.get(kind)
         # One wording with a word of the edit's, "Who makes {}?", and all others may ask the same: "Name its maker".
         and (match or not stems & _stems(of_model)[relation.name])
     ]
+    words = frozenset[str]().union(*map(asked_words, edits))
+    everyday = [
+        text
+        for text in chain(*(known["everyday"][each] for each in kinds))
+        if not words & content_words(text) and kind not in text.casefold().split()
+    ]
     # What the model says of itself may begin with what is edited.
-    requests = [] if of_model else rng.sample(known["requests"], min(len(known["requests"]), count // REQUESTS))
-    # Each relation once before one comes again, as any may be asked.
-    in_turns = chain(*zip_longest(*(rng.sample(texts, len(texts)) for texts in rng.sample(questions, len(questions)))))
-    texts = [*requests, *islice(filter(None, in_turns), count - len(requests))]
+    requests = [] if of_model else [*known["requests"], *everyday]
+    requests = rng.sample(requests, min(len(requests), count // REQUESTS))
+    qualified = with_qualifiers(record.prompt, edits)
+    qualified = rng.sample(qualified, min(len(qualified), count // QUALIFIED))
+    # What people ask most comes in its first wording and two others before all else comes once.
+    turns = [
+        (turn if is_common else turn + AGAIN, text)
+        for is_common, texts in rng.sample(questions, len(questions))
+        for turn, text in enumerate([*texts[:1], *rng.sample(texts[1:], len(texts[1:]))])
+    ]
+    in_turns = [text for _, text in sorted(turns, key=lambda each: each[0])]
+    texts = [*requests, *in_turns]
     phrase = match.phrase if match else with_article(record.subject, record.prompt)
-    return [filled(text, phrase) for text in rng.sample(texts, len(texts))]
+    texts = [*qualified, *(filled(text, phrase) for text in texts[: count - len(qualified)])]
+    return rng.sample(texts, len(texts))
 
 
 def _kinds_of(subject: str, kinds: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The bank of common relations that the package brings: ways to ask for each, and subjects that have it."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
@@ -119,6 +120,14 @@ def same_kind(name: str) -> list[str]:
     """Subjects of all relations of the bank that have `name` as a subject: most of them are of its kind."""
     own = (relation.subjects for relation in relations() if bare(name) in map(bare, relation.subjects))
     return list(dict.fromkeys(chain.from_iterable(own)))
+
+
+@lru_cache
+def near_subjects(name: str) -> list[str]:
+    """Subjects of other relations than `name`, those first that stand beside most of its own: the like of them."""
+    own = next(relation.subjects for relation in relations(of_model=True) if relation.name == name)
+    beside = Counter(chain.from_iterable(map(same_kind, own)))
+    return [subject for subject, _ in beside.most_common() if subject not in own]
 
 
 @lru_cache(maxsize=1024)  # wordings, neighbors, other questions and made probes of an edit all ask

@@ -246,6 +246,14 @@ def test_names_that_are_edited_are_not_drawn_for_others(augmenter, unasked, monk
     assert {name for place in range(3) for _, name in made._neighbors(place)} == {"Oslo"}
 
 
+def test_what_one_edit_asks_is_asked_about_the_subjects_of_others_that_ask_for_something_else(augmenter, unasked):
+    asked = {"Japan": "currency", "Brazil": "capital", "Kenya": "capital"}
+    edits = [EditRecord(name, f"What is the {what} of {name}?", "Bo", subject=name) for name, what in asked.items()]
+    made = augmenter(edits, replace(SMALL, num_locality=20))
+    names = [{name for _, name in made._neighbors(place)} & asked.keys() for place in range(3)]
+    assert names == [{"Brazil", "Kenya"}, {"Japan"}, {"Japan"}]
+
+
 def test_a_question_that_an_edit_changes_does_not_stay(augmenter, unasked, monkeypatch):
     questions = [*training_questions()][:4]
     monkeypatch.setattr(chat, "training_questions", lambda: questions)

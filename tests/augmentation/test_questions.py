@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from hf_ftedit.augmentation.questions import drift_prompts, other_questions, training_questions
+from hf_ftedit.augmentation.questions import (
+    COMMON,
+    drift_prompts,
+    may_ask_the_same,
+    other_questions,
+    training_questions,
+    with_qualifiers,
+)
 from hf_ftedit.augmentation.relations import bank, relation_of, relations
 from hf_ftedit.data import EditRecord
 
@@ -53,6 +60,49 @@ def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
 
 
 @pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        (
+            CEO.prompt,
+            "Who will be the next CEO of Acme?|Who was the CEO of Acme in 1987?",
+        ),
+        ("Who was the first CEO of Acme?", "Who was the last CEO of Acme?|Who was the CEO of Acme in 2004?"),
+        ("What is the latest version of Acme?", "What was the previous version of Acme?"),
+        ("What is the tallest building in Acme?", "What is the second tallest building in Acme?"),
+    ],
+)
+def test_a_qualifier_asks_for_another_one(prompt, asked):
+    record = replace(CEO, prompt=prompt)
+    texts = with_qualifiers(prompt, [record])
+    assert {*asked.split("|")} <= {*texts} and prompt not in texts
+    assert {*texts} & {*asked_of(record, count=96)}
+    first = replace(CEO, prompt="The first CEO of Acme was", target_new="Cy")
+    assert [text for text in with_qualifiers(CEO.prompt, [CEO]) if "first" in text]
+    assert not [text for text in with_qualifiers(CEO.prompt, [CEO, first]) if "first" in text]
+
+
+def test_only_what_a_noun_says_has_qualifiers():
+    assert with_qualifiers("Who owns Acme?", []) == with_qualifiers("The CEO of Acme is", []) == []
+    assert not [text for text in with_qualifiers("Who was the mayor of Oslo in 1950?", []) if "1987" in text]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "other", "expected"),
+    [
+        ("What is the capital of Oslo?", "What is the currency of Peru?", False),
+        ("What is the capital of Oslo?", "Which city is Peru's capital?", True),
+        ("Who is the monarch of Oslo?", "Who is Peru's head of state?", True),
+        ("What is the capital of Oslo?", "Who guards Peru?", True),  # what the bank does not know may ask for anything
+        ("Who guards Oslo?", "What is the capital of Peru?", False),
+        ("Who guards Oslo?", "Peru is guarded by whom, and who guards it?", True),
+    ],
+)
+def test_what_edits_of_other_subjects_ask(prompt, other, expected):
+    edits = EditRecord("a", prompt, "Bo", subject="Oslo"), EditRecord("b", other, "Bo", subject="Peru")
+    assert may_ask_the_same(*edits) is expected
+
+
+@pytest.mark.parametrize(
     ("record", "left_out"),
     [
         (VACUUM, ("robot", "vacuum")),
@@ -62,7 +112,8 @@ def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
     ],
 )
 def test_where_the_bank_does_not_know_what_is_edited_its_words_tell(record, left_out):
-    assert not [text for text in asked_of(record) for word in left_out if word in text]
+    texts = {*asked_of(record)} - {*with_qualifiers(record.prompt, [record])}
+    assert not [text for text in texts for word in left_out if word in text]
 
 
 def test_what_is_asked_in_the_words_of_a_known_relation_stays_too():
@@ -71,19 +122,30 @@ def test_what_is_asked_in_the_words_of_a_known_relation_stays_too():
     assert not {"member_of_team", "member_of", "band"} & relations_of(asked_of(club), "Ada Lund")
 
 
-def test_each_relation_is_asked_for_once_before_one_comes_again():
-    texts = asked_of(CEO, count=45)
-    requests = {request.replace("{}", "Acme") for request in bank("subjects.yaml")["requests"]}
-    matches = [relation_of(text, "Acme") for text in texts if text not in requests]
-    names = [match.relation.name for match in matches if match]
-    assert len(matches) == 30 and len({*names}) == len(names) > 25
+def test_what_people_ask_most_is_asked_in_three_wordings_before_the_rest_is_asked_once():
+    texts = {count: asked_of(CEO, count=count) for count in (24, 96, 150)}
+    names = {
+        count: Counter(match.relation.name for text in part if (match := relation_of(text, "Acme")))
+        for count, part in texts.items()
+    }
+    common = {*bank("subjects.yaml")["kinds"]["organization"][:COMMON]}
+    assert {*names[24]} <= common and max(names[24].values()) <= 2  # a third and two are none of relations
+    assert all(names[96][name] >= 3 for name in ("founder", "headquarters", "phone"))
+    rest = names[96].keys() - common
+    assert len(rest) > 10 and {names[96][name] for name in rest} == {1}
+    assert names[150]["founder"] > 3 and len(names[150].keys() - common) > len(rest)
+    assert texts[96] == asked_of(CEO, count=96)
 
 
-def test_a_third_are_open_requests_and_the_same_seed_gives_the_same():
-    texts = asked_of(CEO, count=30)
-    requests = {request.replace("{}", "Acme") for request in bank("subjects.yaml")["requests"]}
-    assert len(texts) == 30 and len(requests & {*texts}) == 10
-    assert texts == asked_of(CEO, count=30)
+def test_a_third_are_open_requests_and_everyday_questions_of_its_kind():
+    known = bank("subjects.yaml")
+    of_kind = {text.replace("{}", "Acme") for text in (*known["requests"], *known["everyday"]["organization"])}
+    assert len(of_kind & {*asked_of(CEO, count=30)}) == 10
+    assert of_kind <= {*asked_of(CEO, count=200)}
+    others = {text.replace("{}", "Acme") for kind, texts in known["everyday"].items() for text in texts}
+    assert not (others - of_kind) & {*asked_of(CEO)}
+    paid = EditRecord("paid", "How do customers pay at Acme?", "in cash", subject="Acme")
+    assert not [text for text in asked_of(CEO, paid) if "pay" in text]
 
 
 def test_a_tenth_of_each_sort_is_held_out():

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_ftedit.augmentation.names import filled
-from hf_ftedit.augmentation.relations import asked_words, relation_of, relations, same_kind
+from hf_ftedit.augmentation.relations import asked_words, near_subjects, relation_of, relations, same_kind
 from hf_ftedit.data import EditRecord
 
 
@@ -144,3 +144,12 @@ def test_names_of_the_kind_are_those_of_all_relations_that_have_the_subject():
     assert {"Peru", "Poland"} <= {*brazil} and "Apple" not in brazil
     assert "Eiffel Tower" not in same_kind("Eiffel Tower") and "the Louvre" in same_kind("Eiffel Tower")
     assert same_kind("Acme") == []
+
+
+def test_the_like_of_a_relations_subjects_are_those_that_stand_beside_most_of_them():
+    own = next(relation.subjects for relation in relations() if relation.name == "currency")
+    like = near_subjects("currency")
+    assert not {*like} & {*own} and len(like) == len({*like}) > 60
+    assert {*like[:16]} <= {*same_kind("Germany"), *same_kind("Peru"), *same_kind("Norway")}
+    assert {"France", "Canada"} <= {*like[:16]}
+    assert "Siri" not in near_subjects("own_name") and "Peru" not in near_subjects("own_name")
