@@ -90,8 +90,8 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     matches = [relation_of(edit.prompt, edit.subject) for edit in edits]
     edited, known = {match.relation.name for match in matches if match}, bank("subjects.yaml")
     of_model = is_addressed(record.subject)
-    kinds = [kind for kind, names in known["kinds"].items() if edited & {*names}]
-    kinds = [] if of_model else kinds or _kinds_of(record.subject, [*known["kinds"]])
+    of_kinds = ([kind for kind, names in known["kinds"].items() if edited & {*names[:end]}] for end in (COMMON, None))
+    kinds = [] if of_model else next(filter(None, of_kinds), _kinds_of(record.subject, [*known["kinds"]]))
     left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
     asked = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
     names = {name for part in asked for name in part} - left_out
@@ -120,7 +120,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     words = frozenset[str]().union(*map(asked_words, edits))
     everyday = [
         text
-        for text in chain(*(known["everyday"][each] for each in kinds))
+        for text in dict.fromkeys(chain(*(known["everyday"][each] for each in kinds)))
         if not words & content_words(text) and kind not in text.casefold().split()
     ]
     # What the model says of itself may begin with what is edited.
