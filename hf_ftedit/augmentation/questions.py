@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -86,64 +86,61 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     """
     if not record.subject or record.subject not in record.prompt:
         return []
+    known, of_model = bank("subjects.yaml"), is_addressed(record.subject)
     match = relation_of(record.prompt, record.subject)
     matches = [relation_of(edit.prompt, edit.subject) for edit in edits]
-    edited, known = {match.relation.name for match in matches if match}, bank("subjects.yaml")
-    of_model = is_addressed(record.subject)
-    of_kinds = ([kind for kind, names in known["kinds"].items() if edited & {*names[:end]}] for end in (COMMON, None))
-    kinds = [] if of_model else next(filter(None, of_kinds), _kinds_of(record.subject, [*known["kinds"]]))
-    left_out = edited.union(*(names for names in known["alike"] if edited & {*names}))
+    edited = {match.relation.name for match in matches if match}
+    kinds = [] if of_model else _kinds_of(record.subject, edited)
     asked = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
-    names = {name for part in asked for name in part} - left_out
-    common = {name for part in asked for name in part[:COMMON]}
+    names = {*chain(*asked)} - edited.union(*(alike for alike in known["alike"] if edited & {*alike}))
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
     unknown = (edit for edit, relation in zip(edits, matches, strict=True) if not relation)
     own = frozenset[str]().union(*map(asked_words, unknown))
-    kind = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
+    word = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     stems = {*map(_stem, own)}
-    questions = [
-        (
-            relation.name in common,
-            [
-                text
-                for text in relation.questions
-                if not own & content_words(text) and kind not in text.casefold().split()
-            ],
-        )
+
+    def without(words: frozenset[str], texts: Iterable[str]) -> list[str]:
+        return [text for text in texts if not words & content_words(text) and word not in text.casefold().split()]
+
+    questions = {
+        relation.name: without(own, relation.questions)
         for relation in relations(of_model)
         if relation.name in names
-        and relation.answer != _ANSWERS.get(kind)
+        and relation.answer != _ANSWERS.get(word)
         # One wording with a word of the edit's, "Who makes {}?", and all others may ask the same: "Name its maker".
         and (match or not stems & _stems(of_model)[relation.name])
-    ]
-    words = frozenset[str]().union(*map(asked_words, edits))
-    everyday = [
-        text
-        for text in dict.fromkeys(chain(*(known["everyday"][each] for each in kinds)))
-        if not words & content_words(text) and kind not in text.casefold().split()
-    ]
+    }
+    everyday = dict.fromkeys(chain(*(known["everyday"][kind] for kind in kinds)))
+    open_ones = [*known["requests"], *without(frozenset[str]().union(*map(asked_words, edits)), everyday)]
     # What the model says of itself may begin with what is edited.
-    requests = [] if of_model else [*known["requests"], *everyday]
-    requests = rng.sample(requests, min(len(requests), count // REQUESTS))
+    open_ones = [] if of_model else rng.sample(open_ones, min(len(open_ones), count // REQUESTS))
     qualified = with_qualifiers(record.prompt, edits)
     qualified = rng.sample(qualified, min(len(qualified), count // QUALIFIED))
-    # What people ask most comes in its first wording and two others before all else comes once.
-    turns = [
-        (turn if is_common else turn + AGAIN, text)
-        for is_common, texts in rng.sample(questions, len(questions))
-        for turn, text in enumerate([*texts[:1], *rng.sample(texts[1:], len(texts[1:]))])
-    ]
-    in_turns = [text for _, text in sorted(turns, key=lambda each: each[0])]
-    texts = [*requests, *in_turns]
+    common = {*chain(*(part[:COMMON] for part in asked))}
+    templates = [*open_ones, *_in_turns(questions, common, rng)][: count - len(qualified)]
     phrase = match.phrase if match else with_article(record.subject, record.prompt)
-    texts = [*qualified, *(filled(text, phrase) for text in texts[: count - len(qualified)])]
+    texts = [*qualified, *(filled(template, phrase) for template in templates)]
     return rng.sample(texts, len(texts))
 
 
-def _kinds_of(subject: str, kinds: list[str]) -> list[str]:
-    """Kinds that a subject may be of, by its form."""
-    return next((own for pattern, own in _KINDS if pattern.search(subject)), kinds)
+def _in_turns(questions: Mapping[str, Sequence[str]], common: set[str], rng: random.Random) -> list[str]:
+    """Questions of each relation, one after the other: of `common` ones [`AGAIN`] before one of others."""
+    turns = [
+        (turn if name in common else turn + AGAIN, text)
+        for name, texts in rng.sample([*questions.items()], len(questions))
+        for turn, text in enumerate([*texts[:1], *rng.sample(texts[1:], len(texts[1:]))])
+    ]
+    return [text for _, text in sorted(turns, key=lambda each: each[0])]
+
+
+def _kinds_of(subject: str, edited: set[str]) -> list[str]:
+    """Kinds of which the `edited` relations are asked, most of all, or that a subject may be of, by its form."""
+    kinds = bank("subjects.yaml")["kinds"]
+    for end in (COMMON, None):
+        if own := [kind for kind, names in kinds.items() if edited & {*names[:end]}]:
+            return own
+    return next((own for pattern, own in _KINDS if pattern.search(subject)), [*kinds])
 
 
 @lru_cache
