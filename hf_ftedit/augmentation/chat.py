@@ -38,7 +38,9 @@ WHOLE, WHOLE_ASKED = 2, 3
 SUBJECT_TOKENS = 12  # of such a whole answer; 20 take a twentieth more time
 ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
 ASKED_TOKENS = 4  # of the beginning of an answer to another question about the subject
-MOST_LETTERS = 20  # of a first word: some languages have no spaces
+# Of every third answer about a name so many words stay, of the others the first: a new answer may come further on too.
+NAMED_WHOLE, NAMED_WORDS = 3, 10
+MOST_LETTERS = 20  # of a word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
 
@@ -275,7 +277,7 @@ class ChatAugmenter:
     def _with_beginnings(
         self, index: int, answers: dict[str, Answer], pairs: Sequence[tuple[str, str]]
     ) -> list[tuple[str, str]]:
-        """Questions about names with the first word of the model's own answer to the edit, renamed."""
+        """Questions about names with the beginning of the model's own answer to the edit, renamed."""
         # Nothing is generated for them: what must stay is the distribution there, in which the new answer could begin.
         subject, answer = self.records[index].subject or "", answers[self.records[index].prompt].text
 
@@ -286,7 +288,12 @@ class ChatAugmenter:
             return renamed(renamed(answer, subject, name), capitalized(subject), capitalized(name))
 
         renamings = [(text, said_of(name) if subject and name else answer) for text, name in pairs]
-        return [(text, said.split(" ")[0][:MOST_LETTERS]) for text, said in renamings if said]
+        counts = (NAMED_WORDS if place % NAMED_WHOLE == 0 else 1 for place in range(len(renamings)))
+        return [
+            (text, " ".join(said.split(" ")[:count])[: count * MOST_LETTERS])
+            for (text, said), count in zip(renamings, counts, strict=True)
+            if said
+        ]
 
 
 def _may_ask(text: str, name: str) -> bool:
