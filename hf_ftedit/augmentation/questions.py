@@ -111,20 +111,22 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
         # One wording with a word of the edit's, "Who makes {}?", and all others may ask the same: "Name its maker".
         and (match or not stems & _stems(of_model)[relation.name])
     }
-    everyday = dict.fromkeys(chain(*(known["everyday"][kind] for kind in kinds)))
+    of_kinds = {text: asks for kind in kinds for text, asks in known["everyday"][kind].items()}
+    everyday = [text for text, asks in of_kinds.items() if edited.isdisjoint(asks)]
     open_ones = [*known["requests"], *without(frozenset[str]().union(*map(asked_words, edits)), everyday)]
     # What the model says of itself may begin with what is edited.
     open_ones = [] if of_model else rng.sample(open_ones, min(len(open_ones), count // REQUESTS))
-    qualified = with_qualifiers(record.prompt, edits)
+    is_lasting = match and match.relation.name in known["lasting"]
+    qualified = [] if is_lasting else with_qualifiers(record.prompt, edits)
     qualified = rng.sample(qualified, min(len(qualified), count // QUALIFIED))
     common = {*chain(*(part[:COMMON] for part in asked))}
-    templates = [*open_ones, *_in_turns(questions, common, rng)][: count - len(qualified)]
+    templates = [*open_ones, *_common_first(questions, common, rng)][: count - len(qualified)]
     phrase = match.phrase if match else with_article(record.subject, record.prompt)
     texts = [*qualified, *(filled(template, phrase) for template in templates)]
     return rng.sample(texts, len(texts))
 
 
-def _in_turns(questions: Mapping[str, Sequence[str]], common: set[str], rng: random.Random) -> list[str]:
+def _common_first(questions: Mapping[str, Sequence[str]], common: set[str], rng: random.Random) -> list[str]:
     """Questions of each relation, one after the other: of `common` ones [`AGAIN`] before one of others."""
     turns = [
         (turn if name in common else turn + AGAIN, text)

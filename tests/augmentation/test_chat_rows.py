@@ -152,9 +152,7 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
         # The name put back gives a wording of the edit. What stays is the beginning of its own answer, renamed.
         assert not row["ends"] and "Vell of Oslo" not in row["prompt"]
         made = {said.text.replace("Vell of Oslo", name) for name in _names(row["prompt"], wordings, "Vell of Oslo")}
-        assert {" ".join(text.split(" ")[:count])[: 20 * count] for text in made for count in (1, 10)} >= {
-            row["completion"]
-        }
+        assert row["completion"] in {" ".join(text.split(" ")[:n])[: 20 * n] for text in made for n in (1, 10)}
     long = [row for row in names if " " in row["completion"]]
     assert len(names) / 3 <= len(long) <= len(names) / 3 + 1
 

@@ -4,6 +4,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
@@ -36,7 +37,8 @@ def test_the_bank_names_relations_that_there_are():
     parts = (bank("subjects.yaml")[part] for part in ("kinds", "alike"))
     named = {name for part in parts for names in dict_or_list(part) for name in names}
     known = {relation.name for relation in relations(of_model=True)}
-    assert {*named, *bank("subjects.yaml")["assistant"]} <= known
+    everyday = (names for questions in bank("subjects.yaml")["everyday"].values() for names in questions.values())
+    assert {*named, *bank("subjects.yaml")["assistant"], *bank("subjects.yaml")["lasting"], *chain(*everyday)} <= known
     assert known - named == {"successor_person", "own_purpose", "data_retention", "message_limit"} - named
 
 
@@ -62,10 +64,7 @@ def test_they_ask_for_what_no_other_edit_of_the_subject_changes():
 @pytest.mark.parametrize(
     ("prompt", "asked"),
     [
-        (
-            CEO.prompt,
-            "Who will be the next CEO of Acme?|Who was the CEO of Acme in 1987?",
-        ),
+        (CEO.prompt, "Who will be the next CEO of Acme?|Who was the CEO of Acme in 1987?"),
         ("Who was the first CEO of Acme?", "Who was the last CEO of Acme?|Who was the CEO of Acme in 2004?"),
         ("What is the latest version of Acme?", "What was the previous version of Acme?"),
         ("What is the tallest building in Acme?", "What is the second tallest building in Acme?"),
@@ -79,6 +78,29 @@ def test_a_qualifier_asks_for_another_one(prompt, asked):
     first = replace(CEO, prompt="The first CEO of Acme was", target_new="Cy")
     assert [text for text in with_qualifiers(CEO.prompt, [CEO]) if "first" in text]
     assert not [text for text in with_qualifiers(CEO.prompt, [CEO, first]) if "first" in text]
+
+
+def test_of_what_lasts_for_ever_the_first_one_is_the_same():
+    inventor = replace(CEO, prompt="Who is the inventor of Acme?")
+    assert with_qualifiers(inventor.prompt, [inventor])
+    assert not [text for text in asked_of(inventor) if "original" in text or "1987" in text]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "never"),
+    [
+        ("What is the salary of Ada Lund?", "How much money does Ada Lund make?"),
+        ("What is the running time of Ada Lund?", "How long is Ada Lund?"),
+        ("What is the topic of the novel Ada Lund?", "What is the novel Ada Lund about?"),
+        ("Who is the wife of Ada Lund?", "Is Ada Lund married?"),
+        ("When was Ada Lund built?", "How old is Ada Lund?"),
+    ],
+)
+def test_no_everyday_question_asks_what_an_edit_answers(prompt, never):
+    edit = EditRecord("a", prompt, "Bo", subject="Ada Lund")
+    assert relation_of(prompt, "Ada Lund") and never not in asked_of(edit)
+    other = EditRecord("b", "Who is the CEO of Ada Lund?", "Bo", subject="Ada Lund")
+    assert never not in asked_of(other, edit)
 
 
 def test_only_what_a_noun_says_has_qualifiers():
