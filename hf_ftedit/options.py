@@ -179,7 +179,7 @@ class EditOptions(AugmentationOptions):
         lora_layers (`list[int]`, *optional*): Numbers of the only transformer layers that get a LoRA, from 0: below
             the first of them no gradient is computed. All layers by default.
         eval_tokens_per_batch (`int`, *optional*, defaults to `2048`): Tokens, padding included, of one evaluation
-            batch; halved where memory does not suffice.
+            batch, and a quarter of those of one that is generated; halved where memory does not suffice.
         predict_with_generate (`bool`, *optional*, defaults to `False`): Let the model answer each probe by itself too,
             and score exact match and containment of the targets.
         measure_fluency (`bool`, *optional*, defaults to `False`): Let the model go on from the edits'

@@ -19,11 +19,14 @@ from hf_ftedit.models.kernels import fast_attention
 from hf_ftedit.models.loading import is_unedited, weights_fingerprint
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
+from hf_ftedit.options import check_value
 from hf_ftedit.scripts import separated
 
 Text = TypeVar("Text")
 
 MAX_ANSWER_TOKENS = 8
+# Times the tokens of another batch: of each row one is run at a time, which costs what reading the weights does.
+GENERATED_AT_ONCE = 4
 LEAST_SHARED = 8  # tokens that prompts begin with, of which fewer are not worth a pass of their own
 WHOLE_ANSWER_TOKENS = 32  # whatever a target's length, as where it is cut would give the target away
 
@@ -74,6 +77,8 @@ def generated_texts(
     """
     Call `generate` on batches of prompts of similar length; its texts in the order of `prompts`.
 
+    A batch has up to [`GENERATED_AT_ONCE`] times `tokens_per_batch` tokens.
+
     Each process does its share, so every one must call this, and all get all.
     """
     for prompt in prompts:
@@ -96,7 +101,8 @@ def generated_texts(
             bar.update(len(batch))
 
         with bar:
-            in_batches([len(prompt.ids) + prompt.new_tokens for prompt in share], tokens_per_batch, add)
+            lengths = [len(prompt.ids) + prompt.new_tokens for prompt in share]
+            in_batches(lengths, GENERATED_AT_ONCE * check_value("tokens_per_batch", tokens_per_batch, int), add)
         return texts
 
     return processes.each_once(prompts, run, key=lambda prompt: len(prompt.text))

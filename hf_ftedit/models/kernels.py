@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.activations import NewGELUActivation
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 LEAST_WIDTH = 256  # oneDNN compiles a kernel for each shape that it meets: in narrower models that takes what it saves
 MOST_PLACES = 512  # the weights of attention, which are kept for the backward pass, are few in so short rows
@@ -60,7 +62,49 @@ def fast_products() -> Iterator[None]:
 
 def fast_attention(length: int) -> AbstractContextManager[Any]:
     """Context for attention over so many places, by plain products where oneDNN has those: the fused one is MKL's."""
-    return sdpa_kernel(SDPBackend.MATH) if _by_onednn.get() and length <= MOST_PLACES else nullcontext()
+    return _attention_by_products() if _by_onednn.get() and length <= MOST_PLACES else nullcontext()
+
+
+@contextmanager
+def _attention_by_products() -> Iterator[None]:
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = _attention
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        if before is not _attention:
+            ALL_ATTENTION_FUNCTIONS["sdpa"] = before
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **settings: Any,
+) -> tuple[torch.Tensor, None]:
+    """Transformers' `sdpa` with a mask: the heads that share a key in one product, without a copy of it for each."""
+    if attention_mask is None or attention_mask.shape[1] > 1 or dropout or settings.get("position_bias") is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **settings)
+    rows, heads, length, width = query.shape
+    keys, columns = key.shape[1], key.shape[2]
+    if attention_mask.dtype == torch.bool:
+        visible = attention_mask
+        attention_mask = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
+        attention_mask.masked_fill_(~visible, torch.finfo(query.dtype).min)
+    mask = attention_mask.expand(rows, heads // keys, length, columns).reshape(rows, 1, -1, columns)
+    scores = torch.baddbmm(
+        mask.expand(rows, keys, -1, columns).flatten(0, 1),
+        query.reshape(rows * keys, -1, width),
+        key.reshape(rows * keys, columns, width).transpose(1, 2),
+        alpha=width**-0.5 if scaling is None else scaling,
+    )
+    answers = scores.softmax(dim=-1) @ value.reshape(rows * keys, columns, -1)
+    return answers.view(rows, heads, length, -1).transpose(1, 2).contiguous(), None
 
 
 def _is_wide(model: Any) -> bool:

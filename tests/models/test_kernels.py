@@ -6,9 +6,11 @@ from test_logits import TOKENIZER, ragged_batch
 from tiny import tiny_model
 from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 from transformers.activations import NewGELUActivation
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_ftedit import EditError
-from hf_ftedit.models import fast_kernels, target_logits
+from hf_ftedit.models import fast_kernels, kernels, target_logits
 from hf_ftedit.models.kernels import fast_attention
 
 MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
@@ -50,6 +52,26 @@ def test_a_written_out_gelu_is_fused_for_the_context_alone():
     assert not any("forward" in vars(module) for module in activations)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("is_bool", [False, True])
+def test_attention_by_products_is_that_of_transformers(rows, is_bool):
+    torch.manual_seed(0)
+    shapes = [(rows, 6, 5, 8), (rows, 2, 7, 8), (rows, 2, 7, 4)]  # three heads for each key, two places in a cache
+    tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    module = torch.nn.Module()
+    module.num_key_value_groups = 3
+    mask = torch.rand(rows, 1, 5, 7) < 0.6
+    mask[..., 0] = True
+    if not is_bool:
+        mask = torch.zeros(mask.shape, dtype=torch.float64).masked_fill_(~mask, torch.finfo(torch.float64).min)
+    theirs = sdpa_attention_forward(module, *tensors, mask, scaling=0.3)[0]
+    ours = kernels._attention(module, *tensors, mask, scaling=0.3)[0]
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn(ours.shape, dtype=torch.float64)
+    for gradients_of in zip(*(torch.autograd.grad((x * weights).sum(), tensors) for x in (ours, theirs)), strict=True):
+        torch.testing.assert_close(*gradients_of)
+
+
 @has_choice
 def test_products_are_chosen_for_the_context_alone(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN)
@@ -58,6 +80,7 @@ def test_products_are_chosen_for_the_context_alone(monkeypatch):
         assert MATMUL.fp32_precision == "bf16"
         with fast_kernels(wide()), fast_attention(512):
             assert _cur_sdpa_kernel_backends() == [SDPBackend.MATH]
+            assert ALL_ATTENTION_FUNCTIONS["sdpa"] is kernels._attention
         with fast_attention(513):  # its weights would take much memory
             assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
         assert MATMUL.fp32_precision == "bf16"
@@ -65,6 +88,7 @@ def test_products_are_chosen_for_the_context_alone(monkeypatch):
     assert MATMUL.fp32_precision == before != "bf16"
     with fast_attention(9):
         assert SDPBackend.FLASH_ATTENTION in _cur_sdpa_kernel_backends()
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
 
 
 @has_choice
