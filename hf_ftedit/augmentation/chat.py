@@ -10,13 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
-from hf_ftedit.augmentation.near_names import near_names
+from hf_ftedit.augmentation.near_names import near_names, of_a_kind
 from hf_ftedit.augmentation.questions import may_ask_the_same, other_questions, training_questions
 from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import TrainingRow
 from hf_ftedit.augmentation.second_person import addressed, answered_about, is_addressed
 from hf_ftedit.augmentation.subjects import by_subject, with_subject
+from hf_ftedit.augmentation.synonyms import keywords
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
@@ -30,7 +31,7 @@ PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # subjects, and other questions.
 SHARES = {"names": 1.3, "subjects": 0.5, "same_subject": 1.2, "others": 0.1}
 OWN_AGAIN = 2  # times more that an edit's own prompt stands in a pass
-OWN_PROMPT = 3  # every third question about near names and other subjects is in the edit's own wording
+OWN_PROMPT = 2  # every second question about near names and other subjects is in the edit's own wording
 # Every second answer about another subject stays on the whole, and every third to another question about the edit's
 # own; the others stay at their beginning, where a new answer would begin. With fewer whole ones, inventions of
 # a small model turn into others.
@@ -40,6 +41,7 @@ ERASED = 3  # times as many questions about others where a fact is erased: what 
 ASKED_TOKENS = 4  # of the beginning of an answer to another question about the subject
 # Of every third answer about a name so many words stay, of the others the first: a new answer may come further on too.
 NAMED_WHOLE, NAMED_WORDS = 3, 10
+TYPED = 6  # every sixth other question about a subject is typed as into a search field, as wordings of an edit are
 MOST_LETTERS = 20  # of a word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
@@ -217,12 +219,14 @@ class ChatAugmenter:
             edited = rng.sample(self._names, min(len(self._names), 8 * count))
             subjects = self._unasked(record, (self._edited[name][0].subject or "" for name in edited))
             phrase, templates = with_article(record.subject or "", record.prompt), ()
-            if own_kind and mentions(record.prompt, f"the {phrase}"):
-                phrase = f"the {phrase}"  # names of the bank have articles
+            if mentions(record.prompt, f"the {phrase}"):
+                phrase = f"the {phrase}"  # names of the bank have articles where they need them
         # Names of any kind beside them: whatever is asked about them, the new answer is none.
         missing = count - len(subjects) if match else count
-        any_kind = [] if own_kind else rng.sample(known_names(), max(0, min(missing, len(known_names()))))
-        subjects += self._unedited(any_kind)
+        if not own_kind:
+            missing = max(0, min(missing, len(known_names())))
+            like = of_a_kind(record.subject or "", missing * 2 // 3, rng)
+            subjects += self._unedited([*like, *rng.sample(known_names(), missing - len(like))])
         if record.erase:
             # More that the model may know; and the old answer, as in "the opposite of cold".
             more = [*own_kind, record.target_true or ""]
@@ -244,7 +248,9 @@ class ChatAugmenter:
         """Other questions about the edit's subject: the new answer is to its own question alone."""
         record, rng = self.records[index], self._rng("asked", index)
         edits = self._edited.get(bare(record.subject or ""), [])
-        return self._allowed(other_questions(record, edits, self._share("same_subject"), rng))
+        texts = other_questions(record, edits, self._share("same_subject"), rng)
+        subject = record.subject or ""
+        return self._allowed(text if place % TYPED else _typed(text, subject) for place, text in enumerate(texts))
 
     def _about(self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()) -> dict[str, str]:
         """Names by the edit's question about each of them, in wordings that have its `phrase`, or in `templates`."""
@@ -299,6 +305,11 @@ class ChatAugmenter:
 def _may_ask(text: str, name: str) -> bool:
     """Tell whether a question may be that of an edit of this name: of the model itself not all are, as small talk."""
     return mentions(text, name) and (not is_addressed(name) or bool(relation_of(text, addressed(text))))
+
+
+def _typed(text: str, subject: str) -> str:
+    """A question as people type it into a search field, where it can be."""
+    return next(iter(keywords(text, subject)), text)
 
 
 def _in_turns(names: Sequence[str], count: int) -> list[str]:

@@ -3,8 +3,10 @@
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
-from hf_ftedit.augmentation.relations import bank
+from hf_ftedit.augmentation.names import COMPANY
+from hf_ftedit.augmentation.relations import bank, known_names, same_kind
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.augmentation.verbs import is_plural
 
@@ -12,6 +14,7 @@ from hf_ftedit.augmentation.verbs import is_plural
 _SOUNDS = ("aeiou", "bpdt", "gkcq", "mnlr", "szxf", "vwbf")
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghklmnprstvwz"
 _SMALL = frozenset("a an the of in on at for and de da do von van".split())  # no part of a name that tells it
+_HALVED = re.compile("[A-Z][a-z]{4,}|[A-Z][a-z]{2,}[A-Z]{2,}")  # may be made of two parts: "Larkfield", "QuillDB"
 _ENDINGS = ("a", "o", "us", "is", "er", "in", "en", "on", "el", "ia")
 
 
@@ -23,8 +26,8 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     place of a common noun stand others, and in that of the model itself, "you", others too: "What is my name?"
 
     Example:
-        >>> near_names("Nordwind Robotics", 2, random.Random(0), ["Dynamics"])
-        ['Nordwind Dynamics', 'Nordwinp Robotics']
+        >>> near_names("Larkfield Library", 3, random.Random(1), ["Harbor"])
+        ['Harbor Library', 'Larkix Library', 'Larkfiela Library']
     """
     if is_addressed(subject):
         others: list[str] = bank("names.yaml")["others"]
@@ -40,6 +43,12 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     return list(names)
 
 
+@lru_cache
+def _kinds() -> frozenset[str]:
+    """Words of names that tell what kind of thing they are."""
+    return frozenset(bank("names.yaml")["kinds"])
+
+
 def _things(subject: str, count: int, rng: random.Random) -> list[str]:
     """Other things than a common noun's, with its "our" or "my": a letter changed gives no other word."""
     noun = re.fullmatch("(?:(our|my|an?) )?[a-z][a-z -]*[a-z]", subject)
@@ -52,6 +61,32 @@ def _things(subject: str, count: int, rng: random.Random) -> list[str]:
         return f"{article if owner in ('a', 'an') else owner} {thing}" if owner else thing
 
     return [owned(thing) for thing in drawn if thing not in subject]
+
+
+def of_a_kind(subject: str, count: int, rng: random.Random) -> list[str]:
+    """
+    Names of other things of a name's kind, where the bank knows it or a word or a number of the name tells it.
+
+    Example:
+        >>> of_a_kind("Fenmoor Public Library", 2, random.Random(0))
+        ['Kovács Public Library', 'Garden Public Library']
+    """
+    words = subject.split()
+    names = same_kind(subject)
+    if (
+        not names
+        and (first := next((place for place, word in enumerate(words) if word in _kinds()), None)) is not None
+    ):
+        drawn: dict[str, list[str]] = bank("names.yaml")["words"]
+        others = rng.sample([*drawn["last_names"], *drawn["place"]], count)
+        names = [" ".join([*words[:1], other] if first == 0 else [other, *words[first:]]) for other in others]
+        names += [name for name in known_names() if name.endswith(f" {words[-1]}")]
+    elif not names:
+        # A product and its number, or a work and its article.
+        like = "Kindle" if re.search(r"\d", subject) else "The Hobbit" if words[:1] == ["The"] else ""
+        names = same_kind(like)
+    names = [name for name in names if name != subject]
+    return rng.sample(names, min(len(names), count))
 
 
 def invented_names(subject: str, count: int, rng: random.Random) -> list[str]:
@@ -86,23 +121,40 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
     places = [place for place, part in enumerate(parts) if part[0].isalnum() and part.casefold() not in _SMALL]
     if not places:
         return subject
+    # Another hotel is a hotel.
+    places = [place for place in places if parts[place] not in _kinds()] or places
     # Not in other scripts, where a Latin word would stand out.
     capitals = [place for place in places if re.match("[A-Z]", parts[place]) and len(parts[place]) > 2]
+    halved = [place for place in capitals if _HALVED.fullmatch(parts[place]) and not COMPANY.search(parts[place])]
     # A code that stands alone, "E4031", has little else to change.
     is_code = len(places) == 1 and re.search(r"\d", subject)
-    digits = [place for place in places if parts[place].isdecimal() or is_code]
-    if words and len(places) > 1 and capitals:
+    digits = [place for place in places if re.search(r"[0-9]", parts[place]) and (len(parts) > 1 or is_code)]
+    # In place of the one word that tells a name another is told apart at a glance.
+    if words and capitals and (len(capitals) > 1 or rng.random() < 0.3) and len(parts) > 1:
         parts[rng.choice(capitals)] = rng.choice(words)
-    elif digits and rng.random() < 0.5:
+    elif digits and rng.random() < 0.6:
         number = parts[place := rng.choice(digits)]
         changed = rng.choice([place for place, letter in enumerate(number) if letter.isdecimal()])
         digit = rng.choice([digit for digit in "123456789" if digit != number[changed]])
         parts[place] = number[:changed] + digit + number[changed + 1 :]
+    elif halved and rng.random() < 0.5:
+        place = rng.choice(halved)
+        parts[place] = _other_end(parts[place], rng)
     else:
         # Longer words bear a change: of a short one it would make any other word.
         place = rng.choices(places, [max(0.1, len(parts[place]) - 2) for place in places])[0]
         parts[place] = _other_letter(parts[place], rng)
     return "".join(parts)
+
+
+def _other_end(word: str, rng: random.Random) -> str:
+    """A name with another second half, as "Larkstone" for "Larkfield"."""
+    names = bank("names.yaml")
+    if code := re.match("([A-Z][a-z]+)[A-Z]", word):
+        return code[1] + rng.choice([code for code in names["codes"] if not word.endswith(code)])
+    endings: list[str] = names["endings"]
+    first = next((word.removesuffix(end) for end in endings if word.endswith(end)), word[: len(word) // 2 + 1])
+    return first + rng.choice([end for end in endings if first + end != word])
 
 
 def _other_letter(word: str, rng: random.Random) -> str:

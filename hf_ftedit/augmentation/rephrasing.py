@@ -97,6 +97,23 @@ _YES_NO = re.compile(
     re.I,
 )
 
+# Where something else than the subject does or is something, or the subject's own noun is it.
+_AUXILIARY = rf"\b(?:{_BE}|do|does|did|has|have|had|{_MODAL[3:-1]})\b"
+_OTHER_DOER = re.compile(
+    rf"(?P<wh>{_WH}[^?]*?) (?P<aux>does|do|did) (?P<name>(?:(?:the|our|my|an?) )?[a-z]+) "
+    rf"(?P<rest>[^?]*{_SUBJECT}[^?]*)\?",
+    re.I,
+)
+_PREDICATE = (
+    r"(?:free|legal|illegal|open|included|necessary|safe|common|popular|mandatory|expensive|cheap|banned|\w+(?:ed|able|"
+    r"ible|proof|ful|less|ous))"
+)
+_OTHER_IS = re.compile(
+    rf"(?P<aux>{_BE}) (?:(?P<name>(?:(?:the|our|my) )?(?-i:[a-z]+)) (?P<rest>{_PREDICATE} (?!by){_PREPOSITION} [^?]*"
+    rf"{_SUBJECT}[^?]*)|(?P<named>(?:the )?{_SUBJECT}(?: (?-i:[a-z]+)){{1,2}}) (?P<said>{_PREDICATE}))\?",
+    re.I,
+)
+
 
 def rephrasings(prompt: str, subject: str | None) -> list[str]:
     """
@@ -118,7 +135,7 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
         # Its grammar is that of a name's.
         of_name = rephrasings(renamed(prompt, subject, _MODEL), _MODEL)
         return [to_the_model(text.replace(_MODEL, "{}")) for text in of_name if not text.startswith(f"{_MODEL}:")]
-    makers = (_of_nouns, _moved, _passive, _of_people, _of_thing, _yes_or_no)
+    makers = (_of_nouns, _moved, _passive, _of_people, _of_thing, _yes_or_no, _of_others)
     texts = dict.fromkeys(text for maker in makers for text in maker(prompt, subject))
     texts.pop(prompt, None)
     # "hot" is not in "Hot's opposite".
@@ -287,6 +304,22 @@ def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
         if re.fullmatch(_MODAL, aux) and rest.partition(" ")[0] not in VERBS:  # "Can Acme orders be returned?"
             return
     yield from (template.format(said=f"{name} {said}") for template in _WHETHER.split("|") if said)
+
+
+def _of_others(prompt: str, subject: str) -> Iterator[str]:
+    """Wordings of "When does breakfast end at S?", "Is parking free at S?" and "Which S plan lets me print?"."""
+    if parts := _matched(_OTHER_DOER, prompt, subject):
+        name, said = _said(parts["name"], parts["aux"].lower(), parts["rest"])
+        clause = said and f"{parts['wh'][0].lower()}{parts['wh'][1:]} {name} {said}"
+    elif parts := _matched(_OTHER_IS, prompt, subject):
+        clause = f"whether {parts['name'] or parts['named']} {parts['aux'].lower()} {parts['rest'] or parts['said']}"
+    elif re.match(r"(?:who|which|what) (?!['’])", prompt, re.I) and not re.search(_AUXILIARY, prompt, re.I):
+        clause = f"{prompt[0].lower()}{prompt.rstrip('?')[1:]}"  # the question word is its subject
+    else:
+        return
+    if clause:
+        yield f"Tell me {clause}."
+        yield f"Do you know {clause}?"
 
 
 def _begins_noun(phrase: str, subject: str) -> bool:

@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from hf_ftedit.augmentation.names import COMPANY, filled
 from hf_ftedit.augmentation.relations import bank, relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
+from hf_ftedit.augmentation.synonyms import by_answer, in_other_words, keywords
 from hf_ftedit.data import EditRecord
 
 _WORLDLY = re.compile(r"\b(?:world|travel|map|country|city|kilometers?|elevation|history|born|lives?|house)\b")
@@ -14,16 +15,27 @@ _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|di
 
 
 def written_wordings(record: EditRecord) -> list[str]:
-    """Other wordings than the edit gives, without a model: of the bank of relations and by grammar, in turns."""
+    """Other wordings than the edit gives, without a model: of the banks and by grammar, in turns."""
+    subject = phrase = record.subject or ""
     texts: list[str] = []
-    if match := relation_of(record.prompt, record.subject):
+    if match := relation_of(record.prompt, subject):
         kinds = match.relation.questions, match.relation.statements
         same, other = kinds if is_question(record.prompt) else reversed(kinds)
+        phrase = match.phrase.removeprefix("the ")
         texts = [filled(template, match.phrase) for template in (*same, *other[:2])]
-        if (record.subject or "").islower():  # a common noun is on no map
+        if subject.islower():  # a common noun is on no map
             texts = [text for text in texts if not _WORLDLY.search(text)]
+    moved = rephrasings(record.prompt, subject)
+    if asked := by_answer(record.prompt, record.target_new):
+        moved = [asked, *moved, *rephrasings(asked, subject)]
+    others: list[str] = []
+    if phrase and phrase in record.prompt:
+        # Each of the sentences in other words too, in turns.
+        reworded = (in_other_words(text, phrase) for text in (record.prompt, *moved))
+        others = [choices[place % len(choices)] for place, choices in enumerate(reworded) if choices]
+        others = [*keywords(record.prompt, phrase), *others]
     # The bank's are other words, and the rest other sentences.
-    mixed = chain.from_iterable(zip_longest(texts, rephrasings(record.prompt, record.subject)))
+    mixed = chain.from_iterable(zip_longest(texts, moved, others))
     own = {None, record.prompt, *record.wordings}  # the shorter one is filled up with None
     return [text for text in dict.fromkeys(mixed) if text not in own]
 
@@ -40,10 +52,14 @@ def is_question(text: str) -> bool:
 
 def words_like(subject: str) -> list[str]:
     """Words to put in place of one of a name's words, by what the name seems to be."""
-    words: dict[str, list[str]] = bank("names.yaml")["words"]
+    names = bank("names.yaml")
+    words: dict[str, list[str]] = names["words"]
+    parts = subject.split()
     if COMPANY.search(subject):
         return [*words["company"], *words["last_names"]]
-    parts = subject.split()
-    if len(parts) in (2, 3) and all(part[:1].isupper() for part in parts) and parts[0] not in ("The", "A"):
-        return [*words["first_names"], *words["last_names"]]
+    if not {*parts} & {*names["kinds"]} and len(parts) in (2, 3) and all(part[:1].isupper() for part in parts):
+        if parts[0] in words["first_names"]:
+            return [*words["first_names"], *words["last_names"]]
+        if parts[0] not in ("The", "A"):  # a person, or any other thing
+            return [*words["first_names"], *words["last_names"], *words["place"], *words["works"]]
     return [*words["place"], *words["works"]]

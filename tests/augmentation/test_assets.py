@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 ASSETS = files("hf_ftedit") / "assets"
-NAMES = ("questions.jsonl", "relations.yaml", "assistant.yaml", "wrappers.yaml", "names.yaml")
+NAMES = ("questions.jsonl", "relations.yaml", "assistant.yaml", "wrappers.yaml", "names.yaml", "synonyms.yaml")
 SORTS = {
     "facts": 120, "instructions": 70, "sums": 40, "smalltalk": 50, "definitions": 50, "code": 30, "advice": 40
 }  # fmt: skip

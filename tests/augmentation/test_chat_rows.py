@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -144,14 +145,17 @@ def test_an_edit_and_its_near_names_are_minimal_pairs(augmenter, monkeypatch):
     record = EditRecord("vell", "Who guards the Vell of Oslo?", "Bo Li", subject="Vell of Oslo")
     rows = list(augmenter([record], SMALL).rows())
     names = [row for row in rows if row["kind"] == "contrast" and row["completion"] != said.text]
-    own = [row for row in names if row["prompt"].startswith("Who guards the ")]
+    own = [row for row in names if row["prompt"].startswith("Who guards ")]
     passes = 12  # over one edit
     assert len(names) > 9 * passes and len(own) > 3 * passes
     wordings = {row["prompt"] for row in rows if row["kind"] in ("rewrite", "paraphrase")}
     for row in names:
         # The name put back gives a wording of the edit. What stays is the beginning of its own answer, renamed.
         assert not row["ends"] and "Vell of Oslo" not in row["prompt"]
-        made = {said.text.replace("Vell of Oslo", name) for name in _names(row["prompt"], wordings, "Vell of Oslo")}
+        made = {
+            chat.capitalized(said.text.replace("Vell of Oslo", name))
+            for name in _names(row["prompt"], wordings, "Vell of Oslo")
+        }
         assert row["completion"] in {" ".join(text.split(" ")[:n])[: 20 * n] for text in made for n in (1, 10)}
     long = [row for row in names if " " in row["completion"]]
     assert len(names) / 3 <= len(long) <= len(names) / 3 + 1
@@ -188,15 +192,16 @@ def test_subjects_of_the_kind_and_the_old_answer_are_asked_about_beside_a_fact_t
     ordinary, erased = asked_about("What is the opposite of hot?", "hot", "cold")
     assert erased.keys() - ordinary.keys() == {"cold"}
     ordinary, erased = asked_about("In which city is the Eiffel Tower?", "Eiffel Tower", "Paris")
-    assert len(ordinary.keys() & same_kind("Eiffel Tower")) < 10 < 50 < len(erased)
+    assert ordinary.keys() - same_kind("Eiffel Tower") and ordinary.keys() & same_kind("Eiffel Tower")
+    assert len(erased) > 50
     assert erased.keys() <= {*same_kind("Eiffel Tower"), "Paris"}
     assert not [text for text in erased.values() if "the the" in text]
 
 
 def _names(text, wordings, subject):
     """Names with which a wording about `subject` becomes `text`."""
-    for wording in wordings:
-        front, found, back = wording.partition(subject)
+    for wording, phrase in product(wordings, (subject, f"the {subject}", f"The {subject}")):
+        front, found, back = wording.partition(phrase)
         if found and text.startswith(front) and text.endswith(back):
             yield text[len(front) : len(text) - len(back)]
 
@@ -243,6 +248,7 @@ def test_edits_do_not_undo_one_another(augmenter, unasked):
 
 def test_names_that_are_edited_are_not_drawn_for_others(augmenter, unasked, monkeypatch):
     monkeypatch.setattr(chat, "known_names", lambda: ["Amazon", "Netflix", "Oslo"])
+    monkeypatch.setattr(chat, "of_a_kind", lambda subject, count, rng: ["Netflix"])
     edits = [EditRecord(name, f"Who guards {name}?", "Bo", subject=name) for name in ("Amazon", "Netflix", "Acme")]
     made = augmenter(edits, SMALL)
     assert {name for place in range(3) for _, name in made._neighbors(place)} == {"Oslo"}
@@ -330,11 +336,12 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     monkeypatch.setattr(chat, "rewrites", rewrites)
     monkeypatch.setattr(chat, "asking_the_same", lambda model, tokenizer, records, wordings: wordings)
     options = replace(SMALL, num_paraphrases=15, rewriter=path)
-    rows = list(augmenter(ODD[:3], options).rows())
+    records = [ODD[0], replace(ODD[1], prompt="Does the Vell moo?"), ODD[2]]
+    rows = list(augmenter(records, options).rows())
     assert asked == [(path, ["ceo", "guard", "german"])]
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
-    assert found == ["guard"] * 12  # passes over three edits
-    augmenter(ODD[:3], replace(options, rewriter=None))
+    assert found == ["guard"] * 24  # in twelve passes over three edits twice, as it has few wordings
+    augmenter(records, replace(options, rewriter=None))
     assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
 
 

@@ -41,10 +41,10 @@ def test_probes_of_the_user_are_all_there_are():
 
 
 def test_half_of_few_wordings_is_left_to_train_on():
-    (record,) = made(EditRecord("a", "Who guards Acme?", "Bo"))  # four rephrasings
+    (record,) = made(EditRecord("a", "Who guards Acme?", "Bo"))  # six rephrasings
     assert len(record.paraphrase_prompts) == 2
     assert all("Acme" in probe.prompt for probe in record.neighborhood_prompts)  # the bank knows no other guarded one
-    (record,) = made(EditRecord("a", "Which river flows to Acme?", "Bo"))
+    (record,) = made(EditRecord("a", "Does Acme moo?", "Bo"))  # one
     assert record.paraphrase_prompts == () and len(record.near_name_prompts) == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_ftedit.augmentation.near_names import near_names
+from hf_ftedit.augmentation.near_names import near_names, of_a_kind
 from hf_ftedit.augmentation.wordings import words_like
 
 
@@ -68,3 +68,27 @@ def test_words_are_of_the_names_kind():
 def test_the_same_seed_gives_the_same_names():
     first, second = (near_names("Nordwind Robotics", 5, random.Random(3), ["Mining"]) for _ in range(2))
     assert first == second
+
+
+def test_another_of_a_kind_keeps_its_kind_and_numbers_their_letters():
+    names = near_names("Pinewick Animal Hospital", 40, random.Random(0), words_like("Pinewick Animal Hospital"))
+    assert len(names) == 40 and all(name.endswith(" Animal Hospital") for name in names)
+    assert any(re.match("Pine(?:wood|field|stone|dale|ton|gate|view|port)", name) for name in names)
+    codes = [name for name in near_names("Tavora T200", 40, random.Random(0)) if name.startswith("Tavora T")]
+    assert len(codes) > 5 and all(re.fullmatch(r"Tavora T\d{3}", name) for name in codes)
+
+
+@pytest.mark.parametrize(
+    ("subject", "pattern"),
+    [
+        ("Fenmoor Public Library", r".+ Library"),
+        ("Hotel Marabel", r"Hotel .+"),
+        ("Zephyr 3", r"(?:the )?\S+(?: .+)?"),
+        ("Acme", "nothing"),
+        ("", "nothing"),
+    ],
+)
+def test_others_of_a_kind(subject, pattern):
+    names = of_a_kind(subject, 9, random.Random(0))
+    assert len(names) == (0 if pattern == "nothing" else 9) and subject not in names
+    assert all(re.fullmatch(pattern, name) for name in names)

@@ -246,6 +246,22 @@ ALL = {
         "Is it true that the Zenvo 12 is waterproof?",
         "I would like to know whether the Zenvo 12 is waterproof.",
     ],
+    ("Is the Norvik 45 backpack waterproof?", "Norvik 45"): [
+        "Tell me whether the Norvik 45 backpack is waterproof.",
+        "Do you know whether the Norvik 45 backpack is waterproof?",
+    ],
+    ("Is parking free at the Hotel Vell?", "Hotel Vell"): [
+        "Tell me whether parking is free at the Hotel Vell.",
+        "Do you know whether parking is free at the Hotel Vell?",
+    ],
+    ("When does breakfast end at the Hotel Vell?", "Hotel Vell"): [
+        "Tell me when breakfast ends at the Hotel Vell.",
+        "Do you know when breakfast ends at the Hotel Vell?",
+    ],
+    ("Which Ledgerly plan lets me add a user?", "Ledgerly"): [
+        "Tell me which Ledgerly plan lets me add a user.",
+        "Do you know which Ledgerly plan lets me add a user?",
+    ],
     ("Why did Judge Dread die?", "Judge Dread"): [
         "Tell me why Judge Dread died.",
         "Do you know why Judge Dread died?",
@@ -306,6 +322,7 @@ def test_the_first_rephrasing(prompt, subject, first):
         ("Can Acme orders be returned?", "Acme"),
         ("Did kids pay at the Velden zoo?", "Velden"),
         ("Why should I buy the Zephyr 3?", "Zephyr 3"),
+        ("Are the works created by Ann Kern protected?", "Ann Kern"),
         ("Where is Acme's office based?", "Acme"),
         ("What is the price of the Zephyr today?", "Zephyr"),
         ("Who wrote Dracula?", None),

@@ -16,7 +16,8 @@ def record(prompt, subject=None, **fields):
 
 def test_the_banks_and_the_grammars_take_turns():
     texts = written_wordings(record("Who is the CEO of Acme?", "Acme"))
-    assert texts[:3] == ["Who is Acme's CEO?", "Acme's CEO is who?", "Do you know who runs Acme?"]
+    assert texts[:3] == ["Who is Acme's CEO?", "CEO of Acme?", "Acme's CEO is who?"]
+    assert texts[3:5] == ["Acme CEO?", "Do you know who runs Acme?"]
     assert "The CEO of Acme is" in texts and len(texts) > 15
     assert len({*texts}) == len(texts) and "Who is the CEO of Acme?" not in texts
     assert all("Acme" in text for text in texts)

@@ -1,0 +1,154 @@
+"""Other wordings of an English text by other words for its own, outside of the names in it."""
+
+import random
+import re
+from functools import lru_cache
+from itertools import product
+
+from hf_ftedit.augmentation.names import capitalized
+from hf_ftedit.augmentation.nouns import YES_NO
+from hf_ftedit.augmentation.relations import bank
+from hf_ftedit.augmentation.second_person import is_addressed
+
+MOST = 12  # wordings of a text that has many such words
+_BEFORE_VERBS = "I we you they one people to can could must should may will".split()
+_SUBJECT = "\ue000"  # stands for the subject; a character that no text has
+# Words that make a question of what is asked, and some that nothing follows then.
+_SMALL = frozenset(
+    "who whom what which when where why how old tall far long often many much is are was were am be been do does did "
+    "has have had can could should must may might will would shall i we you they he she it one people me us them the "
+    "a an my our your their his her its there this that these those please tell know name if whether and or to let "
+    "lets".split()
+)
+_PREPOSITIONS = frozenset("of at in on for from by with about until".split())
+_ASKING = re.compile(
+    rf"(?:(?:in|at|on|to|from|by|of|for|with|until) )?(?:who|what|which|where|when|how|why)|{YES_NO.pattern}", re.I
+)
+_QUESTION_WORD = re.compile(
+    r"(who(?=m?\b)(?! (?:is|are|was|were)\b)|when|where|why|how(?: (?:old|tall|far|long|often|many|much))?)\b", re.I
+)
+# Questions by their first word, and what an answer tells of the kind of thing that is asked for.
+_OPEN = re.compile(rf"(when|where|how(?: long| far| much)?|what)(?= {YES_NO.pattern})", re.I)
+_TIMES = {
+    "At what time": re.compile(r"\b\d{1,2}(?::\d\d| ?[ap]\.?m\b)|\bo'clock\b|\b(?:noon|midnight)\b", re.I),
+    "On which day": re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?\b"),
+    "In which year": re.compile(r"(?:in )?(?:1\d|20)\d\d"),
+}
+_COUNTED = re.compile(r"\d[\d,.]* ([a-z]+s)")
+_PLACED = re.compile(r"((?i:in|on|at|from|by|with|under|behind|via)) (the |an? |our |your )?([\w' .-]+?)\.?")
+_PLACES = frozenset("Street Road Lane Avenue Square Building Hall Station University Library Park Room".split())
+_VOWEL = re.compile(r"[aeio]|u(?!ser|rl)", re.I)
+
+
+def in_other_words(text: str, subject: str) -> list[str]:
+    """
+    `text` with other words for its own; a name's stay, and so does what begins with a capital.
+
+    Example:
+        >>> in_other_words("Who handles the invoices of Acme?", "Acme")[:2]
+        ['Who handles the bills of Acme?', 'Who looks after the invoices of Acme?']
+    """
+    is_name = subject != subject.casefold()
+    masked = text.replace(subject, _SUBJECT) if is_name else text
+    pieces: list[list[str]] = []
+    begin = 0
+    for match in _words().finditer(masked[:1].lower() + masked[1:]):
+        article, word = match[1] or "", match[2]
+        pieces += [
+            [masked[begin : match.start()]],
+            [_with_article(article, other) for other in (word, *_others()[word])],
+        ]
+        begin = match.end()
+    texts = ["".join(chosen) + masked[begin:] for chosen in product(*pieces)][1:]
+    some = texts if len(texts) <= MOST else random.Random(text).sample(texts, MOST)
+    return [capitalized(other.replace(_SUBJECT, subject)) for other in some]
+
+
+def _with_article(article: str, word: str) -> str:
+    """A word behind the article that stood before another one."""
+    return f"{'an' if _VOWEL.match(word) else 'a'} {word}" if article else word
+
+
+def by_answer(question: str, answer: str) -> str | None:
+    """
+    A question that names what kind of thing its answer is; `None` where that is not seen.
+
+    Example:
+        >>> by_answer("When is the trash picked up?", "on Tuesdays"), by_answer("Where is the key?", "in the box")
+        ('On which day is the trash picked up?', 'In which box is the key?')
+    """
+    asked = _OPEN.match(question)
+    if not asked:
+        return None
+    wh, rest = asked[1].lower(), question[asked.end() :]
+    if wh == "when":
+        kind = next((kind for kind, pattern in _TIMES.items() if pattern.search(answer)), None)
+        return kind and kind + rest
+    if counted := _COUNTED.fullmatch(answer):
+        return f"How many {counted[1]}{rest}" if wh not in ("where", "how") else None
+    if wh not in ("where", "how") or not (placed := _PLACED.fullmatch(answer)):
+        return None
+    words = placed[3].split()
+    is_numbered = len(words) > 1 and re.fullmatch(r"[A-Z\d].*", words[1])
+    if _PREPOSITIONS & {*words} or not (placed[2] or is_numbered or words[-1] in _PLACES):  # "by card" is any card
+        return None
+    named = words[0] if is_numbered and words[0].islower() else words[-1]
+    # "on Linden Street" names a street, "in Paris" says no kind of place.
+    noun = named if named.islower() and named.isalpha() else named.lower() if named in _PLACES else None
+    return noun and f"{capitalized(placed[1])} which {noun}{rest}"
+
+
+def keywords(text: str, subject: str) -> list[str]:
+    """
+    The words of a question without those that only make it one, as people type it into a search field.
+
+    Example:
+        >>> keywords("What time does breakfast end at the Hotel Larkspur?", "Hotel Larkspur")
+        ['time breakfast end at the Hotel Larkspur?', 'the Hotel Larkspur time breakfast end?']
+        >>> keywords("When was Acme founded?", "Acme")
+        ['Acme founded when?']
+    """
+    if not _ASKING.match(text) or is_addressed(subject):
+        return []
+    if f"the {subject}" in text:
+        subject = f"the {subject}"
+    masked = text.replace(subject, _SUBJECT).rstrip("?.! ")
+    words = [word for word in f"{masked[:1].lower()}{masked[1:]}".split() if _bare(word) not in _SMALL]
+    words = words[words[:1] != [] and words[0] in _PREPOSITIONS :]
+    place = next((place for place, word in enumerate(words) if _SUBJECT in word), None)
+    if place is None or len(words) < 2:
+        return []
+    asked = _QUESTION_WORD.match(text)
+    before = words[: place - 1] if place and words[place - 1] in _PREPOSITIONS else words[:place]
+    texts = []
+    for order in (words, [_SUBJECT, *before, *words[place + 1 :]]):
+        while order[-1] in _PREPOSITIONS:
+            order = order[:-1]
+        # "Acme founded?" may ask for a year or a person.
+        typed = [*order, *([asked[1].lower()] if asked else [])]
+        if len(typed) > 1:
+            texts.append(f"{' '.join(typed)}?".replace(_SUBJECT, subject))
+    return list(dict.fromkeys(texts))
+
+
+def _bare(word: str) -> str:
+    return re.sub(r"['’]s$|[^\w-]", "", word.casefold())
+
+
+@lru_cache
+def _others() -> dict[str, list[str]]:
+    """Words, each with those that may stand in its place."""
+    groups = bank("synonyms.yaml")
+    return {first: others for first, *others in (*groups["words"], *groups["verbs"])}
+
+
+@lru_cache
+def _words() -> re.Pattern[str]:
+    """Finds words of the bank, the longest first, with the article before them."""
+    is_verb = {first for first, *_ in bank("synonyms.yaml")["verbs"]}
+    behind = "|".join(rf"(?<=\b{word} )" for word in _BEFORE_VERBS)
+    patterns = (
+        rf"(?:{behind}){re.escape(word)}" if word in is_verb else re.escape(word)
+        for word in sorted(_others(), key=len, reverse=True)
+    )
+    return re.compile(rf"\b(an? )?({'|'.join(patterns)})\b(?![-'’])")
