@@ -30,11 +30,25 @@ def fast_kernels(model: Any) -> Iterator[None]:
     for module in unfused:
         module.forward = _fused_gelu  # type: ignore[method-assign]
     try:
-        with fast_products() if _is_wide(model) else nullcontext():
+        with _fast_products_of(model) if _is_wide(model) else nullcontext():
             yield
     finally:
         for module in unfused:
             del module.forward
+
+
+@contextmanager
+def _fast_products_of(model: Any) -> Iterator[None]:
+    # Of a slice of the last places, as `generate` takes it, PyTorch makes a product for each row, for which oneDNN
+    # copies frozen weights: of a head of 49,152 words a gigabyte for nine rows.
+    head = model.get_output_embeddings()
+    hook = head and head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
+    try:
+        with fast_products():
+            yield
+    finally:
+        if hook:
+            hook.remove()
 
 
 @contextmanager

@@ -92,6 +92,19 @@ def test_products_are_chosen_for_the_context_alone(monkeypatch):
 
 
 @has_choice
+def test_the_head_gets_no_slice_for_which_frozen_weights_would_be_copied(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN)
+    model, is_contiguous = wide().requires_grad_(False), []
+    model.lm_head.register_forward_hook(lambda head, args, output: is_contiguous.append(args[0].is_contiguous()))
+    batch = {name: value for name, value in ragged_batch().items() if name != "labels"}
+    exact = model(**batch, logits_to_keep=1).logits
+    with fast_kernels(model):
+        fast = model(**batch, logits_to_keep=1).logits
+    assert is_contiguous == [False, True] and not model.lm_head._forward_pre_hooks
+    torch.testing.assert_close(fast, exact, rtol=1e-4, atol=1e-4)
+
+
+@has_choice
 def test_threads_that_overlap_leave_the_setting_as_it_was(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN)
     before, has_entered, may_leave = MATMUL.fp32_precision, Event(), Event()
