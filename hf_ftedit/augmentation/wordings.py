@@ -16,12 +16,11 @@ _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|di
 
 def written_wordings(record: EditRecord) -> list[str]:
     """Other wordings than the edit gives, without a model: of the banks and by grammar, in turns."""
-    subject = phrase = record.subject or ""
+    subject = record.subject or ""
     texts: list[str] = []
     if match := relation_of(record.prompt, subject):
         kinds = match.relation.questions, match.relation.statements
         same, other = kinds if is_question(record.prompt) else reversed(kinds)
-        phrase = match.phrase.removeprefix("the ")
         texts = [filled(template, match.phrase) for template in (*same, *other[:2])]
         if subject.islower():  # a common noun is on no map
             texts = [text for text in texts if not _WORLDLY.search(text)]
@@ -29,11 +28,11 @@ def written_wordings(record: EditRecord) -> list[str]:
     if asked := by_answer(record.prompt, record.target_new):
         moved = [asked, *moved, *rephrasings(asked, subject)]
     others: list[str] = []
-    if phrase and phrase in record.prompt:
+    if subject and not match and subject in record.prompt:
         # Each of the sentences in other words too, in turns.
-        reworded = (in_other_words(text, phrase) for text in (record.prompt, *moved))
+        reworded = (in_other_words(text, subject) for text in (record.prompt, *moved))
         others = [choices[place % len(choices)] for place, choices in enumerate(reworded) if choices]
-        others = [*keywords(record.prompt, phrase), *others]
+        others = [*keywords(record.prompt, subject), *others]
     # The bank's are other words, and the rest other sentences.
     mixed = chain.from_iterable(zip_longest(texts, moved, others))
     own = {None, record.prompt, *record.wordings}  # the shorter one is filled up with None
