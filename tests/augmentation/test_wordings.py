@@ -1,6 +1,7 @@
 """Wordings without a model, and everyday wrappers."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,11 +17,16 @@ def record(prompt, subject=None, **fields):
 
 def test_the_banks_and_the_grammars_take_turns():
     texts = written_wordings(record("Who is the CEO of Acme?", "Acme"))
-    assert texts[:3] == ["Who is Acme's CEO?", "CEO of Acme?", "Acme's CEO is who?"]
-    assert texts[3:5] == ["Acme CEO?", "Do you know who runs Acme?"]
+    assert texts[:3] == ["Who is Acme's CEO?", "Acme's CEO is who?", "Do you know who runs Acme?"]
     assert "The CEO of Acme is" in texts and len(texts) > 15
     assert len({*texts}) == len(texts) and "Who is the CEO of Acme?" not in texts
     assert all("Acme" in text for text in texts)
+
+
+def test_what_the_bank_does_not_know_is_put_in_other_words():
+    texts = written_wordings(replace(record("When do kids feed Kel?", "Kel"), target_new="on Mondays"))
+    assert texts[:2] == ["On which day do kids feed Kel?", "kids feed Kel when?"]
+    assert {"When do children feed Kel?", "Kel kids feed when?"} <= {*texts}
 
 
 def test_an_opening_has_openings_too():
