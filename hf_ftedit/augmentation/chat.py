@@ -41,7 +41,8 @@ ERASED = 3  # times as many questions about others where a fact is erased: what 
 ASKED_TOKENS = 4  # of the beginning of an answer to another question about the subject
 # Of every third answer about a name so many words stay, of the others the first: a new answer may come further on too.
 NAMED_WHOLE, NAMED_WORDS = 3, 10
-TYPED = 6  # every sixth other question about a subject is typed as into a search field, as wordings of an edit are
+# Every sixth other question about a subject is typed as into a search field, where the edit's wordings are too.
+TYPED = 6
 MOST_LETTERS = 20  # of a word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
@@ -249,8 +250,9 @@ class ChatAugmenter:
         record, rng = self.records[index], self._rng("asked", index)
         edits = self._edited.get(bare(record.subject or ""), [])
         texts = other_questions(record, edits, self._share("same_subject"), rng)
-        subject = record.subject or ""
-        return self._allowed(text if place % TYPED else _typed(text, subject) for place, text in enumerate(texts))
+        if not relation_of(record.prompt, subject := record.subject or ""):
+            texts = [text if place % TYPED else _typed(text, subject) for place, text in enumerate(texts)]
+        return self._allowed(texts)
 
     def _about(self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()) -> dict[str, str]:
         """Names by the edit's question about each of them, in wordings that have its `phrase`, or in `templates`."""
