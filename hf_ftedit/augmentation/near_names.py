@@ -73,12 +73,11 @@ def of_a_kind(subject: str, count: int, rng: random.Random) -> list[str]:
     """
     words = subject.split()
     names = same_kind(subject)
-    if (
-        not names
-        and (first := next((place for place, word in enumerate(words) if word in _kinds()), None)) is not None
-    ):
+    first = next((place for place, word in enumerate(words) if word in _kinds()), None)
+    if not names and first is not None:
         drawn: dict[str, list[str]] = bank("names.yaml")["words"]
-        others = rng.sample([*drawn["last_names"], *drawn["place"]], count)
+        others = [*drawn["last_names"], *drawn["place"]]
+        others = rng.sample(others, min(len(others), count))
         names = [" ".join([*words[:1], other] if first == 0 else [other, *words[first:]]) for other in others]
         names += [name for name in known_names() if name.endswith(f" {words[-1]}")]
     elif not names:
