@@ -1,9 +1,9 @@
 """Other wordings of an English text by other words for its own, outside of the names in it."""
 
+import math
 import random
 import re
 from functools import lru_cache
-from itertools import product
 
 from hf_ftedit.augmentation.names import capitalized
 from hf_ftedit.augmentation.nouns import YES_NO
@@ -59,9 +59,20 @@ def in_other_words(text: str, subject: str) -> list[str]:
             [_with_article(article, other) for other in (word, *_others()[word])],
         ]
         begin = match.end()
-    texts = ["".join(chosen) + masked[begin:] for chosen in product(*pieces)][1:]
-    some = texts if len(texts) <= MOST else random.Random(text).sample(texts, MOST)
-    return [capitalized(other.replace(_SUBJECT, subject)) for other in some]
+    # Drawn by number: a long text has more of them than memory holds.
+    total = min(math.prod(map(len, pieces)), 2**60)
+    numbers = range(1, total) if total <= MOST else random.Random(text).sample(range(1, total), MOST)
+    texts = ("".join(_chosen(pieces, number)) + masked[begin:] for number in numbers)
+    return [capitalized(other.replace(_SUBJECT, subject)) for other in texts]
+
+
+def _chosen(pieces: list[list[str]], number: int) -> list[str]:
+    """One of each of `pieces`: the `number`-th such list, the last pieces changing first."""
+    chosen = []
+    for choices in reversed(pieces):
+        number, place = divmod(number, len(choices))
+        chosen.append(choices[place])
+    return chosen[::-1]
 
 
 def _with_article(article: str, word: str) -> str:

@@ -52,6 +52,11 @@ def test_a_text_of_many_words_has_a_few_wordings_of_all_kinds():
     assert {text.split()[1] for text in texts} >= {"company", "firm"} and any("film" in text for text in texts)
 
 
+def test_a_long_text_takes_no_more_time_and_memory_than_others():
+    texts = in_other_words("How many kids of Acme watch which movie? " * 500, "Acme")
+    assert len({*texts}) == MOST and all(text.count("Acme") == 500 for text in texts)
+
+
 @pytest.mark.parametrize(
     ("question", "subject", "typed"),
     [
