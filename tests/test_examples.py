@@ -69,8 +69,17 @@ def test_further_chat_facts_have_an_exam_that_no_wording_of_theirs_is_in(name: s
     for edit in edits:
         probes = (edit.paraphrase_prompts, edit.neighborhood_prompts, edit.near_name_prompts)
         assert [*map(len, probes)] == [2, 2, 1] and edit.subject is None and len(edit.target_new) < 40
-    # Most have wordings of the package's own; the firm's were written behind the grammar, and three have none.
-    assert sum(bool(written_wordings(with_subject(edit))) for edit in edits) >= 7
+    assert all(len(written_wordings(with_subject(edit))) >= 3 for edit in edits)
+
+
+@pytest.mark.parametrize("name", ["support", "world"])
+def test_facts_written_before_the_code_have_wordings_and_a_finer_exam(name: str) -> None:
+    edits = read_edits(EXAMPLES / f"{name}_facts.jsonl")
+    assert len(edits) == 10
+    for edit in edits:
+        probes = (edit.paraphrase_prompts, edit.neighborhood_prompts, edit.near_name_prompts)
+        assert [*map(len, probes)] == [2, 4, 1] and (edit.subject or "?") in edit.prompt
+    assert all(len(written_wordings(edit)) >= 3 for edit in edits)
 
 
 def notebook_cells() -> list[tuple[str, str]]:
