@@ -9,6 +9,8 @@ from hf_ftedit.scripts import ONE_LETTER
 # Words by which a name is that of a company.
 COMPANY = re.compile(r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b")
 
+_VOWEL = re.compile(r"[aeio]|u(?!ser|rl)", re.I)  # a first sound behind "an"
+
 
 def renamed(text: str, phrase: str, other: str) -> str:
     """`text` with `other` in place of `phrase`, where it stands as words of its own, at the beginning capitalized."""
@@ -55,6 +57,17 @@ def with_article(subject: str, prompt: str) -> str:
     """A common noun as it stands in a prompt, such as "the printer"; a name alone."""
     longer = f"the {subject}"
     return longer if subject == subject.casefold() and mentions(prompt.casefold(), longer) else subject
+
+
+def indefinite(noun: str) -> str:
+    """
+    A noun behind the article that goes with its first sound.
+
+    Example:
+        >>> indefinite("update"), indefinite("user manual")
+        ('an update', 'a user manual')
+    """
+    return f"{'an' if _VOWEL.match(noun) else 'a'} {noun}"
 
 
 def capitalized(text: str) -> str:

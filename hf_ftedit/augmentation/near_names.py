@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from hf_ftedit.augmentation.names import COMPANY
+from hf_ftedit.augmentation.names import COMPANY, indefinite
 from hf_ftedit.augmentation.relations import bank, known_names, same_kind
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.augmentation.verbs import is_plural
@@ -57,8 +57,9 @@ def _things(subject: str, count: int, rng: random.Random) -> list[str]:
     owner = noun[1] if noun else None
 
     def owned(thing: str) -> str:
-        article = "an" if thing[0] in "aeio" else "a"
-        return f"{article if owner in ('a', 'an') else owner} {thing}" if owner else thing
+        if owner in ("a", "an"):
+            return indefinite(thing)
+        return f"{owner} {thing}" if owner else thing
 
     return [owned(thing) for thing in drawn if thing not in subject]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from hf_ftedit.augmentation.names import capitalized, renamed
-from hf_ftedit.augmentation.nouns import PEOPLE, as_question
+from hf_ftedit.augmentation.nouns import PEOPLE, YES_NO, as_question
 from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
 from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected, passive_of
 
@@ -98,7 +98,7 @@ _YES_NO = re.compile(
 )
 
 # Where something else than the subject does or is something, or the subject's own noun is it.
-_AUXILIARY = rf"\b(?:{_BE}|do|does|did|has|have|had|{_MODAL[3:-1]})\b"
+_AUXILIARY = rf"\b(?:had\b|{YES_NO.pattern})"
 _OTHER_DOER = re.compile(
     rf"(?P<wh>{_WH}[^?]*?) (?P<aux>does|do|did) (?P<name>(?:(?:the|our|my|an?) )?[a-z]+) "
     rf"(?P<rest>[^?]*{_SUBJECT}[^?]*)\?",

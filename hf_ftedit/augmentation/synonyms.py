@@ -5,7 +5,7 @@ import random
 import re
 from functools import lru_cache
 
-from hf_ftedit.augmentation.names import capitalized
+from hf_ftedit.augmentation.names import capitalized, indefinite
 from hf_ftedit.augmentation.nouns import YES_NO
 from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.second_person import is_addressed
@@ -32,12 +32,11 @@ _OPEN = re.compile(rf"(when|where|how(?: long| far| much)?|what)(?= {YES_NO.patt
 _TIMES = {
     "At what time": re.compile(r"\b\d{1,2}(?::\d\d| ?[ap]\.?m\b)|\bo'clock\b|\b(?:noon|midnight)\b", re.I),
     "On which day": re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?\b"),
-    "In which year": re.compile(r"(?:in )?(?:1\d|20)\d\d"),
+    "In which year": re.compile(r"(?:1\d|20)\d\d"),
 }
 _COUNTED = re.compile(r"\d[\d,.]* ([a-z]+s)")
 _PLACED = re.compile(r"((?i:in|on|at|from|by|with|under|behind|via)) (the |an? |our |your )?([\w' .-]+?)\.?")
 _PLACES = frozenset("Street Road Lane Avenue Square Building Hall Station University Library Park Room".split())
-_VOWEL = re.compile(r"[aeio]|u(?!ser|rl)", re.I)
 
 
 def in_other_words(text: str, subject: str) -> list[str]:
@@ -53,10 +52,10 @@ def in_other_words(text: str, subject: str) -> list[str]:
     pieces: list[list[str]] = []
     begin = 0
     for match in _words().finditer(masked[:1].lower() + masked[1:]):
-        article, word = match[1] or "", match[2]
+        word = match[2]
         pieces += [
             [masked[begin : match.start()]],
-            [_with_article(article, other) for other in (word, *_others()[word])],
+            [indefinite(other) if match[1] else other for other in (word, *_others()[word])],
         ]
         begin = match.end()
     # Drawn by number: a long text has more of them than memory holds.
@@ -73,11 +72,6 @@ def _chosen(pieces: list[list[str]], number: int) -> list[str]:
         number, place = divmod(number, len(choices))
         chosen.append(choices[place])
     return chosen[::-1]
-
-
-def _with_article(article: str, word: str) -> str:
-    """A word behind the article that stood before another one."""
-    return f"{'an' if _VOWEL.match(word) else 'a'} {word}" if article else word
 
 
 def by_answer(question: str, answer: str) -> str | None:
@@ -125,7 +119,8 @@ def keywords(text: str, subject: str) -> list[str]:
         subject = f"the {subject}"
     masked = text.replace(subject, _SUBJECT).rstrip("?.! ")
     words = [word for word in f"{masked[:1].lower()}{masked[1:]}".split() if _bare(word) not in _SMALL]
-    words = words[words[:1] != [] and words[0] in _PREPOSITIONS :]
+    if words and words[0] in _PREPOSITIONS:
+        words = words[1:]
     place = next((place for place, word in enumerate(words) if _SUBJECT in word), None)
     if place is None or len(words) < 2:
         return []

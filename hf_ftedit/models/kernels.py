@@ -107,9 +107,7 @@ def _attention(
     rows, heads, length, width = query.shape
     keys, columns = key.shape[1], key.shape[2]
     if attention_mask.dtype == torch.bool:
-        visible = attention_mask
-        attention_mask = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
-        attention_mask.masked_fill_(~visible, torch.finfo(query.dtype).min)
+        attention_mask = added_to_scores(attention_mask, query.dtype)
     mask = attention_mask.expand(rows, heads // keys, length, columns).reshape(rows, 1, -1, columns)
     scores = torch.baddbmm(
         mask.expand(rows, keys, -1, columns).flatten(0, 1),
@@ -119,6 +117,11 @@ def _attention(
     )
     answers = scores.softmax(dim=-1) @ value.reshape(rows * keys, columns, -1)
     return answers.view(rows, heads, length, -1).transpose(1, 2).contiguous(), None
+
+
+def added_to_scores(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean attention mask, true where something is attended to, as what is added to the attention's scores."""
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
 
 
 def _is_wide(model: Any) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hf_ftedit.models.batching import padded
-from hf_ftedit.models.kernels import fast_attention
+from hf_ftedit.models.kernels import added_to_scores, fast_attention
 from hf_ftedit.models.loading import base_model
 from hf_ftedit.models.prefix_tree import TokenTree, token_trees
 from hf_ftedit.models.tokenization import IGNORE_INDEX, EncodedPair
@@ -84,8 +84,7 @@ def _run_trees(model: Any, trees: dict[str, torch.Tensor]) -> torch.Tensor:
     core = _core(model)
     trees = {name: tensor.to(core.device) for name, tensor in trees.items()}
     # Added to the attention's scores: of the masks with four dimensions, the one that every implementation takes.
-    mask = torch.zeros(trees["visible"].shape, dtype=core.dtype, device=core.device)
-    mask = mask.masked_fill_(~trees["visible"], torch.finfo(core.dtype).min)[:, None]
+    mask = added_to_scores(trees["visible"], core.dtype)[:, None]
     inputs = {"input_ids": trees["input_ids"], "position_ids": trees["position_ids"], "attention_mask": mask}
     rows, columns = trees["places"].unbind(1)
 
