@@ -236,7 +236,7 @@ def _said(name: str, aux: str, verb: str) -> tuple[str, str | None]:
 def _predicate(aux: str, verb: str) -> str | None:
     """What a statement says with a question's auxiliary and the words after its name; `None` where that is unsure."""
     if aux in ("does", "do", "did"):
-        adverb, first, others = re.fullmatch(rf"({_ADVERBS} )?(\S*) ?(.*)", verb).groups()  # type: ignore[union-attr]
+        adverb, first, others = re.fullmatch(rf"(?s)({_ADVERBS} )?(\S*) ?(.*)", verb).groups()  # type: ignore[union-attr]
         # "open and close" has two verbs, and in "does the Acme report end" the first is a noun.
         if first not in VERBS or others.startswith("and ") or others.partition(" ")[0] in VERBS:
             return None

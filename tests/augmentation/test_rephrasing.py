@@ -3,7 +3,7 @@
 import doctest
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hf_ftedit.augmentation import near_names, relations, rephrasing
@@ -353,6 +353,8 @@ FORMS = st.sampled_from(
 
 
 @given(FORMS, SUBJECTS)
+@example("When did the {} open?", "\n")
+@example("When did the {} open\nits doors?", "Acme")
 def test_rephrasings_keep_the_subject_and_differ(form, subject):
     prompt = form.replace("{}", subject)
     texts = rephrasings(prompt, subject)
