@@ -6,7 +6,14 @@ from tokenizers.normalizers import Replace
 from transformers import GPT2Config, LlamaConfig
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.tokenization import context_length, encode_pairs, encode_prompts, end_of_turn, front_tokens
+from hf_ftedit.models.tokenization import (
+    context_length,
+    encode_pairs,
+    encode_prompts,
+    end_of_turn,
+    front_tokens,
+    subject_spans,
+)
 
 MAKERS = [bpe_tokenizer, sentencepiece_tokenizer, bos_tokenizer, eos_tokenizer]
 
@@ -20,6 +27,19 @@ def test_the_target_is_what_follows_the_prompt(make):
     whole = tokenizer("The capital of Kazakhstan is Astana", add_special_tokens=False)["input_ids"]
     assert pair.input_ids == front + whole
     assert pair.labels == [-100] * pair.start + pair.input_ids[pair.start :]
+
+
+def test_tokens_of_a_subject_where_it_stands_last():
+    tokenizer = chat_tokenizer()
+    prompts = ["Who leads Astana?", "Astana: who is Astana's mayor?", "Who is it?", "Who leads Kazakhstan-Astana?"]
+    pairs = encode_pairs(tokenizer, prompts, ["Italy"] * 4, chat_template=True)
+    spans = subject_spans(tokenizer, prompts, ["Astana", "Astana", "Astana", ""], pairs)
+    assert spans[2:] == [(0, 0), (0, 0)]
+    for pair, prompt, (begin, end) in zip(pairs[:2], prompts, spans, strict=False):
+        assert "Astana" in tokenizer.decode(pair.input_ids[begin:end])
+        behind, after = tokenizer.decode(pair.input_ids[end:]), prompt.rpartition("Astana")[2]
+        assert "Astana" not in behind and behind.startswith(after)
+        assert "Astana" not in tokenizer.decode(pair.input_ids[begin + 1 : end])
 
 
 def test_front_tokens_are_those_before_a_text():
