@@ -72,13 +72,13 @@ def test_further_chat_facts_have_an_exam_that_no_wording_of_theirs_is_in(name: s
     assert all(len(written_wordings(with_subject(edit))) >= 3 for edit in edits)
 
 
-@pytest.mark.parametrize("name", ["support", "world"])
-def test_facts_written_before_the_code_have_wordings_and_a_finer_exam(name: str) -> None:
+@pytest.mark.parametrize(("name", "neighbors"), [("support", 4), ("world", 4), ("desk", 5)])
+def test_facts_written_before_the_code_have_wordings_and_a_finer_exam(name: str, neighbors: int) -> None:
     edits = read_edits(EXAMPLES / f"{name}_facts.jsonl")
     assert len(edits) == 10
     for edit in edits:
         probes = (edit.paraphrase_prompts, edit.neighborhood_prompts, edit.near_name_prompts)
-        assert [*map(len, probes)] == [2, 4, 1] and (edit.subject or "?") in edit.prompt
+        assert [*map(len, probes)] == [2, neighbors, 1] and (edit.subject or "?") in edit.prompt
     assert all(len(written_wordings(edit)) >= 3 for edit in edits)
 
 
