@@ -30,7 +30,7 @@ PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, and other questions.
 SHARES = {"names": 1.3, "subjects": 0.5, "same_subject": 1.2, "others": 0.1}
-OWN_AGAIN = 4  # times more that an edit's own prompt stands in a pass, as every second near name is asked in it
+OWN_AGAIN = 2  # times more that an edit's own prompt stands in a pass
 OWN_PROMPT = 2  # every second question about near names and other subjects is in the edit's own wording
 # Every second answer about another subject stays on the whole, and every third to another question about the edit's
 # own; the others stay at their beginning, where a new answer would begin. With fewer whole ones, inventions of

@@ -13,7 +13,7 @@ from hf_ftedit.models.tokenization import IGNORE_INDEX, pair_of
 
 # What the tokens of an edit's prompt add to gradients, but for those of its subject. With less, near names stay even
 # better, and other wordings are not learnt.
-BESIDE_SUBJECT = 0.4
+BESIDE_SUBJECT = 0.6
 
 
 # A module of its own, which evaluation does not import: TRL's trainers take seven seconds to load.
