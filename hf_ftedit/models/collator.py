@@ -11,8 +11,8 @@ from hf_ftedit.models.logits import tree_inputs
 from hf_ftedit.models.references import REFERENCE_COLUMNS
 from hf_ftedit.models.tokenization import IGNORE_INDEX, pair_of
 
-# What the tokens of an edit's prompt add to gradients, but for those of its subject. With less, near names stay even
-# better, and other wordings are not learnt.
+# What the tokens of an edit's prompt add to gradients, but for those of its subject: through them its question is
+# learnt long before its name. With less, near names stay better, and some edits are not said.
 BESIDE_SUBJECT = 0.6
 
 

@@ -86,15 +86,16 @@ def subject_spans(
     """
     Where the tokens of a subject begin and end in each of the `pairs` that a chat makes of `prompts`.
 
-    It is where the subject stands last, and `(0, 0)` where it does not.
+    It is where the subject stands last in the prompt, and `(0, 0)` where it does not.
     """
     texts = zip(prompts, subjects, strict=True)
-    places = [place for place, (prompt, subject) in enumerate(texts) if subject and subject in prompt]
+    places = [place for place, (prompt, subject) in enumerate(texts) if subject and subject in prompt.strip()]
     spans = [(0, 0)] * len(pairs)
     parts = []
     for place, turn in zip(places, turns(tokenizer, [prompts[place] for place in places]), strict=True):
-        begin = turn.before.rfind(subjects[place])
-        parts += [turn.before[:begin], turn.before[: begin + len(subjects[place])]]
+        prompt, subject = prompts[place].strip(), subjects[place]  # around it, templates drop spaces
+        begin = max(0, turn.before.rfind(prompt)) + prompt.rfind(subject)
+        parts += [turn.before[:begin], turn.before[: begin + len(subject)]]
     ids = iter(_plain_ids(tokenizer, parts))
     for place, before, through in zip(places, ids, ids, strict=True):
         row = pairs[place].input_ids

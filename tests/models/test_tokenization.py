@@ -32,9 +32,14 @@ def test_the_target_is_what_follows_the_prompt(make):
 def test_tokens_of_a_subject_where_it_stands_last():
     tokenizer = chat_tokenizer()
     prompts = ["Who leads Astana?", "Astana: who is Astana's mayor?", "Who is it?", "Who leads Kazakhstan-Astana?"]
-    pairs = encode_pairs(tokenizer, prompts, ["Italy"] * 4, chat_template=True)
-    spans = subject_spans(tokenizer, prompts, ["Astana", "Astana", "Astana", ""], pairs)
-    assert spans[2:] == [(0, 0), (0, 0)]
+    prompts.append("Who is the assistant? ")
+    pairs = encode_pairs(tokenizer, prompts, ["Italy"] * 5, chat_template=True)
+    spans = subject_spans(tokenizer, prompts, ["Astana", "Astana", "Astana", "", "assistant"], pairs)
+    assert spans[2:4] == [(0, 0), (0, 0)]
+    begin, end = spans[4]  # not where the template has that word, before the answer
+    assert tokenizer.decode(pairs[4].input_ids[begin:end]).strip().rstrip("?") == "assistant"
+    assert "Who is the" in tokenizer.decode(pairs[4].input_ids[:begin])
+    assert tokenizer.decode(pairs[4].input_ids[end:]).count("assistant") == 1
     for pair, prompt, (begin, end) in zip(pairs[:2], prompts, spans, strict=False):
         assert "Astana" in tokenizer.decode(pair.input_ids[begin:end])
         behind, after = tokenizer.decode(pair.input_ids[end:]), prompt.rpartition("Astana")[2]
