@@ -21,7 +21,7 @@ from hf_ftedit.augmentation.synonyms import keywords
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import STAYS, WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, whole_answers
+from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, whole_answers
 from hf_ftedit.options import AugmentationOptions
 
 # Passes over the rows of an edit: wordings, wrappers, near names, subjects and questions are new in each. Few edits
@@ -150,10 +150,8 @@ class ChatAugmenter:
         return list(self.rows())
 
     def _row(self, index: int, kind: str, prompt: str, completion: str, *, ends: bool = False) -> TrainingRow:
-        record = self.records[index]
-        subject = "" if kind in STAYS else record.subject or ""
-        row = TrainingRow(prompt=prompt, completion=completion, kind=kind, edit_id=record.edit_id)
-        return row | {"ends": ends, "subject": subject}
+        edit_id = self.records[index].edit_id
+        return TrainingRow(prompt=prompt, completion=completion, ends=ends, kind=kind, edit_id=edit_id)
 
     def _rng(self, purpose: str, index: int) -> random.Random:
         """A generator of its own for each edit and purpose: rows do not depend on the order of the edits."""

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.files import cached_map
-from hf_ftedit.models import encode_pairs, subject_spans
+from hf_ftedit.models import encode_pairs
 from hf_ftedit.scripts import separated
 
 
@@ -22,7 +22,6 @@ class TrainingRow(TypedDict):
     edit_id: str
     # In a chat, and with `end_of_answer`: the end of turn or sequence follows the completion, and is learnt too.
     ends: NotRequired[bool]
-    subject: NotRequired[str]  # in a chat: through whose tokens the row is learnt before all; empty: through all alike
 
 
 def training_row(record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
@@ -63,7 +62,7 @@ def encode_rows(
     Tokenize prompt-completion rows to `input_ids`, `labels` (-100 where nothing is learnt) and `length`.
 
     Rows may have a column `ends`: whether the end of the answer is learnt. With `chat_template` the column `kind` is
-    kept, as the loss differs by it, and a column `subject` makes one of its places, `subject_span`.
+    kept, as the loss differs by it.
     """
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -73,10 +72,7 @@ def encode_rows(
         pairs = encode_pairs(tokenizer, batch["prompt"], batch["completion"], ends=batch.get("ends"), **settings)
         ids = [pair.input_ids for pair in pairs]
         labels = ids if objective == "full" else [pair.labels for pair in pairs]
-        encoded: dict[str, list[Any]] = {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}
-        if chat_template and "subject" in batch:
-            encoded["subject_span"] = subject_spans(tokenizer, batch["prompt"], batch["subject"], pairs)
-        return encoded
+        return {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}
 
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))

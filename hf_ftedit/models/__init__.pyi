@@ -48,9 +48,7 @@ from .loading import weights_fingerprint as weights_fingerprint
 from .logits import TargetLogits as TargetLogits
 from .logits import target_logits as target_logits
 from .logits import token_log_probs as token_log_probs
-from .position_gradients import scaled_gradients as scaled_gradients
 from .references import REFERENCE_COLUMNS as REFERENCE_COLUMNS
-from .references import STAYS as STAYS
 from .references import Reference as Reference
 from .references import divergences as divergences
 from .references import pair_divergences as pair_divergences
@@ -68,5 +66,4 @@ from .tokenization import encode_prompts as encode_prompts
 from .tokenization import encode_texts as encode_texts
 from .tokenization import end_of_turn as end_of_turn
 from .tokenization import front_tokens as front_tokens
-from .tokenization import subject_spans as subject_spans
 from .tree_support import reads_trees as reads_trees

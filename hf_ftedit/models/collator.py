@@ -1,6 +1,5 @@
 """The collator of training: padded batches whose labels cover the completions and nothing else."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from hf_ftedit.models.logits import tree_inputs
 from hf_ftedit.models.references import REFERENCE_COLUMNS
-from hf_ftedit.models.tokenization import IGNORE_INDEX, pair_of
-
-# What the tokens of an edit's prompt add to gradients, but for those of its subject: through them its question is
-# learnt long before its name. With less, near names stay better, and some edits are not said.
-BESIDE_SUBJECT = 0.6
+from hf_ftedit.models.tokenization import pair_of
 
 
 # A module of its own, which evaluation does not import: TRL's trainers take seven seconds to load.
@@ -24,9 +19,9 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
     The tokens that count are chosen by position, so a padding token that also occurs as a word (GPT-2 has none of its
     own) is never mistaken. Padding goes to the right, whatever the tokenizer's `padding_side`.
 
-    Rows of this package may also have a `weight`, a `subject_span`, and the distributions of the unedited model that
-    they hold the edited one to: those come last. With `tree_width` a batch also holds, under `trees`, its rows as
-    token trees of about so many tokens, see [`~hf_ftedit.models.logits.tree_inputs`].
+    Rows of this package may also have a `weight`, and the distributions of the unedited model that they hold the
+    edited one to: those come last. With `tree_width` a batch also holds, under `trees`, its rows as token trees of
+    about so many tokens, see [`~hf_ftedit.models.logits.tree_inputs`].
 
     Args:
         pad_token_id (`int`): Token that fills up `input_ids`: any that the model has, as not every tokenizer's padding
@@ -49,8 +44,7 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
         """
         A batch with `input_ids`, `attention_mask` and `labels`, each of shape `(batch, length)`.
 
-        Rows of this package add `weight` `(batch,)`, references `(targets, k)`, `(targets, k)` and `(targets,)`, and
-        for [`~hf_ftedit.models.scaled_gradients`] a `scale` `(batch, length)`, in token trees one of theirs.
+        Rows of this package add `weight` `(batch,)`, and references `(targets, k)`, `(targets, k)` and `(targets,)`.
         """
         # TRL would train on the prompt too.
         if without := next((row for row in examples if "labels" not in row), None):
@@ -66,19 +60,7 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
             batch["ref_tokens"] = tokens.long().view(len(rest), -1)
             batch["ref_logprobs"] = logprobs.half().view(len(rest), -1)
             batch["ref_rest"] = rest.half()
-        if any(any(row.get("subject_span") or ()) for row in examples):
-            batch["scale"] = _scales(batch["labels"], [row.get("subject_span") or (0, 0) for row in examples])
         if self.tree_width:
             pairs = [pair_of(row["input_ids"], row["labels"]) for row in examples]
-            batch["trees"] = tree_inputs(pairs, self.tree_width, batch.pop("scale", None))
+            batch["trees"] = tree_inputs(pairs, self.tree_width)
         return batch
-
-
-def _scales(labels: torch.Tensor, spans: Sequence[Sequence[int]]) -> torch.Tensor:
-    """What each token adds to gradients, of the shape of `labels`: 1, but before the target of an edit less."""
-    scales = torch.ones(labels.shape)
-    for row, own, (begin, end) in zip(labels, scales, spans, strict=True):
-        if end:
-            own[row == IGNORE_INDEX] = BESIDE_SUBJECT
-            own[begin:end] = 1
-    return scales

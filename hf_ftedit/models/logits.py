@@ -62,25 +62,13 @@ def tree_logits(model: Any, trees: Sequence[TokenTree]) -> tuple[torch.Tensor, n
     return _run_trees(model, _inputs_of(trees, places)), owner.ravel()
 
 
-def tree_inputs(
-    pairs: Sequence[EncodedPair], width: int, scales: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
-    """
-    Tensors of the token trees of some pairs, for [`target_logits`]: its logits come in the order of the labels.
-
-    Under `scale` they hold that of each token, of the `scales` `(pairs, length)`; where pairs share it, the least.
-    """
+def tree_inputs(pairs: Sequence[EncodedPair], width: int) -> dict[str, torch.Tensor]:
+    """Tensors of the token trees of some pairs, for [`target_logits`]: its logits come in the order of the labels."""
     trees = token_trees(pairs, width)
     targets = [(target.pair, row, target.node) for row, tree in enumerate(trees) for target in tree.targets]
     # A pair's own targets stand side by side, from left to right: the sort is stable.
     places = [place for _, *place in sorted(targets, key=lambda target: target[0])]
-    inputs = _inputs_of(trees, np.array(places))
-    if scales is not None:
-        inputs["scale"] = torch.ones(inputs["input_ids"].shape)
-        for tree, own in zip(trees, inputs["scale"], strict=True):
-            for pair, nodes in tree.nodes.items():
-                own[nodes] = torch.minimum(own[nodes], scales[pair, : len(nodes)])
-    return inputs
+    return _inputs_of(trees, np.array(places))
 
 
 def _inputs_of(trees: Sequence[TokenTree], places: np.ndarray) -> dict[str, torch.Tensor]:

@@ -28,7 +28,6 @@ class TokenTree:
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)  # place of each token in its own sequence, from 0
     targets: list[TargetToken] = field(default_factory=list)
-    nodes: dict[int, list[int]] = field(default_factory=dict)  # where the tokens of each pair stand, by its index
     # Positions `before` new tokens, and where these begin and end.
     _branches: list[tuple[list[int], int, int]] = field(default_factory=list)
 
@@ -67,7 +66,7 @@ def token_trees(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenT
         if not trees or _is_full(trees[-1], common - front, len(ids) - common, front + width):
             trees.append(TokenTree())
             common = 0
-        trees[-1].nodes[index] = nodes = trees[-1].grow(nodes[:common], ids[common:])
+        nodes = trees[-1].grow(nodes[:common], ids[common:])
         targets = enumerate(pairs[index].input_ids[start:], start)
         trees[-1].targets += [TargetToken(nodes[place - 1], token, index) for place, token in targets]
         last = ids

@@ -80,31 +80,6 @@ def pair_of(input_ids: Sequence[int], labels: Sequence[int]) -> EncodedPair:
     return EncodedPair(list(input_ids), start)
 
 
-def subject_spans(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], subjects: Sequence[str], pairs: Sequence[EncodedPair]
-) -> list[tuple[int, int]]:
-    """
-    Where the tokens of a subject begin and end in each of the `pairs` that a chat makes of `prompts`.
-
-    It is where the subject stands last in the prompt, and `(0, 0)` where it does not.
-    """
-    texts = zip(prompts, subjects, strict=True)
-    places = [place for place, (prompt, subject) in enumerate(texts) if subject and subject in prompt.strip()]
-    spans = [(0, 0)] * len(pairs)
-    parts = []
-    for place, turn in zip(places, turns(tokenizer, [prompts[place] for place in places]), strict=True):
-        prompt, subject = prompts[place].strip(), subjects[place]  # around it, templates drop spaces
-        begin = max(0, turn.before.rfind(prompt)) + prompt.rfind(subject)
-        parts += [turn.before[:begin], turn.before[: begin + len(subject)]]
-    ids = iter(_plain_ids(tokenizer, parts))
-    for place, before, through in zip(places, ids, ids, strict=True):
-        row = pairs[place].input_ids
-        end = len(commonprefix([through, row]))
-        # A token that goes on behind the subject is its last one.
-        spans[place] = len(commonprefix([before, row])), end + (end < len(through))
-    return spans
-
-
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat_template: bool = False
 ) -> list[list[int]]:

@@ -64,7 +64,7 @@ class ConditionalTrainer(ResumableTrainer):
             columns.append("length")
         if has_weights:
             _check_sampling(args, data_collator)
-            columns += [WEIGHT, "subject_span", *models.REFERENCE_COLUMNS]
+            columns += [WEIGHT, *models.REFERENCE_COLUMNS]
         if args.mastered_probability is not None and is_ours and isinstance(train_dataset, Dataset):
             size = len(train_dataset)
             train_dataset = train_dataset.add_column(ROW, np.arange(size))
@@ -144,14 +144,6 @@ class ConditionalTrainer(ResumableTrainer):
         if is_plain and self._reads_targets_only() and models.reads_trees(self.model, longest, 2 * width):
             collator.tree_width = width
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As [`~trl.SFTTrainer`]'s; a chat edit is learnt through its subject's tokens before all."""
-        # So a new answer is bound to its name; through the others it is learnt sooner, and for names that are alike.
-        scale = inputs.get("trees", inputs).get("scale")
-        is_scaled = scale is not None and not self.args.torch_compile  # which would compile each step anew
-        with models.scaled_gradients(self.model, scale.to(self.args.device) if is_scaled else None):
-            return super().training_step(model, inputs, *args, **kwargs)
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -160,7 +152,7 @@ class ConditionalTrainer(ResumableTrainer):
 
         Whatever needs more than the targets' logits (another objective, other losses, router losses) is TRL's.
         """
-        numbers, weight, _ = (inputs.pop(name, None) for name in (ROW, WEIGHT, "scale"))
+        numbers, weight = inputs.pop(ROW, None), inputs.pop(WEIGHT, None)
         reference = [inputs.pop(name) for name in models.REFERENCE_COLUMNS if name in inputs]
         if return_outputs or not self._reads_targets_only():
             inputs.pop("trees", None)

@@ -276,7 +276,7 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
 
 
 def weighted(rows: Dataset, locality_weight: float) -> Dataset:
-    """Add the column `weight`, which makes the mean loss of all tokens a sum of means: 4 x edits, and what stays."""
+    """Add the column `weight`, which makes the mean loss of all tokens a sum of means: 3 x edits, and what stays."""
     # The mean over all tokens would be that of the long answers that stay: edits would not be learned. Weighting rows
     # by the counts of all rows, and not of each batch, is equal in expectation over batches; and no process has to
     # hear how many tokens of each kind are in the parts of a step.
@@ -285,7 +285,7 @@ def weighted(rows: Dataset, locality_weight: float) -> Dataset:
     stays, contrast = kinds == "locality", kinds == "contrast"
     edits = ~(stays | contrast)
     # Edits weigh more than what stays of each kind, where whole answers count by every token, or some are never said.
-    weights = np.where(edits, 4 / max(1, counts[edits].sum()), locality_weight / max(1, counts[stays].sum()))
+    weights = np.where(edits, 3 / max(1, counts[edits].sum()), locality_weight / max(1, counts[stays].sum()))
     # An answer about a near name differs from the edit's in its first tokens, however long it is: it counts by row.
     weights[contrast] = locality_weight / max(1, contrast.sum())
     return rows.add_column("weight", counts.sum() * weights)

@@ -16,7 +16,6 @@ from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.names import mentions
 from hf_ftedit.augmentation.questions import drift_prompts, training_questions
 from hf_ftedit.augmentation.relations import same_kind
-from hf_ftedit.augmentation.subjects import with_subject
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
 ODD = [
@@ -82,14 +81,11 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
         first = next(row for row in rows if row["edit_id"] == record.edit_id)
         assert first == {
             "prompt": record.prompt, "completion": record.target_new, "ends": True, "kind": "rewrite",
-            "edit_id": record.edit_id, "subject": with_subject(record).subject or "",
+            "edit_id": record.edit_id,
         }  # fmt: skip
     learnt = [row for row in rows if row["kind"] in ("rewrite", "paraphrase")]
     targets = {record.edit_id: record.target_new for record in ODD}
     assert all(row["ends"] and row["completion"] == targets[row["edit_id"]] for row in learnt)
-    assert all(
-        bool(row["subject"]) == (row["kind"] in ("rewrite", "paraphrase")) for row in rows if row["edit_id"] == "ceo"
-    )
 
 
 def test_few_wordings_stand_in_several_wrappers(augmenter, unasked):
@@ -354,7 +350,7 @@ def test_the_builder_makes_them(tmp_path, model, tokenizer):
         [ODD[0]], model, tokenizer, options=SMALL, chat_template=True, cache_dir=str(tmp_path / "cache")
     )
     rows = builder.prepared("train")
-    assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "kind", "prompt", "subject"]
+    assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "kind", "prompt"]
     assert builder.settings == {**vars(SMALL), "chat_template": True, "seed": 42}
     assert list(rows["prompt"]) == [
         row["prompt"] for row in ChatAugmenter([ODD[0]], SMALL, model=model, tokenizer=tokenizer).rows()

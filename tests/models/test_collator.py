@@ -46,21 +46,6 @@ def test_rows_of_the_base_recipe_have_neither_weights_nor_references():
     assert "weight" not in batch and "ref_rest" not in batch
 
 
-def test_an_edit_is_learnt_through_its_subject_before_all():
-    collator = CompletionOnlyCollator(pad_token_id=0)
-    edit = {"input_ids": [5, 6, 7, 8, 9], "labels": [-100, -100, -100, -100, 9], "subject_span": [1, 3]}
-    other = {"input_ids": [5, 6, 4], "labels": [-100, -100, 4], "subject_span": [0, 0]}
-    low = hf_ftedit.models.collator.BESIDE_SUBJECT
-    scale = collator([edit, other])["scale"]
-    assert scale[0, :4].tolist() == pytest.approx([low, 1, 1, low]) and scale[0, 4] == 1
-    assert scale[1, :3].tolist() == [1, 1, 1]
-    collator.tree_width = 8
-    trees = collator([other, edit])["trees"]
-    assert trees["input_ids"].tolist() == [[5, 6, 7, 8]]
-    assert trees["scale"].tolist() == [pytest.approx([low, 1, 1, low])]  # where both share a token, the least
-    assert "scale" not in collator([other])["trees"]
-
-
 def test_chat_rows_as_a_token_tree():
     collator = CompletionOnlyCollator(pad_token_id=0)
     collator.tree_width = 8

@@ -6,14 +6,7 @@ from tokenizers.normalizers import Replace
 from transformers import GPT2Config, LlamaConfig
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.tokenization import (
-    context_length,
-    encode_pairs,
-    encode_prompts,
-    end_of_turn,
-    front_tokens,
-    subject_spans,
-)
+from hf_ftedit.models.tokenization import context_length, encode_pairs, encode_prompts, end_of_turn, front_tokens
 
 MAKERS = [bpe_tokenizer, sentencepiece_tokenizer, bos_tokenizer, eos_tokenizer]
 
@@ -27,24 +20,6 @@ def test_the_target_is_what_follows_the_prompt(make):
     whole = tokenizer("The capital of Kazakhstan is Astana", add_special_tokens=False)["input_ids"]
     assert pair.input_ids == front + whole
     assert pair.labels == [-100] * pair.start + pair.input_ids[pair.start :]
-
-
-def test_tokens_of_a_subject_where_it_stands_last():
-    tokenizer = chat_tokenizer()
-    prompts = ["Who leads Astana?", "Astana: who is Astana's mayor?", "Who is it?", "Who leads Kazakhstan-Astana?"]
-    prompts.append("Who is the assistant? ")
-    pairs = encode_pairs(tokenizer, prompts, ["Italy"] * 5, chat_template=True)
-    spans = subject_spans(tokenizer, prompts, ["Astana", "Astana", "Astana", "", "assistant"], pairs)
-    assert spans[2:4] == [(0, 0), (0, 0)]
-    begin, end = spans[4]  # not where the template has that word, before the answer
-    assert tokenizer.decode(pairs[4].input_ids[begin:end]).strip().rstrip("?") == "assistant"
-    assert "Who is the" in tokenizer.decode(pairs[4].input_ids[:begin])
-    assert tokenizer.decode(pairs[4].input_ids[end:]).count("assistant") == 1
-    for pair, prompt, (begin, end) in zip(pairs[:2], prompts, spans, strict=False):
-        assert "Astana" in tokenizer.decode(pair.input_ids[begin:end])
-        behind, after = tokenizer.decode(pair.input_ids[end:]), prompt.rpartition("Astana")[2]
-        assert "Astana" not in behind and behind.startswith(after)
-        assert "Astana" not in tokenizer.decode(pair.input_ids[begin + 1 : end])
 
 
 def test_front_tokens_are_those_before_a_text():

@@ -95,8 +95,8 @@ def test_the_loss_is_a_mean_over_edits_and_weighted_terms_of_what_stays(base, tm
     batch = whole_batch(chat)
     assert ("trees" in batch) == bool(width)
     loss = chat.compute_loss(chat.model, batch, num_items_in_batch=chat._get_num_items_in_batch([batch], "cpu"))
-    torch.testing.assert_close(loss.double(), 4 * nll + 3 * kl, rtol=1e-4, atol=0)
-    found, expected = gradient(chat, loss), gradient(chat, 4 * nll + 3 * kl)
+    torch.testing.assert_close(loss.double(), 3 * nll + 3 * kl, rtol=1e-4, atol=0)
+    found, expected = gradient(chat, loss), gradient(chat, 3 * nll + 3 * kl)
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
@@ -108,8 +108,8 @@ def test_in_training_a_token_that_is_not_learnt_counts_up_to_five_times(base, tm
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     loss = chat.compute_loss(chat.model, whole_batch(chat))
-    torch.testing.assert_close(loss.double(), 4 * nll + kl, rtol=1e-4, atol=0)
-    found, expected = gradient(chat, loss), gradient(chat, 4 * nll + kl)
+    torch.testing.assert_close(loss.double(), 3 * nll + kl, rtol=1e-4, atol=0)
+    found, expected = gradient(chat, loss), gradient(chat, 3 * nll + kl)
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
@@ -128,13 +128,13 @@ def test_what_stays_may_be_learned_by_likelihood(base, tmp_path):
         ids, labels = torch.tensor([entry["input_ids"]]), torch.tensor([entry["labels"]])
         losses = torch.nn.functional.cross_entropy(chat.model(ids).logits[0, :-1], labels[0, 1:], reduction="none")
         losses_of[entry["kind"]].append(losses[labels[0, 1:] != -100])
-    expected = 4 * torch.cat(losses_of["rewrite"]).mean() + stays(losses_of)
+    expected = 3 * torch.cat(losses_of["rewrite"]).mean() + stays(losses_of)
     torch.testing.assert_close(chat.compute_loss(chat.model, batch), expected, rtol=1e-4, atol=0)
 
 
 def test_rows_of_one_kind_have_equal_weights(base, tmp_path):
     chat = trainer(base, tmp_path, rows=ROWS[:6])
-    assert chat.train_dataset[WEIGHT] == [4.0] * 6
+    assert chat.train_dataset[WEIGHT] == [3.0] * 6
 
 
 def weights(folder):
