@@ -124,7 +124,7 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
     # Another hotel is a hotel.
     places = [place for place in places if parts[place] not in _kinds()] or places
     # Not in other scripts, where a Latin word would stand out.
-    capitals = [place for place in places if re.match(r"[A-Z](?!.*\d)", parts[place]) and len(parts[place]) > 2]
+    capitals = [place for place in places if re.match("[A-Z]", parts[place]) and len(parts[place]) > 2]
     halved = [place for place in capitals if _HALVED.fullmatch(parts[place]) and not COMPANY.search(parts[place])]
     # A code that stands alone, "E4031", has little else to change.
     is_code = len(places) == 1 and re.search(r"\d", subject)
@@ -132,9 +132,11 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
     # In place of the one word that tells a name another is told apart at a glance.
     if words and capitals and (len(capitals) > 1 or rng.random() < 0.3) and len(parts) > 1:
         parts[rng.choice(capitals)] = rng.choice(words)
-    elif digits and rng.random() < 0.75:
-        place = rng.choice(digits)
-        parts[place] = _other_number(parts[place], rng)
+    elif digits and rng.random() < 0.6:
+        number = parts[place := rng.choice(digits)]
+        changed = rng.choice([place for place, letter in enumerate(number) if letter.isdecimal()])
+        digit = rng.choice([digit for digit in "123456789" if digit != number[changed]])
+        parts[place] = number[:changed] + digit + number[changed + 1 :]
     elif halved and rng.random() < 0.5:
         place = rng.choice(halved)
         parts[place] = _other_end(parts[place], rng)
@@ -143,16 +145,6 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
         place = rng.choices(places, [max(0.1, len(parts[place]) - 2) for place in places])[0]
         parts[place] = _other_letter(parts[place], rng)
     return "".join(parts)
-
-
-def _other_number(number: str, rng: random.Random) -> str:
-    """A number or a code with one of its digits changed, or as often each of them: those are told apart first."""
-    places = [place for place, letter in enumerate(number) if letter.isdecimal()]
-    changed = places if rng.random() < 0.5 else [rng.choice(places)]
-    letters = list(number)
-    for place in changed:
-        letters[place] = rng.choice([digit for digit in "123456789" if digit != number[place]])
-    return "".join(letters)
 
 
 def _other_end(word: str, rng: random.Random) -> str:

@@ -36,11 +36,8 @@ def test_one_word_changes_and_it_is_no_article(subject):
 
 def test_numbers_change_to_numbers_of_as_many_digits():
     assert sorted(near_names("4 7", 3, random.Random(0)))  # only digits
-    names = near_names("2024", 8, random.Random(1))
-    assert all(name.isdecimal() and len(name) == 4 for name in names)
-    changed = [sum(a != b for a, b in zip(name, "2024", strict=True)) for name in names]
-    assert {*changed} == {1, 4}  # one of them, or each
-    assert not [name for name in near_names("Acme T20", 30, random.Random(1), ["Oslo"]) if name.endswith("Oslo")]
+    for name in near_names("2024", 8, random.Random(1)):
+        assert name.isdecimal() and len(name) == 4 and sum(a != b for a, b in zip(name, "2024", strict=True)) == 1
 
 
 def test_capitals_stay_capitals():
