@@ -9,6 +9,7 @@ from hf_ftedit.scripts import ONE_LETTER
 # Words by which a name is that of a company.
 COMPANY = re.compile(r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b")
 
+SUBJECT = "\ue000"  # stands for a subject in patterns and texts; a character that no text has
 _VOWEL = re.compile(r"[aeio]|u(?!ser|rl)", re.I)  # a first sound behind "an"
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from hf_ftedit.augmentation.names import capitalized, renamed
+from hf_ftedit.augmentation.names import SUBJECT, capitalized, renamed
 from hf_ftedit.augmentation.nouns import PEOPLE, YES_NO, as_question
 from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
 from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected, passive_of
@@ -19,8 +19,7 @@ _ED = "|".join(sorted(word for word in PARTICIPLES if word.endswith("ed")))
 _NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
 _PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
 _MODEL = "Nova"  # any name, for the model itself
-_SUBJECT = "\ue000"  # stands for the subject, so that one pattern serves all; a character that no text has
-_NAME = rf"(?:[\"“]{_SUBJECT}[\"”]|'{_SUBJECT}'|{_SUBJECT})"  # the subject, or the subject in quotation marks
+_NAME = rf"(?:[\"“]{SUBJECT}[\"”]|'{SUBJECT}'|{SUBJECT})"  # the subject, or the subject in quotation marks
 # With a noun that belongs to it, "the Quillbase database", but no other word: "the Quillbase today".
 _NAMED = rf"(?P<name>the {_NAME}(?: (?!(?:today|now|right|\w+ed|\w+ly)\b)[a-z]+)?|{_NAME})"
 _NOUN = rf"the (?P<noun>[\w' -]+?) (?P<link>of|for|at|in|on) {_NAMED}"
@@ -40,7 +39,7 @@ _MOVED = re.compile(
 _NO_DOER = rf"(?:{_BE}|has|have|had|who|that|which|what|or|of|first|last|\w+ly)\b"
 _PASSIVE = re.compile(
     rf"(?P<wh>who|(?:which|what)(?: (?!{_NO_DOER})[\w-]+)+?) "
-    rf"(?P<verb>\w{{3,}}) (?=(?:the|an?) |[\d\"“'{_SUBJECT}])(?P<name>(?:the )?[^?]*?{_SUBJECT}[^?]*)\?",
+    rf"(?P<verb>\w{{3,}}) (?=(?:the|an?) |[\d\"“'{SUBJECT}])(?P<name>(?:the )?[^?]*?{SUBJECT}[^?]*)\?",
     re.I,
 )
 
@@ -82,7 +81,7 @@ _ASKED = [
     ),
 ]
 # Questions for a common noun itself, "What is the wifi password?", "Who is our CEO?".
-_THING = re.compile(rf"(?P<wh>what|who)(?:['’]s| is| was) (?P<name>(?:the )?{_SUBJECT})\?", re.I)
+_THING = re.compile(rf"(?P<wh>what|who)(?:['’]s| is| was) (?P<name>(?:the )?{SUBJECT})\?", re.I)
 _THINGS = {
     "what": "Please give me {name}.|I need {name}. What is it?|Can you give me {name}?|I forgot {name}. What is it?",
     "who": "Name {name}.|What is the name of {name}?|Which person is {name}?|Tell me the name of {name}.",
@@ -101,7 +100,7 @@ _YES_NO = re.compile(
 _AUXILIARY = rf"\b(?:had\b|{YES_NO.pattern})"
 _OTHER_DOER = re.compile(
     rf"(?P<wh>{_WH}[^?]*?) (?P<aux>does|do|did) (?P<name>(?:(?:the|our|my|an?) )?[a-z]+) "
-    rf"(?P<rest>[^?]*{_SUBJECT}[^?]*)\?",
+    rf"(?P<rest>[^?]*{SUBJECT}[^?]*)\?",
     re.I,
 )
 _PREDICATE = (
@@ -110,7 +109,7 @@ _PREDICATE = (
 )
 _OTHER_IS = re.compile(
     rf"(?P<aux>{_BE}) (?:(?P<name>(?:(?:the|our|my) )?(?-i:[a-z]+)) (?P<rest>{_PREDICATE} (?!by){_PREPOSITION} [^?]*"
-    rf"{_SUBJECT}[^?]*)|(?P<named>(?:the )?{_SUBJECT}(?: (?-i:[a-z]+)){{1,2}}) (?P<said>{_PREDICATE}))\?",
+    rf"{SUBJECT}[^?]*)|(?P<named>(?:the )?{SUBJECT}(?: (?-i:[a-z]+)){{1,2}}) (?P<said>{_PREDICATE}))\?",
     re.I,
 )
 
@@ -168,8 +167,8 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
 
 def _matched(pattern: re.Pattern[str], prompt: str, subject: str) -> dict[str, str] | None:
     """The parts of a prompt by name where a pattern fits it."""
-    match = pattern.fullmatch(prompt.replace(subject, _SUBJECT))
-    return match and {part: text.replace(_SUBJECT, subject) for part, text in match.groupdict("").items()}
+    match = pattern.fullmatch(prompt.replace(subject, SUBJECT))
+    return match and {part: text.replace(SUBJECT, subject) for part, text in match.groupdict("").items()}
 
 
 def _clause(wh: str, name: str, verb: str) -> str:

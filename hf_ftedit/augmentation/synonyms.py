@@ -5,14 +5,13 @@ import random
 import re
 from functools import lru_cache
 
-from hf_ftedit.augmentation.names import capitalized, indefinite
+from hf_ftedit.augmentation.names import SUBJECT, capitalized, indefinite
 from hf_ftedit.augmentation.nouns import YES_NO
 from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.second_person import is_addressed
 
 MOST = 12  # wordings of a text that has many such words
 _BEFORE_VERBS = "I we you they one people to can could must should may will".split()
-_SUBJECT = "\ue000"  # stands for the subject; a character that no text has
 # Words that make a question of what is asked, and some that nothing follows then.
 _SMALL = frozenset(
     "who whom what which when where why how old tall far long often many much is are was were am be been do does did "
@@ -48,7 +47,7 @@ def in_other_words(text: str, subject: str) -> list[str]:
         ['Who handles the bills of Acme?', 'Who looks after the invoices of Acme?']
     """
     is_name = subject != subject.casefold()
-    masked = text.replace(subject, _SUBJECT) if is_name else text
+    masked = text.replace(subject, SUBJECT) if is_name else text
     pieces: list[list[str]] = []
     begin = 0
     for match in _words().finditer(masked[:1].lower() + masked[1:]):
@@ -62,7 +61,7 @@ def in_other_words(text: str, subject: str) -> list[str]:
     total = min(math.prod(map(len, pieces)), 2**60)
     numbers = range(1, total) if total <= MOST else random.Random(text).sample(range(1, total), MOST)
     texts = ("".join(_chosen(pieces, number)) + masked[begin:] for number in numbers)
-    return [capitalized(other.replace(_SUBJECT, subject)) for other in texts]
+    return [capitalized(other.replace(SUBJECT, subject)) for other in texts]
 
 
 def _chosen(pieces: list[list[str]], number: int) -> list[str]:
@@ -117,23 +116,23 @@ def keywords(text: str, subject: str) -> list[str]:
         return []
     if f"the {subject}" in text:
         subject = f"the {subject}"
-    masked = text.replace(subject, _SUBJECT).rstrip("?.! ")
+    masked = text.replace(subject, SUBJECT).rstrip("?.! ")
     words = [word for word in f"{masked[:1].lower()}{masked[1:]}".split() if _bare(word) not in _SMALL]
     if words and words[0] in _PREPOSITIONS:
         words = words[1:]
-    place = next((place for place, word in enumerate(words) if _SUBJECT in word), None)
+    place = next((place for place, word in enumerate(words) if SUBJECT in word), None)
     if place is None or len(words) < 2:
         return []
     asked = _QUESTION_WORD.match(text)
     before = words[: place - 1] if place and words[place - 1] in _PREPOSITIONS else words[:place]
     texts = []
-    for order in (words, [_SUBJECT, *before, *words[place + 1 :]]):
+    for order in (words, [SUBJECT, *before, *words[place + 1 :]]):
         while order[-1] in _PREPOSITIONS:
             order = order[:-1]
         # "Acme founded?" may ask for a year or a person.
         typed = [*order, *([asked[1].lower()] if asked else [])]
         if len(typed) > 1:
-            texts.append(f"{' '.join(typed)}?".replace(_SUBJECT, subject))
+            texts.append(f"{' '.join(typed)}?".replace(SUBJECT, subject))
     return list(dict.fromkeys(texts))
 
 
