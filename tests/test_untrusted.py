@@ -110,7 +110,8 @@ def test_a_value_that_does_not_fit_its_tag_is_told(tmp_path, value):
     "bomb", [BOMB, MERGES, "a: &a [*a]", "a: &a {b: *a}", "[" * 10**6, "a: 1" + ":1" * 10**6, "[" + "1," * 10**6 + "]"]
 )
 def test_bombs_are_refused_before_they_are_made(bomb):
-    with pytest.raises(ValueError, match="nested too deeply|more than"):
+    # Of "[[[..." PyYAML 6.0.4 says itself that it is nested too deeply.
+    with pytest.raises((ValueError, yaml.YAMLError), match="nested too deeply|nesting depth|more than"):
         parse_yaml(bomb)
 
 

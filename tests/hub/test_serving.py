@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from peft.utils.hotswap import hotswap_adapter
 from safetensors import safe_open
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from hf_ftedit.models.loading import load_model, load_tokenizer
 
@@ -32,6 +33,7 @@ def expected(folders):
 
 
 def test_transformers_loads_and_switches_them(folders, expected):
+    pytest.importorskip("peft", MIN_PEFT_VERSION, reason="transformers loads adapters with a newer PEFT alone")
     base, first, second = expected
     assert not torch.allclose(first, base) and not torch.allclose(first, second)
     model = load_model(None)
