@@ -1,6 +1,7 @@
 """Rows for chat models: questions with their new answers, and the model's own answers to others, which must stay."""
 
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -172,7 +173,13 @@ class ChatAugmenter:
             checked = asking_the_same(model, tokenizer, records, list(rewritten))
             for index, more in zip(places, checked, strict=True):
                 written[index] = list(dict.fromkeys([*written[index], *more]))
-        return [list(dict.fromkeys([*given, *others])) for given, others in zip(self._given, written, strict=True)]
+        # "What is the dose of it?" may be made of two edits, about the dose for children and for adults.
+        targets: dict[str, set[str]] = {}
+        for record, texts in zip(self.records * 2, [*self._given, *written], strict=True):
+            for text in texts:
+                targets.setdefault(text, set()).add(record.target_new)
+        own = ([text for text in texts if len(targets[text]) == 1] for texts in written)
+        return [list(dict.fromkeys([*given, *others])) for given, others in zip(self._given, own, strict=True)]
 
     def _is_reworded(self) -> bool:
         return self.options.paraphrase_strategy != "none" and self.options.num_paraphrases > 0
@@ -199,7 +206,8 @@ class ChatAugmenter:
 
     def _named_alike(self, index: int) -> list[tuple[str, str]]:
         """The edit's question about near names, minimal pairs, each with its name."""
-        subject, count = self.records[index].subject or "", self._share("names")
+        record, count = self.records[index], self._share("names")
+        subject = with_article(record.subject or "", record.prompt)
         names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
         return list(self._about(index, subject, _in_turns(self._unedited(names), 2 * count)).items())[:count]
 
@@ -220,8 +228,10 @@ class ChatAugmenter:
             edited = rng.sample(self._names, min(len(self._names), 8 * count))
             subjects = self._unasked(record, (self._edited[name][0].subject or "" for name in edited))
             phrase, templates = with_article(record.subject or "", record.prompt), ()
-            if mentions(record.prompt, f"the {phrase}"):
-                phrase = f"the {phrase}"  # names of the bank have articles where they need them
+        # Names of the bank have articles where they need them, and "the Acme kettle" has its noun's.
+        is_compound = re.search(rf"\bthe {re.escape(phrase)} [a-z]", record.prompt)
+        if phrase and not is_compound and mentions(record.prompt, f"the {phrase}"):
+            phrase = f"the {phrase}"
         # Names of any kind beside them: whatever is asked about them, the new answer is none.
         missing = count - len(subjects) if match else count
         if not own_kind:
@@ -232,6 +242,8 @@ class ChatAugmenter:
             # More that the model may know; and the old answer, as in "the opposite of cold".
             more = [*own_kind, record.target_true or ""]
             subjects = list(dict.fromkeys([*subjects, *self._unedited(more)]))
+        if is_compound:
+            subjects = [re.sub("^(?:the|an?) ", "", name, flags=re.I) for name in subjects]
         names = _in_turns(rng.sample(subjects, len(subjects)), 4 * count)
         # The pool may hold a question that the bank makes: each stands once.
         return list((drawn | self._about(index, phrase, names, templates)).items())[:count]

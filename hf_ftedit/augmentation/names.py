@@ -7,7 +7,11 @@ from hf_ftedit.augmentation.verbs import agreeing
 from hf_ftedit.scripts import ONE_LETTER
 
 # Words by which a name is that of a company.
-COMPANY = re.compile(r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b")
+COMPANY = re.compile(
+    r"\b(?:Inc|Ltd|LLC|GmbH|Corp|Bank|Robotics|Systems|Labs|Logistics|Airlines|Motors|Cloud|Group)\b"
+    r"|\b(?:AG|AS|SE|SA|PLC|Co|Foods|Textiles|Software|Industries|Holdings|Partners|Technologies|Media|Studios|Pharma|"
+    r"Energy|Insurance|Consulting|Electronics|Brewing|Telecom|Biotech|Publishing|Networks)\.?$"
+)
 
 SUBJECT = "\ue000"  # stands for a subject in patterns and texts; a character that no text has
 _VOWEL = re.compile(r"[aeio]|u(?!ser|rl)", re.I)  # a first sound behind "an"
@@ -57,7 +61,7 @@ def filled(template: str, phrase: str) -> str:
 def with_article(subject: str, prompt: str) -> str:
     """A common noun as it stands in a prompt, such as "the printer"; a name alone."""
     longer = f"the {subject}"
-    return longer if subject == subject.casefold() and mentions(prompt.casefold(), longer) else subject
+    return longer if subject and subject == subject.casefold() and mentions(prompt.casefold(), longer) else subject
 
 
 def indefinite(noun: str) -> str:

@@ -32,8 +32,11 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     if is_addressed(subject):
         others: list[str] = bank("names.yaml")["others"]
         return rng.sample(others, min(len(others), count))
-    # Half of a single word, which may be no thing: "the opposite of hot".
-    names = dict.fromkeys(_things(subject, count if " " in subject else count // 2, rng))
+    # Half of a single word, which may be no thing: "the opposite of hot". Of others a misspelling is the same thing.
+    is_thing = " " in subject or is_plural(subject)
+    names = dict.fromkeys(_things(subject, count if is_thing else count // 2, rng))
+    if names and is_thing:
+        return list(names)
     for attempt in range(8 * count):
         if len(names) == count:
             break
@@ -50,8 +53,8 @@ def _kinds() -> frozenset[str]:
 
 
 def _things(subject: str, count: int, rng: random.Random) -> list[str]:
-    """Other things than a common noun's, with its "our" or "my": a letter changed gives no other word."""
-    noun = re.fullmatch("(?:(our|my|an?) )?[a-z][a-z -]*[a-z]", subject)
+    """Other things than a common noun's, with its "the" or "my": a letter changed gives no other word."""
+    noun = re.fullmatch("(?:(the|our|my|an?) )?[a-z][a-z -]*[a-z]", subject)
     things: list[str] = bank("names.yaml")["many" if is_plural(subject) else "things"] if noun else []
     drawn = rng.sample(things, min(len(things), count))
     owner = noun[1] if noun else None

@@ -16,9 +16,10 @@ _PREPOSITIONS = frozenset(
     "about after against around at before by down during for from in into near of off on out over to under up with "
     "within".split()
 )
+_PERSONS = frozenset("i we you he she it they one people".split())
 # Where a noun phrase ends, or none begins.
-_NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | frozenset(
-    "i we you he she it they one people there this that these those and or if because open closed today now tomorrow "
+_NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | _PERSONS | frozenset(
+    "there this that these those and or if because open closed today now tomorrow "
     "yesterday who what which where when how not next been be used known called most its their his her away "
     "am".split()
 )  # fmt: skip
@@ -82,10 +83,12 @@ def _places(small: list[str], aux: int | None) -> list[int]:
     elif small[aux] in _BE and small[aux + 1 : aux + 2] and small[aux + 1].endswith("ed"):
         begun = []  # "Which browsers are supported?"
     else:
-        # "Who can sign contracts?" has a verb there.
-        begun = [aux + (2 if small[0] == "who" and aux == 1 and small[1] in _MODALS else 1)]
+        # "Who can sign contracts?" has a verb there, unless it is "Who can I call?".
+        is_doer = small[0] == "who" and aux == 1 and small[1] in _MODALS and not {*small[2:3]} & _PERSONS
+        begun = [aux + (2 if is_doer else 1)]
     nouns = [place for place, word in enumerate(small) if word in _DETERMINERS]
-    nouns = nouns or [place + 1 for place, word in enumerate(small) if word in _PREPOSITIONS]
+    # Behind "to" stands a verb: "Which form do I need to claim expenses?"
+    nouns = nouns or [place + 1 + (word == "to") for place, word in enumerate(small) if word in _PREPOSITIONS]
     return [*begun[:1], *nouns[-1:]]
 
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-from hf_ftedit.augmentation.names import COMPANY, filled, with_article
-from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
+from hf_ftedit.augmentation.names import COMPANY, filled, renamed, with_article
+from hf_ftedit.augmentation.nouns import YES_NO
+from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations, stems
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
@@ -18,6 +19,15 @@ _ANSWERS = {"who": "who", "whose": "who", "where": "where", "when": "when", "how
 # By the form of a subject, what kinds it may be of.
 _KINDS = [
     (COMPANY, ["organization"]),
+    (re.compile(r"\b(?:Prize|Award|Medal|Cup|League|Festival|Conference)\b"), ["event"]),
+    (re.compile(r"\b(?:Lake|River|Mountain|Island|Bay|Valley|County|Province|City|Town|Street|Square)\b"), ["place"]),
+    (
+        re.compile(
+            r"\b(?:Hotel|Inn|Hostel|Resort|Restaurant|Caf[eé]|Pub|Bakery|Hospital|Clinic|Pharmacy|School|College|University|"
+            r"Academy|Library|Museum|Gallery|Theat(?:re|er)|Cinema|Zoo|Stadium|Airport|Station|Church|Castle|Store|Shop|Gym|Spa)\b"
+        ),
+        ["organization", "building"],
+    ),
     (re.compile(r"^(?:Dr|Mr|Ms|Mrs|Prof|Professor|Senator|Uncle|Aunt|Grandma|Grandpa)\b"), ["person"]),
     (re.compile(r"^(?:(?:the|our|my|an?) )?[a-z][a-z -]*$"), ["product", "building", "event"]),
     (re.compile(r"\b(?=\w*[A-Z])\w*\d"), ["product"]),
@@ -29,6 +39,7 @@ _NOUN = re.compile(
     rf"(?:(?:{'|'.join(_QUALIFIERS)}|current|present|latest|newest) )?(?P<noun>.+)\?",
     re.I,
 )
+_OPEN = re.compile(r"(?:who|what) (?:is|was|are|were) (?:the )?\{\}[?.]?", re.I)  # which much else may answer too
 COMMON, AGAIN = 14, 3  # so many relations of a kind are asked for in so many wordings before the others are
 REQUESTS = 3  # every third question is an open one: "Tell me about {}.", "Is {} worth a trip?"
 QUALIFIED = 12  # every twelfth is the edit's own with another qualifier
@@ -90,15 +101,18 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     match = relation_of(record.prompt, record.subject)
     matches = [relation_of(edit.prompt, edit.subject) for edit in edits]
     edited = {match.relation.name for match in matches if match}
+    is_open = any(_OPEN.fullmatch(renamed(edit.prompt, edit.subject or "", "{}")) for edit in edits)
+    if is_open:
+        edited |= {"occupation", "position_held", "employer", "known_for", "kind_of"}
     kinds = [] if of_model else _kinds_of(record.subject, edited)
     asked = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
     names = {*chain(*asked)} - edited.union(*(alike for alike in known["alike"] if edited & {*alike}))
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
     unknown = (edit for edit, relation in zip(edits, matches, strict=True) if not relation)
-    own = frozenset[str]().union(*map(asked_words, unknown))
+    own = frozenset[str]().union(*map(_told_words, unknown))
     word = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
-    stems = {*map(_stem, own)}
+    own_stems = stems(own)
 
     def without(words: frozenset[str], texts: Iterable[str]) -> list[str]:
         return [text for text in texts if not words & content_words(text) and word not in text.casefold().split()]
@@ -109,13 +123,13 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
         if relation.name in names
         and relation.answer != _ANSWERS.get(word)
         # One wording with a word of the edit's, "Who makes {}?", and all others may ask the same: "Name its maker".
-        and (match or not stems & _stems(of_model)[relation.name])
+        and (match or not own_stems & _stems(of_model)[relation.name])
     }
     of_kinds = {text: asks for kind in kinds for text, asks in known["everyday"][kind].items()}
     everyday = [text for text, asks in of_kinds.items() if edited.isdisjoint(asks)]
     open_ones = [*known["requests"], *without(frozenset[str]().union(*map(asked_words, edits)), everyday)]
     # What the model says of itself may begin with what is edited.
-    open_ones = [] if of_model else rng.sample(open_ones, min(len(open_ones), count // REQUESTS))
+    open_ones = [] if of_model or is_open else rng.sample(open_ones, min(len(open_ones), count // REQUESTS))
     is_lasting = match and match.relation.name in known["lasting"]
     qualified = [] if is_lasting else with_qualifiers(record.prompt, edits)
     qualified = rng.sample(qualified, min(len(qualified), count // QUALIFIED))
@@ -124,6 +138,12 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     phrase = match.phrase if match else with_article(record.subject, record.prompt)
     texts = [*qualified, *(filled(template, phrase) for template in templates)]
     return rng.sample(texts, len(texts))
+
+
+def _told_words(edit: EditRecord) -> frozenset[str]:
+    """Words of what an edit asks, and of its answer where that is "Yes, it is open source."."""
+    words = asked_words(edit)
+    return words | content_words(edit.target_new) if YES_NO.match(edit.prompt) else words
 
 
 def _common_first(questions: Mapping[str, Sequence[str]], common: set[str], rng: random.Random) -> list[str]:
@@ -149,15 +169,7 @@ def _kinds_of(subject: str, edited: set[str]) -> list[str]:
 def _stems(of_model: bool) -> dict[str, frozenset[str]]:
     """The stems of the words in all wordings of each relation."""
     wordings = {relation.name: relation.wordings for relation in relations(of_model)}
-    return {
-        name: frozenset(_stem(word) for text in texts for word in content_words(text))
-        for name, texts in wordings.items()
-    }
-
-
-def _stem(word: str) -> str:
-    """A word without the ending of a plural or a verb."""
-    return re.sub(r"(?:e?s|ed|ing|e)$", "", word)
+    return {name: stems(chain.from_iterable(map(content_words, texts))) for name, texts in wordings.items()}
 
 
 def _questions(*, held_out: bool) -> dict[str, str]:

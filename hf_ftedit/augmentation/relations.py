@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -57,6 +57,14 @@ _QUALIFIER = re.compile(r"(?<=\S )(?:on|for|during|with) (?:the |an? )?(?!\{\})(
 # "The old address of {}" is another one.
 _OLD = re.compile(
     r"\b(?:old|acting|interim)(?= \w+(?: \w+)? (?:of|in|for|at)\b)|(?<=\{\}['’]s )(?:old|acting|interim)\b"
+)
+# "The minimum age for {}" is no age, "the billing address of {}" no place, but "the current CEO of {}" is its CEO.
+_NOUN = re.compile(
+    rf"\bthe ((?:(?!(?:{'|'.join(sorted(FUNCTION_WORDS))})\b)[\w'’-]+ )+)(?:of|in|for|at) (?:the |an? )?\{{\}}"
+    r"|\{\}['’]s? ((?:[\w’'-]+(?: |(?=[?.!]|$)))+)"
+)
+_SAME = frozenset(
+    "actual correct current full latest main many much new newest official own present stable total whole".split()
 )
 _BE, _DO = frozenset("is are was were be been being".split()), frozenset("do does did".split())
 _HAVE, _ARTICLES = frozenset("has have had".split()), frozenset("the a an".split())
@@ -163,10 +171,12 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     asked_for = content_words(" ".join(_ASKED_FOR.findall(text)))
     is_for_any = not asked_for or bool(asked_for & _ANY)
     qualifiers = {*map(str.casefold, _QUALIFIER.findall(template))} & (words - _QUESTION)
+    noun = text if re.match("how (?:many|much) ", text) else " ".join(chain(*_NOUN.findall(text)))
+    modifiers = (content_words(noun) & words) - _SAME
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings(of_model).get(word, ())}
     usage = _usage(of_model)
-    sorts, preposition = _sorts(template), _preposition(template)
+    sorts, preposition = sorts_of(template), _preposition(template)
     roles = {word: role for word, role in _roles(template).items() if not _OTHER.fullmatch(word)}
     # What the answer is, as in "which voice type", may stand anywhere.
     is_impersonal = bool(_IT.search(text))
@@ -177,6 +187,7 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
         for other, place in candidates
         if owners <= other
         and qualifiers <= usage[place].roles.keys()
+        and (modifiers <= usage[place].roles.keys() or words == other)
         and (is_for_any or usage[place].is_of_all_kinds or not asked_for.isdisjoint(usage[place].roles))
         and sorts <= usage[place].sorts
         and is_impersonal <= usage[place].is_impersonal
@@ -224,7 +235,7 @@ def _usage(of_model: bool) -> tuple[_Usage, ...]:
         roles: dict[str, set[str]] = {}
         for word, role in chain.from_iterable(_roles(wording).items() for wording in relation.wordings):
             roles.setdefault(word, set()).add(role)
-        sorts = frozenset({relation.answer}).union(*map(_sorts, relation.wordings))
+        sorts = frozenset({relation.answer}).union(*map(sorts_of, relation.wordings))
         prepositions = frozenset(map(_preposition, relation.wordings))
         is_impersonal = any(map(_IT.search, relation.wordings))
         return _Usage(sorts, prepositions, roles, is_impersonal, relation.name in _ANYTHING)
@@ -232,7 +243,7 @@ def _usage(of_model: bool) -> tuple[_Usage, ...]:
     return tuple(map(usage, relations(of_model)))
 
 
-def _sorts(template: str) -> frozenset[str]:
+def sorts_of(template: str) -> frozenset[str]:
     """What a wording asks for, by its words: "when", "number", ..., or nothing that they tell."""
     return frozenset(sort for sort, pattern in _SORTS.items() if pattern.search(template.casefold()))
 
@@ -301,3 +312,8 @@ def _asked_words(prompt: str, subject: str) -> frozenset[str]:
 def content_words(template: str) -> frozenset[str]:
     """Words of a wording that tell one relation from another, without "who" and "where"."""
     return words_of(template) - _QUESTION
+
+
+def stems(words: Iterable[str]) -> frozenset[str]:
+    """Words without the ending of a plural or a verb."""
+    return frozenset(re.sub(r"(?:e?s|ed|ing|e)$", "", word) for word in words)

@@ -14,7 +14,6 @@ _BE = f"(?:{'|'.join(_BE_FORMS)})"
 _WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how|why)\b"
 _QUESTION = re.compile(rf"{_WH}(?:['’]s| .*\b(?:{_BE}|does|do|did|has|have|can|should|must|may|will))\b", re.I)
 _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officially|finally|mainly|normally|typically)"
-_ED = "|".join(sorted(word for word in PARTICIPLES if word.endswith("ed")))
 # Verbs without a passive, or one that means something else: "was married by".
 _NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
 _PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
@@ -37,6 +36,7 @@ _MOVED = re.compile(
     re.I,
 )
 _NO_DOER = rf"(?:{_BE}|has|have|had|who|that|which|what|or|of|first|last|\w+ly)\b"
+_ITS = re.compile(rf" (?:of|to|for) (?!be\b).+?(?= (?:\w+ed|{'|'.join(sorted(PARTICIPLES))})\b|$)")
 _PASSIVE = re.compile(
     rf"(?P<wh>who|(?:which|what)(?: (?!{_NO_DOER})[\w-]+)+?) "
     rf"(?P<verb>\w{{3,}}) (?=(?:the|an?) |[\d\"“'{SUBJECT}])(?P<name>(?:the )?[^?]*?{SUBJECT}[^?]*)\?",
@@ -105,7 +105,7 @@ _OTHER_DOER = re.compile(
 )
 _PREDICATE = (
     r"(?:free|legal|illegal|open|included|necessary|safe|common|popular|mandatory|expensive|cheap|banned|\w+(?:ed|able|"
-    r"ible|proof|ful|less|ous))"
+    r"ible|proof|ful|less|ous)|vegan|vegetarian|[\w-]+-(?:safe|free|proof|friendly))"
 )
 _OTHER_IS = re.compile(
     rf"(?P<aux>{_BE}) (?:(?P<name>(?:(?:the|our|my) )?(?-i:[a-z]+)) (?P<rest>{_PREDICATE} (?!by){_PREPOSITION} [^?]*"
@@ -146,7 +146,7 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "What is the R of S?" and "The R of S is"."""
     parts = next(filter(None, (_matched(pattern, prompt, subject) for pattern in _NOUNS)), None)
     # "Where is Acme's office based?" has no "office based", but "the man who worked" is one.
-    if not parts or re.search(rf"^(?!.* (?:who|that|which) ).* (?:{_ED})$", parts["noun"], re.I):
+    if not parts or re.search(r"^(?!.* (?:who|that|which) ).* \w{2,}[^e]ed$", parts["noun"], re.I):
         return
     name, noun, be, link = parts["name"], parts["noun"], parts["be"] or "is", parts.get("link") or "of"
     wh = (parts.get("wh") or ("who" if PEOPLE.search(noun) else "what")).lower()
@@ -182,13 +182,17 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
     if not parts:
         return
     wh, aux, name, rest = (parts[part] for part in ("wh", "aux", "name", "rest"))
+    # "The key to the safe", and not "the key" alone, is somewhere.
+    if aux.lower() in _BE_FORMS and (its := _ITS.match(rest)):
+        name, rest = name + its[0], rest[its.end() :]
     wh, verb = wh[0].lower() + wh[1:], rest.strip()
     # Or "customers of S", whose verb is in the plural, and "does flight S", where nothing but a noun can stand.
     own = re.escape(subject)
     is_many = aux.lower() in ("do", "are") and re.fullmatch(rf"[a-z]+ (?:of|at|in|from) {own}", name)
     is_noun = aux.lower() in ("do", "does", "did") and re.fullmatch(f"[a-z]+ {own}", name)
     # "Which service has S?", but "What has S bought?"
-    has_object = aux.lower() in ("has", "have", "had") and not verb and re.match("who|which", wh)
+    is_done = re.fullmatch(r"\w+ed", verb.partition(" ")[0]) or {verb.partition(" ")[0]} & PARTICIPLES
+    has_object = aux.lower() in ("has", "have", "had") and not is_done and re.match("who|which", wh)
     if has_object or not (_begins_noun(name, subject) or is_many or is_noun):
         if has_object or _asks_subject(wh, aux, name):
             yield f"Tell me {wh} {aux} {name}{rest}."
@@ -242,7 +246,7 @@ def _predicate(aux: str, verb: str) -> str | None:
         return f"{adverb or ''}{inflected(first, aux)}{others and ' ' + others}"
     first = re.sub(rf"^{_ADVERBS} ", "", verb).partition(" ")[0]
     # "the Acme office" goes on with a noun, "Acme based in" with what is said of it.
-    known = rf"{_PREPOSITION}|an?|the|\w+(?:ed|ing)|open|closed|due|available|like|worth|near|next|married"
+    known = rf"{_PREPOSITION}|an?|the|\w+ing|{_PREDICATE}|closed|due|available|like|worth|near|next|married"
     if aux in _BE_FORMS and first and not re.fullmatch(known, first) and first not in PARTICIPLES:
         return None
     return f"{aux} {verb}".strip()
@@ -272,11 +276,14 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
     for pattern, templates in _ASKED:
         if parts := _matched(pattern, prompt, subject):
             who, wh = parts["who"], parts.get("wh", "").lower()
-            who = who.upper() if who in ("I", "i") else who.lower()
+            who = "I" if who.lower() in ("i", "you") else who.lower()  # "You want to" is nobody's question
             aux = prompt[len(wh) :].split()[0].lower()
             can = "" if aux == "do" else f"{aux} "
             names = {**parts, "who": who, "wh": wh, "Who": capitalized(who), "Wh": capitalized(wh), "can": can}
-            yield from (template.format(**names) for template in templates.split("|"))
+            # "Employees of Acme do": "to of Acme do" is no English.
+            is_of = re.match(f"{_PREPOSITION} ", parts["do"])
+            chosen = (each for each in templates.split("|") if not (is_of and "to {do}" in each))
+            yield from (template.format(**names) for template in chosen)
             return
 
 

@@ -1,10 +1,13 @@
 """Wordings of an edit by a model: rewrites of its prompt, and a check that wordings ask the same."""
 
 import random
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ftedit.augmentation.nouns import YES_NO
+from hf_ftedit.augmentation.relations import content_words, sorts_of, stems
 from hf_ftedit.augmentation.wordings import is_question
 from hf_ftedit.data import EditRecord
 from hf_ftedit.models import encode_prompts, sample_continuations, score_pairs
@@ -19,6 +22,7 @@ _EXAMPLES = (
     ("What does Maria Silva do for a living?", "What is the job of Maria Silva?"),
 )
 REWRITE_TOKENS = 24
+_NAMES = re.compile(r"(?<=\S )[A-Z][\w'’-]*|\d+")  # and numbers; not the first word, whose capital is the sentence's
 # Nats a token by which the target may be less likely after another wording than after the edit's own prompt.
 MARGIN = 0.7
 
@@ -26,7 +30,7 @@ MARGIN = 0.7
 def rewrites(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records: Sequence[EditRecord], count: int, seed: int
 ) -> list[list[str]]:
-    """Let a model write each prompt `count` times in other words; those that keep the subject, each once."""
+    """Let a model write each prompt `count` times in other words; those that may ask the same, each once."""
     prompts = [_shown(record.prompt) for record in records for _ in range(count)]
     seeds = [random.Random(f"{seed}/{r.edit_id}/{n}").getrandbits(60) for r in records for n in range(count)]
     longest = max(map(len, encode_prompts(tokenizer, list(dict.fromkeys(prompts)))))
@@ -36,8 +40,23 @@ def rewrites(
     kept = []
     for record in records:
         others = dict.fromkeys(next(lines) for _ in range(count))
-        kept.append([text for text in others if record.subject and record.subject in text and is_question(text)])
+        kept.append([text for text in others if _may_ask_the_same(text, record)])
     return kept
+
+
+def _may_ask_the_same(text: str, record: EditRecord) -> bool:
+    """Tell whether a model's rewrite keeps subject, sort and most words of a prompt, and brings in no other name."""
+    subject, prompt = record.subject or "", record.prompt
+    if not subject or subject not in text or not is_question(text):
+        return False
+    own, other = (stems(content_words(one.replace(subject, " "))) for one in (prompt, text))
+    is_yes_no = bool(YES_NO.match(prompt))  # and any word may be what the answer depends on
+    return (
+        is_yes_no == bool(YES_NO.match(text))
+        and sorts_of(text) <= sorts_of(prompt)
+        and len(own & other) >= len(own) / (1 if is_yes_no else 2)
+        and {*_NAMES.findall(text)} <= {*_NAMES.findall(prompt)}
+    )
 
 
 def asking_the_same(

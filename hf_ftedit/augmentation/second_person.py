@@ -21,6 +21,17 @@ _FORMS = [
         ("your", "{}'s", "my"),
     )
 ]
+# The beginnings of an answer about itself.
+_OWN = [
+    (re.compile(rf"{own}\b"), third, second)
+    for own, third, second in (
+        ("(?:I['’]m|I am)", "{} is", "You are"),
+        ("(?:I['’]ve|I have)", "{} has", "You have"),
+        ("I was", "{} was", "You were"),
+        ("I", "{}", "You"),
+        ("My", "{}'s", "Your"),
+    )
+]
 _DOING = re.compile(rf"{NO_SUBJECT}\byou ({'|'.join(sorted(VERBS))})\b", re.I)
 _YOU = re.compile(r"\byou(?:r|rs|rself|['’](?:re|ve))?\b", re.I)
 # "You" that is nobody: the one who asks is polite, or wants to know how people do something.
@@ -65,11 +76,15 @@ def about(text: str, name: str) -> str:
 
 def answered_about(answer: str, name: str) -> str:
     """The model's answer about itself as it would begin about another: "My name is" as "Siri's name is"."""
-    first, _, rest = answer.partition(" ")
-    names = ("You", "Your") if name == "me" else (name, f"{name}'s")
-    own = {"i": names[0], "i'm": names[0], "i’m": names[0], "my": names[1]}
-    said = own.get(first.casefold(), first)
-    return f"{said[:1].upper()}{said[1:]} {rest}"
+    is_first = name == "me"
+    for pattern, third, first in _OWN:
+        if own := pattern.match(answer):
+            said = first if is_first else third.replace("{}", name)
+            doing, others = re.fullmatch(r"(?s)( \w+)?(.*)", answer[own.end() :]).groups("")  # type: ignore[union-attr]
+            if own[0] == "I" and not is_first and doing[1:] in VERBS:
+                doing = f" {inflected(doing[1:], 'does')}"
+            return f"{said[:1].upper()}{said[1:]}{doing}{others}"
+    return answer
 
 
 def _swapped(text: str, name: str) -> str:

@@ -126,13 +126,14 @@ def _plain(name: re.Match[str]) -> str:
 # What a subject has, and no subject.
 _ROLES = frozenset("I CEO CFO CTO CIO CMO COO VP HR LLM GDP VAT PIN URL IP ID SI ISBN IBAN DNS TV".split())
 _BEFORE_OF = "|".join(rf"(?<=\b{word})" for word in ("[0-9]", *sorted(_ROLES - {"I"})))
+_PLACES = "Bar|Pub|Inn|Café|Diner|Grill|Hotel|Well|Bay|Island|Point|Park|Square|School|College|Hospital|Church|Day"
 # Words with capitals or digits, one after another, with what may stand between the words of a name.
 _CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
 _NAME = re.compile(
-    rf"(?:{_CAPITAL}|[a-z](?=[A-Z]))[\w.'’&-]*"
-    # Not "CEO of Acme", nor "2 of Night Ferry".
-    rf"(?:(?<!['’]s)(?!(?:{_BEFORE_OF}) of ) "
-    rf"(?:(?:of|the|de|da|do|von|van|and|&) )*{_CAPITAL}[\w.'’&-]*)*"
+    rf"(?:{_CAPITAL}|[a-z](?=[A-Z])|[dl]['’](?=[A-Z]))[\w.'’&-]*"
+    # Not "CEO of Acme", nor "2 of Night Ferry"; not "Acme's Falcon", but "Molly's Bar".
+    rf"(?:(?:(?<!['’]s)|(?= (?:{_PLACES})\b))(?!(?:{_BEFORE_OF}) of ) "
+    rf"(?:(?:of|the|de|da|do|von|van|and|&) )*(?:[dl]['’])?{_CAPITAL}[\w.'’&-]*)*"
 )
 _TIME = re.compile(
     r"\d+|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|(?:Janu|Febru)ary|March|April|June|July|August"
@@ -150,8 +151,8 @@ _OWNER = re.compile(
 # "Norwegian" in "the Norwegian handball team", "Dutch" in "speak Dutch".
 _NATION = re.compile(r"[A-Z]\w+(?:ian|ish|ese)|Dutch|French|German|Greek|Swiss|Czech|Thai")
 _STARTS = (
-    "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|tell|"
-    "name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|since|under|with"
+    "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|may|"
+    "must|should|might|tell|list|explain|translate|describe|name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|since|under|with"
 )
 _BEGINNING = re.compile(
     rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|(?!\S+['’]s? |\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"

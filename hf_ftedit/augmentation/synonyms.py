@@ -9,6 +9,7 @@ from hf_ftedit.augmentation.names import SUBJECT, capitalized, indefinite
 from hf_ftedit.augmentation.nouns import YES_NO
 from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.second_person import is_addressed
+from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS
 
 MOST = 12  # wordings of a text that has many such words
 _BEFORE_VERBS = "I we you they one people to can could must should may will".split()
@@ -16,15 +17,16 @@ _BEFORE_VERBS = "I we you they one people to can could must should may will".spl
 _SMALL = frozenset(
     "who whom what which when where why how old tall far long often many much is are was were am be been do does did "
     "has have had can could should must may might will would shall i we you they he she it one people me us them the "
-    "a an my our your their his her its there this that these those please tell know name if whether and or to let "
+    "a an my our your their his her its there this that these those please tell know name if whether and or let "
     "lets".split()
 )
-_PREPOSITIONS = frozenset("of at in on for from by with about until".split())
+_ENGLISH = re.compile(r"\b(?:the|is|are|were|does|did|can|should|of|for|with|from|our|my|your|wh\w+|how)\b", re.I)
+_PREPOSITIONS = frozenset("of at in on to for from by with about until".split())
 _ASKING = re.compile(
     rf"(?:(?:in|at|on|to|from|by|of|for|with|until) )?(?:who|what|which|where|when|how|why)|{YES_NO.pattern}", re.I
 )
 _QUESTION_WORD = re.compile(
-    r"(who(?=m?\b)(?! (?:is|are|was|were)\b)|when|where|why|how(?: (?:old|tall|far|long|often|many|much))?)\b", re.I
+    rf"(who(?=m?\b)(?! (?:is|are|was|were)\b)|(?:until )?when|where|why|how(?: (?!{YES_NO.pattern})\w+)?)\b", re.I
 )
 # Questions by their first word, and what an answer tells of the kind of thing that is asked for.
 _OPEN = re.compile(rf"(when|where|how(?: long| far| much)?|what)(?= {YES_NO.pattern})", re.I)
@@ -46,6 +48,8 @@ def in_other_words(text: str, subject: str) -> list[str]:
         >>> in_other_words("Who handles the invoices of Acme?", "Acme")[:2]
         ['Who handles the bills of Acme?', 'Who looks after the invoices of Acme?']
     """
+    if not _ENGLISH.search(text):
+        return []
     is_name = subject != subject.casefold()
     masked = text.replace(subject, SUBJECT) if is_name else text
     pieces: list[list[str]] = []
@@ -94,7 +98,8 @@ def by_answer(question: str, answer: str) -> str | None:
         return None
     words = placed[3].split()
     is_numbered = len(words) > 1 and re.fullmatch(r"[A-Z\d].*", words[1])
-    if _PREPOSITIONS & {*words} or not (placed[2] or is_numbered or words[-1] in _PLACES):  # "by card" is any card
+    is_place = placed[2] or is_numbered or words[-1] in _PLACES  # "by card" is any card
+    if not is_place or (_PREPOSITIONS | {"any", "every"}) & {*words}:
         return None
     named = words[0] if is_numbered and words[0].islower() else words[-1]
     # "on Linden Street" names a street, "in Paris" says no kind of place.
@@ -112,21 +117,28 @@ def keywords(text: str, subject: str) -> list[str]:
         >>> keywords("When was Acme founded?", "Acme")
         ['Acme founded when?']
     """
-    if not _ASKING.match(text) or is_addressed(subject):
+    if not _ASKING.match(text) or is_addressed(subject) or re.match(r"\w+ you\b", text):
         return []
     if f"the {subject}" in text:
         subject = f"the {subject}"
-    masked = text.replace(subject, SUBJECT).rstrip("?.! ")
+    asked = _QUESTION_WORD.match(text)
+    masked = text[asked.end() if asked else 0 :].replace(subject, SUBJECT).rstrip("?.! ").lstrip()
     words = [word for word in f"{masked[:1].lower()}{masked[1:]}".split() if _bare(word) not in _SMALL]
     if words and words[0] in _PREPOSITIONS:
         words = words[1:]
     place = next((place for place, word in enumerate(words) if SUBJECT in word), None)
     if place is None or len(words) < 2:
         return []
-    asked = _QUESTION_WORD.match(text)
     before = words[: place - 1] if place and words[place - 1] in _PREPOSITIONS else words[:place]
+    orders = [words, [SUBJECT, *before, *words[place + 1 :]]]
+    # Not "Acme owns who?", and of "the Acme kettle" nothing stands apart.
+    behind = "".join(words[place + 1 : place + 2])
+    is_compound = words[place] == SUBJECT and behind.islower()
+    is_compound = is_compound and not (behind.endswith("ed") or behind in VERBS | PARTICIPLES | _PREPOSITIONS)
+    if is_compound or not re.search(YES_NO.pattern, text, re.I):
+        del orders[1]
     texts = []
-    for order in (words, [SUBJECT, *before, *words[place + 1 :]]):
+    for order in orders:
         while order[-1] in _PREPOSITIONS:
             order = order[:-1]
         # "Acme founded?" may ask for a year or a person.

@@ -11,6 +11,8 @@ from hf_ftedit.augmentation.synonyms import by_answer, in_other_words, keywords
 from hf_ftedit.data import EditRecord
 
 _WORLDLY = re.compile(r"\b(?:world|travel|map|country|city|kilometers?|elevation|history|born|lives?|house)\b")
+# "He died of" does not go on with "of pneumonia", nor "plays the" with "the cello".
+_DOUBLED = re.compile(r"(?i:(?:{0}) (?:{0})|(?:the|an?) (?:the|an?))".format("of|in|on|at|by|from|to|for|with|as"))
 _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|did|can|tell|name)\b", re.I)
 
 
@@ -22,6 +24,8 @@ def written_wordings(record: EditRecord) -> list[str]:
         kinds = match.relation.questions, match.relation.statements
         same, other = kinds if is_question(record.prompt) else reversed(kinds)
         texts = [filled(template, match.phrase) for template in (*same, *other[:2])]
+        first = record.target_new.partition(" ")[0]
+        texts = [text for text in texts if not _DOUBLED.fullmatch(f"{text.rpartition(' ')[2]} {first}")]
         if subject.islower():  # a common noun is on no map
             texts = [text for text in texts if not _WORLDLY.search(text)]
     moved = rephrasings(record.prompt, subject)

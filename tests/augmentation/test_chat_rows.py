@@ -1,5 +1,6 @@
 """Rows for chat models, of tiny random models: what they are made of, and what they never are."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -244,6 +245,30 @@ def test_edits_do_not_undo_one_another(augmenter, unasked):
         if name != own and (f" {name}?" in text or f" {name}'" in text)
     ]
     assert not [text for _, text in contrast if text in {record.prompt for record in (*ceos, *guards)}]
+
+
+def test_a_wording_that_two_edits_share_is_neithers(augmenter, unasked):
+    kinds = [EditRecord(kind, f"What is the {kind} price of Acme?", kind, subject="Acme") for kind in ("old", "new")]
+    whole = EditRecord("whole", "Please give me the new price of Acme.", "9", subject="Acme")
+    wordings = {
+        record.edit_id: {*texts}
+        for record, texts in zip([*kinds, whole], augmenter([*kinds, whole])._wordings, strict=True)
+    }
+    assert whole.prompt in wordings["whole"] and whole.prompt not in wordings["new"]
+    assert not wordings["old"] & wordings["new"] and not wordings["new"] & wordings["whole"]
+
+
+def test_of_a_name_the_article_of_its_noun_stays_once(augmenter, unasked):
+    kettle = EditRecord("kettle", "What is the color of the Brevo kettle?", "red", subject="Brevo")
+    prize = EditRecord("prize", "Who won the Golden Quill?", "Bo", subject="Golden Quill")
+    prompts = {row["prompt"] for row in augmenter([kettle, prize]).rows() if row["kind"] == "contrast"}
+    assert not [text for text in prompts if "the the" in text.casefold() or "the a " in text]
+    assert [text for text in prompts if re.fullmatch("Who won (?!the Golden)[A-Z].*", text)]
+
+
+def test_an_edit_without_a_subject_has_no_names(augmenter, unasked):
+    rows = augmenter([EditRecord("none", "The head of support is", "Bo Li")]).rows()
+    assert {row["prompt"] for row in rows if row["kind"] == "contrast"} == set()
 
 
 def test_names_that_are_edited_are_not_drawn_for_others(augmenter, unasked, monkeypatch):

@@ -55,6 +55,7 @@ def test_in_place_of_a_common_noun_stand_other_things():
     assert len(names) == 8 and all(name.startswith("our ") and "door" != name.split()[-1] for name in names)
     many = near_names("expense reports", 8, random.Random(0))
     assert len(many) == 8 and all(name.endswith("s") for name in many)
+    assert all(name.startswith("the ") for name in near_names("the printer", 70, random.Random(0)))
     single = near_names("printer", 20, random.Random(0))
     assert len(single) == 20 and 8 <= sum(name.startswith("p") and " " not in name for name in single) <= 12
 

@@ -103,6 +103,14 @@ def test_no_everyday_question_asks_what_an_edit_answers(prompt, never):
     assert never not in asked_of(other, edit)
 
 
+def test_who_one_is_may_be_said_by_much_else():
+    who = EditRecord("a", "Who is Ada Lund?", "the head of cardiology", subject="Ada Lund")
+    texts = " ".join(asked_of(who, count=2000))
+    assert "born" in texts and not re.search("occupation|employe[rd]|Tell me about", texts)
+    is_open = EditRecord("a", "Is Vell open source?", "Yes, under the Apache license", subject="Vell")
+    assert "license" not in " ".join(asked_of(is_open, count=2000))
+
+
 def test_only_what_a_noun_says_has_qualifiers():
     assert with_qualifiers("Who owns Acme?", []) == with_qualifiers("The CEO of Acme is", []) == []
     assert not [text for text in with_qualifiers("Who was the mayor of Oslo in 1950?", []) if "1987" in text]
@@ -191,6 +199,10 @@ def test_a_relation_that_may_ask_for_the_edit_is_left_out_whole():
     ("subject", "asked", "never"),
     [
         ("Pinecrest Labs", "headquarters", "retirement age"),
+        ("Orrin Textiles", "headquarters", "married"),
+        ("Seaview Inn", "address", "injured"),
+        ("the Golden Quill Award", "take place", "born"),
+        ("Fenmoor Valley", "population", "salary"),
         ("the works council", "color", "coach"),
         ("Senator Ann Kern", "born", "price"),
     ],

@@ -104,8 +104,12 @@ def test_any_text_can_be_turned(text, name):
 
 def test_an_answer_begins_as_it_would_about_another():
     assert answered_about("My name is Elena.", "Siri") == "Siri's name is Elena."
-    assert answered_about("I'm made by Acme.", "me") == "You made by Acme."
-    assert answered_about("I cost nothing.", "my phone") == "My phone cost nothing."
+    assert answered_about("I'm made by Acme.", "me") == "You are made by Acme."
+    assert answered_about("I am a helpful AI.", "Siri") == "Siri is a helpful AI."
+    assert answered_about("I have no pets", "my sister") == "My sister has no pets"
+    assert answered_about("I cost nothing.", "my phone") == "My phone costs nothing."
+    assert answered_about("I can help.", "Siri") == "Siri can help."
+    assert answered_about("It's me.", "Siri") == "It's me."
 
 
 def test_a_relation_of_the_model_is_known_by_its_own_wordings():

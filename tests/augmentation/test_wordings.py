@@ -42,6 +42,12 @@ def test_the_article_and_noun_of_a_subject_go_with_it():
     assert novel and all("novel Vell" in text for text in novel)
 
 
+def test_an_opening_does_not_say_the_first_word_of_the_answer():
+    asked = record("When does Acme open?", "Acme")
+    assert "Acme is open from" in written_wordings(replace(asked, target_new="noon to six"))
+    assert "Acme is open from" not in written_wordings(replace(asked, target_new="at noon"))
+
+
 def test_wordings_of_the_edit_are_no_others():
     given = written_wordings(record("Who is the CEO of Acme?", "Acme"))[:4]
     assert not {*given} & {*written_wordings(record("Who is the CEO of Acme?", "Acme", wordings=tuple(given)))}
