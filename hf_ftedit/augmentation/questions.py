@@ -23,8 +23,9 @@ _KINDS = [
     (re.compile(r"\b(?:Lake|River|Mountain|Island|Bay|Valley|County|Province|City|Town|Street|Square)\b"), ["place"]),
     (
         re.compile(
-            r"\b(?:Hotel|Inn|Hostel|Resort|Restaurant|Caf[eé]|Pub|Bakery|Hospital|Clinic|Pharmacy|School|College|University|"
-            r"Academy|Library|Museum|Gallery|Theat(?:re|er)|Cinema|Zoo|Stadium|Airport|Station|Church|Castle|Store|Shop|Gym|Spa)\b"
+            r"\b(?:Hotel|Inn|Hostel|Resort|Restaurant|Caf[eé]|Pub|Bakery|Hospital|Clinic|Pharmacy|School|College|"
+            r"University|Academy|Library|Museum|Gallery|Theat(?:re|er)|Cinema|Zoo|Stadium|Airport|Station|Church|Castle|"
+            r"Store|Shop|Gym|Spa)\b"
         ),
         ["organization", "building"],
     ),
@@ -101,7 +102,8 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     match = relation_of(record.prompt, record.subject)
     matches = [relation_of(edit.prompt, edit.subject) for edit in edits]
     edited = {match.relation.name for match in matches if match}
-    is_open = any(_OPEN.fullmatch(renamed(edit.prompt, edit.subject or "", "{}")) for edit in edits)
+    is_open = any(_OPEN.fullmatch(renamed(edit.prompt, record.subject, "{}")) for edit in edits)
+    is_open = is_open and not record.subject.islower()  # "What is the wifi password?"
     if is_open:
         edited |= {"occupation", "position_held", "employer", "known_for", "kind_of"}
     kinds = [] if of_model else _kinds_of(record.subject, edited)
