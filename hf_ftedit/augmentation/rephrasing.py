@@ -63,8 +63,8 @@ _ASKED = [
         "{Who} want to {do}. Can {who} do that?|Do you know whether {who} can {do}?",
     ),
     (
-        re.compile(r"do (?P<who>I|we|people) (?P<do>[^?]+)\?", re.I),
-        "Tell me whether {who} {do}.|Do you know whether {who} {do}?|Is it true that {who} {do}?",
+        re.compile(r"(?:do|must|should) (?P<who>I|we|people) (?P<do>[^?]+)\?", re.I),
+        "Tell me whether {who} {can}{do}.|Do you know whether {who} {can}{do}?|Is it true that {who} {can}{do}?",
     ),
     (
         re.compile(r"(?P<who>who) (?P<do>(?:can|may|must|should|could) (?!(?:I|we|you|one|people)\b)[^?]+)\?", re.I),

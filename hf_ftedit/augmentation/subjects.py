@@ -152,8 +152,8 @@ _OWNER = re.compile(
 _NATION = re.compile(r"[A-Z]\w+(?:ian|ish|ese)|Dutch|French|German|Greek|Swiss|Czech|Thai")
 _STARTS = (
     "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|"
-    "may(?! (?-i:[A-Z][a-z]))|must|should|might|tell|list|explain|translate|describe|name|give|please|complete|the|a|an|"
-    "in|on|at|by|of|to|for|from|since|under|with"
+    "may(?! (?-i:[A-Z][a-z]))|must|should|might|tell|list|explain|translate|describe|name|give|please|complete|the|a|"
+    "an|in|on|at|by|of|to|for|from|since|under|with"
 )
 _BEGINNING = re.compile(
     rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|(?!\S+['’]s? |\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"

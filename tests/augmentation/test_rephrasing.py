@@ -309,6 +309,7 @@ def test_all_rephrasings_of_a_prompt(prompt, subject):
         ("Who has the key to the safe?", "key", "Tell me who has the key to the safe."),
         ("How can workers of Acme park?", "Acme", "How do workers of Acme park?"),
         ("Is the Vell kettle dishwasher-safe?", "Vell", "Tell me whether the Vell kettle is dishwasher-safe."),
+        ("Must I wear a helmet at Vell?", "Vell", "Tell me whether I must wear a helmet at Vell."),
         ("Is Vell safe for children?", "Vell", "Tell me whether Vell is safe for children."),
         ("Who founded X?", "X", "X was founded by whom?"),
     ],
