@@ -2,8 +2,11 @@
 
 import re
 import reprlib
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hf_ftedit.text import masked, visible
 
@@ -38,10 +41,18 @@ def refusals_of_libraries(
     except (ValueError, TypeError, KeyError, ImportError, RuntimeError, AssertionError, OSError, re.error) as error:
         is_missing = isinstance(error, FileNotFoundError) and error.filename  # a file that a setting names
         is_of_system = getattr(error, "errno", None) and not is_missing
-        if is_out_of_memory(error) or is_of_system or not when():
+        if is_out_of_memory(error) or is_of_system or _is_users(error) or not when():
             raise
         problem = f"{first_line(error)} is not known" if isinstance(error, KeyError) else one_line(error)[:500]
         raise EditError(f"{problem}; {remedy}") from error
+
+
+def _is_users(error: BaseException) -> bool:
+    """Tell an error in code of the user's, such as a callback, that a library called, or that called a library."""
+    places = (str(Path(__file__).parent), *sysconfig.get_paths().values(), "<")
+    called = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    # The first frames are of this context and of what is in it.
+    return any(not file.startswith(places) for file in called[2:])
 
 
 def shown(value: object) -> str:

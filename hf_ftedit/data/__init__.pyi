@@ -1,5 +1,6 @@
 from .fields import WORD as WORD
 from .fields import is_blank as is_blank
+from .formats import are_edits as are_edits
 from .readers import combine_edits as combine_edits
 from .readers import edits_of as edits_of
 from .readers import facts_about_others as facts_about_others

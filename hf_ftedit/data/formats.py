@@ -1,9 +1,10 @@
 """The public formats of edit files, recognised by their fields and turned into native rows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hf_ftedit.data.fields import Fields, is_blank
+from hf_ftedit.data.sources import column_name
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.text import counted
 
@@ -44,6 +45,13 @@ def recognise(row: Mapping[str, Any], where: str) -> str:
     if names & {"prompt", "target_new"}:
         return "easyedit" if names & _EASYEDIT_FIELDS else "native"
     raise EditError(f"{where}: the fields {shown(list(row))} are of no known format; known are {_KNOWN_FIELDS}")
+
+
+def are_edits(names: Iterable[str]) -> bool:
+    """Tell the columns of a table of edits from those of training rows."""
+    columns = dict.fromkeys(map(column_name, names), "")
+    own = columns.keys() & {"target_new", "requested_rewrite", "erase"}
+    return bool(own) or {"src", "alt"} <= columns.keys() or is_qaedit(columns)
 
 
 def is_qaedit(row: Mapping[str, Any]) -> bool:

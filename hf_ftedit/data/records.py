@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from hf_ftedit.data.fields import Fields
+from hf_ftedit.data.fields import Fields, kind
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.scripts import ONE_LETTER
 
 # Left out of a row where they say nothing: rows without them are as 0.1.0 wrote them.
@@ -53,6 +54,14 @@ class Statement:
         ]
         joints = ["{}" if is_own or not any(own) else self.subject for is_own in own]
         return first + "".join(joint + part for joint, part in zip(joints, rest, strict=True))
+
+
+# Fields of an edit that hold several, by what each of them is.
+_LISTED: dict[str, type] = {
+    "neighborhood_prompts": NeighborhoodPrompt,
+    "portability_prompts": PortabilityPrompt,
+    **dict.fromkeys((*_STATEMENTS, "target_aliases", "reference_texts", "near_name_prompts"), str),
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,32 @@ class EditRecord(Statement):
     near_name_prompts: tuple[str, ...] = ()
     made_probes: bool = False
     erase: bool = False
+
+    def __post_init__(self) -> None:
+        # Made in Python, it may hold what no file does: a text's letters would each be measured as a probe.
+        for name in ("edit_id", "prompt", "target_new"):
+            if not isinstance(value := getattr(self, name), str):
+                raise self._error(name, value, "give a text")
+        for name, made in _LISTED.items():
+            values = getattr(self, name)
+            if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+                raise self._error(name, values, "give a list")
+            if values or type(values) is not tuple:
+                object.__setattr__(self, name, tuple(self._listed(name, value, made) for value in values))
+
+    def _listed(self, name: str, value: Any, made: type) -> Any:
+        if isinstance(value, made):
+            return value
+        try:
+            probe = made(**value) if isinstance(value, Mapping) else made(value)
+        except TypeError as error:
+            raise self._error(name, value, "give prompts, and what belongs to them by its name") from error
+        if made is str or not isinstance(probe.prompt, str):
+            raise self._error(name, value, "give texts")
+        return probe
+
+    def _error(self, name: str, value: object, remedy: str) -> EditError:
+        return EditError(f"edit {shown(self.edit_id)}: {name} has {kind(value)}, {shown(value)}; {remedy}")
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a row of the native format: text, lists and dicts, as `json` writes them."""

@@ -129,7 +129,7 @@ def _csv_rows(path: str, name: str) -> Iterator[Located]:
     # `strict`, as otherwise a quote that is never closed swallows the rest of the file silently.
     reader = csv.DictReader(itertools.chain([first], lines), delimiter=mark, strict=True, skipinitialspace=True)
     try:
-        reader.fieldnames = header = [_column(column) for column in reader.fieldnames or ()]
+        reader.fieldnames = header = [column_name(column) for column in reader.fieldnames or ()]
         if len(set(header)) < len(header):
             raise EditError(f"{name} line 1: the header names a column twice: {shown(list(header))}; rename one")
         for row in reader:
@@ -211,7 +211,9 @@ def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:
     """Read the cells of a table: blanks are null, and lists may be JSON text."""
     for where, row in rows:
         if isinstance(row, Mapping):
-            columns = [(_column(name), value) for name, value in row.items()]
+            columns = [(column_name(name), value) for name, value in row.items()]
+            if len(dict(columns)) < len(columns):
+                raise EditError(f"{where}: two columns of {shown(list(row))} have one name; rename one")
             row = {name: _cell(value, name, where) for name, value in columns}
             if all(value is None for value in row.values()):
                 continue  # spreadsheets write rows that nobody filled in, too
@@ -219,7 +221,7 @@ def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:
 
 
 @functools.cache
-def _column(name: Any) -> str:
+def column_name(name: Any) -> str:
     """The name of a table's column as fields are written: "Target new" is target_new."""
     return "_".join(str(name).lower().split())
 

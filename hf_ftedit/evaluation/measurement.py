@@ -1,6 +1,7 @@
 """Measuring a model on edits: predictions for every probe, per-edit means and scores."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_ftedit import models
 from hf_ftedit.augmentation import with_erasures
 from hf_ftedit.data import EditRecord, Fact
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation.drift import DriftReference, drift_reference, measure_drift
 from hf_ftedit.evaluation.engine import EvaluatedModel, answer_prompts, sample_texts, score_targets, with_answers
 from hf_ftedit.evaluation.fluency import check_fluency, consistency, ngram_entropy
@@ -109,11 +110,16 @@ def _predicted(
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
     model, tokenizer, options, _ = evaluated
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        raise EditError(f"tokenizer is of type {type(tokenizer).__name__}; give the model's tokenizer")
+    records = list(records)
     seed = check_value("seed", seed, int)
     # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
     for number, record in enumerate(records):
         if not isinstance(record, EditRecord):
             raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
+    if doubled := [name for name, count in Counter(record.edit_id for record in records).items() if count > 1]:
+        raise EditError(f"edit_id {shown(doubled[0])} names two edits; give each a name of its own")
     # Without the columns, what the edited model says now would be taken for what it said before.
     if not isinstance(before, Mapping | None):
         raise EditError(

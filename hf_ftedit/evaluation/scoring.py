@@ -102,12 +102,12 @@ def edit_means(predictions: Predictions) -> EditMeans:
     is_whole = "stopped" in table and bool(table["stopped"].notna().any())
     if "containment" in probes:
         values["text", "near_names"] = _by_edit(probes[probes["kind"] == "near_name"], "containment")
-        if is_whole:
+        if is_whole and "exact_match" in probes:
             values["text", "said_exactly"] = values["exact_match", "efficacy"]
     is_compared = ~probes["kind"].isin(["portability", "near_name"]) & ~probes["same_target"]
     compared = probes.loc[is_compared, "probability"]
     fits = "probability" if len(compared) and compared.notna().all() else "accuracy"
-    fits = "containment" if is_whole else fits
+    fits = "containment" if is_whole and "containment" in probes else fits
     names = list(table["edit_id"].cat.categories)
     return EditMeans(names, values, n_probes, fits, is_whole, int(probes["same_target"].sum()))
 
@@ -132,6 +132,12 @@ def _table(predictions: Predictions) -> pd.DataFrame:
     is_probe = table["kind"] != "generation"
     for name in ("logprob", "token_accuracy"):
         _reject(table, is_probe & table[name].isna(), f"{name} is not a number; evaluate again, in float32")
+    _reject(table, table["logprob"] > 1e-6, "logprob is above 0; give log-probabilities, not losses")
+    for name in ("token_accuracy", "match", *GENERATED):
+        if name in table:
+            _reject(
+                table, (table[name] < 0) | (table[name] > 1), f"{name} is not from 0 to 1; give shares, not percent"
+            )
     unknown = is_probe & ~table["role"].isin(["new", "true"])
     _reject(table, unknown, "role is neither 'new' nor 'true'; give which target was scored")
     _reject(table, is_probe & ~table["kind"].isin(KINDS), f"its kind is none of {', '.join(KINDS)}, generation")
@@ -193,8 +199,9 @@ def _probes(rows: pd.DataFrame) -> pd.DataFrame:
     probes["same_target"] = is_same.reindex(best.index, fill_value=False)
     has_rival = rival.notna() & ~probes["same_target"]
     probes["probability"] = (best["logprob"] > rival).astype(float).where(has_rival)
-    if all(name in rows and best[name].notna().any() for name in GENERATED):
-        probes[list(GENERATED)] = best[list(GENERATED)]
+    for name in GENERATED:
+        if name in rows and best[name].notna().any():
+            probes[name] = best[name]
     return probes
 
 

@@ -94,7 +94,8 @@ def save_edit_folder(
     state_dict: dict[str, Any] | None = None,  # the gathered weights of a sharded model
 ) -> None:
     """Write an edited model whole or not at all; one that is in the folder is replaced, other files stay."""
-    with moved_in(Path(folder), replaced=_model_files(Path(folder))) as new:
+    check_own(folder)
+    with moved_in(Path(folder), replaced=_written(Path(folder))) as new:
         save_weights(new, model, tokenizer, state_dict)
         if recipe.get("chat_template_path"):
             _write_template(new, tokenizer)
@@ -105,16 +106,25 @@ def save_edit_folder(
         _write_account(new, SavedEdits(new, list(records), results, settings, recipe.get(PROVENANCE, {})))
 
 
-def _model_files(folder: Path) -> list[str]:
-    """Files of the model that is in `folder`: an adapter beside another model's weights would be put on those."""
-    if not folder.is_dir():
-        return []
-    # A folder without a readable recipe may still hold weights: those of PEFT or transformers.
+def check_own(folder: str | Path) -> None:
+    """Raise [`~hf_ftedit.EditError`] where `folder` holds files of an edited model that another program wrote."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise EditError(f"output_dir {str(folder)!r} is a file; give a folder")
+    present = [file.name for file in sorted(folder.iterdir())] if folder.is_dir() else []
+    replaced = [name for name in present if name in (EDITS_FILE, CARD_FILE) or _WEIGHTS.fullmatch(name)]
+    if theirs := [name for name in replaced if name not in _written(folder)]:
+        raise EditError(
+            f"output_dir {str(folder)!r} holds {theirs[0]!r}, which hf-ftedit did not write; give another --output_dir"
+        )
+
+
+def _written(folder: Path) -> Mapping[str, str]:
+    """The files that the recipe in `folder` names: an adapter beside another model's weights would be put on those."""
     try:
-        named = read_recipe(folder, folder.name)[PROVENANCE]["files"]
+        return read_recipe(folder, folder.name)[PROVENANCE]["files"]
     except EditError:
-        named = {}
-    return [*named, *(file.name for file in folder.iterdir() if _WEIGHTS.fullmatch(file.name))]
+        return {}
 
 
 def save_weights(

@@ -18,6 +18,7 @@ from .dialogue import written_out as written_out
 from .distributed import Processes as Processes
 from .distributed import from_main as from_main
 from .distributed import in_turns as in_turns
+from .distributed import is_sharded_weight as is_sharded_weight
 from .distributed import process_state as process_state
 from .generation import MAX_ANSWER_TOKENS as MAX_ANSWER_TOKENS
 from .generation import WHOLE_ANSWER_TOKENS as WHOLE_ANSWER_TOKENS

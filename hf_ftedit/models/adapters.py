@@ -142,6 +142,8 @@ def check_peft_model(model: PeftModel) -> None:
             "the adapter has no weight to train: it is loaded for inference, switched off or merged; give one with "
             "is_trainable=True, or with inference_mode=False in its peft_config"
         )
+    if any(layer.active_adapters != [model.active_adapter] for layer in layers):
+        raise EditError("the model has several active adapters, and one is trained and saved; switch the others off")
     if settings.get("lora_bias") and any(getattr(layer.get_base_layer(), "bias", None) is None for layer in layers):
         raise EditError("peft_config: lora_bias is for layers with a bias, and some here have none; leave it out")
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):

@@ -178,8 +178,12 @@ def _without_zero3() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = config
 
 
-def weights_fingerprint(model: Any) -> str | None:
-    """Hash elements of every weight of the unedited model; `None` where weights are quantized, sharded or not read."""
+def weights_fingerprint(model: Any, *, whole: bool = False) -> str | None:
+    """
+    Hash elements of every weight of the unedited model; `None` where weights are quantized, sharded or not read.
+
+    All of them are hashed with `whole`, where what is kept of one model must not be taken for another's.
+    """
     import torch
 
     from hf_ftedit.models.distributed import is_sharded_weight
@@ -196,7 +200,7 @@ def weights_fingerprint(model: Any) -> str | None:
             return None
         # A sample tells two models apart, at no cost that a large one would make felt.
         flat = weight.detach().reshape(-1)
-        sample = flat[:: max(1, len(flat) // 64)][:64].clone()
+        sample = flat if whole else flat[:: max(1, len(flat) // 64)][:64].clone()
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         # In bfloat16, so that it is the same in whatever precision the model was loaded.
         digest.update(sample.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())

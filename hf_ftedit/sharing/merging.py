@@ -78,6 +78,8 @@ def merge(
     print(both.results["after"]["efficacy"])
     ```
     """
+    if isinstance(names, str):
+        raise EditError(f"names is {shown(names)}; give a list of adapters")
     check_value("density", density, float)
     weights = check_value("weights", weights, list[float] | None)
     require_empty(output_dir)

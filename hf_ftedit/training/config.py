@@ -61,7 +61,11 @@ class EditConfig(EditOptions, SFTConfig):
     )
     max_length: int | None = option(None, "Most tokens of a row; a longer one is an error, never cut.")
     # Rows of twenty tokens need no memory for time.
-    activation_checkpointing: bool | None = option(False, "Recompute activations: less memory, a fifth more time.")
+    activation_checkpointing: bool | None = option(None, "Recompute activations: less memory, a fifth more time.")
+    gradient_checkpointing: bool | None = option(  # type: ignore[assignment]
+        None,
+        "Older name of activation_checkpointing.",  # by which TRL would turn it on
+    )
     save_strategy: str = option("no", "When checkpoints are written; 'steps' or 'epoch' to resume.")
     hub_strategy: str = option("end", "When to push; only the finished adapter is.")
     router_aux_loss_coef: float | None = option(0.0, "Weight of the loss that spreads tokens over experts, if given.")

@@ -92,7 +92,15 @@ class ConditionalTrainer(ResumableTrainer):
 
     def _check_optimizer(self) -> None:
         """Make an optimizer and a schedule of a weight of no use, as a run would fail by theirs after an hour."""
-        if self.optimizer is not None or self.optimizer_cls_and_kwargs:
+        if self.optimizer is not None:
+            held = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+            if held.isdisjoint(id(weight) for weight in self.model.parameters() if weight.requires_grad):
+                raise EditError(
+                    "optimizers: this optimizer holds no weight that is trained, as the LoRA was added after it was "
+                    "made; give optimizer_cls_and_kwargs instead, or a PeftModel whose weights it holds"
+                )
+            return
+        if self.optimizer_cls_and_kwargs:
             return
         if self.args.optim_target_modules:
             if not str(getattr(self.args.optim, "value", self.args.optim)).startswith(("galore", "apollo")):
@@ -154,7 +162,8 @@ class ConditionalTrainer(ResumableTrainer):
         """
         numbers, weight = inputs.pop(ROW, None), inputs.pop(WEIGHT, None)
         reference = [inputs.pop(name) for name in models.REFERENCE_COLUMNS if name in inputs]
-        if return_outputs or not self._reads_targets_only():
+        # Who evaluates may read all logits; in training the outputs are those at the targets.
+        if (return_outputs and not model.training) or not self._reads_targets_only():
             inputs.pop("trees", None)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # On Triton devices TRL's fused head projects the targets only, as this does; elsewhere it projects every
@@ -172,7 +181,7 @@ class ConditionalTrainer(ResumableTrainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
         self._count(predicted, inputs)
-        return loss
+        return (loss, {"loss": loss, "logits": predicted.logits}) if return_outputs else loss
 
     def _chat_losses(self, predicted: models.TargetLogits, reference: list[torch.Tensor]) -> torch.Tensor:
         """Loss of each target token `(targets,)`: -log p, and of the last ones the divergence from their reference."""

@@ -22,6 +22,7 @@ class Measurements:
     before: Measurement | None = None
     after: Measurement | None = None
     step: int = 0  # of training, after which `after` was measured
+    weights: tuple[float, ...] = ()  # what tells the weights that were measured
     earlier: dict[str, Any] = field(default_factory=dict)  # scores of the edits of the adapter to go on from
 
     @property

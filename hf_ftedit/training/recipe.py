@@ -67,12 +67,14 @@ def recipe_of(
     row_settings: Mapping[str, Any] | None = None,
     given_in_python: Sequence[str] = (),
     processes: int = 1,
+    own_template: bool = False,
 ) -> dict[str, Any]:
     """
     Settings that reproduce an adapter, as flags of `hf-ftedit train`: what `edit_config.yaml` holds.
 
     `lora_targets` are the LoRA's modules as they were set, since PEFT writes out the names of `"all-linear"`, and
-    `row_settings` those of a builder of the user, where they are not those of `args`.
+    `row_settings` those of a builder of the user, where they are not those of `args`; with `own_template` the folder
+    brings the chat template.
     """
     config, rows = model.config, row_settings or {}
     # By the weights, as `model.to(dtype)` leaves the configuration as it is; packed ones have one of their own.
@@ -90,7 +92,7 @@ def recipe_of(
     # A path would tell of somebody's machine, and lead nowhere on another one.
     for name in (*SOURCES, "adapter"):
         settings[name] = public_name(settings[name]) if settings[name] else None
-    if args.chat_template_path:
+    if args.chat_template_path or own_template:
         settings["chat_template_path"] = TEMPLATE_FILE
     keys = (*TRAINING_KEYS, *CHOOSING_KEYS) if args.metric_for_best_model else TRAINING_KEYS
     settings |= {key: _plain(getattr(args, key)) for key in keys}

@@ -1,5 +1,6 @@
 """Model, tokenizer and tokenized rows of an edit task, for `SFTTrainer`."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -21,6 +22,8 @@ from hf_ftedit.training.config import BY_METRIC, LESS_IS_BETTER, EditConfig
 from hf_ftedit.training.measurements import asks_unedited
 from hf_ftedit.training.plain_text import with_plain_text
 from hf_ftedit.training.task import Continuation, EditTask
+
+logger = logging.getLogger(__name__)
 
 # Settings of TRL, and arguments of its trainer, that act where it prepares rows, and where it evaluates a loss.
 _PREPARING = "formatting_func packing eval_packing padding_free truncation_mode dataset_kwargs pad_token".split()
@@ -50,6 +53,12 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
         # Those of a user's own subclass of `SFTConfig` are for the user's own script.
         raise EditError(
             f"args has settings that SFTConfig has not: {', '.join(unknown)}; give an EditConfig or SFTConfig"
+        )
+    rate = next(field.default for field in fields(args) if field.name == "learning_rate")
+    if args.learning_rate == rate:
+        logger.warning(
+            "learning_rate %g, the default of %s, teaches few edits; EditConfig chooses one for the model",
+            *(rate, type(args).__name__),
         )
     settings = {name: value for name, value in settings.items() if name in names}
     if settings["hub_strategy"] == TrainingArguments.hub_strategy:
@@ -166,6 +175,7 @@ def load_for(
         if tokenizer is None and not model.config._name_or_path:
             raise EditError("processing_class is missing: a model made in memory does not say what its tokenizer is")
         tokenizer = tokenizer or models.load_tokenizer(model.config._name_or_path, **settings)
+        _check_vocabulary(model, settings)
         models.prepare_tokenizer(tokenizer, args)
         check_known(records, tokenizer, model.config, args)
         check_lengths(records, tokenizer, models.context_length(model.config), chat_template=args.chat_template)
@@ -180,6 +190,29 @@ def load_for(
         model = adapted.unload() if prior.is_anew else adapted
     models.keep_gradients(model)
     return model, tokenizer, _with_open_erasures(task, model, tokenizer, chat_template=args.chat_template)
+
+
+def _check_vocabulary(model: Any, place: dict[str, Any]) -> None:
+    """Raise where tokens were added to `model` in memory: their embeddings would be saved nowhere."""
+    # Of other changes the recipe tells, by the hash of the weights.
+    if not (name := model.config._name_or_path):
+        return
+    own, named = (config.get_text_config().vocab_size for config in (model.config, models.load_config(name, **place)))
+    if own != named:
+        raise EditError(
+            f"model has {own} tokens, and {shown(name)} has {named}: what was added would not be saved; save model "
+            "and tokenizer with save_pretrained, and give that folder"
+        )
+
+
+def brings_template(model: Any, given: Any, args: EditConfig) -> bool:
+    """Tell a chat template that the tokenizer `given` in Python has, and that of the model's name has not."""
+    name = model.config._name_or_path
+    if not args.chat_template or given is None or not name:
+        return False
+    settings: dict[str, Any] = {"gguf_file": getattr(model, "gguf_file", None)}
+    own = models.load_tokenizer(name, trust_remote_code=args.trust_remote_code, **settings)
+    return models.plain_template(own) != models.plain_template(given)
 
 
 def _loading(args: EditConfig, quantization_config: Any) -> dict[str, Any]:

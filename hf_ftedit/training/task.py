@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, compress
 from os import PathLike
 from typing import Any
 
+from hf_ftedit import data
 from hf_ftedit.augmentation import with_made_probes
 from hf_ftedit.data import (
     EditRecord,
@@ -100,19 +102,22 @@ def read_task(
     has_edits = are_edits(source) or isinstance(source, int | float | bytes | dict)
     new = edits_of(options, source if has_edits else None)
     rows: Any = None if has_edits else source
+    if isinstance(rows, Sequence) and not hasattr(rows, "column_names"):
+        raise EditError("train_dataset is a list of rows: give datasets.Dataset.from_list of it, or edits")
     if rows is not None and options.erase:
         raise EditError("erase goes with edits: give edits (records, dicts, or a file), not training rows")
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
     sets: dict[str, list[EditRecord]] = {}
+    read = partial(read_edits, format=options.format, skip_invalid=options.skip_invalid)
     eval_dataset = without_builders(eval_dataset)
     if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
         for name, part in eval_dataset.items():
             if not are_edits(part):
                 raise EditError(f"eval_dataset {shown(name)} holds no edits, and other sets do: give one kind for all")
-            sets[name] = read_edits(part, options.format)
+            sets[name] = read(part)
         eval_dataset = None
-    probed = read_edits(eval_dataset, options.format) if are_edits(eval_dataset) else []
+    probed = read(eval_dataset) if are_edits(eval_dataset) else []
     if not probed and eval_dataset is not None:
         check_rows(eval_dataset)
     continuation = None
@@ -156,8 +161,9 @@ def are_edits(source: Any) -> bool:
     if names is None and hasattr(source, "column_names"):  # a stream, of which nothing is known before its first row
         names = next(iter(source), {})
     if names is not None:
-        columns = set(names)
-        return bool(columns & {"target_new", "requested_rewrite", "erase"}) or {"src", "alt"} <= columns
+        return data.are_edits(names)
+    if isinstance(source, Sequence) and source and isinstance(source[0], Mapping) and "completion" in source[0]:
+        return data.are_edits(source[0])
     return isinstance(source, (str, PathLike, Sequence))
 
 

@@ -11,11 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftConfig
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
-from hf_ftedit import hub
+from hf_ftedit import hub, models
 from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import RESULTS_FILE, SCORES, Measurement, measure, results_of
@@ -24,12 +25,13 @@ from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, check_value
 from hf_ftedit.training.checkpoints import date_of_run, is_finished
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
-from hf_ftedit.training.loss import ConditionalTrainer
+from hf_ftedit.training.loss import WEIGHT, ConditionalTrainer
 from hf_ftedit.training.measurements import Measurements, asks_unedited, retention, revocation, scores_of
 from hf_ftedit.training.plain_text import default_text_weight
 from hf_ftedit.training.recipe import peft_settings, recipe_of
 from hf_ftedit.training.setup import (
     as_edit_config,
+    brings_template,
     check_best_metric,
     check_passed_on,
     check_sets,
@@ -42,6 +44,8 @@ from hf_ftedit.training.strength import AdapterScale, check_strength, measure_sc
 from hf_ftedit.training.task import EditTask, are_edits, check_rows, read_task, without_builders
 
 logger = logging.getLogger(__name__)
+
+NOTHING_TO_PUSH = "there are no edit records to push; train on edits, or give them as eval_dataset"
 
 
 class EditTrainer(ConditionalTrainer):
@@ -123,12 +127,16 @@ class EditTrainer(ConditionalTrainer):
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
         if not isinstance(given, EditConfig):
             follow_edit_score(args, self.task)
+        if args.push_to_hub and not self.task.measured:
+            raise EditError(NOTHING_TO_PUSH)
         check_best_metric(args, self.task)
         check_passed_on(args, self.task, kwargs)
         check_sets(args, self.task)
         check_strength(args, self.task, peft_config)
+        hub.check_own(args.output_dir or OUTPUT_FOLDER)
         args.chat_date = args.chat_date or date_of_run(args)
         model, tokenizer, self.task = load_for(self.task, model, processing_class, args, quantization_config)
+        self._own_template = brings_template(model, processing_class, args)
         if peft_settings(peft_config):
             self.task = replace(self.task, given_in_python=[*self.task.given_in_python, "peft_config"])
         peft_config = adapter_for(model, args, peft_config)
@@ -169,6 +177,7 @@ class EditTrainer(ConditionalTrainer):
             lora_targets=self._lora_targets,
             row_settings=self._row_settings,
             given_in_python=self.task.given_in_python,
+            own_template=self._own_template,
             processes=self.accelerator.num_processes,
         )
 
@@ -199,6 +208,9 @@ class EditTrainer(ConditionalTrainer):
                 check_rows(eval_dataset)
         if means_rows:
             eval_dataset = tokenized(eval_dataset, self.processing_class, self.model, self.args)
+            # The weights of training rows are of the whole set, and a loss that is evaluated is a mean of batches.
+            weighted = {WEIGHT, *models.REFERENCE_COLUMNS} & {*(getattr(eval_dataset, "column_names", None) or ())}
+            eval_dataset = eval_dataset.remove_columns(sorted(weighted)) if weighted else eval_dataset
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         start = time.time()
         # As `Trainer` does: `log` tells evaluation from training by the mode.
@@ -241,14 +253,22 @@ class EditTrainer(ConditionalTrainer):
             is_read = isinstance(records, Sequence) and all(isinstance(record, EditRecord) for record in records)
             records = records if is_read else read_edits(records, self.args.format)
             return self._measure_now(records, edited=edited, drift=False)
-        cache, step = self.measurements, self.state.global_step
+        cache, state = self.measurements, (self.state.global_step, self._weights_now())
         if not edited:
             cache.before = cache.before or self._measure_now(cache.records, edited=False)
             return cache.before
-        if cache.after is None or cache.step != step:
+        if cache.after is None or (cache.step, cache.weights) != state:
             before = self._measure(edited=False)
-            cache.after, cache.step = self._measure_now(cache.records, edited=True, before=before), step
+            cache.after = self._measure_now(cache.records, edited=True, before=before)
+            cache.step, cache.weights = state
         return cache.after
+
+    def _weights_now(self) -> tuple[float, ...]:
+        """What tells the trained weights from what they were before, by a callback's or a user's hand too."""
+        weights = [weight.detach() for weight in self.model.parameters() if weight.requires_grad]
+        if not weights or any(map(models.is_sharded_weight, weights)):
+            return ()
+        return tuple(torch.stack([part.float().norm() for part in weights]).tolist())
 
     def _measure_now(
         self, records: Sequence[EditRecord], *, edited: bool, before: Measurement | None = None, drift: bool = True
@@ -379,7 +399,7 @@ class EditTrainer(ConditionalTrainer):
         processes than the first. Where the Hub refuses, an [`~hf_ftedit.EditError`] names the folder, which is whole.
         """
         if not self.task.measured:
-            raise EditError("there are no edit records to push; train on edits, or give them as eval_dataset")
+            raise EditError(NOTHING_TO_PUSH)
         if self._folder is None:
             self.write_folder()
         url = None

@@ -118,8 +118,11 @@ class EditScore(evaluate.Metric):
         columns = {name: [None] * len(columns["edit_id"]) for name in self.features} | {
             name: values for name, values in columns.items() if values is not None
         }
-        for name in (name for name in columns if TYPES.get(name) == "string"):
-            columns[name] = ["" if value is None else str(value) for value in columns[name]]
+        for name, values in columns.items():
+            if TYPES.get(name) == "string":
+                columns[name] = ["" if value is None else str(value) for value in values]
+            elif any(isinstance(value, str) for value in values):  # which `evaluate` would take for true
+                raise EditError(f"the column {name} holds text; give numbers, true or false, or null")
         super().add_batch(**columns)
 
     def add(self, **row: Any) -> None:
