@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -24,31 +24,24 @@ _by_onednn: ContextVar[bool] = ContextVar("by_onednn", default=False)
 @contextmanager
 def fast_kernels(model: Any) -> Iterator[None]:
     """Run `model` with faster kernels, equal to rounding: a fused GELU and, where it is wide, [`fast_products`]."""
-    # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, an eighth of
-    # an evaluation or a training step on the CPU. PyTorch has it as one.
-    unfused = [m for m in model.modules() if type(m) is NewGELUActivation and "forward" not in vars(m)]
-    for module in unfused:
-        module.forward = _fused_gelu  # type: ignore[method-assign]
-    try:
-        with _fast_products_of(model) if _is_wide(model) else nullcontext():
-            yield
-    finally:
-        for module in unfused:
-            del module.forward
+    with ExitStack() as undo:
+        # GPT-2, GPT-J and their kin write the tanh approximation of GELU out in eight elementwise operations, an
+        # eighth of an evaluation or a training step on the CPU. PyTorch has it as one.
+        for module in model.modules():
+            if type(module) is NewGELUActivation and "forward" not in vars(module):
+                module.forward = _fused_gelu  # type: ignore[method-assign]
+                undo.callback(delattr, module, "forward")
+        if _is_wide(model):
+            # Of a slice of the last places, as `generate` takes it, PyTorch makes a product for each row, for which
+            # oneDNN copies frozen weights: of a head of 49,152 words a gigabyte for nine rows.
+            if head := model.get_output_embeddings():
+                undo.callback(head.register_forward_pre_hook(_contiguous).remove)
+            undo.enter_context(fast_products())
+        yield
 
 
-@contextmanager
-def _fast_products_of(model: Any) -> Iterator[None]:
-    # Of a slice of the last places, as `generate` takes it, PyTorch makes a product for each row, for which oneDNN
-    # copies frozen weights: of a head of 49,152 words a gigabyte for nine rows.
-    head = model.get_output_embeddings()
-    hook = head and head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
-    try:
-        with fast_products():
-            yield
-    finally:
-        if hook:
-            hook.remove()
+def _contiguous(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return args[0].contiguous(), *args[1:]
 
 
 @contextmanager
@@ -74,13 +67,12 @@ def fast_products() -> Iterator[None]:
         _by_onednn.reset(token)
 
 
-def fast_attention(length: int) -> AbstractContextManager[Any]:
-    """Context for attention over so many places, by plain products where oneDNN has those: the fused one is MKL's."""
-    return _attention_by_products() if _by_onednn.get() and length <= MOST_PLACES else nullcontext()
-
-
 @contextmanager
-def _attention_by_products() -> Iterator[None]:
+def fast_attention(length: int) -> Iterator[None]:
+    """Context for attention over so many places, by plain products where oneDNN has those: the fused one is MKL's."""
+    if not _by_onednn.get() or length > MOST_PLACES:
+        yield
+        return
     before = ALL_ATTENTION_FUNCTIONS["sdpa"]
     ALL_ATTENTION_FUNCTIONS["sdpa"] = _attention
     try:
