@@ -222,8 +222,7 @@ class _Edits:
     def add(self, where: str, record: EditRecord) -> None:
         place, earlier = self.by_prompt.get(record.prompt, (where, None))
         texts = {folded(text): text for text in (*record.wordings, record.prompt)}
-        others = [(texts[text], *self._asked[text]) for text in texts if text in self._asked]
-        if problem := _contradiction(where, record, place, earlier, others):
+        if problem := self._contradiction(where, record, texts):
             # Collected, not raised: the error says how many there are, and `skip_invalid` leaves all of them out.
             self._contradictions.append(problem)
             return
@@ -238,6 +237,23 @@ class _Edits:
             self._asked.setdefault(text, (where, record))
         self.by_prompt[record.prompt] = place, record
 
+    def _contradiction(self, where: str, record: EditRecord, texts: Mapping[str, str]) -> str | None:
+        """Say where `record`, which asks these `texts`, contradicts itself or an edit before it; None where not."""
+        start, probes = f"{where} (edit_id {shown(record.edit_id)}):", record.neighborhood_prompts
+        if clash := _two_answers(probes):
+            return f"{start} neighborhood_prompts gives {clash}"
+        place, earlier = self.by_prompt.get(record.prompt, (where, None))
+        if earlier and (clash := _two_answers(earlier.neighborhood_prompts + probes)):
+            other = f"(edit_id {shown(earlier.edit_id)}, {place})"
+            return f"{start} neighborhood_prompts and those of the same edit {other} give {clash}"
+        for text in (text for text in texts if text in self._asked):
+            place, edit = self._asked[text]
+            if edit.target_new != record.target_new:
+                other = f"(edit_id {shown(edit.edit_id)}, {place})"
+                targets = f"{shown(edit.target_new)} {other} and {shown(record.target_new)}"
+                return f"{start} target_new gives the prompt {shown(texts[text])} both {targets}"
+        return None
+
     def finished(self, skipped: list[str] | None) -> list[EditRecord]:
         """The edits; where two contradict each other, an error, or a line in `skipped` where that is given."""
         if skipped is not None:
@@ -250,32 +266,6 @@ class _Edits:
         if self._merged:
             logger.warning("merged %s", counted(self._merged, "duplicate edit"))
         return [record for _, record in self.by_prompt.values()]
-
-
-def _contradiction(
-    where: str,
-    record: EditRecord,
-    place: str,
-    earlier: EditRecord | None,
-    others: Iterable[tuple[str, str, EditRecord]],
-) -> str | None:
-    """
-    Say where `record` contradicts itself, or an edit before it; None where it does not.
-
-    `earlier`, at `place`, has its prompt; `others` ask one of its texts: the text, the other's place, and the other.
-    """
-    start = f"{where} (edit_id {shown(record.edit_id)}):"
-    if clash := _two_answers(record.neighborhood_prompts):
-        return f"{start} neighborhood_prompts gives {clash}"
-    if earlier and (clash := _two_answers(earlier.neighborhood_prompts + record.neighborhood_prompts)):
-        other = f"(edit_id {shown(earlier.edit_id)}, {place})"
-        return f"{start} neighborhood_prompts and those of the same edit {other} give {clash}"
-    for text, its_place, edit in others:
-        if edit.target_new != record.target_new:
-            other = f"(edit_id {shown(edit.edit_id)}, {its_place})"
-            targets = f"{shown(edit.target_new)} {other} and {shown(record.target_new)}"
-            return f"{start} target_new gives the prompt {shown(text)} both {targets}"
-    return None
 
 
 def _two_answers(probes: Iterable[NeighborhoodPrompt]) -> str | None:
