@@ -1,7 +1,7 @@
 """`hf-ftedit train`: edit a model, measure it before and after, write the adapter folder."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,8 +47,7 @@ def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[s
     hide_brief_bars(len(task.edits))
     config, model_config = settings_of(arguments, {**defaults, **vars(options)})
     if task.continuation and not task.continuation.is_anew:
-        changed = _changed(arguments, training.LORA_SETTINGS, adapter.recipe, config, model_config)
-        if difference := next(changed, None):
+        if difference := _change(arguments, training.LORA_SETTINGS, adapter.recipe, config, model_config):
             name = task.continuation.name
             raise EditError(f"adapter {name!r} goes on with the LoRA that it has: {difference}; leave it out")
     return _train(task, config, model_config, options.resume, shared)
@@ -57,25 +56,20 @@ def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[s
 def _check_finished(arguments: Arguments, defaults: Mapping[str, Any], edits: Sequence[EditRecord]) -> None:
     """Raise [`~hf_ftedit.EditError`] where a finished folder holds other edits, or was made with other settings."""
     folder = str(defaults["output_dir"])
-    if difference := next(_differences(hub.read_edit_folder(folder), arguments, defaults, edits), None):
+    saved = hub.read_edit_folder(folder)
+    then, now = (sorted(map(statement_of, part)) for part in (saved.records, edits))
+    difference: str | None = "its edits are others"
+    if then == now:
+        difference = _change(arguments, training.WEIGHING, saved.recipe, *settings_of(arguments, defaults))
+    if difference:
         remedy = "give the original command, or another --output_dir"
         raise EditError(f"output_dir {folder!r} was finished by another command: {difference}; {remedy}")
 
 
-def _differences(
-    saved: hub.SavedEdits, arguments: Arguments, defaults: Mapping[str, Any], edits: Sequence[EditRecord]
-) -> Iterator[str]:
-    """What the saved edits and their recipe have otherwise than a command states; settings that it leaves out fit."""
-    then, now = (sorted(map(statement_of, part)) for part in (saved.records, edits))
-    if then != now:
-        yield "its edits are others"
-    yield from _changed(arguments, training.WEIGHING, saved.recipe, *settings_of(arguments, defaults))
-
-
-def _changed(
+def _change(
     arguments: Arguments, names: set[str], recipe: Mapping[str, Any], config: Any, model_config: Any
-) -> Iterator[str]:
-    """What of the settings `names` a command states otherwise than a recipe."""
+) -> str | None:
+    """What of the settings `names` a command states otherwise than a recipe; those that it leaves out fit."""
     flags = (option_name(flag) for flag in arguments.flags if flag.startswith("--"))
     for name in sorted({*arguments.values, *arguments.config, *flags} & names):
         old, new = recipe.get(name), getattr(config, name, getattr(model_config, name, None))
@@ -83,7 +77,8 @@ def _changed(
         if name == "lora_target_modules":
             new = [new] if isinstance(new, str) else sorted(new or ())
         if old != new:
-            yield f"{name} was {old!r}, and is {new!r} now"
+            return f"{name} was {old!r}, and is {new!r} now"
+    return None
 
 
 def options_of(arguments: Arguments) -> tuple[dict[str, Any], Any, Any]:
