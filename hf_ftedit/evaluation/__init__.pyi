@@ -31,6 +31,5 @@ from .tables import portability_table as portability_table
 from .tables import protocol_text as protocol_text
 from .tables import results_table as results_table
 from .tables import retention_table as retention_table
-from .tables import rounded as rounded
 from .tables import score_text as score_text
 from .tables import scores_table as scores_table

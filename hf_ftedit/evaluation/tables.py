@@ -217,11 +217,6 @@ def score_text(scores: Mapping[str, Any], name: str) -> str:
     return f"{scores[name]:.{digits}f}" + (f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})" if ends else "")
 
 
-def rounded(name: str, value: float) -> float:
-    """A score as the metadata of a card has it."""
-    return round(value, 4 if name == "drift" else 2)
-
-
 def change_text(change: Mapping[str, Any] | None) -> str:
     """A change with its p-value, as `"+98.3 (p < 0.001)"`; empty where there is none."""
     if change is None:

@@ -147,7 +147,8 @@ def _eval_results(after: Mapping[str, Any], n_edits: int, dataset: str | None) -
 
 def published_scores(after: Mapping[str, Any]) -> dict[str, float]:
     """The scores that were measured, rounded as cards and leaderboards have them."""
-    return {name: evaluation.rounded(name, after[name]) for name in evaluation.SCORES if after.get(name) is not None}
+    scores = {name: after[name] for name in evaluation.SCORES if after.get(name) is not None}
+    return {name: round(value, 4 if name == "drift" else 2) for name, value in scores.items()}
 
 
 def leaderboard_entries(

@@ -10,15 +10,7 @@ from rich.cells import cell_len
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.diagnosis import diagnose
 from hf_ftedit.evaluation.scoring import compare, score
-from hf_ftedit.evaluation.tables import (
-    WIDTH,
-    Table,
-    change_text,
-    counts,
-    results_table,
-    rounded,
-    score_text,
-)
+from hf_ftedit.evaluation.tables import WIDTH, Table, change_text, counts, results_table, score_text
 from hf_ftedit.text import masked
 
 NOTE = "no neighborhood probe: locality is undefined"
@@ -244,7 +236,6 @@ def test_scores_as_text():
     assert score_text(FEW_SCORES, "edit_score") == "94.7 (90.0 to 100.0)"
     assert score_text({"efficacy": 12.34}, "efficacy") == "12.3"
     assert score_text(FEW_SCORES, "drift") == "0.046 (0.010 to 0.100)"
-    assert [rounded(name, 0.123456) for name in ("drift", "efficacy")] == [0.1235, 0.12]
     assert score_text(FEW_SCORES, "portability") == score_text(FEW_SCORES, "efficacy") == "—"
     assert change_text(None) == ""
     assert results_table({"before": score(BEFORE[:4])}).startswith("1 edit, accuracy protocol, percent")

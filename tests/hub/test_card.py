@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from test_markdown import HOSTILE, TEXTS
 
 from hf_ftedit.data.records import EditRecord
-from hf_ftedit.hub.card import model_card
+from hf_ftedit.hub.card import model_card, published_scores
 from hf_ftedit.hub.dataset_card import dataset_card
 from hf_ftedit.hub.markdown import literal, one_line, visible
 
@@ -186,6 +186,10 @@ def test_one_thing_is_no_plural():
     card = model_card(RECORDS[:1], results, {**RECIPE, "adapter": "one", "chat_template": True}, RECORD)
     number = r"\b1 (?:edit prompt|paraphrase|neighboring fact|near name|consequence|unrelated prompt|text|fact|edit)"
     assert len(re.findall(number, card)) > 15 and not re.findall(f"{number}s\\b", card)
+
+
+def test_scores_are_published_rounded():
+    assert published_scores({"efficacy": 0.123456, "drift": 0.123456}) == {"efficacy": 0.12, "drift": 0.1235}
 
 
 def test_metadata_of_a_dataset():
