@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -172,11 +172,7 @@ def listed(item: Rule, most: int = MOST_NODES, of: str = "values") -> Rule:
 
 
 def mapped(
-    known: Mapping[str, Rule] | None = None,
-    other: Rule | None = None,
-    *,
-    needed: Collection[str] = (),
-    names: Rule | None = None,
+    known: Mapping[str, Rule] = {}, other: Rule | None = None, *, needed: Sequence[str] = (), names: Rule | None = None
 ) -> Rule:
     """Names to values: those `known` by a rule each, others by `other` where there is one, with a rule for `names`."""
     is_mapping = rule("names with values", lambda value: isinstance(value, dict))
@@ -186,9 +182,9 @@ def mapped(
         if missing := [name for name in needed if name not in value]:
             raise EditError(f"{place} has no {missing[0]}; {REMEDY}")
         for name, each in value.items():
-            if (allowed := (known or {}).get(name, other)) is None:
+            if (allowed := known.get(name, other)) is None:
                 raise EditError(f"{place}: {shown(name)} is not known; {REMEDY}")
-            if name not in (known or {}):
+            if name not in known:
                 (names or plain_name)(name, f"{place}: a name")
             allowed(each, f"{place}: {name}")
 

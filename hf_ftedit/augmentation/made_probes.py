@@ -32,12 +32,7 @@ def with_made_probes(records: Iterable[EditRecord]) -> list[EditRecord]:
 
 
 def untrained_probes(
-    records: Iterable[EditRecord],
-    rows: Mapping[str, Sequence[str]],
-    others: Sequence[EditRecord],
-    *,
-    count: int,
-    seed: int,
+    records: Iterable[EditRecord], rows: Mapping[str, list[str]], others: list[EditRecord], *, count: int, seed: int
 ) -> list[EditRecord]:
     """
     Give edits wordings and near names as their only probes, at most `count` each, which nothing else of the run holds.

@@ -129,11 +129,7 @@ def vocabulary_size(config: object) -> int | None:
 
 
 def check_tokens(
-    tokenizer: PreTrainedTokenizerBase,
-    config: object,
-    texts: Iterable[tuple[str, str]],
-    *,
-    chat_template: bool = False,
+    tokenizer: PreTrainedTokenizerBase, config: Any, texts: Iterable[tuple[str, str]], *, chat_template: bool = False
 ) -> None:
     """
     Check that the embedding of a model with this configuration has each token of `texts`, pairs of a name and a text.

@@ -27,12 +27,7 @@ def default_text_weight(args: EditConfig, task: EditTask, *, is_plain: bool) -> 
 
 
 def with_plain_text(
-    rows: Any,
-    source: Any,
-    task: EditTask,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    args: EditConfig,
+    rows: Any, raw: Any, task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EditConfig
 ) -> Dataset:
     """
     Tokenized rows with rows of plain text, and the column `weight` that makes the loss (1 - γ) · edits + γ · texts.
@@ -40,7 +35,7 @@ def with_plain_text(
     Gangadhar & Stratos 2024 (arXiv 2402.11078) restore the fluency of an edited model so, with γ = 0.1 and the texts'
     likelihood, which `locality_loss` `"nll"` takes; by `"kl"` the distributions of their tokens stay. Each term is a
     mean over the tokens that it learns, over all rows. Every second text is what the unedited model says after the
-    targets of `source`, the `rows` as they were before, as nothing else there tells a model not to say one once more.
+    targets of `raw`, the `rows` as they were before, as nothing else there tells a model not to say one once more.
 
     Every process of `accelerate launch` must call this.
     """
@@ -49,7 +44,7 @@ def with_plain_text(
     count, speaker = min(max(len(task.edits), FEWEST), MOST), _Speaker(task, model, tokenizer, args)
     with models.unedited(model):
         # Where the end of sequence is learnt behind a target, nothing is to follow.
-        pairs = [] if args.end_of_answer else speaker.continued(source, count // 2)
+        pairs = [] if args.end_of_answer else speaker.continued(raw, count // 2)
         pairs += speaker.texts(count - len(pairs))
     if not pairs:
         return rows

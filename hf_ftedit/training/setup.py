@@ -134,11 +134,7 @@ def _set_of(name: str, task: EditTask) -> tuple[str, list[EditRecord]]:
 
 
 def load_for(
-    task: EditTask,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase | None,
-    args: EditConfig,
-    quantization_config: Any = None,
+    task: EditTask, model: Any, tokenizer: PreTrainedTokenizerBase | None, args: EditConfig, quantization_config: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, EditTask]:
     """
     The model to train, with the adapter to go on from, its tokenizer, and the task with the old answers to be erased.
