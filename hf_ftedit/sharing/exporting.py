@@ -91,7 +91,13 @@ def export(
             model = None  # two whole models need not fit into memory together
         taken, failed = _sit(output, model, tokenizer, source, saved.records, options)
         exams |= taken
-    results = _results(models.public_name(name), saved, to, dtype, digests, exams, failed)
+    results = {
+        **{"adapter": models.public_name(name), "base_model": saved.recipe.get("model_name_or_path"), "to": to},
+        **({"dtype": dtype} if MODEL_FILE in digests else {}),
+        "protocol": "own answers" if saved.recipe.get("chat_template") else "probability",
+        "exams": {reader: summary(each, exams[BEFORE]) for reader, each in exams.items()},
+        **{"not_taken": failed, "prompts": _prompts(saved.records, exams), "files": digests},
+    }
     with moved_in(output) as new:
         write_json(new / REPORT, results)
         write_text(new / hub.CARD_FILE, _readme(results))
@@ -210,32 +216,16 @@ def _write_sum(file: Path, model: Any, tokenizer: Any, source: Path | None, lora
     return source
 
 
-def _results(
-    name: str,
-    saved: hub.SavedEdits,
-    to: str,
-    dtype: str,
-    digests: dict[str, str],
-    exams: dict[str, Exam],
-    failed: dict[str, str],
-) -> dict[str, Any]:
-    """What `export_results.json` holds."""
-    before, targets = exams.get(BEFORE, {}), {record.edit_id: record.target_new for record in saved.records}
-    return {
-        **{"adapter": name, "base_model": saved.recipe.get("model_name_or_path"), "to": to},
-        **({"dtype": dtype} if MODEL_FILE in digests else {}),
-        "protocol": "own answers" if saved.recipe.get("chat_template") else "probability",
-        "exams": {reader: summary(exam, before) for reader, exam in exams.items()},
-        "not_taken": failed,
-        "prompts": [
-            {
-                **{"edit_id": edit_id, "prompt": prompt, "target_new": targets[edit_id]},
-                **{reader: exam[edit_id, prompt]._asdict() for reader, exam in exams.items()},
-            }
-            for edit_id, prompt in before
-        ],
-        "files": digests,
-    }
+def _prompts(records: Sequence[EditRecord], exams: Mapping[str, Exam]) -> list[dict[str, Any]]:
+    """Each prompt of the exams, with what every reader says there."""
+    targets = {record.edit_id: record.target_new for record in records}
+    return [
+        {
+            **{"edit_id": edit_id, "prompt": prompt, "target_new": targets[edit_id]},
+            **{reader: exam[edit_id, prompt]._asdict() for reader, exam in exams.items()},
+        }
+        for edit_id, prompt in exams.get(BEFORE, {})
+    ]
 
 
 def command_for(results: Mapping[str, Any]) -> str:
