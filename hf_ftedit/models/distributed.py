@@ -117,15 +117,14 @@ def in_turns(make: Callable[[], Value]) -> Value:
     """Call `make` in the main process first, then in the first one of each other machine, then in the rest."""
     # The files of a cache are so written once, whether or not the machines share it, and then read by all.
     state = process_state()
-    results: list[Value] = []
-    errors: list[EditError | OSError] = []
+    failure: EditError | OSError | None = None
     with state.main_process_first(), state.local_main_process_first():
         # Raised after the turns: an error that left them would skip the barrier that the others wait at.
         try:
-            results.append(make())
+            made = make()
         except (EditError, OSError) as error:
-            errors.append(error)
+            failure = error
     with Processes().failing_together():
-        if errors:
-            raise errors[0]
-    return results[0]
+        if failure:
+            raise failure
+    return made
