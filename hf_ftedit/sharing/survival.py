@@ -69,12 +69,7 @@ def examined_by_llama_cpp(
     predictions = []
     with contextlib.closing(Llama(file, lora_path=lora, **settings)) as llama:
         for row in rows:
-            cells: dict[str, Any] = {
-                "edit_id": row.edit_id,
-                "probe": row.prompt,
-                "role": row.role,
-                "target": row.target,
-            }
+            cells: dict[str, Any] = {**row._asdict(), "probe": row.prompt}
             if chat:
                 answer = _answer(llama, row.prompt)
                 cells["exact_match"], cells["containment"] = evaluation.judged(row, answer, {}, whole=True)
