@@ -1,7 +1,5 @@
 """Kernels that compute the same, faster: of float32 products on some CPUs, of attention, of an activation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """The progress of a training, read from the bars that its libraries draw with tqdm: all count what they do already."""
 
-from __future__ import annotations
-
 import io
 import threading
 from collections.abc import Callable, Iterator

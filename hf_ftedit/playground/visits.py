@@ -1,7 +1,5 @@
 """Visitors of the playground: one model for all, and for each visitor adapters that nobody else sees; no page here."""
 
-from __future__ import annotations
-
 import copy
 import re
 import shutil

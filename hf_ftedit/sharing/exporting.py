@@ -1,7 +1,5 @@
 """Export an edited model to other formats, and take the exam of its edits again on what was exported."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

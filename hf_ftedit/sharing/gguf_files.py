@@ -1,7 +1,5 @@
 """GGUF files as llama.cpp reads them: a whole model, a LoRA, and a model with a LoRA added."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Modelfile by which Ollama runs an exported model, with the model's chat template in Ollama's own form."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase

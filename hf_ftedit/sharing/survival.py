@@ -1,7 +1,5 @@
 """The exam of exported edits: what the adapter's model says, and what the exported files say, read by others."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
