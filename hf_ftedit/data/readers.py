@@ -19,10 +19,7 @@ from hf_ftedit.text import counted, visible
 
 logger = logging.getLogger(__name__)
 
-_PROBE_FIELDS = {
-    "neighborhood_prompts": NeighborhoodPrompt._fields,
-    "portability_prompts": PortabilityPrompt._fields,
-}
+_PROBE_FIELDS = {"neighborhood_prompts": NeighborhoodPrompt._fields, "portability_prompts": PortabilityPrompt._fields}
 _NATIVE_FIELDS = {field.name for field in dataclass_fields(EditRecord)} | {"case_id", "id"}
 
 

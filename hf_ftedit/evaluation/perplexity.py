@@ -15,13 +15,7 @@ LONGEST_WINDOW = 4096  # tokens: a window is one batch, and contexts of 128,000 
 
 
 def perplexity(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    *,
-    tokens_per_batch: int = 2048,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, tokens_per_batch: int = 2048
 ) -> dict[str, Any]:
     """
     Perplexity of a model on texts: exp of the mean negative log-likelihood of their tokens.
@@ -65,7 +59,7 @@ def perplexity(
         return np.exp(values[:, :1] / values[:, 1:])
 
     return {
-        **estimate("perplexity", by_text, of_means, n_resamples, seed),
+        **estimate("perplexity", by_text, of_means),
         "n_texts": len(by_text),
         "n_tokens": int(by_text[:, 1].sum()),
     }

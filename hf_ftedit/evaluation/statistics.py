@@ -48,15 +48,11 @@ def interval(resampled: np.ndarray) -> list[list[float] | None]:
 
 
 def estimate(
-    name: str,
-    values: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means,
-    n: int = 1000,
-    seed: int = 0,
+    name: str, values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means
 ) -> dict[str, Any]:
     """One `statistic` of the means of `values` as `name`, and its [`bootstrap`] [`interval`] as `{name}_ci95`."""
     value = statistic(means(values)[None])[0, 0]
-    return {name: float(value), f"{name}_ci95": interval(bootstrap(values, statistic, n, seed))[0]}
+    return {name: float(value), f"{name}_ci95": interval(bootstrap(values, statistic))[0]}
 
 
 def permutation_test(

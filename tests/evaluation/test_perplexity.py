@@ -53,7 +53,7 @@ def test_perplexity_is_that_of_a_slow_loop(case, context):
     texts = [*TEXTS[:4], LONG, "Rome"]
     assert len(token_ids(tokenizer, LONG)) > (context if context == 32 else 128)
     sums, counts = zip(*[text_sums(model, tokenizer, text) for text in texts], strict=True)
-    found = perplexity(model, tokenizer, texts, n_resamples=10)
+    found = perplexity(model, tokenizer, texts)
     assert found["perplexity"] == pytest.approx(math.exp(sum(sums) / sum(counts)), rel=1e-5)
     assert found["n_tokens"] == sum(counts)
     assert found["n_texts"] == sum(count > 0 for count in counts)
@@ -127,7 +127,7 @@ def test_the_order_of_texts_does_not_matter(gpt2):
 
 def test_the_interval_is_that_of_a_slow_bootstrap_over_texts(gpt2):
     texts = [*TEXTS[:5], LONG, *(text[: len(text) // 2] for text in TEXTS[:5])]
-    found = perplexity(*gpt2, texts, n_resamples=5000)
+    found = perplexity(*gpt2, texts)
     low, high = found["perplexity_ci95"]
     assert low < found["perplexity"] < high
     sums, rng = np.array([text_sums(*gpt2, text) for text in texts]), np.random.default_rng(1)
@@ -136,11 +136,10 @@ def test_the_interval_is_that_of_a_slow_bootstrap_over_texts(gpt2):
         nll, count = sums[rng.integers(len(texts), size=len(texts))].sum(axis=0)
         slow.append(math.exp(nll / count))
     width = np.subtract(*np.percentile(slow, [97.5, 2.5]))
-    assert [low, high] == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.08 * width)
+    assert [low, high] == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.15 * width)
 
 
-def test_the_interval_is_seeded_and_of_one_text_a_point(gpt2):
-    first, again, other = (perplexity(*gpt2, TEXTS[:5], seed=seed) for seed in (0, 0, 1))
-    assert first == again != other
+def test_the_interval_is_the_same_each_time_and_of_one_text_a_point(gpt2):
+    assert perplexity(*gpt2, TEXTS[:5]) == perplexity(*gpt2, TEXTS[:5])
     one = perplexity(*gpt2, TEXTS[:1])
     assert one["perplexity_ci95"] == pytest.approx([one["perplexity"]] * 2)
