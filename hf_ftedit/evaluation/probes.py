@@ -93,11 +93,7 @@ def _named_texts(records: Iterable[EditRecord]) -> Iterator[tuple[str, str]]:
 
 
 def check_lengths(
-    records: Iterable[EditRecord],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    *,
-    chat_template: bool = False,
+    records: Iterable[EditRecord], tokenizer: PreTrainedTokenizerBase, max_length: int | None, *, chat_template: bool
 ) -> None:
     """Raise [`~hf_ftedit.EditError`] where an edit or probe exceeds `max_length` tokens, by the tokenizer alone."""
     if max_length is None:

@@ -257,12 +257,7 @@ def _read(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: set[int], se
 
 
 def continued_text(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    *,
-    chat_template: bool = False,
-    max_new_tokens: int = MAX_ANSWER_TOKENS,
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat_template: bool, max_new_tokens: int
 ) -> str | None:
     """The prompt and its continuation, as the snippet of a card prints it; `None` where the context has no room."""
     # With the model's own generation settings, unlike `greedy_answers`: so a reader of the card will run it.

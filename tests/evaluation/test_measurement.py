@@ -505,15 +505,15 @@ def test_the_longest_pair_that_fits_is_let_through():
     tokenizer = bos_tokenizer()
     length = len(tokenizer(f"{TONGUE.prompt} {TONGUE.target_true}", add_special_tokens=False)["input_ids"]) + 1
     longest = EditRecord("t", TONGUE.prompt, TONGUE.target_true)
-    check_lengths([longest], tokenizer, length)
+    check_lengths([longest], tokenizer, length, chat_template=False)
     with pytest.raises(EditError, match=rf"edit 't', rewrite probe.* have {length} tokens, at most"):
-        check_lengths([longest], tokenizer, length - 1)
+        check_lengths([longest], tokenizer, length - 1, chat_template=False)
 
 
 def test_an_open_neighbor_is_checked_by_its_prompt():
     record = EditRecord("o", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("very " * 600 + "far"),))
     with pytest.raises(EditError, match="edit 'o', neighborhood probe"):
-        check_lengths([record], bpe_tokenizer(), 512)
+        check_lengths([record], bpe_tokenizer(), 512, chat_template=False)
 
 
 def test_threads_take_turns_with_a_model():
