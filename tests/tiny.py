@@ -160,6 +160,14 @@ def moved(model, scale=0.3):
     return adapted
 
 
+def evaluated(model, tokenizer, **options):
+    """A model as evaluation asks it, with these options."""
+    from hf_ftedit import EditOptions
+    from hf_ftedit.evaluation import EvaluatedModel
+
+    return EvaluatedModel(model, tokenizer, EditOptions(**options))
+
+
 def measure_drift_by_few_prompts(patch=setattr):
     """Have every eleventh prompt asked alone: where drift is not what is tested, the answers to all take long."""
     from hf_ftedit.evaluation import drift

@@ -2,6 +2,7 @@ from .before_after import before_after_text as before_after_text
 from .before_after import questions_table as questions_table
 from .diagnosis import diagnose as diagnose
 from .drift import drift_reference as drift_reference
+from .engine import EvaluatedModel as EvaluatedModel
 from .fluency import check_fluency as check_fluency
 from .lm_eval_harness import check_tasks as check_tasks
 from .lm_eval_harness import compare_tasks as compare_tasks

@@ -1,15 +1,16 @@
 """Drift: how far an edited model has moved from the unedited one in what it says to unrelated prompts."""
 
+import sys
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.augmentation import drift_prompts, mentions
 from hf_ftedit.data import EditRecord
+from hf_ftedit.evaluation.engine import EvaluatedModel
 from hf_ftedit.evaluation.statistics import estimate
 
 
@@ -22,41 +23,33 @@ class DriftReference(NamedTuple):
 
 
 def drift_reference(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Iterable[EditRecord] = (),
-    *,
-    prompts: Iterable[str] | None = None,
-    chat_template: bool = False,
-    tokens_per_batch: int = 2048,
+    evaluated: EvaluatedModel, records: Iterable[EditRecord], prompts: Iterable[str] | None = None
 ) -> DriftReference:
     """
-    What the drift of an edited model is measured by, of the unedited `model`; every process must call this.
+    What the drift of an edited model is measured by, of the unedited one; every process must call this.
 
     The prompts are by default 40 questions of many sorts that are never trained on, see
     [`~hf_ftedit.augmentation.drift_prompts`]; without those that name the subject of one of the edits in `records`,
     or do not fit into the model's context. Its answers are greedy and whole, with the token that ends them.
     """
+    model, tokenizer, settings = evaluated.model, evaluated.tokenizer, evaluated.settings
     subjects = [record.subject for record in records if record.subject]
     sorts = drift_prompts() if prompts is None else dict.fromkeys(prompts, "")
     prompts = [prompt for prompt in sorts if not any(mentions(prompt, subject) for subject in subjects)]
-    encoded = dict(zip(prompts, models.encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True))
-    longest = models.context_length(model.config)
-    encoded = {prompt: ids for prompt, ids in encoded.items() if longest is None or len(ids) < longest}
-    settings: dict[str, Any] = {"chat_template": chat_template, "tokens_per_batch": tokens_per_batch}
+    rows = models.encode_prompts(tokenizer, prompts, chat_template=settings["chat_template"])
+    longest = models.context_length(model.config) or sys.maxsize
+    encoded = {prompt: ids for prompt, ids in zip(prompts, rows, strict=True) if len(ids) < longest}
     answers = models.whole_answers(model, tokenizer, list(encoded), desc="Drift: answers", **settings)
     answered = zip(encoded.values(), answers, strict=True)
     pairs = [models.EncodedPair(ids + answer.tokens, len(ids)) for ids, answer in answered]
-    refer = partial(models.reference_distributions, model, tokens_per_batch=tokens_per_batch)
+    refer = partial(models.reference_distributions, model, tokens_per_batch=settings["tokens_per_batch"])
     references = models.Processes(model).each_once(pairs, refer)
     return DriftReference(pairs, references, [sorts[prompt] for prompt in encoded])
 
 
-def measure_drift(
-    model: PreTrainedModel, reference: DriftReference, *, tokens_per_batch: int = 2048
-) -> dict[str, Any]:
+def measure_drift(evaluated: EvaluatedModel, reference: DriftReference) -> dict[str, Any]:
     """
-    Mean KL divergence of `model` from the unedited one in nats a token; every process must call this.
+    Mean KL divergence of a model from the unedited one in nats a token; every process must call this.
 
     It is taken over the tokens of the unedited model's own answers, of its 64 likeliest tokens at each place and of
     all others together.
@@ -67,7 +60,8 @@ def measure_drift(
     """
     if not reference.pairs:
         return {}
-    diverge = partial(models.pair_divergences, model, tokens_per_batch=tokens_per_batch)
+    model, size = evaluated.model, evaluated.options.eval_tokens_per_batch
+    diverge = partial(models.pair_divergences, model, tokens_per_batch=size)
     tokens = models.Processes(model).each_once(list(zip(reference.pairs, reference.references, strict=True)), diverge)
     by_prompt = np.array([[values.sum(), len(values)] for values in tokens], dtype=float)
     places = {sort: np.equal(reference.sorts, sort) for sort in dict.fromkeys(reference.sorts) if sort}

@@ -302,7 +302,6 @@ def measure(
         raise EditError(f"options is of type {type(options).__name__}: give EditOptions")
     if not isinstance(before, Measurement | None):
         raise EditError(f"before is no Measurement but {type(before).__name__}; give what measure returned")
-    size: dict[str, Any] = {"tokens_per_batch": options.eval_tokens_per_batch}
     evaluated = EvaluatedModel(model, tokenizer, options, desc)
     records, predictions = _predicted(evaluated, records, before.predictions if before else None, seed)
     # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
@@ -313,11 +312,11 @@ def measure(
     reference = before.reference if before and drift else None
     if drift and before is None:
         with models.unedited(model):
-            reference = drift_reference(model, tokenizer, records, **evaluated.settings)
+            reference = drift_reference(evaluated, records)
     if reference and (before is not None or not models.is_unedited(model)):
-        scores |= measure_drift(model, reference, **size)
+        scores |= measure_drift(evaluated, reference)
     if texts:
-        scores |= perplexity(model, tokenizer, texts, **size)
+        scores |= perplexity(evaluated, texts)
     if known:
         scores |= known_facts(evaluated, known, records)
     return Measurement(records, predictions, means, scores, reference)

@@ -5,18 +5,16 @@ from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.errors import EditError
+from hf_ftedit.evaluation.engine import EvaluatedModel
 from hf_ftedit.evaluation.statistics import estimate
 
 LONGEST_WINDOW = 4096  # tokens: a window is one batch, and contexts of 128,000 would not fit
 
 
-def perplexity(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, tokens_per_batch: int = 2048
-) -> dict[str, Any]:
+def perplexity(evaluated: EvaluatedModel, texts: Sequence[str]) -> dict[str, Any]:
     """
     Perplexity of a model on texts: exp of the mean negative log-likelihood of their tokens.
 
@@ -27,6 +25,7 @@ def perplexity(
     The result has `perplexity`, its bootstrap interval `perplexity_ci95`, and `n_texts` and `n_tokens` that were
     counted. Raises [`~hf_ftedit.EditError`] where no text has two tokens, or the model gives NaN.
     """
+    model, tokenizer, options, _ = evaluated
     models.check_tokens(tokenizer, model.config, ((f"text {number}", text) for number, text in enumerate(texts, 1)))
     length = min(filter(None, (LONGEST_WINDOW, models.context_length(model.config))))
     parts = models.encode_texts(tokenizer, texts, length)
@@ -45,7 +44,7 @@ def perplexity(
             bar.update(len({*predicted.pairs}))
 
         with bar:  # texts begin alike by chance only: in trees, they would take more time
-            models.run_pairs(model, share, tokens_per_batch, add, in_trees=False)
+            models.run_pairs(model, share, options.eval_tokens_per_batch, add, in_trees=False)
         return sums.tolist()
 
     losses = processes.each_once(windows, run, key=lambda window: len(window.input_ids))

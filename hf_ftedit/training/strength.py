@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 
 from hf_ftedit.augmentation import training_questions, untrained_probes
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import drift_reference, measure
+from hf_ftedit.evaluation import EvaluatedModel, drift_reference, measure
 from hf_ftedit.models import beyond_lora, from_main, unedited
 from hf_ftedit.options import EditOptions
 from hf_ftedit.training.config import EditConfig
@@ -105,10 +105,9 @@ def measure_scales(
     questions = rng.sample(questions, min(len(questions), N_QUESTIONS))
     names = ("chat_template", "end_of_answer", "predict_with_generate", "eval_tokens_per_batch")
     options = EditOptions(**{name: getattr(args, name) for name in names})
-    settings: dict[str, Any] = {"chat_template": args.chat_template, "tokens_per_batch": args.eval_tokens_per_batch}
     with unedited(model):
         before = measure(model, tokenizer, records, options, drift=False)
-        reference = drift_reference(model, tokenizer, known, prompts=questions, **settings)
+        reference = drift_reference(EvaluatedModel(model, tokenizer, options), known, questions)
     before, scores = before._replace(reference=reference), {}
     for factor in SCALES:
         scale.multiply(factor)

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TEXTS, bos_tokenizer, bpe_tokenizer, eos_tokenizer, paired, sentencepiece_tokenizer, tiny_model
+from tiny import TEXTS, bos_tokenizer, bpe_tokenizer, eos_tokenizer, evaluated, paired, tiny_model
+from tiny import sentencepiece_tokenizer as spm_tokenizer
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.perplexity import perplexity
@@ -14,7 +15,7 @@ CASES = {
     "gpt2": ("gpt2", bpe_tokenizer),
     "gpt2 with a token in front": ("gpt2", bos_tokenizer),
     "gpt2 with a token behind": ("gpt2", eos_tokenizer),
-    "llama": ("llama", sentencepiece_tokenizer),
+    "llama": ("llama", spm_tokenizer),
     "llama with a token in front": ("llama", bos_tokenizer),
 }
 
@@ -53,7 +54,7 @@ def test_perplexity_is_that_of_a_slow_loop(case, context):
     texts = [*TEXTS[:4], LONG, "Rome"]
     assert len(token_ids(tokenizer, LONG)) > (context if context == 32 else 128)
     sums, counts = zip(*[text_sums(model, tokenizer, text) for text in texts], strict=True)
-    found = perplexity(model, tokenizer, texts)
+    found = perplexity(evaluated(model, tokenizer), texts)
     assert found["perplexity"] == pytest.approx(math.exp(sum(sums) / sum(counts)), rel=1e-5)
     assert found["n_tokens"] == sum(counts)
     assert found["n_texts"] == sum(count > 0 for count in counts)
@@ -63,7 +64,7 @@ def test_a_model_that_knows_nothing_is_as_perplexed_as_its_vocabulary_is_large(g
     model, tokenizer = copy.deepcopy(gpt2[0]), gpt2[1]
     for weight in model.parameters():
         weight.data.zero_()
-    found = perplexity(model, tokenizer, [*TEXTS[:3], LONG])
+    found = perplexity(evaluated(model, tokenizer), [*TEXTS[:3], LONG])
     assert found["perplexity"] == pytest.approx(len(tokenizer), rel=1e-6)
     assert found["perplexity_ci95"] == pytest.approx([len(tokenizer)] * 2, rel=1e-6)
 
@@ -76,39 +77,39 @@ def test_windows_are_no_longer_than_a_batch_may_be(monkeypatch):
     long.register_forward_pre_hook(
         lambda _, args, kwargs: sizes.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
-    found = perplexity(long, tokenizer, [LONG])
+    found = perplexity(evaluated(long, tokenizer), [LONG])
     assert max(sizes) <= 32 and found["n_tokens"] == len(token_ids(tokenizer, LONG)) - 1
     short.transformer.wpe.weight.data[:] = long.transformer.wpe.weight.data[:32]
     weights = {name: weight for name, weight in long.state_dict().items() if "wpe" not in name}
     short.load_state_dict(weights, strict=False)
-    assert found == perplexity(short, tokenizer, [LONG])
+    assert found == perplexity(evaluated(short, tokenizer), [LONG])
 
 
 @pytest.mark.parametrize("length, expected", [(2, 1), (3, 2), (4, 3), (5, 4), (7, 6), (8, 7), (10, 9), (11, 10)])
 def test_every_token_but_the_first_counts_once(length, expected):
     model, tokenizer = paired(tiny_model, "gpt2", context=4)
     assert len(tokenizer("z" * length)["input_ids"]) == length  # nothing is merged
-    found = perplexity(model, tokenizer, ["z" * length] * 3)
+    found = perplexity(evaluated(model, tokenizer), ["z" * length] * 3)
     assert (found["n_texts"], found["n_tokens"]) == (3, 3 * expected)
 
 
 def test_texts_of_one_token_are_left_out(gpt2):
     several, one, none = TEXTS[:3], "z", ""
-    found = perplexity(*gpt2, [one, *several, none, one])
-    assert found == perplexity(*gpt2, several)
+    found = perplexity(evaluated(*gpt2), [one, *several, none, one])
+    assert found == perplexity(evaluated(*gpt2), several)
     assert found["n_texts"] == 3
 
 
 @pytest.mark.parametrize("texts", [[], ["z"], ["z", "", "y"]])
 def test_no_text_of_two_tokens_is_an_error(gpt2, texts):
     with pytest.raises(EditError, match="no text has two tokens to measure perplexity on; give longer ones"):
-        perplexity(*gpt2, texts)
+        perplexity(evaluated(*gpt2), texts)
 
 
 @pytest.mark.parametrize("budget", [1, 17, 100, 100_000])
 def test_batches_do_not_change_it(gpt2, budget):
     texts = [*TEXTS[:5], LONG]
-    found, usual = (perplexity(*gpt2, texts, tokens_per_batch=size) for size in (budget, 2048))
+    found, usual = (perplexity(evaluated(*gpt2, eval_tokens_per_batch=size), texts) for size in (budget, 2048))
     assert found.pop("perplexity_ci95") == pytest.approx(usual.pop("perplexity_ci95"), rel=1e-5)
     assert found == pytest.approx(usual, rel=1e-5)
 
@@ -116,18 +117,19 @@ def test_batches_do_not_change_it(gpt2, budget):
 def test_neither_mode_nor_padding_side_changes_it(gpt2):
     model, tokenizer = copy.deepcopy(gpt2[0]).train(), bpe_tokenizer()
     tokenizer.padding_side = "left"
-    assert perplexity(model, tokenizer, TEXTS[:5]) == perplexity(*gpt2, TEXTS[:5])
+    assert perplexity(evaluated(model, tokenizer), TEXTS[:5]) == perplexity(evaluated(*gpt2), TEXTS[:5])
     assert model.training
 
 
 def test_the_order_of_texts_does_not_matter(gpt2):
-    first, second = (perplexity(*gpt2, texts)["perplexity"] for texts in ([*TEXTS[:5], LONG], [LONG, *TEXTS[4::-1]]))
+    orders = [*TEXTS[:5], LONG], [LONG, *TEXTS[4::-1]]
+    first, second = (perplexity(evaluated(*gpt2), texts)["perplexity"] for texts in orders)
     assert first == pytest.approx(second, rel=1e-5)
 
 
 def test_the_interval_is_that_of_a_slow_bootstrap_over_texts(gpt2):
     texts = [*TEXTS[:5], LONG, *(text[: len(text) // 2] for text in TEXTS[:5])]
-    found = perplexity(*gpt2, texts)
+    found = perplexity(evaluated(*gpt2), texts)
     low, high = found["perplexity_ci95"]
     assert low < found["perplexity"] < high
     sums, rng = np.array([text_sums(*gpt2, text) for text in texts]), np.random.default_rng(1)
@@ -140,6 +142,6 @@ def test_the_interval_is_that_of_a_slow_bootstrap_over_texts(gpt2):
 
 
 def test_the_interval_is_the_same_each_time_and_of_one_text_a_point(gpt2):
-    assert perplexity(*gpt2, TEXTS[:5]) == perplexity(*gpt2, TEXTS[:5])
-    one = perplexity(*gpt2, TEXTS[:1])
+    assert perplexity(evaluated(*gpt2), TEXTS[:5]) == perplexity(evaluated(*gpt2), TEXTS[:5])
+    one = perplexity(evaluated(*gpt2), TEXTS[:1])
     assert one["perplexity_ci95"] == pytest.approx([one["perplexity"]] * 2)

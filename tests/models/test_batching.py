@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import bpe_tokenizer, paired, tiny_model
+from tiny import bpe_tokenizer, evaluated, paired, tiny_model
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.perplexity import perplexity
@@ -61,11 +61,12 @@ def test_batches_by_hand():
 
 def test_logits_of_a_large_vocabulary_keep_to_a_bound(monkeypatch):
     model, tokenizer = tiny_model("llama", bpe_tokenizer()).eval(), bpe_tokenizer()
-    vocabulary, sizes, plain = model.config.vocab_size, [], perplexity(model, tokenizer, PROMPTS)["perplexity"]
+    vocabulary, sizes, asked = model.config.vocab_size, [], evaluated(model, tokenizer)
+    plain = perplexity(asked, PROMPTS)["perplexity"]
     assert batching.MOST_LOGITS // 262_144 == 1024 and batching.MOST_LOGITS // 49_152 > 2048  # Gemma 3 and SmolLM2
     model.register_forward_hook(lambda module, args, output: sizes.append(output.logits.numel()))
     monkeypatch.setattr(batching, "MOST_LOGITS", 40 * vocabulary)
-    assert perplexity(model, tokenizer, PROMPTS)["perplexity"] == pytest.approx(plain, rel=1e-5)
+    assert perplexity(asked, PROMPTS)["perplexity"] == pytest.approx(plain, rel=1e-5)
     score_pairs(model, tokenizer, PROMPTS, TARGETS)
     assert len(sizes) > 10 and max(sizes) <= 40 * vocabulary
 

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 from accelerate.utils import DistributedType
-from tiny import TEXTS, bpe_tokenizer, tiny_model
+from tiny import TEXTS, bpe_tokenizer, evaluated, tiny_model
 from trl import SFTConfig
 
 from hf_ftedit import EditConfig, models
@@ -57,8 +57,8 @@ def measured():
         "predictions": predictions,
         "computed": computed,
         "few": predict(model, tokenizer, FEW, generate=True),
-        "perplexity": perplexity(model, tokenizer, TEXTS),
-        "short": perplexity(model, tokenizer, TEXTS[:1]),
+        "perplexity": perplexity(evaluated(model, tokenizer), TEXTS),
+        "short": perplexity(evaluated(model, tokenizer), TEXTS[:1]),
         "passes": len(passes),
     }
 
