@@ -1,24 +1,16 @@
 """Answers of the model for its card: to the prompts of the first edits, without and with the edits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from hf_ftedit import models
-from hf_ftedit.options import EditOptions
+from hf_ftedit.evaluation import EvaluatedModel
 
 
-def card_answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    predictions: Mapping[str, Sequence[Any]],
-    *,
-    chat_template: bool = False,
-) -> list[str]:
+def card_answers(evaluated: EvaluatedModel, prompts: Sequence[str], predictions: dict[str, list[Any]]) -> list[str]:
     """The model's own greedy answers: in chat whole ones, those of its `predictions` first, else a few words."""
-    if not chat_template:
+    model, tokenizer, options, _ = evaluated
+    if not options.chat_template:
         return models.greedy_answers(model, tokenizer, prompts)
     said = dict(zip(predictions["probe"], predictions["generated"], strict=True))
     missing = [prompt for prompt in prompts if said.get(prompt) is None]
@@ -28,22 +20,18 @@ def card_answers(
 
 
 def examples(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    before: Sequence[str] | None,
-    predictions: Mapping[str, Sequence[Any]],
-    options: EditOptions,
+    evaluated: EvaluatedModel, prompts: Sequence[str], before: Sequence[str] | None, predictions: dict[str, list[Any]]
 ) -> dict[str, Any]:
     """The `example` in `eval_results.json` for the card; with answers `before` also those after, as `answers`."""
+    model, tokenizer, options, _ = evaluated
     # As the snippet in the card calls it: whoever runs that can compare.
-    settings: dict[str, Any] = {"chat_template": options.chat_template}
-    most = models.WHOLE_ANSWER_TOKENS if options.chat_template else models.MAX_ANSWER_TOKENS
-    output = models.continued_text(model, tokenizer, prompts[0], max_new_tokens=most, **settings)
+    chat = options.chat_template
+    most = models.WHOLE_ANSWER_TOKENS if chat else models.MAX_ANSWER_TOKENS
+    output = models.continued_text(model, tokenizer, prompts[0], chat_template=chat, max_new_tokens=most)
     texts: dict[str, Any] = {"example": {"prompt": prompts[0], "output": output}}
-    if options.chat_template and (text := models.written_out(tokenizer, prompts[0], options)):
+    if chat and (text := models.written_out(tokenizer, prompts[0], options)):
         texts["example"]["text"] = text
     if before is not None:
-        after = card_answers(model, tokenizer, prompts, predictions, **settings)
+        after = card_answers(evaluated, prompts, predictions)
         texts["answers"] = [{"before": old, "after": new} for old, new in zip(before, after, strict=True)]
     return texts

@@ -200,15 +200,15 @@ def _measure_and_write(
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with models.unedited(model):
         before = evaluation.measure(model, tokenizer, edits, desc="Measuring before", **settings)
-        chat_template = options.chat_template
-        old = hub.card_answers(model, tokenizer, prompts, before.predictions, chat_template=chat_template)
+        old = hub.card_answers(evaluation.EvaluatedModel(model, tokenizer, options), prompts, before.predictions)
     if merge_into_base:
         model = models.merged(model)
     after = evaluation.measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
     results = evaluation.results_of({"before": before, "after": after})
     results["base_model"] = parts[0].saved.results["base_model"]
     results["base_model_revision"] = recipe.get("model_revision")
-    results |= hub.examples(model, tokenizer, prompts, old, after.predictions, options)
+    edited = evaluation.EvaluatedModel(model, tokenizer, options)
+    results |= hub.examples(edited, prompts, old, after.predictions)
     recipe[PROVENANCE] = provenance | {"combination": combination_type, "parts": _credits(parts, after, edits)}
     process = models.process_state()
     if process.is_main_process:

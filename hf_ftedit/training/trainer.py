@@ -19,7 +19,7 @@ from transformers.trainer_utils import speed_metrics
 from hf_ftedit import hub, models
 from hf_ftedit.data import EditRecord, Fact, read_edits
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation import RESULTS_FILE, SCORES, Measurement, measure, results_of
+from hf_ftedit.evaluation import RESULTS_FILE, SCORES, EvaluatedModel, Measurement, measure, results_of
 from hf_ftedit.models import greedy_answers, process_state, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, check_value
 from hf_ftedit.training.checkpoints import date_of_run, is_finished
@@ -366,11 +366,11 @@ class EditTrainer(ConditionalTrainer):
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[: hub.SHOWN_EDITS]]
         old, new = (self._measure(edited=edited).predictions for edited in (False, True))
-        before = None
+        asked, before = EvaluatedModel(model, tokenizer, self.args), None
         if hasattr(model, "disable_adapter"):
             with self._run_edited(False):
-                before = hub.card_answers(model, tokenizer, prompts, old, chat_template=self.args.chat_template)
-        results = {**self.edit_results(), **hub.examples(model, tokenizer, prompts, before, new, self.args)}
+                before = hub.card_answers(asked, prompts, old)
+        results = {**self.edit_results(), **hub.examples(asked, prompts, before, new)}
         # Sharded weights are gathered by all processes together, before the first one writes.
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
         state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
