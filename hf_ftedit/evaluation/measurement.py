@@ -201,10 +201,7 @@ def _answer_columns(
 
 
 def _erased_columns(
-    evaluated: EvaluatedModel,
-    erased: Mapping[int, ProbedTarget],
-    logprobs: Iterable[float],
-    columns: Mapping[str, list[Any]],
+    evaluated: EvaluatedModel, erased: dict[int, ProbedTarget], logprobs: np.ndarray, columns: dict[str, list[Any]]
 ) -> dict[str, list[Any]]:
     """Columns of erased facts: the probability of each old answer, and whether the model's own answer says it."""
     prompts, targets = zip(*((row.prompt, separated(row.prompt, row.target)) for row in erased.values()), strict=True)

@@ -45,10 +45,7 @@ def card_of_dataset(settings: Mapping[str, Any], splits: DatasetDict, metadata: 
 
 
 def dataset_card(
-    config: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    metadata: Mapping[str, Any],
-    rows: Iterable[Mapping[str, str]] = (),
+    config: dict[str, Any], sizes: dict[str, int], metadata: dict[str, Any], rows: Iterable[Mapping[str, str]] = ()
 ) -> str:
     """The card of an augmented dataset: metadata, sizes of its splits, the first rows of each kind, settings."""
     # Others' tags stay in front: they chose them.
