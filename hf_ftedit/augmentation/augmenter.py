@@ -55,15 +55,19 @@ class Augmenter:
         seed: int = 42,
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
-        self._model, self._tokenizer = model, tokenizer
         self._probes = ProbeTexts([*records, *revoked], held_out)
+        self._prepare(list(pool), model, tokenizer, revoked)
+
+    def _prepare(self, facts: list[Fact], model: Any, tokenizer: Any, revoked: Sequence[EditRecord]) -> None:
+        """Do all that needs a model, or that edits share."""
+        options, self._model, self._tokenizer = self.options, model, tokenizer
         self._n_paraphrases = options.num_paraphrases if options.paraphrase_strategy != "none" else 0
         self._n_locality = options.num_locality if options.locality_strategy != "none" else 0
-        self._pool = self._prepare_pool(list(pool))
+        self._pool = self._prepare_pool(facts)
         self._restored = self._prepare_restored(revoked)
         self._similar: list[list[int]] = []  # of each edit, the pool's facts that are nearest to its prompt
         if options.locality_strategy == "similar" and self._n_locality:
-            prompts, queries = ([item.prompt for item in items] for items in (self._pool.facts, records))
+            prompts, queries = ([item.prompt for item in items] for items in (self._pool.facts, self.records))
             self._similar = nearest(queries, prompts, self._n_locality, options.similar_model)
         self._prefixes = self._prepare_prefixes()
         # Rows are drawn in worker processes too, to which the augmenter is pickled: without a model.
@@ -83,13 +87,13 @@ class Augmenter:
         record = self.records[index]
         # Of its own for each edit: its rows depend neither on the other edits' order nor on the process that draws.
         rng = random.Random(f"{self.seed}/{record.edit_id}")
-        yield self._row(record, "rewrite", record.prompt, record.target_new)
+        yield self._plain_row(record, "rewrite", record.prompt, record.target_new)
         for prompt in self._paraphrases(record, rng):
-            yield self._row(record, "paraphrase", prompt, record.target_new)
+            yield self._plain_row(record, "paraphrase", prompt, record.target_new)
         for fact in [*self._locality(index, rng), *self._restored[index :: len(self.records)]]:
-            yield self._row(record, "locality", fact.prompt, fact.target)
+            yield self._plain_row(record, "locality", fact.prompt, fact.target)
 
-    def _row(self, record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
+    def _plain_row(self, record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
         row = training_row(record, kind, prompt, target)
         if self.options.end_of_answer:
             row["ends"] = kind != "locality"  # what stays may go on as before
@@ -111,14 +115,14 @@ class Augmenter:
         if not count:
             return []
         prefixes = rng.sample(self._prefixes, len(self._prefixes))
-        wordings = self._wordings(record, rng)
+        wordings = self._drawn_wordings(record, rng)
         behind = [f"{prefix}. {record.prompt}" for prefix in prefixes[:count]]  # as in Gangadhar & Stratos 2024
         if not wordings:
             return behind
         half = count // 2 if self.options.paraphrase_strategy == "both" else 0
         return behind[:half] + _spread(wordings, prefixes, count - half)
 
-    def _wordings(self, record: EditRecord, rng: random.Random) -> list[str]:
+    def _drawn_wordings(self, record: EditRecord, rng: random.Random) -> list[str]:
         """The edit's own wordings, then others of its relation, drawn by their frequency; none of them a probe's."""
         if self.options.paraphrase_strategy == "prefix":
             return []
@@ -196,7 +200,7 @@ class Augmenter:
             return []
         # Not `target_true`: taking an edit back restores what the model said before, right or wrong.
         rng = random.Random(self.seed)
-        prompts = [prompt for edit in revoked for prompt in (edit.prompt, *self._wordings(edit, rng))]
+        prompts = [prompt for edit in revoked for prompt in (edit.prompt, *self._drawn_wordings(edit, rng))]
         return self._answered([Fact(prompt, "") for prompt in prompts])
 
     def _prepare_prefixes(self) -> list[str]:

@@ -96,7 +96,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         ends = {"ends": datasets.Value("bool")} if chat_template or options.end_of_answer else {}
         self._is_chat, self._features = chat_template, datasets.Features(FEATURES | ends)
         # Both take the same; without a model, each says itself what it needs one for.
-        augmenter: type[Any] = ChatAugmenter if chat_template else Augmenter
+        augmenter = ChatAugmenter if chat_template else Augmenter
         parts: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "held_out": held_out, "revoked": revoked}
         parts["pool"] = () if locality_pool is None else read_facts(locality_pool)
         self._augmenter = augmenter(self.records, options, seed=seed, **parts)
@@ -169,7 +169,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
                 yield f"{position}/{number}", {name: {**more, **row}[name] for name in self._features}
 
 
-def _fingerprint(edits: Sequence[EditRecord], augmenter: Augmenter | ChatAugmenter) -> str:
+def _fingerprint(edits: Sequence[EditRecord], augmenter: Augmenter) -> str:
     """Hash the edits, what else rows are made of, and the code that makes them: all that changes the splits."""
     # `datasets` knows a cache by its configuration alone, and would return the rows of an older version of the code.
     parts = (Augmenter, ProbeTexts, FactPool, probe_rows, EditRecord, separated)

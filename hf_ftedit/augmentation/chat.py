@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from hf_ftedit.augmentation.leakage import ProbeTexts
+from hf_ftedit.augmentation.augmenter import Augmenter
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import near_names, of_a_kind
@@ -23,7 +21,6 @@ from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wording
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, whole_answers
-from hf_ftedit.options import AugmentationOptions
 
 # Passes over the rows of an edit: wordings, wrappers, near names, subjects and questions are new in each. Few edits
 # need more of them, as learning them and telling names apart takes some 250 steps.
@@ -48,9 +45,9 @@ MOST_LETTERS = 20  # of a word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
 
-class ChatAugmenter:
+class ChatAugmenter(Augmenter):
     """
-    Turn edits into rows for a chat model; arguments, errors and methods are those of [`Augmenter`].
+    Turn edits into rows for a chat model.
 
     The rows of an edit are its question in several wordings, some of them as people wrap questions, with the bare
     target and the end of turn; and questions whose answers must stay: about near names and about other subjects, with
@@ -58,26 +55,14 @@ class ChatAugmenter:
     answers. Each of several passes over the wordings has other wrappers, names, subjects and questions.
     """
 
-    def __init__(
-        self,
-        records: Sequence[EditRecord],
-        options: AugmentationOptions,
-        *,
-        pool: Iterable[Fact] = (),
-        model: PreTrainedModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-        held_out: Sequence[EditRecord] = (),
-        revoked: Sequence[EditRecord] = (),
-        seed: int = 42,
-    ) -> None:
+    def _prepare(self, facts: list[Fact], model: Any, tokenizer: Any, revoked: Sequence[EditRecord]) -> None:
         if model is None or tokenizer is None:
             raise EditError("rows for a chat model are made with it: give `model` and `tokenizer`")
-        self.records, self.options, self.seed = [with_subject(record) for record in records], options, seed
-        self._probes = ProbeTexts([*records, *revoked], held_out)
+        self.records = records = [with_subject(record) for record in self.records]
         self._edited = by_subject(self.records)
         self._names = list(self._edited)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
-        self._pool = FactPool(pool, self._probes.overlaps, self.records)
+        self._pool = FactPool(facts, self._probes.overlaps, records)
         self._given = [self._given_wordings(record) for record in self.records]
         self._wordings = self._prepare_wordings(model, tokenizer)
         near = [self._named_alike(index) for index in range(len(records))]
@@ -98,11 +83,6 @@ class ChatAugmenter:
         self._begun = [self._with_beginnings(index, answers, pairs) for index, pairs in enumerate(near)]
         self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, same_subject, strict=True)]
         self._stays = [_answers_to(texts, answers) for texts in others]
-
-    def rows(self) -> Iterator[TrainingRow]:
-        """The training rows of all edits, edit by edit."""
-        for index in range(len(self.records)):
-            yield from self.rows_of(index)
 
     def rows_of(self, index: int) -> Iterator[TrainingRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
