@@ -56,13 +56,13 @@ class Augmenter:
     ) -> None:
         self.records, self.options, self.seed = records, options, seed
         self._probes = ProbeTexts([*records, *revoked], held_out)
+        self._n_paraphrases = options.num_paraphrases if options.paraphrase_strategy != "none" else 0
+        self._n_locality = options.num_locality if options.locality_strategy != "none" else 0
         self._prepare(list(pool), model, tokenizer, revoked)
 
     def _prepare(self, facts: list[Fact], model: Any, tokenizer: Any, revoked: Sequence[EditRecord]) -> None:
         """Do all that needs a model, or that edits share."""
         options, self._model, self._tokenizer = self.options, model, tokenizer
-        self._n_paraphrases = options.num_paraphrases if options.paraphrase_strategy != "none" else 0
-        self._n_locality = options.num_locality if options.locality_strategy != "none" else 0
         self._pool = self._prepare_pool(facts)
         self._restored = self._prepare_restored(revoked)
         self._similar: list[list[int]] = []  # of each edit, the pool's facts that are nearest to its prompt

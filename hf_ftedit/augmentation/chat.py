@@ -119,7 +119,7 @@ class ChatAugmenter(Augmenter):
 
     def _n_wordings(self, index: int) -> int:
         """How many wordings of an edit a pass has, some of them again in other wrappers where they are few."""
-        if not self._is_reworded():
+        if not self._n_paraphrases:
             return 1
         # Beside a fact to erase stand three times the questions about others: one with three wordings was still said.
         least = self.options.num_paraphrases if self.records[index].erase else FEW_WORDINGS
@@ -140,7 +140,7 @@ class ChatAugmenter(Augmenter):
 
     def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
         """Each edit's prompt and all other wordings of it, none of them a probe's."""
-        if not self._is_reworded():
+        if not self._n_paraphrases:
             return self._given
         written = [self._allowed(written_wordings(record)) for record in self.records]
         if places := self._to_rewrite(written):
@@ -161,12 +161,9 @@ class ChatAugmenter(Augmenter):
         own = ([text for text in texts if len(targets[text]) == 1] for texts in written)
         return [list(dict.fromkeys([*given, *others])) for given, others in zip(self._given, own, strict=True)]
 
-    def _is_reworded(self) -> bool:
-        return self.options.paraphrase_strategy != "none" and self.options.num_paraphrases > 0
-
     def _given_wordings(self, record: EditRecord) -> list[str]:
         """An edit's prompt and the wordings that it gives, which each pass has."""
-        return list(dict.fromkeys([record.prompt, *(self._allowed(record.wordings) if self._is_reworded() else ())]))
+        return list(dict.fromkeys([record.prompt, *(self._allowed(record.wordings) if self._n_paraphrases else ())]))
 
     def _to_rewrite(self, written: Sequence[Sequence[str]]) -> list[int]:
         """Edits for a model to reword: those with few wordings, or all where there is a model for it."""
@@ -181,8 +178,7 @@ class ChatAugmenter(Augmenter):
 
     def _share(self, kind: str) -> int:
         """Rows of a kind of an edit: its part of `num_locality` in each pass."""
-        count = 0 if self.options.locality_strategy == "none" else self.options.num_locality
-        return self._passes * round(count * SHARES[kind])
+        return self._passes * round(self._n_locality * SHARES[kind])
 
     def _named_alike(self, index: int) -> list[tuple[str, str]]:
         """The edit's question about near names, minimal pairs, each with its name."""
