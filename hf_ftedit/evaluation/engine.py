@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.data import EditRecord
@@ -24,7 +24,7 @@ PROMPTS_AT_ONCE = 2048  # tokenized at once: all of them would take more memory 
 class EvaluatedModel(NamedTuple):
     """A model with all that asking it needs."""
 
-    model: PreTrainedModel
+    model: Any
     tokenizer: PreTrainedTokenizerBase
     options: EditOptions
     desc: str = "Evaluating"  # label of progress bars

@@ -13,7 +13,7 @@ from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.files import moved_in, require_empty, write_json, write_text
-from hf_ftedit.options import EditOptions, ExportFormat, ExportPrecision, check_value
+from hf_ftedit.options import ExportFormat, ExportPrecision, check_value
 from hf_ftedit.sharing.modelfile import modelfile
 from hf_ftedit.sharing.survival import (
     BEFORE,
@@ -76,18 +76,18 @@ def export(
     ```
     """
     saved, dtype = _open(name, output_dir, to, dtype), dtype or "q8_0"
-    model, tokenizer, options, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
-    whole = _model_file(model, tokenizer, source, dtype, options) if to in WHOLE_FILES else None
-    model = models.load_adapter(model, saved.path)
-    exams = {BEFORE: examined(model, tokenizer, saved.records, options, "Before the export")} if exam else {}
+    asked, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
+    whole = _model_file(asked, source, dtype) if to in WHOLE_FILES else None
+    asked = asked._replace(model=models.load_adapter(asked.model, saved.path), desc="Before the export")
+    exams = {BEFORE: examined(asked, saved.records)} if exam else {}
     output, failed = Path(output_dir), dict[str, str]()
     with moved_in(output) as new:
-        model = _write(new, to, whole, model, tokenizer, chat=options.chat_template)
+        asked = asked._replace(model=_write(new, to, whole, asked))
         digests = hub.digests(new)
     if exam:
         if to != "gguf-lora":
-            model = None  # two whole models need not fit into memory together
-        taken, failed = _sit(output, model, tokenizer, source, saved.records, options)
+            asked = asked._replace(model=None)  # two whole models need not fit into memory together
+        taken, failed = _sit(output, asked, source, saved.records)
         exams |= taken
     results = {
         **{"adapter": models.public_name(name), "base_model": saved.recipe.get("model_name_or_path"), "to": to},
@@ -127,8 +127,8 @@ def _open(name: str, output_dir: str | Path, to: str, dtype: str | None) -> hub.
 
 def _load(
     saved: hub.SavedEdits, name: str, base_model: str | None, gguf_file: str | None, to: str, trust_remote_code: bool
-) -> tuple[Any, Any, EditOptions, Path | None]:
-    """The base model, its tokenizer, how it is measured, and the path of its GGUF file where there is one."""
+) -> tuple[evaluation.EvaluatedModel, Path | None]:
+    """The base model as it is measured, and the path of its GGUF file where there is one."""
     # Weights of 16 bits would be rounded once the edits are in them, and again in the file.
     dtype = saved.recipe.get("dtype", "float32") if to == "merged" else "float32"
     settings = {"dtype": dtype, "trust_remote_code": trust_remote_code, "quantization_config": None}
@@ -139,19 +139,21 @@ def _load(
     source = Path(folder or "", file) if file else None
     if source and file and not source.is_file():  # on the Hub, and by now in the cache
         source = hub.fetch_folder(str(folder), (file,), revision=place["revision"]) / file
-    return *loaded, source
+    return loaded, source
 
 
-def _model_file(model: Any, tokenizer: Any, source: Path | None, dtype: str, options: EditOptions) -> Any:
+def _model_file(asked: evaluation.EvaluatedModel, source: Path | None, dtype: str) -> Any:
     # Not above: the package gguf is an extra.
     from hf_ftedit.sharing.gguf_files import ModelFile
 
+    model, tokenizer, options, _ = asked
     own = bool(options.chat_template_path)
     return ModelFile(model, tokenizer, source, dtype, chat=options.chat_template, own_template=own)
 
 
-def _write(new: Path, to: str, whole: Any, model: Any, tokenizer: Any, *, chat: bool) -> Any:
+def _write(new: Path, to: str, whole: Any, asked: evaluation.EvaluatedModel) -> Any:
     """Write the files of a format; the model without its adapter, or with it in the weights."""
+    model: Any = asked.model
     if to == "gguf-lora":
         from hf_ftedit.sharing.gguf_files import write_lora
 
@@ -159,38 +161,38 @@ def _write(new: Path, to: str, whole: Any, model: Any, tokenizer: Any, *, chat: 
         return model.unload()
     model = models.merged(model)
     if to == "merged":
-        hub.save_weights(new, model, tokenizer)
+        hub.save_weights(new, model, asked.tokenizer)
         return model
     whole.write(new / MODEL_FILE, model)
     if to == "ollama":
-        write_text(new / MODELFILE, modelfile(tokenizer, MODEL_FILE, chat=chat))
+        write_text(new / MODELFILE, modelfile(asked.tokenizer, MODEL_FILE, chat=asked.options.chat_template))
     return model
 
 
 def _sit(
-    output: Path, model: Any, tokenizer: Any, source: Path | None, records: Sequence[EditRecord], options: EditOptions
+    output: Path, asked: evaluation.EvaluatedModel, source: Path | None, records: Sequence[EditRecord]
 ) -> tuple[dict[str, Exam], dict[str, str]]:
-    """The exams of what was written, by reader, and why one was not taken; `model` is the base of a LoRA."""
+    """The exams of what was written, by reader, and why one was not taken; `asked` is the base of a LoRA."""
     # What the file itself has is what others run.
-    options = replace(options, chat_template_path=None)
+    options = replace(asked.options, chat_template_path=None)
     file, base, lora = output / MODEL_FILE, None, output / LORA_FILE
     exams, failed = dict[str, Exam](), dict[str, str]()
 
     def by_transformers() -> Exam:
         read, own = evaluation.load_checked(str(file if file.is_file() else output), records, options)
-        return examined(read, own, records, options, "After the export")
+        return examined(evaluation.EvaluatedModel(read, own, options, "After the export"), records)
 
     def by_llama_cpp() -> Exam:
         if not find_spec("llama_cpp"):
             raise EditError(INSTALL)
         adapter = str(lora) if lora.is_file() else None
-        return examined_by_llama_cpp(str(base or file), adapter, tokenizer, records, options)
+        return examined_by_llama_cpp(str(base or file), adapter, asked.tokenizer, records, options)
 
     with TemporaryDirectory() as place:
         try:
             if lora.is_file():
                 file = Path(place, MODEL_FILE)
-                base = _write_sum(file, model, tokenizer, source, lora, options)
+                base = _write_sum(file, asked._replace(options=options), source, lora)
         except (EditError, OSError) as error:  # such as a disk that is full
             return {}, dict.fromkeys((TRANSFORMERS, LLAMA_CPP), one_line(error))
         # llama.cpp reads no safetensors.
@@ -203,13 +205,13 @@ def _sit(
     return exams, failed
 
 
-def _write_sum(file: Path, model: Any, tokenizer: Any, source: Path | None, lora: Path, options: EditOptions) -> Path:
+def _write_sum(file: Path, asked: evaluation.EvaluatedModel, source: Path | None, lora: Path) -> Path:
     """Write a GGUF file of a base model, with a LoRA in its weights; the file of the base model alone."""
     from hf_ftedit.sharing.gguf_files import write_with_lora
 
     if source is None:
         source = file.with_name("base.gguf")
-        _model_file(model, tokenizer, None, "f16", options).write(source, model)
+        _model_file(asked, None, "f16").write(source, asked.model)
     write_with_lora(file, source, lora)
     return source
 

@@ -90,7 +90,7 @@ def merge(
     # A whole model is written in full precision: a quantized base would round the edits away.
     loading = {"quantization_config": None if merge_into_base else quantization_of(first.saved.recipe)}
     loading |= {"dtype": first.saved.recipe.get("dtype", "float32"), "trust_remote_code": trust_remote_code}
-    base, tokenizer, options = load_base(first.saved, first.name, edits, source, **loading)
+    base, tokenizer, options, _ = load_base(first.saved, first.name, edits, source, **loading)
     for part in others:
         hub.check_base(base, part.saved.settings, part.name)
     model = combine(base, parts, combination_type, density)

@@ -38,16 +38,10 @@ def without_other_probes(records: Sequence[EditRecord]) -> list[EditRecord]:
     return [replace(record, **gone, generation_prompts=()) for record in records]
 
 
-def examined(model: Any, tokenizer: Any, records: Sequence[EditRecord], options: EditOptions, desc: str) -> Exam:
+def examined(asked: evaluation.EvaluatedModel, records: Sequence[EditRecord]) -> Exam:
     """The exam of `records` by a model of transformers."""
-    columns = evaluation.predict(
-        model,
-        tokenizer,
-        without_other_probes(records),
-        desc=desc,
-        chat_template=options.chat_template,
-        tokens_per_batch=options.eval_tokens_per_batch,
-    )
+    records = without_other_probes(records)
+    columns = evaluation.predict(asked.model, asked.tokenizer, records, desc=asked.desc, **asked.settings)
     return _verdicts([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
 
 

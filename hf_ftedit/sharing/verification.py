@@ -10,7 +10,7 @@ import yaml
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord, facts_about_others, is_hub_dataset, read_facts, read_texts
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.options import PROVENANCE, EditOptions
+from hf_ftedit.options import PROVENANCE
 from hf_ftedit.training import options_of, quantization_of
 from hf_ftedit.untrusted import EVAL_FOLDER, parse_yaml, read_small
 
@@ -127,7 +127,7 @@ def _measure_again(
     if saved.is_adapter:
         models.check_adapter(saved.path, name)  # before the base model is downloaded, which may be large
     loading |= {"dtype": saved.recipe.get("dtype", "float32"), "quantization_config": quantization_of(saved.recipe)}
-    model, tokenizer, options = load_base(saved, name, saved.records, base, **loading)
+    model, tokenizer, options, _ = load_base(saved, name, saved.records, base, **loading)
     if options.chat_template and "whole_answers" not in saved.results["after"]:
         # 0.1.0 had no own answers as headline: what it claims is what is checked.
         options = replace(options, protocol=saved.results["protocol"])
@@ -145,13 +145,13 @@ def _measure_again(
 
 def load_base(
     saved: hub.SavedEdits, name: str, records: Sequence[EditRecord], base: tuple[str, dict[str, Any]], **loading: Any
-) -> tuple[Any, Any, EditOptions]:
-    """The base model of the adapter `name`, checked to be that, its tokenizer, and the options of its measurement."""
+) -> evaluation.EvaluatedModel:
+    """The base model of the adapter `name`, checked to be that, as it is measured."""
     source, place = base
     options = replace(options_of(saved.recipe), **hub.own_template(saved.path, saved.recipe, name, loading))
     model, tokenizer = evaluation.load_checked(source, records, options, **place, **loading)
     hub.check_base(model, saved.settings, name)
-    return model, tokenizer, options
+    return evaluation.EvaluatedModel(model, tokenizer, options)
 
 
 def _file_checks(folder: Path, files: Mapping[str, str]) -> Iterator[Check]:
