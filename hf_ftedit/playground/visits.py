@@ -63,17 +63,10 @@ class Visit:
 
 class Playground:
     """
-    A model, and its visitors by the key of their session.
+    A model, and its visitors by the key of their session; each finds the `adapters`, folders by name, switched on.
 
     No visitor's adapter is put on `model` itself: it goes on a copy of its modules, which shares the weights, so that
-    visitors cannot meet, and all is gone with the visit. Only one training runs at a time.
-
-    Args:
-        model (`PreTrainedModel`): The unedited model.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        args ([`EditConfig`]): With what visitors' facts are trained, and in what form questions are put.
-        peft_config (`PeftConfig`, *optional*): Adapter that is trained; by default the one of [`EditTrainer`].
-        adapters (`Mapping[str, Path]`, *optional*): Folders by name, which every visitor finds switched on.
+    visitors cannot meet, and all is gone with the visit. One training runs at a time, as `args` and `peft_config` say.
     """
 
     def __init__(
