@@ -239,7 +239,7 @@ class ChatAugmenter(Augmenter):
         edits = self._edited.get(bare(record.subject or ""), [])
         texts = other_questions(record, edits, self._share("same_subject"), rng)
         if not relation_of(record.prompt, subject := record.subject or ""):
-            texts = [text if place % TYPED else _typed(text, subject) for place, text in enumerate(texts)]
+            texts[::TYPED] = [(keywords(text, subject) or [text])[0] for text in texts[::TYPED]]
         return self._allowed(texts)
 
     def _about(self, index: int, phrase: str, names: Sequence[str], templates: Sequence[str] = ()) -> dict[str, str]:
@@ -295,11 +295,6 @@ class ChatAugmenter(Augmenter):
 def _may_ask(text: str, name: str) -> bool:
     """Tell whether a question may be that of an edit of this name: of the model itself not all are, as small talk."""
     return mentions(text, name) and (not is_addressed(name) or bool(relation_of(text, addressed(text))))
-
-
-def _typed(text: str, subject: str) -> str:
-    """A question as people type it into a search field, where it can be."""
-    return next(iter(keywords(text, subject)), text)
 
 
 def _in_turns(names: Sequence[str], count: int) -> list[str]:
