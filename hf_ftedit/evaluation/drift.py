@@ -32,17 +32,17 @@ def drift_reference(
     [`~hf_ftedit.augmentation.drift_prompts`]; without those that name the subject of one of the edits in `records`,
     or do not fit into the model's context. Its answers are greedy and whole, with the token that ends them.
     """
-    model, tokenizer, settings = evaluated.model, evaluated.tokenizer, evaluated.settings
+    model, tokenizer, options, _ = evaluated
     subjects = [record.subject for record in records if record.subject]
     sorts = drift_prompts() if prompts is None else dict.fromkeys(prompts, "")
     prompts = [prompt for prompt in sorts if not any(mentions(prompt, subject) for subject in subjects)]
-    rows = models.encode_prompts(tokenizer, prompts, chat_template=settings["chat_template"])
+    rows = models.encode_prompts(tokenizer, prompts, chat_template=options.chat_template)
     longest = models.context_length(model.config) or sys.maxsize
     encoded = {prompt: ids for prompt, ids in zip(prompts, rows, strict=True) if len(ids) < longest}
-    answers = models.whole_answers(model, tokenizer, list(encoded), desc="Drift: answers", **settings)
+    answers = models.whole_answers(model, tokenizer, list(encoded), desc="Drift: answers", **evaluated.settings)
     answered = zip(encoded.values(), answers, strict=True)
     pairs = [models.EncodedPair(ids + answer.tokens, len(ids)) for ids, answer in answered]
-    refer = partial(models.reference_distributions, model, tokens_per_batch=settings["tokens_per_batch"])
+    refer = partial(models.reference_distributions, model, tokens_per_batch=options.eval_tokens_per_batch)
     references = models.Processes(model).each_once(pairs, refer)
     return DriftReference(pairs, references, [sorts[prompt] for prompt in encoded])
 
