@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord, combine_edits
 from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.files import require_empty
-from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, EditOptions, check_value
+from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE, check_value
 from hf_ftedit.sharing.conflicts import check_conflicts
 from hf_ftedit.sharing.verification import load_base
 from hf_ftedit.text import counted
@@ -90,11 +89,11 @@ def merge(
     # A whole model is written in full precision: a quantized base would round the edits away.
     loading = {"quantization_config": None if merge_into_base else quantization_of(first.saved.recipe)}
     loading |= {"dtype": first.saved.recipe.get("dtype", "float32"), "trust_remote_code": trust_remote_code}
-    base, tokenizer, options, _ = load_base(first.saved, first.name, edits, source, **loading)
+    asked = load_base(first.saved, first.name, edits, source, **loading)
     for part in others:
-        hub.check_base(base, part.saved.settings, part.name)
-    model = combine(base, parts, combination_type, density)
-    return _measure_and_write(output_dir, model, tokenizer, edits, parts, options, combination_type, merge_into_base)
+        hub.check_base(asked.model, part.saved.settings, part.name)
+    asked = asked._replace(model=combine(asked.model, parts, combination_type, density))
+    return _measure_and_write(output_dir, asked, edits, parts, combination_type, merge_into_base)
 
 
 def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", density: float = 0.5) -> PeftModel:
@@ -182,15 +181,14 @@ def _check_same_base(parts: Sequence[Part]) -> None:
 
 def _measure_and_write(
     output_dir: str | Path,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    asked: evaluation.EvaluatedModel,
     edits: Sequence[EditRecord],
     parts: Sequence[Part],
-    options: EditOptions,
     combination_type: str,
     merge_into_base: bool,
 ) -> hub.SavedEdits:
     """Measure all edits without and with the merged adapter; the folder, which the first process writes."""
+    model, tokenizer, options, _ = asked
     # A whole model is measured, and written, in full precision.
     gone = (*NOT_INHERITED, *QUANTIZATION_KEYS) if merge_into_base else NOT_INHERITED
     recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in gone}
@@ -200,15 +198,14 @@ def _measure_and_write(
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with models.unedited(model):
         before = evaluation.measure(model, tokenizer, edits, desc="Measuring before", **settings)
-        old = hub.card_answers(evaluation.EvaluatedModel(model, tokenizer, options), prompts, before.predictions)
+        old = hub.card_answers(asked, prompts, before.predictions)
     if merge_into_base:
         model = models.merged(model)
     after = evaluation.measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
     results = evaluation.results_of({"before": before, "after": after})
     results["base_model"] = parts[0].saved.results["base_model"]
     results["base_model_revision"] = recipe.get("model_revision")
-    edited = evaluation.EvaluatedModel(model, tokenizer, options)
-    results |= hub.examples(edited, prompts, old, after.predictions)
+    results |= hub.examples(asked._replace(model=model), prompts, old, after.predictions)
     recipe[PROVENANCE] = provenance | {"combination": combination_type, "parts": _credits(parts, after, edits)}
     process = models.process_state()
     if process.is_main_process:
