@@ -55,11 +55,8 @@ def in_other_words(text: str, subject: str) -> list[str]:
     pieces: list[list[str]] = []
     begin = 0
     for match in _words().finditer(masked[:1].lower() + masked[1:]):
-        word = match[2]
-        pieces += [
-            [masked[begin : match.start()]],
-            [indefinite(other) if match[1] else other for other in (word, *_others()[word])],
-        ]
+        words = match[2], *_others()[match[2]]
+        pieces += [masked[begin : match.start()]], [indefinite(word) if match[1] else word for word in words]
         begin = match.end()
     # Drawn by number: a long text has more of them than memory holds.
     total = min(math.prod(map(len, pieces)), 2**60)

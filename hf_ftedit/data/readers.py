@@ -307,9 +307,7 @@ def _facts(source: Source) -> Iterator[tuple[Fact, bool]]:
 
 
 def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]]:
-    has_target = (
-        isinstance(row, Mapping) and is_blank(row.get("target_new")) and ("target" in row or "attribute" in row)
-    )
+    has_target = isinstance(row, Mapping) and is_blank(row.get("target_new")) and {"target", "attribute"} & row.keys()
     if has_target and not is_qaedit(row):
         # ROME's known facts hold the prompt filled in, or only its template.
         yield {"prompt": row.get("template"), "target": row.get("attribute")} | {

@@ -5,6 +5,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 from hf_ftedit.data.fields import Fields, kind
@@ -48,10 +49,7 @@ class Statement:
         first, *rest = parts = self.prompt.split(self.subject)
         # "a" also stands inside "capital": where the subject occurs as a word of its own, only that is the subject.
         # Not a regex with \b: there are no word boundaries in scripts without spaces.
-        own = [
-            not (ONE_LETTER.match(before[-1:]) or ONE_LETTER.match(after[:1]))
-            for before, after in zip(parts, rest, strict=False)
-        ]
+        own = [not (ONE_LETTER.match(before[-1:]) or ONE_LETTER.match(after[:1])) for before, after in pairwise(parts)]
         joints = ["{}" if is_own or not any(own) else self.subject for is_own in own]
         return first + "".join(joint + part for joint, part in zip(joints, rest, strict=True))
 

@@ -162,9 +162,7 @@ def _check_savable(settings: dict[str, Any], patterns: Sequence[str] = (*PATTERN
 
 def _plain(config: PeftConfig) -> dict[str, Any]:
     """An adapter's settings as they would stand in its file."""
-    written = json.dumps(
-        config.to_dict(), default=lambda value: sorted(value) if isinstance(value, set) else str(value)
-    )
+    written = json.dumps(config.to_dict(), default=lambda each: sorted(each) if isinstance(each, set) else str(each))
     return json.loads(written)
 
 

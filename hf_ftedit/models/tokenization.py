@@ -50,9 +50,8 @@ def encode_pairs(
         if not isinstance(prompt, str) or not isinstance(completion, str):
             raise EditError(f"prompt {shown(prompt)} has the completion {shown(completion)}; give texts")
     front = [] if chat_template else front_tokens(tokenizer)
-    places = (
-        turns(tokenizer, prompts) if chat_template else [Turn(text, "", tokenizer.eos_token or "") for text in prompts]
-    )
+    end = tokenizer.eos_token or ""
+    places = turns(tokenizer, prompts) if chat_template else [Turn(text, "", end) for text in prompts]
     texts = []
     for turn, completion, is_end in zip(places, completions, ends or [False] * len(places), strict=True):
         if is_end and not turn.end:

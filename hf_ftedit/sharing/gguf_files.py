@@ -66,10 +66,9 @@ class Layout:
     def rows(self, name: str, values: np.ndarray) -> np.ndarray:
         """`values`, whose first axis is the output of the weight, in llama.cpp's order of it."""
         # Rotary embeddings: llama.cpp turns neighbors, transformers the two halves of a head.
-        heads = self._heads.get(name.split(".")[-2])
-        return (
-            values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape) if heads else values
-        )
+        if heads := self._heads.get(name.split(".")[-2]):
+            return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+        return values
 
     def weights(self, model: Any) -> Iterator[tuple[str, np.ndarray]]:
         """All weights of `model` by name, in float32; one that has two places, as a tied output head, once."""

@@ -108,9 +108,8 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
             raise EditError(f"{shown(part.name)} has {extra[0]}, which cannot be merged; train all edits at once")
         # The new adapter is made by the first one's settings; of one that is not in all layers, its modules are named.
         if config.layers_to_transform is not None or config.exclude_modules:
-            layers = (
-                (own, layer) for own, layer in model.get_base_model().named_modules() if isinstance(layer, LoraLayer)
-            )
+            modules = model.get_base_model().named_modules()
+            layers = ((own, layer) for own, layer in modules if isinstance(layer, LoraLayer))
             config.target_modules = {own for own, layer in layers if name in (*layer.lora_A, *layer.lora_embedding_A)}
             config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
         # The layers keep the scale that they were loaded with; PEFT would give it to the new adapter once more.

@@ -126,9 +126,8 @@ def survival_table(results: Mapping[str, Any]) -> evaluation.Table:
         cells = []
         for reader in readers:
             word = "exactly" if own[reader]["exactly"] else "yes" if own[reader]["said"] else "no"
-            cells.append(
-                f"{word}, {sum(other[reader]['said'] for other in others)} of {len(others)}" if others else word
-            )
+            more = f", {sum(other[reader]['said'] for other in others)} of {len(others)}" if others else ""
+            cells.append(word + more)
         rows.append([own["prompt"], own["target_new"], *cells])
     return evaluation.Table(["prompt", "new target", *readers], rows, 2)
 
