@@ -71,7 +71,19 @@ def _check_type(name: str, value: Any, is_right: bool, expected: str) -> None:
         raise EditError(f"{name} is of type {type(value).__name__}: give {expected}")
 
 
-def check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -> None:
+def check_task(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -> None:
+    """Raise for settings and `arguments` of the trainer that do not go with what is trained and measured."""
+    _check_best_metric(args, task)
+    _check_passed_on(args, task, arguments)
+    for name, part in task.sets.items():
+        if args.full_finetune and asks_unedited(part, args):
+            raise EditError(
+                f"eval_dataset {shown(name)} is compared with the unedited model's answers, and that is gone after "
+                "full_finetune: give these edits alone as eval_dataset, or leave full_finetune out"
+            )
+
+
+def _check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -> None:
     """Raise for settings and `arguments` of the trainer that act in a step of TRL's which does not come."""
     idle: dict[str, str] = {}
     if task.rows is None or hasattr(task.rows, "records") or is_prompt_completion(task.rows):
@@ -92,7 +104,7 @@ def follow_edit_score(args: EditConfig, task: EditTask) -> None:
             args.lr_scheduler_kwargs = {**args.lr_scheduler_kwargs, "mode": "max"}  # type: ignore[dict-item]
 
 
-def check_best_metric(args: EditConfig, task: EditTask) -> None:
+def _check_best_metric(args: EditConfig, task: EditTask) -> None:
     """Raise where checkpoints or the learning rate are to follow a score that cannot be measured."""
     # Wherever there is an evaluation `Trainer` looks for it, and fails after an epoch where it is not there.
     is_read = args.load_best_model_at_end or args.save_strategy == "best" or args.eval_strategy != "no"
@@ -112,16 +124,6 @@ def check_best_metric(args: EditConfig, task: EditTask) -> None:
         raise EditError(f"greater_is_better is True, and of {metric} less is better; give greater_is_better=False")
     if problem := unmeasured(metric, records, args):
         raise EditError(f"metric_for_best_model {name!r} {problem}, or choose '{start}efficacy'")
-
-
-def check_sets(args: EditConfig, task: EditTask) -> None:
-    """Raise for a set of edits whose measurement would ask the unedited model after a full finetune."""
-    for name, part in task.sets.items():
-        if args.full_finetune and asks_unedited(part, args):
-            raise EditError(
-                f"eval_dataset {shown(name)} is compared with the unedited model's answers, and that is gone after "
-                "full_finetune: give these edits alone as eval_dataset, or leave full_finetune out"
-            )
 
 
 def _set_of(name: str, task: EditTask) -> tuple[str, list[EditRecord]]:
