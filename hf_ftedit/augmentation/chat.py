@@ -155,7 +155,7 @@ class ChatAugmenter(Augmenter):
                 written[index] = list(dict.fromkeys([*written[index], *more]))
         # "What is the dose of it?" may be made of two edits, about the dose for children and for adults.
         targets: dict[str, set[str]] = {}
-        for record, texts in zip(self.records * 2, [*self._given, *written], strict=True):
+        for record, texts in zip([*self.records, *self.records], [*self._given, *written], strict=True):
             for text in texts:
                 targets.setdefault(text, set()).add(record.target_new)
         own = ([text for text in texts if len(targets[text]) == 1] for texts in written)

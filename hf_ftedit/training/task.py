@@ -10,18 +10,7 @@ from typing import Any
 
 from hf_ftedit import data
 from hf_ftedit.augmentation import with_made_probes
-from hf_ftedit.data import (
-    EditRecord,
-    Fact,
-    combine_edits,
-    edits_of,
-    fact_keys,
-    facts_about_others,
-    read_edits,
-    read_facts,
-    read_texts,
-    statement_of,
-)
+from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.evaluation import check_fluency
 from hf_ftedit.hub import SavedEdits, open_edits
@@ -45,8 +34,8 @@ class Continuation:
 
     def still_measured(self, records: Iterable[EditRecord]) -> list[EditRecord]:
         """Those of `records` that are the adapter's own edits; by the fact, as other edits may have the same name."""
-        own = set(map(statement_of, self.earlier))
-        return [edit for edit in records if statement_of(edit) in own]
+        own = set(map(data.statement_of, self.earlier))
+        return [edit for edit in records if data.statement_of(edit) in own]
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,7 @@ def read_task(
     source: Any = options.edits if train_dataset is None else train_dataset
     # What can be neither is read as edits, which says what to give.
     has_edits = are_edits(source) or isinstance(source, int | float | bytes | dict)
-    new = edits_of(options, source if has_edits else None)
+    new = data.edits_of(options, source if has_edits else None)
     rows: Any = None if has_edits else source
     if isinstance(rows, Sequence) and not hasattr(rows, "column_names"):
         raise EditError("train_dataset is a list of rows: give datasets.Dataset.from_list of it, or edits")
@@ -109,7 +98,7 @@ def read_task(
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
     sets: dict[str, list[EditRecord]] = {}
-    read = partial(read_edits, format=options.format, skip_invalid=options.skip_invalid)
+    read = partial(data.read_edits, format=options.format, skip_invalid=options.skip_invalid)
     eval_dataset = without_builders(eval_dataset)
     if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
         for name, part in eval_dataset.items():
@@ -142,13 +131,15 @@ def read_task(
     return EditTask(
         edits=edits,
         measured=probed or edits,
-        facts=None if pool is None else read_facts(pool),
+        facts=None if pool is None else data.read_facts(pool),
         rows=rows,
         eval_rows=None if probed else eval_dataset,
         sets=sets,
-        texts=read_texts(options.perplexity_texts) if options.perplexity_texts else [],
-        known=facts_about_others(read_facts(options.known_facts), [*edits, *probed]) if options.known_facts else [],
-        training_texts=read_texts(options.training_texts) if options.training_texts else [],
+        texts=data.read_texts(options.perplexity_texts) if options.perplexity_texts else [],
+        known=data.facts_about_others(data.read_facts(options.known_facts), [*edits, *probed])
+        if options.known_facts
+        else [],
+        training_texts=data.read_texts(options.training_texts) if options.training_texts else [],
         continuation=continuation,
         given_in_python=[name for name, is_given in given.items() if is_given],
     )
@@ -210,12 +201,12 @@ def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRec
     facts = _stated(new)
     gone = [edit for edit in saved.records if edit.edit_id in revoke]
     # The unedited model's answer is not to be restored where another one is to be learnt.
-    revoked = [edit for edit in gone if facts.keys().isdisjoint(fact_keys(edit))]
+    revoked = [edit for edit in gone if facts.keys().isdisjoint(data.fact_keys(edit))]
     if len(revoked) < len(gone):
         replaced = counted(len(gone) - len(revoked), "revoked edit")
         logger.warning("new edits of the same fact replace %s", replaced)
     stay = _without_replaced([edit for edit in saved.records if edit.edit_id not in revoke], facts)
-    edits = combine_edits([(public, stay), ("new", new)])
+    edits = data.combine_edits([(public, stay), ("new", new)])
     if not edits:
         raise EditError(f"adapter {public!r}: all its edits are revoked; use the base model without it")
     return Continuation(public, saved, edits, stay, revoked, bool(gone))
@@ -225,14 +216,16 @@ def _stated(edits: Iterable[EditRecord]) -> dict[Any, set[str]]:
     """The targets of `edits` by fact."""
     targets: dict[Any, set[str]] = {}
     for edit in edits:
-        for key in fact_keys(edit):
+        for key in data.fact_keys(edit):
             targets.setdefault(key, set()).add(edit.target_new)
     return targets
 
 
 def _without_replaced(earlier: list[EditRecord], stated: Mapping[Any, set[str]]) -> list[EditRecord]:
     """Earlier edits whose fact no new one gives another target; the others are named in the log."""
-    stays = [all(edit.target_new in stated.get(key, {edit.target_new}) for key in fact_keys(edit)) for edit in earlier]
+    stays = [
+        all(edit.target_new in stated.get(key, {edit.target_new}) for key in data.fact_keys(edit)) for edit in earlier
+    ]
     if replaced := [edit for edit, stay in zip(earlier, stays, strict=True) if not stay]:
         names = ", ".join(shown(edit.edit_id) for edit in replaced[:3])
         logger.warning("new edits of the same fact replace %s: %s", counted(len(replaced), "earlier edit"), names)

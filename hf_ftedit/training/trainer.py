@@ -32,9 +32,7 @@ from hf_ftedit.training.recipe import peft_settings, recipe_of
 from hf_ftedit.training.setup import (
     as_edit_config,
     brings_template,
-    check_best_metric,
-    check_passed_on,
-    check_sets,
+    check_task,
     follow_edit_score,
     load_for,
     make_rows,
@@ -129,9 +127,7 @@ class EditTrainer(ConditionalTrainer):
             follow_edit_score(args, self.task)
         if args.push_to_hub and not self.task.measured:
             raise EditError(NOTHING_TO_PUSH)
-        check_best_metric(args, self.task)
-        check_passed_on(args, self.task, kwargs)
-        check_sets(args, self.task)
+        check_task(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
         hub.check_own(args.output_dir or OUTPUT_FOLDER)
         args.chat_date = args.chat_date or date_of_run(args)
