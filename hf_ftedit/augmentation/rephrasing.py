@@ -87,7 +87,8 @@ _THINGS = {
     "who": "Name {name}.|What is the name of {name}?|Which person is {name}?|Tell me the name of {name}.",
 }
 _WHETHER = (
-    "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}."
+    "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}.|"
+    "Somebody told me that {said}. Is that right?"
 )
 _MODAL = "(?:can|could|should|must|may|will)"
 _YES_NO = re.compile(
@@ -314,18 +315,20 @@ def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
 
 def _of_others(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "When does breakfast end at S?", "Is parking free at S?" and "Which S plan lets me print?"."""
+    clause = None
     if parts := _matched(_OTHER_DOER, prompt, subject):
         name, said = _said(parts["name"], parts["aux"].lower(), parts["rest"])
         clause = said and f"{parts['wh'][0].lower()}{parts['wh'][1:]} {name} {said}"
     elif parts := _matched(_OTHER_IS, prompt, subject):
-        clause = f"whether {parts['name'] or parts['named']} {parts['aux'].lower()} {parts['rest'] or parts['said']}"
+        said = f"{parts['name'] or parts['named']} {parts['aux'].lower()} {parts['rest'] or parts['said']}"
+        yield from (template.format(said=said) for template in _WHETHER.split("|"))
     elif re.match(r"(?:who|which|what) (?!['’])", prompt, re.I) and not re.search(_AUXILIARY, prompt, re.I):
         clause = f"{prompt[0].lower()}{prompt.rstrip('?')[1:]}"  # the question word is its subject
-    else:
-        return
     if clause:
         yield f"Tell me {clause}."
         yield f"Do you know {clause}?"
+        yield f"I would like to know {clause}."
+        yield f"Please say {clause}."
 
 
 def _begins_noun(phrase: str, subject: str) -> bool:
