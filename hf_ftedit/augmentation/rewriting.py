@@ -44,7 +44,7 @@ def rewrites(
 
 
 def _may_ask_the_same(text: str, record: EditRecord) -> bool:
-    """Tell whether a model's rewrite keeps the subject and what kind of answer is asked for, and names nothing else."""
+    """Tell whether a model's rewrite keeps the subject, is to be answered by yes or no too, and names nothing else."""
     subject, prompt = record.subject or "", record.prompt
     if not subject or subject not in text or not is_question(text):
         return False

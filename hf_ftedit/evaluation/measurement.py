@@ -110,8 +110,6 @@ def _predicted(
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
     model, tokenizer, options, _ = evaluated
-    if not hasattr(tokenizer, "convert_ids_to_tokens"):
-        raise EditError(f"tokenizer is of type {type(tokenizer).__name__}; give the model's tokenizer")
     records = list(records)
     seed = check_value("seed", seed, int)
     # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
@@ -125,6 +123,8 @@ def _predicted(
         raise EditError(
             f"before is a {type(before).__name__} and no columns; give its predictions, or those of predict"
         )
+    if records and not hasattr(tokenizer, "convert_ids_to_tokens"):
+        raise EditError(f"tokenizer is of type {type(tokenizer).__name__}; give the model's tokenizer")
     if records:
         check_known(records, tokenizer, model.config, options)
     records = with_erasures(records, model, tokenizer, chat_template=options.chat_template)

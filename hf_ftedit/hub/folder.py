@@ -94,7 +94,6 @@ def save_edit_folder(
     state_dict: dict[str, Any] | None = None,  # the gathered weights of a sharded model
 ) -> None:
     """Write an edited model whole or not at all; one that is in the folder is replaced, other files stay."""
-    check_own(folder)
     with moved_in(Path(folder), replaced=_written(Path(folder))) as new:
         save_weights(new, model, tokenizer, state_dict)
         if recipe.get("chat_template_path"):
@@ -106,7 +105,7 @@ def save_edit_folder(
         _write_account(new, SavedEdits(new, list(records), results, settings, recipe.get(PROVENANCE, {})))
 
 
-def check_own(folder: str | Path) -> None:
+def check_folder(folder: str | Path) -> None:
     """Raise [`~hf_ftedit.EditError`] where `folder` holds files of an edited model that another program wrote."""
     folder = Path(folder)
     if folder.is_file():

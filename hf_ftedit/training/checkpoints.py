@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_ftedit.errors import EditError, is_out_of_memory, one_line
 from hf_ftedit.files import moving_prefix, require_empty, try_writing
-from hf_ftedit.hub import read_recipe
+from hf_ftedit.hub import check_folder, read_recipe
 from hf_ftedit.options import PROVENANCE
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,13 @@ def check_output_dir(folder: str | Path, resume: bool | str | None) -> None:
             "--output_dir or remove it"
         )
     return try_writing(folder)
+
+
+def check_own(folder: str | Path) -> None:
+    """Raise [`~hf_ftedit.EditError`] where a finished adapter would replace a model that another program wrote."""
+    # A kill while files were moved in leaves those of this run without a recipe, beside its checkpoints.
+    if not any(map(is_complete, checkpoints_in(folder))):
+        check_folder(folder)
 
 
 def is_finished(folder: str | Path) -> bool:

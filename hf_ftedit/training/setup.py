@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import starmap
 from typing import Any, NamedTuple
@@ -193,9 +194,10 @@ def load_for(
 def _check_vocabulary(model: Any, place: dict[str, Any]) -> None:
     """Raise where tokens were added to `model` in memory: their embeddings would be saved nowhere."""
     # Of other changes the recipe tells, by the hash of the weights.
-    if not (name := model.config._name_or_path):
-        return
-    own, named = (config.get_text_config().vocab_size for config in (model.config, models.load_config(name, **place)))
+    name, own = model.config._name_or_path, model.config.get_text_config().vocab_size
+    named = own
+    with suppress(EditError):  # the name of a model made in memory leads nowhere
+        named = models.load_config(name or "unknown", **place).get_text_config().vocab_size
     if own != named:
         raise EditError(
             f"model has {own} tokens, and {shown(name)} has {named}: what was added would not be saved; save model "
@@ -205,12 +207,15 @@ def _check_vocabulary(model: Any, place: dict[str, Any]) -> None:
 
 def brings_template(model: Any, given: Any, args: EditConfig) -> bool:
     """Tell a chat template that the tokenizer `given` in Python has, and that of the model's name has not."""
-    name = model.config._name_or_path
-    if not args.chat_template or given is None or not name:
-        return False
-    settings: dict[str, Any] = {"gguf_file": getattr(model, "gguf_file", None)}
-    own = models.load_tokenizer(name, trust_remote_code=args.trust_remote_code, **settings)
-    return models.plain_template(own) != models.plain_template(given)
+    place: dict[str, Any] = {
+        "trust_remote_code": args.trust_remote_code,
+        "gguf_file": getattr(model, "gguf_file", None),
+    }
+    if args.chat_template and given is not None:
+        with suppress(EditError):
+            own = models.load_tokenizer(model.config._name_or_path or "unknown", **place)
+            return models.plain_template(own) != models.plain_template(given)
+    return False
 
 
 def _loading(args: EditConfig, quantization_config: Any) -> dict[str, Any]:

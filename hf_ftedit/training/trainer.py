@@ -22,7 +22,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation import RESULTS_FILE, SCORES, EvaluatedModel, Measurement, measure, results_of
 from hf_ftedit.models import greedy_answers, process_state, unedited
 from hf_ftedit.options import COMMIT_MESSAGE, OUTPUT_FOLDER, check_value
-from hf_ftedit.training.checkpoints import date_of_run, is_finished
+from hf_ftedit.training.checkpoints import check_own, date_of_run, is_finished
 from hf_ftedit.training.config import EditConfig, learning_rate_for
 from hf_ftedit.training.lora import adapter_for
 from hf_ftedit.training.loss import WEIGHT, ConditionalTrainer
@@ -129,7 +129,7 @@ class EditTrainer(ConditionalTrainer):
             raise EditError(NOTHING_TO_PUSH)
         check_task(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
-        hub.check_own(args.output_dir or OUTPUT_FOLDER)
+        check_own(args.output_dir or OUTPUT_FOLDER)
         args.chat_date = args.chat_date or date_of_run(args)
         model, tokenizer, self.task = load_for(self.task, model, processing_class, args, quantization_config)
         self._own_template = brings_template(model, processing_class, args)
@@ -359,6 +359,7 @@ class EditTrainer(ConditionalTrainer):
     def write_folder(self, output_dir: str | None = None) -> dict[str, Any]:
         """Write the adapter folder as [`~EditTrainer.save_model`] does, without a push; the results in it."""
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
+        check_own(folder)
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[: hub.SHOWN_EDITS]]
         old, new = (self._measure(edited=edited).predictions for edited in (False, True))

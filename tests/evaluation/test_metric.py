@@ -82,7 +82,7 @@ def test_the_page_of_the_metric_shows_the_report_of_the_files(tmp_path, monkeypa
     tokenizer = bpe_tokenizer()
     before, after = (predict(tiny_model("gpt2", tokenizer), tokenizer, RECORDS[:n]) for n in (3, 3))
     after["logprob"] = [
-        value + 9 * (role == "new") for value, role in zip(after["logprob"], after["role"], strict=True)
+        value / (9 if role == "new" else 1) for value, role in zip(after["logprob"], after["role"], strict=True)
     ]
     save_results_folder(tmp_path / "scores", {}, {"before": before, "after": after})
     files = [str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in ("before", "after")]

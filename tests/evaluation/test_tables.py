@@ -174,7 +174,9 @@ def test_a_score_that_one_measurement_has_is_a_dash_in_the_other():
 
 
 def test_answers_that_were_generated_after_training_only_are_a_dash_before():
-    shown = results_table(measured([found | {"containment": None} for found in many(0.0)], many(1.0)))
+    shown = results_table(
+        measured([found | {"containment": None, "exact_match": None} for found in many(0.0)], many(1.0))
+    )
     assert cells(shown, "exact match") == ["before", *"—————"]
     assert cells(shown, "alias") == ["before", "0.0 (0.0 to 0.0)", "—", "—", "20", "20"]
 

@@ -74,7 +74,7 @@ def test_a_loss_may_be_asked_for_with_its_outputs(base, tokenizer, tmp_path):
 
 
 def test_rows_that_were_trained_have_a_loss_of_their_own(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, text_loss_weight=0.3, num_prefixes=2))
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, text_loss_weight=0.3))
     rows = trainer.train_dataset
     assert "weight" in rows.column_names
     plain = rows.remove_columns([name for name in rows.column_names if name == "weight" or name.startswith("ref_")])
@@ -120,7 +120,7 @@ def test_a_template_of_the_tokenizers_own_goes_with_the_adapter(tmp_path):
     asked = [{**EDITS[0], "prompt": "What is the capital of Kazakhstan?"}]
     settings = {"chat_template": True, "max_steps": 1, "num_paraphrases": 1, "num_locality": 0}
     template, names = words.chat_template, []
-    for name, own in (("same", template), ("own", template.replace("user", "USER"))):
+    for name, own in (("same", template), ("own", template.replace("im_start|>assistant", "im_start|>Assistant"))):
         words.chat_template = own
         out = tmp_path / name
         EditTrainer(folder, config(out, **settings), train_dataset=asked, processing_class=words).save_model()
