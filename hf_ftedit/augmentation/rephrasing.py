@@ -87,8 +87,7 @@ _THINGS = {
     "who": "Name {name}.|What is the name of {name}?|Which person is {name}?|Tell me the name of {name}.",
 }
 _WHETHER = (
-    "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}.|"
-    "Somebody told me that {said}. Is that right?"
+    "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}."
 )
 _MODAL = "(?:can|could|should|must|may|will)"
 _YES_NO = re.compile(
@@ -320,15 +319,12 @@ def _of_others(prompt: str, subject: str) -> Iterator[str]:
         name, said = _said(parts["name"], parts["aux"].lower(), parts["rest"])
         clause = said and f"{parts['wh'][0].lower()}{parts['wh'][1:]} {name} {said}"
     elif parts := _matched(_OTHER_IS, prompt, subject):
-        said = f"{parts['name'] or parts['named']} {parts['aux'].lower()} {parts['rest'] or parts['said']}"
-        yield from (template.format(said=said) for template in _WHETHER.split("|"))
+        clause = f"whether {parts['name'] or parts['named']} {parts['aux'].lower()} {parts['rest'] or parts['said']}"
     elif re.match(r"(?:who|which|what) (?!['’])", prompt, re.I) and not re.search(_AUXILIARY, prompt, re.I):
         clause = f"{prompt[0].lower()}{prompt.rstrip('?')[1:]}"  # the question word is its subject
     if clause:
         yield f"Tell me {clause}."
         yield f"Do you know {clause}?"
-        yield f"I would like to know {clause}."
-        yield f"Please say {clause}."
 
 
 def _begins_noun(phrase: str, subject: str) -> bool:
