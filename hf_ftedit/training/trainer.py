@@ -11,7 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftConfig
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
@@ -261,10 +260,10 @@ class EditTrainer(ConditionalTrainer):
 
     def _weights_now(self) -> tuple[float, ...]:
         """What tells the trained weights from what they were before, by a callback's or a user's hand too."""
-        weights = [weight.detach() for weight in self.model.parameters() if weight.requires_grad]
-        if not weights or any(map(models.is_sharded_weight, weights)):
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        if any(map(models.is_sharded_weight, weights)):
             return ()
-        return tuple(torch.stack([part.float().norm() for part in weights]).tolist())
+        return tuple(float(weight.float().norm()) for weight in weights)
 
     def _measure_now(
         self, records: Sequence[EditRecord], *, edited: bool, before: Measurement | None = None, drift: bool = True
