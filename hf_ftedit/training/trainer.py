@@ -263,7 +263,7 @@ class EditTrainer(ConditionalTrainer):
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         if any(map(models.is_sharded_weight, weights)):
             return ()
-        return tuple(float(weight.float().norm()) for weight in weights)
+        return tuple(float(weight.detach().float().norm()) for weight in weights)
 
     def _measure_now(
         self, records: Sequence[EditRecord], *, edited: bool, before: Measurement | None = None, drift: bool = True
