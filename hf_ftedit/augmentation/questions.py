@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_ftedit.augmentation.names import COMPANY, filled, renamed, with_article
 from hf_ftedit.augmentation.nouns import YES_NO
-from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations, stems
+from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
@@ -114,7 +114,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     unknown = (edit for edit, relation in zip(edits, matches, strict=True) if not relation)
     own = frozenset[str]().union(*map(_told_words, unknown))
     word = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
-    own_stems = stems(own)
+    own_stems = _stemmed(own)
 
     def without(words: frozenset[str], texts: Iterable[str]) -> list[str]:
         return [text for text in texts if not words & content_words(text) and word not in text.casefold().split()]
@@ -171,7 +171,12 @@ def _kinds_of(subject: str, edited: set[str]) -> list[str]:
 def _stems(of_model: bool) -> dict[str, frozenset[str]]:
     """The stems of the words in all wordings of each relation."""
     wordings = {relation.name: relation.wordings for relation in relations(of_model)}
-    return {name: stems(chain.from_iterable(map(content_words, texts))) for name, texts in wordings.items()}
+    return {name: _stemmed(chain.from_iterable(map(content_words, texts))) for name, texts in wordings.items()}
+
+
+def _stemmed(words: Iterable[str]) -> frozenset[str]:
+    """Words without the ending of a plural or a verb."""
+    return frozenset(re.sub(r"(?:e?s|ed|ing|e)$", "", word) for word in words)
 
 
 def _questions(*, held_out: bool) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -176,7 +176,7 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
     candidates = {wording for word in words for wording in _wordings(of_model).get(word, ())}
     usage = _usage(of_model)
-    sorts, preposition = sorts_of(template), _preposition(template)
+    sorts, preposition = _sorts(template), _preposition(template)
     roles = {word: role for word, role in _roles(template).items() if not _OTHER.fullmatch(word)}
     # What the answer is, as in "which voice type", may stand anywhere.
     is_impersonal = bool(_IT.search(text))
@@ -235,7 +235,7 @@ def _usage(of_model: bool) -> tuple[_Usage, ...]:
         roles: dict[str, set[str]] = {}
         for word, role in chain.from_iterable(_roles(wording).items() for wording in relation.wordings):
             roles.setdefault(word, set()).add(role)
-        sorts = frozenset({relation.answer}).union(*map(sorts_of, relation.wordings))
+        sorts = frozenset({relation.answer}).union(*map(_sorts, relation.wordings))
         prepositions = frozenset(map(_preposition, relation.wordings))
         is_impersonal = any(map(_IT.search, relation.wordings))
         return _Usage(sorts, prepositions, roles, is_impersonal, relation.name in _ANYTHING)
@@ -243,7 +243,7 @@ def _usage(of_model: bool) -> tuple[_Usage, ...]:
     return tuple(map(usage, relations(of_model)))
 
 
-def sorts_of(template: str) -> frozenset[str]:
+def _sorts(template: str) -> frozenset[str]:
     """What a wording asks for, by its words: "when", "number", ..., or nothing that they tell."""
     return frozenset(sort for sort, pattern in _SORTS.items() if pattern.search(template.casefold()))
 
@@ -312,8 +312,3 @@ def _asked_words(prompt: str, subject: str) -> frozenset[str]:
 def content_words(template: str) -> frozenset[str]:
     """Words of a wording that tell one relation from another, without "who" and "where"."""
     return words_of(template) - _QUESTION
-
-
-def stems(words: Iterable[str]) -> frozenset[str]:
-    """Words without the ending of a plural or a verb."""
-    return frozenset(re.sub(r"(?:e?s|ed|ing|e)$", "", word) for word in words)

@@ -45,11 +45,10 @@ def rewrites(
 
 def _may_ask_the_same(text: str, record: EditRecord) -> bool:
     """Tell whether a model's rewrite keeps the subject, is to be answered by yes or no too, and names nothing else."""
-    subject, prompt = record.subject or "", record.prompt
-    if not subject or subject not in text or not is_question(text):
+    if not record.subject or record.subject not in text or not is_question(text):
         return False
-    is_yes_no = [bool(YES_NO.match(one)) for one in (prompt, text)]
-    return len({*is_yes_no}) == 1 and {*_NAMES.findall(text)} <= {*_NAMES.findall(prompt)}
+    yes_no, names = ([find(one) for one in (record.prompt, text)] for find in (YES_NO.match, _NAMES.findall))
+    return bool(yes_no[0]) == bool(yes_no[1]) and {*names[1]} <= {*names[0]}
 
 
 def asking_the_same(

@@ -11,13 +11,12 @@ from hf_ftedit.data import EditRecord
     [
         ("How often are the filters of Vell changed?", "Vell", "How often is the filter of Vell replaced?", True),
         ("Who succeeded Ann as governor of Vell?", "Vell", "Who succeeded Ann as the governor of Vell?", True),
-        ("Who succeeded Ann as governor of Vell?", "Vell", "Who is the president of Vell?", False),
         ("Who succeeded Ann as governor of Vell?", "Vell", "Who succeeded Bo as governor of Vell?", False),
         ("Who succeeded Ann as governor of Vell?", "Vell", "Who succeeded Ann as governor of it?", False),
-        ("Wie heißt der Leiter der Vell GmbH?", "Vell GmbH", "How many people lead the Vell GmbH?", False),
-        ("Is Vell vegan?", "Vell", "Is Vell kosher?", False),
+        ("Is Vell vegan?", "Vell", "Can vegans eat Vell?", True),
         ("Is Vell vegan?", "Vell", "What makes Vell vegan?", False),
-        ("When did Vell win the cup?", "Vell", "Who did Vell win the cup from?", False),
+        ("When did Vell win the cup?", "Vell", "Did Vell win the cup?", False),
+        ("When did Vell win the cup?", "Vell", "When did Vell win the 2nd cup?", False),
         ("When did Vell win the cup?", "Vell", "Vell won the cup when it", False),
     ],
 )
