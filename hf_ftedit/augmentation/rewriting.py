@@ -47,8 +47,8 @@ def _may_ask_the_same(text: str, record: EditRecord) -> bool:
     """Tell whether a model's rewrite keeps the subject, is to be answered by yes or no too, and names nothing else."""
     if not record.subject or record.subject not in text or not is_question(text):
         return False
-    yes_no, names = ([find(one) for one in (record.prompt, text)] for find in (YES_NO.match, _NAMES.findall))
-    return bool(yes_no[0]) == bool(yes_no[1]) and {*names[1]} <= {*names[0]}
+    is_yes_no = bool(YES_NO.match(record.prompt))
+    return bool(YES_NO.match(text)) is is_yes_no and {*_NAMES.findall(text)} <= {*_NAMES.findall(record.prompt)}
 
 
 def asking_the_same(
