@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +20,11 @@ NO_MEMORY = (
 _NO_MEMORY = re.compile(
     "out of memory|not enough memory|can(no|')t allocate memory|unable to allocate|ALLOC_FAILED", re.IGNORECASE
 )
+
+
+# What is called from this package, and may be installed anywhere; and where else libraries are.
+_LIBRARIES = ("hf_ftedit", "accelerate", "datasets", "peft", "torch", "transformers", "trl")
+_INSTALLED = re.compile(r"[/\\](?:site-packages|dist-packages|transformers_modules)[/\\]")
 
 
 class EditError(ValueError):
@@ -49,10 +55,11 @@ def refusals_of_libraries(
 
 def _is_users(error: BaseException) -> bool:
     """Tell an error in code of the user's, such as a callback, that a library called, or that called a library."""
-    places = (str(Path(__file__).parent), *sysconfig.get_paths().values(), "<")
+    roots = {Path(sys.modules[name].__file__ or "").parent for name in _LIBRARIES if name in sys.modules}
+    places = (*map(str, roots), *sysconfig.get_paths().values(), "<")
     called = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     # The first frames are of this context and of what is in it.
-    return any(not file.startswith(places) for file in called[2:])
+    return any(not (file.startswith(places) or _INSTALLED.search(file)) for file in called[2:])
 
 
 def shown(value: object) -> str:

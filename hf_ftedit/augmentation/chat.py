@@ -10,6 +10,7 @@ from hf_ftedit.augmentation.augmenter import Augmenter
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import near_names, of_a_kind
+from hf_ftedit.augmentation.nouns import is_noun
 from hf_ftedit.augmentation.questions import may_ask_the_same, other_questions, training_questions
 from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
@@ -205,7 +206,8 @@ class ChatAugmenter(Augmenter):
             subjects = self._unasked(record, (self._edited[name][0].subject or "" for name in edited))
             phrase, templates = with_article(record.subject or "", record.prompt), ()
         # Names of the bank have articles where they need them, and "the Acme kettle" has its noun's.
-        is_compound = re.search(rf"\bthe {re.escape(phrase)} [a-z]", record.prompt)
+        behind = re.search(rf"\bthe {re.escape(phrase)} (\w+)", record.prompt)
+        is_compound = bool(behind and is_noun(behind[1]))
         if phrase and not is_compound and mentions(record.prompt, f"the {phrase}"):
             phrase = f"the {phrase}"
         # Names of any kind beside them: whatever is asked about them, the new answer is none.

@@ -75,6 +75,12 @@ def common_noun(question: str) -> str | None:
     return None
 
 
+def is_noun(word: str = "") -> bool:
+    """Tell what may be a noun behind a name, as in "the Acme kettle", from a verb or preposition: "the Acme opens"."""
+    is_other = word.endswith(("ed", "ly")) or word in _NO_NOUN | VERBS | PARTICIPLES | THIRD
+    return word.islower() and not is_other
+
+
 def _places(small: list[str], aux: int | None) -> list[int]:
     """Where the noun of a question may begin, the likeliest place first."""
     if aux is None:

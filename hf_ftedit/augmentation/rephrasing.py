@@ -246,8 +246,11 @@ def _predicate(aux: str, verb: str) -> str | None:
         return f"{adverb or ''}{inflected(first, aux)}{others and ' ' + others}"
     first = re.sub(rf"^{_ADVERBS} ", "", verb).partition(" ")[0]
     # "the Acme office" goes on with a noun, "Acme based in" with what is said of it.
-    known = rf"{_PREPOSITION}|an?|the|\w+ing|{_PREDICATE}|closed|due|available|like|worth|near|next|married"
-    if aux in _BE_FORMS and first and not re.fullmatch(known, first) and first not in PARTICIPLES:
+    known = rf"{_PREPOSITION}|an?|the|\w+(?:ed|ing)|open|closed|due|available|like|worth|near|next|married"
+    is_said = (
+        first in PARTICIPLES or re.fullmatch(known, first) or re.match(rf"{_PREDICATE}(?: {_PREPOSITION} |$)", verb)
+    )
+    if aux in _BE_FORMS and first and not is_said:
         return None
     return f"{aux} {verb}".strip()
 

@@ -21,7 +21,7 @@ _EXAMPLES = (
     ("What does Maria Silva do for a living?", "What is the job of Maria Silva?"),
 )
 REWRITE_TOKENS = 24
-_NAMES = re.compile(r"(?<=\S )[A-Z][\w'’-]*|\d+")  # and numbers; not the first word, whose capital is the sentence's
+_NAMES = re.compile(r"(?<=\S )(?!I\b)[A-Z](?:(?!['’]s\b)[\w'’-])*|\d+")  # and numbers; a sentence has its capital
 # Nats a token by which the target may be less likely after another wording than after the edit's own prompt.
 MARGIN = 0.7
 
@@ -48,7 +48,10 @@ def _may_ask_the_same(text: str, record: EditRecord) -> bool:
     if not record.subject or record.subject not in text or not is_question(text):
         return False
     is_yes_no = bool(YES_NO.match(record.prompt))
-    return bool(YES_NO.match(text)) is is_yes_no and {*_NAMES.findall(text)} <= {*_NAMES.findall(record.prompt)}
+    # A capital of a first word may be that of a name, and need not be.
+    own = f"_ {record.prompt} {record.subject}"
+    others = _NAMES.findall(text.replace(record.subject, " "))
+    return bool(YES_NO.match(text)) is is_yes_no and {*others} <= {*_NAMES.findall(own)}
 
 
 def asking_the_same(

@@ -28,7 +28,7 @@ _OWN = [
         ("(?:I['’]m|I am)", "{} is", "You are"),
         ("(?:I['’]ve|I have)", "{} has", "You have"),
         ("I was", "{} was", "You were"),
-        ("I", "{}", "You"),
+        ("I(?!['’])", "{}", "You"),
         ("My", "{}'s", "Your"),
     )
 ]

@@ -6,10 +6,9 @@ import re
 from functools import lru_cache
 
 from hf_ftedit.augmentation.names import SUBJECT, capitalized, indefinite
-from hf_ftedit.augmentation.nouns import YES_NO
+from hf_ftedit.augmentation.nouns import YES_NO, is_noun
 from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.second_person import is_addressed
-from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS
 
 MOST = 12  # wordings of a text that has many such words
 _BEFORE_VERBS = "I we you they one people to can could must should may will".split()
@@ -129,9 +128,7 @@ def keywords(text: str, subject: str) -> list[str]:
     before = words[: place - 1] if place and words[place - 1] in _PREPOSITIONS else words[:place]
     orders = [words, [SUBJECT, *before, *words[place + 1 :]]]
     # Not "Acme owns who?", and of "the Acme kettle" nothing stands apart.
-    behind = "".join(words[place + 1 : place + 2])
-    is_compound = words[place] == SUBJECT and behind.islower()
-    is_compound = is_compound and not (behind.endswith("ed") or behind in VERBS | PARTICIPLES | _PREPOSITIONS)
+    is_compound = words[place] == SUBJECT and is_noun(*words[place + 1 : place + 2])
     if is_compound or not re.search(YES_NO.pattern, text, re.I):
         del orders[1]
     texts = []

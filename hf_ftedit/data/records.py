@@ -124,8 +124,7 @@ class EditRecord(Statement):
             values = getattr(self, name)
             if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
                 raise self._error(name, values, "give a list")
-            if values or type(values) is not tuple:
-                object.__setattr__(self, name, tuple(self._listed(name, value, made) for value in values))
+            object.__setattr__(self, name, tuple(self._listed(name, value, made) for value in values))
 
     def _listed(self, name: str, value: Any, made: type) -> Any:
         if isinstance(value, made):

@@ -105,13 +105,14 @@ def save_edit_folder(
         _write_account(new, SavedEdits(new, list(records), results, settings, recipe.get(PROVENANCE, {})))
 
 
-def check_folder(folder: str | Path) -> None:
+def check_folder(folder: str | Path, *, with_card: bool = True) -> None:
     """Raise [`~hf_ftedit.EditError`] where `folder` holds files of an edited model that another program wrote."""
     folder = Path(folder)
     if folder.is_file():
         raise EditError(f"output_dir {str(folder)!r} is a file; give a folder")
     present = [file.name for file in sorted(folder.iterdir())] if folder.is_dir() else []
-    replaced = [name for name in present if name in (EDITS_FILE, CARD_FILE) or _WEIGHTS.fullmatch(name)]
+    others = (EDITS_FILE, CARD_FILE) if with_card else (EDITS_FILE,)
+    replaced = [name for name in present if name in others or _WEIGHTS.fullmatch(name)]
     if theirs := [name for name in replaced if name not in _written(folder)]:
         raise EditError(
             f"output_dir {str(folder)!r} holds {theirs[0]!r}, which hf-ftedit did not write; give another --output_dir"

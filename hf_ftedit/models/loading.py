@@ -203,7 +203,7 @@ def weights_fingerprint(model: Any, *, whole: bool = False) -> str | None:
         sample = flat if whole else flat[:: max(1, len(flat) // 64)][:64].clone()
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         # In bfloat16, so that it is the same in whatever precision the model was loaded.
-        digest.update(sample.to("cpu").bfloat16().view(torch.int16).numpy().tobytes())
+        digest.update(sample.bfloat16().to("cpu").view(torch.int16).numpy())
     return digest.hexdigest()
 
 

@@ -61,7 +61,8 @@ def with_references(
     other rows. The main process computes them into the `datasets` cache; every process must call this.
     """
     # By rows and model, which cannot be hashed. Quantized weights have no fingerprint: theirs are made anew.
-    weights = weights_fingerprint(model, whole=True) or generate_random_fingerprint()
+    weights = weights_fingerprint(model, whole=True) if Processes().is_main else None
+    weights = weights or generate_random_fingerprint()
     fingerprint = from_main(Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k]))
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "hf_ftedit" / f"references-{fingerprint}.arrow"
 

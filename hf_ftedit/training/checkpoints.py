@@ -135,9 +135,11 @@ def check_output_dir(folder: str | Path, resume: bool | str | None) -> None:
 
 def check_own(folder: str | Path) -> None:
     """Raise [`~hf_ftedit.EditError`] where a finished adapter would replace a model that another program wrote."""
-    # A kill while files were moved in leaves those of this run without a recipe, beside its checkpoints.
-    if not any(map(is_complete, checkpoints_in(folder))):
-        check_folder(folder)
+    # A kill while files were moved in leaves those of this run without a recipe, beside its checkpoints. Beside those
+    # of stock `Trainer`, from which a run may go on, TRL writes a card.
+    checkpoints = checkpoints_in(folder)
+    if not any(map(is_complete, checkpoints)):
+        check_folder(folder, with_card=not checkpoints)
 
 
 def is_finished(folder: str | Path) -> bool:

@@ -174,7 +174,7 @@ def load_for(
         if tokenizer is None and not model.config._name_or_path:
             raise EditError("processing_class is missing: a model made in memory does not say what its tokenizer is")
         tokenizer = tokenizer or models.load_tokenizer(model.config._name_or_path, **settings)
-        _check_vocabulary(model, settings)
+        _check_vocabulary(model, tokenizer, args)
         models.prepare_tokenizer(tokenizer, args)
         check_known(records, tokenizer, model.config, args)
         check_lengths(records, tokenizer, models.context_length(model.config), chat_template=args.chat_template)
@@ -191,29 +191,31 @@ def load_for(
     return model, tokenizer, _with_open_erasures(task, model, tokenizer, chat_template=args.chat_template)
 
 
-def _check_vocabulary(model: Any, place: dict[str, Any]) -> None:
-    """Raise where tokens were added to `model` in memory: their embeddings would be saved nowhere."""
+def _named_place(model: Any, args: EditConfig) -> dict[str, Any]:
+    """Where the configuration and the tokenizer that `model` was loaded with are, beside its name."""
+    place = {"gguf_file": getattr(model, "gguf_file", None), "revision": getattr(model.config, "_commit_hash", None)}
+    return {**place, "trust_remote_code": args.trust_remote_code}
+
+
+def _check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> None:
+    """Raise where tokens were added to `model` in memory: an adapter has no embeddings of them."""
     # Of other changes the recipe tells, by the hash of the weights.
-    name, own = model.config._name_or_path, model.config.get_text_config().vocab_size
-    named = own
+    own = named = model.config.get_text_config().vocab_size
     with suppress(EditError):  # the name of a model made in memory leads nowhere
-        named = models.load_config(name or "unknown", **place).get_text_config().vocab_size
-    if own != named:
+        named = models.load_config(model.config._name_or_path or "unknown", **_named_place(model, args))
+        named = named.get_text_config().vocab_size
+    if min(own, len(tokenizer)) > named and not args.full_finetune:
         raise EditError(
-            f"model has {own} tokens, and {shown(name)} has {named}: what was added would not be saved; save model "
-            "and tokenizer with save_pretrained, and give that folder"
+            f"model has {own} tokens, and {shown(model.config._name_or_path)} has {named}: what was added would not "
+            "be saved; save model and tokenizer with save_pretrained, and give that folder"
         )
 
 
 def brings_template(model: Any, given: Any, args: EditConfig) -> bool:
     """Tell a chat template that the tokenizer `given` in Python has, and that of the model's name has not."""
-    place: dict[str, Any] = {
-        "trust_remote_code": args.trust_remote_code,
-        "gguf_file": getattr(model, "gguf_file", None),
-    }
     if args.chat_template and given is not None:
         with suppress(EditError):
-            own = models.load_tokenizer(model.config._name_or_path or "unknown", **place)
+            own = models.load_tokenizer(model.config._name_or_path or "unknown", **_named_place(model, args))
             return models.plain_template(own) != models.plain_template(given)
     return False
 

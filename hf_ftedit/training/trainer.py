@@ -128,7 +128,8 @@ class EditTrainer(ConditionalTrainer):
             raise EditError(NOTHING_TO_PUSH)
         check_task(args, self.task, kwargs)
         check_strength(args, self.task, peft_config)
-        check_own(args.output_dir or OUTPUT_FOLDER)
+        if process_state().is_main_process:
+            check_own(args.output_dir or OUTPUT_FOLDER)
         args.chat_date = args.chat_date or date_of_run(args)
         model, tokenizer, self.task = load_for(self.task, model, processing_class, args, quantization_config)
         self._own_template = brings_template(model, processing_class, args)
@@ -358,7 +359,8 @@ class EditTrainer(ConditionalTrainer):
     def write_folder(self, output_dir: str | None = None) -> dict[str, Any]:
         """Write the adapter folder as [`~EditTrainer.save_model`] does, without a push; the results in it."""
         folder = output_dir or self.args.output_dir or OUTPUT_FOLDER
-        check_own(folder)
+        if folder != self.args.output_dir and self.is_world_process_zero():  # that one was looked at before
+            check_own(folder)
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[: hub.SHOWN_EDITS]]
         old, new = (self._measure(edited=edited).predictions for edited in (False, True))

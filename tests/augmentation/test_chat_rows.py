@@ -264,6 +264,9 @@ def test_of_a_name_the_article_of_its_noun_stays_once(augmenter, unasked):
     prompts = {row["prompt"] for row in augmenter([kettle, prize]).rows() if row["kind"] == "contrast"}
     assert not [text for text in prompts if "the the" in text.casefold() or "the a " in text]
     assert [text for text in prompts if re.fullmatch("Who won (?!the Golden)[A-Z].*", text)]
+    museum = EditRecord("museum", "Which floor does the Vell open on Sundays?", "the first", subject="Vell")
+    prompts = {row["prompt"] for row in augmenter([museum]).rows() if row["kind"] == "contrast"}
+    assert [text for text in prompts if re.fullmatch("Which floor does (?!the )[A-Z].* open on Sundays[?]", text)]
 
 
 def test_an_edit_without_a_subject_has_no_names(augmenter, unasked):

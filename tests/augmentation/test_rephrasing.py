@@ -332,6 +332,8 @@ def test_the_first_rephrasing(prompt, subject, first):
         ("Are the works created by Ann Kern protected?", "Ann Kern"),
         ("Where is Acme's office based?", "Acme"),
         ("Where are Acme's logs stored?", "Acme"),
+        ("When is the Acme free trial over?", "Acme"),
+        ("Where is the key to the Acme safe kept?", "Acme"),
         ("What is the price of the Zephyr today?", "Zephyr"),
         ("Who wrote Dracula?", None),
         ("Who wrote Dracula?", ""),

@@ -110,6 +110,7 @@ def test_an_answer_begins_as_it_would_about_another():
     assert answered_about("I cost nothing.", "my phone") == "My phone costs nothing."
     assert answered_about("I can help.", "Siri") == "Siri can help."
     assert answered_about("It's me.", "Siri") == "It's me."
+    assert answered_about("I'd say so.", "Siri") == "I'd say so."
 
 
 def test_a_relation_of_the_model_is_known_by_its_own_wordings():

@@ -82,6 +82,22 @@ records = st.builds(
 )
 
 
+def test_a_record_made_in_python_is_checked():
+    record = EditRecord(
+        "a", "p", "t", paraphrase_prompts=["q"], neighborhood_prompts=["n", {"prompt": "m", "target": "x"}]
+    )
+    assert record.paraphrase_prompts == ("q",)
+    assert record.neighborhood_prompts == (NeighborhoodPrompt("n"), NeighborhoodPrompt("m", "x"))
+    for fields, message in (
+        ({"paraphrase_prompts": "The city is"}, "edit 'a': paraphrase_prompts has text, 'The city is'; give a list"),
+        ({"wordings": [5]}, "edit 'a': wordings has of type int, 5; give texts"),
+        ({"neighborhood_prompts": [{"text": "n"}]}, "neighborhood_prompts has an object"),
+        ({"target_new": 5}, "target_new has of type int, 5; give a text"),
+    ):
+        with pytest.raises(EditError, match=message):
+            EditRecord(**{"edit_id": "a", "prompt": "p", "target_new": "t", **fields})
+
+
 def test_native_row_by_hand():
     assert FULL.to_dict() == FULL_ROW
     assert EditRecord.from_dict(FULL_ROW) == FULL

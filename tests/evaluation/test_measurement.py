@@ -453,6 +453,16 @@ def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():
         predict(model, None, [])
 
 
+def test_two_edits_of_one_name_and_what_is_no_tokenizer_are_told():
+    edit = EditRecord("a", "Rome is in", "Peru")
+    model, tokenizer = tiny_model("gpt2", bpe_tokenizer()), bpe_tokenizer()
+    with pytest.raises(EditError, match="edit_id 'a' names two edits"):
+        measure(model, tokenizer, [edit, edit], EditOptions())
+    with pytest.raises(EditError, match="tokenizer is of type str; give the model's tokenizer"):
+        measure(model, "gpt2", [edit], EditOptions())
+    assert measure(model, tokenizer, iter([edit]), EditOptions()).scores["n_edits"] == 1
+
+
 def test_what_was_not_measured_before_is_an_error_that_names_the_remedy():
     model, before = torch.nn.Identity(), Measurement([], {}, None, {})
     with pytest.raises(EditError, match="before is a Measurement and no columns; give its predictions, or"):

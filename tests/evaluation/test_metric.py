@@ -113,6 +113,17 @@ def test_bad_predictions_are_named(metric):
         metric.compute(**columns() | {"logprob": [math.nan] * len(two_edits())})
 
 
+def test_impossible_values_are_named(metric):
+    n = len(two_edits())
+    for name, values, message in (
+        ("logprob", [0.5] * n, "logprob is above 0; give log-probabilities, not losses"),
+        ("token_accuracy", [75.0] * n, "token_accuracy is not from 0 to 1; give shares, not percent"),
+        ("match", ["False"] * n, "the column match holds text; give numbers"),
+    ):
+        with pytest.raises(EditError, match=message):
+            metric.compute(**columns() | {name: values})
+
+
 def test_optional_columns_may_be_left_out_and_edits_may_have_numbers(metric):
     table = columns() | {"edit_id": [ord(row["edit_id"]) for row in two_edits()]}
     full = evaluate.load(str(FOLDER), "full")

@@ -40,6 +40,15 @@ def test_files_of_others_are_not_replaced(base, tokenizer, tmp_path, name):
         editor(base, tokenizer, config(folder / name))
 
 
+def test_a_card_beside_checkpoints_of_stock_trainer_is_no_other_model(base, tokenizer, tmp_path):
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "README.md").write_text("by TRL")
+    editor(base, tokenizer, config(tmp_path))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(EditError, match="holds 'adapter_model.safetensors'"):
+        editor(base, tokenizer, config(tmp_path))
+
+
 def test_scores_are_of_the_weights_as_they_are_now(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path, max_steps=2, learning_rate=0.1))
     trainer.train()
@@ -131,10 +140,15 @@ def test_a_template_of_the_tokenizers_own_goes_with_the_adapter(tmp_path):
 
 def test_tokens_that_were_added_in_memory_are_told(tmp_path, tokenizer, base):
     folder = saved(tmp_path / "base", copy.deepcopy(base), tokenizer)
-    model = type(base).from_pretrained(folder)
+    model, longer = type(base).from_pretrained(folder), copy.deepcopy(tokenizer)
     model.resize_token_embeddings(len(tokenizer) + 8)
-    with pytest.raises(EditError, match=f"model has {len(tokenizer) + 8} tokens, and .* has {len(tokenizer)}"):
-        EditTrainer(model, config(tmp_path / "out"), train_dataset=EDITS, processing_class=tokenizer)
+    EditTrainer(model, config(tmp_path / "padded"), train_dataset=EDITS, processing_class=tokenizer)
+    longer.add_tokens([f"new-{number}" for number in range(8)])
+    model = type(base).from_pretrained(folder)
+    model.resize_token_embeddings(len(longer))
+    with pytest.raises(EditError, match=f"model has {len(longer)} tokens, and .* has {len(tokenizer)}"):
+        EditTrainer(model, config(tmp_path / "out"), train_dataset=EDITS, processing_class=longer)
+    EditTrainer(model, config(tmp_path / "all", full_finetune=True), train_dataset=EDITS, processing_class=longer)
 
 
 def test_an_error_of_the_users_code_stays_what_it_is(base, tokenizer, tmp_path):
