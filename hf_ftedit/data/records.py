@@ -138,7 +138,7 @@ class EditRecord(Statement):
         return probe
 
     def _error(self, name: str, value: object, remedy: str) -> EditError:
-        return EditError(f"edit {shown(self.edit_id)}: {name} has {kind(value)}, {shown(value)}; {remedy}")
+        return EditError(f"edit {shown(self.edit_id)}: {name} is {kind(value)}, {shown(value)}; {remedy}")
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a row of the native format: text, lists and dicts, as `json` writes them."""

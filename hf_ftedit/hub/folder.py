@@ -110,10 +110,10 @@ def check_folder(folder: str | Path, *, with_card: bool = True) -> None:
     folder = Path(folder)
     if folder.is_file():
         raise EditError(f"output_dir {str(folder)!r} is a file; give a folder")
-    present = [file.name for file in sorted(folder.iterdir())] if folder.is_dir() else []
+    present = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     others = (EDITS_FILE, CARD_FILE) if with_card else (EDITS_FILE,)
-    replaced = [name for name in present if name in others or _WEIGHTS.fullmatch(name)]
-    if theirs := [name for name in replaced if name not in _written(folder)]:
+    replaced = {name for name in present if name in others or _WEIGHTS.fullmatch(name)}
+    if theirs := sorted(replaced - _written(folder).keys()):
         raise EditError(
             f"output_dir {str(folder)!r} holds {theirs[0]!r}, which hf-ftedit did not write; give another --output_dir"
         )

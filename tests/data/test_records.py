@@ -89,10 +89,10 @@ def test_a_record_made_in_python_is_checked():
     assert record.paraphrase_prompts == ("q",)
     assert record.neighborhood_prompts == (NeighborhoodPrompt("n"), NeighborhoodPrompt("m", "x"))
     for fields, message in (
-        ({"paraphrase_prompts": "The city is"}, "edit 'a': paraphrase_prompts has text, 'The city is'; give a list"),
-        ({"wordings": [5]}, "edit 'a': wordings has of type int, 5; give texts"),
-        ({"neighborhood_prompts": [{"text": "n"}]}, "neighborhood_prompts has an object"),
-        ({"target_new": 5}, "target_new has of type int, 5; give a text"),
+        ({"paraphrase_prompts": "The city is"}, "edit 'a': paraphrase_prompts is text, 'The city is'; give a list"),
+        ({"wordings": [5]}, "edit 'a': wordings is of type int, 5; give texts"),
+        ({"neighborhood_prompts": [{"text": "n"}]}, "neighborhood_prompts is an object"),
+        ({"target_new": 5}, "target_new is of type int, 5; give a text"),
     ):
         with pytest.raises(EditError, match=message):
             EditRecord(**{"edit_id": "a", "prompt": "p", "target_new": "t", **fields})
