@@ -277,7 +277,8 @@ class ChatAugmenter(Augmenter):
     ) -> list[tuple[str, str]]:
         """Questions about names with the beginning of the model's own answer to the edit, renamed."""
         # Nothing is generated for them: what must stay is the distribution there, in which the new answer could begin.
-        subject, answer = self.records[index].subject or "", answers[self.records[index].prompt].text
+        record = self.records[index]
+        subject, answer = with_article(record.subject or "", record.prompt), answers[record.prompt].text
 
         def said_of(name: str) -> str:
             if is_addressed(subject):

@@ -191,7 +191,8 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
     is_many = aux.lower() in ("do", "are") and re.fullmatch(rf"[a-z]+ (?:of|at|in|from) {own}", name)
     is_noun = aux.lower() in ("do", "does", "did") and re.fullmatch(f"[a-z]+ {own}", name)
     # "Which service has S?", but "What has S bought?"
-    is_done = re.fullmatch(r"\w+ed", verb.partition(" ")[0]) or {verb.partition(" ")[0]} & PARTICIPLES
+    first = verb.partition(" ")[0]
+    is_done = first in PARTICIPLES or re.fullmatch(r"\w+ed", first)
     has_object = aux.lower() in ("has", "have", "had") and not is_done and re.match("who|which", wh)
     if has_object or not (_begins_noun(name, subject) or is_many or is_noun):
         if has_object or _asks_subject(wh, aux, name):

@@ -59,7 +59,8 @@ def as_edit_config(args: TrainingArguments | None) -> EditConfig:
     if args.learning_rate == rate:
         logger.warning(
             "learning_rate %g, the default of %s, teaches few edits; EditConfig chooses one for the model",
-            *(rate, type(args).__name__),
+            rate,
+            type(args).__name__,
         )
     settings = {name: value for name, value in settings.items() if name in names}
     if settings["hub_strategy"] == TrainingArguments.hub_strategy:
@@ -213,7 +214,7 @@ def _check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, args: Edit
 
 def brings_template(model: Any, given: Any, args: EditConfig) -> bool:
     """Tell a chat template that the tokenizer `given` in Python has, and that of the model's name has not."""
-    if args.chat_template and given is not None:
+    if args.chat_template and given is not None and not args.chat_template_path:
         with suppress(EditError):
             own = models.load_tokenizer(model.config._name_or_path or "unknown", **_named_place(model, args))
             return models.plain_template(own) != models.plain_template(given)

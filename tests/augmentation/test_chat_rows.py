@@ -269,6 +269,15 @@ def test_of_a_name_the_article_of_its_noun_stays_once(augmenter, unasked):
     assert [text for text in prompts if re.fullmatch("Which floor does (?!the )[A-Z].* open on Sundays[?]", text)]
 
 
+def test_an_answer_about_another_thing_has_one_article(augmenter, monkeypatch):
+    answer = chat.Answer("The printer is next to the kitchen.", [], True)
+    monkeypatch.setattr(chat, "whole_answers", lambda model, tokenizer, prompts, **settings: [answer] * len(prompts))
+    edit = EditRecord("printer", "Who repairs the printer?", "Bo Li", subject="printer")
+    begun = [row["completion"] for row in augmenter([edit]).rows() if row["kind"] == "contrast" and not row["ends"]]
+    assert not [text for text in begun if "the the" in text.casefold()]
+    assert [text for text in begun if re.match("The (?!printer).* is next to the kitchen", text)]
+
+
 def test_an_edit_without_a_subject_has_no_names(augmenter, unasked):
     rows = augmenter([EditRecord("none", "The head of support is", "Bo Li")]).rows()
     assert {row["prompt"] for row in rows if row["kind"] == "contrast"} == set()
