@@ -3,11 +3,15 @@ Cost of editing stage by stage, as the number of edits grows.
 
     python examples/benchmarks/scale.py --plot scale.png --json scale.json
     python examples/benchmarks/scale.py --sizes 100 1000 --steps 50
+    python examples/benchmarks/scale.py --chat_template
 
 CounterFact in EasyEdit's form, the bench model, the package's default augmentation; the pool is the same 10,000 facts
 at each size. Training stops after `--steps` batches of 32 rows, so that it shows what a step costs among so many rows;
 what comes before the first step, such as making the trainer and putting the rows in order, is counted apart as
-`set up`. Evaluating asks all probes of all edits. Each size runs in a process of its own with an empty cache. Memory
+`set up`. Evaluating asks all probes of all edits. With `--chat_template` the same model, behind a template of user and
+assistant, gets the rows of chat models, and `refer` is the unedited model's distributions of what must stay; what it
+says makes no sense then, and takes the time of what does. Each size runs in a process of its own with an empty cache.
+Memory
 is the peak while rows are made, trained and evaluated, above what the process had after the libraries and the model
 were loaded (elsewhere than on Linux, the peak until then).
 """
@@ -18,6 +22,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -28,8 +33,12 @@ from typing import Any
 
 import edit_benchmark
 
-STAGES = ("read", "augment", "build", "tokenize", "set up", "train", "evaluate")
-MAKING = STAGES[:4]  # what makes rows; its time an edit must not grow
+STAGES = ("read", "augment", "build", "tokenize", "refer", "set up", "train", "evaluate")
+MAKING = STAGES[:5]  # what makes rows; its time an edit must not grow
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role + ': ' + message.content }}"
+    "{{ eos_token if message.role == 'assistant' }}\n{% endfor %}{{ 'assistant: ' if add_generation_prompt }}"
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -38,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=edit_benchmark.ROOT.parent / "shared")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10000], help="numbers of edits")
     parser.add_argument("--steps", type=int, default=50, help="steps to train (50)")
+    parser.add_argument("--chat_template", action="store_true", help="rows, training and exam of a chat model")
     parser.add_argument("--plot", type=Path, help="PNG file for the curves")
     parser.add_argument("--json", type=Path, help="file for all numbers of all sizes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -53,7 +63,7 @@ def megabytes() -> float:
     return peak
 
 
-def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
+def measured(shared: Path, size: int, steps: int, cache: str, *, chat: bool) -> dict[str, Any]:
     """Seconds of each stage, numbers of edits, rows and probes, and memory while rows are made, trained, evaluated."""
     from transformers import PrinterCallback, TrainerCallback
 
@@ -67,10 +77,12 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
         read_edits,
         read_facts,
     )
+    from hf_ftedit.models import with_references
     from hf_ftedit.training.setup import tokenized
 
     name = str(shared / "models" / "counterfact-gpt2-5m")
     model, tokenizer = load_model(name), load_tokenizer(name)
+    tokenizer.chat_template = TEMPLATE if chat else None
     file, before, moments = shared / "data" / "counterfact_easyedit.json", megabytes(), [time.perf_counter()]
 
     def passed() -> None:
@@ -83,13 +95,18 @@ def measured(shared: Path, size: int, steps: int, cache: str) -> dict[str, Any]:
 
     edits, pool = read_edits(file, limit=size, skip_invalid=True), read_facts(file)
     passed()
-    builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, cache_dir=cache)
+    quiet = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1_000_000}
+    quiet |= {"learning_rate": 1e-3, "per_device_train_batch_size": 32}
+    config = EditConfig(output_dir=cache, use_cpu=True, max_steps=steps, chat_template=chat, **quiet)
+    settings = {"options": config, "chat_template": chat, "cache_dir": cache}
+    builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, **settings)
     passed()
     rows = builder.prepared("train")
     passed()
-    quiet = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1_000_000}
-    config = EditConfig(output_dir=cache, use_cpu=True, max_steps=steps, learning_rate=1e-3, **quiet)
-    tokenized(rows, tokenizer, model, config)  # the trainer finds them in the cache
+    encoded = tokenized(rows, tokenizer, model, config)  # the trainer finds them in the cache, and what is next
+    passed()
+    if chat:
+        with_references(encoded, model, tokens_per_batch=config.eval_tokens_per_batch)
     passed()
     memory = [megabytes() - before]
     trainer = EditTrainer(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[FirstStep()])
@@ -147,8 +164,8 @@ def main() -> None:
     options = arguments()
     if options.one:
         edit_benchmark.quiet()
-        with tempfile.TemporaryDirectory() as cache:
-            print(json.dumps(measured(options.shared, options.one, options.steps, cache)))
+        cache = os.environ["HF_DATASETS_CACHE"]
+        print(json.dumps(measured(options.shared, options.one, options.steps, cache, chat=options.chat_template)))
         return
     each = "ms an edit to make rows | ms a row to train | rows/s trained | ms an edit to evaluate"
     memory = "MB, rows made | MB, trained | MB, evaluated"
@@ -157,7 +174,10 @@ def main() -> None:
     results = []
     for size in options.sizes:
         command = [sys.executable, __file__, "--shared", str(options.shared), "--one", str(size)]
-        done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True)
+        command += ["--steps", str(options.steps), *(["--chat_template"] if options.chat_template else ())]
+        with tempfile.TemporaryDirectory() as cache:
+            environment = os.environ | {"HF_DATASETS_CACHE": cache}
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         results.append(json.loads(done.stdout.splitlines()[-1]))
         print(line(results[-1]), flush=True)
     if options.json:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from hf_ftedit.augmentation.augmenter import Augmenter
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
@@ -14,14 +16,14 @@ from hf_ftedit.augmentation.nouns import is_noun
 from hf_ftedit.augmentation.questions import may_ask_the_same, other_questions, training_questions
 from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
-from hf_ftedit.augmentation.rows import TrainingRow
+from hf_ftedit.augmentation.rows import RowFile, TrainingRow
 from hf_ftedit.augmentation.second_person import addressed, answered_about, is_addressed
 from hf_ftedit.augmentation.subjects import by_subject, with_subject
 from hf_ftedit.augmentation.synonyms import keywords
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
-from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, load_model, load_tokenizer, whole_answers
+from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, Processes, load_model, load_tokenizer, whole_answers
 
 # Passes over the rows of an edit: wordings, wrappers, near names, subjects and questions are new in each. Few edits
 # need more of them, as learning them and telling names apart takes some 250 steps.
@@ -42,6 +44,8 @@ ASKED_TOKENS = 4  # of the beginning of an answer to another question about the 
 NAMED_WHOLE, NAMED_WORDS = 3, 10
 # Every sixth other question about a subject is typed as into a search field, where the edit's wordings are too.
 TYPED = 6
+# Edits whose own answers are asked at once: more take memory, and of questions that edits share more are asked again.
+TOGETHER = 256
 MOST_LETTERS = 20  # of a word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
@@ -66,27 +70,46 @@ class ChatAugmenter(Augmenter):
         self._pool = FactPool(facts, self._probes.overlaps, records)
         self._given = [self._given_wordings(record) for record in self.records]
         self._wordings = self._prepare_wordings(model, tokenizer)
-        near = [self._named_alike(index) for index in range(len(records))]
-        subjects = [self._neighbors(index) for index in range(len(records))]
-        # Of what is near a fact to erase all answers: behind their beginning no new answer stands as a rival.
-        whole = [1 if record.erase else WHOLE for record in self.records]
-        of_subjects = [[text for text, _ in pairs[::step]] for pairs, step in zip(subjects, whole, strict=True)]
-        same_subject = [self._other_questions(index) for index in range(len(records))]
         others = self._others(revoked)
-        own = (record.prompt for record in self.records)
-        answers = _answered(model, tokenizer, chain(own, *others), WHOLE_ANSWER_TOKENS)
-        steps = (1 if record.erase else WHOLE_ASKED for record in self.records)
+        hides_bar = len(records) <= TOGETHER or Processes().hides_bar
+        starts = tqdm(range(0, len(records), TOGETHER), "Making rows", leave=False, disable=hides_bar)
+        parts = (range(start, min(start + TOGETHER, len(records))) for start in starts)
+        self._rows = RowFile(chain.from_iterable(self._made(part, others, model, tokenizer) for part in parts))
+
+    def _made(
+        self, places: Sequence[int], others: Sequence[list[str]], model: Any, tokenizer: Any
+    ) -> Iterator[list[TrainingRow]]:
+        """The rows of each of some edits, of whose questions the model is asked each once."""
+        records = [self.records[index] for index in places]
+        near, subjects = map(self._named_alike, places), [self._neighbors(index) for index in places]
+        # Of what is near a fact to erase all answers: behind their beginning no new answer stands as a rival.
+        whole = [1 if record.erase else WHOLE for record in records]
+        of_subjects = [[text for text, _ in pairs[::step]] for pairs, step in zip(subjects, whole, strict=True)]
+        same_subject = [self._other_questions(index) for index in places]
+        own, stays = (record.prompt for record in records), [others[index] for index in places]
+        answers = _answered(model, tokenizer, chain(own, *stays), WHOLE_ANSWER_TOKENS)
+        steps = (1 if record.erase else WHOLE_ASKED for record in records)
         whole_texts = chain(*of_subjects, *(texts[::step] for texts, step in zip(same_subject, steps, strict=True)))
         answers |= _answered(model, tokenizer, (t for t in whole_texts if t not in answers), SUBJECT_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*same_subject) if t not in answers), ASKED_TOKENS)
-        for index, pairs in enumerate(subjects):
-            near[index] += [pair for place, pair in enumerate(pairs) if place % whole[index]]
-        self._begun = [self._with_beginnings(index, answers, pairs) for index, pairs in enumerate(near)]
-        self._kept = [_answers_to(chain(*texts), answers) for texts in zip(of_subjects, same_subject, strict=True)]
-        self._stays = [_answers_to(texts, answers) for texts in others]
+        parts = zip(places, near, subjects, whole, of_subjects, same_subject, stays, strict=True)
+        for index, named, pairs, step, *texts in parts:
+            named += [pair for place, pair in enumerate(pairs) if place % step]
+            rows = list(self._edit_rows(index))
+            rows += [self._row(index, "contrast", *pair) for pair in self._with_beginnings(index, answers, named)]
+            for kind, asked in zip(("contrast", "contrast", "locality"), texts, strict=True):
+                answered = ((text, answers[text]) for text in asked)
+                # Without those that the model leaves open.
+                rows += [
+                    self._row(index, kind, text, said.text, ends=said.ended) for text, said in answered if said.text
+                ]
+            yield rows
 
     def rows_of(self, index: int) -> Iterator[TrainingRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
+        return iter(self._rows[index])
+
+    def _edit_rows(self, index: int) -> Iterator[TrainingRow]:
         record, rng = self.records[index], self._rng("wrappers", index)
         count = self._n_wordings(index)
         for turn in range(self._passes):
@@ -100,17 +123,10 @@ class ChatAugmenter(Augmenter):
             # The edit's own prompt is what its user will try first.
             for _ in range(OWN_AGAIN if count > 1 else 0):
                 yield self._row(index, "rewrite", record.prompt, record.target_new, ends=True)
-        for text, beginning in self._begun[index]:
-            yield self._row(index, "contrast", text, beginning)
-        for kind, answers in (("contrast", self._kept), ("locality", self._stays)):
-            for text, answer in answers[index]:
-                yield self._row(index, kind, text, answer.text, ends=answer.ended)
 
     def most_rows(self) -> int:
         """The number of rows."""
-        counts = [self._n_wordings(index) for index in range(len(self.records))]
-        once: Iterable[list[Any]] = chain(self._begun, self._kept, self._stays)
-        return self._passes * sum(count + OWN_AGAIN * (count > 1) for count in counts) + sum(map(len, once))
+        return self._rows.count
 
     def _drawn(self, index: int, rng: random.Random) -> list[str]:
         """The wordings of a pass: the prompt and those given with the edit, and others, new ones in each."""
@@ -128,8 +144,8 @@ class ChatAugmenter(Augmenter):
         return max(min(len(self._wordings[index]), most), min(least, self.options.num_paraphrases) + 1)
 
     def ingredients(self) -> list[Any]:
-        """The rows themselves, by which a cache of them is known: what makes them is in them."""
-        return list(self.rows())
+        """The hash of the rows themselves, by which a cache of them is known: what makes them is in them."""
+        return [self._rows.digest]
 
     def _row(self, index: int, kind: str, prompt: str, completion: str, *, ends: bool = False) -> TrainingRow:
         edit_id = self.records[index].edit_id
@@ -310,8 +326,3 @@ def _answered(model: Any, tokenizer: Any, texts: Iterable[str], max_new_tokens: 
     distinct = list(dict.fromkeys(texts))
     settings: dict[str, Any] = {"chat_template": True, "max_new_tokens": max_new_tokens, "desc": "Own answers"}
     return dict(zip(distinct, whole_answers(model, tokenizer, distinct, **settings), strict=True))
-
-
-def _answers_to(texts: Iterable[str], answers: dict[str, Answer]) -> list[tuple[str, Answer]]:
-    """Questions with their answers, without those that the model leaves open."""
-    return [(text, answers[text]) for text in texts if answers[text].text]

@@ -1,16 +1,23 @@
 """Prompt-completion rows: of an edit's probes, and as the tokens that a model is trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any, NotRequired, TypedDict
+from weakref import finalize
 
 import datasets
+import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
+from xxhash import xxh3_128
 
 from hf_ftedit.data import EditRecord
-from hf_ftedit.files import cached_map
+from hf_ftedit.files import cached_map, writing
 from hf_ftedit.models import encode_pairs
 from hf_ftedit.scripts import separated
+
+_TEXTS = ("prompt", "completion", "kind", "edit_id")
+_SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXTS), ("ends", pa.bool_())])
 
 
 class TrainingRow(TypedDict):
@@ -22,6 +29,27 @@ class TrainingRow(TypedDict):
     edit_id: str
     # In a chat, and with `end_of_answer`: the end of turn or sequence follows the completion, and is learnt too.
     ends: NotRequired[bool]
+
+
+class RowFile:
+    """The training rows of each edit, in a temporary file: of many edits they would fill the memory."""
+
+    def __init__(self, rows_of_edits: Iterable[list[TrainingRow]]) -> None:
+        digest, self.count = xxh3_128(), 0
+        handle, self._path = mkstemp(prefix="hf_ftedit-", suffix=".arrow")
+        finalize(self, Path(self._path).unlink, missing_ok=True)
+        with writing(Path(self._path).parent), open(handle, "wb") as file, pa.ipc.new_file(file, _SCHEMA) as batches:
+            for rows in rows_of_edits:
+                batches.write_batch(pa.RecordBatch.from_pylist(rows, _SCHEMA))
+                digest.update(repr(rows).encode())
+                self.count += len(rows)
+        self.digest = digest.hexdigest()
+
+    def __getitem__(self, index: int) -> list[TrainingRow]:
+        # Opened anew: worker processes, to which this is pickled, have the path alone.
+        with pa.memory_map(self._path) as file:
+            rows: list[Any] = pa.ipc.open_file(file).get_batch(index).to_pylist()
+        return rows
 
 
 def training_row(record: EditRecord, kind: str, prompt: str, target: str) -> TrainingRow:
