@@ -27,8 +27,11 @@ def renamed(text: str, phrase: str, other: str) -> str:
         # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
         start, end = match.span()
         around = ((phrase[0], text[start - 1 : start]), (phrase[-1], text[end : end + 1]))
-        return match[0] if any(_is_cased(own) and ONE_LETTER.match(beside) for own, beside in around) else other
+        if any(_is_cased(own) and ONE_LETTER.match(beside) for own, beside in around):
+            return match[0]
+        return other[4:] if is_article and text[:start].casefold().endswith("the ") else other
 
+    is_article = other[:4].casefold() == "the "
     first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
     # The letters of all scripts are not in this pattern, which is compiled for each phrase: they take the longest.
     changed = re.sub(f"{first}{re.escape(phrase[1:])}", replaced, text)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hf_ftedit.augmentation.names import bare
-from hf_ftedit.augmentation.nouns import YES_NO, as_question, common_noun
+from hf_ftedit.augmentation.nouns import YES_NO, as_question, common_noun, is_noun
 from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, relation_of, relations, words_of
 from hf_ftedit.augmentation.second_person import addressed
 from hf_ftedit.data import WORD, EditRecord
@@ -97,8 +97,9 @@ def _found(pattern: re.Pattern[str], text: str) -> str | None:
 def _noun(whole: str, phrase: str, is_german: bool) -> str | None:
     """A common noun that a prompt is about: a few words in the place of a subject, or by the sentence alone."""
     # Not "the price of tea", of which a part is the subject.
-    is_noun = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
-    if is_noun:
+    is_short = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
+    # Nor "printer kept", in "Where is the printer kept?".
+    if is_short and (" " not in phrase or is_noun(phrase.rpartition(" ")[2].casefold())):
         return phrase.removeprefix("the ")
     return None if is_german else common_noun(whole)
 

@@ -1,5 +1,6 @@
 """Kernels that compute the same, faster: of float32 products on some CPUs, of attention, of an activation."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -54,6 +55,9 @@ def fast_products() -> Iterator[None]:
         yield
         return
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    # It keeps what it compiled for each shape, of 1,024 shapes by itself: half a gigabyte, of which no later batch has
+    # much. The layers of a batch share some 30.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     token, before = _by_onednn.set(True), matmul.fp32_precision
     # It is one setting for all threads, whose products are as exact by either library: who changed it puts it back.
     matmul.fp32_precision = "bf16"

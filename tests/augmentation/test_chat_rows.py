@@ -1,9 +1,12 @@
 """Rows for chat models, of tiny random models: what they are made of, and what they never are."""
 
+import gc
+import pickle
 import re
 from collections import Counter
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -211,6 +214,21 @@ def test_the_same_seed_gives_the_same_rows(augmenter, odd):
     again, other = augmenter(ODD), augmenter(ODD, seed=1)
     assert list(again.rows()) == list(odd.rows()) != list(other.rows())
     assert again.ingredients() == odd.ingredients() != other.ingredients()
+
+
+def test_the_model_may_be_asked_for_some_edits_after_others(augmenter, odd, monkeypatch):
+    monkeypatch.setattr(chat, "TOGETHER", 3)
+    made = augmenter(ODD)
+    assert made.most_rows() == odd.most_rows() and list(made.rows()) == list(odd.rows())
+
+
+def test_the_file_of_the_rows_is_gone_with_them(augmenter, unasked):
+    made = augmenter(ODD)
+    path = Path(made._rows._path)
+    assert list(pickle.loads(pickle.dumps(made)).rows()) == list(made.rows()) and path.exists()
+    del made
+    gc.collect()
+    assert not path.exists()
 
 
 def test_the_order_of_the_edits_does_not_matter(augmenter, odd):

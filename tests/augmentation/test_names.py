@@ -10,6 +10,8 @@ from hf_ftedit.augmentation.names import filled, renamed
         ("Who runs Acme or Acmes?", "Acme", "Bo", "Who runs Bo or Acmes?"),
         ("The Red Cross was founded by", "the Red Cross", "the blue moon", "The blue moon was founded by"),
         ("What is {} for?", "{}", "\\1", "What is \\1 for?"),
+        ("The king of the Acme", "Acme", "the Netherlands", "The king of the Netherlands"),
+        ("Acme is by the Acme", "Acme", "the Louvre", "The Louvre is by the Louvre"),
         ("Acme's CEO", "Acme", "iPhone", "iPhone's CEO"),
         ("中国的首都", "中国", "日本", "日本的首都"),
         ("Who is a.b?", "a.b", "c", "Who is c?"),

@@ -36,6 +36,8 @@ from hf_ftedit.data import EditRecord
         ("Who approves travel requests?", "travel requests"),
         ("How do I book a meeting room?", "a meeting room"),
         ("Is the pool heated?", "pool"),
+        ("Where is the printer kept?", "printer"),
+        ("When is the invoice sent?", "invoice"),
         ("Tell me the wifi password.", "wifi password"),
         ("Name the CEO of Acme.", "Acme"),
         ("Who can sign contracts?", "contracts"),

@@ -1,3 +1,4 @@
+import os
 from threading import Event, Thread
 
 import pytest
@@ -76,8 +77,9 @@ def test_attention_by_products_is_that_of_transformers(rows, is_bool):
 def test_products_are_chosen_for_the_context_alone(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN)
     before = MATMUL.fp32_precision
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
     with pytest.raises(EditError), fast_kernels(wide()):
-        assert MATMUL.fp32_precision == "bf16"
+        assert MATMUL.fp32_precision == "bf16" and os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
         with fast_kernels(wide()), fast_attention(512):
             assert _cur_sdpa_kernel_backends() == [SDPBackend.MATH]
             assert ALL_ATTENTION_FUNCTIONS["sdpa"] is kernels._attention
