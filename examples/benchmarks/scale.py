@@ -11,9 +11,8 @@ what comes before the first step, such as making the trainer and putting the row
 `set up`. Evaluating asks all probes of all edits. With `--chat_template` the same model, behind a template of user and
 assistant, gets the rows of chat models, and `refer` is the unedited model's distributions of what must stay; what it
 says makes no sense then, and takes the time of what does. Each size runs in a process of its own with an empty cache.
-Memory
-is the peak while rows are made, trained and evaluated, above what the process had after the libraries and the model
-were loaded (elsewhere than on Linux, the peak until then).
+Memory is the peak while rows are made, trained and evaluated, above what the process had after the libraries and the
+model were loaded (elsewhere than on Linux, the peak until then); what is read of files that lie on disk counts too.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def megabytes() -> float:
     return peak
 
 
-def measured(shared: Path, size: int, steps: int, cache: str, *, chat: bool) -> dict[str, Any]:
+def measured(options: argparse.Namespace, cache: str) -> dict[str, Any]:
     """Seconds of each stage, numbers of edits, rows and probes, and memory while rows are made, trained, evaluated."""
     from transformers import PrinterCallback, TrainerCallback
 
@@ -80,10 +79,10 @@ def measured(shared: Path, size: int, steps: int, cache: str, *, chat: bool) -> 
     from hf_ftedit.models import with_references
     from hf_ftedit.training.setup import tokenized
 
-    name = str(shared / "models" / "counterfact-gpt2-5m")
-    model, tokenizer = load_model(name), load_tokenizer(name)
+    name = str(options.shared / "models" / "counterfact-gpt2-5m")
+    model, tokenizer, chat, steps = load_model(name), load_tokenizer(name), options.chat_template, options.steps
     tokenizer.chat_template = TEMPLATE if chat else None
-    file, before, moments = shared / "data" / "counterfact_easyedit.json", megabytes(), [time.perf_counter()]
+    file, before, moments = options.shared / "data" / "counterfact_easyedit.json", megabytes(), [time.perf_counter()]
 
     def passed() -> None:
         moments.append(time.perf_counter())
@@ -93,7 +92,7 @@ def measured(shared: Path, size: int, steps: int, cache: str, *, chat: bool) -> 
             if state.global_step == 0:
                 passed()
 
-    edits, pool = read_edits(file, limit=size, skip_invalid=True), read_facts(file)
+    edits, pool = read_edits(file, limit=options.one, skip_invalid=True), read_facts(file)
     passed()
     quiet = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1_000_000}
     quiet |= {"learning_rate": 1e-3, "per_device_train_batch_size": 32}
@@ -164,8 +163,7 @@ def main() -> None:
     options = arguments()
     if options.one:
         edit_benchmark.quiet()
-        cache = os.environ["HF_DATASETS_CACHE"]
-        print(json.dumps(measured(options.shared, options.one, options.steps, cache, chat=options.chat_template)))
+        print(json.dumps(measured(options, os.environ["HF_DATASETS_CACHE"])))
         return
     each = "ms an edit to make rows | ms a row to train | rows/s trained | ms an edit to evaluate"
     memory = "MB, rows made | MB, trained | MB, evaluated"
@@ -173,8 +171,7 @@ def main() -> None:
     print(f"{head}\n|{'---|' * (head.count('|') - 1)}")
     results = []
     for size in options.sizes:
-        command = [sys.executable, __file__, "--shared", str(options.shared), "--one", str(size)]
-        command += ["--steps", str(options.steps), *(["--chat_template"] if options.chat_template else ())]
+        command = [sys.executable, *sys.argv, "--one", str(size)]
         with tempfile.TemporaryDirectory() as cache:
             environment = os.environ | {"HF_DATASETS_CACHE": cache}
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
