@@ -98,10 +98,11 @@ class ChatAugmenter(Augmenter):
             rows = list(self._edit_rows(index))
             rows += [self._row(index, "contrast", *pair) for pair in self._with_beginnings(index, answers, named)]
             for kind, asked in zip(("contrast", "contrast", "locality"), texts, strict=True):
-                answered = ((text, answers[text]) for text in asked)
                 # Without those that the model leaves open.
                 rows += [
-                    self._row(index, kind, text, said.text, ends=said.ended) for text, said in answered if said.text
+                    self._row(index, kind, text, said.text, ends=said.ended)
+                    for text in asked
+                    if (said := answers[text]).text
                 ]
             yield rows
 
