@@ -110,20 +110,17 @@ def _rewrite(fields: Fields) -> NativeRow:
 def _easyedit(fields: Fields) -> Iterator[NativeRow]:
     row = fields.values
     near = _answered(fields, "locality_prompt", "locality_ground_truth")
-    native = {
+    near = [{**probe, "relation_id": row.get("relation_id")} for probe in near]
+    near += [{"prompt": probe["prompt"], "target": _first(probe["answers"])} for probe in _grouped(fields, "locality")]
+    # KnowEdit has questions without an answer: nothing can be measured by them.
+    further = [probe for probe in _grouped(fields, "portability") if probe["answers"]]
+    yield {
+        **row,
         "target_true": row.get("target_true") or _first(row.get("ground_truth")),
-        "paraphrase_prompts": [row.get("rephrase_prompt"), row.get("rephrase")],
-        "neighborhood_prompts": [{**probe, "relation_id": row.get("relation_id")} for probe in near],
-        "portability_prompts": [],
+        "paraphrase_prompts": flat([row.get("paraphrase_prompts"), row.get("rephrase_prompt"), row.get("rephrase")]),
+        "neighborhood_prompts": flat([row.get("neighborhood_prompts"), near]),
+        "portability_prompts": flat([row.get("portability_prompts"), further]),
     }
-    for _, probe, answers in _grouped(fields, "locality"):
-        native["neighborhood_prompts"].append({"prompt": probe.values.get("prompt"), "target": _first(answers)})
-    for aspect, probe, answers in _grouped(fields, "portability"):
-        # KnowEdit has questions without an answer: nothing can be measured by them.
-        if answers:
-            native["portability_prompts"].append(_portability(probe.values.get("prompt"), answers, aspect))
-    probes = {name: flat([row.get(name), more]) for name, more in native.items() if name.endswith("_prompts")}
-    yield {**row, **native, **probes}
 
 
 def _answered(fields: Fields, prompts: str, answers: str) -> list[NativeRow]:
@@ -139,14 +136,14 @@ def _answered(fields: Fields, prompts: str, answers: str) -> list[NativeRow]:
     return [{"prompt": prompt, "target": target} for prompt, target in zip(texts, targets, strict=True)]
 
 
-def _grouped(fields: Fields, name: str) -> Iterator[tuple[str, Fields, list[Any]]]:
-    """KnowEdit's probes: lists by aspect, each probe with its aspect and its answers."""
+def _grouped(fields: Fields, name: str) -> Iterator[NativeRow]:
+    """KnowEdit's probes, which stand in lists by aspect."""
     if is_blank(fields.values.get(name)):
         return
     aspects = fields.object(name)
     for aspect in aspects.values:
-        for probe in aspects.objects(aspect):
-            yield str(aspect).lower(), probe, flat(probe.values.get("ground_truth"))
+        for probe in (each.values for each in aspects.objects(aspect)):
+            yield _portability(probe.get("prompt"), flat(probe.get("ground_truth")), str(aspect).lower())
 
 
 def _portability(prompt: Any, answers: list[Any], aspect: str) -> NativeRow:
