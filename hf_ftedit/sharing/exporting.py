@@ -116,10 +116,9 @@ def _open(name: str, output_dir: str | Path, to: str, dtype: str | None) -> hub.
     saved = hub.open_edits(name)
     if not saved.is_adapter:
         raise EditError(f"{shown(name)} is a whole model; convert its folder with llama.cpp's convert_hf_to_gguf.py")
-    models.check_adapter(saved.path, name)
-    settings: Any = SimpleNamespace(**models.adapter_settings(saved.path))
-    beyond = models.beyond_lora(settings)
-    if to == "gguf-lora" and beyond:
+    settings, _ = models.check_adapter(saved.path, name)
+    config: Any = SimpleNamespace(**settings)
+    if to == "gguf-lora" and (beyond := models.beyond_lora(config)):
         problem = f"{shown(name)} has {beyond[0]}, and a GGUF LoRA holds pairs of matrices alone"
         raise EditError(f"{problem}; export the whole model (--to gguf) instead")
     return saved
