@@ -114,14 +114,12 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
             config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
         # The layers keep the scale that they were loaded with; PEFT would give it to the new adapter once more.
         config.use_rslora = False
-    settings: dict[str, Any] = {"combination_type": combination_type}
-    if any(word in combination_type for word in ("ties", "dare", "prune")):
-        # The other kinds refuse it.
-        settings["density"] = density
+    # The other kinds refuse a density.
+    settings = {"density": density} if any(word in combination_type for word in ("ties", "dare", "prune")) else {}
     # Dare drops weights at random: the same parts are to give the same adapter.
     torch.manual_seed(0)
     try:
-        model.add_weighted_adapter(names, [part.weight for part in parts], MERGED, **settings)
+        model.add_weighted_adapter(names, [part.weight for part in parts], MERGED, combination_type, **settings)
     except ValueError as error:
         raise EditError(f"combination_type {combination_type!r}: {one_line(error)}; cat takes any adapters") from error
     model.set_adapter(MERGED)
