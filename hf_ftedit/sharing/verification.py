@@ -174,11 +174,10 @@ def _card_checks(saved: hub.SavedEdits) -> Iterator[Check]:
         results = [result for model in metadata["model-index"] for result in model["results"]]
         claims = [(metric["type"], metric["value"]) for result in results for metric in result["metrics"]]
         yield from _claims("card", claims, saved.results["after"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
+        if "base_model" in metadata:
+            yield _equal("card: base model", metadata["base_model"], saved.recipe.get("model_name_or_path"))
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         yield Check("card: model-index", "scores", "none that can be read", BAD)
-        return
-    if "base_model" in metadata:
-        yield _equal("card: base model", metadata["base_model"], saved.recipe.get("model_name_or_path"))
 
 
 def _entry_checks(saved: hub.SavedEdits) -> Iterator[Check]:
