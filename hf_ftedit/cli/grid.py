@@ -45,9 +45,7 @@ class Run(NamedTuple):
             if value is None:
                 continue
             values = value if isinstance(value, list) else [value]
-            words += [
-                f"--{name}", *(json.dumps(each) if isinstance(each, (dict, bool)) else str(each) for each in values)
-            ]  # fmt: skip
+            words += [f"--{name}", *(json.dumps(one) if isinstance(one, dict | bool) else str(one) for one in values)]
         return [*words, *self.flags]
 
 
