@@ -66,8 +66,9 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     before.add_argument("--config")
     before.error = _bad_options  # type: ignore[method-assign]
     file, flags = before.parse_known_args(argv)
-    if unused := [flag for flag in flags if flag.startswith("--") and option_name(flag) in _unused(verb)]:
-        raise EditError(f"{verb} does not use {unused[0].partition('=')[0]}; leave it out")
+    unused = UNUSED.get(verb, "").split()
+    if wrong := [flag for flag in flags if flag.startswith("--") and option_name(flag) in unused]:
+        raise EditError(f"{verb} does not use {wrong[0].partition('=')[0]}; leave it out")
     config: dict[str, Any] = {}
     if file.config is not None:  # that of `sweep` has several values for an option
         config = {"grid": file.config} if verb == "sweep" else _read_config(verb, file.config)
@@ -123,17 +124,13 @@ def help_text(verb: str) -> str:
     *_, words = WORDS.get(verb, ("",))
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
-    by_name = {option.name: option for option in fields(defaults) if option.name not in _unused(verb)}
+    by_name = {option.name: option for option in fields(defaults) if option.name not in UNUSED.get(verb, "").split()}
     for name in dict.fromkeys([*filter(by_name.get, FIRST), *by_name]):
         default = getattr(defaults, name)
         notes = [", ".join(choices_of(name, OPTIONS[verb])), "" if default is None else f"default: {default}"]
         shown = "; ".join(filter(None, notes))
         lines.append(f"  --{name:<24} {by_name[name].metadata['help']}{shown and f' ({shown})'}")
     return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"] if verb in MORE_OPTIONS else lines)
-
-
-def _unused(verb: str) -> list[str]:
-    return UNUSED.get(verb, "").split()
 
 
 def option_name(flag: str) -> str:
