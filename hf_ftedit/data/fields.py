@@ -24,9 +24,10 @@ def is_blank(value: object) -> bool:
     """Is the cell empty: null, blank text, or the NaN, NA or NaT that tables have in place of null?"""
     if isinstance(value, str):
         return not value.strip()
+    if isinstance(value, float):
+        return math.isnan(value)
     # By name: pandas, which takes a second to load, need not have been.
-    is_missing = value is None or type(value).__name__ in ("NAType", "NaTType")
-    return is_missing or (isinstance(value, float) and math.isnan(value))
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def plain(value: Any) -> Any:

@@ -289,8 +289,7 @@ def _merged(first: EditRecord, second: EditRecord) -> EditRecord:
     for probe in changes["neighborhood_prompts"]:
         # A probe with an answer says more than the same probe without; two answers were refused before.
         known = near.get(probe.prompt, probe)
-        filled = {name: getattr(known, name) or getattr(probe, name) for name in ("target", "answer")}
-        near[probe.prompt] = known._replace(**filled)
+        near[probe.prompt] = known._replace(target=known.target or probe.target, answer=known.answer or probe.answer)
     return replace(first, **{**changes, "neighborhood_prompts": tuple(near.values())})
 
 
@@ -299,11 +298,10 @@ def _facts(source: Source) -> Iterator[tuple[Fact, bool]]:
     for number, (where, row) in enumerate(read_rows(source)):
         if isinstance(row, Fact):
             yield row, False
-            continue
-        values = row.to_dict() if isinstance(row, EditRecord) else row
-        for native in _fact_rows(values, where, str(number)):
-            fact = Fact.from_dict(native, where)
-            yield fact, fact.subject is None
+        else:
+            values = row.to_dict() if isinstance(row, EditRecord) else row
+            facts = (Fact.from_dict(native, where) for native in _fact_rows(values, where, str(number)))
+            yield from ((fact, fact.subject is None) for fact in facts)
 
 
 def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]]:

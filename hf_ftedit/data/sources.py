@@ -151,8 +151,7 @@ def _parquet_rows(path: str, name: str) -> Iterator[Located]:
 
     try:
         # Batch by batch: as Python objects, all rows of a large file at once take many times its size.
-        batches = pq.ParquetFile(path).iter_batches()
-        rows = (row for batch in batches for row in batch.to_pylist())
+        rows = (row for batch in pq.ParquetFile(path).iter_batches() for row in batch.to_pylist())
         yield from _without_json_cells(_numbered(rows, name))
     except pa.ArrowException as error:
         raise EditError(f"{name}: is not valid Parquet ({first_line(error)}); write it again") from error
@@ -171,8 +170,7 @@ def _hub_rows(dataset_id: str) -> Iterator[Located]:
 
 
 def _lines(path: str, name: str) -> Iterator[str]:
-    opened = gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb")
-    with opened as file:
+    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 # Spreadsheets put a byte order mark in front, which no JSON reader takes.
