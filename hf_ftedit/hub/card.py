@@ -1,7 +1,7 @@
 """Model cards: plain data to Markdown text with YAML metadata, nothing read and nothing written."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -50,21 +50,21 @@ def model_card(
     provenance, base_model = provenance or {}, results["base_model"]
     # A folder has no commit, so that a name like "gpt2" with one is of the Hub.
     has_commit = results.get("base_model_revision") and PLAIN.fullmatch(base_model)
-    is_on_hub = base_model != EMBEDDED_NAME and bool(has_commit or has_namespace(base_model))
-    datasets = _datasets(provenance.get("datasets") or ())
+    is_embedded = base_model == EMBEDDED_NAME
+    is_on_hub = not is_embedded and bool(has_commit or has_namespace(base_model))
     rank = provenance.get("rank") or recipe.get("lora_r", 0)
     changed = [name for name in provenance.get("changed", recipe) if name in recipe]
     return rendered(
         "model_card.md",
-        metadata=_metadata(results, provenance, datasets, edits_dataset(recipe, provenance), adapter, is_on_hub),
+        metadata=_metadata(results, recipe, provenance, adapter, is_on_hub),
         edits=records,
         results=results,
         settings=recipe,
         provenance=provenance,
         is_adapter=adapter,
         is_on_hub=is_on_hub,
-        is_embedded=base_model == EMBEDDED_NAME,
-        datasets=datasets,
+        is_embedded=is_embedded,
+        datasets=_datasets(provenance),
         headline=_headline(results["before"], results["after"]),
         shown=_shown(records[:SHOWN_EDITS], results.get("answers")),
         example=_example(results.get("example") or {"prompt": records[0].prompt, "output": None}),
@@ -72,7 +72,7 @@ def model_card(
         edit_id=next((edit.edit_id for edit in records if PLAIN.fullmatch(edit.edit_id)), "EDIT_ID"),
         served=base_model if PLAIN.fullmatch(base_model) else "BASE_MODEL",
         bits=_bits(recipe),
-        needed=_needed(recipe, None if is_on_hub or base_model == EMBEDDED_NAME else base_model),
+        needed=_needed(recipe, None if is_on_hub or is_embedded else base_model),
         rank=rank,  # of a merged adapter, the sum of its parts'
         vllm_rank=next((each for each in VLLM_RANKS if each >= rank), None),
         most_rank=VLLM_RANKS[-1],
@@ -92,41 +92,36 @@ def model_card(
     )
 
 
-def _datasets(sources: Iterable[str]) -> list[str]:
-    """Ids of the Hub's datasets among these sources, without their splits."""
-    return list(dict.fromkeys(filter(has_namespace, (name.partition(":")[0] for name in sources))))
+def _datasets(provenance: Mapping[str, Any], others: Collection[str | None] = ()) -> list[str]:
+    """Ids of the Hub's datasets that the rows were taken from, without their splits; not those of the `others`."""
+    names = (name.partition(":")[0] for name in provenance.get("datasets") or () if name not in others)
+    return list(dict.fromkeys(filter(has_namespace, names)))
 
 
 def edits_dataset(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> str | None:
     """The Hub's dataset that the edits were taken from; `None` where they come from a file."""
-    others = (recipe.get("locality_pool"), recipe.get("training_texts"))
-    return next(iter(_datasets(name for name in provenance.get("datasets") or () if name not in others)), None)
+    return next(iter(_datasets(provenance, (recipe.get("locality_pool"), recipe.get("training_texts")))), None)
 
 
 def _metadata(
-    results: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    datasets: list[str],
-    dataset: str | None,  # that of the edits
-    is_adapter: bool,
-    is_on_hub: bool,
+    results: Mapping[str, Any], recipe: Mapping[str, Any], provenance: Mapping[str, Any], adapter: bool, on_hub: bool
 ) -> str:
     """The YAML in front of the card."""
-    kind, tags = ("adapter", [*TAGS, "lora"]) if is_adapter else ("finetune", TAGS)
+    kind, tags = ("adapter", [*TAGS, "lora"]) if adapter else ("finetune", TAGS)
     base: dict[str, Any] = {}
-    if is_on_hub:
+    if on_hub:
         base = {"base_model": results["base_model"], "base_model_relation": kind}
         tags = [*tags, f"base_model:{kind}:{results['base_model']}"]
     # The Hub's own class: how scores stand in a card is its business, and changes.
     return ModelCardData(
         **base,
-        datasets=datasets or None,
+        datasets=_datasets(provenance) or None,
         metrics=[*published_scores(results["after"])] or None,
-        library_name="peft" if is_adapter else "transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         tags=tags,
         model_name=(provenance.get("repo_id") or "edited model").rpartition("/")[2],
-        eval_results=list(_eval_results(results["after"], results["n_edits"], dataset)),
+        eval_results=list(_eval_results(results["after"], results["n_edits"], edits_dataset(recipe, provenance))),
     ).to_yaml()
 
 
@@ -176,8 +171,7 @@ def _shown(edits: Sequence[EditRecord], answers: Sequence[Mapping[str, str]] | N
     """The first edits: prompt, answer before, answer after."""
     # The model's own words where there are some: targets are what was wanted.
     if answers:
-        pairs = zip(edits, answers, strict=False)
-        return [(edit.prompt, answer["before"], answer["after"]) for edit, answer in pairs]
+        return [(edit.prompt, said["before"], said["after"]) for edit, said in zip(edits, answers, strict=False)]
     return [(edit.prompt, edit.target_true or "—", edit.target_new) for edit in edits]
 
 
