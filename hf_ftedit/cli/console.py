@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from hf_ftedit.files import claim
+from hf_ftedit.files import claim, require_empty
 from hf_ftedit.text import masked
 
 # What tables are drawn with, for a terminal that knows no box characters.
@@ -85,6 +85,12 @@ def claim_output(folder: str) -> None:
     """Hold the folder to write, in the first process: two runs into one folder would cost one of them its results."""
     if is_first_process():
         claim(folder)
+
+
+def claim_empty(folder: str) -> None:
+    """[`claim_output`] of a folder that must not exist with content."""
+    require_empty(folder)
+    claim_output(folder)
 
 
 def without_home(text: str) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from hf_ftedit import sharing
 from hf_ftedit.cli.arguments import read_arguments
-from hf_ftedit.cli.console import claim_output, without_home, written_to
+from hf_ftedit.cli.console import claim_empty, without_home, written_to
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import require_empty
 
 
 def run(argv: Sequence[str]) -> None:
@@ -15,8 +14,7 @@ def run(argv: Sequence[str]) -> None:
     options = read_arguments("export", argv).options()
     if options.adapter is None or options.output_dir is None:
         raise EditError("export needs an adapter and --output_dir, such as hf-ftedit export folder --output_dir out")
-    require_empty(options.output_dir)
-    claim_output(options.output_dir)
+    claim_empty(options.output_dir)
     results = sharing.export(**options.arguments)
     if results["exams"]:
         print(sharing.survival_table(results).text())

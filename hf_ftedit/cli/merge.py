@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from hf_ftedit import evaluation, sharing
 from hf_ftedit.cli.arguments import read_arguments
-from hf_ftedit.cli.console import claim_output, is_first_process, written_to
+from hf_ftedit.cli.console import claim_empty, is_first_process, written_to
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import require_empty
 
 
 def run(argv: Sequence[str]) -> None:
@@ -14,8 +13,7 @@ def run(argv: Sequence[str]) -> None:
     options = read_arguments("merge", argv).options()
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the merged adapter to")
-    require_empty(options.output_dir)
-    claim_output(options.output_dir)
+    claim_empty(options.output_dir)
     saved = sharing.merge(**options.arguments)
     if not is_first_process():
         return

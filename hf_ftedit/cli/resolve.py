@@ -10,11 +10,10 @@ import yaml
 
 from hf_ftedit import evaluation, hub, models, training
 from hf_ftedit.cli.arguments import Arguments, parse_rest
-from hf_ftedit.cli.console import claim_output
+from hf_ftedit.cli.console import claim_empty
 from hf_ftedit.cli.options import CommonOptions
 from hf_ftedit.data import EditRecord, edits_of, is_hub_dataset
 from hf_ftedit.errors import EditError
-from hf_ftedit.files import require_empty
 from hf_ftedit.options import SOURCES
 from hf_ftedit.untrusted import check_lines
 
@@ -85,8 +84,7 @@ def embedded(options: CommonOptions, file: str) -> str | None:
 def edits_to_measure(options: CommonOptions) -> list[EditRecord]:
     """The edits of a verb that does not train, checked, as is the folder to write."""
     if options.output_dir:
-        require_empty(options.output_dir)
-        claim_output(options.output_dir)
+        claim_empty(options.output_dir)
     edits = edits_of(options, edit_source(options))
     if options.measure_fluency:
         evaluation.check_fluency(edits)
