@@ -279,8 +279,7 @@ def finish_folder(folder: str | Path, repo_id: str) -> None:
         if by_hand:
             shutil.copy(saved.path / CARD_FILE, new)  # its new SHA-256 goes into the recipe
         provenance = {**saved.provenance, "repo_id": repo_id} | ({"card_by_hand": True} if by_hand else {})
-        named = saved._replace(provenance=provenance)
         try:
-            _write_account(new, named, write_card=not by_hand)
+            _write_account(new, saved._replace(provenance=provenance), write_card=not by_hand)
         except (LookupError, TypeError, ValueError, UndefinedError) as error:
             raise explained(f"{shown(saved.path.absolute().name)}: {RESULTS_FILE}", error) from error

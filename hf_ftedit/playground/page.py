@@ -112,8 +112,7 @@ class _Page:
 
     def again(self, request: gr.Request, name: str | None, kept: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         with _told():
-            facts = self.visit(request).facts(name or "")
-            without = [fact.edit_id for fact in facts if fact.edit_id not in kept]
+            without = [fact.edit_id for fact in self.visit(request).facts(name or "") if fact.edit_id not in kept]
             if not name or not without:
                 raise EditError("untick the facts that are to be taken back")
             if not kept:

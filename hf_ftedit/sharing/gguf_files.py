@@ -265,8 +265,7 @@ def _write_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, size: int,
     writer.add_token_types(
         [kinds.get(place, types.NORMAL if place in words else types.UNUSED) for place in range(size)]
     )
-    merges = parts["model"]["merges"]
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in parts["model"]["merges"]])
     special = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
     special["eot"] = end_of_turn(tokenizer) if chat else None
     for name, token in special.items():

@@ -86,8 +86,7 @@ def _score(llama: Any, prompt: str, completion: str) -> tuple[float, bool]:
     llama.reset()
     llama.eval(whole)
     logits = llama.scores[start - 1 : len(whole) - 1].astype(np.float64)
-    places = np.arange(len(logits)), whole[start:]
-    logprobs = logits[places] - np.logaddexp.reduce(logits, axis=1)
+    logprobs = logits[np.arange(len(logits)), whole[start:]] - np.logaddexp.reduce(logits, axis=1)
     return float(logprobs.mean()), bool((logits.argmax(axis=1) == whole[start:]).all())
 
 
