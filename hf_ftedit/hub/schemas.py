@@ -44,6 +44,10 @@ def _rule_of(hint: Any) -> Rule:
     return plain[hint] if hint in plain else either(*(_rule_of(part) for part in parts if part is not NoneType))
 
 
+def _each(names: str, allowed: Rule) -> dict[str, Rule]:
+    return dict.fromkeys(names.split(), allowed)
+
+
 OPTIONS = {name: maybe(_rule_of(hint)) for name, hint in get_type_hints(EditOptions).items()}
 SETTINGS: dict[str, Rule] = {
     **OPTIONS,
@@ -53,24 +57,19 @@ SETTINGS: dict[str, Rule] = {
     "model_revision": maybe(revision),
     "gguf_file": maybe(source),
     "dtype": choice("auto", "bfloat16", "float16", "float32", "float64"),
-    **dict.fromkeys(("learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "max_grad_norm"), amount),
-    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"), amount),
-    "router_aux_loss_coef": amount,
-    **dict.fromkeys(("lora_alpha", "lora_dropout", "neftune_noise_alpha"), maybe(amount)),
-    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), count),
-    **dict.fromkeys(("seed", "data_seed"), whole(0, 2**64)),
+    **_each("learning_rate num_train_epochs warmup_steps weight_decay max_grad_norm router_aux_loss_coef", amount),
+    **_each("adam_beta1 adam_beta2 adam_epsilon label_smoothing_factor", amount),
+    **_each("lora_alpha lora_dropout neftune_noise_alpha", maybe(amount)),
+    **_each("per_device_train_batch_size gradient_accumulation_steps lora_r", count),
+    **_each("seed data_seed", whole(0, 2**64)),
     "max_steps": whole(-1, 10**9),
     "max_length": maybe(count),
-    "lora_r": count,
-    **dict.fromkeys(
-        ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters", "optim_target_modules"), names
-    ),
-    **dict.fromkeys(("lr_scheduler_type", "optim", "train_sampling_strategy", "loss_type"), plain_name),
+    **_each("lora_target_modules lora_modules_to_save lora_target_parameters optim_target_modules", names),
+    **_each("lr_scheduler_type optim train_sampling_strategy loss_type", plain_name),
     "lr_scheduler_kwargs": maybe(mapped(other=plain_value)),
     "optim_args": maybe(words),
-    **dict.fromkeys(("bf16", "fp16", "dataloader_drop_last", "average_tokens_across_devices", "use_peft"), flag),
-    "shuffle_dataset": flag,
-    **dict.fromkeys(("use_rslora", "use_dora", "load_in_4bit", "load_in_8bit", "use_bnb_nested_quant"), flag),
+    **_each("bf16 fp16 dataloader_drop_last average_tokens_across_devices shuffle_dataset", flag),
+    **_each("use_peft use_rslora use_dora load_in_4bit load_in_8bit use_bnb_nested_quant", flag),
     "bnb_4bit_quant_type": choice("nf4", "fp4"),
 }
 part = mapped(
@@ -79,19 +78,19 @@ part = mapped(
         "revision": maybe(revision),
         "n_edits": count,
         "weight": number(-1e9, 1e9),
-        **dict.fromkeys(("efficacy_alone", "efficacy"), maybe(number(0, 100))),
+        **_each("efficacy_alone efficacy", maybe(number(0, 100))),
     },
     needed=("name", "n_edits", "weight", "efficacy_alone", "efficacy"),
 )
 PROVENANCE_RULES: dict[str, Rule] = {
     "made_with": mapped(other=text(100)),
-    **dict.fromkeys(("changed", "given_in_python"), listed(plain_name)),
+    **_each("changed given_in_python", listed(plain_name)),
     "files": mapped(
         other=text(64, "[0-9a-f]{64}", "a SHA-256"),
         names=text(300, rf"(({re.escape(EVAL_FOLDER)}|{TEMPLATES_FOLDER})/)?[\w.-]+", "the name of a file"),
     ),
     "datasets": listed(text(300)),
-    **dict.fromkeys(("rank", "processes", "seed_of_rows"), count),
+    **_each("rank processes seed_of_rows", count),
     "base_fingerprint": text(32, "[0-9a-f]{32}", "a fingerprint"),
     "card_by_hand": flag,
     "repo_id": text(200, r"[\w.-]+(/[\w.-]+)?", "the name of a repository"),
@@ -117,10 +116,9 @@ scores_rule = mapped(
     {
         **SCORE_RULES,
         **dict.fromkeys(PROTOCOLS, mapped(SCORE_RULES, plain_value)),
-        **dict.fromkeys(("n_edits", "n_texts", "n_drift_prompts", "n_known_facts"), count),
-        **dict.fromkeys(("n_made_probes", "n_without_rival"), count),
+        **_each("n_edits n_texts n_drift_prompts n_known_facts n_made_probes n_without_rival", count),
         "drift_by_sort": mapped(other=amount),
-        **dict.fromkeys(("n_probes", "n_edits_scored"), mapped(other=count)),
+        **_each("n_probes n_edits_scored", mapped(other=count)),
         "protocol": protocol,
         # Ours alone: it stands in the card as it is.
         "edit_score_note": maybe(text(300, r"[\w :;]*", "a note")),
@@ -133,7 +131,7 @@ scores_rule = mapped(
 change = mapped(
     {"difference": number(-1e9, 1e9), "p_value": number(0, 1)}, plain_value, needed=("difference", "p_value")
 )
-both = dict.fromkeys(("before", "after"), mapped(SCORE_RULES, plain_value))
+both = _each("before after", mapped(SCORE_RULES, plain_value))
 retention = mapped({"adapter": text(300), "n_edits": count, **both}, needed=("adapter", "n_edits", "before", "after"))
 revoked = mapped(
     {"adapter": text(300), "n_edits": count, "n_probes": count, "back": amount, "back_ci95": ends},
@@ -142,7 +140,7 @@ revoked = mapped(
 )
 results_rule = mapped(
     {
-        **dict.fromkeys(("before", "after"), scores_rule),
+        **_each("before after", scores_rule),
         "protocol": protocol,
         "n_edits": count,
         "change": mapped(other=change),
