@@ -30,7 +30,6 @@ from hf_ftedit.sharing.verification import load_base
 
 MODEL_FILE, LORA_FILE, MODELFILE, REPORT = "model.gguf", "adapter.gguf", "Modelfile", "export_results.json"
 WHOLE_FILES = ("gguf", "ollama")  # formats that are a whole model in GGUF
-INSTALL = "it is not installed (pip install llama-cpp-python, which takes a compiler)"
 
 
 def export(
@@ -183,7 +182,7 @@ def _sit(
 
     def by_llama_cpp() -> Exam:
         if not find_spec("llama_cpp"):
-            raise EditError(INSTALL)
+            raise EditError("it is not installed (pip install llama-cpp-python, which takes a compiler)")
         adapter = str(lora) if lora.is_file() else None
         return examined_by_llama_cpp(str(base or file), adapter, asked.tokenizer, records, options)
 

@@ -99,10 +99,9 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> Exam:
         rival = rivals.get(key, row)
         if "generated" in row:
             exam[key] = Said(row["generated"], row["containment"], row["exact_match"])
-        elif rival["target"] == row["target"]:
-            exam[key] = Said(None, row["match"], row["match"])
         else:
-            exam[key] = Said(None, row["logprob"] > rival["logprob"], row["match"])
+            is_likelier = row["match"] if rival["target"] == row["target"] else row["logprob"] > rival["logprob"]
+            exam[key] = Said(None, is_likelier, row["match"])
     return exam
 
 
