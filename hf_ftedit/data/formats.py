@@ -21,7 +21,6 @@ _MORE_FIELDS = (
     *("wordings", "near_name_prompts", "portability_prompts", "generation_prompts", "reference_texts"),
     *("relation_id", "target_aliases", "erase"),
 )
-_NQ_MARK = "nq question: "  # what the zsRE sets put before Natural Questions
 
 
 class Format(NamedTuple):
@@ -181,11 +180,11 @@ def _qaedit(fields: Fields) -> Iterator[NativeRow]:
 
 
 def _questions(fields: Fields) -> list[NativeRow]:
-    """Questions of `loc` with their answers, without the data sets' mark."""
+    """Questions of `loc` with their answers, without the mark that the zsRE sets put before Natural Questions."""
     probes = _answered(fields, "loc", "loc_ans")
     for probe in probes:
         if isinstance(probe["prompt"], str):
-            probe["prompt"] = probe["prompt"].removeprefix(_NQ_MARK)
+            probe["prompt"] = probe["prompt"].removeprefix("nq question: ")
     return probes
 
 

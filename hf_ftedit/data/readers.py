@@ -243,12 +243,12 @@ class _Edits:
         if earlier and (clash := _two_answers(earlier.neighborhood_prompts + probes)):
             other = f"(edit_id {shown(earlier.edit_id)}, {place})"
             return f"{start} neighborhood_prompts and those of the same edit {other} give {clash}"
-        for text in (text for text in texts if text in self._asked):
-            place, edit = self._asked[text]
+        for text, written in texts.items():
+            place, edit = self._asked.get(text, (where, record))
             if edit.target_new != record.target_new:
                 other = f"(edit_id {shown(edit.edit_id)}, {place})"
                 targets = f"{shown(edit.target_new)} {other} and {shown(record.target_new)}"
-                return f"{start} target_new gives the prompt {shown(texts[text])} both {targets}"
+                return f"{start} target_new gives the prompt {shown(written)} both {targets}"
         return None
 
     def finished(self, skipped: list[str] | None) -> list[EditRecord]:
