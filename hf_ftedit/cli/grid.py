@@ -94,8 +94,7 @@ def _as_meant(value: Any) -> Any:
 
 def _check(settings: Mapping[str, Any], path: str) -> None:
     """Raise [`~hf_ftedit.EditError`] for settings of a run that are the study's own, none at all, or several."""
-    names = {*settings, *re.findall("trust_remote_code", str(settings.get("model_init_kwargs")))}
-    if wrong := _OF_THE_STUDY & names:
+    if wrong := _OF_THE_STUDY & {*settings, *re.findall("trust_remote_code", str(settings.get("model_init_kwargs")))}:
         raise EditError(f"--config {path}: {min(wrong)} is no part of a grid; leave it out, or give it to the command")
     known, lists = _options()
     if unknown := [name for name in settings if name not in known]:

@@ -15,8 +15,7 @@ def run(argv: Sequence[str]) -> int:
         raise EditError("verify needs a folder or Hub id, such as hf-ftedit verify user/name")
     verification = sharing.verify(**options.arguments)
     if is_first_process():
-        header = ["", "claim", "found", "verdict"]
-        print(evaluation.Table(header, [list(check) for check in verification.checks]).text())
+        print(evaluation.Table(["", "claim", "found", "verdict"], [[*check] for check in verification.checks]).text())
         if verification.said:
             print(f"\n{verification.said}\n")
         at = f" at commit {verification.revision}" if verification.revision else ""
