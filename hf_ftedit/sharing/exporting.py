@@ -144,9 +144,7 @@ def _model_file(asked: evaluation.EvaluatedModel, source: Path | None, dtype: st
     # Not above: the package gguf is an extra.
     from hf_ftedit.sharing.gguf_files import ModelFile
 
-    model, tokenizer, options, _ = asked
-    own = bool(options.chat_template_path)
-    return ModelFile(model, tokenizer, source, dtype, chat=options.chat_template, own_template=own)
+    return ModelFile(asked, source, dtype)
 
 
 def _write(new: Path, to: str, whole: Any, asked: evaluation.EvaluatedModel) -> Any:

@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit.errors import EditError, one_line, shown
+from hf_ftedit.evaluation import EvaluatedModel
 from hf_ftedit.models import end_of_turn, front_tokens, plain_template
 
 # By transformers' type of model, the architecture of llama.cpp.
@@ -81,26 +82,20 @@ class ModelFile:
     """
     A GGUF file of a whole model that is to be written.
 
-    All but the weights is taken from the GGUF file `base`, which holds the same model, or written from `model` and
-    `tokenizer`, and checked at once: [`~hf_ftedit.EditError`] where llama.cpp would run another model than that.
+    All but the weights is taken from the GGUF file `base`, which holds the same model, or written from the model
+    `asked` and its tokenizer, and checked at once: [`~hf_ftedit.EditError`] where llama.cpp would run another one.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        base: Path | None,
-        dtype: str,
-        *,
-        chat: bool = False,
-        own_template: bool = False,
-    ) -> None:
+    def __init__(self, asked: EvaluatedModel, base: Path | None, dtype: str) -> None:
+        model, tokenizer, options, _ = asked
+        own_template = bool(options.chat_template_path)
         self._layout, self._base, self._dtype = Layout(model.config), base, dtype
         self._reader = _reader_of(base, self._layout.architecture) if base else None
         self._writer = gguf.GGUFWriter(None, self._layout.architecture)
         if self._reader is None:
             _write_settings(self._writer, model.config)
-            _write_tokenizer(self._writer, tokenizer, model.get_input_embeddings().num_embeddings, chat=chat)
+            size = model.get_input_embeddings().num_embeddings
+            _write_tokenizer(self._writer, tokenizer, size, chat=options.chat_template)
         else:
             _copy_fields(self._writer, self._reader, (*WRITTEN, TEMPLATE) if own_template else WRITTEN)
         if (base is None or own_template) and isinstance(template := plain_template(tokenizer), str):
@@ -258,13 +253,12 @@ def _write_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, size: int,
         raise EditError(f"the tokenizer {type(tokenizer).__name__} of the base model is not written as GGUF; {OTHERS}")
     words, added = {place: word for word, place in tokenizer.get_vocab().items()}, tokenizer.added_tokens_decoder
     types = gguf.TokenType
-    kinds = {place: types.CONTROL if token.special else types.USER_DEFINED for place, token in added.items()}
+    kinds = dict.fromkeys(words, types.NORMAL)
+    kinds |= {place: types.CONTROL if token.special else types.USER_DEFINED for place, token in added.items()}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(splits)
     writer.add_token_list([words.get(place, f"[PAD{place}]") for place in range(size)])
-    writer.add_token_types(
-        [kinds.get(place, types.NORMAL if place in words else types.UNUSED) for place in range(size)]
-    )
+    writer.add_token_types([kinds.get(place, types.UNUSED) for place in range(size)])
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in parts["model"]["merges"]])
     special = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
     special["eot"] = end_of_turn(tokenizer) if chat else None

@@ -10,8 +10,9 @@ from tiny import bpe_tokenizer, chat_tokenizer, moved, sentencepiece_tokenizer, 
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_ftedit import EditError, export
+from hf_ftedit import EditError, EditOptions, export
 from hf_ftedit.cli.app import main
+from hf_ftedit.evaluation import EvaluatedModel
 from hf_ftedit.models.adapters import merged
 from hf_ftedit.models.loading import load_model, load_tokenizer
 from hf_ftedit.sharing.modelfile import modelfile
@@ -36,6 +37,10 @@ def scattered(family, tokenizer, context=256):
     return model
 
 
+def model_file(model, tokenizer, base, dtype, **options):
+    return files.ModelFile(EvaluatedModel(model, tokenizer, EditOptions(**options)), base, dtype)
+
+
 def logits(model, tokenizer):
     with torch.no_grad():
         return model(torch.tensor([tokenizer(TEXT).input_ids])).logits
@@ -49,7 +54,7 @@ def tensors(path):
 def test_a_whole_model_is_read_back_with_its_tokenizer(family, context, tokenizer, tmp_path):
     model = merged(moved(scattered(family, tokenizer, context)))
     expected, path = logits(model, tokenizer), tmp_path / "model.gguf"
-    files.ModelFile(model, tokenizer, None, "f16", chat=True).write(path, model)
+    model_file(model, tokenizer, None, "f16", chat_template=True).write(path, model)
     read, words = load_model(str(path)), load_tokenizer(str(path))
     torch.testing.assert_close(logits(read, words), expected, atol=0.01, rtol=0)
     assert words(TEXT).input_ids == tokenizer(TEXT).input_ids and words.chat_template == tokenizer.chat_template
@@ -91,7 +96,7 @@ def test_a_file_of_the_base_model_keeps_what_no_edit_changed(tokenizer, tmp_path
     model = load_model(str(tmp_path / "base.gguf"))
     model = get_peft_model(model, LoraConfig(target_modules=["up_proj"], init_lora_weights=False)).eval()
     expected = logits(model, tokenizer)
-    whole = files.ModelFile(model.get_base_model(), bpe_tokenizer(), tmp_path / "base.gguf", "q8_0")
+    whole = model_file(model.get_base_model(), bpe_tokenizer(), tmp_path / "base.gguf", "q8_0")
     whole.write(tmp_path / "model.gguf", merged(model))
     before, after = tensors(tmp_path / "base.gguf"), tensors(tmp_path / "model.gguf")
     assert before.keys() == after.keys()
@@ -112,9 +117,9 @@ def test_what_is_no_file_of_the_base_model_is_refused(tokenizer, tmp_path):
     write_gguf(tmp_path / "base.gguf", scattered("llama", tokenizer), tokenizer)
     other = tiny_model("llama", tokenizer)
     with pytest.raises(EditError, match=r"base.gguf': its token_embd.weight is not that of the base model"):
-        files.ModelFile(other, tokenizer, tmp_path / "base.gguf", "f16").write(tmp_path / "x.gguf", other)
+        model_file(other, tokenizer, tmp_path / "base.gguf", "f16").write(tmp_path / "x.gguf", other)
     with pytest.raises(EditError, match="its architecture is 'llama', and that of the base model 'qwen2'"):
-        files.ModelFile(tiny_model("qwen2", tokenizer), tokenizer, tmp_path / "base.gguf", "f16")
+        model_file(tiny_model("qwen2", tokenizer), tokenizer, tmp_path / "base.gguf", "f16")
     (tmp_path / "cut.gguf").write_bytes((tmp_path / "base.gguf").read_bytes()[:1000])
     (tmp_path / "text.gguf").write_text("no GGUF at all")
     writer = gguf.GGUFWriter(tmp_path / "bare.gguf", "llama")
@@ -124,7 +129,7 @@ def test_what_is_no_file_of_the_base_model_is_refused(tokenizer, tmp_path):
         write()
     for name in ("cut.gguf", "text.gguf", "bare.gguf"):
         with pytest.raises(EditError, match=f"{name}': it is damaged or no GGUF file .*; give another file"):
-            files.ModelFile(other, tokenizer, tmp_path / name, "f16")
+            model_file(other, tokenizer, tmp_path / name, "f16")
 
 
 def test_a_lora_is_put_on_no_file_of_another_model(tokenizer, tmp_path):
@@ -132,9 +137,7 @@ def test_a_lora_is_put_on_no_file_of_another_model(tokenizer, tmp_path):
     files.write_lora(tmp_path / "lora.gguf", moved(tiny_model("llama", tokenizer)))
     wide = {"hidden_size": 64, "intermediate_size": 128}
     write_gguf(tmp_path / "wide.gguf", tiny_model("llama", tokenizer, **wide), tokenizer)
-    files.ModelFile(model := tiny_model("qwen2", tokenizer), tokenizer, None, "f16").write(
-        tmp_path / "qwen.gguf", model
-    )
+    model_file(model := tiny_model("qwen2", tokenizer), tokenizer, None, "f16").write(tmp_path / "qwen.gguf", model)
     for name, problem in {
         "wide": "its .*weight is not that of the base model",
         "qwen": "is 'qwen2', and that",
@@ -152,7 +155,7 @@ def test_an_edited_embedding_leaves_the_output_head(tokenizer, tmp_path):
     with pytest.raises(EditError, match=r"changes model.embed_tokens, which llama.cpp does not load .*--to gguf"):
         files.write_lora(tmp_path / "lora.gguf", model)
     expected, model = logits(model, tokenizer), merged(model)
-    files.ModelFile(model, tokenizer, None, "f16").write(tmp_path / "model.gguf", model)
+    model_file(model, tokenizer, None, "f16").write(tmp_path / "model.gguf", model)
     read = load_model(str(tmp_path / "model.gguf"))
     assert "output.weight" in tensors(tmp_path / "model.gguf")
     torch.testing.assert_close(logits(read, tokenizer), expected, atol=0.01, rtol=0)
@@ -161,12 +164,12 @@ def test_an_edited_embedding_leaves_the_output_head(tokenizer, tmp_path):
 def test_what_llama_cpp_would_run_otherwise_is_refused(tokenizer):
     model = tiny_model("llama", tokenizer)
     with pytest.raises(EditError, match=r"tokenizer .* is not written as GGUF; export --to merged, and convert"):
-        files.ModelFile(model, sentencepiece_tokenizer(), None, "f16")
+        model_file(model, sentencepiece_tokenizer(), None, "f16")
     model.config.rope_parameters = {"rope_type": "llama3", "rope_theta": 1e4}
     with pytest.raises(EditError, match="rope_parameters .*llama3.* is not written as GGUF"):
-        files.ModelFile(model, tokenizer, None, "f16")
+        model_file(model, tokenizer, None, "f16")
     with pytest.raises(EditError, match="architecture 'opt' are not written as GGUF, those of llama"):
-        files.ModelFile(tiny_model("opt", tokenizer), tokenizer, None, "f16")
+        model_file(tiny_model("opt", tokenizer), tokenizer, None, "f16")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def test_llama_cpp_computes_the_same(tokenizer, tmp_path):
     for family in ("llama", "qwen2", "qwen3", "gpt2"):
         model, ids = scattered(family, tokenizer), tokenizer(TEXT).input_ids
         base, lora = tmp_path / f"{family}.gguf", tmp_path / f"{family}-lora.gguf"
-        files.ModelFile(model, tokenizer, None, "f16").write(base, model)
+        model_file(model, tokenizer, None, "f16").write(base, model)
         before, model = logits(model, tokenizer), moved(model)
         files.write_lora(lora, model)
         for path, expected in ((None, before), (str(lora), logits(model, tokenizer))):
