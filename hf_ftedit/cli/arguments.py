@@ -140,17 +140,15 @@ def option_name(flag: str) -> str:
 
 def _read_config(verb: str, path: str) -> dict[str, Any]:
     """The settings of a YAML file; an `edit_config.yaml` of 0.1.0 is one too."""
-    config = read_as(Path(path), f"--config {path}", parse_yaml)  # it may be a stranger's edit_config.yaml
+    place = f"--config {path}"
+    config = read_as(Path(path), place, parse_yaml)  # it may be a stranger's edit_config.yaml
     if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
-        raise EditError(f"--config {path} holds no settings by name; give lines such as seed: 42")
+        raise EditError(f"{place} holds no settings by name; give lines such as seed: 42")
     # It may be a stranger's recipe: what could run code or send a token elsewhere is refused.
     if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
-        remedy = "add --trust_remote_code to the command"
-        raise EditError(f"--config {path}: trust_remote_code is not read from a file; {remedy}")
+        raise EditError(f"{place}: trust_remote_code is not read from a file; add --trust_remote_code to the command")
     if "env" in config:  # of TRL's scripts
-        raise EditError(
-            f"--config {path}: environment variables (env) are not read from a file; set them in the shell"
-        )
+        raise EditError(f"{place}: environment variables (env) are not read from a file; set them in the shell")
     if verb in MORE_OPTIONS:
         # The block that is no setting, by its name now and in 0.1.0.
         for name in (PROVENANCE, "record"):

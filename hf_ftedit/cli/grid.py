@@ -55,27 +55,26 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
 
     Raises [`~hf_ftedit.EditError`] where it is no grid, or names what is the study's own.
     """
-    grid = read_as(Path(path), f"--config {path}", parse_yaml)
+    place = f"--config {path}"
+    grid = read_as(Path(path), place, parse_yaml)
     if not isinstance(grid, dict) or not grid:
-        raise EditError(f"--config {path} is no grid; give options of train, such as learning_rate: [1e-3, 2e-3]")
+        raise EditError(f"{place} is no grid; give options of train, such as learning_rate: [1e-3, 2e-3]")
     grid = _as_meant(grid)
     variants = grid.pop(VARIANTS, {"": {}})
     if not isinstance(variants, dict) or not all(isinstance(each, dict) for each in variants.values()):
-        raise EditError(
-            f"--config {path}: {VARIANTS} gives each of its names settings, such as plain: {{num_locality: 0}}"
-        )
+        raise EditError(f"{place}: {VARIANTS} gives each of its names settings, such as plain: {{num_locality: 0}}")
     runs = list(_combined(grid, variants))
     if not runs:
-        raise EditError(f"--config {path}: an option has no value; give one, or leave it out")
+        raise EditError(f"{place}: an option has no value; give one, or leave it out")
     for run in runs:
-        _check(run.settings, path)
+        _check(run.settings, place)
     # A flag wins: all runs would have its value, and the table that of the grid.
     given = {option_name(flag) for flag in flags if flag.startswith("--")}
     if "resume_from_checkpoint" in given:  # it would be a setting, and all runs others than those that are finished
         raise EditError("sweep goes on by itself, and keeps what is finished; leave --resume_from_checkpoint out")
     for name in sorted(given):
         if len({repr(run.settings.get(name)) for run in runs}) > 1:
-            raise EditError(f"--config {path} has several values of {name}, and the command one; leave one out")
+            raise EditError(f"{place} has several values of {name}, and the command one; leave one out")
     # The same settings by two ways are one run.
     runs = list({run.name: run._replace(flags=tuple(flags)) for run in runs}.values())
     return runs if sample is None else random.Random(seed).sample(runs, min(sample, len(runs)))
@@ -92,16 +91,16 @@ def _as_meant(value: Any) -> Any:
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
-def _check(settings: Mapping[str, Any], path: str) -> None:
+def _check(settings: Mapping[str, Any], place: str) -> None:
     """Raise [`~hf_ftedit.EditError`] for settings of a run that are the study's own, none at all, or several."""
     if wrong := _OF_THE_STUDY & {*settings, *re.findall("trust_remote_code", str(settings.get("model_init_kwargs")))}:
-        raise EditError(f"--config {path}: {min(wrong)} is no part of a grid; leave it out, or give it to the command")
+        raise EditError(f"{place}: {min(wrong)} is no part of a grid; leave it out, or give it to the command")
     known, lists = _options()
     if unknown := [name for name in settings if name not in known]:
-        raise EditError(f"--config {path}: unknown option --{unknown[0]}; hf-ftedit train --help lists them")
+        raise EditError(f"{place}: unknown option --{unknown[0]}; hf-ftedit train --help lists them")
     for name, value in settings.items():
         if isinstance(value, list) and name not in lists:
-            raise EditError(f"--config {path}: {name} is {shown(value)} in one run; give a variant one value")
+            raise EditError(f"{place}: {name} is {shown(value)} in one run; give a variant one value")
 
 
 @functools.cache
