@@ -66,13 +66,11 @@ def _check_finished(arguments: Arguments, defaults: Mapping[str, Any], edits: Se
         raise EditError(f"output_dir {folder!r} was finished by another command: {difference}; {remedy}")
 
 
-def _change(
-    arguments: Arguments, names: set[str], recipe: Mapping[str, Any], config: Any, model_config: Any
-) -> str | None:
+def _change(arguments: Arguments, names: set[str], recipe: Mapping[str, Any], *configs: Any) -> str | None:
     """What of the settings `names` a command states otherwise than a recipe; those that it leaves out fit."""
     flags = (option_name(flag) for flag in arguments.flags if flag.startswith("--"))
     for name in sorted({*arguments.values, *arguments.config, *flags} & names):
-        old, new = recipe.get(name), getattr(config, name, getattr(model_config, name, None))
+        old, new = recipe.get(name), next((getattr(each, name) for each in configs if hasattr(each, name)), None)
         new = public_name(str(new)) if name == "model_name_or_path" else getattr(new, "value", new)
         if name == "lora_target_modules":
             new = [new] if isinstance(new, str) else sorted(new or ())
