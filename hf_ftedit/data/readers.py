@@ -308,9 +308,8 @@ def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]
     has_target = isinstance(row, Mapping) and is_blank(row.get("target_new")) and {"target", "attribute"} & row.keys()
     if has_target and not is_qaedit(row):
         # ROME's known facts hold the prompt filled in, or only its template.
-        yield {"prompt": row.get("template"), "target": row.get("attribute")} | {
-            name: value for name, value in row.items() if value is not None
-        }
+        own = {name: value for name, value in row.items() if value is not None}
+        yield {"prompt": row.get("template"), "target": row.get("attribute"), **own}
         return
     row, format = _row_and_format(row, where, None)
     for native in to_native(row, where, default_id, format):

@@ -284,9 +284,7 @@ def launch(playground: Playground, model: str, *, host: str, port: int, share: b
     os.environ["GRADIO_TEMP_DIR"] = playground.downloads.name
     page = page_of(playground, model).queue(default_concurrency_limit=MOST_VISITS, max_size=4 * MOST_VISITS)
     # Nothing is sent to anybody, or kept but in the visits; only the page's own files are served.
-    closed: dict[str, Any] = dict.fromkeys(
-        ("run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False
-    )
+    closed: Any = dict.fromkeys(("run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False)
     closed |= {"allowed_paths": [], "max_file_size": "1kb", "footer_links": ["gradio"]}
     try:
         page.launch(
