@@ -93,7 +93,12 @@ def merge(
     for part in others:
         hub.check_base(asked.model, part.saved.settings, part.name)
     asked = asked._replace(model=combine(asked.model, parts, combination_type, density))
-    return _measure_and_write(output_dir, asked, edits, parts, combination_type, merge_into_base)
+    content = _measured(asked, edits, parts, combination_type, merge_into_base)
+    process = models.process_state()
+    if process.is_main_process:
+        hub.save_edit_folder(output_dir, **content)
+    process.wait_for_everyone()
+    return hub.read_edit_folder(output_dir)
 
 
 def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", density: float = 0.5) -> PeftModel:
@@ -176,18 +181,13 @@ def _check_same_base(parts: Sequence[Part]) -> None:
                 raise EditError(f"{shown(first.name)} and {shown(other.name)} {problem}; {remedy}")
 
 
-def _measure_and_write(
-    output_dir: str | Path,
-    asked: evaluation.EvaluatedModel,
-    edits: Sequence[EditRecord],
-    parts: Sequence[Part],
-    combination_type: str,
-    merge_into_base: bool,
-) -> hub.SavedEdits:
-    """Measure all edits without and with the merged adapter; the folder, which the first process writes."""
+def _measured(
+    asked: evaluation.EvaluatedModel, edits: Sequence[EditRecord], parts: Sequence[Part], kind: str, is_whole: bool
+) -> dict[str, Any]:
+    """Measure all edits without and with the merged adapter: the content of its folder."""
     model, tokenizer, options, _ = asked
     # A whole model is measured, and written, in full precision.
-    gone = (*NOT_INHERITED, *QUANTIZATION_KEYS) if merge_into_base else NOT_INHERITED
+    gone = (*NOT_INHERITED, *QUANTIZATION_KEYS) if is_whole else NOT_INHERITED
     recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in gone}
     # Before the adapter goes into the base model, which has no rank.
     provenance = provenance_of(recipe, model, [])
@@ -196,19 +196,15 @@ def _measure_and_write(
     with models.unedited(model):
         before = evaluation.measure(model, tokenizer, edits, desc="Measuring before", **settings)
         old = hub.card_answers(asked, prompts, before.predictions)
-    if merge_into_base:
+    if is_whole:
         model = models.merged(model)
     after = evaluation.measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
     results = evaluation.results_of({"before": before, "after": after})
     results["base_model"] = parts[0].saved.results["base_model"]
     results["base_model_revision"] = recipe.get("model_revision")
     results |= hub.examples(asked._replace(model=model), prompts, old, after.predictions)
-    recipe[PROVENANCE] = provenance | {"combination": combination_type, "parts": _credits(parts, after, edits)}
-    process = models.process_state()
-    if process.is_main_process:
-        hub.save_edit_folder(output_dir, model, tokenizer, records=before.records, results=results, recipe=recipe)
-    process.wait_for_everyone()
-    return hub.read_edit_folder(output_dir)
+    recipe[PROVENANCE] = provenance | {"combination": kind, "parts": _credits(parts, after, edits)}
+    return {"model": model, "tokenizer": tokenizer, "records": before.records, "results": results, "recipe": recipe}
 
 
 def _credits(parts: Sequence[Part], after: Any, edits: Sequence[EditRecord]) -> list[dict[str, Any]]:
