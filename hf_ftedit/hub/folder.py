@@ -114,9 +114,8 @@ def check_folder(folder: str | Path, *, with_card: bool = True) -> None:
     others = (EDITS_FILE, CARD_FILE) if with_card else (EDITS_FILE,)
     replaced = {name for name in present if name in others or _WEIGHTS.fullmatch(name)}
     if theirs := sorted(replaced - _written(folder).keys()):
-        raise EditError(
-            f"output_dir {str(folder)!r} holds {theirs[0]!r}, which hf-ftedit did not write; give another --output_dir"
-        )
+        problem = f"holds {theirs[0]!r}, which hf-ftedit did not write"
+        raise EditError(f"output_dir {str(folder)!r} {problem}; give another --output_dir")
 
 
 def _written(folder: Path) -> Mapping[str, str]:

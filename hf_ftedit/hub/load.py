@@ -145,10 +145,8 @@ def _small_commit(
     info = model_info(name, revision=revision, files_metadata=True, token=token)
     files = filter_repo_objects(info.siblings or (), allow_patterns=list(patterns), key=lambda file: file.rfilename)
     if (size := sum(file.size or 0 for file in files)) > most_bytes:
-        raise EditError(
-            f"{name}: its files have {size / 10**6:,.1f} MB, more than the {most_bytes / 10**6:,.1f} MB that may be "
-            "downloaded from here; give a smaller adapter"
-        )
+        most = f"the {most_bytes / 10**6:,.1f} MB that may be downloaded from here"
+        raise EditError(f"{name}: its files have {size / 10**6:,.1f} MB, more than {most}; give a smaller adapter")
     return info.sha
 
 

@@ -121,9 +121,8 @@ class Playground:
     def _fetched(self, visit: Visit, name: str) -> Path:
         # The same words whether or not such a folder is here. Without the token of whoever runs the playground.
         if not _HUB_ID.fullmatch(name) or Path(name).exists():
-            raise EditError(
-                f"{shown(name)} is no Hub id such as user/name; no folder of this machine is opened from here"
-            )
+            problem = "is no Hub id such as user/name; no folder of this machine is opened from here"
+            raise EditError(f"{shown(name)} {problem}")
         cache = Path(visit.directory.name, "hub")  # goes with the visit, and has nothing that others fetched
         return hub.fetch_folder(name, token=False, cache_dir=cache, most_bytes=MOST_BYTES)
 

@@ -159,11 +159,9 @@ def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: i
     edits = [(edit.prompt, edit.target_new) for part in parts for edit in part.saved.records]
     if weights is None and (count := len(edits) - len({*edits})):
         # As where one adapter goes on from another.
-        logger.warning(
-            "several of these adapters have %s in common, and what they change is added up; leave an adapter out "
-            "whose edits another one has, or give weights",
-            counted(count, "edit"),
-        )
+        shared = f"{counted(count, 'edit')} in common, and what they change is added up"
+        remedy = "leave an adapter out whose edits another one has, or give weights"
+        logger.warning("several of these adapters have %s; %s", shared, remedy)
     return parts
 
 
