@@ -1,7 +1,5 @@
 """The playground's page, in Gradio: its fields, and what happens when they are used."""
 
-from __future__ import annotations
-
 import html
 import logging
 import os
@@ -62,10 +60,10 @@ def _told() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        text = str(error)
         if not isinstance(error, EditError):
             logger.exception("a fault of the playground")
-        fault = NO_MEMORY if is_out_of_memory(error) else "a fault of the playground; its log says more"
-        text = str(error) if isinstance(error, EditError) else fault
+            text = NO_MEMORY if is_out_of_memory(error) else "a fault of the playground; its log says more"
         raise gr.Error(html.escape(text, quote=False), duration=15, print_exception=False, title="") from None
 
 

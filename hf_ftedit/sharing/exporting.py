@@ -215,13 +215,11 @@ def _write_sum(file: Path, asked: evaluation.EvaluatedModel, source: Path | None
 def _prompts(records: Sequence[EditRecord], exams: Mapping[str, Exam]) -> list[dict[str, Any]]:
     """Each prompt of the exams, with what every reader says there."""
     targets = {record.edit_id: record.target_new for record in records}
-    return [
-        {
-            **{"edit_id": edit_id, "prompt": prompt, "target_new": targets[edit_id]},
-            **{reader: exam[edit_id, prompt]._asdict() for reader, exam in exams.items()},
-        }
-        for edit_id, prompt in exams.get(BEFORE, {})
-    ]
+    rows = []
+    for edit_id, prompt in exams.get(BEFORE, {}):
+        said = {reader: exam[edit_id, prompt]._asdict() for reader, exam in exams.items()}
+        rows.append({"edit_id": edit_id, "prompt": prompt, "target_new": targets[edit_id], **said})
+    return rows
 
 
 def command_for(results: Mapping[str, Any]) -> str:
