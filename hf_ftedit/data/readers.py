@@ -148,13 +148,12 @@ def _records(
     """Each edit with its place; fields beyond an edit's go into `unused`, errors into `skipped` where it is given."""
     for number, (where, row) in enumerate(read_rows(source)):
         try:
-            records = list(_row_records(row, where, str(number), format, unused))
+            # As a list: of a row with an unusable edit, such as a case of several rewrites, none is taken.
+            yield from [(where, record) for record in _row_records(row, where, str(number), format, unused)]
         except EditError as error:
             if skipped is None:
                 raise
             skipped.append(str(error))
-            continue
-        yield from ((where, record) for record in records)
 
 
 def _row_records(

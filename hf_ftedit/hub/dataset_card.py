@@ -48,14 +48,13 @@ def dataset_card(
     config: dict[str, Any], sizes: dict[str, int], metadata: dict[str, Any], rows: Iterable[Mapping[str, str]] = ()
 ) -> str:
     """The card of an augmented dataset: metadata, sizes of its splits, the first rows of each kind, settings."""
-    # Others' tags stay in front: they chose them.
-    tags = list(dict.fromkeys([*(metadata.get("tags") or ()), *TAGS]))
     kinds: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
         kinds.setdefault(row["kind"], []).append(row)
     return rendered(
         "dataset_card.md",
-        metadata=yaml_text({**metadata, "tags": tags}),
+        # Others' tags stay in front: they chose them.
+        metadata=yaml_text({**metadata, "tags": list(dict.fromkeys([*(metadata.get("tags") or ()), *TAGS]))}),
         settings=yaml_text(config),
         is_chat=config.get("chat_template"),
         sizes=sizes,
