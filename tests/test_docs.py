@@ -1,6 +1,8 @@
 """Docs: code runs or parses, links lead somewhere, messages are those of the package, every name has its place."""
 
 import ast
+import doctest
+import importlib
 import json
 import os
 import re
@@ -22,6 +24,8 @@ from hf_ftedit.cli.options import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+MODULES = sorted((ROOT / "hf_ftedit").rglob("*.py"))
+WITH_EXAMPLES = [path for path in MODULES if ">>> " in path.read_text(encoding="utf-8")]
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md")), ROOT / "examples" / "benchmarks" / "README.md"]
@@ -83,6 +87,12 @@ def test_blocks_of_data_and_code_parse() -> None:
             assert list(yaml.safe_load_all(block.text)), block
         else:
             assert block.language in ("bash", "text", "toml", "dockerfile", "jinja"), block
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_are_true(module: Path) -> None:
+    found = doctest.testmod(importlib.import_module(".".join(module.relative_to(ROOT).with_suffix("").parts)))
+    assert found.attempted and not found.failed
 
 
 def test_examples_of_edits_are_edits() -> None:
@@ -171,7 +181,7 @@ def test_readme_names_every_verb() -> None:
 
 
 def test_messages_of_troubleshooting_are_those_of_the_package() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "hf_ftedit").rglob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES]
     constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     said = "\n".join(text.replace("`", "") for text in constants if isinstance(text, str))
     said += re.sub(r"%[ds]", "\n", said)  # of log lines

@@ -1,4 +1,3 @@
-import doctest
 import os
 import pickle
 import subprocess
@@ -8,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hf_ftedit.augmentation.leakage
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
 
@@ -80,7 +78,3 @@ def test_worker_processes_with_another_hash_seed_agree(seed):
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(ProbeTexts([RECORD])), env=environment)
     assert done.returncode == 0
-
-
-def test_documented_example():
-    assert doctest.testmod(hf_ftedit.augmentation.leakage).failed == 0

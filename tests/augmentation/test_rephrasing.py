@@ -1,12 +1,9 @@
 """Rephrasings: right English or none, and always about the same subject."""
 
-import doctest
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_ftedit.augmentation import near_names, relations, rephrasing
 from hf_ftedit.augmentation.rephrasing import rephrasings
 
 ALL = {
@@ -370,8 +367,3 @@ def test_rephrasings_keep_the_subject_and_differ(form, subject):
     texts = rephrasings(prompt, subject)
     assert len({*texts, prompt}) == len(texts) + 1
     assert all(subject in text and text.strip() == text for text in texts if subject.strip() == subject)
-
-
-@pytest.mark.parametrize("module", [near_names, relations, rephrasing])
-def test_the_examples_of_docstrings(module):
-    assert doctest.testmod(module).failed == 0

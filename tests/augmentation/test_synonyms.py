@@ -1,12 +1,10 @@
 """Other words for those of a prompt, and its words as they are typed into a search field."""
 
-import doctest
 from collections import Counter
 from itertools import chain
 
 import pytest
 
-from hf_ftedit.augmentation import synonyms
 from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.synonyms import MOST, by_answer, in_other_words, keywords
 
@@ -106,7 +104,3 @@ def test_a_question_as_it_is_typed_into_a_search_field(question, subject, typed)
 )
 def test_a_question_names_the_kind_of_its_answer(question, answer, asked):
     assert by_answer(question, answer) == asked
-
-
-def test_the_examples_of_docstrings():
-    assert doctest.testmod(synonyms).failed == 0

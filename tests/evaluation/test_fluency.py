@@ -1,4 +1,3 @@
-import doctest
 import re
 import sys
 from math import log, log2, sqrt
@@ -8,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hf_ftedit.evaluation.fluency
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
 
@@ -163,7 +161,3 @@ def test_the_missing_extra_is_named(monkeypatch):
     with pytest.raises(EditError, match=r"consistency needs scikit-learn; .* pip install 'hf-ftedit\[consistency\]'$"):
         consistency([["a"]], [["a"]])
     assert ngram_entropy("it does without") is not None
-
-
-def test_the_example_is_true():
-    assert doctest.testmod(hf_ftedit.evaluation.fluency).failed == 0

@@ -1,9 +1,6 @@
-import doctest
-
 import pytest
 import torch
 
-import hf_ftedit.models.collator
 from hf_ftedit.models.collator import CompletionOnlyCollator
 
 ROWS = [{"input_ids": [5, 7, 7], "labels": [-100, -100, 7]}, {"input_ids": [8, 9], "labels": [-100, 9]}]
@@ -56,7 +53,3 @@ def test_chat_rows_as_a_token_tree():
     assert trees["visible"].int().tolist() == [[[1, 0, 0], [1, 1, 0], [1, 0, 1]]]
     assert trees["places"].tolist() == [[0, 2], [0, 0], [0, 1]]  # of the tokens 8, 6 and 9: the order of the labels
     assert batch["labels"][batch["labels"] != -100].tolist() == [8, 6, 9]
-
-
-def test_documented_example():
-    assert doctest.testmod(hf_ftedit.models.collator).failed == 0

@@ -1,5 +1,4 @@
 import copy
-import doctest
 import json
 import os
 from pathlib import Path
@@ -235,7 +234,3 @@ def test_a_first_sentence_is_a_part_of_the_text_on_one_line(text):
     assert found in text
     assert "\n" not in found
     assert found == found.strip()
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(hf_ftedit.models.generation).failed == 0
