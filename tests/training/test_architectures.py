@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, paired, tiny_model
-from tiny_edits import EDITS, config, editor, outspoken
+from tiny_edits import EDITS, config, fitted, outspoken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ftedit import EditError
@@ -29,8 +29,7 @@ FITTING = [
 def edited(base, tokenizer, folder, peft_config=None, **settings):
     """A trainer that has edited a copy of `base`, measured it and written `folder`."""
     args = config(folder, max_steps=12, num_locality=1, **settings)
-    trainer = editor(outspoken(base), tokenizer, args, peft_config=peft_config)
-    trainer.train()
+    trainer = fitted(outspoken(base), tokenizer, args, peft_config=peft_config)
     trainer.save_model()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3]), losses

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
-from tiny_edits import EDITS, config, editor
+from tiny_edits import EDITS, config, editor, fitted
 from transformers import DataCollatorForSeq2Seq
 
 from hf_ftedit import EditError
@@ -154,7 +154,6 @@ def test_a_collator_of_ones_own_sees_no_more_than_a_models_inputs(base, tokenize
         seen.update(*rows)
         return pads(rows)
 
-    trainer = editor(base, tokenizer, config(tmp_path, **{**settings, "num_train_epochs": 1}), data_collator=collator)
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, **{**settings, "num_train_epochs": 1}), data_collator=collator)
     assert seen == {"input_ids", "labels"}
     assert (trainer._mastery is not None) == (settings is SKIPPING)

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from peft import get_peft_model
 from tiny import chat_tokenizer, eloquent, saved
-from tiny_edits import EDITS, PLAIN, config, editor, lora
+from tiny_edits import EDITS, PLAIN, config, editor, fitted, lora
 from transformers import TrainerCallback
 from trl import SFTConfig
 
@@ -50,8 +50,7 @@ def test_a_card_beside_checkpoints_of_stock_trainer_is_no_other_model(base, toke
 
 
 def test_scores_are_of_the_weights_as_they_are_now(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, max_steps=2, learning_rate=0.1))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, max_steps=2, learning_rate=0.1))
     trained, before = trainer.score_edits(), trainer.score_edits(edited=False)
     assert trainer.score_edits() is trained
     for name, weight in trainer.model.named_parameters():
@@ -157,7 +156,7 @@ def test_an_error_of_the_users_code_stays_what_it_is(base, tokenizer, tmp_path):
             return json.loads("no json")
 
     with pytest.raises(json.JSONDecodeError):
-        editor(base, tokenizer, config(tmp_path, max_steps=1), callbacks=[Faulty()]).train()
+        fitted(base, tokenizer, config(tmp_path, max_steps=1), callbacks=[Faulty()])
 
 
 def test_edits_of_any_format_may_be_tables(base, tokenizer, tmp_path):

@@ -18,7 +18,7 @@ import torch
 import transformers
 from running import free_port
 from tiny import small_pool
-from tiny_edits import EDITS, config, editor, lora
+from tiny_edits import EDITS, config, editor, fitted, lora
 
 from hf_ftedit import EditError
 from hf_ftedit.cli import main
@@ -194,8 +194,7 @@ RUNS = {
 @pytest.mark.parametrize("run", RUNS)
 def test_resuming_in_any_epoch_gives_the_same_weights(base, tokenizer, tmp_path, run):
     kwargs = settings(**{"num_train_epochs": 2, "save_steps": 3, **RUNS[run]})
-    whole = editor(base, tokenizer, config(tmp_path / "whole", **kwargs))
-    whole.train()
+    whole = fitted(base, tokenizer, config(tmp_path / "whole", **kwargs))
     expected = weights(whole)
     checkpoints = checkpoints_in(tmp_path / "whole")
     assert all(map(is_complete, checkpoints)) and checkpoints[-1].name == f"checkpoint-{whole.state.max_steps}"
@@ -215,7 +214,7 @@ def test_resuming_in_any_epoch_gives_the_same_weights(base, tokenizer, tmp_path,
 def begun_once(base, tokenizer, tmp_path_factory):
     """The folder of a run of five steps, of which each is saved."""
     folder = tmp_path_factory.mktemp("begun")
-    editor(base, tokenizer, config(folder, **settings(max_steps=5))).train()
+    fitted(base, tokenizer, config(folder, **settings(max_steps=5)))
     return folder
 
 
@@ -261,7 +260,7 @@ def test_a_removal_that_is_killed_leaves_no_checkpoint_that_looks_complete(begun
 
 
 def test_only_weights_are_no_checkpoint_to_resume_from(base, tokenizer, tmp_path):
-    editor(base, tokenizer, config(tmp_path / "out", **settings(max_steps=2, save_only_model=True))).train()
+    fitted(base, tokenizer, config(tmp_path / "out", **settings(max_steps=2, save_only_model=True)))
     assert len(checkpoints_in(tmp_path / "out")) == 2 and newest_checkpoint(tmp_path / "out") is None
 
 
@@ -340,8 +339,7 @@ def test_old_checkpoints_go_but_never_the_best_one(base, tokenizer, tmp_path, li
     kwargs = settings(max_steps=5, save_total_limit=limit, num_locality=0, **BEST)
     kwargs |= {"locality_strategy": "none", "load_best_model_at_end": limit > 1}
     kwargs |= {"learning_rate": 0.0}  # the same score at every step: the first one stays the best
-    trainer = editor(base, tokenizer, config(tmp_path / "out", **kwargs))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path / "out", **kwargs))
     assert [path.name for path in checkpoints_in(tmp_path / "out")] == [f"checkpoint-{step}" for step in steps]
     assert trainer.state.best_model_checkpoint == str(tmp_path / "out" / "checkpoint-1")
     assert trainer.args.save_total_limit == limit
@@ -352,7 +350,7 @@ def test_old_checkpoints_go_but_never_the_best_one(base, tokenizer, tmp_path, li
 
 def test_the_best_checkpoint_may_be_moved_but_not_missing(base, tokenizer, tmp_path):
     kwargs = settings(max_steps=3, learning_rate=0.0, load_best_model_at_end=True, **BEST)
-    editor(base, tokenizer, config(tmp_path / "out", **kwargs)).train()
+    fitted(base, tokenizer, config(tmp_path / "out", **kwargs))
     (tmp_path / "out").rename(tmp_path / "moved")
     again = editor(base, tokenizer, config(tmp_path / "moved", **kwargs))
     again.train(resume_from_checkpoint=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import saved
-from tiny_edits import EDITS, PLAIN, config, editor
+from tiny_edits import EDITS, PLAIN, config, editor, fitted
 from transformers import PreTrainedModel, Seq2SeqTrainingArguments, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig, SFTTrainer
@@ -256,7 +256,7 @@ def test_what_libraries_refuse_at_the_first_step_is_one_line(base, tokenizer, tm
     name = "activation_checkpointing" if NEW_IN_5_23 <= SETTINGS else "gradient_checkpointing"
     kwargs = {name: True, f"{name}_kwargs": {"foo": 1}}
     with pytest.raises(EditError, match="Unexpected keyword arguments: foo; change that setting"):
-        editor(base, tokenizer, config(tmp_path, **kwargs)).train()
+        fitted(base, tokenizer, config(tmp_path, **kwargs))
 
 
 def test_the_best_step_is_by_what_is_measured(tmp_path):
@@ -287,8 +287,7 @@ def test_a_score_that_is_not_measured_is_told_before_loading(tmp_path, settings,
 
 def test_the_best_step_is_that_of_least_drift(base, tokenizer, tmp_path):
     often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    trainer = editor(base, tokenizer, config(tmp_path, metric_for_best_model="drift", **often))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, metric_for_best_model="drift", **often))
     drifts = [entry["eval_drift"] for entry in trainer.state.log_history if "eval_drift" in entry]
     assert trainer.state.best_metric == min(drifts) < max(drifts)
     assert trainer.evaluate()["eval_drift"] == pytest.approx(min(drifts))

@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import IA3Config, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from tiny import PROMPTS, chat_tokenizer, eloquent, paired, saved
-from tiny_edits import EDITS, config, editor, lora
+from tiny_edits import EDITS, config, editor, fitted, lora
 
 from hf_ftedit import EditError, EditOptions, EditTrainer, merge
 from hf_ftedit.cli import main
@@ -30,8 +30,7 @@ CHAT = [
 
 
 def trained(base, tokenizer, folder, peft_config=None, **settings):
-    trainer = editor(base, tokenizer, config(folder, **{**FEW, **settings}), peft_config=peft_config)
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(folder, **{**FEW, **settings}), peft_config=peft_config)
     trainer.save_model()
     return trainer
 
@@ -113,8 +112,7 @@ def test_going_on_and_merging_read_the_scale(base, tokenizer, tmp_path):
     model = load_model(saved(tmp_path / "base", base, tokenizer))
     for name, edits in {"a": EDITS[:1], "b": EDITS[1:2]}.items():
         args = config(tmp_path / name, strength=0.5, learning_rate=5e-2, **FEW)
-        trainer = editor(model, tokenizer, args, edits, None)
-        trainer.train()
+        trainer = fitted(model, tokenizer, args, edits, None)
         trainer.save_model()
     first = logits(scaled(model, tmp_path / "a", 1.0), tokenizer)
     further = editor(model, tokenizer, config(tmp_path / "c", adapter=str(tmp_path / "a"), **FEW), EDITS[2:], None)

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import bpe_tokenizer, chat_tokenizer, paired, saved, tiny_model
-from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, editor, lora
+from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, editor, fitted, lora
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 from transformers.integrations.peft import MIN_PEFT_VERSION
 from trl import SFTConfig, SFTTrainer
@@ -124,8 +124,7 @@ def test_other_datasets_of_sft_train_as_trl_trains_them(row, tmp_path):
 
 def test_another_dataset_is_trained_and_edits_are_measured(base, tokenizer, tmp_path):
     rows = Dataset.from_list([{"text": "Rome is in Italy, and Oslo is in Norway."}] * 2)
-    trainer = editor(base, tokenizer, config(tmp_path), rows, eval_dataset=EDITS)
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path), rows, eval_dataset=EDITS)
     assert trainer.evaluate()["eval_efficacy"] is not None
 
 
@@ -223,8 +222,7 @@ def test_epochs_log_scores_and_keep_the_training_metrics_apart(base, tokenizer, 
             seen.append((state.global_step, metrics["eval_edit_score"]))
 
     args = config(tmp_path, eval_strategy="epoch", logging_steps=logging_steps)
-    trainer = editor(base, tokenizer, args, callbacks=[Watcher()])
-    trainer.train()
+    trainer = fitted(base, tokenizer, args, callbacks=[Watcher()])
     logged = [entry for entry in trainer.state.log_history if "eval_edit_score" in entry]
     assert [(entry["step"], entry["eval_edit_score"]) for entry in logged] == seen
     assert len(seen) == len(logged) == 3
@@ -253,8 +251,7 @@ class Spoiler(TrainerCallback):
 def test_the_best_model_by_edit_score_is_loaded_and_reported(base, tokenizer, tmp_path):
     often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "save_total_limit": 1}
     callbacks = [Spoiler(), EarlyStoppingCallback(early_stopping_patience=2)]
-    trainer = editor(base, tokenizer, config(tmp_path, num_train_epochs=30, **often), callbacks=callbacks)
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, num_train_epochs=30, **often), callbacks=callbacks)
     scores = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
     assert scores[-1] < max(scores) == trainer.state.best_metric
     assert len(scores) < 30 and scores.index(max(scores)) == len(scores) - 3  # two epochs without a better one
@@ -273,8 +270,7 @@ def without_drift(scores):
 
 
 def test_other_records_are_measured_but_the_trained_edits_are_saved(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path), EDITS[:2], eval_dataset=EDITS[2:])
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path), EDITS[:2], eval_dataset=EDITS[2:])
     trainer.save_model()
     given, asked = (score(predict(trainer.model, tokenizer, read_edits(part))) for part in (EDITS[2:], EDITS[:2]))
     assert without_drift(trainer.score_edits()) == given != asked
@@ -326,8 +322,7 @@ def test_named_sets_of_edits_are_evaluated_while_training(base, tokenizer, tmp_p
     often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     args = config(tmp_path, metric_for_best_model="new_efficacy", **often)
     sets = {"new": EDITS[:2], "old": Dataset.from_list(EDITS[2:])}
-    trainer = editor(base, tokenizer, args, EDITS[:2], eval_dataset=sets)
-    trainer.train()
+    trainer = fitted(base, tokenizer, args, EDITS[:2], eval_dataset=sets)
     measured = [entry["eval_new_efficacy"] for entry in trainer.state.log_history if "eval_new_efficacy" in entry]
     assert len(measured) == args.num_train_epochs and trainer.state.best_metric == max(measured)
     metrics = trainer.evaluate()
@@ -422,8 +417,7 @@ def test_scores_of_a_step_are_computed_once(base, tokenizer, tmp_path, asked):
 
 
 def test_scores_are_not_those_of_an_earlier_run(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, learning_rate=1e-4))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, max_steps=1, learning_rate=1e-4))
     first = trainer.score_edits()
     trainer.args.max_steps, trainer.args.learning_rate = 1, 0.1
     trainer.optimizer = trainer.lr_scheduler = None
@@ -440,8 +434,7 @@ def test_open_neighbors_are_held_to_the_unedited_models_answer(tmp_path, full_fi
     edits = [{**edit, "paraphrase_prompts": ["Spain is governed from"], "neighborhood_prompts": neighbors}]
     base, tokenizer = load_model(None), load_tokenizer(None)
     args = config(tmp_path, full_finetune=full_finetune, max_steps=4, **ALONE)
-    trainer = editor(base, tokenizer, args, edits, locality_pool=None)
-    trainer.train()
+    trainer = fitted(base, tokenizer, args, edits, locality_pool=None)
     [filled] = fill_neighborhood_targets(EvaluatedModel(base, tokenizer, EditOptions()), read_edits(edits))
     expected = score(predict(trainer.model, tokenizer, [filled]))
     assert expected["locality"] < 100  # the edit spread to its neighbors
@@ -452,8 +445,7 @@ def test_open_neighbors_are_held_to_the_unedited_models_answer(tmp_path, full_fi
 
 
 def test_a_full_finetune_cannot_ask_the_unedited_model_afterwards(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, full_finetune=True, max_steps=1))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, full_finetune=True, max_steps=1))
     open_edit = {**EDITS[0], "neighborhood_prompts": ["Oslo is in"]}
     for ask in (lambda: trainer.evaluate([open_edit]), lambda: trainer.score_edits(read_edits(EDITS), edited=False)):
         with pytest.raises(EditError, match="the unedited model is gone after full_finetune"):
@@ -516,8 +508,7 @@ def test_a_locality_pool_of_facts_becomes_rows(base, tokenizer, tmp_path):
 
 
 def test_a_lora_given_by_the_user_is_trained_as_it_is(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path), peft_config=lora(r=3, target_modules=["q_proj", "v_proj"]))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path), peft_config=lora(r=3, target_modules=["q_proj", "v_proj"]))
     trainer.save_model()
     saved = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (saved["r"], sorted(saved["target_modules"])) == (3, ["q_proj", "v_proj"])
@@ -571,8 +562,7 @@ def test_a_model_given_by_its_folder(base, tokenizer, tmp_path):
 
 
 def test_saving_without_having_evaluated_measures_and_evaluate_gives_the_same(base, tokenizer, tmp_path):
-    trainer = editor(base, tokenizer, config(tmp_path, **LONG))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, **LONG))
     trainer.save_model()
     assert sorted(path.name for path in tmp_path.glob("*.*")) == sorted(ADAPTER_FILES)
     results = json.loads((tmp_path / "eval_results.json").read_text())
@@ -611,15 +601,14 @@ def test_the_same_seed_gives_the_same_adapter_byte_for_byte(base, tokenizer, tmp
     adapters = []
     for name, settings in {"a": {}, "b": {}, "other": {"seed": 1}}.items():
         torch.manual_seed(len(adapters))  # what was drawn earlier in the process does not matter
-        editor(base, tokenizer, config(tmp_path / name, **{**STEPS, "save_steps": 6}, **settings)).train()
+        fitted(base, tokenizer, config(tmp_path / name, **{**STEPS, "save_steps": 6}, **settings))
         adapters.append((tmp_path / name / "checkpoint-6" / "adapter_model.safetensors").read_bytes())
     assert adapters[0] == adapters[1] != adapters[2]
 
 
 def test_a_full_finetune_is_measured_saved_and_resumed(base, tokenizer, tmp_path):
     args = config(tmp_path / "run", full_finetune=True, **{**STEPS, "save_steps": 4})
-    trainer = editor(base, tokenizer, args)
-    trainer.train()
+    trainer = fitted(base, tokenizer, args)
     trainer.save_model(str(tmp_path / "saved"))
     before = json.loads((tmp_path / "saved" / "eval_results.json").read_text())["before"]
     assert before["efficacy"] == score(predict(base, tokenizer, read_edits(EDITS)))["efficacy"]
@@ -682,8 +671,7 @@ def test_the_loss_that_an_sft_config_fills_in_becomes_the_edit_score(base, token
     often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     schedule = {"lr_scheduler_type": "reduce_lr_on_plateau"}
     args = SFTConfig(output_dir=str(tmp_path), max_steps=1, **PLAIN, **often, **schedule)
-    trainer = editor(base, tokenizer, args)
-    trainer.train()
+    trainer = fitted(base, tokenizer, args)
     assert trainer.state.best_metric == trainer.evaluate()["eval_edit_score"]
     assert (trainer.args.greater_is_better, trainer.args.lr_scheduler_kwargs["mode"]) == (True, "max")
     assert editor(base, tokenizer, args, ROWS, eval_dataset=ROWS).args.metric_for_best_model == "loss"
@@ -725,8 +713,7 @@ def test_settings_may_make_another_trainer(tokenizer, base, tmp_path):
 )
 def test_the_learning_rate_follows_the_models_width(base, tokenizer, tmp_path, monkeypatch, settings, width, rate):
     monkeypatch.setattr(base.config, "hidden_size", width)
-    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, lr_scheduler_type="constant", **settings))
-    trainer.train()
+    trainer = fitted(base, tokenizer, config(tmp_path, max_steps=1, lr_scheduler_type="constant", **settings))
     assert trainer.lr_scheduler.get_last_lr() == [pytest.approx(rate)] * len(trainer.optimizer.param_groups)
     assert trainer.recipe["learning_rate"] == rate
 

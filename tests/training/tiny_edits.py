@@ -51,6 +51,13 @@ def editor(base, tokenizer, args, train_dataset=EDITS, locality_pool=POOL, **kwa
     )
 
 
+def fitted(*given, **kwargs):
+    """An `editor` that has trained."""
+    trainer = editor(*given, **kwargs)
+    trainer.train()
+    return trainer
+
+
 def lora(**settings):
     return LoraConfig(**{"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", **settings})
 
