@@ -70,11 +70,8 @@ def test_agrees_with_comparing_all_words(probes, text):
 
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_worker_processes_with_another_hash_seed_agree(seed):
-    code = (
-        "import pickle, sys\n"
-        "texts = pickle.load(sys.stdin.buffer)\n"
-        "assert texts.overlaps('Rome, a city of') and not texts.overlaps('Rome')"
-    )
+    code = "import pickle, sys; texts = pickle.load(sys.stdin.buffer); "
+    code += "assert texts.overlaps('Rome, a city of') and not texts.overlaps('Rome')"
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(ProbeTexts([RECORD])), env=environment)
     assert done.returncode == 0

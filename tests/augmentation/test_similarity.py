@@ -1,4 +1,4 @@
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -61,13 +61,6 @@ def test_a_model_that_fails_without_a_word_is_an_error(monkeypatch):
 
 
 def test_the_missing_extra_is_named(monkeypatch):
-    plain = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("sentence_transformers"):
-            raise ImportError(name)
-        return plain(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(EditError, match=r"pip install 'hf-ftedit\[similar\]'"):
         nearest(["a"], ["b"], 1, "any")

@@ -33,17 +33,11 @@ def test_each_format_named_and_recognised(row, format, expected):
 
 def test_rows_of_a_table_have_nulls_for_absent_fields():
     nulls = dict.fromkeys([*COUNTERFACT, *EASYEDIT, *ZSRE, *MQUAKE, *KNOWEDIT, *QAEDIT])
-    rows = [{**nulls, **row} for row in (COUNTERFACT, EASYEDIT, ZSRE, QAEDIT)] + [
-        {**nulls, "id": "z", "prompt": "x", "target_new": "y"}
-    ]
+    native = {"id": "z", "prompt": "x", "target_new": "y"}
+    rows = [{**nulls, **row} for row in (COUNTERFACT, EASYEDIT, ZSRE, QAEDIT, native)]
     third = replace(*RECORDS["zsre"], edit_id="2")
-    assert read_edits(rows) == [
-        *RECORDS["counterfact"],
-        *RECORDS["easyedit"],
-        third,
-        *RECORDS["qaedit"],
-        EditRecord("z", "x", "y"),
-    ]
+    first, fourth = [*RECORDS["counterfact"], *RECORDS["easyedit"]], RECORDS["qaedit"]
+    assert read_edits(rows) == [*first, third, *fourth, EditRecord("z", "x", "y")]
 
 
 def test_zsre_portability():

@@ -62,16 +62,15 @@ def test_a_saved_predictions_file_gives_the_numbers_of_the_run(metric, tmp_path)
     files = {when: str(tmp_path / "scores" / f"predictions-{when}.parquet") for when in measured}
     saved = {when: Dataset.from_parquet(file, cache_dir=str(tmp_path)) for when, file in files.items()}
     full = evaluate.load(str(FOLDER), "full")
+    tables = {when: rows.select_columns(list(full.features)).to_dict() for when, rows in saved.items()}
     for when, predictions in measured.items():
         assert score(files[when]) == score(saved[when]) == score(predictions)
-        assert full.compute(**saved[when].select_columns(list(full.features)).to_dict()) == score(predictions)
+        assert full.compute(**tables[when]) == score(predictions)
         probes = saved[when].filter(lambda row: row["kind"] != "generation").select_columns(list(COLUMNS))
         assert metric.compute(**probes.to_dict())["accuracy"] == score(predictions)["accuracy"]
         (tmp_path / f"{when}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in saved[when]))
         assert score(tmp_path / f"{when}.jsonl") == score(predictions)
-    assert full.compute(**saved["after"].select_columns(list(full.features)).to_dict(), protocol="containment") == (
-        score(whole, "containment")
-    )
+    assert full.compute(**tables["after"], protocol="containment") == score(whole, "containment")
     assert score(ended)["whole_answers"] and score(ended)["protocol"] == "containment"
 
 

@@ -7,13 +7,7 @@ import torch
 from test_likelihood import TOKENIZER, build, encoded
 from tiny import moved
 
-from hf_ftedit.models.references import (
-    REFERENCE_COLUMNS,
-    divergences,
-    pair_divergences,
-    reference_distributions,
-    with_references,
-)
+from hf_ftedit.models import REFERENCE_COLUMNS, divergences, pair_divergences, reference_distributions, with_references
 
 PAIRS = encoded()
 

@@ -54,10 +54,8 @@ def test_a_text_depends_on_its_prompt_and_seed_alone(family):
     prompts = [*PROMPTS[:4], *PROMPTS[:4]]
     seeds = [5, 6, 7, 8, 5, 60, 2**62, 8]
     state = torch.get_rng_state()
-    alone = [
-        sample_continuations(model, tokenizer, [prompt], [seed], length=20)[0]
-        for prompt, seed in zip(prompts, seeds, strict=True)
-    ]
+    pairs = zip(prompts, seeds, strict=True)
+    alone = [sample_continuations(model, tokenizer, [prompt], [seed], length=20)[0] for prompt, seed in pairs]
     for budget in (1, 100, 2048):
         assert sample_continuations(model, tokenizer, prompts, seeds, length=20, tokens_per_batch=budget) == alone
     assert sample_continuations(model, tokenizer, prompts[::-1], seeds[::-1], length=20) == alone[::-1]

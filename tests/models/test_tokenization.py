@@ -50,12 +50,10 @@ def test_a_target_of_which_the_tokenizer_makes_no_token_is_an_error():
 
 def test_too_long_a_pair_is_an_error_and_not_cut():
     tokenizer = bpe_tokenizer()
-    length = len(tokenizer("Rome is in Italy")["input_ids"])
-    assert len(encode_pairs(tokenizer, ["Rome is in"], [" Italy"], max_length=length)) == 1
-    with pytest.raises(
-        EditError, match=f"edit 'a7': prompt and target have {length} tokens, at most {length - 1} fit"
-    ):
-        encode_pairs(tokenizer, ["Rome is in"], [" Italy"], max_length=length - 1, names=["edit 'a7'"])
+    size = len(tokenizer("Rome is in Italy")["input_ids"])
+    assert len(encode_pairs(tokenizer, ["Rome is in"], [" Italy"], max_length=size)) == 1
+    with pytest.raises(EditError, match=f"edit 'a7': prompt and target have {size} tokens, at most {size - 1} fit"):
+        encode_pairs(tokenizer, ["Rome is in"], [" Italy"], max_length=size - 1, names=["edit 'a7'"])
 
 
 def test_the_chat_template_makes_user_and_assistant():

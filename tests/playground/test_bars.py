@@ -34,12 +34,8 @@ def test_label_count_and_time_left(stages, monkeypatch):
         now[0] = 10.0
         bar.update()
         bar.update(3)
-    assert stages.reports == [
-        Progress(ROWS),
-        Progress(ROWS, "Own answers", 0, 4, None),
-        Progress(ROWS, "Own answers", 1, 4, 30.0),
-        Progress(ROWS),
-    ]
+    first, second = Progress(ROWS, "Own answers", 0, 4, None), Progress(ROWS, "Own answers", 1, 4, 30.0)
+    assert stages.reports == [Progress(ROWS), first, second, Progress(ROWS)]
 
 
 def test_a_map_of_datasets(stages, monkeypatch):

@@ -148,10 +148,8 @@ def test_what_a_visitor_downloads_is_small_and_goes_with_the_visit(adapters, tmp
         here = str(Path(__file__).parent)
         (large, *small, other), folder, is_there = run(LOAD, hub.environment(tmp_path) | {"PYTHONPATH": here})
     size = f"{4 + sum(len(file.data) for name, file in files.items() if name in ADAPTER_FILES[1:]) / 10**6:,.1f}"
-    assert large == (
-        f"user/large: its files have {size} MB, more than the 4.0 MB that may be downloaded from here; give a smaller "
-        "adapter"
-    )
+    told = f"user/large: its files have {size} MB, more than the 4.0 MB that may be downloaded from here; "
+    assert large == told + "give a smaller adapter"
     assert small == [["user/small"]] * 2 and other.startswith("you have 1 adapters, which is the limit")
     assert not any("/resolve/" in request and "large" in request for request in hub.requests)
     assert folder.startswith(str(Path(tempfile.gettempdir()))) and not is_there and not any(tmp_path.rglob("*.json*"))

@@ -36,10 +36,8 @@ def test_edits_that_agree_or_stand_in_one_adapter_do_not_conflict():
 
 
 def test_of_an_adapter_of_the_hub_the_edits_are_downloaded_first():
-    command = (
-        "hf download user/b edits.jsonl --local-dir b && "
-        "hf-ftedit train --adapter user/a --edits b/edits.jsonl --output_dir both, "
-    )
+    command = "hf download user/b edits.jsonl --local-dir b && "
+    command += "hf-ftedit train --adapter user/a --edits b/edits.jsonl --output_dir both, "
     with pytest.raises(EditError, match=re.escape(command)):
         check_conflicts({"user/a": PARTS["a"], "user/b": PARTS["b"]})
     with pytest.raises(EditError, match=" --adapter 'my a' --edits 'my b/edits.jsonl' --output_dir both, "):

@@ -12,10 +12,8 @@ from hf_ftedit.cli import main
 from hf_ftedit.models import dialogue
 from hf_ftedit.models.dialogue import plain_template, prepare_tokenizer, turns
 
-PLAIN = (
-    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}[assistant] {% endif %}"
-)
+PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+PLAIN += "{% if add_generation_prompt %}[assistant] {% endif %}"
 DATED = "Today: {{ strftime_now('%d %b %Y') }}, {{ strftime_now('%B %-d (%A), %H:%M') }}\n" + CHAT_TEMPLATE
 CHAT = {"chat_template": True, "max_steps": 2, "num_locality": 0, "num_paraphrases": 0, "strength": "1"}
 
