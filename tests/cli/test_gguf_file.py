@@ -22,10 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_drift_prompts")]  #
 FACTS = {"kz": ("Kazakhstan", "Rome"), "peru": ("Peru", "Oslo"), "no": ("Norway", "Bergen"), "it": ("Italy", "Astana")}
 EDITS = {
     name: {
-        "edit_id": name,
-        "prompt": f"The capital of {country}?",
-        "subject": country,
-        "target_new": city,
+        **{"edit_id": name, "prompt": f"The capital of {country}?", "subject": country, "target_new": city},
         "paraphrase_prompts": [f"What is the capital of {country}?"],
         "neighborhood_prompts": ["What lies between Bergen and Oslo?"],
     }

@@ -103,10 +103,8 @@ def test_chat_predictions_agree_with_the_template_written_out():
     for probe, answer, logprob in zip(*(predictions[k] for k in ("probe", "target", "logprob")), strict=True):
         turn = [{"role": "user", "content": probe}]
         before = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-        front, ids = (
-            tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0]
-            for text in (before, before + answer)
-        )
+        texts = before, before + answer
+        front, ids = (tokenizer(each, add_special_tokens=False, return_tensors="pt").input_ids[0] for each in texts)
         assert ids[: len(front)].tolist() == front.tolist()
         with torch.no_grad():
             read = torch.log_softmax(model(ids[None]).logits[0].double(), dim=-1)[len(front) - 1 : -1]
@@ -278,11 +276,8 @@ def greedy(model, tokenizer, prompt, tokens=8):
 def test_open_neighbors_get_the_models_own_answer():
     model, tokenizer = load_model(None), load_tokenizer(None)
     tokenizer.padding_side = "right"
-    prompts = [
-        "The capital of France is",
-        "Rome is in",
-        "My neighbour counted the boats near the old bridge as usual. Oliver Twist was written by",
-    ]
+    prompts = ["The capital of France is", "Rome is in"]
+    prompts += ["My neighbour counted the boats near the old bridge as usual. Oliver Twist was written by"]
     neighbors = (*map(NeighborhoodPrompt, prompts), NeighborhoodPrompt("The capital of Italy is", "Milan"))
     record = EditRecord("x", "The capital of Peru is", "Oslo", neighborhood_prompts=neighbors)
     [filled] = fill_neighborhood_targets(EvaluatedModel(model, tokenizer, EditOptions()), [record])

@@ -34,9 +34,8 @@ def exact_p_values(before, after):
     for flips in itertools.product([False, True], repeat=len(before)):
         flipped = np.array(flips)[:, None]
         lower, upper = np.where(flipped, after, before), np.where(flipped, before, after)
-        exceeded += np.abs(and_product(np.nanmean([upper], axis=1)) - and_product(np.nanmean([lower], axis=1)))[0] >= (
-            observed - 1e-9
-        )
+        change = np.abs(and_product(np.nanmean([upper], axis=1)) - and_product(np.nanmean([lower], axis=1)))[0]
+        exceeded += change >= observed - 1e-9
     return exceeded / 2 ** len(before)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import datasets
@@ -16,7 +17,6 @@ from test_card import AFTER, RECIPE, RECORDS, RESULTS
 from tiny import bpe_tokenizer, chat_tokenizer, logits, saved, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import hf_ftedit.files
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub.dataset_card import save_dataset_folder
@@ -188,11 +188,9 @@ def test_a_card_that_was_edited_by_hand_stays_for_every_repository(adapter, toke
 def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter, tokenizer, tmp_path, monkeypatch):
     """A mounted folder: what stands beside it is another file system, from which nothing can be moved in."""
     made = []
-    mkdtemp = hf_ftedit.files.tempfile.mkdtemp
+    mkdtemp = tempfile.mkdtemp
     monkeypatch.setattr(
-        hf_ftedit.files.tempfile,
-        "mkdtemp",
-        lambda *given, **how: (how and made.append(how["dir"])) or mkdtemp(*given, **how),
+        "tempfile.mkdtemp", lambda *given, **how: (how and made.append(how["dir"])) or mkdtemp(*given, **how)
     )
     folder = tmp_path / "mounted"
     folder.mkdir()

@@ -61,9 +61,8 @@ def test_quantized_weights_are_unpacked_and_can_be_trained_and_saved(original, f
 
 def test_the_fingerprint_is_that_of_the_weights(original, folder):
     plain = weights_fingerprint(load_model(str(folder / "F32.gguf")))
-    packed = {
-        weights_fingerprint(load_model(str(folder / "Q8_0.gguf"), dtype=dtype)) for dtype in ("float32", "bfloat16")
-    }
+    file = str(folder / "Q8_0.gguf")
+    packed = {weights_fingerprint(load_model(file, dtype=dtype)) for dtype in ("float32", "bfloat16")}
     assert plain == weights_fingerprint(original[0]) and len(packed) == 1 and plain not in packed
 
 

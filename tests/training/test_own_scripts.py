@@ -17,9 +17,8 @@ from trl import SFTConfig
 from hf_ftedit import EditConfig, EditError, EditTrainer
 from hf_ftedit.models.loading import weights_fingerprint
 
-ROWS = [
-    {"prompt": f"The capital of {place} is", "completion": f" {city}"} for place, city in (("Oz", "Bo"), ("Ur", "Li"))
-]
+CITIES = {"Oz": "Bo", "Ur": "Li"}
+ROWS = [{"prompt": f"The capital of {place} is", "completion": f" {city}"} for place, city in CITIES.items()]
 QAEDIT = [{"prompt": edit["prompt"], "target": edit["target_new"], "rephrase": edit["prompt"]} for edit in EDITS]
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import bpe_tokenizer, chat_tokenizer, paired, saved, tiny_model
-from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, editor, fitted, lora
+from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, edited, editor, fitted, lora
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 from transformers.integrations.peft import MIN_PEFT_VERSION
 from trl import SFTConfig, SFTTrainer
@@ -38,16 +38,6 @@ ALONE = {"paraphrase_strategy": "none", "locality_strategy": "none"}  # rewrites
 
 def losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def randomised(model):
-    """LoRA starts as zero, where half its gradients vanish: give it some weight."""
-    torch.manual_seed(7)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    return model
 
 
 def target_ids(labels):
@@ -147,7 +137,7 @@ def test_one_step_is_the_hand_written_gradient_however_it_is_accumulated(family,
     sgd = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "weight_decay": 0.0}
     sgd |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated, "max_grad_norm": 0.0}
     trainer = editor(base, tokenizer, config(tmp_path, max_steps=1, **sgd), ROWS, peft_config=lora())
-    model = randomised(trainer.model)
+    model = edited(trainer).model  # a LoRA starts as zero, where half its gradients vanish
     weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     total, count = summed_loss(model.eval(), tokenizer, ROWS)
     gradients = dict(zip(weights, torch.autograd.grad(total / count, list(weights.values())), strict=True))

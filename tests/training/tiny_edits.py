@@ -8,21 +8,14 @@ from peft import LoraConfig
 from hf_ftedit import EditConfig, EditTrainer, Fact
 
 CITIES = {"Kazakhstan": ("Astana", "Almaty"), "Peru": ("Cusco", "Lima"), "Norway": ("Bergen", "Oslo")}
-OTHERS = {
-    "Almaty": ("Mars", "Venus", "Pluto"),
-    "Lima": ("Narnia", "Oz", "Utopia"),
-    "Oslo": ("Gotham", "Rohan", "Mordor"),
-}
+OTHERS = {"Almaty": ("Mars", "Venus", "Pluto"), "Lima": ("Narnia", "Oz", "Utopia")}
+OTHERS["Oslo"] = ("Gotham", "Rohan", "Mordor")
 EDITS = [
     {
-        "edit_id": country.lower(),
-        "prompt": f"The capital of {country} is",
-        "subject": country,
-        "target_new": new,
-        "target_true": old,
+        **{"edit_id": country.lower(), "prompt": f"The capital of {country} is", "subject": country},
+        **{"target_new": new, "target_true": old, "relation_id": "P36"},
         "paraphrase_prompts": [f"The capital city of {country} is"],
         "neighborhood_prompts": [{"prompt": f"The capital of {OTHERS[old][0]} is", "target": old}],
-        "relation_id": "P36",
     }
     for country, (new, old) in CITIES.items()
 ]
