@@ -138,7 +138,7 @@ def near_subjects(name: str) -> list[str]:
     return [subject for subject, _ in beside.most_common() if subject not in own]
 
 
-@lru_cache(maxsize=1024)  # wordings, neighbors, other questions and made probes of an edit all ask
+@lru_cache(maxsize=1 << 16)  # wordings, neighbors and questions of an edit ask, and of another that may ask the same
 def relation_of(prompt: str, subject: str | None) -> Match | None:
     """The relation that a prompt asks for, by the words around its subject; `None` where none is near enough."""
     if not subject or subject not in prompt or _YES_NO.match(prompt):
