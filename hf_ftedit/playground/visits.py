@@ -4,7 +4,6 @@ import copy
 import re
 import shutil
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,19 +78,19 @@ class Playground:
         self.adapters = {name: self._checked(name, folder) for name, folder in adapters.items()}
         self._start = self._with_adapters(self.adapters)
         self.downloads = TemporaryDirectory(ignore_cleanup_errors=True)
-        self._visits: OrderedDict[str, Visit] = OrderedDict()
-        self._training = threading.Lock()
+        self._visits: dict[str, Visit] = {}  # the one that rested longest first
+        self._arriving, self._training = threading.Lock(), threading.Lock()
 
     def visit(self, session: str | None) -> Visit:
         """The visit of a session, new where there is none; the one that rested longest makes room for it."""
         if not session:
             raise EditError("the request has no session_hash; open the page, or use gradio_client")
-        if session not in self._visits:
-            self._visits[session] = Visit(self._start, dict(self.adapters), list(self.adapters))
-        self._visits.move_to_end(session)
-        if len(self._visits) > MOST_VISITS:
-            self.leave(next(iter(self._visits)))
-        return self._visits[session]
+        with self._arriving:  # a page's second request may come before the first one's visit is made
+            visit = self._visits.pop(session, None) or Visit(self._start, dict(self.adapters), list(self.adapters))
+            self._visits[session] = visit
+            if len(self._visits) > MOST_VISITS:
+                self.leave(next(iter(self._visits)))
+        return visit
 
     def leave(self, session: str | None) -> None:
         """Stop what a visitor trains, and forget the adapters."""

@@ -82,7 +82,7 @@ def _answer(llama: Any, prompt: str) -> models.Answer:
 def _score(llama: Any, prompt: str, completion: str) -> tuple[float, bool]:
     """Mean log-probability of a completion's tokens, and whether each is the likeliest one."""
     alone, whole = (llama.tokenize(text.encode()) for text in (prompt, prompt + completion))
-    start = min(len(commonprefix([alone, whole])), len(whole) - 1)
+    start = max(1, min(len(commonprefix([alone, whole])), len(whole) - 1))  # nothing predicts the first token
     llama.reset()
     llama.eval(whole)
     logits = llama.scores[start - 1 : len(whole) - 1].astype(np.float64)

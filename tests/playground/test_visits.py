@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from loopback_hub import LoopbackHub, run
 from hf_ftedit import EditError, open_edits
 from hf_ftedit.hub.folder import ADAPTER_FILES
 from hf_ftedit.models import weights_fingerprint
+from hf_ftedit.playground import visits
 from hf_ftedit.playground.bars import Progress
-from hf_ftedit.playground.visits import LONGEST, MOST_FACTS, MOST_VISITS
+from hf_ftedit.playground.visits import LONGEST, MOST_FACTS, MOST_VISITS, Visit
 
 HAMLET, OLD, NEW = EDIT["prompt"], "William Shakespeare", "Charles Dickens"
 LOAD = """
@@ -51,6 +54,17 @@ def last(events):
 
 def refuse(folders):
     raise EditError("no room")
+
+
+def test_two_requests_of_a_page_at_once_are_of_one_visit(playground, monkeypatch):
+    def slow(*args):
+        time.sleep(0.3)
+        return Visit(*args)
+
+    monkeypatch.setattr(visits, "Visit", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(playground.visit, ["at once", "at once"])
+    assert first is second is playground.visit("at once")
 
 
 def test_facts_are_trained_and_one_is_taken_back(playground, monkeypatch):
