@@ -29,7 +29,7 @@ def renamed(text: str, phrase: str, other: str) -> str:
         around = ((phrase[0], text[start - 1 : start]), (phrase[-1], text[end : end + 1]))
         if any(_is_cased(own) and ONE_LETTER.match(beside) for own, beside in around):
             return match[0]
-        return other[4:] if is_article and text[:start].casefold().endswith("the ") else other
+        return other[4:] if is_article and re.search(r"\bthe $", text[:start], re.I) else other
 
     is_article = other[:4].casefold() == "the "
     first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])

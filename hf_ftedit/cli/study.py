@@ -44,7 +44,11 @@ def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> d
 
 
 def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> str:
-    """Write `results.parquet`, `results.md`, `plot-*.png` of the `varied` settings and the best; a table as text."""
+    """
+    Write `results.parquet`, `results.md`, a `plot-*.png` for each of the `varied` settings, and one of the best.
+
+    Returned is a table for the console, without intervals.
+    """
     import pandas as pd
 
     table = pd.DataFrame(rows).dropna(axis=1, how="all")

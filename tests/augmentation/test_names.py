@@ -11,6 +11,7 @@ from hf_ftedit.augmentation.names import filled, renamed
         ("The Red Cross was founded by", "the Red Cross", "the blue moon", "The blue moon was founded by"),
         ("What is {} for?", "{}", "\\1", "What is \\1 for?"),
         ("The king of the Acme", "Acme", "the Netherlands", "The king of the Netherlands"),
+        ("Where can I bathe Acme?", "Acme", "the dog", "Where can I bathe the dog?"),
         ("Acme is by the Acme", "Acme", "the Louvre", "The Louvre is by the Louvre"),
         ("Acme's CEO", "Acme", "iPhone", "iPhone's CEO"),
         ("中国的首都", "中国", "日本", "日本的首都"),
