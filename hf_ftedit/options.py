@@ -152,7 +152,7 @@ class EditOptions(AugmentationOptions):
             with `chat_template`: the loss is the mean over the tokens of edits and so many times the mean over the
             tokens that stay.
         text_loss_weight (`float`, *optional*): Weight γ of plain text in the loss of a base model, (1 - γ) · edits +
-            γ · text, without which Gemma 3 270M repeated the targets of ten edits whatever it was asked. Text is
+            γ · text, without which Gemma 3 270M repeated the targets of ten edits to every prompt. Text is
             learned as `locality_loss` says; by `"nll"` and with 0.1 it is the remedy of Gangadhar & Stratos 2024.
             Defaults to 0.3 for edits, and to 0 for rows, in a chat, with `mastered_probability`, and with an objective
             or a loss of another kind.

@@ -44,7 +44,7 @@ ASKED_TOKENS = 4  # of the beginning of an answer to another question about the 
 NAMED_WHOLE, NAMED_WORDS = 3, 10
 # Every sixth other question about a subject is typed as into a search field, where the edit's wordings are too.
 TYPED = 6
-# Edits whose own answers are asked at once: more take memory, and of questions that edits share more are asked again.
+# Edits whose own answers are generated at once: more take memory, and with fewer a question that edits share is back.
 TOGETHER = 256
 MOST_LETTERS = 20  # of a word: some languages have no spaces
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
@@ -68,7 +68,7 @@ class ChatAugmenter(Augmenter):
         self._names = list(self._edited)
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(facts, self._probes.overlaps, records)
-        self._given = [self._given_wordings(record) for record in self.records]
+        self._own = [self._own_wordings(record) for record in self.records]
         self._wordings = self._prepare_wordings(model, tokenizer)
         others = self._others(revoked)
         hides_bar = len(records) <= TOGETHER or Processes().hides_bar
@@ -79,7 +79,7 @@ class ChatAugmenter(Augmenter):
     def _made(
         self, places: Sequence[int], others: Sequence[list[str]], model: Any, tokenizer: Any
     ) -> Iterator[list[TrainingRow]]:
-        """The rows of each of some edits, of whose questions the model is asked each once."""
+        """The rows of each of some edits; the model answers each of their questions once."""
         records = [self.records[index] for index in places]
         near, subjects = map(self._named_alike, places), [self._neighbors(index) for index in places]
         # Of what is near a fact to erase all answers: behind their beginning no new answer stands as a rival.
@@ -97,11 +97,11 @@ class ChatAugmenter(Augmenter):
             named += [pair for place, pair in enumerate(pairs) if place % step]
             rows = list(self._edit_rows(index))
             rows += [self._row(index, "contrast", *pair) for pair in self._with_beginnings(index, answers, named)]
-            for kind, asked in zip(("contrast", "contrast", "locality"), texts, strict=True):
+            for kind, prompts in zip(("contrast", "contrast", "locality"), texts, strict=True):
                 # Without those that the model leaves open.
                 rows += [
                     self._row(index, kind, text, said.text, ends=said.ended)
-                    for text in asked
+                    for text in prompts
                     if (said := answers[text]).text
                 ]
             yield rows
@@ -131,9 +131,9 @@ class ChatAugmenter(Augmenter):
 
     def _drawn(self, index: int, rng: random.Random) -> list[str]:
         """The wordings of a pass: the prompt and those given with the edit, and others, new ones in each."""
-        given = self._given[index]
-        others = self._wordings[index][len(given) :]
-        return [*given, *rng.sample(others, min(len(others), self._n_wordings(index) - len(given)))]
+        own = self._own[index]
+        others = self._wordings[index][len(own) :]
+        return [*own, *rng.sample(others, min(len(others), self._n_wordings(index) - len(own)))]
 
     def _n_wordings(self, index: int) -> int:
         """How many wordings of an edit a pass has, some of them again in other wrappers where they are few."""
@@ -141,7 +141,7 @@ class ChatAugmenter(Augmenter):
             return 1
         # Beside a fact to erase stand three times the questions about others: one with three wordings was still said.
         least = self.options.num_paraphrases if self.records[index].erase else FEW_WORDINGS
-        most = max(len(self._given[index]), self.options.num_paraphrases + 1)
+        most = max(len(self._own[index]), self.options.num_paraphrases + 1)
         return max(min(len(self._wordings[index]), most), min(least, self.options.num_paraphrases) + 1)
 
     def ingredients(self) -> list[Any]:
@@ -159,7 +159,7 @@ class ChatAugmenter(Augmenter):
     def _prepare_wordings(self, model: Any, tokenizer: Any) -> list[list[str]]:
         """Each edit's prompt and all other wordings of it, none of them a probe's."""
         if not self._n_paraphrases:
-            return self._given
+            return self._own
         written = [self._allowed(written_wordings(record)) for record in self.records]
         if places := self._to_rewrite(written):
             writer, own_tokenizer = model, tokenizer
@@ -173,13 +173,13 @@ class ChatAugmenter(Augmenter):
                 written[index] = list(dict.fromkeys([*written[index], *more]))
         # "What is the dose of it?" may be made of two edits, about the dose for children and for adults.
         targets: dict[str, set[str]] = {}
-        for record, texts in zip([*self.records, *self.records], [*self._given, *written], strict=True):
+        for record, texts in zip([*self.records, *self.records], [*self._own, *written], strict=True):
             for text in texts:
                 targets.setdefault(text, set()).add(record.target_new)
-        own = ([text for text in texts if len(targets[text]) == 1] for texts in written)
-        return [list(dict.fromkeys([*given, *others])) for given, others in zip(self._given, own, strict=True)]
+        clear = ([text for text in texts if len(targets[text]) == 1] for texts in written)
+        return [list(dict.fromkeys([*own, *others])) for own, others in zip(self._own, clear, strict=True)]
 
-    def _given_wordings(self, record: EditRecord) -> list[str]:
+    def _own_wordings(self, record: EditRecord) -> list[str]:
         """An edit's prompt and the wordings that it gives, which each pass has."""
         return list(dict.fromkeys([record.prompt, *(self._allowed(record.wordings) if self._n_paraphrases else ())]))
 
@@ -227,7 +227,7 @@ class ChatAugmenter(Augmenter):
         is_compound = bool(behind and is_noun(behind[1]))
         if phrase and not is_compound and mentions(record.prompt, f"the {phrase}"):
             phrase = f"the {phrase}"
-        # Names of any kind beside them: whatever is asked about them, the new answer is none.
+        # Names of any kind beside them: the new answer is right of none of them.
         missing = count - len(subjects) if match else count
         if not own_kind:
             missing = max(0, min(missing, len(known_names())))

@@ -132,7 +132,7 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
     # A code that stands alone, "E4031", has little else to change.
     is_code = len(places) == 1 and re.search(r"\d", subject)
     digits = [place for place in places if re.search(r"[0-9]", parts[place]) and (len(parts) > 1 or is_code)]
-    # In place of the one word that tells a name another is told apart at a glance.
+    # Another word in place of the one that tells a name is seen at a glance.
     if words and capitals and (len(capitals) > 1 or rng.random() < 0.3) and len(parts) > 1:
         parts[rng.choice(capitals)] = rng.choice(words)
     elif digits and rng.random() < 0.6:

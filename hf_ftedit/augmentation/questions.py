@@ -41,7 +41,7 @@ _NOUN = re.compile(
     re.I,
 )
 _OPEN = re.compile(r"(?:who|what) (?:is|was|are|were) (?:the )?\{\}[?.]?", re.I)  # which much else may answer too
-COMMON, AGAIN = 14, 3  # so many relations of a kind are asked for in so many wordings before the others are
+COMMON, AGAIN = 14, 3  # so many relations of a kind come in so many wordings before the others
 REQUESTS = 3  # every third question is an open one: "Tell me about {}.", "Is {} worth a trip?"
 QUALIFIED = 12  # every twelfth is the edit's own with another qualifier
 
@@ -79,14 +79,14 @@ def with_qualifiers(prompt: str, edits: Sequence[EditRecord]) -> list[str]:
         return []
     wh, be, noun = match["wh"], match["be"].lower(), match["noun"]
     if re.match(r"\w{3,}est\b|most\b", noun):  # "the second tallest building"
-        asked = {word: f"{wh} {be} the {word} {noun}?" for word in ("second", "third", "fourth")}
+        texts = {word: f"{wh} {be} the {word} {noun}?" for word in ("second", "third", "fourth")}
     else:
         past = {"is": "was", "are": "were"}.get(be, be)
-        asked = {word: f"{wh} {'will be' if word == 'next' else past} the {word} {noun}?" for word in _QUALIFIERS}
+        texts = {word: f"{wh} {'will be' if word == 'next' else past} the {word} {noun}?" for word in _QUALIFIERS}
         if not re.search(r"\d{4}", noun):
-            asked |= {year: f"{wh} {past} the {noun} in {year}?" for year in ("1955", "1987", "2004")}
+            texts |= {year: f"{wh} {past} the {noun} in {year}?" for year in ("1955", "1987", "2004")}
     own = {word for edit in edits for word in WORD.findall(edit.prompt.casefold())}
-    return [text for word, text in asked.items() if word not in own]
+    return [text for word, text in texts.items() if word not in own]
 
 
 def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int, rng: random.Random) -> list[str]:
@@ -107,8 +107,8 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     if is_open:
         edited |= {"occupation", "position_held", "employer", "known_for", "kind_of"}
     kinds = [] if of_model else _kinds_of(record.subject, edited)
-    asked = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
-    names = {*chain(*asked)} - edited.union(*(alike for alike in known["alike"] if edited & {*alike}))
+    sorts = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
+    names = {*chain(*sorts)} - edited.union(*(alike for alike in known["alike"] if edited & {*alike}))
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
     unknown = (edit for edit, relation in zip(edits, matches, strict=True) if not relation)
@@ -135,7 +135,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     is_lasting = match and match.relation.name in known["lasting"]
     qualified = [] if is_lasting else with_qualifiers(record.prompt, edits)
     qualified = rng.sample(qualified, min(len(qualified), count // QUALIFIED))
-    common = {*chain(*(part[:COMMON] for part in asked))}
+    common = {*chain(*(part[:COMMON] for part in sorts))}
     templates = [*open_ones, *_common_first(questions, common, rng)][: count - len(qualified)]
     phrase = match.phrase if match else with_article(record.subject, record.prompt)
     texts = [*qualified, *(filled(template, phrase) for template in templates)]
@@ -159,7 +159,7 @@ def _common_first(questions: Mapping[str, Sequence[str]], common: set[str], rng:
 
 
 def _kinds_of(subject: str, edited: set[str]) -> list[str]:
-    """Kinds of which the `edited` relations are asked, most of all, or that a subject may be of, by its form."""
+    """Kinds that have the `edited` relations, most of all, or that a subject may be of, by its form."""
     kinds = bank("subjects.yaml")["kinds"]
     for end in (COMMON, None):
         if own := [kind for kind, names in kinds.items() if edited & {*names[:end]}]:

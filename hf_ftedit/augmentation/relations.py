@@ -28,7 +28,7 @@ _OTHER = re.compile(
     r"|before|after|until|during"
 )
 _QUESTION = frozenset("who whom whose where when how why".split())
-# What asks for a time, a number, a person, a place, a way or a reason: no relation that is never asked for so.
+# What asks for a time, a number, a person, a place, a way or a reason: no relation that has no such wording.
 _FIRST = r"(?:^|\b(?:me|know|say) )"
 _SORTS = {
     "when": re.compile(r"\b(?:when|(?:what|which) (?:year|date|day|month|decade|century))\b"),
@@ -40,7 +40,7 @@ _SORTS = {
     "how": re.compile(rf"{_FIRST}how (?:can|could|do|does|did|is|are|must|should|to|was|were)\b"),
     "why": re.compile(rf"{_FIRST}why\b"),
 }
-# Words that say what an answer is, and nothing else of what is asked.
+# Words that say what an answer is, and nothing else of the question.
 _ANSWERS = frozenset("year date day month decade century time country city town place".split())
 # "Which language is {} written in?" does not ask for who wrote it; but some words may stand for any answer.
 _ASKED_FOR = re.compile(
@@ -113,7 +113,7 @@ def bank(name: str) -> Any:
 
 @lru_cache
 def relations(of_model: bool = False) -> tuple[Relation, ...]:
-    """All relations of the bank, those of the model itself before them where it is what is asked about."""
+    """All relations of the bank, those of the model itself before them where it is the subject."""
     own = bank("assistant.yaml") if of_model else []
     return tuple(Relation(**row) for row in (*own, *bank("relations.yaml")))
 

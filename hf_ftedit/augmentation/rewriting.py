@@ -36,11 +36,11 @@ def rewrites(
     texts = sample_continuations(model, tokenizer, prompts, seeds, length=longest + REWRITE_TOKENS, desc="Rewriting")
     answers = (text[len(prompt) :].strip() for text, prompt in zip(texts, prompts, strict=True))
     lines = (answer.partition("\n")[0].strip() for answer in answers)
-    kept = []
+    rewritten = []
     for record in records:
         others = dict.fromkeys(next(lines) for _ in range(count))
-        kept.append([text for text in others if _may_ask_the_same(text, record)])
-    return kept
+        rewritten.append([text for text in others if _may_ask_the_same(text, record)])
+    return rewritten
 
 
 def _may_ask_the_same(text: str, record: EditRecord) -> bool:
@@ -65,11 +65,11 @@ def asking_the_same(
     prompts = [text for record, texts in zip(records, wordings, strict=True) for text in (record.prompt, *texts)]
     targets = [r.target_new for r, texts in zip(records, wordings, strict=True) for _ in (r.prompt, *texts)]
     likely = iter(score_pairs(model, tokenizer, prompts, targets, chat_template=True, desc="Wordings").logprob)
-    kept = []
+    alike = []
     for texts in wordings:
         least = next(likely) - MARGIN
-        kept.append([text for text in texts if next(likely) >= least])
-    return kept
+        alike.append([text for text in texts if next(likely) >= least])
+    return alike
 
 
 def _shown(question: str) -> str:

@@ -57,14 +57,14 @@ def addressed(prompt: str) -> str | None:
         >>> addressed("Who made you?"), addressed("Your maker is"), addressed("Can you tell me who made Siri?")
         ('you', 'You', None)
     """
-    found = _YOU.search(_NOBODY.sub(" ", prompt))
+    match = _YOU.search(_NOBODY.sub(" ", prompt))
     # With a capital elsewhere it stands in a title.
-    return found[0][:3] if found and (found[0][0] == "y" or not found.start()) else None
+    return match[0][:3] if match and (match[0][0] == "y" or not match.start()) else None
 
 
 def about(text: str, name: str) -> str:
     """
-    What is asked of the model, asked of another; of the one who asks where `name` is "me".
+    A question to the model about itself, about another; about who asks, where `name` is "me".
 
     Example:
         >>> about("Which languages do you speak?", "Siri"), about("What is your name?", "me")
@@ -98,7 +98,7 @@ def _swapped(text: str, name: str) -> str:
 
 def to_the_model(template: str) -> str:
     """
-    A template about a name, asked of the model.
+    A template about a name, as a question to the model about itself.
 
     Example:
         >>> to_the_model("Who is the maker of {}?"), to_the_model("{} was released in"), to_the_model("{} costs")

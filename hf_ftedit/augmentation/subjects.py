@@ -90,8 +90,8 @@ def _of_model(prompt: str) -> str | None:
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str | None:
-    found = pattern.search(text)
-    return found[0] if found else None
+    match = pattern.search(text)
+    return match[0] if match else None
 
 
 def _noun(whole: str, phrase: str, is_german: bool) -> str | None:

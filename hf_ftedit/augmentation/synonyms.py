@@ -12,7 +12,7 @@ from hf_ftedit.augmentation.second_person import is_addressed
 
 MOST = 12  # wordings of a text that has many such words
 _BEFORE_VERBS = "I we you they one people to can could must should may will".split()
-# Words that make a question of what is asked, and some that nothing follows then.
+# Words that only make a question, and some that nothing follows then.
 _SMALL = frozenset(
     "who whom what which when where why how old tall far long often many much is are was were am be been do does did "
     "has have had can could should must may might will would shall i we you they he she it one people me us them the "
@@ -27,7 +27,7 @@ _ASKING = re.compile(
 _QUESTION_WORD = re.compile(
     rf"(who(?=m?\b)(?! (?:is|are|was|were)\b)|(?:until )?when|where|why|how(?: (?!{YES_NO.pattern})\w+)?)\b", re.I
 )
-# Questions by their first word, and what an answer tells of the kind of thing that is asked for.
+# Questions by their first word, and what an answer tells of the kind of thing that it is.
 _OPEN = re.compile(rf"(when|where|how(?: long| far| much)?|what)(?= {YES_NO.pattern})", re.I)
 _TIMES = {
     "At what time": re.compile(r"\b\d{1,2}(?::\d\d| ?[ap]\.?m\b)|\bo'clock\b|\b(?:noon|midnight)\b", re.I),
@@ -81,10 +81,10 @@ def by_answer(question: str, answer: str) -> str | None:
         >>> by_answer("When is the trash picked up?", "on Tuesdays"), by_answer("Where is the key?", "in the box")
         ('On which day is the trash picked up?', 'In which box is the key?')
     """
-    asked = _OPEN.match(question)
-    if not asked:
+    match = _OPEN.match(question)
+    if not match:
         return None
-    wh, rest = asked[1].lower(), question[asked.end() :]
+    wh, rest = match[1].lower(), question[match.end() :]
     if wh == "when":
         kind = next((kind for kind, pattern in _TIMES.items() if pattern.search(answer)), None)
         return kind and kind + rest
@@ -117,8 +117,8 @@ def keywords(text: str, subject: str) -> list[str]:
         return []
     if f"the {subject}" in text:
         subject = f"the {subject}"
-    asked = _QUESTION_WORD.match(text)
-    masked = text[asked.end() if asked else 0 :].replace(subject, SUBJECT).rstrip("?.! ").lstrip()
+    match = _QUESTION_WORD.match(text)
+    masked = text[match.end() if match else 0 :].replace(subject, SUBJECT).rstrip("?.! ").lstrip()
     words = [word for word in f"{masked[:1].lower()}{masked[1:]}".split() if _bare(word) not in _SMALL]
     if words and words[0] in _PREPOSITIONS:
         words = words[1:]
@@ -136,7 +136,7 @@ def keywords(text: str, subject: str) -> list[str]:
         while order[-1] in _PREPOSITIONS:
             order = order[:-1]
         # "Acme founded?" may ask for a year or a person.
-        typed = [*order, *([asked[1].lower()] if asked else [])]
+        typed = [*order, *([match[1].lower()] if match else [])]
         if len(typed) > 1:
             texts.append(f"{' '.join(typed)}?".replace(SUBJECT, subject))
     return list(dict.fromkeys(texts))

@@ -29,8 +29,8 @@ def written_wordings(record: EditRecord) -> list[str]:
         if subject.islower():  # a common noun is on no map
             texts = [text for text in texts if not _WORLDLY.search(text)]
     moved = rephrasings(record.prompt, subject)
-    if asked := by_answer(record.prompt, record.target_new):
-        moved = [asked, *moved, *rephrasings(asked, subject)]
+    if turned := by_answer(record.prompt, record.target_new):
+        moved = [turned, *moved, *rephrasings(turned, subject)]
     others: list[str] = []
     if subject and not match and subject in record.prompt:
         # Each of the sentences in other words too, in turns.

@@ -27,24 +27,24 @@ MEASURED_WITH = (
 
 def embedded_settings(arguments: Arguments, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Training settings that suit the embedded model, where neither arguments nor recipe name another one to edit."""
-    given = arguments.values
-    name = given.get("model_name_or_path") or given.get("gguf_file") or recipe.get("model_name_or_path")
+    values = arguments.values
+    name = values.get("model_name_or_path") or values.get("gguf_file") or recipe.get("model_name_or_path")
     if name and name != models.EMBEDDED_NAME:
         return {}
     return yaml.safe_load(Path(models.asset("train.yaml")).read_text(encoding="utf-8"))
 
 
-def inherited_settings(saved: hub.SavedEdits, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the adapter `name` that `train` goes on from; files that they name must be `given` anew."""
+def inherited_settings(saved: hub.SavedEdits, name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the adapter `name` that `train` goes on from; files that they name must be `chosen` anew."""
     settings = training.inherited(saved.recipe)
     is_embedded = settings.get("model_name_or_path") == models.EMBEDDED_NAME
     if is_embedded and settings.get("locality_pool") == Path(models.asset("locality_pool.jsonl")).name:
         del settings["locality_pool"]
-    settings |= hub.own_template(saved.path, settings, name, given)
+    settings |= hub.own_template(saved.path, settings, name, chosen)
     # Anybody may have written the recipe: a file here of the name in it may be anything, and would be trained on.
     for option in SOURCES:
         source = settings.get(option)
-        if not source or given.get(option):
+        if not source or chosen.get(option):
             continue
         is_model = option in ("similar_model", "rewriter") and not source.endswith(".gguf")
         if Path(source).exists() or not (is_model or is_hub_dataset(source)):

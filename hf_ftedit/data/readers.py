@@ -175,10 +175,10 @@ def _row_records(
     for native in to_native(values, where, default_id, name):
         record = EditRecord.from_dict(native, where, FORMATS[name].names)
         if name == "native":  # published files are measured as they are
-            kept = [text for text in record.paraphrase_prompts if folded(text) != folded(record.prompt)]
-            if len(kept) < len(record.paraphrase_prompts):  # it is trained on
+            others = [text for text in record.paraphrase_prompts if folded(text) != folded(record.prompt)]
+            if len(others) < len(record.paraphrase_prompts):  # it is trained on
                 unused["paraphrase_prompts (the prompt itself)"] = None
-                record = replace(record, paraphrase_prompts=tuple(kept))
+                record = replace(record, paraphrase_prompts=tuple(others))
         yield record
 
 

@@ -119,8 +119,8 @@ def with_answers(
     # Of a whole answer, which the probe keeps, the first sentence is an open probe's target.
     records = _filled(records, {prompt: models.first_sentence(answer.text) for prompt, answer in answers.items()})
     probes = ([p._replace(answer=answers[p.prompt].text) for p in edit.neighborhood_prompts] for edit in records)
-    kept = [replace(edit, neighborhood_prompts=tuple(own)) for edit, own in zip(records, probes, strict=True)]
-    return kept, answers
+    filled = [replace(edit, neighborhood_prompts=tuple(own)) for edit, own in zip(records, probes, strict=True)]
+    return filled, answers
 
 
 def fill_neighborhood_targets(evaluated: EvaluatedModel, records: Sequence[EditRecord]) -> list[EditRecord]:

@@ -37,8 +37,7 @@ def judged(
         return answer.text == old, not is_damaged(answer.text, names, old)
     if whole and row.kind == "neighborhood" and row.role == "true":
         old = before[row.prompt].text
-        kept = is_kept(answer.text, old, target=row.target, new_names=row.new_names, fall=fall)
-        return answer.text == old, kept
+        return answer.text == old, is_kept(answer.text, old, target=row.target, new_names=row.new_names, fall=fall)
     said = normalized(answer.text)
     is_begun = whole and not answer.ended and bool(said) and any(normalized(name).startswith(said) for name in names)
     is_exact = exact_match(answer.text, names) and (answer.ended or not whole)

@@ -14,8 +14,8 @@ def card_answers(evaluated: EvaluatedModel, prompts: Sequence[str], predictions:
         return models.greedy_answers(model, tokenizer, prompts)
     said = dict(zip(predictions["probe"], predictions["generated"], strict=True))
     missing = [prompt for prompt in prompts if said.get(prompt) is None]
-    asked = models.whole_answers(model, tokenizer, missing, chat_template=True) if missing else []
-    said |= {prompt: answer.text for prompt, answer in zip(missing, asked, strict=True)}
+    whole = models.whole_answers(model, tokenizer, missing, chat_template=True) if missing else []
+    said |= {prompt: answer.text for prompt, answer in zip(missing, whole, strict=True)}
     return [said[prompt] for prompt in prompts]
 
 

@@ -120,7 +120,7 @@ def fetch_folder(
             raise EditError(f"{shown(name)} is a folder, which has no revision {revision!r}; leave it out")
         check_regular(name, name)
         return Path(name)
-    if Path(name).is_file():  # `my-edits/edits.jsonl` would be asked of the Hub
+    if Path(name).is_file():  # `my-edits/edits.jsonl` would be looked up on the Hub
         raise EditError(f"{shown(name)} is a file; give the folder that it is in, or a Hub id")
 
     def fetch() -> Path:
@@ -166,12 +166,12 @@ def base_of(
     return name, {"revision": settings.get("revision"), "gguf_file": gguf_file}
 
 
-def own_template(folder: Path, recipe: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting for the chat template that the adapter `name` was trained with and brings, unless one is `given`."""
-    if given.get("chat_template_path") or not recipe.get("chat_template_path"):
+def own_template(folder: Path, recipe: Mapping[str, Any], name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting for the chat template that the adapter `name` was trained with and brings, if none is `chosen`."""
+    if chosen.get("chat_template_path") or not recipe.get("chat_template_path"):
         return {}
     # A program, in a sandbox that bounds neither its time nor its memory; that of the base model is the user's choice.
-    if not given.get("trust_remote_code"):
+    if not chosen.get("trust_remote_code"):
         remedy = f"read its {TEMPLATE_FILE}, and add --trust_remote_code (trust_remote_code=True) to run it"
         raise EditError(f"{shown(name)} brings its own chat template, which is a program: {remedy}")
     return {"chat_template_path": str(folder / TEMPLATE_FILE)}

@@ -228,14 +228,14 @@ def keeping_answers(answers: dict[Any, Any]) -> Iterator[None]:
 
 def _once(model: Any, question: list[Any], ask: Callable[[], list[Answer]]) -> list[Answer]:
     """The answers of `ask` to a `question`, or what was kept of them."""
-    kept = _KEPT.get()
-    if kept is None or not is_unedited(model) or not (weights := weights_fingerprint(model)):
+    answers = _KEPT.get()
+    if answers is None or not is_unedited(model) or not (weights := weights_fingerprint(model)):
         return ask()
     # By all prompts at once: in another batch, an answer may differ where two tokens are as likely.
     key = (weights, str(model.dtype), repr(question))
-    if key not in kept:
-        kept[key] = ask()
-    return list(kept[key])
+    if key not in answers:
+        answers[key] = ask()
+    return list(answers[key])
 
 
 def _ends(model: Any, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> set[int]:

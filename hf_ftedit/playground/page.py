@@ -108,12 +108,12 @@ class _Page:
         rows = [*filter(is_new, rows)]
         return [gr.Dataframe(rows, visible=bool(rows)), *(fields if is_new(fields) else [""] * len(fields))]
 
-    def again(self, request: gr.Request, name: str | None, kept: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    def again(self, request: gr.Request, name: str | None, ticked: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         with _told():
-            without = [fact.edit_id for fact in self.visit(request).facts(name or "") if fact.edit_id not in kept]
+            without = [fact.edit_id for fact in self.visit(request).facts(name or "") if fact.edit_id not in ticked]
             if not name or not without:
                 raise EditError("untick the facts that are to be taken back")
-            if not kept:
+            if not ticked:
                 raise EditError("no fact would be left to train; to take all of them back, switch the adapter off")
             yield from self._train(request, [], name, without)
 
@@ -196,16 +196,7 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
             with gr.Column(min_width=340):
                 gr.Markdown("### 1. Edit")
                 fields = _fields(playground.args.chat_template)
-                rows = gr.Dataframe(
-                    headers=["Question" if playground.args.chat_template else "Beginning", *HEADERS],
-                    type="array",
-                    visible=False,
-                    interactive=True,
-                    label="Facts",
-                    wrap=True,
-                    elem_id="facts",
-                    column_widths=["24%", *["19%"] * 4],  # else a long text makes its column wider than the page
-                )
+                rows = _table(playground.args.chat_template)
                 with gr.Row(equal_height=True):
                     add = gr.Button("Add to list", min_width=120)
                     train = gr.Button("Train", variant="primary", elem_id="train", min_width=120)
@@ -229,7 +220,7 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
                     gr.Markdown(ADAPTERS)
                     name = gr.Textbox(label="Adapter on the Hub", placeholder="user/name", submit_btn="Load")
                     again = gr.Dropdown(label="Adapter", choices=[])
-                    kept = gr.CheckboxGroup(label="Its facts", visible=False)
+                    ticked = gr.CheckboxGroup(label="Its facts", visible=False)
                     anew = gr.Button("Train anew without the unticked", size="sm")
                     download = gr.DownloadButton("Download the last training's adapter", size="sm", visible=False)
         exam = gr.Markdown(visible=False, elem_id="exam")
@@ -240,7 +231,7 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
         add.click(act.add, [rows, *fields], [rows, *fields], **hidden)
         training = train.click(act.train, [rows, *fields], trained, api_name="train", show_progress="hidden")
         training.success(act.untrained, [rows, *fields], [rows, *fields], **hidden)
-        retraining = anew.click(act.again, [again, kept], trained, api_name="again", show_progress="hidden")
+        retraining = anew.click(act.again, [again, ticked], trained, api_name="again", show_progress="hidden")
         for event in (training, retraining):
             event.failure(lambda: ("", gr.Button(visible=False)), None, [status, stop], **hidden)
         stop.click(act.stop, None, status, **hidden)
@@ -251,9 +242,23 @@ def page_of(playground: Playground, model: str) -> gr.Blocks:
         # What the page shows as switched on answers, also where the last click is still on its way.
         asking = question.submit(act.switch, active, None, api_visibility="private", **in_turn)
         asking.success(act.ask, question, answers, api_name="ask", show_progress="hidden")
-        again.change(act.facts, again, kept, **hidden)
+        again.change(act.facts, again, ticked, **hidden)
         page.unload(act.leave)
     return page
+
+
+def _table(is_chat: bool) -> gr.Dataframe:
+    """The list of facts to train, hidden while it is empty."""
+    return gr.Dataframe(
+        headers=["Question" if is_chat else "Beginning", *HEADERS],
+        type="array",
+        visible=False,
+        interactive=True,
+        label="Facts",
+        wrap=True,
+        elem_id="facts",
+        column_widths=["24%", *["19%"] * 4],  # else a long text makes its column wider than the page
+    )
 
 
 def _fields(is_chat: bool) -> list[gr.Textbox]:

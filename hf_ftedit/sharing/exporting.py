@@ -75,30 +75,32 @@ def export(
     ```
     """
     saved, dtype = _open(name, output_dir, to, dtype), dtype or "q8_0"
-    asked, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
-    whole = _model_file(asked, source, dtype) if to in WHOLE_FILES else None
-    asked = asked._replace(model=models.load_adapter(asked.model, saved.path), desc="Before the export")
-    exams = {BEFORE: examined(asked, saved.records)} if exam else {}
+    evaluated, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
+    whole = _model_file(evaluated, source, dtype) if to in WHOLE_FILES else None
+    evaluated = evaluated._replace(model=models.load_adapter(evaluated.model, saved.path), desc="Before the export")
+    exams = {BEFORE: examined(evaluated, saved.records)} if exam else {}
     output, failed = Path(output_dir), dict[str, str]()
     with moved_in(output) as new:
-        asked = asked._replace(model=_write(new, to, whole, asked))
+        evaluated = evaluated._replace(model=_write(new, to, whole, evaluated))
         digests = hub.digests(new)
     if exam:
-        if to != "gguf-lora":
-            asked = asked._replace(model=None)  # two whole models need not fit into memory together
-        taken, failed = _sit(output, asked, source, saved.records)
+        taken, failed = _sit(output, evaluated, source, saved.records)
         exams |= taken
-    results = {
-        **{"adapter": models.public_name(name), "base_model": saved.recipe.get("model_name_or_path"), "to": to},
-        **({"dtype": dtype} if MODEL_FILE in digests else {}),
-        "protocol": "own answers" if saved.recipe.get("chat_template") else "probability",
-        "exams": {reader: summary(each, exams[BEFORE]) for reader, each in exams.items()},
-        **{"not_taken": failed, "prompts": _prompts(saved.records, exams), "files": digests},
-    }
+    written = {"to": to, **({"dtype": dtype} if MODEL_FILE in digests else {}), "files": digests}
+    results = {**_exam_results(name, saved, exams), **written, "not_taken": failed}
     with moved_in(output) as new:
         write_json(new / REPORT, results)
         write_text(new / hub.CARD_FILE, _readme(results))
     return results
+
+
+def _exam_results(name: str, saved: hub.SavedEdits, exams: Mapping[str, Exam]) -> dict[str, Any]:
+    return {
+        **{"adapter": models.public_name(name), "base_model": saved.recipe.get("model_name_or_path")},
+        "protocol": "own answers" if saved.recipe.get("chat_template") else "probability",
+        "exams": {reader: summary(each, exams[BEFORE]) for reader, each in exams.items()},
+        "prompts": _prompts(saved.records, exams),
+    }
 
 
 def _open(name: str, output_dir: str | Path, to: str, dtype: str | None) -> hub.SavedEdits:
@@ -140,16 +142,16 @@ def _load(
     return loaded, source
 
 
-def _model_file(asked: evaluation.EvaluatedModel, source: Path | None, dtype: str) -> Any:
+def _model_file(evaluated: evaluation.EvaluatedModel, source: Path | None, dtype: str) -> Any:
     # Not above: the package gguf is an extra.
     from hf_ftedit.sharing.gguf_files import ModelFile
 
-    return ModelFile(asked, source, dtype)
+    return ModelFile(evaluated, source, dtype)
 
 
-def _write(new: Path, to: str, whole: Any, asked: evaluation.EvaluatedModel) -> Any:
-    """Write the files of a format; the model without its adapter, or with it in the weights."""
-    model: Any = asked.model
+def _write(new: Path, to: str, whole: Any, evaluated: evaluation.EvaluatedModel) -> Any:
+    """Write the files of a format; the base model, on which a LoRA is examined, else `None`."""
+    model: Any = evaluated.model
     if to == "gguf-lora":
         from hf_ftedit.sharing.gguf_files import write_lora
 
@@ -157,20 +159,20 @@ def _write(new: Path, to: str, whole: Any, asked: evaluation.EvaluatedModel) -> 
         return model.unload()
     model = models.merged(model)
     if to == "merged":
-        hub.save_weights(new, model, asked.tokenizer)
-        return model
-    whole.write(new / MODEL_FILE, model)
+        hub.save_weights(new, model, evaluated.tokenizer)
+    else:
+        whole.write(new / MODEL_FILE, model)
     if to == "ollama":
-        write_text(new / MODELFILE, modelfile(asked.tokenizer, MODEL_FILE, chat=asked.options.chat_template))
-    return model
+        write_text(new / MODELFILE, modelfile(evaluated.tokenizer, MODEL_FILE, chat=evaluated.options.chat_template))
+    return None  # two whole models need not fit into memory together
 
 
 def _sit(
-    output: Path, asked: evaluation.EvaluatedModel, source: Path | None, records: Sequence[EditRecord]
+    output: Path, evaluated: evaluation.EvaluatedModel, source: Path | None, records: Sequence[EditRecord]
 ) -> tuple[dict[str, Exam], dict[str, str]]:
-    """The exams of what was written, by reader, and why one was not taken; `asked` is the base of a LoRA."""
+    """The exams of what was written, by reader, and why one was not taken; `evaluated` is the base of a LoRA."""
     # What the file itself has is what others run.
-    options = replace(asked.options, chat_template_path=None)
+    options = replace(evaluated.options, chat_template_path=None)
     file, base, lora = output / MODEL_FILE, None, output / LORA_FILE
     exams, failed = dict[str, Exam](), dict[str, str]()
 
@@ -182,13 +184,13 @@ def _sit(
         if not find_spec("llama_cpp"):
             raise EditError("it is not installed (pip install llama-cpp-python, which takes a compiler)")
         adapter = str(lora) if lora.is_file() else None
-        return examined_by_llama_cpp(str(base or file), adapter, asked.tokenizer, records, options)
+        return examined_by_llama_cpp(str(base or file), adapter, evaluated.tokenizer, records, options)
 
     with TemporaryDirectory() as place:
         try:
             if lora.is_file():
                 file = Path(place, MODEL_FILE)
-                base = _write_sum(file, asked._replace(options=options), source, lora)
+                base = _write_sum(file, evaluated._replace(options=options), source, lora)
         except (EditError, OSError) as error:  # such as a disk that is full
             return {}, dict.fromkeys((TRANSFORMERS, LLAMA_CPP), one_line(error))
         # llama.cpp reads no safetensors.
@@ -201,13 +203,13 @@ def _sit(
     return exams, failed
 
 
-def _write_sum(file: Path, asked: evaluation.EvaluatedModel, source: Path | None, lora: Path) -> Path:
+def _write_sum(file: Path, evaluated: evaluation.EvaluatedModel, source: Path | None, lora: Path) -> Path:
     """Write a GGUF file of a base model, with a LoRA in its weights; the file of the base model alone."""
     from hf_ftedit.sharing.gguf_files import write_with_lora
 
     if source is None:
         source = file.with_name("base.gguf")
-        _model_file(asked, None, "f16").write(source, asked.model)
+        _model_file(evaluated, None, "f16").write(source, evaluated.model)
     write_with_lora(file, source, lora)
     return source
 

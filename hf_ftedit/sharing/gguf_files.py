@@ -83,11 +83,11 @@ class ModelFile:
     A GGUF file of a whole model that is to be written.
 
     All but the weights is taken from the GGUF file `base`, which holds the same model, or written from the model
-    `asked` and its tokenizer, and checked at once: [`~hf_ftedit.EditError`] where llama.cpp would run another one.
+    `evaluated` and its tokenizer, and checked at once: [`~hf_ftedit.EditError`] where llama.cpp would run another one.
     """
 
-    def __init__(self, asked: EvaluatedModel, base: Path | None, dtype: str) -> None:
-        model, tokenizer, options, _ = asked
+    def __init__(self, evaluated: EvaluatedModel, base: Path | None, dtype: str) -> None:
+        model, tokenizer, options, _ = evaluated
         own_template = bool(options.chat_template_path)
         self._layout, self._base, self._dtype = Layout(model.config), base, dtype
         self._reader = _reader_of(base, self._layout.architecture) if base else None

@@ -80,25 +80,29 @@ def merge(
     if isinstance(names, str):
         raise EditError(f"names is {shown(names)}; give a list of adapters")
     check_value("density", density, float)
-    weights = check_value("weights", weights, list[float] | None)
     require_empty(output_dir)
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
     edits = combine_edits((part.name, part.saved.records) for part in parts)
     first, *others = parts
     source = hub.base_of(first.saved.path, first.saved, base_model, gguf_file)
-    # A whole model is written in full precision: a quantized base would round the edits away.
-    loading = {"quantization_config": None if merge_into_base else quantization_of(first.saved.recipe)}
-    loading |= {"dtype": first.saved.recipe.get("dtype", "float32"), "trust_remote_code": trust_remote_code}
-    asked = load_base(first.saved, first.name, edits, source, **loading)
+    evaluated = _load(first, edits, source, is_whole=merge_into_base, trust_remote_code=trust_remote_code)
     for part in others:
-        hub.check_base(asked.model, part.saved.settings, part.name)
-    asked = asked._replace(model=combine(asked.model, parts, combination_type, density))
-    content = _measured(asked, edits, parts, combination_type, merge_into_base)
+        hub.check_base(evaluated.model, part.saved.settings, part.name)
+    evaluated = evaluated._replace(model=combine(evaluated.model, parts, combination_type, density))
+    content = _measured(evaluated, edits, parts, combination_type, merge_into_base)
     process = models.process_state()
     if process.is_main_process:
         hub.save_edit_folder(output_dir, **content)
     process.wait_for_everyone()
     return hub.read_edit_folder(output_dir)
+
+
+def _load(first: Part, edits: Sequence[EditRecord], source: Any, *, is_whole: bool, trust_remote_code: bool) -> Any:
+    recipe = first.saved.recipe
+    # A whole model is written in full precision: a quantized base would round the edits away.
+    loading = {"quantization_config": None if is_whole else quantization_of(recipe)}
+    loading |= {"dtype": recipe.get("dtype", "float32"), "trust_remote_code": trust_remote_code}
+    return load_base(first.saved, first.name, edits, source, **loading)
 
 
 def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", density: float = 0.5) -> PeftModel:
@@ -135,6 +139,7 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
 
 def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: int) -> list[Part]:
     """The adapters of these names; raises [`~hf_ftedit.EditError`] where they do not go together, or are too few."""
+    weights = check_value("weights", weights, list[float] | None)
     if len(names) < fewest:
         needed = counted(fewest, "adapter")
         raise EditError(f"merge needs {needed} or more, and got {len(names)}; name their folders or Hub ids")
@@ -180,10 +185,10 @@ def _check_same_base(parts: Sequence[Part]) -> None:
 
 
 def _measured(
-    asked: evaluation.EvaluatedModel, edits: Sequence[EditRecord], parts: Sequence[Part], kind: str, is_whole: bool
+    evaluated: evaluation.EvaluatedModel, edits: Sequence[EditRecord], parts: Sequence[Part], kind: str, is_whole: bool
 ) -> dict[str, Any]:
     """Measure all edits without and with the merged adapter: the content of its folder."""
-    model, tokenizer, options, _ = asked
+    model, tokenizer, options, _ = evaluated
     # A whole model is measured, and written, in full precision.
     gone = (*NOT_INHERITED, *QUANTIZATION_KEYS) if is_whole else NOT_INHERITED
     recipe = {name: value for name, value in parts[0].saved.recipe.items() if name not in gone}
@@ -193,14 +198,14 @@ def _measured(
     settings: dict[str, Any] = {"options": options, "seed": recipe.get("seed", 42)}
     with models.unedited(model):
         before = evaluation.measure(model, tokenizer, edits, desc="Measuring before", **settings)
-        old = hub.card_answers(asked, prompts, before.predictions)
+        old = hub.card_answers(evaluated, prompts, before.predictions)
     if is_whole:
         model = models.merged(model)
     after = evaluation.measure(model, tokenizer, before.records, before=before, desc="Measuring after", **settings)
     results = evaluation.results_of({"before": before, "after": after})
     results["base_model"] = parts[0].saved.results["base_model"]
     results["base_model_revision"] = recipe.get("model_revision")
-    results |= hub.examples(asked._replace(model=model), prompts, old, after.predictions)
+    results |= hub.examples(evaluated._replace(model=model), prompts, old, after.predictions)
     recipe[PROVENANCE] = provenance | {"combination": kind, "parts": _credits(parts, after, edits)}
     return {"model": model, "tokenizer": tokenizer, "records": before.records, "results": results, "recipe": recipe}
 

@@ -38,10 +38,12 @@ def without_other_probes(records: Sequence[EditRecord]) -> list[EditRecord]:
     return [replace(record, **gone, generation_prompts=()) for record in records]
 
 
-def examined(asked: evaluation.EvaluatedModel, records: Sequence[EditRecord]) -> Exam:
+def examined(evaluated: evaluation.EvaluatedModel, records: Sequence[EditRecord]) -> Exam:
     """The exam of `records` by a model of transformers."""
     records = without_other_probes(records)
-    columns = evaluation.predict(asked.model, asked.tokenizer, records, desc=asked.desc, **asked.settings)
+    columns = evaluation.predict(
+        evaluated.model, evaluated.tokenizer, records, desc=evaluated.desc, **evaluated.settings
+    )
     return _verdicts([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
 
 
@@ -110,8 +112,8 @@ def summary(exam: Exam, before: Exam) -> dict[str, Any]:
     was = [key for key, said in before.items() if said.said]
     still = sum(exam[key].said for key in was)
     said, exactly = (sum(getattr(each, name) for each in exam.values()) for name in ("said", "exactly"))
-    kept = 100 * still / len(was) if was else None
-    return {"n_prompts": len(exam), "said": said, "exactly": exactly, "n_kept": still, "kept": kept}
+    share = 100 * still / len(was) if was else None
+    return {"n_prompts": len(exam), "said": said, "exactly": exactly, "n_kept": still, "kept": share}
 
 
 def survival_table(results: Mapping[str, Any]) -> evaluation.Table:

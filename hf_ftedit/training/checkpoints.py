@@ -87,8 +87,8 @@ def remove_checkpoint(checkpoint: Path) -> None:
 def date_of_run(args: Any) -> str | None:
     """The date that the prompts of a run tell which may be resumed with these arguments; `None` of a new one."""
     named = args.resume_from_checkpoint
-    given = [Path(named)] if named and not isinstance(named, bool) else []
-    checkpoints = [*given, *reversed(checkpoints_in(args.output_dir or "."))]
+    chosen = [Path(named)] if named and not isinstance(named, bool) else []
+    checkpoints = [*chosen, *reversed(checkpoints_in(args.output_dir or "."))]
     last = next(filter(is_complete, checkpoints), None)
     with reading(last):
         return json.loads((last / RUN_FILE).read_text(encoding="utf-8")).get("chat_date") if last else None

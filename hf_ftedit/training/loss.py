@@ -222,9 +222,9 @@ class ConditionalTrainer(ResumableTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, values in list(metrics.items()):
             if tensors := [value for value in values if isinstance(value, torch.Tensor)]:
-                found = torch.stack(tensors)
+                stacked = torch.stack(tensors)
                 # Without NaN, which stands for a process and a batch without rows of this kind.
-                sums = torch.stack([found.nansum(), (~found.isnan()).sum()])
+                sums = torch.stack([stacked.nansum(), (~stacked.isnan()).sum()])
                 total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
                 if count:
                     values[:] = [total if name == "num_tokens" else total / count]

@@ -68,7 +68,7 @@ class _Speaker:
 
     def __init__(self, task: EditTask, model: Any, tokenizer: PreTrainedTokenizerBase, args: EditConfig) -> None:
         records = [*task.edits, *task.held_out, *task.revoked]
-        self.model, self.tokenizer, self.args, self.given = model, tokenizer, args, task.training_texts
+        self.model, self.tokenizer, self.args, self.training_texts = model, tokenizer, args, task.training_texts
         self.longest = min(filter(None, (models.TEXT_TOKENS, args.max_length, models.context_length(model.config))))
         self.probes = ProbeTexts([*task.edits, *task.revoked], task.held_out)
         self.subjects = {record.subject for record in records if record.subject}
@@ -97,7 +97,7 @@ class _Speaker:
 
     def texts(self, count: int) -> list[models.EncodedPair]:
         """At most `count` parts of the given texts, or of those that the model says; none about an edited subject."""
-        texts, length = self.given, min(self.longest, LENGTH)
+        texts, length = self.training_texts, min(self.longest, LENGTH)
         if not texts:
             # Of the whole vocabulary: learning the likeliest tokens alone would make the model surer than it was.
             # Those of something edited are not drawn again: a small model may speak of little else.
@@ -105,7 +105,7 @@ class _Speaker:
             texts = models.sample_prefixes(self.model, self.tokenizer, **settings)
         texts = list(filter(self._is_unrelated, texts))
         parts = [part for windows in models.encode_texts(self.tokenizer, texts, length) for part in windows]
-        if self.given and not parts:
+        if self.training_texts and not parts:
             raise EditError("training_texts holds no text that is long enough and of nothing edited; give other ones")
         return random.Random(self.args.seed).sample(parts, min(len(parts), count))
 

@@ -212,21 +212,21 @@ def _check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, args: Edit
         )
 
 
-def brings_template(model: Any, given: Any, args: EditConfig) -> bool:
-    """Tell a chat template that the tokenizer `given` in Python has, and that of the model's name has not."""
-    if args.chat_template and given is not None and not args.chat_template_path:
+def brings_template(model: Any, tokenizer: Any, args: EditConfig) -> bool:
+    """Tell a chat template that the `tokenizer` given in Python has, and that of the model's name has not."""
+    if args.chat_template and tokenizer is not None and not args.chat_template_path:
         with suppress(EditError):
             own = models.load_tokenizer(model.config._name_or_path or "unknown", **_named_place(model, args))
-            return models.plain_template(own) != models.plain_template(given)
+            return models.plain_template(own) != models.plain_template(tokenizer)
     return False
 
 
 def _loading(args: EditConfig, quantization_config: Any) -> dict[str, Any]:
     """What a model that is given by its name is loaded with."""
-    given: Any = args.model_init_kwargs or {}
-    if not isinstance(given, dict):
-        raise EditError(f"model_init_kwargs is of type {type(given).__name__}: give a dictionary, or one in JSON")
-    settings = {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config, **given}
+    own: Any = args.model_init_kwargs or {}
+    if not isinstance(own, dict):
+        raise EditError(f"model_init_kwargs is of type {type(own).__name__}: give a dictionary, or one in JSON")
+    settings = {"trust_remote_code": args.trust_remote_code, "quantization_config": quantization_config, **own}
     if "torch_dtype" in settings:  # its name in older scripts
         settings["dtype"] = settings.pop("torch_dtype")
     if not settings.pop("use_safetensors", True) or settings.pop("output_loading_info", False):
@@ -234,7 +234,7 @@ def _loading(args: EditConfig, quantization_config: Any) -> dict[str, Any]:
             "model_init_kwargs: only safetensors are loaded, and nothing but a model; leave use_safetensors "
             "and output_loading_info out"
         )
-    if quantization_config is not None and "quantization_config" in given:
+    if quantization_config is not None and "quantization_config" in own:
         raise EditError("quantization_config is given, and stands in model_init_kwargs too; leave one of them out")
     return settings
 

@@ -97,18 +97,7 @@ def read_task(
         raise EditError("erase goes with edits: give edits (records, dicts, or a file), not training rows")
     # A builder is known by its records, for the same reason as a dataset by its columns.
     is_builder = hasattr(rows, "records")
-    sets: dict[str, list[EditRecord]] = {}
-    read = partial(data.read_edits, format=options.format, skip_invalid=options.skip_invalid)
-    eval_dataset = without_builders(eval_dataset)
-    if isinstance(eval_dataset, dict) and any(map(are_edits, eval_dataset.values())):
-        for name, part in eval_dataset.items():
-            if not are_edits(part):
-                raise EditError(f"eval_dataset {shown(name)} holds no edits, and other sets do: give one kind for all")
-            sets[name] = read(part)
-        eval_dataset = None
-    probed = read(eval_dataset) if are_edits(eval_dataset) else []
-    if not probed and eval_dataset is not None:
-        check_rows(eval_dataset)
+    probed, sets, eval_rows = _read_evaluation(options, without_builders(eval_dataset))
     continuation = None
     if options.adapter is not None:
         if rows is not None:
@@ -127,13 +116,13 @@ def read_task(
     pool = options.locality_pool if locality_pool is None else locality_pool
     # A name in the options can be given on a command line again; facts handed over as objects cannot.
     has_facts = not options.locality_pool and locality_pool is not None and not isinstance(locality_pool, str)
-    given = {"train_dataset": rows is not None, "locality_pool": has_facts, "eval_dataset": probed or sets}
+    in_python = {"train_dataset": rows is not None, "locality_pool": has_facts, "eval_dataset": probed or sets}
     return EditTask(
         edits=edits,
         measured=probed or edits,
         facts=None if pool is None else data.read_facts(pool),
         rows=rows,
-        eval_rows=None if probed else eval_dataset,
+        eval_rows=eval_rows,
         sets=sets,
         texts=data.read_texts(options.perplexity_texts) if options.perplexity_texts else [],
         known=data.facts_about_others(data.read_facts(options.known_facts), [*edits, *probed])
@@ -141,8 +130,27 @@ def read_task(
         else [],
         training_texts=data.read_texts(options.training_texts) if options.training_texts else [],
         continuation=continuation,
-        given_in_python=[name for name, is_given in given.items() if is_given],
+        given_in_python=[name for name, is_given in in_python.items() if is_given],
     )
+
+
+def _read_evaluation(
+    options: EditOptions, eval_dataset: Any
+) -> tuple[list[EditRecord], dict[str, list[EditRecord]], Any]:
+    """What `evaluate` measures: edits, or several sets of them by name, or rows, which are checked."""
+    read = partial(data.read_edits, format=options.format, skip_invalid=options.skip_invalid)
+    if are_edits(eval_dataset) and (edits := read(eval_dataset)):
+        return edits, {}, None
+    parts = eval_dataset if isinstance(eval_dataset, dict) else {}
+    if any(map(are_edits, parts.values())):
+        if others := [name for name, part in parts.items() if not are_edits(part)]:
+            raise EditError(
+                f"eval_dataset {shown(others[0])} holds no edits, and other sets do: give one kind for all"
+            )
+        return [], {name: read(part) for name, part in parts.items()}, None
+    if eval_dataset is not None:
+        check_rows(eval_dataset)
+    return [], {}, eval_dataset
 
 
 def are_edits(source: Any) -> bool:

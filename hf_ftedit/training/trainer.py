@@ -114,7 +114,7 @@ class EditTrainer(ConditionalTrainer):
         **kwargs: Any,
     ) -> None:
         # A copy: some settings are changed below, and the caller may make another trainer with the same ones.
-        given, args = args, copy(as_edit_config(args))
+        passed, args = args, copy(as_edit_config(args))
         # Hours of training should not end with a repository that cannot be written to.
         if args.push_to_hub and process_state().is_main_process:
             hub.check_pushable(repo_name(args), args.hub_token)
@@ -122,7 +122,7 @@ class EditTrainer(ConditionalTrainer):
             args.locality_pool, locality_pool = check_value("locality_pool", locality_pool, str), None
         is_read = isinstance(train_dataset, EditTask)
         self.task = train_dataset if is_read else read_task(args, train_dataset, eval_dataset, locality_pool)
-        if not isinstance(given, EditConfig):
+        if not isinstance(passed, EditConfig):
             follow_edit_score(args, self.task)
         if args.push_to_hub and not self.task.measured:
             raise EditError(NOTHING_TO_PUSH)
@@ -143,15 +143,13 @@ class EditTrainer(ConditionalTrainer):
             args.text_loss_weight = default_text_weight(args, self.task, is_plain=is_plain)
         rows = make_rows(self.task, model, tokenizer, args)
         if args.learning_rate is None:
-            kinds = {"full_finetune": args.full_finetune, "chat": args.chat_template}
-            args.learning_rate = learning_rate_for(model.config, **kinds)
+            args.learning_rate = learning_rate_for(
+                model.config, full_finetune=args.full_finetune, chat=args.chat_template
+            )
         self.measurements = Measurements(self.task.measured)
         self.strength: dict[str, Any] = {}  # of the finished adapter, where `args.strength` set it
         self._row_settings, self._prompts = rows.settings, rows.prompts
-        prior = self.task.continuation
-        self._lora_targets = getattr(peft_config, "target_modules", None)
-        if prior and not prior.is_anew and prior.saved.recipe.get("lora_target_modules") == ["all-linear"]:
-            self._lora_targets = "all-linear"
+        self._lora_targets = self._recorded_targets(peft_config)
         self._folder: str | None = None  # where the finished adapter was written
         template, args.chat_template_path = args.chat_template_path, None  # used: TRL would take it once more
         kwargs |= {"eval_dataset": rows.evaluation, "processing_class": tokenizer, "peft_config": peft_config}
@@ -165,6 +163,13 @@ class EditTrainer(ConditionalTrainer):
     def edit_records(self) -> list[EditRecord]:
         """Edits whose probes are measured, as they were read."""
         return self.task.measured
+
+    def _recorded_targets(self, peft_config: PeftConfig | None) -> Any:
+        """The modules that get a LoRA as a recipe names them, which may be by one word."""
+        prior = self.task.continuation
+        if prior and not prior.is_anew and prior.saved.recipe.get("lora_target_modules") == ["all-linear"]:
+            return "all-linear"
+        return getattr(peft_config, "target_modules", None)
 
     def _recipe_now(self) -> dict[str, Any]:
         return recipe_of(
@@ -364,11 +369,11 @@ class EditTrainer(ConditionalTrainer):
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
         prompts = [edit.prompt for edit in (self.task.edits or self.task.measured)[: hub.SHOWN_EDITS]]
         old, new = (self._measure(edited=edited).predictions for edited in (False, True))
-        asked, before = EvaluatedModel(model, tokenizer, self.args), None
+        evaluated, before = EvaluatedModel(model, tokenizer, self.args), None
         if hasattr(model, "disable_adapter"):
             with self._run_edited(False):
-                before = hub.card_answers(asked, prompts, old)
-        results = {**self.edit_results(), **hub.examples(asked, prompts, before, new)}
+                before = hub.card_answers(evaluated, prompts, old)
+        results = {**self.edit_results(), **hub.examples(evaluated, prompts, before, new)}
         # Sharded weights are gathered by all processes together, before the first one writes.
         is_spread = self.is_fsdp_enabled or (self.is_deepspeed_enabled and self.model_wrapped is not self.model)
         state_dict = self.accelerator.get_state_dict(self.model_wrapped) if is_spread else None
