@@ -33,14 +33,14 @@ def read_rows(source: Source) -> Iterator[Located]:
         name = os.path.basename(path)
         rows = _hub_rows(path) if is_hub_dataset(path) else _file_rows(path, name)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
-        name, rows = "edits", _python_rows(source)
+        name, rows = "the source", _python_rows(source)
     else:
         what = f"an object with the keys {shown(list(source))}" if isinstance(source, Mapping) else kind(source)
         raise EditError(f"the source is {what}; give a file, a Hub dataset id, a dataset's split, or a list of rows")
     # Before anything is yielded: a source without rows is a mistake, never an empty list of edits.
     first = next(rows, None)
     if first is None:
-        raise EditError(f"{name}: holds no rows; give at least one such as {_EXAMPLE}")
+        raise EditError(f"{name} holds no rows; give at least one such as {_EXAMPLE}")
     yield from itertools.chain([first], rows)
 
 

@@ -94,7 +94,7 @@ def test_rows_of_a_table_without_any_text_are_no_edits(tmp_path):
     assert read_edits(path) == records
     table = pd.DataFrame({"prompt": ["A is", None, "C is"], "target_new": ["b", float("nan"), "d"]})
     assert read_edits(table) == records
-    with pytest.raises(EditError, match=r"^y\.csv: holds no rows"):
+    with pytest.raises(EditError, match=r"^y\.csv holds no rows"):
         read_edits(write(tmp_path, "y.csv", "prompt,target_new\n,\n"))
 
 
@@ -175,11 +175,11 @@ def test_a_directory_and_an_unknown_suffix(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.json", "", "x.json: holds no rows"),
-        ("x.json", "[]", "x.json: holds no rows"),
-        ("x.jsonl", "\n \n", "x.jsonl: holds no rows"),
-        ("x.csv", "", "x.csv: holds no rows"),
-        ("x.csv", "prompt,target_new\n", "x.csv: holds no rows"),
+        ("x.json", "", "x.json holds no rows"),
+        ("x.json", "[]", "x.json holds no rows"),
+        ("x.jsonl", "\n \n", "x.jsonl holds no rows"),
+        ("x.csv", "", "x.csv holds no rows"),
+        ("x.csv", "prompt,target_new\n", "x.csv holds no rows"),
         ("x.json", f"[{GOOD},\n{GOOD[:20]}", "x.json: is not valid JSON (Unterminated string starting at at line 2"),
         ("x.json", f"{GOOD}\n{GOOD}", "x.json: is not valid JSON (Extra data at line 2, column 1); if it has one"),
         ("x.jsonl", f"{GOOD}\n\n{GOOD[:-2]}", "x.jsonl line 3: is not valid JSON (Unterminated string"),
@@ -228,7 +228,7 @@ def test_what_is_no_source(source):
 
 
 def test_an_empty_list_and_rows_that_are_no_objects():
-    with pytest.raises(EditError, match="^edits: holds no rows"):
+    with pytest.raises(EditError, match="^the source holds no rows"):
         read_edits([])
     with pytest.raises(EditError, match="^row 2: is text; each row must be an object"):
         read_edits([ROWS[0], "A is"])

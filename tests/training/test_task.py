@@ -86,3 +86,19 @@ def test_a_name_of_an_erased_edit_is_one_that_is_free():
     first = read_task(EditOptions(erase=["Who made it?"])).edits
     task = read_task(EditOptions(erase=["Who owns it?", "Who sold it?"]), first)
     assert [edit.edit_id for edit in task.edits] == ["erase-1", "erase-2", "erase-3"]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"locality_pool": []}, "locality_pool: the source holds no rows; "),
+        ({"locality_pool": [{"prompt": "A is"}]}, "locality_pool: the source holds no facts; "),
+        ({"eval_dataset": [{"prompt": "A is"}]}, "eval_dataset: row 1 (edit_id '0'): target_new is missing; "),
+        ({"known_facts": "no.jsonl"}, "known_facts: 'no.jsonl': no such file; "),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_argument(arguments, said):
+    known = arguments.pop("known_facts", None)
+    with pytest.raises(EditError) as refusal:
+        read_task(EditOptions(known_facts=known), edits("a1"), **arguments)
+    assert str(refusal.value).startswith(said)
