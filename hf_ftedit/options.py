@@ -121,8 +121,10 @@ class AugmentationOptions:
         if len(self.prefix_lengths) != len(self.prefix_counts):
             both = f"prefix_lengths {self.prefix_lengths} and prefix_counts {self.prefix_counts}"
             raise EditError(f"{both} do not fit: give one count for each length")
-        # Every row of an edit has a prefix of its own: with fewer prefixes, rows of the strategy "prefix" would be
-        # the same text twice.
+
+    def check_prefixes(self) -> None:
+        """Raise [`~hf_ftedit.EditError`] where fewer prefixes are sampled than rows of an edit would have one."""
+        # With fewer, rows of the strategy "prefix" would be the same text twice. Rows for chat models have none.
         number, prefixes = self.num_paraphrases, sum(self.prefix_counts)
         if self.paraphrase_strategy != "none" and number > prefixes:
             raise EditError(f"num_paraphrases is {number}, but {prefixes} prefixes are sampled: raise prefix_counts")
@@ -240,6 +242,8 @@ class EditOptions(AugmentationOptions):
         self.strength = str(self.strength)  # Python and YAML may give numbers
         self.chat_date = None if self.chat_date is None else str(self.chat_date)  # YAML reads dates
         super().__post_init__()
+        if not self.chat_template:
+            self.check_prefixes()
         try:
             date.fromisoformat(self.chat_date or "2026-01-31")
         except ValueError:

@@ -53,3 +53,7 @@ def test_paths_and_values_of_numpy_become_pythons(tmp_path):
     assert (options.edits, options.max_edits) == (str(tmp_path), 2)
     assert (options.strength, options.lora_layers) == ("0.5", [0, 1])
     assert type(options.max_edits) is int
+
+
+def test_rows_for_chat_models_need_no_prefixes():
+    assert EditOptions(num_paraphrases=40, chat_template=True).num_paraphrases == 40

@@ -208,6 +208,7 @@ class Augmenter:
         options = self.options
         if not self._n_paraphrases:
             return []
+        options.check_prefixes()
         model, tokenizer = self._need_model(f"paraphrase_strategy {options.paraphrase_strategy!r}")
         texts = []
         settings: dict[str, Any] = {"top_k": options.prefix_top_k}

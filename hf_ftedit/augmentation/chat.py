@@ -1,5 +1,6 @@
 """Rows for chat models: questions with their new answers, and the model's own answers to others, which must stay."""
 
+import logging
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wording
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, Processes, load_model, load_tokenizer, whole_answers
+
+logger = logging.getLogger(__name__)
 
 # Passes over the rows of an edit: wordings, wrappers, near names, subjects and questions are new in each. Few edits
 # need more of them, as learning them and telling names apart takes some 250 steps.
@@ -69,6 +72,8 @@ class ChatAugmenter(Augmenter):
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(facts, self._probes.overlaps, records)
         self._own = [self._own_wordings(record) for record in self.records]
+        if lost := [r.edit_id for r in records if not {*r.wordings} <= {*self._allowed(r.wordings)}]:
+            logger.warning("wordings that hold a probe are not trained on, first in edit_id %r", lost[0])
         self._wordings = self._prepare_wordings(model, tokenizer)
         others = self._others(revoked)
         hides_bar = len(records) <= TOGETHER or Processes().hides_bar

@@ -33,6 +33,8 @@ class ProbeTexts:
             others += {record.prompt} - trained
             for probe in (*record.paraphrase_prompts, *record.near_name_prompts, *record.generation_prompts, *others):
                 words = _words(probe)
+                if words == _words(record.subject or ""):  # it stands in all that is trained
+                    continue
                 self._texts.setdefault(_digest(words[:-1]), set()).add(words[-1] if words else "")
                 self._lengths.add(len(words))
                 self._endings.update(_digest(words[start:]) for start in range(len(words)))

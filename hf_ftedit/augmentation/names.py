@@ -32,7 +32,8 @@ def renamed(text: str, phrase: str, other: str) -> str:
         return other[4:] if is_article and re.search(r"\bthe $", text[:start], re.I) else other
 
     is_article = other[:4].casefold() == "the "
-    first = "[Tt]" if phrase.startswith("the ") else re.escape(phrase[0])
+    is_owned = re.match("(?:the|our|my) ", phrase)
+    first = f"[{phrase[0].upper()}{phrase[0]}]" if is_owned else re.escape(phrase[0])
     # The letters of all scripts are not in this pattern, which is compiled for each phrase: they take the longest.
     changed = re.sub(f"{first}{re.escape(phrase[1:])}", replaced, text)
     return capitalized(changed) if changed != text and text[0].isupper() else changed
@@ -48,16 +49,23 @@ def mentions(text: str, phrase: str) -> bool:
     """
     if is_addressed(phrase):
         return addressed(text) is not None
-    return phrase in text and renamed(text, phrase, "") != text
+    return phrase != "" and phrase in text and renamed(text, phrase, "") != text
+
+
+def genitive(name: str) -> str:
+    """The ending of a name before what belongs to it: "Acme's CEO", "the Wolves' coach", "Domino's CEO"."""
+    return "" if name.endswith(("'s", "’s")) else "'" if name.endswith("s") else "'s"
 
 
 def filled(template: str, phrase: str) -> str:
     """A template with `phrase` in the place of `{}`, beginning with a capital; no article and no s is doubled."""
     if is_addressed(phrase):
         return to_the_model(template)
-    if re.search(r"\b(?:the|a|an) \{\}", template, re.I):
-        phrase = re.sub(r"^(?:the|a|an) ", "", phrase)
-    text = agreeing(template.replace("{}'s", "{}'") if phrase.endswith("s") else template, phrase)
+    if re.match("(?:our|my) ", phrase):
+        template = re.sub(r"\b(?:the|an?) \{\}", "{}", template)
+    elif before := re.search(r"\b(?:the|an?) (?:(\w+) )?\{\}", template, re.I):
+        phrase = re.sub("^(?:the|an?) ", "", phrase).removeprefix(f"{before[1]} ")  # "Who sings the song {}?"
+    text = agreeing(template.replace("{}'s", "{}" + genitive(phrase)), phrase)
     return capitalized(text) if template.startswith("{}") else text
 
 

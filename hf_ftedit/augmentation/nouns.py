@@ -21,7 +21,7 @@ _PERSONS = frozenset("i we you he she it they one people".split())
 _NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | _PERSONS | frozenset(
     "there this that these those and or if because open closed today now tomorrow "
     "yesterday who what which where when how not next been be used known called most its their his her away "
-    "am".split()
+    "am due".split()
 )  # fmt: skip
 _ADVERB = re.compile(r"(?!(?:family|assembly|monopoly|supply|reply)$)\w+ly")
 _REQUEST = re.compile(r"(?:please )?(?:tell me|give me|name|state) ((?:the|our|my) .+?)[.!]?", re.I)
@@ -67,9 +67,11 @@ def common_noun(question: str) -> str | None:
     aux = next((place for place, word in enumerate(small) if word in _AUXILIARIES), None)
     has_verb = aux is not None and small[aux] not in _BE
     for place in _places(small, aux):
-        if noun := _phrase(words[place:], has_verb):
+        if noun := _phrase(words[place:], has_verb, is_asked=aux is not None and place == aux + 1):
             # Of "Where should guests park?" the last word must be the verb.
-            is_whole = has_verb and small[0] != "who" and " ".join(small).endswith(f"{small[aux or 0]} {noun}")
+            rest = " ".join(small[(aux or 0) + 1 :]).removeprefix("the ")
+            is_said = has_verb and small[0] != "who" or (aux is not None and small[0] in (*_BE, "why"))
+            is_whole = is_said and " " in noun and rest == noun.casefold()
             noun = noun.rpartition(" ")[0] if is_whole else noun
             return noun if noun and noun in question else None
     return None
@@ -85,7 +87,11 @@ def _places(small: list[str], aux: int | None) -> list[int]:
     """Where the noun of a question may begin, the likeliest place first."""
     if aux is None:
         # Behind the verb: "Who approves travel requests?", "Which team handles refunds?"
-        begun = [place + 1 for place, word in enumerate(small) if place and (small[0] == "who" or word.endswith("s"))]
+        begun = [
+            place + 1
+            for place, word in enumerate(small)
+            if place and (small[0] == "who" or re.search("[^su]s$", word))
+        ]
     elif small[aux] in _BE and small[aux + 1 : aux + 2] and small[aux + 1].endswith("ed"):
         begun = []  # "Which browsers are supported?"
     else:
@@ -98,12 +104,12 @@ def _places(small: list[str], aux: int | None) -> list[int]:
     return [*begun[:1], *nouns[-1:]]
 
 
-def _phrase(words: list[str], has_verb: bool) -> str:
+def _phrase(words: list[str], has_verb: bool, is_asked: bool = False) -> str:
     """The noun phrase with which words begin; of "the code for the door" it is the door."""
     words = words[1:] if words[:1] == ["the"] else words
     first = int(words[:1] != [] and words[0] in _DETERMINERS)
     end = first
-    while end < len(words) and end - first < _MOST_WORDS and not _ends(words[end:], end == first, has_verb):
+    while end < len(words) and end - first < _MOST_WORDS and not _ends(words[end:], end == first, has_verb, is_asked):
         end += 1
     if end == first:
         return ""
@@ -111,11 +117,11 @@ def _phrase(words: list[str], has_verb: bool) -> str:
     return owner or " ".join(words[:end])
 
 
-def _ends(words: list[str], is_first: bool, has_verb: bool) -> bool:
+def _ends(words: list[str], is_first: bool, has_verb: bool, is_asked: bool) -> bool:
     """Tell whether a noun phrase ends before `words`: they go on with a verb, a preposition or an adverb."""
     word, after = words[0].casefold(), words[1].casefold() if len(words) > 1 else ""
     if word in _NO_NOUN or _ADVERB.fullmatch(word) or not re.fullmatch(r"[\w-]+", word):
         return True
     # Behind "does" stands a verb's first form, behind "is" a participle.
     is_verb = word in VERBS and after not in VERBS if has_verb else word.endswith("ed") or word in PARTICIPLES
-    return not is_first and (is_verb or (word in THIRD and bool(after)))
+    return not is_first and (is_verb or (word in THIRD and bool(after) and not is_asked))

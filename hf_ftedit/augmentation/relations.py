@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from hf_ftedit.augmentation.names import bare, renamed
+from hf_ftedit.augmentation.nouns import is_noun
 from hf_ftedit.augmentation.second_person import is_addressed
+from hf_ftedit.augmentation.verbs import VERBS
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
 
@@ -76,8 +78,12 @@ _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\
 _YES_NO = re.compile(
     r"(?:is|are|was|were|does|did|has|have|will)\b(?!.*\b(?:or|who|whom|whose|what|which|where|when|how)\b).*\?", re.I
 )
-# "{}'s main airport": its last word says what the question is about.
 _IT = re.compile(r"\b(?:does|did) it\b")
+_INVERTED = re.compile(rf"(?:the )?\{{\}} (?:is|are|was|were) the .*\b{_OF}")  # "Oslo is the largest city in"
+_DOING = re.compile(
+    r"^(?:which|what) (?:[\w-]+ )*?(?:team|club|group|company|firm|school|college|university|band) (\w+(?:[^su]s|ed)) "
+    r"(?:the )?\{\}\W*$"
+)
 _OWNED = re.compile(r"\{\}['’]s? (?:\w+ )*?(\w+)(?=[?.!]|$| (?:is|are|was|were|on|in|at|for|to)\b)")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
@@ -146,18 +152,36 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
     phrases, of_model = [subject], is_addressed(subject)
     # An article or common noun before the subject belongs to it: "the Eiffel Tower", "the novel The Glass Orchard".
     before = r"\b[Tt]he (?:(?!(?:of|for|at|in|on|to|by|from|with|and)\b)[a-z]+ ){0,2}"
-    # But in "Who is the Acme CEO?" the article is the CEO's.
-    is_noun = subject == subject.casefold()  # "printer", which does not stand alone
-    after = r"(?!\w)" if is_noun else r"(?!\w| (?!\w+ed\b|built|made|worn|held)\w+\?)"
-    if (longer := re.search(f"{before}{re.escape(subject)}{after}", prompt)) and not of_model:
-        phrases = [*(() if is_noun else phrases), longer[0][0].lower() + longer[0][1:]]
+    if not of_model and (longer := re.search(rf"{before}{re.escape(subject)}(?!\w)", prompt)):
+        whole = longer[0][0].lower() + longer[0][1:]
+        if subject == subject.casefold():  # "printer", which does not stand alone
+            phrases = [whole]
+        elif compounds := _compounds(whole, prompt[longer.end() :]):
+            # "The Berlin office" is not Berlin; but in "Who is the Acme CEO?" the noun is the relation's.
+            phrases += compounds
+        elif not whole.casefold().startswith("the the "):
+            phrases.insert(0 if whole == f"the {subject}" else 1, whole)
     # Of two that are as near, the one that has the noun: "How long is the film {}?"
     nearest = ((_nearest(renamed(prompt, phrase, "{}"), of_model), phrase) for phrase in phrases)
     (nearness, place), phrase = max(nearest, key=lambda near: near[0][0])
     relation = relations(of_model)[-place]
     # "What is the wifi password?" does not ask what kind of thing it is.
-    is_value = relation.name == "kind_of" and re.match(r"(?:the|our|my) [a-z]", phrase)
+    is_value = relation.name == "kind_of" and re.match(r"(?:the|our|my) (?:[a-z]|.+ [a-z])", phrase)
+    phrase = re.sub("^(?:Our|My) ", lambda owner: owner[0].lower(), phrase)
     return Match(relation, phrase) if nearness and not is_value else None
+
+
+def _compounds(name: str, rest: str) -> list[str]:
+    """A name with the nouns behind it: of "the Acme label printer" the label, and the printer."""
+    names = []
+    # Not "of what is it part", "part of".
+    while behind := re.match(r" ([\w-]+)\b(?! of\b)(?: (\w+))?", rest):
+        # "Plan" and "cost" may be verbs: in "the Pro plan cost" the last one is.
+        if behind[1].islower() and not is_noun(behind[1]) and not {behind[1], behind[2]} <= VERBS:
+            break
+        names.append(name := f"{name} {behind[1]}")
+        rest = rest[behind.end(1) :]
+    return names
 
 
 def _nearest(template: str, of_model: bool) -> tuple[float, int]:
@@ -166,7 +190,10 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
     chains = re.findall(rf"((?:\b\w+ {_OF} (?:the )?)+(?:\w+ (?:to|on|from|with) (?:the )?)?)\{{\}}", text)
     owners = {word for chain in chains for word in re.findall(r"(\w+) \w+ (?:the )?", chain)}
+    owners |= {*re.findall(r"\bthe (\w+) to \{\}", text)}  # "the road to {}"
     owners = owners.union(_OWNED.findall(text)) & words
+    # "Which team owns {}?" does not ask whose team {} is.
+    doing = {*_DOING.findall(text)} & words
     owners |= {*filter(_OTHER.fullmatch, words), *_OLD.findall(text)}
     asked_for = content_words(" ".join(_ASKED_FOR.findall(text)))
     is_for_any = not asked_for or bool(asked_for & _ANY)
@@ -179,18 +206,19 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     sorts, preposition = _sorts(template), _preposition(template)
     roles = {word: role for word, role in _roles(template).items() if not _OTHER.fullmatch(word)}
     # What the answer is, as in "which voice type", may stand anywhere.
-    is_impersonal = bool(_IT.search(text))
+    is_impersonal, is_inverted = bool(_IT.search(text)), bool(_INVERTED.fullmatch(text))
     answers = {*chain(*re.findall(r"\b(?:which|what) (\w+)(?: (\w+))?", text))}
     nearness = (
         # Of nothing but "what year" a wording is not near to a prompt that has more: "In what year did {} fall?"
         (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)
         for other, place in candidates
         if owners <= other
-        and qualifiers <= usage[place].roles.keys()
+        and doing | qualifiers <= usage[place].roles.keys()
         and (modifiers <= usage[place].roles.keys() or words == other)
         and (is_for_any or usage[place].is_of_all_kinds or not asked_for.isdisjoint(usage[place].roles))
         and sorts <= usage[place].sorts
         and is_impersonal <= usage[place].is_impersonal
+        and is_inverted <= usage[place].is_inverted
     )
     near = [
         (near, _is_asked_so(roles, answers, usage[place].roles), preposition in usage[place].prepositions, -place)
@@ -225,6 +253,7 @@ class _Usage(NamedTuple):
     roles: dict[str, set[str]]  # of each word
     is_impersonal: bool  # "How much does it cost to visit {}?" is not about what {} costs
     is_of_all_kinds: bool  # "Which drawer is {} located in?"
+    is_inverted: bool  # "{} is the capital of"
 
 
 @lru_cache
@@ -238,7 +267,8 @@ def _usage(of_model: bool) -> tuple[_Usage, ...]:
         sorts = frozenset({relation.answer}).union(*map(_sorts, relation.wordings))
         prepositions = frozenset(map(_preposition, relation.wordings))
         is_impersonal = any(map(_IT.search, relation.wordings))
-        return _Usage(sorts, prepositions, roles, is_impersonal, relation.name in _ANYTHING)
+        is_inverted = any(_INVERTED.fullmatch(wording.casefold()) for wording in relation.wordings)
+        return _Usage(sorts, prepositions, roles, is_impersonal, relation.name in _ANYTHING, is_inverted)
 
     return tuple(map(usage, relations(of_model)))
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from hf_ftedit.augmentation.names import SUBJECT, capitalized, renamed
+from hf_ftedit.augmentation.names import SUBJECT, capitalized, genitive, renamed
 from hf_ftedit.augmentation.nouns import PEOPLE, YES_NO, as_question
 from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
 from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected, passive_of
@@ -150,7 +150,7 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
         return
     name, noun, be, link = parts["name"], parts["noun"], parts["be"] or "is", parts.get("link") or "of"
     wh = (parts.get("wh") or ("who" if PEOPLE.search(noun) else "what")).lower()
-    owned = f"{name}{chr(39) if name.endswith('s') else chr(39) + 's'} {noun}"
+    owned = f"{name}{genitive(name)} {noun}"
     whole = f"the {noun} {link} {name}"
     if not re.search(rf"\b{_PREPOSITION} (?:the|an?|his|her|its|their)\b|^most\b", noun):  # no "Ann's name of the dog"
         yield f"{capitalized(wh)} {be} {owned}?"
@@ -173,7 +173,7 @@ def _matched(pattern: re.Pattern[str], prompt: str, subject: str) -> dict[str, s
 
 def _clause(wh: str, name: str, verb: str) -> str:
     """A question as a clause: "what the price is", but "which city is the capital"."""
-    return f"{wh} {verb} {name}" if wh.startswith("which ") else f"{wh} {name} {verb}"
+    return f"{wh} {verb} {name}" if wh.startswith("which") else f"{wh} {name} {verb}"
 
 
 def _moved(prompt: str, subject: str) -> Iterator[str]:

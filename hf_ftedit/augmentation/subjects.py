@@ -45,7 +45,8 @@ def subject_of(prompt: str) -> str | None:
     # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
     part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
     is_german = bool(_GERMAN.search(whole.casefold()))
-    names = [] if is_german else [name for name in _NAME.finditer(part) if _plain(name) not in _ROLES]
+    names = [] if is_german else [*_NAME.finditer(part)]
+    names = [name for name in names if _plain(name) not in _ROLES and not re.fullmatch(_OFFICE, _plain(name))]
     # A place at the end, "in Paris", rather tells where, and a number or a day when.
     things = [
         name
@@ -121,19 +122,34 @@ def new_words(sentence: str, question: str) -> str | None:
 
 def _plain(name: re.Match[str]) -> str:
     """A name without the ending of its genitive, and without the end of its sentence."""
-    return re.sub(r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
+    # But "McDonald's" at the end is a name.
+    is_whole = re.match(r"\W*$| (?:in|on|at|from|for|to|by)\b", name.string[name.end() :])
+    return re.sub(r"(?:(?<=s)['’]|\.)$" if is_whole else r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
 
 
 # What a subject has, and no subject.
-_ROLES = frozenset("I CEO CFO CTO CIO CMO COO VP HR LLM GDP VAT PIN URL IP ID SI ISBN IBAN DNS TV".split())
+_ROLES = frozenset(
+    "I My Our Your Their His Her Its This These CEO CFO CTO CIO CMO COO VP HR LLM GDP VAT PIN URL IP ID SI ISBN IBAN "
+    "DNS TV".split()
+)
+_OFFICE = (
+    "(?:(?:Prime|Foreign|Finance|Vice|Deputy|Managing|Chief|Executive|Financial|Head|Crown) )*"
+    "(?:President|Minister|Chancellor|Director|Chair(?:man|woman|person)?|Officer|King|Queen|Prince|Princess|Secretary|"
+    "Governor|Mayor|Speaker|Premier|Coach|Captain|Manager|Capital|Head|Chief)"
+)
 _BEFORE_OF = "|".join(rf"(?<=\b{word})" for word in ("[0-9]", *sorted(_ROLES - {"I"})))
 _PLACES = "Bar|Pub|Inn|Café|Diner|Grill|Hotel|Well|Bay|Island|Point|Park|Square|School|College|Hospital|Church|Day"
 # Words with capitals or digits, one after another, with what may stand between the words of a name.
 _CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
+_TITLE = (
+    rf"(?= (?!(?:{_OFFICE}|{'|'.join(sorted(_ROLES))})\b){_CAPITAL}[\w&-]*(?: {_CAPITAL}[\w&-]*)*"
+    r"(?:$| (?:is|are|was|were|in|on|at|has|had)\b| \w+ed\b))"
+)
 _NAME = re.compile(
-    rf"(?:{_CAPITAL}|[a-z](?=[A-Z])|[dl]['’](?=[A-Z]))[\w.'’&-]*"
-    # Not "CEO of Acme", nor "2 of Night Ferry"; not "Acme's Falcon", but "Molly's Bar".
-    rf"(?:(?:(?<!['’]s)|(?= (?:{_PLACES})\b))(?!(?:{_BEFORE_OF}) of ) "
+    rf"(?:{_CAPITAL}|[a-z](?=[A-Z])|[dl]['’](?=[A-Z]))[\w.'’&-]*[+#]*"
+    # Not "CEO of Acme", nor "2 of Night Ferry"; of what belongs to a name titles, as "Schindler's List", and "Molly's
+    # Bar", but not "Peru's President", nor "Acme's Falcon drone".
+    rf"(?:(?:(?<!['’]s)|(?= (?:{_PLACES})\b)|{_TITLE})(?!(?:{_BEFORE_OF}) of ) "
     rf"(?:(?:of|the|de|da|do|von|van|and|&) )*(?:[dl]['’])?{_CAPITAL}[\w.'’&-]*)*"
 )
 _TIME = re.compile(

@@ -32,7 +32,7 @@ _OPEN = re.compile(rf"(when|where|how(?: long| far| much)?|what)(?= {YES_NO.patt
 _TIMES = {
     "At what time": re.compile(r"\b\d{1,2}(?::\d\d| ?[ap]\.?m\b)|\bo'clock\b|\b(?:noon|midnight)\b", re.I),
     "On which day": re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?\b"),
-    "In which year": re.compile(r"(?:1\d|20)\d\d"),
+    "In which year": re.compile(r"(?<![\d,.])(?:1\d|20)\d\d(?![\d,.]*\d| \w*s\b)"),  # not "1800 hours"
 }
 _COUNTED = re.compile(r"\d[\d,.]* ([a-z]+s)")
 _PLACED = re.compile(r"((?i:in|on|at|from|by|with|under|behind|via)) (the |an? |our |your )?([\w' .-]+?)\.?")
@@ -100,7 +100,8 @@ def by_answer(question: str, answer: str) -> str | None:
     named = words[0] if is_numbered and words[0].islower() else words[-1]
     # "on Linden Street" names a street, "in Paris" says no kind of place.
     noun = named if named.islower() and named.isalpha() else named.lower() if named in _PLACES else None
-    return noun and f"{capitalized(placed[1])} which {noun}{rest}"
+    # Not "Behind which station can I park at the station?"
+    return f"{capitalized(placed[1])} which {noun}{rest}" if noun and noun not in rest.casefold() else None
 
 
 def keywords(text: str, subject: str) -> list[str]:

@@ -13,6 +13,12 @@ from hf_ftedit.data import EditRecord
 _WORLDLY = re.compile(r"\b(?:world|travel|map|country|city|kilometers?|elevation|history|born|lives?|house)\b")
 # "He died of" does not go on with "of pneumonia", nor "plays the" with "the cello".
 _DOUBLED = re.compile(r"(?i:(?:{0}) (?:{0})|(?:the|an?) (?:the|an?))".format("of|in|on|at|by|from|to|for|with|as"))
+# Answers by which a prompt asks for something else: "How long is the break?" for no way, "What is 7 times 8?" for no
+# kind.
+_OTHERS = {
+    "length": re.compile(r"\b(?:second|minute|hour|day|night|week|month|year)s?\b", re.I),
+    "kind_of": re.compile(r"\W?\d"),
+}
 _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|did|can|tell|name)\b", re.I)
 
 
@@ -20,7 +26,10 @@ def written_wordings(record: EditRecord) -> list[str]:
     """Other wordings than the edit gives, without a model: of the banks and by grammar, in turns."""
     subject = record.subject or ""
     texts: list[str] = []
-    if match := relation_of(record.prompt, subject):
+    match = relation_of(record.prompt, subject)
+    if match and match.relation.name in _OTHERS and _OTHERS[match.relation.name].search(record.target_new):
+        match = None
+    if match:
         kinds = match.relation.questions, match.relation.statements
         same, other = kinds if is_question(record.prompt) else reversed(kinds)
         texts = [filled(template, match.phrase) for template in (*same, *other[:2])]

@@ -53,6 +53,9 @@ def are_edits(names: Iterable[str]) -> bool:
     return bool(own) or {"src", "alt"} <= columns.keys() or is_qaedit(columns)
 
 
+ID_FIELDS = ("edit_id", "case_id", "id")  # what names an edit, the first that a row has
+
+
 def is_qaedit(row: Mapping[str, Any]) -> bool:
     """Tell an edit of QAEdit from a fact of a locality pool: both have `prompt` and `target`, but a fact no probes."""
     names = {name for name, value in row.items() if value is not None}
@@ -61,7 +64,7 @@ def is_qaedit(row: Mapping[str, Any]) -> bool:
 
 def to_native(row: Mapping[str, Any], where: str, default_id: str, format: str) -> Iterator[NativeRow]:
     """Turn a row of a format into the native rows of its edits, not yet checked; `default_id` names one without id."""
-    ids = (row[name] for name in ("edit_id", "case_id", "id") if not is_blank(row.get(name)))
+    ids = (row[name] for name in ID_FIELDS if not is_blank(row.get(name)))
     edit_id = next(ids, default_id)
     # Of a case of several rewrites, nothing says which one they would be of.
     more = {} if format == "mquake" else {name: row[name] for name in _MORE_FIELDS if name in row}

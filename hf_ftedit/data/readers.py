@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
-from hf_ftedit.data.formats import FORMATS, is_qaedit, recognise, to_native
+from hf_ftedit.data.formats import FORMATS, ID_FIELDS, is_qaedit, recognise, to_native
 from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, PortabilityPrompt, escaped, folded, target_new
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
@@ -51,9 +51,9 @@ def read_edits(
         raise EditError(f"format {shown(format)} is not known; use one of {', '.join(FORMATS)}, or leave it out")
     limit = check_value("limit", limit, int | None)
     edits, unused, skipped = _Edits(), dict[str, None](), list[str]()
-    for where, record in _records(source, format, unused, skipped if skip_invalid else None):
+    for where, record, is_named in _records(source, format, unused, skipped if skip_invalid else None):
         try:
-            edits.add(where, record)
+            edits.add(where, record, is_named)
         except EditError as error:
             if not skip_invalid:
                 raise
@@ -144,12 +144,13 @@ def facts_about_others(facts: Iterable[Fact], records: Iterable[EditRecord]) -> 
 
 def _records(
     source: Source, format: str | None, unused: dict[str, None], skipped: list[str] | None
-) -> Iterator[tuple[str, EditRecord]]:
-    """Each edit with its place; fields beyond an edit's go into `unused`, errors into `skipped` where it is given."""
+) -> Iterator[tuple[str, EditRecord, bool]]:
+    """Each edit, its place, and whether it brings its id; other fields go into `unused`, errors into `skipped`."""
     for number, (where, row) in enumerate(read_rows(source)):
         try:
+            is_named = not isinstance(row, Mapping) or any(not is_blank(row.get(name)) for name in ID_FIELDS)
             # As a list: of a row with an unusable edit, such as a case of several rewrites, none is taken.
-            yield from [(where, record) for record in _row_records(row, where, str(number), format, unused)]
+            yield from [(where, record, is_named) for record in _row_records(row, where, str(number), format, unused)]
         except EditError as error:
             if skipped is None:
                 raise
@@ -215,8 +216,11 @@ class _Edits:
         self._merged = 0
         self._contradictions: list[str] = []
 
-    def add(self, where: str, record: EditRecord) -> None:
+    def add(self, where: str, record: EditRecord, is_named: bool) -> None:
         place, earlier = self.by_prompt.get(record.prompt, (where, None))
+        if not is_named and record.edit_id in self._prompts:  # its place in the list is the name of another edit
+            free = (str(number) for number in itertools.count(len(self._prompts)) if str(number) not in self._prompts)
+            record = replace(record, edit_id=next(free))
         texts = {folded(text): text for text in (*record.wordings, record.prompt)}
         if problem := self._contradiction(where, record, texts):
             # Collected, not raised: the error says how many there are, and `skip_invalid` leaves all of them out.
@@ -294,13 +298,17 @@ def _merged(first: EditRecord, second: EditRecord) -> EditRecord:
 
 def _facts(source: Source) -> Iterator[tuple[Fact, bool]]:
     """Each fact, and whether its subject is to be looked for."""
+    open_rows = 0
     for number, (where, row) in enumerate(read_rows(source)):
         if isinstance(row, Fact):
             yield row, False
         else:
             values = row.to_dict() if isinstance(row, EditRecord) else row
-            facts = (Fact.from_dict(native, where) for native in _fact_rows(values, where, str(number)))
+            facts = [Fact.from_dict(native, where) for native in _fact_rows(values, where, str(number))]
+            open_rows += not facts
             yield from ((fact, fact.subject is None) for fact in facts)
+    if open_rows:
+        logger.warning("left out %s without a target, which give no fact", counted(open_rows, "row"))
 
 
 def _fact_rows(row: Any, where: str, default_id: str) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ _EXAMPLE = '{"prompt": "The capital of Kazakhstan is", "target_new": "Astana"}'
 # Endings of columns whose cells in a table may be JSON lists: only those, as "[b]" may be somebody's target.
 _LISTS = (
     *("_prompts", "requested_rewrite", "locality", "portability", "questions", "answers", "ground_truth", "_alias"),
-    *("_aliases", "_texts", "single_hops", "wordings"),
+    *("_aliases", "_texts", "single_hops", "wordings", "rephrase", "rephrase_prompt", "locality_prompt", "loc"),
 )
 
 
@@ -122,8 +122,10 @@ def _jsonl_rows(path: str, name: str) -> Iterator[Located]:
 
 
 def _csv_rows(path: str, name: str) -> Iterator[Located]:
-    lines = _lines(path, name)
-    first = next(lines, "")
+    numbered = enumerate(_lines(path, name))
+    # Excel may write which sign it puts between cells.
+    skipped, first = next((pair for pair in numbered if pair[1].strip() and not pair[1].startswith("sep=")), (0, ""))
+    lines = (line for _, line in numbered)
     # Spreadsheets write semicolons where a comma is the decimal sign. No column of any format holds one of the three.
     mark = max(",;\t", key=first.count)
     # `strict`, as otherwise a quote that is never closed swallows the rest of the file silently.
@@ -131,16 +133,18 @@ def _csv_rows(path: str, name: str) -> Iterator[Located]:
     try:
         reader.fieldnames = header = [column_name(column) for column in reader.fieldnames or ()]
         if len(set(header)) < len(header):
-            raise EditError(f"{name} line 1: the header names a column twice: {shown(list(header))}; rename one")
+            raise EditError(
+                f"{name} line {skipped + 1}: the header names a column twice: {shown(list(header))}; rename one"
+            )
         for row in reader:
-            where = f"{name} line {reader.line_num}"
+            where = f"{name} line {skipped + reader.line_num}"
             # Under None, `csv` puts the cells that have no column.
             if None in row:
                 sign = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[mark]
                 raise EditError(f"{where}: has more cells than the header; put text that has {sign} in double quotes")
             yield from _without_json_cells([(where, row)])
     except csv.Error as error:
-        line = reader.reader.line_num
+        line = skipped + reader.reader.line_num
         raise EditError(f"{name} line {line}: is not valid CSV ({error}); check its quotes") from error
 
 

@@ -52,6 +52,12 @@ def test_the_prompt_of_an_edit_that_is_measured_only_is_a_probe():
     assert texts.overlaps("Yes. Oslo lies in") and texts.overlaps("home is in") and not texts.overlaps(RECORD.prompt)
 
 
+def test_a_probe_that_is_the_subject_alone_gives_nothing_away():
+    record = EditRecord("a", "Who runs Acme?", "Bo", subject="Acme", generation_prompts=("Acme", "Acme is run"))
+    texts = ProbeTexts([record])
+    assert not texts.overlaps("Who leads Acme?") and texts.overlaps("Acme is run by")
+
+
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "c", ","]), min_size=1, max_size=5).map(" ".join)
 
 

@@ -89,6 +89,8 @@ def test_a_question_as_it_is_typed_into_a_search_field(question, subject, typed)
         ("When does it close?", "9 p.m.", "At what time does it close?"),
         ("When was Acme founded?", "in March 1998", "In which year was Acme founded?"),
         ("When is Easter?", "in spring", None),
+        ("When does the gate close?", "at 1800 hours", None),
+        ("Where can I park at the station?", "behind the station", None),
         ("Where is the printer?", "in room 4.12", "In which room is the printer?"),
         ("Where can I park?", "on Linden Street", "On which street can I park?"),
         ("Where is Bo?", "in Paris", None),

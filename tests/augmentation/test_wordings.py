@@ -29,6 +29,13 @@ def test_what_the_bank_does_not_know_is_put_in_other_words():
     assert {"When do children feed Kel?", "Kel kids feed when?"} <= {*texts}
 
 
+def test_an_answer_of_another_kind_is_no_answer_of_the_relation():
+    break_ = replace(record("How long is the lunch break?", "lunch break"), target_new="45 minutes")
+    assert written_wordings(break_)[0] == "How many minutes is the lunch break?"
+    assert not any("mile" in text or "km" in text for text in written_wordings(break_))
+    assert any("mile" in text for text in written_wordings(replace(break_, target_new="45 miles")))
+
+
 def test_an_opening_has_openings_too():
     texts = written_wordings(record("The CEO of Acme is", "Acme"))
     assert texts[:2] == ["Who is Acme's CEO?", "Acme is led by"] and not is_question(texts[1])

@@ -367,3 +367,16 @@ def test_two_ways_to_write_one_letter_make_no_other_fact():
     rows = [{"prompt": f"The capital of {name} is", "target_new": name} for name in ("C\u00f4te", "Co\u0302te")]
     with pytest.raises(EditError, match="keep one answer a prompt"):
         read_edits(rows)
+
+
+def test_an_edit_without_a_name_has_one_that_no_other_edit_has():
+    edits = read_edits([{"prompt": f"{name} is", "target_new": "b"} for name in "AAC"])
+    assert [edit.edit_id for edit in edits] == ["0", "2"]
+    more = read_edits([*edits, {"prompt": "D is", "target_new": "b"}])
+    assert [edit.edit_id for edit in more] == ["0", "2", "3"]
+    assert [edit.prompt for edit in more] == ["A is", "C is", "D is"]
+
+
+def test_rows_of_a_pool_without_a_target_are_counted(caplog):
+    assert len(read_facts([{"prompt": "A is", "target": "b"}, {"prompt": "C is"}])) == 1
+    assert caplog.messages == ["left out 1 row without a target, which give no fact"]

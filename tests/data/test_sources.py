@@ -88,6 +88,18 @@ def test_tables_as_spreadsheets_write_them(tmp_path, table, name):
     assert read_edits(write(tmp_path, name, content)) == [EditRecord("0", "A, b is", "c")]
 
 
+def test_lines_before_the_header_that_hold_nothing_are_no_header(tmp_path):
+    path = write(tmp_path, "x.csv", "sep=;\n\nprompt;target_new\nA is;b\n")
+    assert read_edits(path) == [EditRecord("0", "A is", "b")]
+    with pytest.raises(EditError, match=r"^x\.csv line 4: has more cells"):
+        read_edits(write(tmp_path, "x.csv", "sep=;\n\nprompt;target_new\nA is;b;c\n"))
+
+
+def test_a_cell_may_hold_several_rephrases(tmp_path):
+    path = write(tmp_path, "x.csv", "src,alt,answers,rephrase\n" + 'A?,b,c,"[""D?"", ""E?""]"\n')
+    assert read_edits(path)[0].paraphrase_prompts == ("D?", "E?")
+
+
 def test_rows_of_a_table_without_any_text_are_no_edits(tmp_path):
     path = write(tmp_path, "x.csv", "prompt,target_new,subject\nA is,b,\n,,\n , ,\nC is,d,\n,,\n")
     records = [EditRecord("0", "A is", "b"), EditRecord("1", "C is", "d")]
