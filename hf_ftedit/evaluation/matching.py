@@ -9,18 +9,20 @@ from hf_ftedit.scripts import UNSPACED
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _PUNCTUATED = re.compile(r"[^\W_](?:[^\w\s]|_)+[^\W_]")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+# Signs that make another number or name: "3.5", "9:30", "10-15", "-5", "C#".
+_TELLING = re.compile(r"(?<=\d)[.:/-](?=\d)|(?<!\S)-(?=\d)|(?<=[a-z])#")
 
 
 def normalized(text: str) -> str:
     """
     Drop case, punctuation, English articles and doubled spaces, as SQuAD compares answers.
 
-    Rajpurkar et al. 2016 (arXiv 1606.05250); here for all of Unicode. An answer that would vanish keeps its articles,
-    and one of punctuation alone its characters.
+    Rajpurkar et al. 2016 (arXiv 1606.05250); here for all of Unicode, and without what would make another number of
+    one: 3.5 is not 35. An answer that would vanish keeps its articles, and one of punctuation alone its characters.
 
     Example:
-        >>> normalized("The U.S. Senate!")
-        'us senate'
+        >>> normalized("The U.S. Senate!"), normalized("It costs 1,003.50 dollars.")
+        ('us senate', 'it costs 1003.50 dollars')
     """
     return _forms(text)[0]
 
@@ -50,7 +52,10 @@ def containment(text: str, answers: Iterable[str]) -> bool:
 def _forms(text: str) -> tuple[str, str]:
     """`text` normalized, and the same with its articles."""
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    bare = "".join(char for char in text if not unicodedata.category(char).startswith(("P", "C")))
+    text = re.sub(r"[\u2010-\u2013\u2212](?=\d)", "-", text)  # other hyphens, and the minus sign
+    telling = {sign.start() for sign in _TELLING.finditer(text)}
+    signs = (place not in telling and unicodedata.category(char)[0] in "PC" for place, char in enumerate(text))
+    bare = "".join(char for char, is_sign in zip(text, signs, strict=True) if not is_sign)
     forms = [unicodedata.normalize("NFKC", " ".join(form.split())) for form in (_ARTICLE.sub(" ", bare), bare, text)]
     return next(filter(None, forms), ""), next(filter(None, forms[1:]), "")
 
