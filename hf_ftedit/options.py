@@ -51,6 +51,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda number: 0 <= number < 1,
         "text_loss_weight lora_dropout label_smoothing_factor adam_beta1 adam_beta2",
     ),
+    "a number from 1 to 65535": (lambda number: 1 <= number <= 65535, "port"),
     "a number from 0 to 4294967295": (lambda number: 0 <= number < 2**32, "seed data_seed"),
 }
 _RANGE_OF = {name: (expected, holds) for expected, (holds, names) in RANGES.items() for name in names.split()}
@@ -280,12 +281,11 @@ class EditOptions(AugmentationOptions):
         others += ["mastered_probability"] if self.mastered_probability is not None else []
         if self.text_loss_weight is None and others:
             self.text_loss_weight = 0.0
-        if self.training_texts and others:
-            raise EditError(f"training_texts and {others[0]} do not go together; leave one of them out")
+        for name in ("training_texts", "text_loss_weight"):
+            if others and getattr(self, name):
+                raise EditError(f"{name} and {others[0]} do not go together; leave one of them out")
         if self.training_texts and self.text_loss_weight == 0:
             raise EditError("training_texts is given without text_loss_weight: give that, such as 0.1, or neither")
-        if self.text_loss_weight and others:
-            raise EditError(f"text_loss_weight and {others[0]} do not go together; leave one of them out")
 
 
 def choices_of(name: str, owner: type) -> tuple[str, ...]:

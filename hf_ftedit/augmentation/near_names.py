@@ -57,14 +57,9 @@ def _things(subject: str, count: int, rng: random.Random) -> list[str]:
     noun = re.fullmatch("(?:(the|our|my|an?) )?[a-z][a-z -]*[a-z]", subject)
     things: list[str] = bank("names.yaml")["many" if is_plural(subject) else "things"] if noun else []
     drawn = rng.sample(things, min(len(things), count))
-    owner = noun[1] if noun else None
-
-    def owned(thing: str) -> str:
-        if owner in ("a", "an"):
-            return indefinite(thing)
-        return f"{owner} {thing}" if owner else thing
-
-    return [owned(thing) for thing in drawn if thing not in subject]
+    owner = (noun and noun[1]) or ""
+    others = [thing for thing in drawn if thing not in subject]
+    return [indefinite(thing) if owner in ("a", "an") else f"{owner} {thing}".lstrip() for thing in others]
 
 
 def of_a_kind(subject: str, count: int, rng: random.Random) -> list[str]:

@@ -40,13 +40,13 @@ _DOUBLED = re.compile(
     r"(?:[^aeiou]*[aeiou][^aeiouwxy]|control|permit|admit|commit|submit|omit|transmit|refer|prefer|transfer|occur|"
     r"patrol|equip|compel|expel|propel)"
 )
-_PAST = {past: (verb, participle) for verb, (past, participle) in IRREGULAR.items()}
+_PAST = dict(IRREGULAR.values())  # participles by past forms
 
 
 def passive_of(verb: str) -> tuple[str | None, str]:
     """The participle of a verb as it stands in a question, and the form of "be" before it."""
     if verb in _PAST:
-        return _PAST[verb][1], "was"
+        return _PAST[verb], "was"
     if verb.endswith("ed"):
         return verb, "was"
     base = next((base for base in (verb[:-1], verb[:-2]) if verb.endswith("s") and base in IRREGULAR), None)

@@ -146,9 +146,9 @@ class _Page:
         with _told():
             yield from self.playground.ask(self.visit(request), question)
 
-    def load(self, request: gr.Request, name: str) -> tuple[Any, Any]:
+    def load(self, request: gr.Request, name: str | None) -> tuple[Any, Any]:
         with _told():
-            self.playground.load(self.visit(request), name)
+            self.playground.load(self.visit(request), _text(name))
         return self.shown(request)
 
     def switch(self, request: gr.Request, names: list[str]) -> None:
@@ -168,13 +168,18 @@ class _Page:
 
 def _check_filled(rows: Sequence[Sequence[str]]) -> None:
     """Raise [`~hf_ftedit.EditError`] where a fact of the page lacks its question or its new answer."""
-    if not all((text or "").strip() for row in rows for text in row[:2]):
+    if not all(_text(value) for row in rows for value in row[:2]):
         raise EditError("a fact needs a question and a new answer; fill both in")
 
 
-def _fact(*texts: str | None) -> dict[str, Any]:
+def _text(value: Any) -> str:
+    """The text of a field or a cell, in which a program may send a number or nothing."""
+    return "" if value is None else str(value).strip()
+
+
+def _fact(*values: Any) -> dict[str, Any]:
     """The fields of a fact that are filled in, as a row of an edits file."""
-    filled = {name: text.strip() for name, text in zip(FIELDS, texts, strict=False) if text and text.strip()}
+    filled = {name: text for name, value in zip(FIELDS, values, strict=False) if (text := _text(value))}
     return {name: [text] if name.endswith("_prompts") else text for name, text in filled.items()}
 
 

@@ -44,15 +44,25 @@ class Visit:
     folders: dict[str, Path]
     active: list[str]
     trained: int = 0
+    loaded: int = 0
     is_over: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     busy: threading.Lock = field(default_factory=threading.Lock)
+    loading: threading.Lock = field(default_factory=threading.Lock)
     directory: TemporaryDirectory[str] = field(default_factory=partial(TemporaryDirectory, ignore_cleanup_errors=True))
 
     def clean(self) -> None:
         """Delete the folders of a visit that is over, once nothing is written to them any more."""
         if self.is_over and not self.busy.locked():
             self.directory.cleanup()
+
+    def delete(self, folder: Path) -> None:
+        """Delete an adapter's folder and its download; not one that the command line named."""
+        root = Path(self.directory.name).resolve()
+        if folder.resolve().is_relative_to(root):
+            own = root / folder.resolve().relative_to(root).parts[0]
+            shutil.rmtree(own, ignore_errors=True)
+            own.with_suffix(".zip").unlink(missing_ok=True)
 
     def facts(self, name: str) -> list[EditRecord]:
         """The edits in an adapter; none where another program wrote it."""
@@ -110,19 +120,25 @@ class Playground:
     def load(self, visit: Visit, name: str) -> None:
         """Switch on an adapter of the Hub, or one that the command line named; no other folder is looked into."""
         name = name.strip()
-        if name not in visit.folders:
-            self._check_room(visit)
-        try:
-            self._add(visit, name, self._checked(name, self.adapters.get(name) or self._fetched(visit, name)))
-        finally:
-            visit.clean()
+        with visit.loading:  # several at once would all have room
+            if name not in visit.folders:
+                self._check_room(visit)
+            visit.loaded += 1
+            cache = Path(visit.directory.name, f"hub-{visit.loaded}")  # goes with the visit, and has nothing of others
+            folder = visit.folders.get(name) or self.adapters.get(name)
+            try:
+                self._add(visit, name, folder or self._checked(name, self._fetched(name, cache)))
+            except BaseException:
+                visit.delete(cache)
+                raise
+            finally:
+                visit.clean()
 
-    def _fetched(self, visit: Visit, name: str) -> Path:
+    def _fetched(self, name: str, cache: Path) -> Path:
         # The same words whether or not such a folder is here. Without the token of whoever runs the playground.
         if not _HUB_ID.fullmatch(name) or Path(name).exists():
             problem = "is no Hub id such as user/name; no folder of this machine is opened from here"
             raise EditError(f"{shown(name)} {problem}")
-        cache = Path(visit.directory.name, "hub")  # goes with the visit, and has nothing that others fetched
         return hub.fetch_folder(name, token=False, cache_dir=cache, most_bytes=MOST_BYTES)
 
     def switch(self, visit: Visit, names: Sequence[str]) -> None:
@@ -192,7 +208,7 @@ class Playground:
             name = f"{visit.trained}: {first.prompt} → {first.target_new}{more}"
             self._add(visit, name, folder, instead_of=again)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # there may be many that were stopped
+            visit.delete(folder)  # there may be many that were stopped
             raise
         return Trained(name, results, questions)
 
@@ -222,9 +238,11 @@ class Playground:
         visit.folders = {each: place for each, place in before.items() if each != instead_of} | {name: folder}
         try:
             self.switch(visit, [*visit.active, name])
-        except EditError:
+        except BaseException:
             visit.folders = before
             raise
+        if instead_of is not None:
+            visit.delete(before[instead_of])
 
     def _checked(self, name: str, folder: Path) -> Path:
         models.check_adapter(folder, name)

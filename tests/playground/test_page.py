@@ -85,7 +85,16 @@ def test_a_table_that_was_dropped_may_have_fewer_columns():
     assert table.value["data"] == [[QUESTION, NEW]] and fields == [""] * 5
 
 
-@pytest.mark.parametrize("name", ["/etc", "../", "hf_ftedit/assets", "file:///etc/passwd", ""])
+def test_a_program_may_send_numbers_and_nothing_in_place_of_texts(address):
+    from hf_ftedit.playground.page import _fact
+
+    assert _fact(1, 2.5, None, "", ["x"]) == {"prompt": "1", "target_new": "2.5", "neighborhood_prompts": ["['x']"]}
+    rows = {"headers": [], "data": [[1, None]]}
+    with pytest.raises(Exception, match="a fact needs a question and a new answer; fill both in"):
+        client(address).predict(rows, *[""] * 5, api_name="/train")
+
+
+@pytest.mark.parametrize("name", ["/etc", "../", "hf_ftedit/assets", "file:///etc/passwd", "", None, 3])
 def test_no_folder_of_the_machine_is_opened(address, name, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     visitor = client(address)

@@ -56,6 +56,12 @@ def test_what_trains_no_adapter_is_refused(served, capsys):
     assert "playground does not use --full_finetune; leave it out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["99999", "0", "-1"])
+def test_a_port_that_there_is_not_is_told(served, capsys, port):
+    assert main(["playground", "--port", port]) == 2 and not served
+    assert capsys.readouterr().err == f"hf-ftedit: port is {port}: give a number from 1 to 65535\n"
+
+
 def test_the_space_starts_the_same_page(monkeypatch):
     calls = []
     monkeypatch.setattr(hf_ftedit.cli, "main", lambda argv: calls.append(argv) or 0)

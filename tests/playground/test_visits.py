@@ -22,7 +22,7 @@ from hf_ftedit.playground.visits import LONGEST, MOST_FACTS, MOST_VISITS, Visit
 
 HAMLET, OLD, NEW = EDIT["prompt"], "William Shakespeare", "Charles Dickens"
 LOAD = """
-import json, sys
+import json, os, sys
 from embedded_playground import embedded_playground
 from hf_ftedit import EditError
 from hf_ftedit.playground import visits
@@ -30,14 +30,15 @@ from hf_ftedit.playground import visits
 visits.MOST_BYTES, visits.MOST_ADAPTERS = 4 * 10**6, 1
 playground, answers = embedded_playground(), []
 visit = playground.visit("mine")
-for name in ("user/large", "user/small", "user/small", "user/other"):
+for name in ("user/large", "user/bad", "user/small", "user/small", "user/other"):
     try:
         playground.load(visit, name)
         answers.append(visit.active)
     except EditError as error:
         answers.append(str(error))
+kept = os.listdir(visit.directory.name)
 playground.leave("mine")
-print(json.dumps([answers, str(visit.folders["user/small"]), visit.folders["user/small"].exists()]))
+print(json.dumps([answers, kept, str(visit.folders["user/small"]), visit.folders["user/small"].exists()]))
 """
 FRANCE = {"prompt": "The capital of France is", "target_new": "Oslo", "subject": "France"}
 
@@ -90,8 +91,10 @@ def test_facts_are_trained_and_one_is_taken_back(playground, monkeypatch):
         patch.setattr(playground, "_with_adapters", refuse)
         last(playground.train(mine, [], trained.name, [hamlet.edit_id]))
     assert mine.folders == folders and mine.active == [trained.name]
+    Path(mine.directory.name, "edits-1.zip").touch()  # its download
     again = last(playground.train(mine, [], trained.name, [hamlet.edit_id]))
     assert mine.active == list(mine.folders) == [again.name]
+    assert [path.name for path in Path(mine.directory.name).iterdir()] == ["edits-3"]  # nothing of the others
     assert last(playground.ask(mine, HAMLET)) == (OLD, OLD)
     assert last(playground.ask(mine, FRANCE["prompt"])) == ("Paris", "Oslo")
     playground.switch(mine, [])
@@ -156,14 +159,19 @@ def test_what_a_visitor_downloads_is_small_and_goes_with_the_visit(adapters, tmp
     files = {file.name: File(file.read_bytes()) for file in (adapters / "a").iterdir() if file.is_file()}
     ignored = {"training.log": File(b"x" * 5_000_000)}  # nothing that would be downloaded
     with LoopbackHub() as hub:
-        for name, more in (("large", {"adapter_model.safetensors": File(b"x" * 4_000_000)}), ("small", ignored)):
+        weights = "adapter_model.safetensors"
+        sizes = {"large": {weights: File(b"x" * 4_000_000)}, "bad": {weights: File(b"x" * 1000)}, "small": ignored}
+        for name, more in sizes.items():
             hub.repositories["model", f"user/{name}"] = Repository()
             hub.repositories["model", f"user/{name}"].add("all", files | more)
         here = str(Path(__file__).parent)
-        (large, *small, other), folder, is_there = run(LOAD, hub.environment(tmp_path) | {"PYTHONPATH": here})
+        (large, bad, *small, other), kept, folder, is_there = run(
+            LOAD, hub.environment(tmp_path) | {"PYTHONPATH": here}
+        )
     size = f"{4 + sum(len(file.data) for name, file in files.items() if name in ADAPTER_FILES[1:]) / 10**6:,.1f}"
     told = f"user/large: its files have {size} MB, more than the 4.0 MB that may be downloaded from here; "
     assert large == told + "give a smaller adapter"
+    assert "user/bad" in bad and kept == ["hub-3"]  # nothing of what was refused
     assert small == [["user/small"]] * 2 and other.startswith("you have 1 adapters, which is the limit")
     assert not any("/resolve/" in request and "large" in request for request in hub.requests)
     assert folder.startswith(str(Path(tempfile.gettempdir()))) and not is_there and not any(tmp_path.rglob("*.json*"))
