@@ -39,6 +39,12 @@ GONE = {
     "prefix_per_edit": "all edits share the sampled prefixes; raise prefix_counts for more of them",
     "merge_into_base": "train the adapter, then run hf-ftedit merge --merge_into_base",
 }
+# What could run code, send a token elsewhere or publish. `model_init_kwargs` go to `from_pretrained`, which takes
+# kernels of any repository, proxies and more; dtype, attn_implementation and the like are options too.
+OF_THE_COMMAND = (
+    *("trust_remote_code", "model_init_kwargs", "tasks_path", "push_to_hub", "hub_model_id", "hub_token"),
+    *("trackio_space_id", "trackio_static_space_id"),
+)
 
 
 class Arguments(NamedTuple):
@@ -133,6 +139,16 @@ def help_text(verb: str) -> str:
     return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"] if verb in MORE_OPTIONS else lines)
 
 
+def check_file(settings: Mapping[str, Any], place: str) -> None:
+    """Raise [`~hf_ftedit.EditError`] for a setting that only a command may have; the file may be a stranger's."""
+    name = next(filter(settings.get, OF_THE_COMMAND), None)
+    # transformers runs the code of a repository where the attention's name has a slash.
+    if "/" in str(settings.get("attn_implementation")):
+        name = "attn_implementation"
+    if name:
+        raise EditError(f"{place}: {name} is not read from a file; on the command line, add --{name}")
+
+
 def option_name(flag: str) -> str:
     """The name of the option that a flag sets, such as `seed` of `--seed=1`."""
     return flag.removeprefix("--").partition("=")[0].replace("-", "_").removeprefix("no_")
@@ -144,9 +160,8 @@ def _read_config(verb: str, path: str) -> dict[str, Any]:
     config = read_as(Path(path), place, parse_yaml)  # it may be a stranger's edit_config.yaml
     if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
         raise EditError(f"{place} holds no settings by name; give lines such as seed: 42")
-    # It may be a stranger's recipe: what could run code or send a token elsewhere is refused.
-    if config.pop("trust_remote_code", False) or "trust_remote_code" in str(config.get("model_init_kwargs")):
-        raise EditError(f"{place}: trust_remote_code is not read from a file; add --trust_remote_code to the command")
+    check_file(config, place)
+    config.pop("trust_remote_code", None)
     if "env" in config:  # of TRL's scripts
         raise EditError(f"{place}: environment variables (env) are not read from a file; set them in the shell")
     if verb in MORE_OPTIONS:

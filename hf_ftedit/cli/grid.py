@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_ftedit import training
-from hf_ftedit.cli.arguments import option_name
+from hf_ftedit.cli.arguments import check_file, option_name
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.untrusted import parse_yaml, read_as
 
 VARIANTS = "variants"  # the one name of a grid that is no option: named groups of settings that vary together
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-# A token would be written into every run's file.
-_OF_THE_STUDY = {"output_dir", "config", "resume_from_checkpoint", "push_to_hub", "hub_token", "trust_remote_code"}
+_OF_THE_STUDY = {"output_dir", "config", "resume_from_checkpoint"}
 
 
 class Run(NamedTuple):
@@ -95,7 +94,8 @@ def _as_meant(value: Any) -> Any:
 
 def _check(settings: Mapping[str, Any], place: str) -> None:
     """Raise [`~hf_ftedit.EditError`] for settings of a run that are the study's own, none at all, or several."""
-    if wrong := _OF_THE_STUDY & {*settings, *re.findall("trust_remote_code", str(settings.get("model_init_kwargs")))}:
+    check_file(settings, place)
+    if wrong := _OF_THE_STUDY & {*settings}:
         raise EditError(f"{place}: {min(wrong)} is no part of a grid; leave it out, or give it to the command")
     known, lists = _options()
     if unknown := [name for name in settings if name not in known]:

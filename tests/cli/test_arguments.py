@@ -8,6 +8,7 @@ import yaml
 
 from hf_ftedit import EditConfig, EditError, EditModelConfig
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
+from hf_ftedit.cli.grid import read_grid
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 OLD = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0" / "edit_config.yaml"
@@ -130,10 +131,36 @@ def test_a_file_does_not_set_where_tokens_go_or_what_code_runs():
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "augment", "verify", "merge"])
 def test_code_of_a_repository_is_not_switched_on_by_a_file(verb):
-    settings = [{"trust_remote_code": True}, {"trust_remote_code": "yes"}]
-    settings += [{"model_init_kwargs": {"trust_remote_code": True}}, {"model_init_kwargs": '{"trust_remote_code": 1}'}]
-    for each in settings:
-        with pytest.raises(EditError, match="trust_remote_code is not read from a file; add --trust_remote_code"):
-            read_arguments(verb, config(**each))
+    for value in (True, "yes"):
+        with pytest.raises(
+            EditError, match="trust_remote_code is not read from a file; on the command line, add --trust_rem"
+        ):
+            read_arguments(verb, config(trust_remote_code=value))
     assert "trust_remote_code" not in read_arguments(verb, config(trust_remote_code=False)).values
     assert read_arguments(verb, ["--trust_remote_code"]).values["trust_remote_code"]
+
+
+FOR_COMMANDS_ALONE = [
+    ("model_init_kwargs", {"allow_all_kernels": True, "attn_implementation": "attacker/kernel"}),
+    ("model_init_kwargs", r'{"trust\u005fremote_code": true}'),  # JSON has many ways to write a name
+    *(("attn_implementation", name) for name in ("attacker/kernel", "paged|attacker/kernel@main:attention")),
+    *(("tasks_path", "tasks"), ("push_to_hub", True), ("hub_model_id", "attacker/facts"), ("hub_token", "hf_theirs")),
+    ("trackio_space_id", "attacker/losses"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), FOR_COMMANDS_ALONE)
+def test_a_file_runs_no_kernel_and_publishes_nothing(name, value):
+    with pytest.raises(
+        EditError, match=f"^--config config.yaml: {name} is not read from a file; on the command line, add --{name}$"
+    ):
+        read_arguments("evaluate" if name == "tasks_path" else "train", config(**{name: value}))
+    with pytest.raises(EditError, match=f": {name} is not read from a file; on the command line, add --{name}$"):
+        read_grid("config.yaml")
+
+
+def test_what_a_file_leaves_off_may_stand_in_it():
+    flags = ["--use_cpu", "--hub_model_id", "my/facts"]
+    file = config(attn_implementation="sdpa", push_to_hub=False, hub_token=None, model_init_kwargs=None)
+    _, trained, model = train_settings(*flags, *file)
+    assert (model.attn_implementation, trained.push_to_hub, trained.hub_model_id) == ("sdpa", False, "my/facts")
