@@ -4,7 +4,6 @@ import ast
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from hf_ftedit.cli.arguments import FIRST, MORE_OPTIONS, WORDS
+from hf_ftedit.cli.arguments import MORE_OPTIONS, WORDS, used_options
 from hf_ftedit.cli.options import OPTIONS
 from hf_ftedit.options import choices_of
 
@@ -76,10 +75,9 @@ def options_of_verbs() -> str:
         parts += [f"```text\nhf-ftedit {verb}{word} [--config FILE.yaml] [--OPTION VALUE ...]\n```\n"]
         parts += ["| option | what | default |\n|---|---|---|"]
         defaults = options()
-        by_name = {option.name: option for option in fields(defaults)}
-        for name in dict.fromkeys([*filter(by_name.get, FIRST), *by_name]):
+        for name, option in used_options(verb).items():
             choices = ", ".join(f"`{choice}`" for choice in choices_of(name, options))
-            text = by_name[name].metadata["help"] + (f" One of {choices}." if choices else "")
+            text = option.metadata["help"] + (f" One of {choices}." if choices else "")
             default = getattr(defaults, name)
             cell = "" if default in (None, []) else f"`{default}`"
             parts += [f"| `--{name}` | {text} | {cell} |"]

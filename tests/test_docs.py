@@ -18,7 +18,7 @@ import yaml
 from running import run
 
 from hf_ftedit import EditConfig, EditModelConfig, read_edits
-from hf_ftedit.cli.arguments import MORE_OPTIONS, parse_rest, read_arguments
+from hf_ftedit.cli.arguments import MORE_OPTIONS, help_text, parse_rest, read_arguments
 from hf_ftedit.cli.grid import read_grid
 from hf_ftedit.cli.options import OPTIONS
 
@@ -208,7 +208,12 @@ def test_site_builds_without_a_warning_and_its_reference_is_not_empty(tmp_path: 
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     page = (tmp_path / "reference" / "training.html").read_text(encoding="utf-8")
     assert 'id="hf_ftedit.EditTrainer"' in page and "drop-in for" in page and "num_paraphrases" in page
-    assert "--paraphrase_strategy" in (tmp_path / "reference" / "command_line.html").read_text(encoding="utf-8")
+    _, *sections = (
+        (tmp_path / "reference" / "command_line.html").read_text(encoding="utf-8").split('<h2 id="hf-ftedit-')
+    )
+    for verb, section in zip(OPTIONS, sections, strict=True):
+        listed = re.findall(r"<td><code[^>]*>--(\w+)</code>", section)
+        assert listed == re.findall(r"^  --(\w+)", help_text(verb), re.MULTILINE), verb
     # Nothing is fetched from elsewhere, GitHub's number of stars neither.
     fetched = r'<(?:script|link|img|iframe)\b[^>]*="https?:|data-md-component="source"'
     assert not [path for path in tmp_path.rglob("*.html") if re.search(fetched, path.read_text(encoding="utf-8"))]

@@ -3,7 +3,7 @@
 import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -20,7 +20,8 @@ MORE_OPTIONS = {
     "and of trl.ModelConfig (--lora_r, by default 32; --load_in_4bit, --dtype, --attn_implementation, ...)",
     "evaluate": "all options of trl.ModelConfig (--dtype, --load_in_4bit, --model_revision, ...)",
     "sweep": "all options of train, the same for every run",
-    "playground": "all options of train (--num_train_epochs, --lora_r, ...), with which visitors' facts are trained",
+    "playground": "all options of train (--num_train_epochs, --lora_r, ...), with which visitors' facts are trained,\n"
+    "but those of edits and folder (--edits, --adapter, --output_dir, ...), --full_finetune and --push_to_hub",
     "augment": "all options of trl.ModelConfig (--dtype, --model_revision, ...)",
 }
 HELP = "see hf-ftedit VERB --help"
@@ -130,13 +131,19 @@ def help_text(verb: str) -> str:
     *_, words = WORDS.get(verb, ("",))
     lines = [f"usage: hf-ftedit {verb} {words}[--config FILE.yaml] [--OPTION VALUE ...]", "", "options:"]
     defaults = OPTIONS[verb]()
-    by_name = {option.name: option for option in fields(defaults) if option.name not in UNUSED.get(verb, "").split()}
-    for name in dict.fromkeys([*filter(by_name.get, FIRST), *by_name]):
+    for name, option in used_options(verb).items():
         default = getattr(defaults, name)
         notes = [", ".join(choices_of(name, OPTIONS[verb])), "" if default is None else f"default: {default}"]
         shown = "; ".join(filter(None, notes))
-        lines.append(f"  --{name:<24} {by_name[name].metadata['help']}{shown and f' ({shown})'}")
+        lines.append(f"  --{name:<24} {option.metadata['help']}{shown and f' ({shown})'}")
     return "\n".join([*lines, "", f"and {MORE_OPTIONS[verb]}"] if verb in MORE_OPTIONS else lines)
+
+
+def used_options(verb: str) -> dict[str, Field[Any]]:
+    """The options of a verb by name, in the order of `--help`, without those of `train` that it does not use."""
+    unused = UNUSED.get(verb, "").split()
+    by_name = {option.name: option for option in fields(OPTIONS[verb]) if option.name not in unused}
+    return {name: by_name[name] for name in dict.fromkeys([*filter(by_name.get, FIRST), *by_name])}
 
 
 def check_file(settings: Mapping[str, Any], place: str) -> None:
