@@ -198,6 +198,10 @@ def test_answers_shown_are_those_printed() -> None:
     answers = re.findall(r'<text class="(?:new|old)" x="(?:286|450)"[^>]*>([^<]+)<', picture)
     printed = " ".join(QUICK_START.split())
     assert len(answers) == 8 and all(answer in printed for answer in answers)
+    for score, texts in (("generalization", "other wording"), ("locality", "neighbor")):
+        percent, probes = re.findall(rf"│ {score} .*?│.*?│ ([\d.]+) .*?│.*?│.*?│ (\d+) ", QUICK_START)[0]
+        count = f"{round(float(percent) * int(probes) / 100)} of {probes} {texts}"
+        assert count in README and count in picture
 
 
 def test_site_builds_without_a_warning_and_its_reference_is_not_empty(tmp_path: Path) -> None:
