@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_the_space_starts_the_same_page(monkeypatch):
     assert ended.value.code == 0 and options["host"] == "0.0.0.0"
     assert metadata["models"] == [options["model_name_or_path"]] and (SPACE / metadata["app_file"]).is_file()
     assert metadata["sdk"] == "gradio" and len(metadata["short_description"]) <= 60
+
+
+def test_spaces_name_the_python_that_the_package_needs():
+    root = SPACE.parents[1]
+    needed = tomllib.loads((root / "pyproject.toml").read_text())["project"]["requires-python"]
+    for space in (SPACE, root / "metrics" / "edit_score"):
+        _, front, _ = (space / "README.md").read_text().split("---\n", 2)
+        assert f">={yaml.safe_load(front)['python_version']}" == needed
