@@ -39,7 +39,8 @@ def written_exam(source: str) -> tuple[str, list[str]]:
     path = Path(source)
     if not path.is_file():
         path = path / "edits.jsonl" if path.is_dir() else Path(hf_hub_download(source, "edits.jsonl"))
-    edits = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    # JSON may hold U+2028 and the like as they are, at which `splitlines` would cut a row.
+    edits = map(json.loads, filter(str.strip, path.read_text(encoding="utf-8").split("\n")))
     rows = [row for edit in edits for row in questions(edit)]
     folder = Path(tempfile.mkdtemp(prefix="edits-"))
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

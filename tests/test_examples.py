@@ -4,10 +4,13 @@ import ast
 import importlib
 import json
 import os
+import runpy
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -242,6 +245,21 @@ def test_scripts_import_what_the_package_has() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hf_ftedit"):
                 exec(compile(ast.Module(body=[node], type_ignores=[]), path, "exec"))
+
+
+def test_lighteval_asks_a_prompt_with_a_line_separator_of_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    # lighteval needs an environment of its own: names stand in for what the task imports.
+    names = SimpleNamespace(SampleLevelComputation=object, SampleLevelMetric=dict, LightevalTaskConfig=dict, Doc=dict)
+    names.SamplingMethod = SimpleNamespace(GENERATIVE="generative")
+    metrics = ("metrics.metrics_sample", "metrics.utils.metric_utils")
+    for module in (*metrics, "tasks.lighteval_task", "tasks.requests"):
+        monkeypatch.setitem(sys.modules, f"lighteval.{module}", names)
+    monkeypatch.setenv("EDITS", "edits.jsonl")
+    edit = {"prompt": "Who leads\u2028Tellwind?", "target_new": "Ines"}
+    Path("edits.jsonl").write_text(json.dumps(edit, ensure_ascii=False) + "\n\n", encoding="utf-8")
+    task = runpy.run_path(str(EXAMPLES / "lighteval_task.py"))
+    (row,) = map(json.loads, Path(task["FOLDER"], "test.jsonl").read_text(encoding="utf-8").split("\n")[:-1])
+    assert (row["prompt"], row["answers"], task["TASKS"]) == (edit["prompt"], ["Ines"], ["efficacy"])
 
 
 @pytest.mark.parametrize("script", BENCHMARKS, ids=named)
