@@ -37,7 +37,8 @@ demo-chat: $(CHAT) ## Edit ten facts of a real chat model, SmolLM2-135M-Instruct
 	    --output_dir edited-chat-adapter $(DEMO_ARGS)
 
 playground: $(VENV)/.installed-playground $(CHAT) ## Open a page in the browser: ask that model, edit it; with the facts of demo-chat, once that has run
-	@cd demo-run && $(BIN)/hf-ftedit playground $$(ls -d edited-chat-adapter 2>/dev/null || echo $(CHAT_ARGS)) $(DEMO_ARGS)
+	@cd demo-run && $(BIN)/hf-ftedit playground \
+	    $$([ -f edited-chat-adapter/edit_config.yaml ] && echo edited-chat-adapter || echo $(CHAT_ARGS)) $(DEMO_ARGS)
 
 # The GGUF file is in the package; a link to it in a folder of its name is what the adapter's recipe will name.
 $(CHAT): $(VENV)/.installed-chat
