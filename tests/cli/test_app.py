@@ -172,9 +172,9 @@ def test_a_bad_pool_is_refused(capsys):
     write("edits.jsonl", GOOD)
     write("pool.jsonl", GOOD)
     line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "pool.jsonl")
-    assert line.startswith("hf-ftedit: 'pool.jsonl' holds no facts; its rows need a target")
+    assert line.startswith("hf-ftedit: locality_pool: 'pool.jsonl' holds no facts; its rows need a target")
     line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "gone.jsonl")
-    assert line.startswith("hf-ftedit: 'gone.jsonl': no such file; check the path")
+    assert line.startswith("hf-ftedit: locality_pool: 'gone.jsonl': no such file; check the path")
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
