@@ -15,6 +15,7 @@ from .own_answers import judged as judged
 from .probes import check_known as check_known
 from .probes import check_lengths as check_lengths
 from .probes import probed_targets as probed_targets
+from .scoring import GENERATED as GENERATED
 from .scoring import NAMES as NAMES
 from .scoring import PROTOCOLS as PROTOCOLS
 from .scoring import RESULTS_FILE as RESULTS_FILE

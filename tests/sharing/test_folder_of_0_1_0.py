@@ -65,3 +65,6 @@ def test_training_goes_on_from_it(saved, tmp_path):
     assert more.recipe["adapter"] == "folder_0.1.0" and "record" not in more.recipe
     retention = more.results["retention"]
     assert retention["n_edits"] == 10 and retention["before"]["efficacy"] == saved.results["after"]["efficacy"]
+    # What the earlier adapter's edits were before is in that adapter alone.
+    checks = verify(str(tmp_path / "more")).checks
+    assert [check.name for check in checks if check.verdict != "ok"] == ["retention: before"]

@@ -1,14 +1,28 @@
-"""Published files against their sums, the card's numbers and measured scores, without a model."""
+"""Published files against their sums, the card's numbers and measured results."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
+from tiny import bpe_tokenizer, tiny_model
 
-from hf_ftedit import hub, verify
-from hf_ftedit.hub.folder import SavedEdits, read_edit_folder
-from hf_ftedit.sharing.verification import BAD, GOOD, OPEN, Check, _card_checks, _file_checks, _score_checks
+from hf_ftedit import EditOptions, hub, verify
+from hf_ftedit.evaluation.engine import EvaluatedModel
+from hf_ftedit.hub.folder import SavedEdits, read_edit_folder, sha256
+from hf_ftedit.sharing.verification import (
+    BAD,
+    GOOD,
+    OPEN,
+    Check,
+    _as_claimed,
+    _card_checks,
+    _file_checks,
+    _leaf_checks,
+    _score_checks,
+)
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0"
 
@@ -115,3 +129,101 @@ def test_what_was_measured_on_a_file_of_the_author_is_not_checked(source, verdic
     recipe = {"known_facts": source, "perplexity_texts": source} if source else {}
     found = verdicts(SCORES | {"known_facts": 50.0, "perplexity": 20.0}, SCORES, recipe)
     assert (found["known facts"], found["perplexity"]) == (verdict, verdict)
+
+
+RESULTS = json.loads((FOLDER / "eval_results.json").read_text(encoding="utf-8"))
+PARTS = {"after": {"portability_aspects": {"hop": {"portability": 50.0}}, "drift_by_sort": {"code": 0.1}}}
+
+
+def changed(results, place, value):
+    """A copy of the results with `value` at a place such as `"after: efficacy_ci95: 0"`."""
+    *parents, last = [int(name) if name.isdigit() else name for name in place.split(": ")]
+    part = results = copy.deepcopy(results)
+    for name in parents:
+        part = part[name]
+    part[last] = value
+    return results
+
+
+def leaf_checks(claimed, measured, recipe=None):
+    return [*_leaf_checks(SavedEdits(Path(), [], claimed, recipe or {}, {}), measured, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "holds"),
+    [
+        ("after: locality_ci95: 0", 93.1, False),  # 90 was measured
+        ("after: locality_ci95: 0", 92.9, True),
+        ("after: containment: efficacy", 10.0, False),
+        ("before: accuracy: efficacy", 25.9, True),
+        ("before: accuracy: efficacy", 26.1, False),
+        ("after: n_probes: paraphrase", 28, False),
+        ("after: edit_score_note", "no probes", False),
+        ("after: portability_aspects", PARTS["after"]["portability_aspects"], False),
+        ("change: locality: difference", -1.5, True),  # -4
+        ("change: locality: difference", 4.0, False),
+        ("change: locality: p_value", 0.001, False),  # 0.49
+        ("change: locality: p_value", 0.2, True),
+        ("change: efficacy: p_value", 0.04, True),  # 0.0015
+        ("change: efficacy: n_edits", 100, False),
+        ("base_model", "gpt2", False),
+        ("answers: 3: before", "Rome", False),
+        ("example: output", "Emma is a work by nobody", False),
+    ],
+)
+def test_every_result_is_compared(place, value, holds):
+    checks = leaf_checks(changed(RESULTS, place, value), RESULTS)
+    assert not leaf_checks(RESULTS, RESULTS) and bool(checks) is not holds
+    assert all(check.verdict == BAD and check.name.startswith(place) for check in checks)
+
+
+def test_results_by_sort_and_aspect_are_compared():
+    measured = {name: RESULTS[name] | PARTS.get(name, {}) for name in ("before", "after")}
+    assert not leaf_checks(changed(measured, "after: drift_by_sort: code", 0.159), measured)
+    for place, value in (("drift_by_sort: code", 0.161), ("portability_aspects: hop: portability", 48.9)):
+        (check,) = leaf_checks(changed(measured, f"after: {place}", value), measured)
+        assert (check.name, check.claimed, check.verdict) == (f"after: {place}", str(value), BAD)
+
+
+def test_what_only_the_author_has_is_no_claim_that_differs():
+    claimed = changed(changed(RESULTS, "after: perplexity_ci95", [1.0, 2.0]), "after: n_texts", 3)
+    assert not leaf_checks(claimed, RESULTS, {"perplexity_texts": "texts.jsonl"})
+    assert len(leaf_checks(claimed, RESULTS, {"perplexity_texts": "user/texts"})) == 3
+    # 0.1.0 cut the own answers of chat models.
+    chat = changed(claimed, "after: containment: efficacy", 10.0)
+    recipe = {"chat_template": True, "perplexity_texts": "texts.jsonl"}
+    (check,) = leaf_checks(chat, {name: RESULTS[name] for name in ("before", "after")}, recipe)
+    assert (check.name, check.verdict) == ("answers", OPEN)
+
+
+def test_an_answer_that_is_about_as_likely_is_what_other_hardware_may_give():
+    tokenizer = bpe_tokenizer()
+    evaluated = EvaluatedModel(tiny_model("llama", tokenizer), tokenizer, EditOptions())  # all tokens are as likely
+    claimed = ["Italy", " Peru ", "", "a" * 1000]
+    assert _as_claimed(evaluated, ["Rome is in"] * 4, claimed, ["Peru"] * 4) == ["Italy", " Peru ", "Peru", "Peru"]
+    assert _as_claimed(evaluated, ["Rome is in"] * 2, ["Italy"], ["Peru", "Rome"]) == ["Italy", "Rome"]
+
+
+@pytest.mark.usefixtures("few_drift_prompts")
+def test_forged_results_are_found_and_named(tmp_path):
+    file = shutil.copytree(FOLDER, tmp_path / "folder") / "eval_results.json"
+    forged = {
+        "answers: 0: before": "Virginia Woolf",
+        "answers: 2: after": "Stephen King",
+        "example: output": "Emma is a work by Jane Austen. The country where one can",
+        "after: exact_match: efficacy": 100.0,
+        "change: locality: p_value": 0.001,
+        "retention: after: efficacy": 50.0,
+    }
+    both = {when: {"efficacy": RESULTS["after"]["efficacy"]} for when in ("before", "after")}
+    results = RESULTS | {"retention": {"adapter": "one", "n_edits": 10, **both}}
+    results["revoked"] = {"adapter": "one", "n_edits": 1, "n_probes": 3, "back": 100.0}
+    for place, value in forged.items():
+        results = changed(results, place, value)
+    file.write_text(json.dumps(results), encoding="utf-8")
+    recipe = yaml.safe_load((file.parent / "edit_config.yaml").read_text(encoding="utf-8"))
+    recipe["record"]["files"][file.name] = sha256(file)
+    (file.parent / "edit_config.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    checks = verify(str(file.parent)).checks
+    assert {check.name for check in checks if check.verdict == BAD} == {*forged}
+    assert {check.name for check in checks if check.verdict == OPEN} == {"retention: before", "revoked"}
