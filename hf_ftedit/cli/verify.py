@@ -1,5 +1,8 @@
 """`hf-ftedit verify`: measure published edits again, and compare with what they claim."""
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Sequence
 
 from hf_ftedit import evaluation, sharing
@@ -19,7 +22,14 @@ def run(argv: Sequence[str]) -> int:
         if verification.said:
             print(f"\n{verification.said}\n")
         at = f" at commit {verification.revision}" if verification.revision else ""
-        bad, total = sum(check.verdict == sharing.BAD for check in verification.checks), len(verification.checks)
-        verdict = f"{bad} of {total} claims {'does' if bad == 1 else 'do'} not hold" if bad else "every claim holds"
-        print(f"{without_home(options.name)}{at}: {verdict}.")
+        print(f"{without_home(options.name)}{at}: {_verdict(verification.checks)}.")
     return 0 if verification.passed else 1
+
+
+def _verdict(checks: Sequence[sharing.Check]) -> str:
+    counts = Counter(check.verdict for check in checks)
+    if bad := counts[sharing.BAD]:
+        return f"{bad} of {len(checks)} claims {'does' if bad == 1 else 'do'} not hold"
+    if unchecked := counts[sharing.OPEN]:
+        return f"no claim differs; {unchecked} {'was' if unchecked == 1 else 'were'} not checked"
+    return "every claim holds"

@@ -4,4 +4,6 @@ from .merging import merge as merge
 from .survival import survival_lines as survival_lines
 from .survival import survival_table as survival_table
 from .verification import BAD as BAD
+from .verification import OPEN as OPEN
+from .verification import Check as Check
 from .verification import verify as verify
