@@ -62,6 +62,9 @@ def adapter_settings(arguments: Arguments, name: str) -> tuple[Path, dict[str, A
     # Empty where another program wrote the adapter.
     recipe = hub.read_recipe(folder, name) if (folder / hub.RECIPE_FILE).is_file() else {}
     settings = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))
+    if not (recipe or {"model_name_or_path", "gguf_file"} & arguments.values.keys()):
+        base, place = hub.base_of(folder, None)  # by PEFT's own settings
+        settings = {"model_name_or_path": base, "model_revision": place["revision"]}
     settings = {name: settings[name] for name in MEASURED_WITH if name in settings}
     settings |= hub.own_template(folder, recipe, name, arguments.values)
     return folder, recipe, settings

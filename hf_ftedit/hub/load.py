@@ -162,7 +162,8 @@ def base_of(
         return base_model, {"revision": None, "gguf_file": gguf_file}
     settings = models.adapter_settings(folder)
     if not (name := settings.get("base_model_name_or_path")):
-        raise EditError(f"{shown(folder.name)} does not say what its base model is; give it as base_model")
+        remedy = "give it (--model_name_or_path, base_model)"
+        raise EditError(f"{shown(folder.name)} does not say what its base model is; {remedy}")
     return name, {"revision": settings.get("revision"), "gguf_file": gguf_file}
 
 

@@ -12,9 +12,9 @@ import warnings
 import datasets
 import pytest
 import yaml
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, moved, saved, tiny_model
 
-from hf_ftedit import __version__
+from hf_ftedit import __version__, load_model, load_tokenizer, measure
 from hf_ftedit.cli.app import USAGE, main
 from hf_ftedit.cli.arguments import MORE_OPTIONS
 from hf_ftedit.cli.options import OPTIONS
@@ -454,6 +454,27 @@ def test_an_adapter_is_measured_on_its_own_edits(edited, capsys):
     shutil.copytree(edited, "foreign")
     os.remove("foreign/edits.jsonl")
     assert "--edits is missing" in refused(capsys, "evaluate", "--adapter", "foreign")
+
+
+def test_an_adapter_of_another_program_is_measured_on_its_own_base_model(capsys):
+    tokenizer = bpe_tokenizer()
+    base = saved("base", tiny_model("llama", tokenizer), tokenizer)
+    moved(load_model(base)).save_pretrained("foreign")
+    edits = ["--edits", write("edits.jsonl", GOOD), "--output_dir"]
+    assert main(["evaluate", "--adapter", "foreign", *edits, "scores"]) == 0
+    with open("scores/eval_results.json", encoding="utf-8") as file:
+        results = json.load(file)
+    unedited = measure(load_model(base), load_tokenizer(base), read_edits("edits.jsonl"))
+    assert results["before"] == unedited.scores and results["after"]["drift"] > 0
+    # Another base model that is given is taken, and one that nothing names is asked for.
+    other = saved("other", tiny_model("gpt2", tokenizer), tokenizer)
+    assert main(["evaluate", "--adapter", "foreign", *edits, "no", "--model_name_or_path", other]) == 2
+    assert "give the base it is for" in capsys.readouterr().err
+    config = json.loads(open("foreign/adapter_config.json").read()) | {"base_model_name_or_path": None}
+    with open("foreign/adapter_config.json", "w") as file:
+        json.dump(config, file)
+    line = refused(capsys, "evaluate", "--adapter", "foreign", *edits, "no")
+    assert line.endswith("does not say what its base model is; give it (--model_name_or_path, base_model)")
 
 
 TASK = """

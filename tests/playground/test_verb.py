@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny import bpe_tokenizer, moved, saved, tiny_model
 
 import hf_ftedit.cli.playground
-from hf_ftedit import playground
+from hf_ftedit import load_model, playground
 from hf_ftedit.cli import main
 from hf_ftedit.cli.arguments import read_arguments
 
@@ -48,6 +49,15 @@ def test_an_adapter_brings_its_base_model(served, adapters, capsys):
     assert name == "hf_ftedit/embedded" and settings["port"] == 7861 and list(ours.adapters) == ["a", "b"]
     assert main(["playground", given[0], given[0]]) == 2
     assert "two adapters have one name of 'a'; rename a folder" in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_program_brings_its_base_model_too(served, tmp_path):
+    tokenizer = bpe_tokenizer()
+    base = saved(tmp_path / "base", tiny_model("llama", tokenizer), tokenizer)
+    moved(load_model(base)).save_pretrained(tmp_path / "foreign")
+    assert main(["playground", str(tmp_path / "foreign")]) == 0
+    ((ours, name, _),) = served
+    assert name == "base" and ours.model.config.model_type == "llama" and ours.args.locality_pool is None
 
 
 def test_what_trains_no_adapter_is_refused(served, capsys):
