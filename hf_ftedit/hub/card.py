@@ -20,6 +20,7 @@ SHOWN_EDITS = 20
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that `vllm serve --max-lora-rank` accepts
 # Names of what scores are counted by, else probes.
 ARGS = {"perplexity": "n_texts", "drift": "n_prompts", "known_facts": "n_facts"}
+NEEDED = ("adapter", "locality_pool", "training_texts", "perplexity_texts", "known_facts")  # settings that name files
 UNUSUAL = {  # settings of adapters that serving engines may refuse
     "lora_embedding": "a LoRA on the token embedding",
     "use_dora": "DoRA",
@@ -193,9 +194,12 @@ def _bits(settings: Mapping[str, Any]) -> str:
 def _needed(settings: Mapping[str, Any], base_folder: str | None) -> list[str]:
     """Files and folders that the recipe needs beside it, as Markdown."""
     # A recipe names files without their folders: it tells nothing of the machine that wrote it.
-    adapter, pool = settings.get("adapter"), settings.get("locality_pool")
-    names = {"the base model": base_folder, "the adapter": adapter, "the locality pool": pool}
-    return [f"{kind} {code_span(name)}" for kind, name in names.items() if name and not has_namespace(name)]
+    names = {"base_model": base_folder} | {name: settings.get(name) for name in NEEDED}
+    if (rewriter := settings.get("rewriter") or "").endswith(".gguf"):  # another one may be a short name on the Hub
+        names["rewriter"] = rewriter
+    # A dataset of the Hub may have its split behind it.
+    missing = {kind: name for kind, name in names.items() if name and not has_namespace(name.partition(":")[0])}
+    return [f"the {kind.replace('_', ' ')} {code_span(name)}" for kind, name in missing.items()]
 
 
 def _abilities(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

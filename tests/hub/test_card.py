@@ -240,7 +240,7 @@ def test_of_a_long_text_a_card_shows_the_beginning():
 
 def test_hostile_text_is_shown_where_names_are():
     card = hostile_cards(HOSTILE["directions"])[0]
-    assert card.count(f"`{visible(HOSTILE['directions'])}`") == 4
+    assert card.count(f"`{visible(HOSTILE['directions'])}`") == 7
     assert not set("\u202e\u202c\u200f\u2066\u2069") & set(card)
 
 
@@ -300,6 +300,15 @@ def test_what_the_recipe_needs_is_named():
     recipe = {**RECIPE, "adapter": "one", "locality_pool": "user/facts"}
     card = model_card(RECORDS, {**RESULTS, "base_model": "tiny"}, recipe)
     assert "in this folder with the base model `tiny` and the adapter `one` in it, makes" in card
+    files = {"training_texts": "texts.txt", "perplexity_texts": "wiki.txt", "known_facts": "facts.jsonl"}
+    recipe |= files | {"locality_pool": "user/facts:train[10%]", "rewriter": "writer.gguf"}
+    named = (
+        "the adapter `one` and the training texts `texts.txt` and the perplexity texts `wiki.txt` and the known facts "
+    )
+    named = f"in this folder with {named}`facts.jsonl` and the rewriter `writer.gguf` in it, "
+    assert f"{named}makes" in model_card(RECORDS, RESULTS, recipe)
+    assert f"{named}trains all the edits at once" in model_card(RECORDS, RESULTS, recipe, MERGED)
+    assert "in this folder, makes" in model_card(RECORDS, RESULTS, {**RECIPE, "rewriter": "gpt2"})
 
 
 def test_twenty_edits_are_shown_and_the_others_counted():
