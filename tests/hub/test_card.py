@@ -296,6 +296,19 @@ def test_commands_name_the_repository_and_an_edit():
     assert "--revoke d.e:1 " in model_card(odd, RESULTS, RECIPE)
 
 
+@pytest.mark.parametrize("rank", [8, 600])
+def test_commands_run_the_chat_template_of_the_adapter(rank):
+    recipe = {**RECIPE, "chat_template": True, "chat_template_path": "chat_template.jinja"}
+    card = model_card(RECORDS, CHAT, recipe, {**RECORD, "rank": rank, "repo_id": "user/edits"})
+    commands = re.findall(r"hf-ftedit (?:verify|merge|train --adapter) .*", card)
+    assert len(commands) == 5 + (rank == 600) and all(" --trust_remote_code" in command for command in commands)
+    assert "\nThis adapter brings its own chat template, `chat_template.jinja`. That is a program: " in card
+    serve = "hf download user/edits chat_template.jinja --local-dir .\nvllm serve user/tiny-gpt2 --enable-lora "
+    serve += "--max-lora-rank 8 --lora-modules edits=user/edits --chat-template chat_template.jinja\n"
+    assert (serve in card) == (rank == 8)
+    assert "trust_remote_code" not in CARDS["chat_model_card.md"]() and "\n\n\n" not in card.split("## Verify")[0]
+
+
 def test_what_the_recipe_needs_is_named():
     recipe = {**RECIPE, "adapter": "one", "locality_pool": "user/facts"}
     card = model_card(RECORDS, {**RESULTS, "base_model": "tiny"}, recipe)

@@ -50,6 +50,7 @@ def test_a_base_model_is_given_a_template_before_its_rows_are_made(tmp_path, cap
     assert (out / "chat_template.jinja").read_text() == PLAIN
     assert trainer.recipe["chat_template_path"] == "chat_template.jinja"
     assert r"text = '[user] The capital of Kazakhstan is\n[assistant]'" in (out / "README.md").read_text()
+    assert "\nhf-ftedit verify . --trust_remote_code\n" in (out / "README.md").read_text()
     # Whoever reads the folder runs somebody's template only where it is said.
     with pytest.raises(EditError, match="brings its own chat template.*trust_remote_code"):
         verify(str(out), base_model=base)
