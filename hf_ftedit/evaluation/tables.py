@@ -79,7 +79,7 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     _, last = _measured(results)
     parts = [f"{counted(last['n_edits'], 'edit')}, {protocol_text({'after': last})}, percent (95 % interval)"]
     if number := last.get("n_made_probes"):
-        parts.append(f"The model itself made the probes of {counted(number, 'edit')}; an exam of your own is surer")
+        parts.append(f"The package made the probes of {counted(number, 'edit')}; an exam of your own is surer")
     parts.append(scores_table(results).text())
     if last.get("drift") is not None:
         parts.append("Drift: mean KL divergence from the unedited model in nats a token, on unrelated prompts")
