@@ -1,7 +1,7 @@
 """Model cards: plain data to Markdown text with YAML metadata, nothing read and nothing written."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -93,15 +93,19 @@ def model_card(
     )
 
 
-def _datasets(provenance: Mapping[str, Any], others: Collection[str | None] = ()) -> list[str]:
-    """Ids of the Hub's datasets that the rows were taken from, without their splits; not those of the `others`."""
-    names = (name.partition(":")[0] for name in provenance.get("datasets") or () if name not in others)
+def _datasets(provenance: Mapping[str, Any]) -> list[str]:
+    """Ids of the Hub's datasets that the rows were taken from, without their splits."""
+    names = (name.partition(":")[0] for name in provenance.get("datasets") or ())
     return list(dict.fromkeys(filter(has_namespace, names)))
 
 
 def edits_dataset(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> str | None:
     """The Hub's dataset that the edits were taken from; `None` where they come from a file."""
-    return next(iter(_datasets(provenance, (recipe.get("locality_pool"), recipe.get("training_texts")))), None)
+    names = list(provenance.get("datasets") or ())
+    for other in (recipe.get("locality_pool"), recipe.get("training_texts")):
+        if other in names:
+            names.remove(other)  # once: the edits may be of the same one
+    return next(iter(_datasets({"datasets": names})), None)
 
 
 def _metadata(

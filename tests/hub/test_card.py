@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from test_markdown import HOSTILE, TEXTS
 
 from hf_ftedit.data.records import EditRecord
-from hf_ftedit.hub.card import model_card, published_scores
+from hf_ftedit.hub.card import edits_dataset, model_card, published_scores
 from hf_ftedit.hub.dataset_card import dataset_card
 from hf_ftedit.hub.markdown import literal, one_line, visible
 
@@ -190,6 +190,21 @@ def test_one_thing_is_no_plural():
 
 def test_scores_are_published_rounded():
     assert published_scores({"efficacy": 0.123456, "drift": 0.123456}) == {"efficacy": 0.12, "drift": 0.1235}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "datasets", "dataset"),
+    [
+        ({"locality_pool": "user/cf"}, ["user/cf", "user/cf"], "user/cf"),  # the edits, and what must stay
+        ({"locality_pool": "user/cf"}, ["user/cf"], None),
+        ({"locality_pool": "a/b", "training_texts": "a/b"}, ["a/b", "a/b"], None),
+        ({"locality_pool": "a/b", "training_texts": "a/b"}, ["a/b:train", "a/b", "a/b"], "a/b"),
+        ({"locality_pool": "facts.jsonl"}, ["user/cf:train[10%]"], "user/cf"),
+        ({}, [], None),
+    ],
+)
+def test_the_dataset_of_the_edits_is_that_of_the_leaderboard(recipe, datasets, dataset):
+    assert edits_dataset(recipe, {"datasets": datasets}) == dataset
 
 
 def test_metadata_of_a_dataset():
