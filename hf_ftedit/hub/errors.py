@@ -26,6 +26,8 @@ def hub_errors(name: str) -> Iterator[None]:
     """Raise the errors of the Hub's client about the repository `name` as [`~hf_ftedit.EditError`]s."""
     try:
         yield
+    except EditError:
+        raise
     except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:  # all that the client raises
         # The upload of a large file hides what happened behind a RuntimeError of its own.
         reason = error.__cause__ if type(error) is RuntimeError else error

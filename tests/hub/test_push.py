@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from loopback_hub import DROP, FEW_DRIFT_PROMPTS, HURRY, LoopbackHub, run
 
 from hf_ftedit.errors import EditError
+from hf_ftedit.hub.errors import hub_errors
 from hf_ftedit.hub.folder import ADAPTER_FILES, changed_files, published_files, read_edit_folder
 
 pytestmark = pytest.mark.slow
@@ -227,6 +228,13 @@ def test_scores_go_along_for_the_leaderboard_of_the_edits_dataset(hub, pushed):
 
 
 # What is refused
+
+
+def test_an_error_of_the_package_is_passed_on_with_its_own_remedy():
+    message = "'user/edits': README.md is missing; write the folder again"
+    with pytest.raises(EditError) as error, hub_errors("user/edits"):
+        raise EditError(message)
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("name", ["README.md", "scores.png"])
