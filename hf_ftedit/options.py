@@ -41,7 +41,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         "max_edits prefix_lengths eval_tokens_per_batch max_length pad_to_multiple_of lora_r "
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps eval_accumulation_steps "
         "limit dataset_num_proc dataloader_prefetch_factor torch_empty_cache_steps ddp_bucket_cap_mb ddp_timeout "
-        "tasks_limit tokens_per_batch sample num_workers",
+        "tasks_limit tokens_per_batch sample num_workers n_resamples",
     ),
     "1 or more, or -1 for num_train_epochs": (lambda number: number >= 1 or number == -1, "max_steps"),
     "a number above 0": (lambda number: number > 0, "num_train_epochs lora_alpha"),

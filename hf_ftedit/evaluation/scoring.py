@@ -12,7 +12,7 @@ from hf_ftedit.data import EditRecord, is_blank, read_rows
 from hf_ftedit.errors import EditError, first_line
 from hf_ftedit.evaluation.statistics import bootstrap, interval, means, permutation_test
 from hf_ftedit.files import moved_in, write_json
-from hf_ftedit.options import EditOptions
+from hf_ftedit.options import EditOptions, check_value
 
 # Kinds of probes, in the order of the paper's tables, and the score of each.
 KINDS = ("rewrite", "paraphrase", "neighborhood", "near_name", "portability")
@@ -255,7 +255,7 @@ def score(
     Raises:
         [`~hf_ftedit.EditError`]: predictions are no numbers, contradict or lack; the protocol cannot be computed.
     """
-    per_edit = _per_edit(predictions, n_resamples)
+    per_edit = _per_edit(predictions, n_resamples, seed)
     chosen = _chosen(per_edit, protocol)
     summaries = _summaries(per_edit, n_resamples, seed)
     names = ("edit_score", *SCORED, "portability")
@@ -303,7 +303,7 @@ def compare(
     Raises:
         [`~hf_ftedit.EditError`]: the two are not about the same edits.
     """
-    one, two = _per_edit(before, n_resamples), _per_edit(after, n_resamples)
+    one, two = _per_edit(before, n_resamples, seed), _per_edit(after, n_resamples, seed)
     if one.edit_ids != two.edit_ids:
         raise EditError("before and after are not about the same edits; predict both with one list of edits")
     chosen = _chosen(two, protocol)
@@ -330,9 +330,9 @@ def compare(
     }
 
 
-def _per_edit(predictions: Predictions | EditMeans, n_resamples: int) -> EditMeans:
-    if n_resamples < 1:
-        raise EditError(f"n_resamples is {n_resamples}; give at least 1")
+def _per_edit(predictions: Predictions | EditMeans, n_resamples: int, seed: int) -> EditMeans:
+    check_value("n_resamples", n_resamples, int)
+    check_value("seed", seed, int)
     return predictions if isinstance(predictions, EditMeans) else edit_means(predictions)
 
 

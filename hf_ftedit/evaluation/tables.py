@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rich import table as rich_table
 from rich.console import Console
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.evaluation.diagnosis import MEASURABLE, diagnose
 from hf_ftedit.evaluation.scoring import ERASURE_SCORES, GENERATED, NAMES, SCORED, TEXT_SCORES
 from hf_ftedit.text import counted, visible
@@ -76,6 +76,15 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
     Raises:
         [`~hf_ftedit.EditError`]: there are no scores in it.
     """
+    try:
+        return visible("\n".join(_parts(results, settings)))
+    except (AttributeError, KeyError, TypeError) as error:
+        problem = f"results are none: {one_line(error)} is missing"
+        raise EditError(f"{problem}; give what eval_results.json holds") from error
+
+
+def _parts(results: Mapping[str, Any], settings: Mapping[str, Any] | None) -> list[str]:
+    """The lines, tables and paragraphs of [`results_table`]."""
     _, last = _measured(results)
     parts = [f"{counted(last['n_edits'], 'edit')}, {protocol_text({'after': last})}, percent (95 % interval)"]
     if number := last.get("n_made_probes"):
@@ -104,7 +113,7 @@ def results_table(results: Mapping[str, Any], settings: Mapping[str, Any] | None
         parts += ["", "Diagnosis", *wrapped]
     elif last["edit_score_note"]:
         parts += ["", *textwrap.wrap(f"No edit score: {last['edit_score_note']}. {MEASURABLE}", 100)]
-    return visible("\n".join(parts))
+    return parts
 
 
 def scores_table(results: Mapping[str, Any]) -> Table:
@@ -112,10 +121,11 @@ def scores_table(results: Mapping[str, Any]) -> Table:
     measured, last = _measured(results)
     change, rows = results.get("change"), []
     for name, label in SCORES.items():
-        if all(scores.get(name) is None for scores in measured.values()):
+        having = [scores for scores in measured.values() if scores.get(name) is not None]
+        if not having:
             continue
         row = [label, *(score_text(scores, name) for scores in measured.values())]
-        edits, probes = counts(last, name)
+        edits, probes = counts(having[-1] if name in _COUNTED else last, name)
         behind = ["", counted(probes, _COUNTED[name][1])] if edits is None else [str(edits), str(probes)]
         rows.append([*row, *([change_text(change.get(name))] if change else []), *behind])
     return Table(["", *measured, *(["change"] if change else []), "edits", "probes"], rows)
@@ -202,7 +212,7 @@ def _number(value: float | None, form: str = ".1f", missing: str = "—") -> str
 
 def _measured(results: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]], Mapping[str, Any]]:
     """The scores by `"before"` and `"after"`, and the last of them."""
-    measured = {when: results[when] for when in ("before", "after") if when in results}
+    measured = {when: results[when] for when in ("before", "after") if results.get(when)}
     if not measured:
         raise EditError("results hold neither 'before' nor 'after'; give what eval_results.json holds")
     return measured, list(measured.values())[-1]

@@ -430,6 +430,25 @@ def three_edits(*rewrites, paraphrases=(1, 1), extra=()):
     return [*(row for part in rows for row in part), *extra]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, "seed is -1: give a number from 0 to 4294967295"),
+        ({"seed": 0.5}, "seed is 0.5: give a whole number"),
+        ({"n_resamples": 0}, "n_resamples is 0: give 1 or more"),
+        ({"n_resamples": 1.5}, "n_resamples is 1.5: give a whole number"),
+        ({"n_resamples": "5"}, "n_resamples is '5': give a whole number"),
+    ],
+)
+def test_resamples_and_their_seed_are_checked(settings, message):
+    rows = three_edits(1, 0.75, 1)
+    for call in (lambda: score(rows, **settings), lambda: compare(rows, rows, **settings)):
+        with pytest.raises(EditError) as error:
+            call()
+        assert str(error.value) == message
+    assert score(rows, n_resamples=np.int64(5), seed=np.int64(3)) == score(rows, n_resamples=5, seed=3)
+
+
 def test_a_change_by_hand():
     before, after = three_edits(0, 0.25, 1, paraphrases=(0.5, 0)), three_edits(1, 0.75, 1, paraphrases=(1, 0.5))
     change = compare(before, after, n_resamples=20_000)

@@ -143,6 +143,19 @@ def test_one_earlier_edit_is_singular():
     assert "\n1 edit of first trained again: scores before and after\n" in shown
 
 
+@pytest.mark.parametrize(
+    "results", [{}, {"before": {}}, {"before": None}, {"before": {"efficacy": 1.0}}, {"before": 5}, 5]
+)
+def test_what_holds_no_scores_is_refused(results):
+    with pytest.raises(EditError, match="give what eval_results.json holds"):
+        results_table(results)
+
+
+def test_an_edited_model_without_scores_is_left_out():
+    before = score(BEFORE)
+    assert results_table({"before": before, "after": None}) == results_table({"before": before})
+
+
 def cells(shown, label):
     """The cells of the first row with that label."""
     [line, *_] = [line for line in shown.splitlines() if line.startswith(f"│ {label} ")]
@@ -171,6 +184,12 @@ def test_a_score_that_one_measurement_has_is_a_dash_in_the_other():
     assert cells(shown, "locality") == ["100.0 (100.0 to 100.0)", "—", "", "0", "0"]
     assert cells(shown, "edit score") == ["42.9 (0.0 to 75.0)", "—", "", "2", "6"]
     assert NOTE in shown
+
+
+def test_what_is_counted_by_itself_may_be_measured_once():
+    results = measured(BEFORE, AFTER)
+    results["before"] |= {"perplexity": 20.0, "n_texts": 12}
+    assert cells(results_table(results), "perplexity") == ["20.0", "—", "", "", "12 texts"]
 
 
 def test_answers_that_were_generated_after_training_only_are_a_dash_before():
