@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from test_markdown import HOSTILE, TEXTS
 
 from hf_ftedit.data.records import EditRecord
+from hf_ftedit.evaluation.own_answers import MOST_FALL
 from hf_ftedit.hub.card import edits_dataset, model_card, published_scores
 from hf_ftedit.hub.dataset_card import dataset_card
 from hf_ftedit.hub.markdown import literal, one_line, visible
@@ -186,6 +187,11 @@ def test_one_thing_is_no_plural():
     card = model_card(RECORDS[:1], results, {**RECIPE, "adapter": "one", "chat_template": True}, RECORD)
     number = r"\b1 (?:edit prompt|paraphrase|neighboring fact|near name|consequence|unrelated prompt|text|fact|edit)"
     assert len(re.findall(number, card)) > 15 and not re.findall(f"{number}s\\b", card)
+
+
+def test_the_rule_by_which_a_neighbor_is_kept_is_the_one_that_is_measured():
+    card = model_card(RECORDS, CHAT, {**RECIPE, "chat_template": True})
+    assert f"the first sentence of its own answer is at most {MOST_FALL} nats a token less likely than it was." in card
 
 
 def test_scores_are_published_rounded():
