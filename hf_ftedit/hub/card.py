@@ -36,6 +36,7 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.filters |= {"text": markdown_text, "code": code_span, "block": code_block, "literal": literal}
 _TEMPLATES.filters["counted"] = counted
+_TEMPLATES.globals["project"] = "https://github.com/hf-ftedit/hf-ftedit"
 _TEMPLATES.filters |= {"score": evaluation.score_text, "table": lambda table: table.markdown(markdown_text)}
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import tomllib
 from functools import cache, partial
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -156,6 +157,13 @@ def hostile_cards(text):
 @pytest.mark.parametrize("name", CARDS)
 def test_card_is_the_golden_file(name):
     assert CARDS[name]().encode("utf-8") == (GOLDEN / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_first_mention_of_the_package_leads_to_it(name):
+    about = tomllib.loads(GOLDEN.parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = front_matter(CARDS[name]())[1]
+    assert text.index(f"[hf_ftedit]({about['urls']['Repository']})") == re.search("hf[-_]ftedit", text).start() - 1
 
 
 @pytest.mark.parametrize("name", CARDS)
