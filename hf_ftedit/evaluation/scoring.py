@@ -225,9 +225,8 @@ def score(
     the expected target's tokens that are the most likely ones (zsRE). The expected target is `"true"` for
     neighborhood probes and `"new"` for all others; of several answers to one of them, or to a portability probe, the
     best counts. Where the model's own answers were generated, *exact_match* and *containment* are scored in the same
-    way, and of a model that ends its answers *containment* is the one that counts: the new target is said, and a
-    neighbor is kept by the rule of [`~hf_ftedit.evaluation.own_answers.is_kept`]: the old answer is still said, or is
-    about as likely as it was.
+    way, and of a model that ends its answers *containment* is the one that counts: the new target is said, and what
+    stays is kept, see [`~hf_ftedit.evaluation.own_answers.is_kept`].
 
     Args:
         predictions (`Mapping[str, Sequence]`, `Sequence[Mapping]`, `str`, `PathLike` or [`EditMeans`]): One row per
