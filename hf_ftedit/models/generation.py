@@ -10,13 +10,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from hf_ftedit.errors import EditError
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
 from hf_ftedit.models.kernels import fast_attention
-from hf_ftedit.models.loading import is_unedited, weights_fingerprint
+from hf_ftedit.models.loading import base_model, is_unedited, weights_fingerprint
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.options import check_value
@@ -29,14 +35,6 @@ MAX_ANSWER_TOKENS = 8
 GENERATED_AT_ONCE = 4
 LEAST_SHARED = 8  # tokens that prompts begin with, of which fewer are not worth a pass of their own
 WHOLE_ANSWER_TOKENS = 32  # whatever a target's length, as where it is cut would give the target away
-
-# A chat model's settings, such as a penalty on repetition, are not its knowledge. Each is named, as `generate` fills
-# those that are not from the model's generation_config, whatever config it is called with.
-NEUTRAL_SETTINGS: dict[str, Any] = {
-    **{"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0},
-    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale")),
-    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
-}
 
 # A rule rather than a sentence splitter: those need a model or a language, and answers are a few words long.
 # What ends with a full stop and ends no sentence: initials, and what often stands before a name.
@@ -108,6 +106,20 @@ def generated_texts(
     return processes.each_once(prompts, run, key=lambda prompt: len(prompt.text))
 
 
+@contextmanager
+def _neutral(model: Any) -> Iterator[None]:
+    """Run `model` without its own settings of generation: a penalty on repetition, say, is not its knowledge."""
+    # In their place, as `generate` fills what it is called without from them, whatever config it is called with.
+    with inference(model):
+        base = base_model(model)
+        own = base.generation_config
+        base.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
+        try:
+            yield
+        finally:
+            base.generation_config = own
+
+
 def generated_tokens(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], **settings: Any
 ) -> list[list[int]]:
@@ -116,7 +128,7 @@ def generated_tokens(
     known = vocabulary_size(model.config) or sys.maxsize
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad = next(token for token in candidates if token is not None and token < known)
-    with inference(model):
+    with _neutral(model):
         shared, cache = _shared_beginning(model, [prompt.ids for prompt in prompts])
         rest = [prompt.ids[shared:] for prompt in prompts]
         # Padding goes to the left, as `generate` goes on from the last column.
@@ -132,7 +144,7 @@ def generated_tokens(
                 max_new_tokens=new_tokens,
                 pad_token_id=pad,
                 synced_gpus=False,  # processes with prompts of their own, or all with the same ones: none waits
-                **NEUTRAL_SETTINGS | cache | settings,
+                **cache | settings,
             )
     rows = output[:, input_ids.shape[1] :].tolist()
     return [row[: prompt.new_tokens] for row, prompt in zip(rows, prompts, strict=True)]

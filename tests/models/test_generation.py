@@ -202,18 +202,34 @@ HABITS = [
     {"repetition_penalty": 1.3},  # as Qwen2.5's chat models have
     {"no_repeat_ngram_size": 2},
     {"num_beams": 2},
+    {"use_cache": False},  # as a configuration that was saved during training says
+    {"cache_implementation": "static"},
+    {"return_dict_in_generate": True},
+    {"stop_strings": ["a"]},
+    {"num_return_sequences": 2},
+    {"prompt_lookup_num_tokens": 3},
+    {"penalty_alpha": 0.6},
+    {"max_time": 1e-4},
+    {"watermarking_config": {"greenlist_ratio": 0.25, "bias": 9.0}},
 ]
 
 
 def test_a_models_habits_of_generation_are_not_its_knowledge():
     model = eloquent("llama", TOKENIZER)
-    args = model, TOKENIZER, PROMPTS
-    expected = greedy_answers(*args), sample_continuations(*args, range(12), length=20)
-    plain = model.generation_config
+    # Some of the prompts begin alike, and that is run once.
+    prompts = [*PROMPTS, *(f"The capital of Kazakhstan and the very old border {letter}" for letter in "abc")]
+
+    def texts():
+        args = model, TOKENIZER, prompts
+        return greedy_answers(*args), sample_continuations(*args, range(15), length=20)
+
+    expected, plain = texts(), model.generation_config
     for habits in HABITS:
-        model.generation_config = copy.deepcopy(plain)
-        model.generation_config.update(**habits)
-        assert (greedy_answers(*args), sample_continuations(*args, range(12), length=20)) == expected, habits
+        model.generation_config = own = copy.deepcopy(plain)
+        for name, value in habits.items():
+            setattr(own, name, value)
+        assert texts() == expected, habits
+        assert model.generation_config is own, habits
 
 
 def test_a_prompt_that_fills_the_context_is_an_error():
