@@ -115,6 +115,17 @@ def tiny_model(family, tokenizer, context=256, **settings):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
+def seeing_model(tokenizer):
+    """A tiny Gemma 3 that reads images too, as `AutoModelForCausalLM` makes of the published ones."""
+    torch.manual_seed(0)
+    size = len(tokenizer) + 8
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    settings = {f"{name}_token_index": size - place for place, name in enumerate(("image", "boi", "eoi"), 1)}
+    settings |= {"vision_config": {**tower, "image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4}
+    text = {**_sizes("gemma", 256), "vocab_size": size}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma3", text_config=text, **settings)).eval()
+
+
 def paired(build, family, make=bpe_tokenizer, **settings):
     """The model that `build` makes of a family, for the tokenizer that `make` makes, and that tokenizer."""
     tokenizer = make()

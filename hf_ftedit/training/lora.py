@@ -68,24 +68,25 @@ def fit_lora(
     `config` fitted to `model`, where it is a LoRA: GPT-2's transposed layers, the token embedding, some layers.
 
     By default routers, which choose among experts, and layers that cannot take a LoRA are left out; one of the latter
-    that is named is an [`~hf_ftedit.EditError`].
+    that is named is an [`~hf_ftedit.EditError`]. Of a model that reads images too only the decoder is adapted.
     """
     if not isinstance(config, LoraConfig):
         return config
-    head, unfit = model.get_output_embeddings(), _unfit(model)
+    head, unfit, idle = model.get_output_embeddings(), _unfit(model), _outside_decoder(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+    linear = [name for name in linear if name not in idle]
     fit = [name for name in linear if name not in unfit and not ROUTER.search(name)]
     transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in fit)
     targets = config.target_modules
     if targets is None and not config.target_parameters:
         # PEFT has its own ones for some kinds of models, but for mixtures of experts it takes none of them.
-        is_known = getattr(model.config, "model_type", None) in PEFT_TARGETS and len(unfit) <= 1
+        is_known = getattr(model.config, "model_type", None) in PEFT_TARGETS and len(unfit) <= 1 and not idle
         targets = None if is_known and layers is None and not embedding else "all-linear"
-    targets = _checked_targets(_with_mlp(targets, fit), model, linear, unfit)
+    targets = _checked_targets(_with_mlp(targets, fit), model, linear, unfit, idle)
     if layers is not None:
         _check_layers(layers, model, targets)
     # PEFT has no word for some layers, and in a mixture of experts means routers too: the modules are named.
-    if targets == "all-linear" and (layers is not None or len(fit) < len(linear) or len(unfit) > 1):
+    if targets == "all-linear" and (layers is not None or idle or len(fit) < len(linear) or len(unfit) > 1):
         targets = [
             name
             for name in _short_names(fit, model)
@@ -116,9 +117,20 @@ def _with_mlp(targets: Any, fit: list[str]) -> Any:
     return sorted({*names, *inside} - {"mlp"}) if inside else "all-linear"
 
 
-def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str], unfit: Mapping[str, str]) -> Any:
+def _outside_decoder(model: PreTrainedModel) -> set[str]:
+    """Names of modules that texts never run through: the towers for images or sound of a model that reads both."""
+    decoder: Any = model.get_decoder()
+    if model.config.get_text_config() is model.config or decoder is None:
+        return set()
+    inside = {*decoder.modules(), model.get_output_embeddings()}
+    return {name for name, module in model.named_modules() if module not in inside}
+
+
+def _checked_targets(
+    targets: Any, model: PreTrainedModel, linear: list[str], unfit: Mapping[str, str], idle: set[str]
+) -> Any:
     """Modules to adapt, each of which the model has, and can adapt: PEFT passes over one that it has not."""
-    names = [name for name, _ in model.named_modules()]
+    names, chosen = [name for name, _ in model.named_modules() if name not in idle], set[str]()
     if targets is None or targets == "all-linear":
         return targets
     # TRL makes a word of a list of one: it may be no pattern but a name.
@@ -135,7 +147,8 @@ def _checked_targets(targets: Any, model: PreTrainedModel, linear: list[str], un
             raise EditError(
                 f"lora_target_modules: {target!r} names {wrong}, {unfit[wrong]}; leave it out{_hint(model)}"
             )
-    return targets
+        chosen.update(matching)
+    return sorted(chosen) if idle else targets  # an end or a pattern would name modules outside the decoder too
 
 
 def _check_names(config: Any, model: Any) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from tiny import bpe_tokenizer, tiny_model
+from tiny import bpe_tokenizer, seeing_model, tiny_model
 from trl import get_peft_config
 
 from hf_ftedit import EditConfig, EditError, EditModelConfig
@@ -94,6 +94,30 @@ def test_layers_of_a_model_with_unfit_ones(tokenizer):
     model = tiny_model("falcon_h1", tokenizer)
     names = adapted(model, fit_lora(LoraConfig(r=2, target_modules="all-linear"), model, layers=[1]))
     assert names and all(".1." in name and "out_proj" not in name for name in names)
+
+
+ATTENTION = {f"self_attn.{name}_proj" for name in "qkvo"}
+MLP = {f"mlp.{name}_proj" for name in ("gate", "up", "down")}
+
+
+@pytest.mark.parametrize(
+    "targets, expected",
+    [
+        ("all-linear", ATTENTION | MLP),
+        (None, ATTENTION | MLP),
+        (["mlp"], MLP),
+        (["q_proj"], {"self_attn.q_proj"}),
+        (r".*\.[qk]_proj", {"self_attn.q_proj", "self_attn.k_proj"}),
+    ],
+)
+def test_the_tower_for_images_which_no_text_runs_through_gets_no_lora(tokenizer, targets, expected):
+    model = seeing_model(tokenizer)
+    names = adapted(model, fit_lora(LoraConfig(r=2, target_modules=targets), model))
+    assert names == sorted(f"model.language_model.layers.{layer}.{name}" for layer in (0, 1) for name in expected)
+    with pytest.raises(
+        EditError, match="lora_target_modules: the model has no module 'fc1'; its linear ones are down"
+    ):
+        fit_lora(LoraConfig(target_modules=["fc1"]), seeing_model(tokenizer))
 
 
 def test_experts_that_the_model_lacks_are_told_with_those_it_has(tokenizer):
