@@ -100,6 +100,9 @@ def settings_of(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any,
     """The trainer's settings and the model's."""
     if defaults["chat_template"]:
         defaults = {**training.CHAT_LORA, **defaults}
+    if defaults["full_finetune"]:
+        # Of most weights a step is less than bfloat16's distance to the next number: they would stay as they are.
+        defaults = {"dtype": "float32", **defaults}
     config, model_config = parse_rest((training.EditConfig, training.EditModelConfig), arguments, defaults)
     named = {"gguf_file": defaults["gguf_file"], **model_settings(model_config)}
     if not isinstance(config.model_init_kwargs, str):  # a text is no JSON, which the trainer says

@@ -160,13 +160,13 @@ class EditModelConfig(ModelConfig):
     lora_target_modules: list[str] | None = option(["all-linear"], "Layers to adapt; all linear ones by default.")
     dtype: str | None = option(
         None,
-        "Precision of the weights: bfloat16 on a GPU that has it, else float32, unless given.",
+        "Precision of the weights: bfloat16 for a LoRA on a GPU that has it, else float32, unless given.",
         choices=["auto", "bfloat16", "float16", "float32"],
     )
 
     def __post_init__(self) -> None:
         if self.dtype is None:
-            self.dtype = "bfloat16" if has_bf16() else "float32"
+            self.dtype = "bfloat16" if self.use_peft and has_bf16() else "float32"
         check_settings(self)
         if self.lora_task_type != "CAUSAL_LM":
             raise EditError(f"lora_task_type is {shown(self.lora_task_type)}: leave it out; only CAUSAL_LM is edited")

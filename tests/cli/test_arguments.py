@@ -9,6 +9,7 @@ import yaml
 from hf_ftedit import EditConfig, EditError, EditModelConfig
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
 from hf_ftedit.cli.grid import read_grid
+from hf_ftedit.cli.train import settings_of
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 OLD = Path(__file__).parents[1] / "fixtures" / "folder_0.1.0" / "edit_config.yaml"
@@ -164,3 +165,19 @@ def test_what_a_file_leaves_off_may_stand_in_it():
     file = config(attn_implementation="sdpa", push_to_hub=False, hub_token=None, model_init_kwargs=None)
     _, trained, model = train_settings(*flags, *file)
     assert (model.attn_implementation, trained.push_to_hub, trained.hub_model_id) == ("sdpa", False, "my/facts")
+
+
+@pytest.mark.parametrize(
+    "flags, dtype",
+    [
+        ([], "bfloat16"),
+        (["--full_finetune"], "float32"),
+        (["--use_peft", "false"], "float32"),
+        (["--full_finetune", "--dtype", "bfloat16"], "bfloat16"),
+    ],
+)
+def test_weights_that_are_all_trained_are_float32_where_a_gpu_has_bfloat16(monkeypatch, flags, dtype):
+    monkeypatch.setattr("hf_ftedit.training.config.has_bf16", lambda: True)
+    arguments = read_arguments("train", ["--use_cpu", "--edits", "edits.jsonl", *flags])
+    config, model_config = settings_of(arguments, vars(arguments.options()))
+    assert config.model_init_kwargs["dtype"] == model_config.dtype == dtype
