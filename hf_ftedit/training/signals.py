@@ -84,6 +84,9 @@ def stoppable() -> Iterator[None]:
 @contextmanager
 def deferred_signals() -> Iterator[None]:
     """Within the block a signal only sets [`pending_signal`]; it raises [`Stopped`] after it, if nothing else did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the main thread is not training, and stops at once
+        return
     _handler.is_deferred = True
     try:
         yield

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from datasets import Dataset
 from running import free_port
 from tiny import small_pool
 from tiny_edits import EDITS, config, editor, fitted, lora
@@ -32,7 +34,7 @@ from hf_ftedit.training.checkpoints import (
     newest_checkpoint,
     remove_checkpoint,
 )
-from hf_ftedit.training.resume import WARN_STEPS, StepGuard
+from hf_ftedit.training.resume import WARN_STEPS, StepGuard, rows_hash
 from hf_ftedit.training.signals import Stopped, deferred_signals, pending_signal, stoppable
 
 HELPER = Path(__file__).parents[1] / "killed.py"
@@ -295,6 +297,14 @@ def test_a_checkpoint_of_another_run_is_refused(begun, base, tokenizer, tmp_path
         trainer.train(resume_from_checkpoint=True)
 
 
+def test_rows_are_the_same_where_only_their_references_were_rounded_otherwise():
+    rows = [{"input_ids": [1, 2], "ref_tokens": [3], "ref_logprobs": [-0.5], "ref_rest": [-1.0]}]
+    rounded = [{**rows[0], "ref_logprobs": [-0.5005], "ref_rest": [-0.999]}]
+    others = [{**rows[0], "input_ids": [1, 3]}]
+    first, second, third = (rows_hash(Dataset.from_list(part)) for part in (rows, rounded, others))
+    assert first == second != third
+
+
 PARTS = ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", STATE_FILE, RUN_FILE]
 
 
@@ -476,6 +486,24 @@ def test_a_signal_stops_at_once_or_sets_a_flag():
             os.kill(os.getpid(), signal.SIGTERM)  # as launchers do: one is pending already
         assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) is before and pending_signal() == 0
+
+
+def test_a_training_in_another_thread_leaves_signals_to_the_main_one():
+    begun, stopped = threading.Event(), threading.Event()
+
+    def train():
+        with deferred_signals():
+            begun.set()
+            stopped.wait(60)
+
+    with pytest.raises(Stopped, match="^stopped by SIGINT$"), stoppable():
+        thread = threading.Thread(target=train)
+        thread.start()
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        stopped.wait(5)
+    stopped.set()
+    thread.join()
 
 
 def test_a_signal_in_a_finalizer_stops_as_well(capsys):
