@@ -60,7 +60,8 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
             batch["ref_tokens"] = tokens.long().view(len(rest), -1)
             batch["ref_logprobs"] = logprobs.half().view(len(rest), -1)
             batch["ref_rest"] = rest.half()
-        if self.tree_width:
+        # Rows of others, beside edits that are evaluated, may have no label at all, or gaps between them.
+        if self.tree_width and all("length" in row for row in examples):
             pairs = [pair_of(row["input_ids"], row["labels"]) for row in examples]
             batch["trees"] = tree_inputs(pairs, self.tree_width)
         return batch

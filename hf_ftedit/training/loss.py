@@ -87,7 +87,7 @@ class ConditionalTrainer(ResumableTrainer):
         self._has_references = has_weights and models.REFERENCE_COLUMNS.keys() <= {*train_dataset.column_names}
         if has_weights:
             self._check_weighted()
-        if isinstance(collator, models.CompletionOnlyCollator) and isinstance(train_dataset, Dataset):
+        if is_ours and isinstance(collator, models.CompletionOnlyCollator) and isinstance(train_dataset, Dataset):
             self._prepare_trees(collator, max(train_dataset["length"], default=0))
 
     def _check_optimizer(self) -> None:

@@ -22,7 +22,7 @@ from hf_ftedit.hub import base_of, check_base
 from hf_ftedit.training.config import BY_METRIC, LESS_IS_BETTER, EditConfig
 from hf_ftedit.training.measurements import asks_unedited
 from hf_ftedit.training.plain_text import with_plain_text
-from hf_ftedit.training.task import Continuation, EditTask
+from hf_ftedit.training.task import Continuation, EditTask, check_tokenized
 
 logger = logging.getLogger(__name__)
 
@@ -281,6 +281,7 @@ def make_rows(task: EditTask, model: PreTrainedModel, tokenizer: PreTrainedToken
     written = rows
     if are_tokenized:
         rows, eval_rows = (tokenized(part, tokenizer, model, args) for part in (rows, eval_rows))
+        check_tokenized(eval_rows)
         if isinstance(rows, Dataset) and "kind" in rows.column_names and args.objective == "conditional":
             if args.locality_loss == "kl":
                 rows = models.with_references(rows, model, tokens_per_batch=args.eval_tokens_per_batch)

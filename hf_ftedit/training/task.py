@@ -191,6 +191,17 @@ def check_rows(source: Any) -> None:
         )
 
 
+def check_tokenized(rows: Any) -> None:
+    """Raise for rows to evaluate that TRL would tokenize: beside rows that are tokenized it does not."""
+    for part in rows.values() if isinstance(rows, dict) else [rows]:
+        names = getattr(part, "column_names", None)
+        if names and "input_ids" not in names:
+            raise EditError(
+                f"eval_dataset has the columns {', '.join(names)}: beside edits and prompt-completion rows give such, "
+                "with prompt and completion as texts, or rows with input_ids and labels"
+            )
+
+
 def _continuation(options: EditOptions, saved: SavedEdits, new: Sequence[EditRecord]) -> Continuation:
     """The edits of `options.adapter` without those of `options.revoke` and with those of `new`."""
     name, revoke = options.adapter or "", set(options.revoke or ())

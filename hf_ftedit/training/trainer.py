@@ -38,7 +38,7 @@ from hf_ftedit.training.setup import (
     tokenized,
 )
 from hf_ftedit.training.strength import AdapterScale, check_strength, measure_scales, set_strength, strength_text
-from hf_ftedit.training.task import EditTask, are_edits, check_rows, read_task, without_builders
+from hf_ftedit.training.task import EditTask, are_edits, check_rows, check_tokenized, read_task, without_builders
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +209,8 @@ class EditTrainer(ConditionalTrainer):
                 check_rows(eval_dataset)
         if means_rows:
             eval_dataset = tokenized(eval_dataset, self.processing_class, self.model, self.args)
+            if self._is_ours:
+                check_tokenized(eval_dataset)
             # The weights of training rows are of the whole set, and a loss that is evaluated is a mean of batches.
             weighted = {WEIGHT, *models.REFERENCE_COLUMNS} & {*(getattr(eval_dataset, "column_names", None) or ())}
             eval_dataset = eval_dataset.remove_columns(sorted(weighted)) if weighted else eval_dataset

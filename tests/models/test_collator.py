@@ -47,9 +47,10 @@ def test_chat_rows_as_a_token_tree():
     collator = CompletionOnlyCollator(pad_token_id=0)
     collator.tree_width = 8
     rows = [{"input_ids": [5, 7, 8], "labels": [-100, -100, 8]}, {"input_ids": [5, 6, 9], "labels": [-100, 6, 9]}]
-    batch = collator([row | EDIT for row in rows])
+    batch = collator([row | EDIT | {"length": 3} for row in rows])
     trees = batch["trees"]
     assert trees["input_ids"].tolist() == [[5, 6, 7]] and trees["position_ids"].tolist() == [[0, 1, 1]]
     assert trees["visible"].int().tolist() == [[[1, 0, 0], [1, 1, 0], [1, 0, 1]]]
     assert trees["places"].tolist() == [[0, 2], [0, 0], [0, 1]]  # of the tokens 8, 6 and 9: the order of the labels
     assert batch["labels"][batch["labels"] != -100].tolist() == [8, 6, 9]
+    assert "trees" not in collator(rows)  # of somebody else: no label need be there, and there may be gaps

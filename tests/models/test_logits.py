@@ -81,7 +81,7 @@ def test_gradients_reach_an_adapter():
 def test_gradients_through_token_trees_are_those_of_separate_rows(family, width):
     model = moved(build(family))
     pairs = encoded()
-    rows = [{"input_ids": pair.input_ids, "labels": pair.labels} for pair in pairs]
+    rows = [{"input_ids": pair.input_ids, "labels": pair.labels, "length": 0} for pair in pairs]
     collator = CompletionOnlyCollator(pad_token_id=0)
     collator.tree_width = width
     weight = torch.linspace(0.5, 2, sum(len(pair.input_ids) - pair.start for pair in pairs))

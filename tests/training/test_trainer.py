@@ -21,6 +21,7 @@ from hf_ftedit import EditConfig, EditDatasetBuilder, EditError, EditOptions, Ed
 from hf_ftedit.evaluation.engine import EvaluatedModel, fill_neighborhood_targets
 from hf_ftedit.evaluation.scoring import score
 from hf_ftedit.hub.folder import ADAPTER_FILES, published_files
+from hf_ftedit.models.collator import CompletionOnlyCollator
 from hf_ftedit.models.loading import load_model, load_tokenizer
 from hf_ftedit.training.task import read_task
 
@@ -607,6 +608,34 @@ def test_a_full_finetune_is_measured_saved_and_resumed(base, tokenizer, tmp_path
     for ours, theirs in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert resumed.score_edits(edited=False)["efficacy"] == before["efficacy"]
+
+
+def test_tokenized_rows_of_others_are_evaluated_beside_edits_as_they_are(base, tokenizer, tmp_path):
+    ids = tokenizer(["Rome is in Italy and Oslo", "Oslo lies between Bergen"])["input_ids"]
+    first, second = ids
+    for labels in ([first, second], [[-100] * len(first), second], [[-100, first[1], -100, *first[3:]], second]):
+        rows = Dataset.from_list([{"input_ids": a, "labels": b} for a, b in zip(ids, labels, strict=True)])
+        trainer = edited(editor(base, tokenizer, config(tmp_path)))
+        terms = []
+        for row in rows:
+            with torch.no_grad():
+                log_probs = trainer.model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
+            pairs = enumerate(row["labels"][1:])
+            terms += [-float(log_probs[place, label]) for place, label in pairs if label != -100]
+        assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+    collator = CompletionOnlyCollator(pad_token_id=0)
+    trainer = fitted(base, tokenizer, config(tmp_path, max_steps=1), rows, locality_pool=None, data_collator=collator)
+    assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("row", [{"text": "Rome"}, {"messages": [{"role": "user", "content": "Rome"}]}])
+def test_rows_that_trl_would_tokenize_are_not_evaluated_beside_edits(base, tokenizer, tmp_path, row):
+    rows = Dataset.from_list([row])
+    message = f"eval_dataset has the columns {min(row)}: beside edits and prompt-completion rows give such, with"
+    with pytest.raises(EditError, match=message):
+        editor(base, tokenizer, config(tmp_path), eval_dataset={"mine": rows})
+    with pytest.raises(EditError, match=message):
+        editor(base, tokenizer, config(tmp_path)).evaluate(rows)
 
 
 def test_streamed_rows_are_trained_without_end_of_sequence(base, tokenizer, tmp_path):
