@@ -82,6 +82,7 @@ def encode_rows(
     tokenizer: PreTrainedTokenizerBase,
     *,
     chat_template: bool = False,
+    ends: bool = False,
     objective: str = "conditional",
     max_length: int | None = None,
     num_proc: int | None = None,
@@ -89,15 +90,16 @@ def encode_rows(
     """
     Tokenize prompt-completion rows to `input_ids`, `labels` (-100 where nothing is learnt) and `length`.
 
-    Rows may have a column `ends`: whether the end of the answer is learnt. With `chat_template` the column `kind` is
-    kept, as the loss differs by it.
+    Rows may have a column `ends`: whether the end of the answer is learnt; without it, `ends` is for all of them. With
+    `chat_template` the column `kind` is kept, as the loss differs by it.
     """
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         # Rows that are too long are errors, named by their edit: cut, they would teach another answer.
         names = [f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None
         settings: dict[str, Any] = {"chat_template": chat_template, "max_length": max_length, "names": names}
-        pairs = encode_pairs(tokenizer, batch["prompt"], batch["completion"], ends=batch.get("ends"), **settings)
+        settings["ends"] = batch.get("ends", [ends] * len(batch["prompt"]))
+        pairs = encode_pairs(tokenizer, batch["prompt"], batch["completion"], **settings)
         ids = [pair.input_ids for pair in pairs]
         labels = ids if objective == "full" else [pair.labels for pair in pairs]
         return {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}

@@ -311,7 +311,7 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
         models.check_tokens(tokenizer, model.config, starmap(named, enumerate(rows, 1)))
     longest = min(filter(None, (args.max_length, models.context_length(model.config))), default=None)
     settings: dict[str, Any] = {"chat_template": args.chat_template, "objective": args.objective}
-    settings |= {"max_length": longest, "num_proc": args.dataset_num_proc}
+    settings |= {"ends": args.has_whole_answers, "max_length": longest, "num_proc": args.dataset_num_proc}
     return models.in_turns(lambda: encode_rows(rows.with_format(None), tokenizer, **settings))
 
 

@@ -638,6 +638,22 @@ def test_rows_that_trl_would_tokenize_are_not_evaluated_beside_edits(base, token
         editor(base, tokenizer, config(tmp_path)).evaluate(rows)
 
 
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "make", "learnt"),
+    [
+        ({"end_of_answer": True}, bpe_tokenizer, " Italy<|endoftext|>"),
+        ({"chat_template": True}, chat_tokenizer, "Italy<|im_end|>"),
+    ],
+)
+def test_the_end_of_an_answer_is_learnt_from_rows_too(tmp_path, settings, make, learnt, streams):
+    model, tokenizer = paired(tiny_model, "llama", make)
+    rows = ROWS.to_iterable_dataset() if streams else ROWS
+    trainer = editor(model, tokenizer, config(tmp_path, max_steps=1, **settings), rows, locality_pool=None)
+    row = next(iter(trainer.train_dataset))
+    assert tokenizer.decode(target_ids(row["labels"])) == learnt
+
+
 def test_streamed_rows_are_trained_without_end_of_sequence(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), ROWS.to_iterable_dataset())
     rows = list(trainer.train_dataset)
