@@ -142,7 +142,7 @@ def load_model(
     commit = _commit_of(name, revision, kwargs.get("token"))
     kwargs |= {"revision": commit or revision, "dtype": dtype}
     if kwargs.get("quantization_config") is not None:
-        kwargs["device_map"] = {"": device}
+        kwargs.setdefault("device_map", {"": device})
     elif gguf_file:
         # By default weights stay packed where there is a kernel for that, and in any case the model counts as a
         # quantized one, which can be neither trained nor saved.

@@ -45,6 +45,11 @@ NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 TOKENS = torch.arange(12)[None]
 
 
+def test_the_device_map_of_the_user_holds_for_a_quantized_model_too():
+    model = load_model(None, quantization_config=NF4, device_map={"": "meta"})
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
+
+
 def gradient(model):
     inputs = model.get_input_embeddings()(TOKENS).detach().requires_grad_()
     model(inputs_embeds=inputs, labels=TOKENS).loss.backward()
