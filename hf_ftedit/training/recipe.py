@@ -119,7 +119,8 @@ def peft_settings(config: Any) -> dict[str, Any]:
 def inherited(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a downloaded `edit_config.yaml` that another training may reuse."""
     # An allow-list, as the file may come from anyone: no folder, token, code, or settings of the run.
-    own = {"edits", "erase", "format", "max_edits", "adapter", "revoke", "full_finetune"}
+    # Nor the strength, which is in the scale of the adapter's LoRA already.
+    own = {"edits", "erase", "format", "max_edits", "adapter", "revoke", "full_finetune", "strength"}
     names = {option.name for option in fields(EditOptions)} - own
     names |= {*TRAINING_KEYS, *LORA_SETTINGS, *QUANTIZATION_KEYS}
     names |= {"model_name_or_path", "gguf_file", "dtype"}

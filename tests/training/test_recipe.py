@@ -14,7 +14,7 @@ from hf_ftedit import AugmentationOptions, EditConfig, EditDatasetBuilder, EditM
 from hf_ftedit.cli.arguments import parse_rest, read_arguments
 from hf_ftedit.models.loading import asset, public_name
 from hf_ftedit.options import EditOptions
-from hf_ftedit.training.recipe import recipe_of
+from hf_ftedit.training.recipe import inherited, recipe_of
 
 CANARY = "hf_canary"
 LORA = ["r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "target_parameters"]
@@ -167,6 +167,10 @@ def test_what_is_undefined_is_left_out_and_a_revision_and_quantization_are_told(
     assert recipe["router_aux_loss_coef"] == 0.5
     assert recipe["load_in_4bit"] is True and recipe["load_in_8bit"] is False
     assert (recipe["bnb_4bit_quant_type"], recipe["use_bnb_nested_quant"]) == ("nf4", True)
+
+
+def test_strength_is_not_inherited_as_the_scale_of_the_lora_has_it():
+    assert inherited({"strength": "1.5", "lora_alpha": 96, "seed": 3}) == {"lora_alpha": 96, "seed": 3}
 
 
 def test_public_names(tmp_path, monkeypatch):
