@@ -74,7 +74,12 @@ def public_name(source: str) -> str:
     # A path may hold the name of a user, a customer or a project.
     if Path(source) == Path(asset("model")):
         return EMBEDDED_NAME
-    return Path(source).resolve().name if Path(source).exists() or Path(source).is_absolute() else source
+    # A folder of the Hub's cache is called by a commit, which names nothing; those above it have the repository's id.
+    cached = re.search(r"(?:models|datasets)--([^/]+)/snapshots/\w+$", Path(source).as_posix())
+    if cached:
+        return cached[1].replace("--", "/")
+    path, is_no_id = Path(source), source.startswith(".") or source.count("/") > 1
+    return path.resolve().name if is_no_id or path.exists() or path.is_absolute() else source
 
 
 def load_tokenizer(name: str | None, *, gguf_file: str | None = None, **kwargs: Any) -> PreTrainedTokenizerBase:

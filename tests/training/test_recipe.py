@@ -182,6 +182,12 @@ def test_public_names(tmp_path, monkeypatch):
     assert public_name("models/mine") == public_name("./models/mine/") == "mine"
     assert public_name("/gone/since/model") == "model"
     assert public_name(".") == tmp_path.name
+    for gone in ("customers/of/ours/model", "../model", "./ours/model"):
+        assert public_name(gone) == "model"
+    snapshot = tmp_path / "hub" / "models--user--my-model" / "snapshots" / "c1899de289a04d12100db370d81485cdf75e47ca"
+    snapshot.mkdir(parents=True)
+    assert public_name(f"{snapshot}/") == "user/my-model"
+    assert public_name("user/facts:train") == "user/facts:train"
     assert public_name(asset("model")) == "hf_ftedit/embedded"
 
 
