@@ -35,6 +35,7 @@ class EditConfig(EditOptions, SFTConfig):
     - `max_length`: `None`. Nothing is cut: a row longer than this, or than the model's context, is an error;
     - `router_aux_loss_coef` 0: experts are not made to share the work;
     - `save_strategy`: `"no"`. The adapter is saved at the end; set `"steps"` or `"epoch"` to be able to resume;
+    - `restore_callback_states_from_checkpoint`: `True`, as early stopping counts evaluations;
     - `output_dir` `"edited-adapter"`, `train_sampling_strategy` `"group_by_length"`, `activation_checkpointing` and
       `ddp_find_unused_parameters` `False`, `hub_strategy` `"end"`, and `use_cpu` with several processes and no
       accelerator.
@@ -67,6 +68,7 @@ class EditConfig(EditOptions, SFTConfig):
         "Older name of activation_checkpointing.",  # by which TRL would turn it on
     )
     save_strategy: str = option("no", "When checkpoints are written; 'steps' or 'epoch' to resume.")
+    restore_callback_states_from_checkpoint: bool = option(True, "Resume callbacks, such as early stopping, too.")
     hub_strategy: str = option("end", "When to push; only the finished adapter is.")
     router_aux_loss_coef: float | None = option(0.0, "Weight of the loss that spreads tokens over experts, if given.")
     # Every trained weight has a part in every batch, but for experts that no row is sent to.

@@ -21,6 +21,7 @@ from datasets import Dataset
 from running import free_port
 from tiny import small_pool
 from tiny_edits import EDITS, config, editor, fitted, lora
+from transformers import EarlyStoppingCallback
 
 from hf_ftedit import EditError
 from hf_ftedit.cli import main
@@ -210,6 +211,19 @@ def test_resuming_in_any_epoch_gives_the_same_weights(base, tokenizer, tmp_path,
             assert again._mastery.state()["trained"] == whole._mastery.state()["trained"]
         resumed = weights(again)
         assert all(torch.equal(resumed[name], expected[name]) for name in expected), checkpoint.name
+
+
+def test_early_stopping_stops_a_resumed_run_at_the_same_step(base, tokenizer, tmp_path):
+    more = {"num_train_epochs": 12, "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = config(tmp_path / "out", **more, learning_rate=1e-6, logging_steps=100)
+
+    def end(checkpoint=None):
+        trainer = editor(base, tokenizer, args, EDITS[:1], callbacks=[EarlyStoppingCallback(3)])
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trainer.state.global_step
+
+    assert end() == 4  # after the first evaluation, three that are no better
+    assert end(str(tmp_path / "out" / "checkpoint-3")) == 4
 
 
 @pytest.fixture(scope="module")
