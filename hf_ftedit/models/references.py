@@ -1,5 +1,6 @@
 """The unedited model's distributions at target positions: what an edit should leave as it is."""
 
+import atexit
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,9 +63,12 @@ def with_references(
     """
     # By rows and model, which cannot be hashed. Quantized weights have no fingerprint: theirs are made anew.
     weights = weights_fingerprint(model, whole=True) if Processes().is_main else None
-    weights = weights or generate_random_fingerprint()
-    fingerprint = from_main(Hasher.hash([rows._fingerprint, weights, str(model.dtype), model.device.type, k]))
+    known = weights or generate_random_fingerprint()
+    fingerprint = from_main(Hasher.hash([rows._fingerprint, known, str(model.dtype), model.device.type, k]))
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "hf_ftedit" / f"references-{fingerprint}.arrow"
+    if Processes().is_main and weights is None:
+        # No other run can use it. Not before the end of this one, where workers may open it by its path.
+        atexit.register(cache.unlink, missing_ok=True)
 
     def referred(batch: Any) -> dict[str, list[np.ndarray]]:
         if loads_on_main() and not Processes().is_main:

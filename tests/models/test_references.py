@@ -1,5 +1,10 @@
 """References against whole distributions, one pair at a time."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pytest
@@ -127,3 +132,22 @@ def test_references_are_computed_once_for_the_same_rows_model_and_number(rows):
     with torch.no_grad():
         other.get_input_embeddings().weight *= 2
     assert with_references(rows, other, k=5).to_dict() != first.to_dict()
+
+
+WITHOUT_FINGERPRINT = """
+import torch
+from test_references import PAIRS, build, datasets, with_references
+
+model = build("gpt2")
+model.register_parameter("packed", torch.nn.Parameter(torch.ones(2, dtype=torch.uint8), requires_grad=False))
+columns = {"input_ids": [PAIRS[0].input_ids], "labels": [PAIRS[0].labels], "kind": ["locality"]}
+rows = with_references(datasets.Dataset.from_dict(columns), model, k=5)
+assert rows["ref_rest"][0] and rows.cache_files
+"""
+
+
+def test_references_that_no_other_run_can_use_go_with_their_run(tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+    env = {**os.environ, "PYTHONPATH": path, "HF_DATASETS_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", WITHOUT_FINGERPRINT], env=env, check=True, timeout=600)
+    assert (tmp_path / "hf_ftedit").is_dir() and not [*tmp_path.rglob("*.arrow")]
