@@ -154,6 +154,6 @@ def token_scores(predicted: Predictions) -> tuple[np.ndarray, np.ndarray]:
     token = torch.tensor(predicted.tokens, device=logits.device)
     # In parts: float32 copies of all logits of a batch would be what takes the most memory.
     normalizer = torch.cat([part.float().logsumexp(dim=-1) for part in logits.split(256)])
-    logprob = logits[rows, token].double() - normalizer[rows].double()
+    logprob = logits[rows, token].cpu().double() - normalizer[rows].cpu().double()  # Apple's GPUs have no float64
     hit = logits.argmax(dim=-1)[rows] == token
-    return logprob.cpu().numpy(), hit.cpu().numpy()
+    return logprob.numpy(), hit.cpu().numpy()
