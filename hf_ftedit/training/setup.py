@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import fields, replace
 from itertools import starmap
 from typing import Any, NamedTuple
@@ -150,6 +151,7 @@ def load_for(
     _check_type("model", model, is_model, "a model of transformers, or its Hub id or folder")
     is_tokenizer = tokenizer is None or hasattr(tokenizer, "convert_ids_to_tokens")
     _check_type("processing_class", tokenizer, is_tokenizer, "the model's tokenizer")
+    tokenizer = deepcopy(tokenizer)  # it gets an end of sequence and a dated template, and the user's is to stay
     loading = _loading(args, quantization_config)
     prior = task.continuation
     if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):

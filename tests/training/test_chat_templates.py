@@ -97,6 +97,17 @@ def test_the_end_of_sequence_is_set_before_rows_are_made(tmp_path):
         prepare_tokenizer(chat_tokenizer(), EditOptions(eos_token="<none>"))
 
 
+def test_the_users_tokenizer_stays_as_it_is(tmp_path, on_day):
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = DATED
+    model = tiny_model("llama", tokenizer)
+    settings = {**CHAT, "text_loss_weight": 0.0, "eos_token": "<|endoftext|>"}
+    args = config(tmp_path, **settings)
+    trainer = EditTrainer(model, args, train_dataset=EDITS[:1], processing_class=tokenizer)
+    assert (tokenizer.chat_template, tokenizer.eos_token) == (DATED, "<|im_end|>")
+    assert trainer.processing_class.eos_token == "<|endoftext|>" and "Today: 01 Jan 2026" in text_of(trainer)
+
+
 def test_a_template_tells_one_date(on_day):
     tokenizer, options = chat_tokenizer(), EditOptions(chat_template=True)
     tokenizer.chat_template = DATED
