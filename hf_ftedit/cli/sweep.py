@@ -25,7 +25,7 @@ from hf_ftedit.errors import EditError, one_line
 from hf_ftedit.evaluation import score_text
 from hf_ftedit.files import claims, holding, moved_in, require_empty, write_text
 from hf_ftedit.options import SOURCES
-from hf_ftedit.text import counted, masked
+from hf_ftedit.text import counted, masked, without_secrets
 
 RUN_FILE = "run.json"  # of a finished run, beside its adapter
 WORKER = "HF_FTEDIT_SWEEP_WORKER"  # environment variable: "place/count" of a process that runs a share
@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
                 run_share(runs, folder, advance)
         varied = list(dict.fromkeys(column_of(name) for each in runs for name in each.varied))
         lost = {"error": "the process that ran it ended; run the command again"}
-        rows = [row_of(each.name, each.varied, _record(folder, each) or lost) for each in runs]
+        rows = [row_of(each.name, without_secrets(each.varied), _record(folder, each) or lost) for each in runs]
         print(write_study(folder, rows, varied))
     print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
 
@@ -97,7 +97,7 @@ def _train_one(run: Run, folder: Path, shared: dict[Any, Any]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     _forget_peak_memory()
-    record: dict[str, Any] = {"settings": run.settings, "varied": run.varied}
+    record: dict[str, Any] = without_secrets({"settings": run.settings, "varied": run.varied})
     try:
         # Tables of many runs would bury the bar.
         with (

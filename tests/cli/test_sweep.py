@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hf_ftedit.cli import main
-from hf_ftedit.cli.grid import read_grid
+from hf_ftedit.cli.grid import Run, read_grid
 from hf_ftedit.cli.study import column_of, front_of, row_of, setting_plot, study_markdown, write_study
 from hf_ftedit.cli.sweep import run_share
 from hf_ftedit.errors import EditError
@@ -295,3 +295,12 @@ def test_a_study_of_a_chat_model_shows_near_names_and_files_of_facts_beside_what
     assert table["protocol_setting"].tolist() == ["accuracy"] * 2
     assert text.count("near names") == 1 and "80.0" in text and "a.json" in text
     assert (tmp_path / "results.md").read_text().splitlines()[0].count("near_names") == 1
+
+
+def test_a_runs_file_holds_no_token(tmp_path):
+    token, name = "hf_" + "a" * 30, "no-such-model"
+    settings = {"model_name_or_path": f"./{name}", "edits": "none.jsonl", "model_init_kwargs": {"token": token}}
+    each = Run(settings, {"model_init_kwargs": settings["model_init_kwargs"]})
+    run_share([each], tmp_path)
+    text = (tmp_path / "runs" / each.name / "run.json").read_text()
+    assert token not in text and json.loads(text)["settings"]["model_init_kwargs"] == {"token": "***"}
