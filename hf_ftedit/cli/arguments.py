@@ -75,7 +75,7 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     file, flags = before.parse_known_args(argv)
     unused = UNUSED.get(verb, "").split()
     if wrong := [flag for flag in flags if flag.startswith("--") and option_name(flag) in unused]:
-        raise EditError(f"{verb} does not use {wrong[0].partition('=')[0]}; leave it out")
+        raise _unused(verb, wrong[0])
     config: dict[str, Any] = {}
     if file.config is not None:  # that of `sweep` has several values for an option
         config = {"grid": file.config} if verb == "sweep" else _read_config(verb, file.config)
@@ -117,13 +117,20 @@ def parse_rest(
         )
     # A recipe of `train` serves `evaluate` too. The dataclasses `ignored` are not made: training arguments would set
     # up the process as if it were to train.
-    names = {option.name for each in (*types, *ignored) for option in fields(each)}
-    unknown = [word for word in rest if word.startswith("--") and option_name(word) not in names]
+    known, passed_over = ({option.name for each in part for option in fields(each)} for part in (types, ignored))
+    names, flags = known | passed_over, [word for word in rest if word.startswith("--")]
+    unknown = [flag for flag in flags if option_name(flag) not in names]
+    if idle := [flag for flag in flags if option_name(flag) in passed_over]:
+        raise _unused(arguments.verb, idle[0])
     # A flag may have hyphens or a "no_" in front; the parser knows names of a file as they are spelled, or not at all.
     unknown += [f"--{name}" for name in arguments.config if name not in names]
-    if unknown or (rest and not ignored):
+    if unknown or rest:
         raise _unknown_options(arguments.verb, unknown or rest, names)
     return parsed
+
+
+def _unused(verb: str, flag: str) -> EditError:
+    return EditError(f"{verb} does not use {flag.partition('=')[0]}; leave it out")
 
 
 def help_text(verb: str) -> str:

@@ -99,6 +99,20 @@ def test_a_flag_that_a_verb_does_not_use_is_refused(verb, flag):
     assert read_arguments(verb, config(revoke=["a"], adapter="b")).values["adapter"] == "b"
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "augment"])
+def test_a_flag_of_training_is_refused_where_nothing_is_trained(verb):
+    def model_of(*argv):
+        arguments = read_arguments(verb, argv)
+        return parse_rest((EditModelConfig,), arguments, {}, ignored=(EditConfig,))[0]
+
+    for flag in (["--use_cpu"], ["--max_length", "10"], ["--no-push-to-hub"], ["--learning-rate=1"]):
+        with pytest.raises(EditError, match=f"^{verb} does not use {flag[0].partition('=')[0]}; leave it out$"):
+            model_of(*flag)
+    with pytest.raises(EditError, match="unknown option --of_nothing"):
+        model_of("--of_nothing", "3")
+    assert model_of(*config(use_cpu=True, max_length=10), "--lora_r", "4").lora_r == 4
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [("merge_into_base", "hf-ftedit merge --merge_into_base"), ("prefix_per_edit", "prefix_counts")],
