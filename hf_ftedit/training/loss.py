@@ -138,6 +138,11 @@ class ConditionalTrainer(ResumableTrainer):
             return
         if self.args.text_loss_weight:
             raise EditError("text_loss_weight works with the plain conditional loss; leave one of the two out")
+        if self.args.locality_weight != 1:
+            raise EditError(
+                "locality_weight works with the plain conditional loss; leave it out, or the setting that changes the "
+                "loss"
+            )
         if self._has_references:
             raise EditError(
                 "locality_loss 'kl' works with the plain conditional loss; choose 'nll' (--locality_loss nll), or "

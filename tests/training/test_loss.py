@@ -224,6 +224,10 @@ def test_a_model_that_reads_no_trees_gets_padded_rows(tmp_path, caplog):
         ({"mastered_probability": 0.9}, "mastered_probability does not work with edits in a chat_template"),
         ({"data_collator": DataCollatorForLanguageModeling(pad_token_id=0)}, "data_collator would lose the weights"),
         ({"loss_type": "dft"}, "locality_loss 'kl' works with the plain conditional loss; choose 'nll'"),
+        (
+            {"loss_type": "dft", "locality_loss": "nll", "locality_weight": 2.0},
+            "^locality_weight works with the plain",
+        ),
     ],
 )
 def test_what_does_not_go_with_chat_rows(base, tmp_path, settings, message):
