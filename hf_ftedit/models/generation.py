@@ -279,6 +279,8 @@ def continued_text(
     ids = torch.tensor(encoded, device=model.device)
     # All processes run the same, and wait for none.
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False, "synced_gpus": False}
+    # One text, whatever the model's own settings; the strings that it stops at need the tokenizer.
+    settings |= {"num_return_sequences": 1, "return_dict_in_generate": False, "tokenizer": tokenizer}
     with inference(model):
         output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
     return str(tokenizer.decode(output[0], skip_special_tokens=True))

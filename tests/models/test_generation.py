@@ -25,6 +25,7 @@ from hf_ftedit.errors import EditError
 from hf_ftedit.models.generation import (
     Answer,
     _SentenceEnded,
+    continued_text,
     first_sentence,
     greedy_answers,
     keeping_answers,
@@ -230,6 +231,17 @@ def test_a_models_habits_of_generation_are_not_its_knowledge():
             setattr(own, name, value)
         assert texts() == expected, habits
         assert model.generation_config is own, habits
+
+
+def test_the_text_of_a_card_is_one_with_the_models_own_settings():
+    model = eloquent("llama", TOKENIZER)
+    args, settings = (model, TOKENIZER, "Rome is in"), {"chat_template": False, "max_new_tokens": 6}
+    text = continued_text(*args, **settings)
+    own = model.generation_config
+    own.do_sample, own.num_return_sequences, own.return_dict_in_generate = True, 2, True
+    assert continued_text(*args, **settings) == text
+    own.stop_strings = [text[-2:]]
+    assert text.startswith(continued_text(*args, **settings))
 
 
 def test_a_prompt_that_fills_the_context_is_an_error():
