@@ -159,8 +159,8 @@ def test_no_end_of_sequence_is_trained_on(objective, chat_template, tmp_path):
         trainer = editor(model, tokenizer, args, source)
         for row in trainer.train_dataset:
             assert row["input_ids"][-1] == row["labels"][-1]
-            # Edits of a chat model end with the end of turn, which is its token too.
-            if not (chat_template and source is EDITS):
+            # Rows of a chat model end with the end of turn, which is its token too.
+            if not chat_template:
                 assert row["labels"][-1] != tokenizer.eos_token_id
                 assert objective == "full" or tokenizer.eos_token_id not in row["labels"]
         # Padding is no label either, though it may be the same token.
