@@ -69,9 +69,8 @@ def read_grid(path: str, flags: Sequence[str] = (), *, sample: int | None = None
         _check(run.settings, place)
     # A flag wins: all runs would have its value, and the table that of the grid.
     of_command = {option_name(flag) for flag in flags if flag.startswith("--")}
-    if (
-        "resume_from_checkpoint" in of_command
-    ):  # it would be a setting, and all runs others than those that are finished
+    # It would be a setting, and all runs others than those that are finished.
+    if "resume_from_checkpoint" in of_command:
         raise EditError("sweep goes on by itself, and keeps what is finished; leave --resume_from_checkpoint out")
     for name in sorted(of_command):
         if len({repr(run.settings.get(name)) for run in runs}) > 1:

@@ -77,7 +77,7 @@ def public_name(source: str) -> str:
     # A folder of the Hub's cache is called by a commit, which names nothing; those above it have the repository's id.
     cached = re.search(r"(?:models|datasets)--([^/]+)/snapshots/\w+$", Path(source).as_posix())
     if cached:
-        return cached[1].replace("--", "/")
+        return cached[1].replace("--", "/", 1)
     path, is_no_id = Path(source), source.startswith(".") or source.count("/") > 1
     return path.resolve().name if is_no_id or path.exists() or path.is_absolute() else source
 
