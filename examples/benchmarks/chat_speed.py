@@ -64,7 +64,7 @@ def trainers(options: argparse.Namespace, folder: str) -> tuple[Any, Any]:
 def drawn(trainer: Any) -> dict[str, list[list[dict[str, Any]]]]:
     """One epoch's batches by each way to draw them."""
     rows = trainer.train_dataset.remove_columns("kind").to_list()
-    rng, lengths = random.Random(0), [row.pop("length") for row in rows]
+    rng, lengths = random.Random(0), [row["length"] for row in rows]
     orders = {
         "at random": rng.sample(range(len(rows)), len(rows)),
         "by length": sorted(range(len(rows)), key=lengths.__getitem__),

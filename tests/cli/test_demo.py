@@ -31,7 +31,7 @@ def test_train_without_arguments_edits_the_embedded_model(tmp_path, monkeypatch,
 def test_make_opens_the_page_with_an_adapter_that_is_finished_alone(tmp_path):
     (program := tmp_path / "hf-ftedit").write_text('#!/bin/sh\necho "$*"\n')
     program.chmod(0o755)
-    dry_run = ["make", "-n", "playground", f"BIN={tmp_path}", "DEMO_ARGS=--port 8000"]
+    dry_run = ["make", "-n", "--no-print-directory", "playground", f"BIN={tmp_path}", "DEMO_ARGS=--port 8000"]
     printed = subprocess.check_output(dry_run, cwd=Path(__file__).parents[2], text=True, timeout=600)
     command = printed[printed.index("cd demo-run") :]
     (folder := tmp_path / "demo-run" / "edited-chat-adapter").mkdir(parents=True)
