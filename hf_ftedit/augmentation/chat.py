@@ -72,7 +72,8 @@ class ChatAugmenter(Augmenter):
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(facts, self._probes.overlaps, records)
         self._own = [self._own_wordings(record) for record in self.records]
-        if lost := [r.edit_id for r in records if not {*r.wordings} <= {*self._allowed(r.wordings)}]:
+        lost = [r.edit_id for r, own in zip(records, self._own, strict=True) if not {*r.wordings} <= {*own}]
+        if lost and self._n_paraphrases:
             logger.warning("wordings that hold a probe are not trained on, first in edit_id %r", lost[0])
         self._wordings = self._prepare_wordings(model, tokenizer)
         others = self._others(revoked)

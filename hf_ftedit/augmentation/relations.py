@@ -84,6 +84,7 @@ _DOING = re.compile(
     r"^(?:which|what) (?:[\w-]+ )*?(?:team|club|group|company|firm|school|college|university|band) (\w+(?:[^su]s|ed)) "
     r"(?:the )?\{\}\W*$"
 )
+# "{}'s main airport": its last word says what the question is about.
 _OWNED = re.compile(r"\{\}['’]s? (?:\w+ )*?(\w+)(?=[?.!]|$| (?:is|are|was|were|on|in|at|for|to)\b)")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 

@@ -124,7 +124,8 @@ def _plain(name: re.Match[str]) -> str:
     """A name without the ending of its genitive, and without the end of its sentence."""
     # But "McDonald's" at the end is a name.
     is_whole = re.match(r"\W*$| (?:in|on|at|from|for|to|by)\b", name.string[name.end() :])
-    return re.sub(r"(?:(?<=s)['’]|\.)$" if is_whole else r"(?:['’]s|(?<=s)['’]|\.)$", "", name[0])
+    ending = "" if is_whole else "['’]s|"
+    return re.sub(rf"(?:{ending}(?<=s)['’]|\.)$", "", name[0])
 
 
 # What a subject has, and no subject.

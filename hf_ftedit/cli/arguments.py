@@ -120,12 +120,11 @@ def parse_rest(
     known, passed_over = ({option.name for each in part for option in fields(each)} for part in (types, ignored))
     names, flags = known | passed_over, [word for word in rest if word.startswith("--")]
     unknown = [flag for flag in flags if option_name(flag) not in names]
-    # The playground reads its flags twice: of the page's training, and of the model.
-    if (idle := [flag for flag in flags if option_name(flag) in passed_over]) and arguments.verb != "playground":
+    if idle := [flag for flag in flags if option_name(flag) in passed_over]:
         raise _unused(arguments.verb, idle[0])
     # A flag may have hyphens or a "no_" in front; the parser knows names of a file as they are spelled, or not at all.
     unknown += [f"--{name}" for name in arguments.config if name not in names]
-    if unknown or (rest and not ignored):
+    if unknown or rest:
         raise _unknown_options(arguments.verb, unknown or rest, names)
     return parsed
 

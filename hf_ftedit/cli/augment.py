@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hf_ftedit import augmentation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, is_first_process, written_to
-from hf_ftedit.cli.resolve import edits_to_measure, embedded, load_base
+from hf_ftedit.cli.resolve import edits_to_measure, embedded, load_base, model_config_of
 from hf_ftedit.data import read_facts
 from hf_ftedit.errors import EditError
 
@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> None:
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the dataset to")
     hide_brief_bars(len(edits))
-    model, tokenizer = load_base(arguments, options, edits, {})
+    model, tokenizer = load_base(options, edits, model_config_of(arguments, options, {}))
     builder = augmentation.EditDatasetBuilder(
         edits,
         model,

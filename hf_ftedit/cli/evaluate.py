@@ -8,7 +8,7 @@ from typing import Any
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
-from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base
+from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base, model_config_of
 from hf_ftedit.data import EditRecord, facts_about_others, read_facts, read_texts
 
 
@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> None:
     hide_brief_bars(len(edits))
     if options.tasks:
         evaluation.check_tasks(options.tasks, options.tasks_path)
-    model, tokenizer = load_base(arguments, options, edits, settings)
+    model, tokenizer = load_base(options, edits, model_config_of(arguments, options, settings))
     if folder:
         hub.check_base(model, recipe, options.adapter)
         model = models.load_adapter(model, folder)

@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> None:
     config, model_config = settings_of(arguments, {**defaults, **vars(options)})
     if config.full_finetune or options.adapter or config.push_to_hub:
         raise EditError("playground trains adapters of its visitors: leave full_finetune, adapter and push_to_hub out")
-    model, tokenizer = load_base(arguments, options, [], recipe)
+    model, tokenizer = load_base(options, [], model_config)
     from trl import get_peft_config
 
     with refusals_of_libraries():

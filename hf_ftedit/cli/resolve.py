@@ -100,14 +100,19 @@ def model_settings(model_config: Any) -> dict[str, Any]:
     return {name: value for name, value in {"dtype": model_config.dtype, **settings}.items() if value is not None}
 
 
+def model_config_of(arguments: Arguments, options: CommonOptions, recipe: Mapping[str, Any]) -> Any:
+    """The settings of the model of a verb that does not train, as the recipe of its adapter has them."""
+    defaults = {**recipe, "model_name_or_path": options.model_name_or_path}
+    (config,) = parse_rest((training.EditModelConfig,), arguments, defaults, ignored=(training.EditConfig,))
+    return config
+
+
 def load_base(
-    arguments: Arguments, options: CommonOptions, edits: Sequence[EditRecord], recipe: Mapping[str, Any]
+    options: CommonOptions, edits: Sequence[EditRecord], model_config: training.EditModelConfig
 ) -> tuple[Any, Any]:
-    """The base model and tokenizer of a verb that does not train, as the recipe of its adapter has them."""
+    """The base model and tokenizer of a verb that trains nothing by itself."""
     from trl import get_quantization_config
 
-    defaults = {**recipe, "model_name_or_path": options.model_name_or_path}
-    (model_config,) = parse_rest((training.EditModelConfig,), arguments, defaults, ignored=(training.EditConfig,))
     return evaluation.load_checked(
         options.model_name_or_path,
         edits,
