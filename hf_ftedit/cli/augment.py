@@ -6,7 +6,7 @@ from hf_ftedit import augmentation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, is_first_process, written_to
 from hf_ftedit.cli.resolve import edits_to_measure, embedded, load_base, model_config_of
-from hf_ftedit.data import read_facts
+from hf_ftedit.data import read_facts, read_named
 from hf_ftedit.errors import EditError
 
 
@@ -16,7 +16,7 @@ def run(argv: Sequence[str]) -> None:
     options = arguments.options()
     edits = edits_to_measure(options)
     pool = options.locality_pool or embedded(options, "locality_pool.jsonl")
-    facts = None if pool is None else read_facts(pool)
+    facts = None if pool is None else read_named("locality_pool", read_facts, pool)
     if options.output_dir is None:
         raise EditError("--output_dir is missing; give the folder to write the dataset to")
     hide_brief_bars(len(edits))

@@ -9,7 +9,7 @@ from hf_ftedit import evaluation, hub, models
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base, model_config_of
-from hf_ftedit.data import EditRecord, facts_about_others, read_facts, read_texts
+from hf_ftedit.data import EditRecord, facts_about_others, read_facts, read_named, read_texts
 
 
 def run(argv: Sequence[str]) -> None:
@@ -21,8 +21,8 @@ def run(argv: Sequence[str]) -> None:
     own = folder / hub.EDITS_FILE if folder and not arguments.values.get("erase") else None
     options = arguments.options({**settings, **({"edits": str(own)} if own and own.is_file() else {})})
     edits = edits_to_measure(options)
-    texts = read_texts(options.perplexity_texts) if options.perplexity_texts else []
-    known = facts_about_others(read_facts(options.known_facts), edits) if options.known_facts else []
+    texts = read_named("perplexity_texts", read_texts, options.perplexity_texts)
+    known = facts_about_others(read_named("known_facts", read_facts, options.known_facts), edits)
     hide_brief_bars(len(edits))
     if options.tasks:
         evaluation.check_tasks(options.tasks, options.tasks_path)

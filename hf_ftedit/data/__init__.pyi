@@ -15,5 +15,6 @@ from .records import folded as folded
 from .records import statement_of as statement_of
 from .records import write_jsonl as write_jsonl
 from .sources import is_hub_dataset as is_hub_dataset
+from .sources import read_named as read_named
 from .sources import read_rows as read_rows
 from .sources import read_texts as read_texts

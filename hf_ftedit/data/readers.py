@@ -133,11 +133,11 @@ def read_facts(source: Source, limit: int | None = None) -> list[Fact]:
     return [replace(fact, subject=subjects.in_text(fact.prompt)) if is_open else fact for fact, is_open in facts]
 
 
-def facts_about_others(facts: Iterable[Fact], records: Iterable[EditRecord]) -> list[Fact]:
-    """Facts of which no one of `records` edits the subject or the prompt; raises [`EditError`] where none is left."""
+def facts_about_others(facts: Sequence[Fact], records: Iterable[EditRecord]) -> list[Fact]:
+    """Facts of which no one of `records` edits subject or prompt; raises [`EditError`] where none of them is left."""
     edited = {text for record in records for text in (record.subject, record.prompt) if text}
     others = [fact for fact in facts if not {fact.subject, fact.prompt} & edited]
-    if not others:
+    if facts and not others:
         raise EditError("known_facts holds no fact about a subject that is not edited; give others")
     return others
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from hf_ftedit.data.fields import is_blank, kind, plain
@@ -49,6 +49,14 @@ def read_texts(source: Source) -> list[str]:
     if isinstance(source, Sequence) and not len(source):
         raise EditError("there are no texts; give at least one")
     return [_text(row, where) for where, row in read_rows(source)]
+
+
+def read_named(name: str, read: Callable[[Any], list[Any]], source: Any) -> list[Any]:
+    """What `read` makes of the source that an argument or option names, which its errors then name; `[]` of none."""
+    try:
+        return [] if source is None else read(source)
+    except EditError as error:
+        raise EditError(f"{name}: {error}") from error
 
 
 def is_hub_dataset(source: Any) -> bool:
@@ -194,7 +202,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{shown(next(name for name in names if names.count(name) > 1))} stands twice in an object")
+        twice = shown(next(name for name in names if names.count(name) > 1))
+        raise ValueError(f"{twice} stands twice in an object; keep one of the two")
     return values
 
 
@@ -206,7 +215,7 @@ def _parsed(text: str, where: str, remedy: str) -> Any:
         raise EditError(f"{where}: is not valid JSON ({error.msg} at {place}); {remedy}") from error
     # Of lists in lists, and of numbers of thousands of digits, which Python does not read.
     except (RecursionError, ValueError) as error:
-        raise EditError(f"{where}: is not usable JSON ({first_line(error)}); {remedy}") from error
+        raise EditError(f"{where}: is not usable JSON: {first_line(error)}") from error
 
 
 def _without_json_cells(rows: Iterable[Located]) -> Iterator[Located]:

@@ -1,7 +1,7 @@
 """An edit task: the edits, what is measured and the adapter to go on from, read and checked before torch is loaded."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, compress
@@ -114,31 +114,23 @@ def read_task(
     if options.measure_fluency:
         check_fluency(probed or edits)
     pool = options.locality_pool if locality_pool is None else locality_pool
-    known = _read("known_facts", data.read_facts, options.known_facts)
+    known = data.read_named("known_facts", data.read_facts, options.known_facts)
     # A name in the options can be given on a command line again; facts handed over as objects cannot.
     has_facts = not options.locality_pool and locality_pool is not None and not isinstance(locality_pool, str)
     in_python = {"train_dataset": rows is not None, "locality_pool": has_facts, "eval_dataset": probed or sets}
     return EditTask(
         edits=edits,
         measured=probed or edits,
-        facts=None if pool is None else _read("locality_pool", data.read_facts, pool),
+        facts=None if pool is None else data.read_named("locality_pool", data.read_facts, pool),
         rows=rows,
         eval_rows=eval_rows,
         sets=sets,
-        texts=_read("perplexity_texts", data.read_texts, options.perplexity_texts),
-        known=data.facts_about_others(known, [*edits, *probed]) if known else [],
-        training_texts=_read("training_texts", data.read_texts, options.training_texts),
+        texts=data.read_named("perplexity_texts", data.read_texts, options.perplexity_texts),
+        known=data.facts_about_others(known, [*edits, *probed]),
+        training_texts=data.read_named("training_texts", data.read_texts, options.training_texts),
         continuation=continuation,
         given_in_python=[name for name, is_given in in_python.items() if is_given],
     )
-
-
-def _read(name: str, read: Callable[[Any], list[Any]], source: Any) -> list[Any]:
-    """What `read` makes of the source that an argument or option names, which its errors then name; `[]` of none."""
-    try:
-        return [] if source is None else read(source)
-    except EditError as error:
-        raise EditError(f"{name}: {error}") from error
 
 
 def _read_evaluation(
@@ -146,7 +138,7 @@ def _read_evaluation(
 ) -> tuple[list[EditRecord], dict[str, list[EditRecord]], Any]:
     """What `evaluate` measures: edits, or several sets of them by name, or rows, which are checked."""
     read_edits = partial(data.read_edits, format=options.format, skip_invalid=options.skip_invalid)
-    read = partial(_read, "eval_dataset", read_edits)
+    read = partial(data.read_named, "eval_dataset", read_edits)
     if are_edits(eval_dataset) and (edits := read(eval_dataset)):
         return edits, {}, None
     parts = eval_dataset if isinstance(eval_dataset, dict) else {}

@@ -168,13 +168,24 @@ def test_bad_edits_are_refused_without_torch(tmp_path):
     assert not (tmp_path / "edited-adapter").exists()
 
 
-def test_a_bad_pool_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("verb", "option", "problem"),
+    [
+        ("train", "locality_pool", "'other.jsonl' holds no facts; its rows need a target"),
+        ("augment", "locality_pool", "'other.jsonl' holds no facts; its rows need a target"),
+        ("train", "known_facts", "'other.jsonl' holds no facts; its rows need a target"),
+        ("evaluate", "known_facts", "'other.jsonl' holds no facts; its rows need a target"),
+        ("train", "perplexity_texts", "other.jsonl line 1: holds no text; give it in a column named text"),
+        ("evaluate", "perplexity_texts", "other.jsonl line 1: holds no text; give it in a column named text"),
+    ],
+)
+def test_an_error_names_the_option_whose_file_is_bad(capsys, no_model, verb, option, problem):
     write("edits.jsonl", GOOD)
-    write("pool.jsonl", GOOD)
-    line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "pool.jsonl")
-    assert line.startswith("hf-ftedit: locality_pool: 'pool.jsonl' holds no facts; its rows need a target")
-    line = refused(capsys, "train", "--edits", "edits.jsonl", "--locality_pool", "gone.jsonl")
-    assert line.startswith("hf-ftedit: locality_pool: 'gone.jsonl': no such file; check the path")
+    write("other.jsonl", GOOD)
+    command = [verb, "--edits", "edits.jsonl", "--output_dir", "out"]
+    assert refused(capsys, *command, f"--{option}", "other.jsonl").startswith(f"hf-ftedit: {option}: {problem}")
+    line = refused(capsys, *command, f"--{option}", "gone.jsonl")
+    assert line.startswith(f"hf-ftedit: {option}: 'gone.jsonl': no such file; check the path")
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate"])

@@ -139,7 +139,7 @@ def test_values_of_numpy_and_pandas_are_read_as_those_of_a_file():
 
 def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"prompt": "A is", "target_new": "x"}\n{"prompt": "B", "a": {"b": 1, "b": 2}}')
-    with pytest.raises(EditError, match="x.jsonl line 2: is not usable JSON .'b' stands twice in an object"):
+    with pytest.raises(EditError, match="x.jsonl line 2: is not usable JSON: 'b' stands twice in an object; keep one of the two"):
         read_edits(tmp_path / "x.jsonl")
 
 
@@ -202,9 +202,9 @@ def test_a_directory_and_an_unknown_suffix(tmp_path):
         ("x.json", f'{{"n": 1, "edits": [{GOOD}]}}', "the top level is an object whose list stands under 'edits'; ma"),
         ("x.json", GOOD, "x.json: the top level is an object; make it a list of rows"),
         ("x.json", '"text"', "x.json: the top level is text; make it a list of rows"),
-        ("x.json", "[" * 200_000, "x.json: is not usable JSON (maximum recursion depth exceeded"),
-        ("x.jsonl", '{"prompt": ' + "[" * 200_000, "x.jsonl line 1: is not usable JSON (maximum recursion depth"),
-        ("x.json", "[" + "9" * 5000 + "]", "x.json: is not usable JSON (Exceeds the limit"),
+        ("x.json", "[" * 200_000, "x.json: is not usable JSON: maximum recursion depth exceeded"),
+        ("x.jsonl", '{"prompt": ' + "[" * 200_000, "x.jsonl line 1: is not usable JSON: maximum recursion depth"),
+        ("x.json", "[" + "9" * 5000 + "]", "x.json: is not usable JSON: Exceeds the limit"),
         ("x.json", b'[{"prompt":\n"Malm\xf6"}]', "x.json line 2: is not UTF-8 (byte 0xf6 at position 5); save the fi"),
         ("x.jsonl", b'{}\n{"prompt": "Malm\xf6"}', "the fields [] are of no known format"),
         ("x.jsonl", GOOD.encode() + b'\n"Malm\xf6"', "x.jsonl line 2: is not UTF-8 (byte 0xf6 at position 5)"),
