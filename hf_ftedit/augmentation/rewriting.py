@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_ftedit.augmentation.nouns import YES_NO
 from hf_ftedit.augmentation.wordings import is_question
 from hf_ftedit.data import EditRecord
-from hf_ftedit.models import encode_prompts, sample_continuations, score_pairs
+from hf_ftedit.models import encode_prompts, room, sample_continuations, score_pairs
 
 # Questions and the same in other words, as a model is shown them before it rewrites another. As plain text: small chat
 # models answer a question that they are to rewrite.
@@ -29,17 +29,26 @@ MARGIN = 0.7
 def rewrites(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, records: Sequence[EditRecord], count: int, seed: int
 ) -> list[list[str]]:
-    """Let a model write each prompt `count` times in other words; those that may ask the same, each once."""
-    prompts = [_shown(record.prompt) for record in records for _ in range(count)]
-    seeds = [random.Random(f"{seed}/{r.edit_id}/{n}").getrandbits(60) for r in records for n in range(count)]
-    longest = max(map(len, encode_prompts(tokenizer, list(dict.fromkeys(prompts)))))
-    texts = sample_continuations(model, tokenizer, prompts, seeds, length=longest + REWRITE_TOKENS, desc="Rewriting")
+    """
+    Let a model write each prompt `count` times in other words; those that may ask the same, each once.
+
+    Of a prompt that the model's context has no room to rewrite there are none.
+    """
+    encoded = encode_prompts(tokenizer, [_shown(record.prompt) for record in records])
+    sizes = {index: len(ids) for index, ids in enumerate(encoded) if room(model, ids) >= REWRITE_TOKENS}
+    rewritten: list[list[str]] = [[] for _ in records]
+    if not sizes:
+        return rewritten
+    tasks = [(records[index], number) for index in sizes for number in range(count)]
+    prompts = [_shown(record.prompt) for record, _ in tasks]
+    seeds = [random.Random(f"{seed}/{record.edit_id}/{number}").getrandbits(60) for record, number in tasks]
+    length = max(sizes.values()) + REWRITE_TOKENS
+    texts = sample_continuations(model, tokenizer, prompts, seeds, length=length, desc="Rewriting")
     answers = (text[len(prompt) :].strip() for text, prompt in zip(texts, prompts, strict=True))
     lines = (answer.partition("\n")[0].strip() for answer in answers)
-    rewritten = []
-    for record in records:
+    for index in sizes:
         others = dict.fromkeys(next(lines) for _ in range(count))
-        rewritten.append([text for text in others if _may_ask_the_same(text, record)])
+        rewritten[index] = [text for text in others if _may_ask_the_same(text, records[index])]
     return rewritten
 
 

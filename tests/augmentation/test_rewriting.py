@@ -2,8 +2,10 @@
 
 import pytest
 
-from hf_ftedit.augmentation.rewriting import rewrites
+from hf_ftedit.augmentation.rewriting import REWRITE_TOKENS, _shown, rewrites
 from hf_ftedit.data import EditRecord
+from hf_ftedit.models import encode_prompts
+from tests.tiny import chat_tokenizer, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -25,8 +27,20 @@ from hf_ftedit.data import EditRecord
 )
 def test_what_may_ask_the_same_is_kept(monkeypatch, prompt, subject, text, is_kept):
     monkeypatch.setattr("hf_ftedit.augmentation.rewriting.encode_prompts", lambda tokenizer, prompts: [[0]])
+    monkeypatch.setattr("hf_ftedit.augmentation.rewriting.room", lambda model, ids: 100)
     monkeypatch.setattr(
         "hf_ftedit.augmentation.rewriting.sample_continuations", lambda m, t, prompts, *_, **__: [prompts[0] + text]
     )
     record = EditRecord("a", prompt, "Bo", subject=subject)
     assert rewrites(None, None, [record], 1, 0) == [[text] if is_kept else []]
+
+
+def test_a_prompt_without_room_to_be_rewritten_has_no_rewrites(monkeypatch):
+    monkeypatch.setattr("hf_ftedit.augmentation.rewriting._may_ask_the_same", lambda text, record: True)
+    tokenizer = chat_tokenizer()
+    short, long = EditRecord("a", "Who is Bo?", "Al", subject="Bo"), EditRecord("b", "Who is B?" * 20, "Al", subject="B")
+    (size,) = map(len, encode_prompts(tokenizer, [_shown(short.prompt)]))
+    model = tiny_model("llama", tokenizer, context=size + REWRITE_TOKENS)
+    assert rewrites(model, tokenizer, [long], 2, 0) == [[]]
+    (written,) = rewrites(model, tokenizer, [short], 2, 0)
+    assert written and rewrites(model, tokenizer, [short, long], 2, 0) == [written, []]
