@@ -15,7 +15,8 @@ Edit facts on a machine of the Hub: train, push, and measure again what was push
     uv run examples/hf_jobs.py ...  # the same on this machine
 
 `uv` installs what the comment on top names; `hf jobs` takes the machine from there, and your token. A job has no files
-of yours: give the edits as a dataset of the Hub. Before this package is on PyPI, add `--with ADDRESS_OF_ITS_WHEEL`.
+of yours: give the edits as a dataset of the Hub. Before this package is on PyPI, write
+`hf-ftedit @ git+https://github.com/hf-ftedit/hf-ftedit` in place of `hf-ftedit>=0.2` there; `--with` does not help.
 The exit code is that of `hf-ftedit verify`: 0 where every published claim holds.
 """
 
