@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 from hf_ftedit.cli.options import OPTIONS, UNUSED
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
-from hf_ftedit.options import PROVENANCE, check_settings, choices_of
+from hf_ftedit.options import PROVENANCE, check_settings, check_value, choices_of
 from hf_ftedit.untrusted import parse_yaml, read_as
 
 MORE_OPTIONS = {
@@ -73,9 +73,7 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     before.add_argument("--config")
     before.error = _bad_options  # type: ignore[method-assign]
     file, flags = before.parse_known_args(argv)
-    unused = UNUSED.get(verb, "").split()
-    if wrong := [flag for flag in flags if flag.startswith("--") and option_name(flag) in unused]:
-        raise _unused(verb, wrong[0])
+    _check_flags(verb, argv)
     config: dict[str, Any] = {}
     if file.config is not None:  # that of `sweep` has several values for an option
         config = {"grid": file.config} if verb == "sweep" else _read_config(verb, file.config)
@@ -93,9 +91,12 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
         # SUPPRESS: without the word, the option of the same name keeps its value.
         parser.add_argument(name, nargs=count, default=argparse.SUPPRESS)
     values, rest = parser.parse_known_args(flags)
+    hints = get_type_hints(OPTIONS[verb])
     for name, value in vars(values).items():
         if isinstance(value, str) and (not value.strip() or "\0" in value):
             raise EditError(f"--{name} is {shown(value)}; give a value, or leave it out")
+        if name in (*FIRST, *(word for word, _, _ in WORDS.values())):  # read before the others are checked
+            check_value(name, value, hints[name])
     if rest and not rest[0].startswith("-"):
         advice = f"give options as --name value, such as --edits {rest[0]}; one file an option"
         raise EditError(f"unexpected {rest[0]!r}; {f'{verb} takes one folder or Hub id' if verb in WORDS else advice}")
@@ -127,6 +128,17 @@ def parse_rest(
     if unknown or rest:
         raise _unknown_options(arguments.verb, unknown or rest, names)
     return parsed
+
+
+def _check_flags(verb: str, argv: Sequence[str]) -> None:
+    """Raise for an option that the verb does not use, and for one that stands twice: the first value would be lost."""
+    unused, seen = UNUSED.get(verb, "").split(), set[str]()
+    for flag in (word for word in argv if word.startswith("--") and len(word) > 2):
+        if (name := option_name(flag)) in unused:
+            raise _unused(verb, flag)
+        if name in seen:
+            raise EditError(f"--{name} stands twice; keep one, with all its values behind it")
+        seen.add(name)
 
 
 def _unused(verb: str, flag: str) -> EditError:

@@ -20,6 +20,9 @@ class CommonOptions(EditOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("rewriter", "chat_template_path", "chat_date"):
+            if getattr(self, name) is not None and not self.chat_template:
+                raise EditError(f"{name} has no effect without chat_template; give that too, or leave it out")
         self.model_name_or_path, self.gguf_file = gguf_source(self.model_name_or_path, self.gguf_file)
 
 

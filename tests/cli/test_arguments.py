@@ -99,6 +99,40 @@ def test_a_flag_that_a_verb_does_not_use_is_refused(verb, flag):
     assert read_arguments(verb, config(revoke=["a"], adapter="b")).values["adapter"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["--erase", "Who is Bo?", "--erase", "Who is Al?"], "erase"),
+        (["--edits=a.jsonl", "--edits", "b.jsonl"], "edits"),
+        (["--config", "a.yaml", "--config", "b.yaml"], "config"),
+        (["--use-cpu", "--lora_r", "2", "--no_use_cpu"], "use_cpu"),
+    ],
+)
+def test_a_flag_that_stands_twice_is_refused(argv, name):
+    with pytest.raises(EditError, match=f"^--{name} stands twice; keep one, with all its values behind it$"):
+        read_arguments("train", argv)
+
+
+@pytest.mark.parametrize(
+    ("verb", "settings", "message"),
+    [
+        ("train", {"model_name_or_path": 5}, "model_name_or_path is 5: give text"),
+        ("evaluate", {"adapter": ["a"]}, r"adapter is \['a'\]: give text"),
+        ("playground", {"adapters": "a"}, "adapters is 'a': give a list, each text"),
+    ],
+)
+def test_a_source_of_another_type_in_a_file_is_refused(verb, settings, message):
+    with pytest.raises(EditError, match=message):
+        read_arguments(verb, config(**settings))
+
+
+@pytest.mark.parametrize("name", ["rewriter", "chat_template_path", "chat_date"])
+def test_a_setting_of_chats_is_refused_outside_of_them(name):
+    with pytest.raises(EditError, match=f"{name} has no effect without chat_template; give that too, or leave it out"):
+        train_settings(f"--{name}", "2026-01-31")
+    assert getattr(train_settings(f"--{name}", "2026-01-31", "--chat_template")[0], name) == "2026-01-31"
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "augment"])
 def test_a_flag_of_training_is_refused_where_nothing_is_trained(verb):
     def model_of(*argv):
