@@ -10,6 +10,7 @@ from .folder import SavedEdits as SavedEdits
 from .folder import card_metadata as card_metadata
 from .folder import changed_files as changed_files
 from .folder import check_folder as check_folder
+from .folder import check_unchanged as check_unchanged
 from .folder import digests as digests
 from .folder import read_edit_folder as read_edit_folder
 from .folder import read_recipe as read_recipe

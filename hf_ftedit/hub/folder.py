@@ -246,6 +246,13 @@ def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | Non
     return {name: digest for name, digest in now.items() if digest != files[name]}
 
 
+def check_unchanged(folder: Path, files: Mapping[str, str], name: str) -> None:
+    """Raise where the edits, results or settings of an adapter are not those that were written, as in half a copy."""
+    stated = {file: files[file] for file in (EDITS_FILE, RESULTS_FILE, ADAPTER_FILES[0]) if file in files}
+    for file in changed_files(folder, stated):
+        raise EditError(f"{shown(name)}: {file} is missing or was changed; copy or download the folder again")
+
+
 def published_files(folder: str | Path) -> list[Path]:
     """The files to push: `edit_config.yaml` and those that it names, unchanged but for the card."""
     # A folder from elsewhere may link a file of this machine under a harmless name.

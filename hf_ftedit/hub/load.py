@@ -13,7 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 from hf_ftedit import models
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.hub.errors import hub_errors, may_pass, retried
-from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, read_edit_folder
+from hf_ftedit.hub.folder import ADAPTER_FILES, RECIPE_FILE, SavedEdits, check_unchanged, read_edit_folder
 from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE
 from hf_ftedit.untrusted import check_regular, read_as
 
@@ -33,7 +33,8 @@ def open_edits(name: str, *, revision: str | None = None, token: str | None = No
         token (`str`, *optional*): Token of the Hub; the one of `hf auth login` by default.
 
     Raises:
-        [`~hf_ftedit.EditError`]: there is no such folder or repository, or it was not written by this package.
+        [`~hf_ftedit.EditError`]: there is no such folder or repository, it was not written by this package, or its
+            edits, results or settings are not as they were written.
 
     Example:
     ```python
@@ -41,7 +42,9 @@ def open_edits(name: str, *, revision: str | None = None, token: str | None = No
     print(len(edits.records), edits.results["after"]["edit_score"])
     ```
     """
-    return read_edit_folder(fetch_folder(name, revision=revision, token=token), name)
+    saved = read_edit_folder(fetch_folder(name, revision=revision, token=token), name)
+    check_unchanged(saved.path, saved.provenance["files"], name)
+    return saved
 
 
 def load_edited_model(

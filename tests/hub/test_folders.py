@@ -21,6 +21,7 @@ from hf_ftedit.data.readers import read_edits
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub.dataset_card import save_dataset_folder
 from hf_ftedit.hub.folder import ADAPTER_FILES, finish_folder, published_files, read_edit_folder, save_edit_folder
+from hf_ftedit.hub.load import open_edits
 from hf_ftedit.hub.schemas import recipe_rule
 from hf_ftedit.models.loading import load_model
 from hf_ftedit.sharing.verification import _entry_checks
@@ -78,6 +79,16 @@ def test_exactly_the_files_of_an_adapter_are_written(adapter, tokenizer, tmp_pat
     recipe = yaml.safe_load((folder / "edit_config.yaml").read_text())
     assert {name: value for name, value in recipe.items() if name != "provenance"} == RECIPE
     assert "# 2 edited facts in `user/tiny-gpt2`" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["edits.jsonl", "eval_results.json", "adapter_config.json"])
+def test_a_folder_with_other_edits_or_settings_is_not_opened(adapter, tokenizer, tmp_path, name):
+    save(tmp_path / "a", adapter, tokenizer)
+    assert open_edits(str(tmp_path / "a")).records == RECORDS
+    lines = (tmp_path / "a" / name).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "a" / name).write_text("".join(lines[:1] if name == "edits.jsonl" else [*lines, "\n"]))
+    with pytest.raises(EditError, match=f"{name} is missing or was changed; copy or download the folder again"):
+        open_edits(str(tmp_path / "a"))
 
 
 def test_no_file_tells_where_the_base_model_was(adapter, base_folder, tokenizer, tmp_path):
