@@ -1,7 +1,8 @@
 """Merge edit adapters of one base model into one adapter, or put one into the weights of its base model."""
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,9 +78,16 @@ def merge(
     print(both.results["after"]["efficacy"])
     ```
     """
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Iterable):
         raise EditError(f"names is {shown(names)}; give a list of adapters")
-    check_value("density", density, float)
+    names = [os.fspath(name) for name in names]
+    for setting, value, hint in (
+        ("density", density, float),
+        ("combination_type", combination_type, str),
+        ("merge_into_base", merge_into_base, bool),
+        ("trust_remote_code", trust_remote_code, bool),
+    ):
+        check_value(setting, value, hint)
     require_empty(output_dir)
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
     edits = combine_edits((part.name, part.saved.records) for part in parts)
@@ -176,7 +184,9 @@ def _check_same_base(parts: Sequence[Part]) -> None:
     first, *others = parts
     prompting = ("chat_template", "eos_token", "end_of_answer", TEMPLATE_FILE)
     for setting in ("model_name_or_path", "model_revision", "gguf_file", *prompting):
-        ours, *all_theirs = ({**part.saved.provenance["files"], **part.saved.recipe}.get(setting) for part in parts)
+        # What 0.1.0 did not know it did not write; later, such settings are written as False.
+        values = ({**part.saved.provenance["files"], **part.saved.recipe}.get(setting) or None for part in parts)
+        ours, *all_theirs = values
         for other, theirs in zip(others, all_theirs, strict=True):
             if theirs != ours:
                 problem = f"differ in {setting} ({shown(ours)} and {shown(theirs)})"

@@ -11,7 +11,7 @@ import yaml
 from hf_ftedit import evaluation, hub, models
 from hf_ftedit.data import EditRecord, facts_about_others, is_hub_dataset, read_facts, read_texts
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.options import PROVENANCE
+from hf_ftedit.options import PROVENANCE, check_value
 from hf_ftedit.training import options_of, quantization_of, scores_of
 from hf_ftedit.untrusted import EVAL_FOLDER, parse_yaml, read_small
 
@@ -100,6 +100,7 @@ def verify(
     print(verification.passed, [check.name for check in verification.checks if check.verdict == "DIFFERS"])
     ```
     """
+    tolerance = check_value("tolerance", tolerance, float)
     folder = hub.fetch_folder(name, revision=revision, token=token)
     commit = None if Path(name).is_dir() else folder.name
     files = hub.read_recipe(folder, name)[PROVENANCE]["files"]

@@ -44,8 +44,10 @@ def test_it_verifies():
 
 
 def test_it_is_merged(saved, tmp_path):
-    """Half of it and half of its copy are the whole again."""
+    """Half of it and half of its copy, with a setting as it is written now, are the whole again."""
     shutil.copytree(FOLDER, tmp_path / "copy")
+    with open(tmp_path / "copy" / "edit_config.yaml", "a", encoding="utf-8") as recipe:
+        recipe.write("end_of_answer: false\n")
     both = merge([str(FOLDER), str(tmp_path / "copy")], tmp_path / "both", weights=[0.5, 0.5])
     assert both.records == saved.records and both.provenance["rank"] == 2 * saved.provenance["rank"]
     assert [part["name"] for part in both.provenance["parts"]] == ["folder_0.1.0", "copy"]
