@@ -61,6 +61,13 @@ _LISTED: dict[str, type] = {
     **dict.fromkeys((*_STATEMENTS, "target_aliases", "reference_texts", "near_name_prompts"), str),
 }
 
+# The others: what each may be, and that in words.
+_PLAIN: list[tuple[str, Any, str]] = [
+    *((name, str, "a text") for name in ("edit_id", "prompt", "target_new")),
+    *((name, str | None, "a text, or None") for name in ("subject", "target_true", "relation_id")),
+    *((name, bool, "True or False") for name in ("made_probes", "erase")),
+]
+
 
 @dataclass(frozen=True)
 class EditRecord(Statement):
@@ -117,9 +124,9 @@ class EditRecord(Statement):
 
     def __post_init__(self) -> None:
         # Made in Python, it may hold what no file does: a text's letters would each be measured as a probe.
-        for name in ("edit_id", "prompt", "target_new"):
-            if not isinstance(value := getattr(self, name), str):
-                raise self._error(name, value, "give a text")
+        for name, types, expected in _PLAIN:
+            if not isinstance(value := getattr(self, name), types):
+                raise self._error(name, value, f"give {expected}")
         for name, made in _LISTED.items():
             values = getattr(self, name)
             if isinstance(values, str | Mapping) or not isinstance(values, Iterable):

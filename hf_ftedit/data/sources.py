@@ -140,10 +140,9 @@ def _csv_rows(path: str, name: str) -> Iterator[Located]:
     reader = csv.DictReader(itertools.chain([first], lines), delimiter=mark, strict=True, skipinitialspace=True)
     try:
         reader.fieldnames = header = [column_name(column) for column in reader.fieldnames or ()]
-        if len(set(header)) < len(header):
-            raise EditError(
-                f"{name} line {skipped + 1}: the header names a column twice: {shown(list(header))}; rename one"
-            )
+        named = [column for column in header if column]  # spreadsheets write a comma for each cell that was ever used
+        if len(set(named)) < len(named):
+            raise EditError(f"{name} line {skipped + 1}: the header names a column twice: {shown(named)}; rename one")
         for row in reader:
             where = f"{name} line {skipped + reader.line_num}"
             # Under None, `csv` puts the cells that have no column.

@@ -110,12 +110,8 @@ def _predicted(
 ) -> tuple[list[EditRecord], dict[str, list[Any]]]:
     """The records with the unedited model's answers, and the predictions."""
     model, tokenizer, options, _ = evaluated
-    records = list(records)
+    records = _checked("records", records, EditRecord, "edits, as read_edits returns them")
     seed = check_value("seed", seed, int)
-    # Dicts, the likeliest mistake, would fail further down by an attribute that no user has heard of.
-    for number, record in enumerate(records):
-        if not isinstance(record, EditRecord):
-            raise EditError(f"edit {number} is no EditRecord but {type(record).__name__}; read it with read_edits")
     if doubled := [name for name, count in Counter(record.edit_id for record in records).items() if count > 1]:
         raise EditError(f"edit_id {shown(doubled[0])} names two edits; give each a name of its own")
     # Without the columns, what the edited model says now would be taken for what it said before.
@@ -153,6 +149,17 @@ def _predicted(
         names = dict.fromkeys([*columns, *texts])
         columns = {name: [value for part, no in sizes for value in part.get(name, no)] for name in names}
     return list(records), columns
+
+
+def _checked(name: str, values: Any, made: type, expected: str) -> list[Any]:
+    """`values` as a list; raises [`EditError`] where one is of another type, such as a letter of a path."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise EditError(f"{name} is {shown(values)}: give a list of {expected}")
+    values = list(values)
+    for number, value in enumerate(values):
+        if not isinstance(value, made):
+            raise EditError(f"{name}: {number} is of type {type(value).__name__}; give a list of {expected}")
+    return values
 
 
 def _own_sentences(rows: Sequence[ProbedTarget], answers: Mapping[str, models.Answer]) -> list[ProbedTarget]:
@@ -299,6 +306,8 @@ def measure(
         raise EditError(f"options is of type {type(options).__name__}: give EditOptions")
     if not isinstance(before, Measurement | None):
         raise EditError(f"before is no Measurement but {type(before).__name__}; give what measure returned")
+    texts = _checked("texts", texts, str, "texts, as read_texts returns them")
+    known = _checked("known", known, Fact, "facts, as read_facts returns them")
     evaluated = EvaluatedModel(model, tokenizer, options, desc)
     records, predictions = _predicted(evaluated, records, before.predictions if before else None, seed)
     # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.

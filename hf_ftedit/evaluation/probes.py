@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit import models
 from hf_ftedit.data import EditRecord
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import EditOptions
 from hf_ftedit.scripts import separated
 
@@ -30,7 +30,7 @@ class ProbedTarget(NamedTuple):
     @property
     def name(self) -> str:
         """The probe's name in an error."""
-        return f"edit {self.edit_id!r}, {self.kind} probe"
+        return f"edit {shown(self.edit_id)}, {self.kind}{'' if self.kind == 'wording' else ' probe'}"
 
 
 def probed_targets(records: Iterable[EditRecord]) -> Iterator[ProbedTarget]:
@@ -95,13 +95,16 @@ def _named_texts(records: Iterable[EditRecord]) -> Iterator[tuple[str, str]]:
 def check_lengths(
     records: Iterable[EditRecord], tokenizer: PreTrainedTokenizerBase, max_length: int | None, *, chat_template: bool
 ) -> None:
-    """Raise [`~hf_ftedit.EditError`] where an edit or probe exceeds `max_length` tokens, by the tokenizer alone."""
+    """Raise [`~hf_ftedit.EditError`] where an edit, wording or probe has more than `max_length` tokens."""
     if max_length is None:
         return
     front = len(models.encode_prompts(tokenizer, ["a"], chat_template=chat_template)[0])
     # Stands for the model's own answer, which cannot be computed yet.
     answer = " ".join("a" * (models.WHOLE_ANSWER_TOKENS if chat_template else models.MAX_ANSWER_TOKENS))
-    rows = probed_targets(filled(record, defaultdict(lambda: answer)) for record in records)
+    records = list(records)
+    probes = probed_targets(filled(record, defaultdict(lambda: answer)) for record in records)
+    wordings = (ProbedTarget(r.edit_id, "wording", text, "new", r.target_new) for r in records for text in r.wordings)
+    rows = chain(probes, wordings)
     # A byte is at most one token, so that pairs of few bytes need not be tokenized.
     long = [row for row in rows if len(f"{row.prompt} {row.target}".encode()) + front > max_length]
     prompts, names = [row.prompt for row in long], [row.name for row in long]

@@ -18,7 +18,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from hf_ftedit.errors import EditError
+from hf_ftedit.errors import EditError, shown
 from hf_ftedit.models.batching import in_batches, inference, padded
 from hf_ftedit.models.distributed import Processes
 from hf_ftedit.models.kernels import fast_attention
@@ -81,7 +81,7 @@ def generated_texts(
     """
     for prompt in prompts:
         if prompt.new_tokens < 1:
-            raise EditError(f"prompt {prompt.text!r} fills the model's context; give a shorter one")
+            raise EditError(f"prompt {shown(prompt.text)} fills the model's context; give a shorter one")
     processes = Processes(model)
 
     def run(share: list[Prompt]) -> list[Text]:

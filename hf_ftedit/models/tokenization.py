@@ -68,7 +68,7 @@ def encode_pairs(
     pairs = []
     for index, (before, whole) in enumerate(zip(befores, _plain_ids(tokenizer, texts), strict=True)):
         pair = EncodedPair(front + whole, len(front) + len(commonprefix([alone[before], whole])))
-        _check_pair(pair, names[index] if names else f"prompt {prompts[index]!r}", completions[index], max_length)
+        _check_pair(pair, names[index] if names else f"prompt {shown(prompts[index])}", completions[index], max_length)
         pairs.append(pair)
     return pairs
 

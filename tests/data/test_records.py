@@ -93,6 +93,8 @@ def test_a_record_made_in_python_is_checked():
         ({"wordings": [5]}, "edit 'a': wordings is of type int, 5; give texts"),
         ({"neighborhood_prompts": [{"text": "n"}]}, "neighborhood_prompts is an object"),
         ({"target_new": 5}, "target_new is of type int, 5; give a text"),
+        ({"subject": 5}, "subject is of type int, 5; give a text, or None"),
+        ({"erase": "false"}, "erase is text, 'false'; give True or False"),
     ):
         with pytest.raises(EditError, match=message):
             EditRecord(**{"edit_id": "a", "prompt": "p", "target_new": "t", **fields})

@@ -80,7 +80,14 @@ def test_spaces_after_the_commas_of_a_csv_file(tmp_path):
 
 @pytest.mark.parametrize(
     "table",
-    ["prompt;target_new\nA, b is;c\n", 'prompt\ttarget_new\n"A, b is"\tc\n', ' Prompt ,Target new\n"A, b is",c\n'],
+    [
+        *(
+            "prompt;target_new\nA, b is;c\n",
+            'prompt\ttarget_new\n"A, b is"\tc\n',
+            ' Prompt ,Target new\n"A, b is",c\n',
+        ),
+        "prompt;target_new;;\nA, b is;c;;\n;;;\n",
+    ],
 )
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.CSV.gz"])
 def test_tables_as_spreadsheets_write_them(tmp_path, table, name):
@@ -139,7 +146,7 @@ def test_values_of_numpy_and_pandas_are_read_as_those_of_a_file():
 
 def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"prompt": "A is", "target_new": "x"}\n{"prompt": "B", "a": {"b": 1, "b": 2}}')
-    with pytest.raises(EditError, match="x.jsonl line 2: is not usable JSON: 'b' stands twice in an object; keep one of the two"):
+    with pytest.raises(EditError, match="x.jsonl line 2: is not usable JSON: 'b' stands twice in an object; keep one"):
         read_edits(tmp_path / "x.jsonl")
 
 

@@ -442,8 +442,16 @@ def test_near_names_of_a_base_model_need_own_answers():
 
 def test_what_is_no_edit_record_is_an_error_that_names_the_remedy():
     model = torch.nn.Identity()
-    with pytest.raises(EditError, match="edit 0 is no EditRecord but dict; read it with read_edits"):
+    with pytest.raises(EditError, match="records: 0 is of type dict; give a list of edits, as read_edits"):
         measure(model, None, [{"prompt": "Rome is in", "target_new": "Peru"}], EditOptions())
+    for settings, message in (
+        ({"records": None}, "records is None: give a list of edits"),
+        ({"records": CAPITAL}, "records is EditRecord"),
+        ({"texts": "texts.jsonl"}, "texts is 'texts.jsonl': give a list of texts"),
+        ({"known": [{"prompt": "Oslo is in"}]}, "known: 0 is of type dict; give a list of facts"),
+    ):
+        with pytest.raises(EditError, match=message):
+            measure(model, None, **{"records": [], **settings})
     with pytest.raises(EditError, match="no edits to measure; give at least one"):
         predict(model, None, [])
 
@@ -513,6 +521,12 @@ def test_the_longest_pair_that_fits_is_let_through():
     check_lengths([longest], tokenizer, length, chat_template=False)
     with pytest.raises(EditError, match=rf"edit 't', rewrite probe.* have {length} tokens, at most"):
         check_lengths([longest], tokenizer, length - 1, chat_template=False)
+
+
+def test_a_wording_is_checked_by_its_length():
+    record = EditRecord("w", "Rome is in", "Peru", wordings=("Rome lies in", "very " * 600 + "old Rome is in"))
+    with pytest.raises(EditError, match="edit 'w', wording: prompt and target have"):
+        check_lengths([record], bpe_tokenizer(), 512, chat_template=False)
 
 
 def test_an_open_neighbor_is_checked_by_its_prompt():
