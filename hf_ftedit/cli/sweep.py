@@ -34,8 +34,8 @@ WORKER = "HF_FTEDIT_SWEEP_WORKER"  # environment variable: "place/count" of a pr
 _READ_BY = ("edits", "erase", "format", "max_edits", *SOURCES, "adapter", "revoke", "measure_fluency", "chat_template")
 
 
-def run(argv: Sequence[str]) -> None:
-    """Run what is not finished, and write the table and the plots of all runs."""
+def run(argv: Sequence[str]) -> int:
+    """Run what is not finished, and write the table and the plots of all runs; the exit code, 1 where one failed."""
     arguments = read_arguments("sweep", argv)
     options = arguments.options()
     if not options.grid or not options.output_dir:
@@ -46,7 +46,8 @@ def run(argv: Sequence[str]) -> None:
     folder = Path(options.output_dir)
     if worker := os.environ.get(WORKER):  # the process that started it has checked the runs
         place, count = map(int, worker.split("/"))
-        return run_share(runs[place::count], folder)
+        run_share(runs[place::count], folder)
+        return 0
     check_runs(runs)
     if not (folder / "runs").is_dir():
         require_empty(folder)
@@ -66,6 +67,9 @@ def run(argv: Sequence[str]) -> None:
         rows = [row_of(each.name, without_secrets(each.varied), _record(folder, each) or lost) for each in runs]
         print(write_study(folder, rows, varied))
     print(written_to(options.output_dir, "results.parquet, results.md, plots and a folder for each run"))
+    if failed := sum(row["error"] is not None for row in rows):
+        print(f"{counted(failed, 'run')} failed: the table has the errors; the same command tries them again")
+    return 1 if failed else 0
 
 
 def check_runs(runs: Sequence[Run]) -> None:

@@ -185,12 +185,15 @@ def test_a_study_goes_on_and_keeps_what_is_finished(tmp_path, capsys):
 def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path, capsys):
     study = tmp_path / "study"
     file = grid(tmp_path, **FEW, lora_target_modules=[["nowhere"], ["all-linear"]])
-    assert main(["sweep", "--config", file, "--output_dir", str(study)]) == 0
+    assert main(["sweep", "--config", file, "--output_dir", str(study)]) == 1
     table = pd.read_parquet(study / "results.parquet")
     assert table["error"].notna().tolist() == [True, False]
     assert "the model has no module 'nowhere'" in table["error"][0]
     assert table["edit_score"].isna().tolist() == [True, False]
-    assert "no module 'nowhere'" in capsys.readouterr().out.replace("\\", "")
+    out = capsys.readouterr().out.replace("\\", "")
+    assert "no module 'nowhere'" in out and out.endswith(
+        "\n1 run failed: the table has the errors; the same command tries them again\n"
+    )
 
 
 def test_what_is_stopped_goes_on_by_the_same_command(tmp_path, capsys, monkeypatch):
