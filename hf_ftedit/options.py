@@ -115,7 +115,7 @@ class AugmentationOptions:
     prefix_top_k: int = option(5, "Top-k of that sampling.")
     similar_model: str = option("sentence-transformers/all-MiniLM-L6-v2", "Model behind the strategy `similar`.")
     rewriter: str | None = option(None, "Model that writes other wordings for a chat model; else the edited one.")
-    end_of_answer: bool = option(False, "Teach a base model to stop after the target.")
+    end_of_answer: bool = option(False, "Teach a base model to stop after the target, and measure to there.")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -205,7 +205,9 @@ class EditOptions(AugmentationOptions):
         None, "File or Hub dataset with the edits; those of the adapter, or the embedded ones, if not given."
     )
     erase: list[str] | None = option(None, "Questions whose answers the model is to give no more.")
-    format: str | None = option(None, "Format of the edits; recognised by its fields if not given.")
+    format: str | None = option(
+        None, "Format: native, counterfact, easyedit, zsre, mquake or qaedit; recognised if not given."
+    )
     max_edits: int | None = option(None, "Use only the first so many edits.")
     skip_invalid: bool = option(False, "Leave out unusable or contradicting edits instead of stopping.")
     locality_pool: str | None = option(None, "File or Hub dataset with facts that must stay as they are.")
@@ -254,6 +256,9 @@ class EditOptions(AugmentationOptions):
         # `lora_layers` saves the backward pass below its first layer, which the embedding would need.
         if self.lora_layers and self.lora_embedding:
             raise EditError("lora_layers and lora_embedding do not go together: the embedding is in no layer")
+        if self.full_finetune and (self.lora_layers or self.lora_embedding):
+            name = "lora_layers" if self.lora_layers else "lora_embedding"
+            raise EditError(f"{name} and full_finetune do not go together: all weights are trained; leave one out")
         if self.revoke and not self.adapter:
             raise EditError("revoke is given without adapter: give the adapter whose edits are to be taken back")
 

@@ -7,6 +7,7 @@ from hf_ftedit import hub, models, playground
 from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.resolve import adapter_settings, embedded, embedded_settings, load_base
 from hf_ftedit.cli.train import settings_of
+from hf_ftedit.data import read_facts, read_named, read_texts
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
 
 
@@ -24,15 +25,18 @@ def run(argv: Sequence[str]) -> None:
     config, model_config = settings_of(arguments, {**defaults, **vars(options)})
     if config.full_finetune or options.adapter or config.push_to_hub:
         raise EditError("playground trains adapters of its visitors: leave full_finetune, adapter and push_to_hub out")
+    # Visitors read these names: they tell no path of this machine.
+    adapters = {models.public_name(name): hub.fetch_folder(name) for name in names}
+    if len(adapters) < len(names):
+        raise EditError(f"two adapters have one name of {', '.join(map(shown, adapters))}; rename a folder")
+    # A file that cannot be read would else be told to the first visitor who trains.
+    for source in ("locality_pool", "known_facts", "perplexity_texts", "training_texts"):
+        read_named(source, read_texts if source.endswith("texts") else read_facts, getattr(options, source))
     model, tokenizer = load_base(options, [], model_config)
     from trl import get_peft_config
 
     with refusals_of_libraries():
         peft_config = get_peft_config(model_config)
-    # Visitors read these names: they tell no path of this machine.
-    adapters = {models.public_name(name): hub.fetch_folder(name) for name in names}
-    if len(adapters) < len(names):
-        raise EditError(f"two adapters have one name of {', '.join(map(shown, adapters))}; rename a folder")
     name = models.public_name(options.gguf_file or options.model_name_or_path or models.EMBEDDED_NAME)
     ours = playground.Playground(model, tokenizer, config, peft_config, adapters)
     playground.launch(ours, name, host=options.host, port=options.port, share=options.share)

@@ -101,7 +101,8 @@ def check_run(checkpoint: Path, run: Mapping[str, Any]) -> None:
         return
     saved = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
     run = json.loads(json.dumps(run))  # lists for tuples, as they are read
-    for name in sorted({*saved, *run}):
+    # Settings first: where they differ, so do the rows.
+    for name in sorted({*saved, *run}, key=lambda name: (name in _HASHES, name)):
         then, now = saved.get(name), run.get(name)
         if then != now and not (name in _HASHES and None in (then, now)):
             difference = _HASHES.get(name) or f"{name} was {then!r}, and is {now!r} now"

@@ -78,6 +78,7 @@ def check_task(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -
     """Raise for settings and `arguments` of the trainer that do not go with what is trained and measured."""
     _check_best_metric(args, task)
     _check_passed_on(args, task, arguments)
+    _check_columns(args, task.rows, arguments)
     for name, part in task.sets.items():
         if args.full_finetune and asks_unedited(part, args):
             raise EditError(
@@ -96,6 +97,18 @@ def _check_passed_on(args: EditConfig, task: EditTask, arguments: Mapping[str, A
     for name, reason in idle.items():
         if {**vars(args), **arguments}.get(name) not in (None, False, "keep_start", {"skip_prepare_dataset": True}):
             raise EditError(f"{name} has no effect, as {reason}; leave it out")
+
+
+def _check_columns(args: EditConfig, rows: Any, arguments: Mapping[str, Any]) -> None:
+    """Raise for rows of which TRL would find no text, where it is to make tokens of them."""
+    names = getattr(rows, "column_names", None)
+    is_made = arguments.get("formatting_func") or "skip_prepare_dataset" in (args.dataset_kwargs or {})
+    kinds = [{"prompt", "completion"}, {"messages"}, {"input_ids"}, {args.dataset_text_field}]
+    if names and not is_made and not any(kind <= {*names} for kind in kinds):
+        raise EditError(
+            f"train_dataset has the columns {', '.join(names)}: rename them to prompt and target_new (edits), or give "
+            "rows of prompt and completion, messages, text or input_ids"
+        )
 
 
 def follow_edit_score(args: EditConfig, task: EditTask) -> None:
@@ -191,6 +204,8 @@ def load_for(
         # loaded all the same, as edits whose weights are not theirs are no edits to train again.
         model = adapted.unload() if prior.is_anew else adapted
     models.keep_gradients(model)
+    if task.edits and not args.chat_template and models.plain_template(tokenizer):
+        logger.warning("the chat template is not used: set chat_template where the model answers in a chat")
     return model, tokenizer, _with_open_erasures(task, model, tokenizer, chat_template=args.chat_template)
 
 

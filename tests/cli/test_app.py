@@ -177,12 +177,13 @@ def test_bad_edits_are_refused_without_torch(tmp_path):
         ("evaluate", "known_facts", "'other.jsonl' holds no facts; its rows need a target"),
         ("train", "perplexity_texts", "other.jsonl line 1: holds no text; give it in a column named text"),
         ("evaluate", "perplexity_texts", "other.jsonl line 1: holds no text; give it in a column named text"),
+        ("playground", "training_texts", "other.jsonl line 1: holds no text; give it in a column named text"),
     ],
 )
 def test_an_error_names_the_option_whose_file_is_bad(capsys, no_model, verb, option, problem):
     write("edits.jsonl", GOOD)
     write("other.jsonl", GOOD)
-    command = [verb, "--edits", "edits.jsonl", "--output_dir", "out"]
+    command = [verb] if verb == "playground" else [verb, "--edits", "edits.jsonl", "--output_dir", "out"]
     assert refused(capsys, *command, f"--{option}", "other.jsonl").startswith(f"hf-ftedit: {option}: {problem}")
     line = refused(capsys, *command, f"--{option}", "gone.jsonl")
     assert line.startswith(f"hf-ftedit: {option}: 'gone.jsonl': no such file; check the path")
