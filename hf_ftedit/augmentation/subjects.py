@@ -22,8 +22,13 @@ def by_subject(records: Iterable[EditRecord]) -> dict[str, list[EditRecord]]:
 
 
 def with_subject(record: EditRecord) -> EditRecord:
-    """The record with the subject that its prompt seems to have, where it gives none."""
-    subject = None if record.subject else subject_of(record.prompt)
+    """The record with its subject as the prompt spells it, or with the one that the prompt seems to have."""
+    if not record.subject:
+        subject = subject_of(record.prompt)
+    elif record.subject in record.prompt:
+        return record
+    else:
+        subject = _found(re.compile(re.escape(record.subject), re.I), record.prompt)
     return replace(record, subject=subject) if subject else record
 
 

@@ -102,6 +102,7 @@ def test_a_subject_stands_in_its_prompt(prompt):
 
 
 def test_a_given_subject_is_kept():
+    assert with_subject(EditRecord("a", "Who founded Acme?", "Bo", subject="acme")).subject == "Acme"
     assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo", subject="CEO")).subject == "CEO"
     assert with_subject(EditRecord("a", "Who is the CEO of Acme?", "Bo")).subject == "Acme"
     assert with_subject(EditRecord("a", "who did it?", "Bo")).subject is None
