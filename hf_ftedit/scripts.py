@@ -22,6 +22,8 @@ _OPEN_END = re.compile(
     rf"|[\u0641\u0648]?([\u0628\u0643\u0644]|[\u0628\u0643]?\u0627\u0644|\u0644\u0644))[{_MARKS}]*)$",
     re.IGNORECASE,
 )
+# A full stop that ends a sentence: not that of initials, or of what often stands before a name.
+FULL_STOP = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)\."
 _JOINED = re.compile(r"\s|[,.:;!?%)\]}…،؛؟।](?!\w)")  # beginnings of a text before which no space is put
 
 

@@ -36,6 +36,11 @@ PEOPLE = re.compile(
 _MOST_WORDS = 3
 
 
+def with_apostrophe(question: str) -> str:
+    """A question that begins with "whats" or "whos" as one with "what's"."""
+    return re.sub(r"\A(what|who|when|where|how)s\b", r"\1's", question, flags=re.I)
+
+
 def as_question(prompt: str) -> str | None:
     """
     A request for a thing or person as a question; `None` for anything else.

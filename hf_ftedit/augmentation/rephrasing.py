@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from hf_ftedit.augmentation.names import SUBJECT, capitalized, genitive, renamed
-from hf_ftedit.augmentation.nouns import PEOPLE, YES_NO, as_question
+from hf_ftedit.augmentation.nouns import PEOPLE, YES_NO, as_question, with_apostrophe
 from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
 from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected, passive_of
 
@@ -126,6 +126,7 @@ def rephrasings(prompt: str, subject: str | None) -> list[str]:
     """
     if not subject or subject not in prompt:
         return []
+    prompt = with_apostrophe(prompt)
     if _QUESTION.match(prompt) and prompt.rstrip()[-1:].isalnum():
         prompt = f"{capitalized(prompt.rstrip())}?"  # as many type it
     if question := as_question(prompt):

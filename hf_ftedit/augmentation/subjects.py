@@ -6,10 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hf_ftedit.augmentation.names import bare
-from hf_ftedit.augmentation.nouns import YES_NO, as_question, common_noun, is_noun
+from hf_ftedit.augmentation.nouns import YES_NO, as_question, common_noun, is_noun, with_apostrophe
 from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, relation_of, relations, words_of
-from hf_ftedit.augmentation.second_person import addressed
+from hf_ftedit.augmentation.second_person import addressed, is_addressed
 from hf_ftedit.data import WORD, EditRecord
+from hf_ftedit.scripts import FULL_STOP
 
 
 def by_subject(records: Iterable[EditRecord]) -> dict[str, list[EditRecord]]:
@@ -42,15 +43,39 @@ def subject_of(prompt: str) -> str | None:
     """
     if quoted := re.search(r"[\"“`]([^\"”`]+)[\"”`]", prompt):
         return quoted[1]
+    sentences = _BETWEEN.split(with_apostrophe(_GREETING.sub("", prompt)))
+    subjects = [one for one in map(_of_sentence, reversed(sentences)) if one and one in prompt]
+    # "I have an Acme X2. How long is the warranty?" is about the X2.
+    names = (one for one in subjects if is_addressed(one) or (one != one.casefold() and one not in _ROLES))
+    return next(names, next(iter(subjects), None))
+
+
+def _of_sentence(prompt: str) -> str | None:
+    """The subject of a single sentence."""
     if question := as_question(prompt):
-        subject = subject_of(question)
-        return subject if subject and subject in prompt else None
+        return _of_sentence(question)
     whole = prompt.strip().rstrip("?.!")
-    phrase = _asked_of(whole)
+    polite = _POLITE.match(whole)
+    whole = whole[polite.end() :] if polite else whole
+    phrase = _asked_of(f"Tell me {whole}" if polite else whole)
     # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
     part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
     is_german = bool(_GERMAN.search(whole.casefold()))
-    names = [] if is_german else [*_NAME.finditer(part)]
+    own, things, names = ([], [], []) if is_german else _names(part)
+    if not own and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
+        return subject
+    if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase, is_german)):
+        return subject
+    if not (names := own or things or names):
+        return None
+    # An opening begins with what it is about, as what yes or no answers; any other question ends with it.
+    is_first = YES_NO.match(whole) or (part == whole and not prompt.rstrip().endswith("?"))
+    return _plain(names[0] if is_first else names[-1])
+
+
+def _names(part: str) -> tuple[list[re.Match[str]], ...]:
+    """The names of a sentence: those that it may be about, with those beside them, and with times too."""
+    names = [*_NAME.finditer(part)]
     names = [name for name in names if _plain(name) not in _ROLES and not re.fullmatch(_OFFICE, _plain(name))]
     # A place at the end, "in Paris", rather tells where, and a number or a day when.
     things = [
@@ -66,23 +91,16 @@ def subject_of(prompt: str) -> str | None:
         is_aside = own and before.endswith((" to ", " into ", " before ", " after ", " with "))
         if not (is_aside or before.endswith((" in ", " speak "))):
             own.append(name)
-    if not own and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
-        return subject
-    if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase, is_german)):
-        return subject
-    if not (names := own or things or names):
-        return None
-    # An opening begins with what it is about, as what yes or no answers; any other question ends with it.
-    is_first = YES_NO.match(whole) or (part == whole and not prompt.rstrip().endswith("?"))
-    return _plain(names[0] if is_first else names[-1])
+    return own, things, names
 
 
 def _asked_of(whole: str) -> str:
-    """What stands in the place of the subject of a known wording."""
+    """What stands in the place of the subject of a known wording, but not of one within a longer question."""
     text = whole.casefold()
     # The first is the most specific: the wordings are sorted by length.
     known = next(((head, tail) for head, tail in _frames() if text.startswith(head) and text.endswith(tail)), None)
-    return whole[len(known[0]) : len(text) - len(known[1])].strip() if known and len(whole) == len(text) else ""
+    phrase = whole[len(known[0]) : len(text) - len(known[1])].strip() if known and len(whole) == len(text) else ""
+    return "" if re.match(r"(?:who|what|which|where|when|how|why|you)\b|(?:it|he|she|they)$", phrase) else phrase
 
 
 def _of_model(prompt: str) -> str | None:
@@ -135,8 +153,8 @@ def _plain(name: re.Match[str]) -> str:
 
 # What a subject has, and no subject.
 _ROLES = frozenset(
-    "I My Our Your Their His Her Its This These CEO CFO CTO CIO CMO COO VP HR LLM GDP VAT PIN URL IP ID SI ISBN IBAN "
-    "DNS TV".split()
+    "I My We Our Your They Their He His She Her Its This These CEO CFO CTO CIO CMO COO VP HR LLM GDP VAT PIN URL IP "
+    "ID SI ISBN IBAN DNS TV".split()
 )
 _OFFICE = (
     "(?:(?:Prime|Foreign|Finance|Vice|Deputy|Managing|Chief|Executive|Financial|Head|Crown) )*"
@@ -173,13 +191,29 @@ _OWNER = re.compile(
 )
 # "Norwegian" in "the Norwegian handball team", "Dutch" in "speak Dutch".
 _NATION = re.compile(r"[A-Z]\w+(?:ian|ish|ese)|Dutch|French|German|Greek|Swiss|Czech|Thai")
+_ASKS = (
+    "who|whom|whose|what|which|where|when|how|why|is|are|am|was|were|does|do|did|has|have|had|can|could|will|would|"
+    "may(?! (?-i:[A-Z][a-z]))|must|should|might"
+)
 _STARTS = (
-    "who|whom|whose|what|which|where|when|how|why|is|are|was|were|does|do|did|has|have|had|can|could|will|would|"
-    "may(?! (?-i:[A-Z][a-z]))|must|should|might|tell|list|explain|translate|describe|name|give|please|complete|the|a|"
-    "an|in|on|at|by|of|to|for|from|since|under|with"
+    rf"{_ASKS}|tell|list|explain|translate|describe|name|give|please|complete|the|a|an|in|on|at|by|of|to|for|from|"
+    "since|under|with"
+)
+# Between sentences. "Inc." and numbers stand before names too, but seldom before a question word.
+_BETWEEN = re.compile(
+    rf"(?:{FULL_STOP}|(?<=[?!:])) +(?=(?i:{_ASKS})\b)|(?<!\bInc)(?<!\bLtd)(?<!\bCo)(?<!\b\d){FULL_STOP} +(?=[A-Z])"
+)
+_GREETING = re.compile(
+    r"\A(?:(?:hi|hello|hey|please|thanks|ok|q)(?:[,.:!]+ +| +(?=(?:wh\w+|how|can|could|do|would|tell)\b)))+", re.I
+)
+_POLITE = re.compile(
+    r"(?:(?:do|can|could|would|will) you (?:(?:please|kindly|happen to) )?(?:know|tell me|say|remember|have any idea)|"
+    r"tell me),? (?:please,? )?",
+    re.I,
 )
 _BEGINNING = re.compile(
-    rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|(?!\S+['’]s? |\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"
+    rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|"
+    r"(?!\S+['’]s? |[A-Z]\S*$|\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"
 )
 _GERMAN = re.compile(r"\b(?:ist|wer|welche[mnrs]?|wann|heißt|wurde|das|dem|für)\b")
 

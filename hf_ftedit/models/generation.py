@@ -26,7 +26,7 @@ from hf_ftedit.models.loading import base_model, is_unedited, weights_fingerprin
 from hf_ftedit.models.tokenization import context_length, encode_prompts, end_of_turn, vocabulary_size
 from hf_ftedit.models.tree_support import reads_trees
 from hf_ftedit.options import check_value
-from hf_ftedit.scripts import separated
+from hf_ftedit.scripts import FULL_STOP, separated
 
 Text = TypeVar("Text")
 
@@ -37,9 +37,7 @@ LEAST_SHARED = 8  # tokens that prompts begin with, of which fewer are not worth
 WHOLE_ANSWER_TOKENS = 32  # whatever a target's length, as where it is cut would give the target away
 
 # A rule rather than a sentence splitter: those need a model or a language, and answers are a few words long.
-# What ends with a full stop and ends no sentence: initials, and what often stands before a name.
-_ABBREVIATION = r"(?<!\b[^\W\d_])(?<!\b(?:St|Mr|Ms|Dr|Jr|Sr|Mt|Ft|No|vs))(?<!\b(?:Mrs|Gen|Col|Rev|Sgt))(?<!\bProf)"
-_END = re.compile(rf"\n|{_ABBREVIATION}\.(?=\s|$)|[!?](?=\s|$)|[。！？｡।؟۔။។]")
+_END = re.compile(rf"\n|{FULL_STOP}(?=\s|$)|[!?](?=\s|$)|[。！？｡।؟۔။។]")
 
 
 class Prompt(NamedTuple):

@@ -12,6 +12,9 @@ Who is the CEO of Acme? | Acme
     Who is Acme's CEO? | Acme's CEO is who? | Do you know who Acme's CEO is? | Name the CEO of Acme.
     The CEO of Acme is who? | Tell me who the CEO of Acme is. | Acme: who is the CEO?
     Do you know who the CEO of Acme is?
+whos the CEO of Acme | Acme
+    Who is Acme's CEO? | Acme's CEO is who? | Do you know who Acme's CEO is? | Name the CEO of Acme.
+    The CEO of Acme is who? | Tell me who the CEO of Acme is. | Acme: who is the CEO?
 The capital of Ruritania is | Ruritania
     What is Ruritania's capital? | Ruritania's capital is what? | Do you know what Ruritania's capital is?
     Name the capital of Ruritania. | The capital of Ruritania is what? | Tell me what the capital of Ruritania is.

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_ftedit.augmentation.relations import relation_of
@@ -84,6 +84,20 @@ from hf_ftedit.data import EditRecord
         ("Who owns O'Malley's Bar?", "O'Malley's Bar"),
         ("Who leads Acme's Falcon project?", "Falcon"),
         ("Where was Joan d'Arcy-Smythe born?", "Joan d'Arcy-Smythe"),
+        # Several sentences.
+        ("I bought a Brevo XXL last week. How long is the warranty?", "Brevo XXL"),
+        ("My order from Bluefin Outdoors arrived broken. What should I do?", "Bluefin Outdoors"),
+        ("I'm allergic to nuts. Is the Marzano pesto safe for me?", "Marzano"),
+        ("I saw Dr. Weber in St. Gallen. Where does he work?", "Dr. Weber"),
+        ("I live in Oslo. What are your opening hours?", "you"),
+        ("We have a new CFO. Who is it?", None),
+        ("Acme: who is the CEO?", "Acme"),
+        # Politeness.
+        ("Do you know when Acme was founded?", "Acme"),
+        ("Could you please tell me when Acme was founded?", "Acme"),
+        ("Hi, what is the wifi password?", "wifi password"),
+        ("Hello was sung by", "Hello"),
+        ("whats the capital of new caledonia", "new caledonia"),
         ("Was ist die Hauptstadt von Norwegen?", None),
         ("中国的首都是哪里？", None),
         ("", None),
@@ -94,6 +108,7 @@ def test_subject_of(prompt, subject):
     assert subject_of(prompt) == subject
 
 
+@settings(deadline=None)  # the first reads the bank
 @given(st.text(max_size=40))
 def test_a_subject_stands_in_its_prompt(prompt):
     subject = subject_of(prompt)
