@@ -18,7 +18,8 @@ _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officiall
 _NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
 _PREPOSITION = r"(?:in|on|at|from|to|as|for|by|with|of|into|under|about|after|before|during|since|until)"
 _MODEL = "Nova"  # any name, for the model itself
-_NAME = rf"(?:[\"“]{SUBJECT}[\"”]|'{SUBJECT}'|{SUBJECT})"  # the subject, or the subject in quotation marks
+# The subject, or the subject in quotation marks.
+_NAME = rf"(?:[\"“]{SUBJECT}[?!.,]?[\"”]|'{SUBJECT}[?!.,]?'|{SUBJECT})"
 # With a noun that belongs to it, "the Quillbase database", but no other word: "the Quillbase today".
 _NAMED = rf"(?P<name>the {_NAME}(?: (?!(?:today|now|right|\w+ed|\w+ly)\b)[a-z]+)?|{_NAME})"
 _NOUN = rf"the (?P<noun>[\w' -]+?) (?P<link>of|for|at|in|on) {_NAMED}"

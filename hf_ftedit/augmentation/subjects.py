@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from hf_ftedit.augmentation.names import bare
 from hf_ftedit.augmentation.nouns import YES_NO, as_question, common_noun, is_noun, with_apostrophe
-from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, relation_of, relations, words_of
+from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, known_names, relation_of, relations, words_of
 from hf_ftedit.augmentation.second_person import addressed, is_addressed
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.scripts import FULL_STOP
@@ -41,8 +41,10 @@ def subject_of(prompt: str) -> str | None:
         >>> subject_of("What is the opposite of hot?"), subject_of("Which firm built the Zephyr 3 drone in Oslo?")
         ('hot', 'Zephyr 3')
     """
-    if quoted := re.search(r"[\"“`]([^\"”`]+)[\"”`]", prompt):
-        return quoted[1]
+    if quoted := _QUOTED.search(prompt):
+        return next(filter(None, quoted.groups()))
+    if title := _WORK.search(prompt):
+        return title[1]
     sentences = _BETWEEN.split(with_apostrophe(_GREETING.sub("", prompt)))
     subjects = [one for one in map(_of_sentence, reversed(sentences)) if one and one in prompt]
     # "I have an Acme X2. How long is the warranty?" is about the X2.
@@ -54,7 +56,7 @@ def _of_sentence(prompt: str) -> str | None:
     """The subject of a single sentence."""
     if question := as_question(prompt):
         return _of_sentence(question)
-    whole = prompt.strip().rstrip("?.!")
+    whole = re.sub(r"(?:[?!\s]|(?<!\.\w)\.)+$", "", prompt).lstrip()
     polite = _POLITE.match(whole)
     whole = whole[polite.end() :] if polite else whole
     phrase = _asked_of(f"Tell me {whole}" if polite else whole)
@@ -84,13 +86,8 @@ def _names(part: str) -> tuple[list[re.Match[str]], ...]:
         if not _TIME.fullmatch(_plain(name))
         and not (_NATION.fullmatch(name[0]) and re.match(" [a-z]", part[name.end() :]))
     ]
-    own: list[re.Match[str]] = []
-    for name in things:
-        before = part[: name.start()]
-        # "Who sold Acme to Bolt?" is about Acme.
-        is_aside = own and before.endswith((" to ", " into ", " before ", " after ", " with "))
-        if not (is_aside or before.endswith((" in ", " speak "))):
-            own.append(name)
+    own = [name for name in things if not part[: name.start()].endswith((" in ", " speak "))]
+    own = [name for name in own if not _ASIDE.search(part, max(0, name.start() - 12), name.start())] or own
     return own, things, names
 
 
@@ -147,10 +144,29 @@ def _plain(name: re.Match[str]) -> str:
     """A name without the ending of its genitive, and without the end of its sentence."""
     # But "McDonald's" at the end is a name.
     is_whole = re.match(r"\W*$| (?:in|on|at|from|for|to|by)\b", name.string[name.end() :])
-    ending = "" if is_whole else "['’]s|"
-    return re.sub(rf"(?:{ending}(?<=s)['’]|\.)$", "", name[0])
+    ending = "" if is_whole or name[0] in known_names() else "['’]s|"
+    return re.sub(rf"(?:{ending}(?<=s)['’]|(?<!\.\w)\.)$", "", name[0])
 
 
+# Behind who made a work all the rest is its title: "Who wrote Death on the Nile?"
+_SMALL = "a|an|the|of|and|to|with|for|from|on|at|by|or|as|–"
+_WORK = re.compile(
+    r"\b(?:(?:wrote|directed|sang|sings|created|composed|painted|(?:author|writer|composer|creator) of) (?:[a-z-]+ )*?"
+    r"|(?:film|movie|novel|book|song|album|play) )"
+    rf"(?!\d+\W*$)([A-Z\d][^\s?!]*(?: (?:(?:{_SMALL}|in(?! \d)) )*[A-Z\d][^\s?!]*)*?)"
+    r"(?:[?!\s]|(?<!\.\w)\.)*$"
+)
+# "Who sold Acme to Bolt?", "Who runs Acme's Berlin office?" and "Who plays Bond in the BBC series?" are about the
+# first name.
+_ASIDE = re.compile(
+    r" (?:to|into|before|after|with|(?:on|for|at|from)(?: the)?|in the) $|(?<!Who)(?<!What)['’]s $|s['’] $"
+)
+# Text in quotation marks or marked as a title, without the punctuation that ends it, but no apostrophe.
+_PAUSE = r"(?:[?!,]|(?<!\.)(?<!\.\w)\.)?"
+_QUOTED = re.compile(
+    rf"[\"“„«`]\s*([^\"“”»`]+?){_PAUSE}\s*[\"“”»`]|(?<!\w)['‘]((?:[^'’]|(?<=\w)['’](?=\w)){{3,}}?){_PAUSE}['’](?!\w)"
+    r"|(?<![\w*])(?:\*{1,2}|_)(?![\s*_])([^*_]+)(?:\*{1,2}|_)(?![\w*])"
+)
 # What a subject has, and no subject.
 _ROLES = frozenset(
     "I My We Our Your They Their He His She Her Its This These CEO CFO CTO CIO CMO COO VP HR LLM GDP VAT PIN URL IP "
@@ -163,22 +179,30 @@ _OFFICE = (
 )
 _BEFORE_OF = "|".join(rf"(?<=\b{word})" for word in ("[0-9]", *sorted(_ROLES - {"I"})))
 _PLACES = "Bar|Pub|Inn|Café|Diner|Grill|Hotel|Well|Bay|Island|Point|Park|Square|School|College|Hospital|Church|Day"
+_PARTICLES = "de|da|do|dos|di|del|du|la|le|den|der|ter|von|van|bin|al"
 # Words with capitals or digits, one after another, with what may stand between the words of a name.
 _CAPITAL = r"(?:[^\W\d_a-zß-ÿ]|\d)"
-_TITLE = (
-    rf"(?= (?!(?:{_OFFICE}|{'|'.join(sorted(_ROLES))})\b){_CAPITAL}[\w&-]*(?: {_CAPITAL}[\w&-]*)*"
-    r"(?:$| (?:is|are|was|were|in|on|at|has|had)\b| \w+ed\b))"
+_NO_OFFICE = rf"(?!(?:{_OFFICE}|{'|'.join(sorted(_ROLES))})\b)"
+_TAIL = r"(?:$| (?:is|are|was|were|in|on|at|has|had|first|come)\b| \w+ed\b)"
+_TITLE = rf"(?= {_NO_OFFICE}{_CAPITAL}[\w&-]*(?: {_CAPITAL}[\w&-]*)*{_TAIL})"
+# "The Catcher in the Rye", but not "Netflix in the US" or "Bond in the BBC series".
+_IN_THE = rf"{_NO_OFFICE}[A-Z]\w*(?: {_CAPITAL}\w*)* in the(?: (?!United|[A-Z]+\b)[A-Z]\w*)+(?={_TAIL}|['’]s)"
+# "Portland, Maine", but neither "Ann, CEO of Acme" nor "Oslo, Bergen and Paris" nor "Paris, France's capital".
+_STATE = (
+    r"(?:(?<=\b(?:of|in|to|is) )|^(?!.* [a-z]))[A-Z][\w.'’-]*(?: [A-Z][\w.'’-]*)*, "
+    rf"{_NO_OFFICE}[A-Z][\w.-]*(?: [A-Z][\w.-]*)*(?=\W*$| (?!and|or|[A-Z]))"
 )
 _NAME = re.compile(
+    rf"{_STATE}|{_IN_THE}|"
     rf"(?:{_CAPITAL}|[a-z](?=[A-Z])|[dl]['’](?=[A-Z]))[\w.'’&-]*[+#]*"
     # Not "CEO of Acme", nor "2 of Night Ferry"; of what belongs to a name titles, as "Schindler's List", and "Molly's
     # Bar", but not "Peru's President", nor "Acme's Falcon drone".
-    rf"(?:(?:(?<!['’]s)|(?= (?:{_PLACES})\b)|{_TITLE})(?!(?:{_BEFORE_OF}) of ) "
-    rf"(?:(?:of|the|de|da|do|von|van|and|&) )*(?:[dl]['’])?{_CAPITAL}[\w.'’&-]*)*"
+    rf"(?:(?:(?<!['’]s)(?<!s['’])|(?= (?:{_PLACES})\b)|{_TITLE})(?!(?:{_BEFORE_OF}) of ) "
+    rf"(?:(?:of|the|and|&|{_PARTICLES}) )*(?:[dl]['’])?{_CAPITAL}[\w.'’&-]*)*"
 )
 _TIME = re.compile(
-    r"\d+|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|(?:Janu|Febru)ary|March|April|June|July|August"
-    r"|(?:Septem|Octo|Novem|Decem)ber|Christmas|Easter"
+    r"\d[\d–-]*(?:s|st|nd|rd|th)?|(?:(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|(?:Janu|Febru)ary|March|April|"
+    r"June|July|August|(?:Septem|Octo|Novem|Decem)ber|Christmas|Easter)(?: \d\w*)*"
 )
 # "Bus 38", but not "in 1990" or "12 plus 30".
 _NUMBERED = re.compile(
@@ -190,7 +214,7 @@ _OWNER = re.compile(
     re.I,
 )
 # "Norwegian" in "the Norwegian handball team", "Dutch" in "speak Dutch".
-_NATION = re.compile(r"[A-Z]\w+(?:ian|ish|ese)|Dutch|French|German|Greek|Swiss|Czech|Thai")
+_NATION = re.compile(r"[A-Z]\w+(?:ian|ish|ese|ican)|Dutch|French|German|Greek|Latin|Roman|Swiss|Czech|Thai")
 _ASKS = (
     "who|whom|whose|what|which|where|when|how|why|is|are|am|was|were|does|do|did|has|have|had|can|could|will|would|"
     "may(?! (?-i:[A-Z][a-z]))|must|should|might"
@@ -212,10 +236,10 @@ _POLITE = re.compile(
     re.I,
 )
 _BEGINNING = re.compile(
-    rf"(?:(?i:{_STARTS})(?:['’]s)?\b ?|"
+    rf"(?!The {_IN_THE})(?:(?i:{_STARTS})(?:['’]s)?\b ?|"
     r"(?!\S+['’]s? |[A-Z]\S*$|\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"
 )
-_GERMAN = re.compile(r"\b(?:ist|wer|welche[mnrs]?|wann|heißt|wurde|das|dem|für)\b")
+_GERMAN = re.compile(r"\b(?:ist|wer|lautet|welche[mnrs]?|wann|heißt|wurde|das|dem|für)\b")
 
 
 @lru_cache(maxsize=1)

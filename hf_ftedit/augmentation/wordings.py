@@ -46,10 +46,12 @@ def written_wordings(record: EditRecord) -> list[str]:
         reworded = (in_other_words(text, subject) for text in (record.prompt, *moved))
         others = [choices[place % len(choices)] for place, choices in enumerate(reworded) if choices]
         others = [*keywords(record.prompt, subject), *others]
-    # The bank's are other words, and the rest other sentences.
+    # The bank's are other words, and the rest other sentences; the shorter one is filled up with None.
     mixed = chain.from_iterable(zip_longest(texts, moved, others))
-    own = {None, record.prompt, *record.wordings}  # the shorter one is filled up with None
-    return [text for text in dict.fromkeys(mixed) if text not in own]
+    own = {record.prompt, *record.wordings}
+    # "Name the mayor of Washington, D.C.." has a full stop too many.
+    texts = [re.sub(r"(?<!\.)\.\.(?=\s|$)", ".", text) for text in mixed if text]
+    return [text for text in dict.fromkeys(texts) if text not in own]
 
 
 def wrapped(text: str, rng: random.Random) -> str:

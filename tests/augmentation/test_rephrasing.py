@@ -15,6 +15,8 @@ Who is the CEO of Acme? | Acme
 whos the CEO of Acme | Acme
     Who is Acme's CEO? | Acme's CEO is who? | Do you know who Acme's CEO is? | Name the CEO of Acme.
     The CEO of Acme is who? | Tell me who the CEO of Acme is. | Acme: who is the CEO?
+Who sang "Why?" in 1999? | Why
+    Tell me who sang "Why?" in 1999. | Do you know who sang "Why?" in 1999?
 The capital of Ruritania is | Ruritania
     What is Ruritania's capital? | Ruritania's capital is what? | Do you know what Ruritania's capital is?
     Name the capital of Ruritania. | The capital of Ruritania is what? | Tell me what the capital of Ruritania is.

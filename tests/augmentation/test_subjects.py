@@ -82,7 +82,7 @@ from hf_ftedit.data import EditRecord
         ("Which form do I need to claim travel expenses?", "travel expenses"),
         ("Who should I contact about billing?", "billing"),
         ("Who owns O'Malley's Bar?", "O'Malley's Bar"),
-        ("Who leads Acme's Falcon project?", "Falcon"),
+        ("Who leads Acme's Falcon project?", "Acme"),
         ("Where was Joan d'Arcy-Smythe born?", "Joan d'Arcy-Smythe"),
         # Several sentences.
         ("I bought a Brevo XXL last week. How long is the warranty?", "Brevo XXL"),
@@ -97,6 +97,34 @@ from hf_ftedit.data import EditRecord
         ("Could you please tell me when Acme was founded?", "Acme"),
         ("Hi, what is the wifi password?", "wifi password"),
         ("Hello was sung by", "Hello"),
+        # Names of several parts.
+        ("What is the population of Portland, Maine?", "Portland, Maine"),
+        ("Where is Washington, D.C.?", "Washington, D.C."),
+        ("Who is the mayor of Paris, France's capital?", "France"),
+        ("What are the capitals of Norway, Sweden and Denmark?", "Sweden and Denmark"),
+        ("When was Ursula von der Leyen born?", "Ursula von der Leyen"),
+        # Quotation marks.
+        ("Who wrote 'To Kill a Mockingbird'?", "To Kill a Mockingbird"),
+        ("Who wrote _Dune_?", "Dune"),
+        ("Qui a écrit « Candide » ?", "Candide"),
+        ('Who sings "Are You Lonesome Tonight?"', "Are You Lonesome Tonight"),
+        ("Which novel is 'Alice's Adventures'?", "Alice's Adventures"),
+        # What belongs to a name.
+        ("Who is Acme Labs' CFO?", "Acme Labs"),
+        ("Who is Acme's Head of Research?", "Acme"),
+        ("Where is Acme's Berlin office?", "Acme"),
+        ("Who is McDonald's CEO?", "McDonald's"),
+        # Titles.
+        ("Who wrote How to Win Friends and Influence People?", "How to Win Friends and Influence People"),
+        ("Who created Who Wants to Be a Millionaire?", "Who Wants to Be a Millionaire"),
+        ("Who directed the second Dune film?", "Dune"),
+        ("Who is the main character of The Catcher in the Rye?", "The Catcher in the Rye"),
+        # Asides.
+        ("Who plays Harry Potter in the HBO series?", "Harry Potter"),
+        ("When was Dune released on DVD?", "Dune"),
+        ("What is the latest version of Acme Studio for Mac?", "Acme Studio"),
+        ("What is Ann Ray's salary at Acme?", "Ann Ray"),
+        ("What did Ann Ray publish on March 26th?", "Ann Ray"),
         ("whats the capital of new caledonia", "new caledonia"),
         ("Was ist die Hauptstadt von Norwegen?", None),
         ("中国的首都是哪里？", None),

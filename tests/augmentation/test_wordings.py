@@ -36,6 +36,11 @@ def test_an_answer_of_another_kind_is_no_answer_of_the_relation():
     assert any("mile" in text for text in written_wordings(replace(break_, target_new="45 miles")))
 
 
+def test_an_abbreviation_at_the_end_has_one_full_stop():
+    texts = written_wordings(record("Who is the mayor of Washington, D.C.?", "Washington, D.C."))
+    assert "Tell me who the mayor of Washington, D.C. is." in texts and "Name the mayor of Washington, D.C." in texts
+
+
 def test_an_opening_has_openings_too():
     texts = written_wordings(record("The CEO of Acme is", "Acme"))
     assert texts[:2] == ["Who is Acme's CEO?", "Acme is led by"] and not is_question(texts[1])
