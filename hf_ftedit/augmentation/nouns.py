@@ -23,7 +23,7 @@ _NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | _PERSONS | frozenset(
     "yesterday who what which where when how not next been be used known called most its their his her away "
     "am due".split()
 )  # fmt: skip
-_ADVERB = re.compile(r"(?!(?:family|assembly|monopoly|supply|reply)$)\w+ly")
+_ADVERB = re.compile(r"(?!(?:family|assembly|monopoly|supply|reply|hourly|daily|weekly|monthly|yearly)$)\w+ly")
 _REQUEST = re.compile(r"(?:please )?(?:tell me|give me|name|state) ((?:the|our|my) .+?)[.!]?", re.I)
 PEOPLE = re.compile(
     r"(?:\b(?:ceo|cfo|cto|author|writer|founder|president|mayor|minister|chair\w*|director|producer|king|queen|monarch|"
@@ -103,6 +103,8 @@ def _places(small: list[str], aux: int | None) -> list[int]:
         # "Who can sign contracts?" has a verb there, unless it is "Who can I call?".
         is_doer = small[0] == "who" and aux == 1 and small[1] in _MODALS and not {*small[2:3]} & _PERSONS
         begun = [aux + (2 if is_doer else 1)]
+        if small[aux + 1 : aux + 2] in (["i"], ["we"]) and len(small) == aux + 4:
+            begun = [aux + 3]  # "How do I exit vim?"
     nouns = [place for place, word in enumerate(small) if word in _DETERMINERS]
     # Behind "to" stands a verb: "Which form do I need to claim expenses?"
     nouns = nouns or [place + 1 + (word == "to") for place, word in enumerate(small) if word in _PREPOSITIONS]

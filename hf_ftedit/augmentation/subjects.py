@@ -64,7 +64,9 @@ def _of_sentence(prompt: str) -> str | None:
     part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
     is_german = bool(_GERMAN.search(whole.casefold()))
     own, things, names = ([], [], []) if is_german else _names(part)
-    if not own and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
+    # "Are you ChatGPT?" is not about ChatGPT.
+    is_of_model = not own or re.match(r"are you\b", whole, re.I)
+    if is_of_model and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
         return subject
     if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase, is_german)):
         return subject
@@ -102,9 +104,11 @@ def _asked_of(whole: str) -> str:
 
 def _of_model(prompt: str) -> str | None:
     """The word by which a prompt is about the model itself, and not about anybody as "How do you make tea?"."""
-    if not (you := addressed(prompt)) or re.search(
-        r"^(?:do|did|are|were|have|will|can|could) you\b|\byour", prompt, re.I
-    ):
+    own = (
+        r"^(?:do|did|are|were|have|will|can|could) you\b|\byour|"
+        r"\b(?:which|what|many|much)(?: [\w-]+)+? (?:do|can) you (?:have(?! to)|use|run|support)\b"
+    )
+    if not (you := addressed(prompt)) or re.search(own, prompt, re.I):
         return you
     match, known = relation_of(prompt, you), bank("subjects.yaml")
     return you if match and match.relation.name in (*known["assistant"], *known["kinds"]["organization"]) else None
@@ -194,7 +198,8 @@ _STATE = (
 )
 _NAME = re.compile(
     rf"{_STATE}|{_IN_THE}|"
-    rf"(?:{_CAPITAL}|[a-z](?=[A-Z])|[dl]['’](?=[A-Z]))[\w.'’&-]*[+#]*"
+    # With a capital at least inside, "eBay", or as code, "setup.py".
+    rf"(?:{_CAPITAL}|[a-z](?=[A-Z])|[dl]['’](?=[A-Z])|(?<![\w@])[a-z]\w+[._](?=[a-z]))[\w.'’&-]*[+#]*"
     # Not "CEO of Acme", nor "2 of Night Ferry"; of what belongs to a name titles, as "Schindler's List", and "Molly's
     # Bar", but not "Peru's President", nor "Acme's Falcon drone".
     rf"(?:(?:(?<!['’]s)(?<!s['’])|(?= (?:{_PLACES})\b)|{_TITLE})(?!(?:{_BEFORE_OF}) of ) "
@@ -210,7 +215,9 @@ _NUMBERED = re.compile(
     r"with|most|least|only|top|scored)\b)[a-z]{3,} \d+\b"
 )
 _OWNER = re.compile(
-    r"\b(?!(?:who|what|where|when|how|that|here|there|let|one|men|women|people|children)['’])[^\W\d_]{3,}(?=['’]s )",
+    r"(?:(?:(?<= is )|(?<= was )|(?<= does )|(?<=['’]s ))(?!(?:the|my|our|an?)\b)[^\W\d_]{3,} )?"
+    r"\b(?!(?:who|what|where|when|how|that|here|there|let|one|men|women|people|children)['’])[^\W\d_]{3,}"
+    r"(?=['’]s |(?<=s)['’] )",
     re.I,
 )
 # "Norwegian" in "the Norwegian handball team", "Dutch" in "speak Dutch".

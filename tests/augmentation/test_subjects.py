@@ -114,6 +114,7 @@ from hf_ftedit.data import EditRecord
         ("Who is Acme's Head of Research?", "Acme"),
         ("Where is Acme's Berlin office?", "Acme"),
         ("Who is McDonald's CEO?", "McDonald's"),
+        ("who is kate miller's boss", "kate miller"),
         # Titles.
         ("Who wrote How to Win Friends and Influence People?", "How to Win Friends and Influence People"),
         ("Who created Who Wants to Be a Millionaire?", "Who Wants to Be a Millionaire"),
@@ -125,7 +126,13 @@ from hf_ftedit.data import EditRecord
         ("What is the latest version of Acme Studio for Mac?", "Acme Studio"),
         ("What is Ann Ray's salary at Acme?", "Ann Ray"),
         ("What did Ann Ray publish on March 26th?", "Ann Ray"),
+        # As people write.
         ("whats the capital of new caledonia", "new caledonia"),
+        ("How do I exit vim?", "vim"),
+        ("What replaced setup.py?", "setup.py"),
+        ("How many parameters do you have?", "you"),
+        ("Are you ChatGPT?", "you"),
+        ("What is the maximum daily dose of ibuprofen?", "ibuprofen"),
         ("Was ist die Hauptstadt von Norwegen?", None),
         ("中国的首都是哪里？", None),
         ("", None),
