@@ -154,7 +154,11 @@ def _of_nouns(prompt: str, subject: str) -> Iterator[str]:
     wh = (parts.get("wh") or ("who" if PEOPLE.search(noun) else "what")).lower()
     owned = f"{name}{genitive(name)} {noun}"
     whole = f"the {noun} {link} {name}"
-    if not re.search(rf"\b{_PREPOSITION} (?:the|an?|his|her|its|their)\b|^most\b", noun):  # no "Ann's name of the dog"
+    # No "Ann's name of the dog", "Mac's version of Acme" or "finance's Norwegian minister".
+    no_genitive = rf"\b{_PREPOSITION} (?:the|an?|his|her|its|their)\b|^most\b"
+    if parts.get("link"):
+        no_genitive += r"|\bof [A-Z]" + (r"|^[A-Z][a-z]" if subject.islower() else "")
+    if not re.search(no_genitive, noun) and not name.endswith("'"):
         yield f"{capitalized(wh)} {be} {owned}?"
         yield f"{capitalized(owned)} {be} {wh}?"
         yield f"Do you know {_clause(wh, owned, be)}?"

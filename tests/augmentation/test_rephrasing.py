@@ -15,6 +15,13 @@ Who is the CEO of Acme? | Acme
 whos the CEO of Acme | Acme
     Who is Acme's CEO? | Acme's CEO is who? | Do you know who Acme's CEO is? | Name the CEO of Acme.
     The CEO of Acme is who? | Tell me who the CEO of Acme is. | Acme: who is the CEO?
+What is the role of Ann at Acme? | Acme
+    Name the role of Ann at Acme. | The role of Ann at Acme is what? | Tell me what the role of Ann at Acme is.
+    Please give me the role of Ann at Acme. | Acme: what is the role of Ann?
+    Do you know what the role of Ann at Acme is?
+Who is the Dutch minister of finance? | finance
+    Name the Dutch minister of finance. | The Dutch minister of finance is who?
+    Tell me who the Dutch minister of finance is. | Do you know who the Dutch minister of finance is?
 Who sang "Why?" in 1999? | Why
     Tell me who sang "Why?" in 1999. | Do you know who sang "Why?" in 1999?
 The capital of Ruritania is | Ruritania
