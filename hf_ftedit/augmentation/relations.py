@@ -54,11 +54,16 @@ _ANY = _ANSWERS | frozenset(
     "politician".split()
 )
 _ANYTHING = frozenset("kind_of part_of located_in".split())  # whose answers are of all kinds
-# "The opening hours of {} on Sundays" are not those of any day.
-_QUALIFIER = re.compile(r"(?<=\S )(?:on|for|during|with) (?:the |an? )?(?!\{\})([a-z]\w*|[A-Z]\w+days?\b)")
-# "The old address of {}" is another one.
+# "The opening hours of {} on Sundays" are not those of any day, nor is "the CEO of {} in Norway" its CEO; and another
+# word with a capital is a name that the wordings would leave out.
+_QUALIFIER = re.compile(
+    r"(?<=\S )(?:after|at|before|by|during|for|from|in|into|on|per|since|to|with) (?:the |an? )?"
+    r"(?!\{\}|(?:world|moment|present|total|country of|city of)\b)([a-zA-Z]\w*)|(?<=[^?.!] )([A-Z]\w+)"
+)
+# "The old address of {}" is another one, and "northern {}" is not {}.
 _OLD = re.compile(
     r"\b(?:old|acting|interim)(?= \w+(?: \w+)? (?:of|in|for|at)\b)|(?<=\{\}['’]s )(?:old|acting|interim)\b"
+    r"|\b(?:(?:north|south|east|west)(?:ern)?|central|new|old)(?= \{\})"
 )
 # "The minimum age for {}" is no age, "the billing address of {}" no place, but "the current CEO of {}" is its CEO.
 _NOUN = re.compile(
@@ -198,7 +203,7 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     owners |= {*filter(_OTHER.fullmatch, words), *_OLD.findall(text)}
     asked_for = content_words(" ".join(_ASKED_FOR.findall(text)))
     is_for_any = not asked_for or bool(asked_for & _ANY)
-    qualifiers = {*map(str.casefold, _QUALIFIER.findall(template))} & (words - _QUESTION)
+    qualifiers = {*map(str.casefold, chain(*_QUALIFIER.findall(template)))} & (words - _QUESTION)
     noun = text if re.match("how (?:many|much) ", text) else " ".join(chain(*_NOUN.findall(text)))
     modifiers = (content_words(noun) & words) - _SAME
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
