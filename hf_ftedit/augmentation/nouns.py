@@ -13,15 +13,15 @@ _ASKING = re.compile(
 )
 _DETERMINERS = frozenset("the our my a an".split())
 _PREPOSITIONS = frozenset(
-    "about after against around at before by down during for from in into near of off on out over to under up with "
-    "within".split()
+    "about above after against among around as at before below between by down during for from in into near of off on "
+    "out over per since than through to under until up via with within without".split()
 )
 _PERSONS = frozenset("i we you he she it they one people".split())
 # Where a noun phrase ends, or none begins.
 _NO_NOUN = _AUXILIARIES | _DETERMINERS | _PREPOSITIONS | _PERSONS | frozenset(
     "there this that these those and or if because open closed today now tomorrow "
     "yesterday who what which where when how not next been be used known called most its their his her away "
-    "am due".split()
+    "am due would".split()
 )  # fmt: skip
 _ADVERB = re.compile(r"(?!(?:family|assembly|monopoly|supply|reply|hourly|daily|weekly|monthly|yearly)$)\w+ly")
 _REQUEST = re.compile(r"(?:please )?(?:tell me|give me|name|state) ((?:the|our|my) .+?)[.!]?", re.I)

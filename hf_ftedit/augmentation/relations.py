@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from hf_ftedit.augmentation.names import bare, renamed
-from hf_ftedit.augmentation.nouns import is_noun
+from hf_ftedit.augmentation.nouns import YES_NO, is_noun
 from hf_ftedit.augmentation.second_person import is_addressed
-from hf_ftedit.augmentation.verbs import VERBS
+from hf_ftedit.augmentation.verbs import VERBS, inflected
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
 
@@ -67,7 +67,8 @@ _OLD = re.compile(
 )
 # "The minimum age for {}" is no age, "the billing address of {}" no place, but "the current CEO of {}" is its CEO.
 _NOUN = re.compile(
-    rf"\bthe ((?:(?!(?:{'|'.join(sorted(FUNCTION_WORDS))})\b)[\w'’-]+ )+)(?:of|in|for|at) (?:the |an? )?\{{\}}"
+    rf"\bthe ((?:(?!(?:{'|'.join(sorted(FUNCTION_WORDS - {'name'}))}|who)\b)[\w'’-]+ )+)"
+    r"(?<!ed )(?:of|in|for|at|on|to|with|from) (?:the |an? )?\{\}"
     r"|\{\}['’]s? ((?:[\w’'-]+(?: |(?=[?.!]|$)))+)"
 )
 _SAME = frozenset(
@@ -81,7 +82,9 @@ _OF = "(?:of|in|for|at)"
 _OWNER = re.compile(r"['’]|,? ?(?:(?:who|which|that) )?(?:has|have|had|whose)\b")
 # No wording of the bank is answered by yes or no: "Is the Acme museum open?" is not "When is the Acme museum open?"
 _YES_NO = re.compile(
-    r"(?:is|are|was|were|does|did|has|have|will)\b(?!.*\b(?:or|who|whom|whose|what|which|where|when|how)\b).*\?", re.I
+    rf"(?:{YES_NO.pattern}|(?:am|would)\b)(?! you (?:please )?(?:tell|give|name|say|know|find|have)\b)"
+    r"(?!.*\b(?:or|who|whom|whose|what|which|where|when|how)\b).*\?",
+    re.I,
 )
 _IT = re.compile(r"\b(?:does|did) it\b")
 _INVERTED = re.compile(rf"(?:the )?\{{\}} (?:is|are|was|were) the .*\b{_OF}")  # "Oslo is the largest city in"
@@ -89,8 +92,16 @@ _DOING = re.compile(
     r"^(?:which|what) (?:[\w-]+ )*?(?:team|club|group|company|firm|school|college|university|band) (\w+(?:[^su]s|ed)) "
     r"(?:the )?\{\}\W*$"
 )
+# "Which team does {} coach?" is not "Which team does {} play for?"; in "does {} support end" the last is the verb.
+_DONE = re.compile(
+    r"\b(?:do|does|did|can|could|will) (?:the )?\{\} (?:(?:\w+ly|also|first|last|now|still) )?(?!be\b)"
+    rf"(?:(\w+) (?=(?:{'|'.join(sorted(VERBS))})\b))?(\w+)"
+)
 # "{}'s main airport": its last word says what the question is about.
 _OWNED = re.compile(r"\{\}['’]s? (?:\w+ )*?(\w+)(?=[?.!]|$| (?:is|are|was|were|on|in|at|for|to)\b)")
+# "The price of Apple stock" is not what Apple costs.
+_BEFORE = r"\b(?:at|buy|for|in|of|on) (an? )?"
+_BEHIND = re.compile(rf"{_BEFORE}\{{\}} ([a-z]+)")
 _CLOSE = 0.65  # least nearness at which a prompt counts as one of a relation's wordings
 
 
@@ -167,6 +178,8 @@ def relation_of(prompt: str, subject: str | None) -> Match | None:
             phrases += compounds
         elif not whole.casefold().startswith("the the "):
             phrases.insert(0 if whole == f"the {subject}" else 1, whole)
+    elif not of_model and (longer := re.search(rf"{_BEFORE}{re.escape(subject)}(?= [a-z])", prompt)):
+        phrases += _compounds(f"{longer[1] or ''}{subject}", prompt[longer.end() :])
     # Of two that are as near, the one that has the noun: "How long is the film {}?"
     nearest = ((_nearest(renamed(prompt, phrase, "{}"), of_model), phrase) for phrase in phrases)
     (nearness, place), phrase = max(nearest, key=lambda near: near[0][0])
@@ -193,17 +206,12 @@ def _compounds(name: str, rest: str) -> list[str]:
 def _nearest(template: str, of_model: bool) -> tuple[float, int]:
     """Nearness of the nearest wording of the bank, 0 if none is near enough, and minus the place of its relation."""
     text, words = template.casefold(), words_of(template)
-    # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
-    chains = re.findall(rf"((?:\b\w+ {_OF} (?:the )?)+(?:\w+ (?:to|on|from|with) (?:the )?)?)\{{\}}", text)
-    owners = {word for chain in chains for word in re.findall(r"(\w+) \w+ (?:the )?", chain)}
-    owners |= {*re.findall(r"\bthe (\w+) to \{\}", text)}  # "the road to {}"
-    owners = owners.union(_OWNED.findall(text)) & words
-    # "Which team owns {}?" does not ask whose team {} is.
-    doing = {*_DOING.findall(text)} & words
-    owners |= {*filter(_OTHER.fullmatch, words), *_OLD.findall(text)}
+    owned, owners = _owners(text)
+    needed, verbs = _beside(template)
+    owners = {*filter(_OTHER.fullmatch, words), *_OLD.findall(text), *(owners & words)}
+    needed &= words - _QUESTION
     asked_for = content_words(" ".join(_ASKED_FOR.findall(text)))
     is_for_any = not asked_for or bool(asked_for & _ANY)
-    qualifiers = {*map(str.casefold, chain(*_QUALIFIER.findall(template)))} & (words - _QUESTION)
     noun = text if re.match("how (?:many|much) ", text) else " ".join(chain(*_NOUN.findall(text)))
     modifiers = (content_words(noun) & words) - _SAME
     # Words that the prompt has beyond the wording's count half: "support email" asks for an email all the same.
@@ -219,7 +227,7 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
         (_weight(words & other) / (_weight(other) + _weight(words - other) / (1 if other <= _ANSWERS else 2)), place)
         for other, place in candidates
         if owners <= other
-        and doing | qualifiers <= usage[place].roles.keys()
+        and needed <= usage[place].roles.keys()
         and (modifiers <= usage[place].roles.keys() or words == other)
         and (is_for_any or usage[place].is_of_all_kinds or not asked_for.isdisjoint(usage[place].roles))
         and sorts <= usage[place].sorts
@@ -227,12 +235,36 @@ def _nearest(template: str, of_model: bool) -> tuple[float, int]:
         and is_inverted <= usage[place].is_inverted
     )
     near = [
-        (near, _is_asked_so(roles, answers, usage[place].roles), preposition in usage[place].prepositions, -place)
+        (
+            near,
+            _is_asked_so(roles, answers, owned | verbs, usage[place].roles),
+            preposition in usage[place].prepositions,
+            -place,
+        )
         for near, place in nearness
         if near >= _CLOSE
     ]
     best, is_asked_so, _, place = max(near, default=(0.0, False, False, 0))
     return (best if is_asked_so else 0.0), place
+
+
+def _owners(text: str) -> tuple[set[str], set[str]]:
+    """Words that a noun of the subject belongs to, and with them its nouns behind a genitive."""
+    # "The flag of {}": whatever the rest, the question is about the flag, and not about {}; or about the flag's color.
+    chains = re.findall(rf"((?:\b\w+ {_OF} (?:the )?)+(?:\w+ (?:to|on|from|with) (?:the )?)?)\{{\}}", text)
+    owned = {word for chain in chains for word in re.findall(r"(\w+) \w+ (?:the )?", chain)}
+    return owned, owned.union(_OWNED.findall(text))
+
+
+def _beside(template: str) -> tuple[set[str], set[str]]:
+    """Words around the subject that a relation's wordings must have, and the verb of which it is the doer."""
+    text = template.casefold()
+    done = _DONE.search(text)
+    nouns = filter(is_noun, (word for _, word in _BEHIND.findall(template)))
+    names = map(str.casefold, chain(*_QUALIFIER.findall(template)))
+    # "Which team owns {}?" does not ask whose team {} is.
+    needed = {*_DOING.findall(text), *names, *nouns, *(done.groups("")[:1] if done else ())}
+    return needed, {done[2]} if done else set()
 
 
 def _weight(words: frozenset[str]) -> float:
@@ -289,11 +321,13 @@ def _preposition(template: str) -> str:
     return next((word for word in WORD.findall(template.partition("{}")[2]) if word in _PREPOSITIONS), "")
 
 
-def _is_asked_so(roles: dict[str, str], answers: set[str], known: dict[str, set[str]]) -> bool:
-    """Tell whether some word stands to the subject as in a relation's wordings: not all are the other way round."""
+def _is_asked_so(roles: dict[str, str], answers: set[str], strict: set[str], known: dict[str, set[str]]) -> bool:
+    """Tell whether the strict words, and some word, stand to the subject as in a relation's wordings."""
     fits = {word: role in known[word] for word, role in roles.items() if word in known}
     own = [fits[word] for word in fits.keys() - answers] or fits.values()
-    return not own or any(own)
+    forms = ((roles[word], word, inflected(word, "does")) for word in strict & roles.keys())
+    is_strict = all(role in {*known.get(word, ()), *known.get(form, ())} for role, word, form in forms)
+    return is_strict and (not own or any(own))
 
 
 def _roles(template: str) -> dict[str, str]:
@@ -308,14 +342,15 @@ def _roles(template: str) -> dict[str, str]:
     before, after = WORD.findall(front), WORD.findall(back)
     has_article = bool(before) and before[-1] in _ARTICLES
     last = (["", *before][: -1 if has_article else None])[-1]
-    is_owner = _OWNER.match(back) or (last in ("in", "at") and back.startswith(","))
+    is_owner = _OWNER.match(back) or (last in ("in", "at", "of") and back.startswith(","))
     # "The {} CEO", but not "the {} comes from" or "does the {} weigh".
     is_compound = has_article and not _DO & {*before} and {*after[1:2]} <= _BE | {"?"}
     is_said = last in _BE or (_BE & {*before} and not _DO & {*before})
 
     def role(word: str) -> str:
         if word not in after:
-            return "whose" if "whose" in before[:1] else "by" if last == "by" else "did" if last in _DO else "of"
+            by = "by" if last == "by" else "did" if last in _DO else "of"
+            return "whose" if "whose" in before[: before.index(word)] else by
         place = after.index(word)
         between = {*after[:place]}
         if is_owner or (is_compound and not place):
@@ -329,9 +364,13 @@ def _roles(template: str) -> dict[str, str]:
 
 def words_of(template: str) -> frozenset[str]:
     """Words of a wording without those that do not tell one relation from another."""
-    text = template.casefold()
+    text, small = template.casefold(), FUNCTION_WORDS
     words = frozenset(word for word in WORD.findall(text) if word[0].isalnum())
-    return words - (FUNCTION_WORDS - {"name"} if _NAMES.search(text) else FUNCTION_WORDS) or words
+    if _NAMES.search(text):
+        small = small - {"name"}
+    if not template.isupper():  # IT is no "it"
+        small = small.difference(word.casefold() for word in WORD.findall(template) if word[1:].isupper())
+    return words - small or words
 
 
 def asked_words(record: EditRecord) -> frozenset[str]:
