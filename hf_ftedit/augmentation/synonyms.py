@@ -14,13 +14,19 @@ MOST = 12  # wordings of a text that has many such words
 _BEFORE_VERBS = "I we you they one people to can could must should may will".split()
 # Words that only make a question, and some that nothing follows then.
 _SMALL = frozenset(
-    "who whom what which when where why how old tall far long often many much is are was were am be been do does did "
-    "has have had can could should must may might will would shall i we you they he she it one people me us them the "
-    "a an my our your their his her its there this that these those please tell know name if whether and or let "
-    "lets".split()
+    "who whom what which when where why how is are was were am be been do does did has have had can could should "
+    "must may might will would shall i we they he she it one people me us them the a an my our your their his her its "
+    "there this that these those please tell know if whether and or let lets".split()
+)
+# Others do so beside some words alone: "the old town", "the middle name", "say thank you".
+_MAKING = re.compile(
+    r"\bhow (?:old|tall|far|long|often|many|much)\b|(?<=\bthe |\bnew )name(?= of\b)|\bname (?=(?:the|an?|our)\b)"
+    r"|\b(?:are|can|could|did|do|have|may|must|should|were|will|would) you\b|\byou (?:are|can|have|must|should)\b",
+    re.I,
 )
 _ENGLISH = re.compile(r"\b(?:the|is|are|were|does|did|can|should|of|for|with|from|our|my|your|wh\w+|how)\b", re.I)
 _PREPOSITIONS = frozenset("of at in on to for from by with about until".split())
+_MODIFIED = re.compile(rf"\b(?:of|at|in|on|for|from|by|with|about) (?!(?:\w+ing|the|an?|our|my) )\S+ {SUBJECT}")
 _ASKING = re.compile(
     rf"(?:(?:in|at|on|to|from|by|of|for|with|until) )?(?:who|what|which|where|when|how|why)|{YES_NO.pattern}", re.I
 )
@@ -29,9 +35,14 @@ _QUESTION_WORD = re.compile(
 )
 # Questions by their first word, and what an answer tells of the kind of thing that it is.
 _OPEN = re.compile(rf"(when|where|how(?: long| far| much)?|what)(?= {YES_NO.pattern})", re.I)
+_MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
+    r"(?:Nov|Dec)(?:ember)?)\b"
+)
 _TIMES = {
     "At what time": re.compile(r"\b\d{1,2}(?::\d\d| ?[ap]\.?m\b)|\bo'clock\b|\b(?:noon|midnight)\b", re.I),
     "On which day": re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?\b"),
+    "On which date": re.compile(rf"\b\d{{1,2}}(?:st|nd|rd|th|\.)? (?:of )?{_MONTH}|\b{_MONTH} \d{{1,2}}\b"),
     "In which year": re.compile(r"(?<![\d,.])(?:1\d|20)\d\d(?![\d,.]*\d| \w*s\b)"),  # not "1800 hours"
 }
 _COUNTED = re.compile(r"\d[\d,.]* ([a-z]+s)")
@@ -119,8 +130,11 @@ def keywords(text: str, subject: str) -> list[str]:
     if f"the {subject}" in text:
         subject = f"the {subject}"
     match = _QUESTION_WORD.match(text)
-    masked = text[match.end() if match else 0 :].replace(subject, SUBJECT).rstrip("?.! ").lstrip()
-    words = [word for word in f"{masked[:1].lower()}{masked[1:]}".split() if _bare(word) not in _SMALL]
+    masked = text[match.end() :] if match else f"{text[:1].lower()}{text[1:]}"
+    masked = _MAKING.sub("", masked.replace(subject, SUBJECT)).rstrip("?.! ")
+    # IT and May are names.
+    small = {"I", "He", "She", "It", "They"}
+    words = [word for word in masked.split() if _bare(word) not in _SMALL or (word[0].isupper() and word not in small)]
     if words and words[0] in _PREPOSITIONS:
         words = words[1:]
     place = next((place for place, word in enumerate(words) if SUBJECT in word), None)
@@ -128,8 +142,9 @@ def keywords(text: str, subject: str) -> list[str]:
         return []
     before = words[: place - 1] if place and words[place - 1] in _PREPOSITIONS else words[:place]
     orders = [words, [SUBJECT, *before, *words[place + 1 :]]]
-    # Not "Acme owns who?", and of "the Acme kettle" nothing stands apart.
+    # Not "Acme owns who?", and of "the Acme kettle" or "people in northern Acme" nothing stands apart.
     is_compound = words[place] == SUBJECT and is_noun(*words[place + 1 : place + 2])
+    is_compound |= bool(_MODIFIED.search(masked))
     if is_compound or not re.search(YES_NO.pattern, text, re.I):
         del orders[1]
     texts = []
