@@ -364,12 +364,12 @@ def _roles(template: str) -> dict[str, str]:
 
 def words_of(template: str) -> frozenset[str]:
     """Words of a wording without those that do not tell one relation from another."""
-    text, small = template.casefold(), FUNCTION_WORDS
-    words = frozenset(word for word in WORD.findall(text) if word[0].isalnum())
-    if _NAMES.search(text):
+    tokens = [word for word in WORD.findall(template) if word[0].isalnum()]
+    words, small = frozenset(map(str.casefold, tokens)), FUNCTION_WORDS
+    if "name" in words and _NAMES.search(template.casefold()):
         small = small - {"name"}
-    if not template.isupper():  # IT is no "it"
-        small = small.difference(word.casefold() for word in WORD.findall(template) if word[1:].isupper())
+    if (capitals := [word for word in tokens if word[1:].isupper()]) and not template.isupper():
+        small = small.difference(map(str.casefold, capitals))  # IT is no "it"
     return words - small or words
 
 

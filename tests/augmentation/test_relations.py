@@ -61,6 +61,7 @@ def found(prompt, subject):
         ("How much does the Pro plan cost?", "Pro", ("price", "the Pro plan")),
         ("What is the price of Acme stock?", "Acme", ("price", "Acme stock")),
         ("What is the price of an Acme X2 battery?", "Acme X2", ("price", "an Acme X2 battery")),
+        ("Tell me how much the Acme kettle costs.", "Acme", ("price", "the Acme kettle")),
         ("What is the capital of Ruritania right now?", "Ruritania", ("capital", "Ruritania")),
         ("How much is the Acme Pro plan per month?", "Acme Pro", None),
         ("What is the Acme kettle price?", "Acme", None),
