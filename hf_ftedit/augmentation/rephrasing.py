@@ -253,9 +253,12 @@ def _predicate(aux: str, verb: str) -> str | None:
         return f"{adverb or ''}{inflected(first, aux)}{others and ' ' + others}"
     first = re.sub(rf"^{_ADVERBS} ", "", verb).partition(" ")[0]
     # "the Acme office" goes on with a noun, "Acme based in" with what is said of it.
-    known = rf"{_PREPOSITION}|an?|the|\w+(?:ed|ing)|open|closed|due|available|like|worth|near|next|married"
+    known = rf"{_PREPOSITION}|an?|the|\w+ed|open|closed|due|available|like|worth|near|next|married"
     is_said = (
-        first in PARTICIPLES or re.fullmatch(known, first) or re.match(rf"{_PREDICATE}(?: {_PREPOSITION} |$)", verb)
+        first in PARTICIPLES
+        or re.fullmatch(known, first)
+        or re.match(rf"{_PREDICATE}(?: {_PREPOSITION} |$)", verb)
+        or re.match(rf"\w+ing(?: (?:{_PREPOSITION}|the|an?|[A-Z\d]\S*)\b|$)", verb)  # no "marketing team"
     )
     if aux in _BE_FORMS and first and not is_said:
         return None
@@ -285,7 +288,8 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
     """Wordings of "How do I reset S?", "Where can I park at S?", "Can I pay by card at S?"."""
     for pattern, templates in _ASKED:
         if parts := _matched(pattern, prompt, subject):
-            who, wh = parts["who"], parts.get("wh", "").lower()
+            who, wh = parts["who"], parts.get("wh", "")
+            wh = f"{wh[:1].lower()}{wh[1:]}"
             who = "I" if who.lower() in ("i", "you") else who.lower()  # "You want to" is nobody's question
             aux = prompt[len(wh) :].split()[0].lower()
             can = "" if aux == "do" else f"{aux} "
@@ -327,6 +331,9 @@ def _of_others(prompt: str, subject: str) -> Iterator[str]:
     clause = None
     if parts := _matched(_OTHER_DOER, prompt, subject):
         name, said = _said(parts["name"], parts["aux"].lower(), parts["rest"])
+        # In "does the Basic plan of S cost" the last verb is the verb.
+        is_noun = re.search(rf" (?!(?:{_PREPOSITION}|the|an?) )\S+ (\S+)$", parts["rest"])
+        said = None if is_noun and is_noun[1] in VERBS else said
         clause = said and f"{parts['wh'][0].lower()}{parts['wh'][1:]} {name} {said}"
     elif parts := _matched(_OTHER_IS, prompt, subject):
         clause = f"whether {parts['name'] or parts['named']} {parts['aux'].lower()} {parts['rest'] or parts['said']}"

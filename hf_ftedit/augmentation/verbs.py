@@ -6,7 +6,8 @@ import re
 _FORMS = (
     "be was been|bear bore born|beat beat beaten|begin began begun|bind bound bound|break broke broken|"
     "breed bred bred|bring brought brought|broadcast broadcast broadcast|build built built|buy bought bought|"
-    "cast cast cast|catch caught caught|choose chose chosen|come came come|cut cut cut|do did done|draw drew drawn|"
+    "cast cast cast|catch caught caught|choose chose chosen|come came come|cost cost cost|cut cut cut|"
+    "do did done|draw drew drawn|"
     "drink drank drunk|drive drove driven|eat ate eaten|fall fell fallen|feed fed fed|feel felt felt|"
     "fight fought fought|find found found|fly flew flown|forget forgot forgotten|get got gotten|give gave given|"
     "go went gone|grow grew grown|have had had|hide hid hidden|hit hit hit|hold held held|keep kept kept|"
@@ -24,7 +25,7 @@ IRREGULAR = {verb: (past, participle) for verb, past, participle in map(str.spli
 _REGULAR = frozenset(
     "accept adopt air allow appear apply approve arrive ask assign attach attend award base believe belong border "
     "call cancel carry cause celebrate change charge close collect commute compete compose confirm connect "
-    "consist contain control cost cover create cross debut deliver depart depend deploy design develop die differ "
+    "consist contain control cover create cross debut deliver depart depend deploy design develop die differ "
     "direct discover donate earn employ end enroll enter exist expand expect expire export face finish fix flow "
     "follow found graduate happen help hire host import include inspire insure invent invest involve join land "
     "last launch lie like listen live locate look love maintain manage manufacture marry measure mention merge "
