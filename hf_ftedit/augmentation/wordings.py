@@ -14,11 +14,13 @@ _WORLDLY = re.compile(r"\b(?:world|travel|map|country|city|kilometers?|elevation
 # "He died of" does not go on with "of pneumonia", nor "plays the" with "the cello".
 _DOUBLED = re.compile(r"(?i:(?:{0}) (?:{0})|(?:the|an?) (?:the|an?))".format("of|in|on|at|by|from|to|for|with|as"))
 # Answers by which a prompt asks for something else: "How long is the break?" for no way, "What is 7 times 8?" for no
-# kind.
+# kind, and what is written in Rust, not in Swedish, is a program.
 _OTHERS = {
     "length": re.compile(r"\b(?:second|minute|hour|day|night|week|month|year)s?\b", re.I),
     "kind_of": re.compile(r"\W?\d"),
+    "original_language": re.compile(r"^(?!.*(?:ish|elsh|an|ese|ic|ch|i|il|in|ek|ew|u)\b)"),
 }
+_COMING, _PAST = re.compile(r"\b(?:will|next)\b"), re.compile(r"\b(?:did|was|were|took|saw|had|first)\b")
 _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|did|can|tell|name)\b", re.I)
 
 
@@ -35,6 +37,8 @@ def written_wordings(record: EditRecord) -> list[str]:
         texts = [filled(template, match.phrase) for template in (*same, *other[:2])]
         first = record.target_new.partition(" ")[0]
         texts = [text for text in texts if not _DOUBLED.fullmatch(f"{text.rpartition(' ')[2]} {first}")]
+        if _COMING.search(record.prompt):
+            texts = [text for text in texts if not _PAST.search(text)]
         if subject.islower():  # a common noun is on no map
             texts = [text for text in texts if not _WORLDLY.search(text)]
     moved = rephrasings(record.prompt, subject)
