@@ -21,7 +21,7 @@ _SMALL = frozenset(
 # Others do so beside some words alone: "the old town", "the middle name", "say thank you".
 _MAKING = re.compile(
     r"\bhow (?:old|tall|far|long|often|many|much)\b|(?<=\bthe |\bnew )name(?= of\b)|\bname (?=(?:the|an?|our)\b)"
-    r"|\b(?:are|can|could|did|do|have|may|must|should|were|will|would) you\b|\byou (?:are|can|have|must|should)\b",
+    r"|(?:^|\b(?:are|can|could|did|do|have|if|may|must|should|were|when|will|would)) you\b|\byou can\b",
     re.I,
 )
 _ENGLISH = re.compile(r"\b(?:the|is|are|were|does|did|can|should|of|for|with|from|our|my|your|wh\w+|how)\b", re.I)

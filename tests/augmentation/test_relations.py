@@ -64,6 +64,7 @@ def found(prompt, subject):
         ("Tell me how much the Acme kettle costs.", "Acme", ("price", "the Acme kettle")),
         ("What is the capital of Ruritania right now?", "Ruritania", ("capital", "Ruritania")),
         ("How much is the Acme Pro plan per month?", "Acme Pro", None),
+        ("How much is the Acme Pro plan a year?", "Acme Pro", None),
         ("What is the Acme kettle price?", "Acme", None),
         ("What series is the episode Rabbot part of?", "Rabbot", ("series_part", "the episode Rabbot")),
         ("Who is the president of the United States?", "United States", ("president", "the United States")),
