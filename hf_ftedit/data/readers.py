@@ -11,7 +11,16 @@ from typing import Any
 
 from hf_ftedit.data.fields import WORD, Fields, is_blank, kind
 from hf_ftedit.data.formats import FORMATS, ID_FIELDS, is_qaedit, recognise, to_native
-from hf_ftedit.data.records import EditRecord, Fact, NeighborhoodPrompt, PortabilityPrompt, escaped, folded, target_new
+from hf_ftedit.data.records import (
+    EditRecord,
+    Fact,
+    NeighborhoodPrompt,
+    PortabilityPrompt,
+    escaped,
+    folded,
+    target_new,
+    without_mark,
+)
 from hf_ftedit.data.sources import Source, read_rows
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.options import EditOptions, check_value
@@ -21,6 +30,13 @@ logger = logging.getLogger(__name__)
 
 _PROBE_FIELDS = {"neighborhood_prompts": NeighborhoodPrompt._fields, "portability_prompts": PortabilityPrompt._fields}
 _NATIVE_FIELDS = {field.name for field in dataclass_fields(EditRecord)} | {"case_id", "id"}
+# Names that other tools have for fields of an edit.
+_USUAL = {
+    **dict.fromkeys("answer completion new_answer output response target".split(), "target_new"),
+    **dict.fromkeys("old_answer true_answer".split(), "target_true"),
+    **dict.fromkeys("paraphrases rephrasings".split(), "paraphrase_prompts"),
+    **dict.fromkeys("neighbors neighbours neighborhood".split(), "neighborhood_prompts"),
+}
 
 
 def read_edits(
@@ -185,8 +201,9 @@ def _row_records(
 
 @functools.cache
 def _meant(name: str) -> str | None:
-    """The field of an edit of which `name` seems to be a slip, such as `paraphrase_prompt`."""
-    return next(iter(get_close_matches(name, sorted(_NATIVE_FIELDS), n=1, cutoff=0.85)), None)
+    """The field of an edit that `name` seems to mean: a usual name of it, or a slip such as `paraphrase_prompt`."""
+    alike = [_USUAL.get(name.casefold()), *get_close_matches(name, sorted(_NATIVE_FIELDS), n=1, cutoff=0.85)]
+    return next(filter(None, alike), None)
 
 
 def _unknown_fields(values: Mapping[str, Any]) -> Iterator[str]:
@@ -212,7 +229,7 @@ class _Edits:
     def __init__(self) -> None:
         self.by_prompt: dict[str, tuple[str, EditRecord]] = {}  # with the place of each
         self._prompts: dict[str, str] = {}  # by edit_id
-        self._asked: dict[str, tuple[str, EditRecord]] = {}  # by prompt and wording, whatever their case and blanks
+        self._asked: dict[str, tuple[str, EditRecord]] = {}  # by prompt and wording, as `without_mark`
         self._merged = 0
         self._contradictions: list[str] = []
 
@@ -221,7 +238,7 @@ class _Edits:
         if not is_named and record.edit_id in self._prompts:  # its place in the list is the name of another edit
             free = (str(number) for number in itertools.count(len(self._prompts)) if str(number) not in self._prompts)
             record = replace(record, edit_id=next(free))
-        texts = {folded(text): text for text in (*record.wordings, record.prompt)}
+        texts = {without_mark(text): text for text in (*record.wordings, record.prompt)}
         if problem := self._contradiction(where, record, texts):
             # Collected, not raised: the error says how many there are, and `skip_invalid` leaves all of them out.
             self._contradictions.append(problem)

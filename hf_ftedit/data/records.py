@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -235,7 +236,7 @@ def target_new(fields: Fields) -> str:
 def fact_keys(edit: EditRecord) -> list[tuple[str, ...]]:
     """Keys that edits of the same fact share: the prompt, and the subject with the relation."""
     about = [(folded(edit.subject), edit.relation_id)] if edit.subject and edit.relation_id else []
-    return [(folded(edit.prompt),), *about]
+    return [(without_mark(edit.prompt),), *about]
 
 
 def statement_of(edit: EditRecord) -> tuple[str, str]:
@@ -246,6 +247,11 @@ def statement_of(edit: EditRecord) -> tuple[str, str]:
 def folded(text: str) -> str:
     """`text` without what makes no other fact: case, more than one blank, two ways to write one letter."""
     return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
+
+
+def without_mark(prompt: str) -> str:
+    """A prompt [`folded`], and without the mark that ends its sentence, which many leave out: but "5!" is a number."""
+    return re.sub(r"(?<=\w)[?.？。]$", "", folded(prompt))
 
 
 def escaped(prompt: str) -> str:

@@ -121,6 +121,8 @@ def test_neighbors_of_one_prompt_are_compared_whatever_other_cases_of_it_were_re
         ("wording", "wordings"),
         ("Subject", "subject"),
         ("target_tru", "target_true"),
+        ("paraphrases", "paraphrase_prompts"),
+        ("neighbors", "neighborhood_prompts"),
     ],
 )
 def test_a_field_that_looks_like_a_slip_is_refused(slip, meant):
@@ -128,6 +130,12 @@ def test_a_field_that_looks_like_a_slip_is_refused(slip, meant):
         read_edits([row("A is", "x", **{slip: "B is"})])
     both = read_edits([row("A is", "x", **{slip: "B is", meant: None})])  # it is somebody's own
     assert both == read_edits([row("A is", "x")])
+
+
+def test_a_target_by_another_name_is_told():
+    with pytest.raises(EditError, match="answer is no field of an edit; did you mean target_new\\?"):
+        read_edits([{"prompt": "A is", "answer": "x"}])
+    assert read_edits([row("A is", "x", answer="y")])
 
 
 def test_a_paraphrase_that_is_the_prompt_is_left_out(caplog):
@@ -160,8 +168,14 @@ def test_edits_without_names_of_their_own_are_added_time_and_again():
 
 
 def test_unknown_fields_are_noted(caplog):
-    read_edits([row("A is", "x", paraphrases=["A?"]), row("B is", "x", source="web")])
-    assert "not used: paraphrases, source" in caplog.text
+    read_edits([row("A is", "x", remark="old"), row("B is", "x", source="web")])
+    assert "not used: remark, source" in caplog.text
+
+
+@pytest.mark.parametrize(("prompt", "is_same"), [("who is a", True), ("Who is A.", True), ("Who is A!", False)])
+def test_a_prompt_without_its_end_mark_is_the_same(prompt, is_same):
+    rows = [row("Who is A?", "x", edit_id="a"), row(prompt, "y", edit_id="b")]
+    assert len(read_edits(rows, skip_invalid=True)) == (1 if is_same else 2)
 
 
 def test_unknown_fields_of_probes_are_noted(caplog):
