@@ -25,6 +25,7 @@ from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wording
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, Processes, load_model, load_tokenizer, whole_answers
+from hf_ftedit.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,10 @@ class ChatAugmenter(Augmenter):
         lost = [r.edit_id for r, own in zip(records, self._own, strict=True) if not {*r.wordings} <= {*own}]
         if lost and self._n_paraphrases:
             logger.warning("wordings that hold a probe are not trained on, first in edit_id %r", lost[0])
+        if bare_ids := [record.edit_id for record in records if not record.subject]:
+            # Their rows are the prompt alone, again and again, and nothing tells them from other questions.
+            problem = counted(len(bare_ids), "edit")
+            logger.warning("no subject was found in %s, first in edit_id %r: give `subject`", problem, bare_ids[0])
         self._wordings = self._prepare_wordings(model, tokenizer)
         others = self._others(revoked)
         hides_bar = len(records) <= TOGETHER or Processes().hides_bar

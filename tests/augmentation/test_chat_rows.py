@@ -92,6 +92,11 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
     assert all(row["ends"] and row["completion"] == targets[row["edit_id"]] for row in learnt)
 
 
+def test_edits_without_a_subject_are_told(augmenter, unasked, caplog):
+    augmenter([ODD[0], ODD[4]])
+    assert "no subject was found in 1 edit, first in edit_id 'none': give `subject`" in caplog.text
+
+
 def test_few_wordings_stand_in_several_wrappers(augmenter, unasked):
     record = EditRecord("one", "Explain blorp, Vell.", "no", subject="blorp", target_true="yes")
     count = SMALL.num_paraphrases + 1 + chat.OWN_AGAIN
