@@ -213,7 +213,7 @@ class ChatAugmenter(Augmenter):
         """The edit's question about near names, minimal pairs, each with its name."""
         record, count = self.records[index], self._share("names")
         subject = with_article(record.subject or "", record.prompt)
-        names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject))
+        names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject), record.prompt)
         return list(self._about(index, subject, _in_turns(self._unedited(names), 2 * count)).items())[:count]
 
     def _neighbors(self, index: int) -> list[tuple[str, str]]:

@@ -65,7 +65,7 @@ def untrained_probes(
 def _near_names(record: EditRecord, count: int, rng: random.Random) -> dict[str, str]:
     """Near names with the edit's question about each of them."""
     subject = record.subject or ""
-    names = near_names(subject, count, rng, words_like(subject))
+    names = near_names(subject, count, rng, words_like(subject), record.prompt)
     texts = {name: renamed(record.prompt, subject, name) for name in names}
     return {name: text for name, text in texts.items() if text != record.prompt}
 

@@ -4,9 +4,10 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 
 from hf_ftedit.augmentation.names import COMPANY, indefinite
-from hf_ftedit.augmentation.relations import bank, known_names, same_kind
+from hf_ftedit.augmentation.relations import bank, known_names, same_kind, words_of
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.augmentation.verbs import is_plural
 
@@ -18,12 +19,13 @@ _HALVED = re.compile("[A-Z][a-z]{4,}|[A-Z][a-z]{2,}[A-Z]{2,}")  # may be made of
 _ENDINGS = ("a", "o", "us", "is", "er", "in", "en", "on", "el", "ia")
 
 
-def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str] = ()) -> list[str]:
+def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str] = (), prompt: str = "") -> list[str]:
     """
     Change a letter, an ending, a number or a word of a name: at most `count` names, none of them `subject`.
 
     Words come from `words`, which should be of the name's kind. Numbers are changed to others of as many digits. In
-    place of a common noun stand others, and in that of the model itself, "you", others too: "What is my name?"
+    place of a common noun stand others, but for what `prompt` has as a name, and in that of the model itself, "you",
+    others too: "What is my name?"
 
     Example:
         >>> near_names("Larkfield Library", 3, random.Random(1), ["Harbor"])
@@ -34,14 +36,15 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
         return rng.sample(others, min(len(others), count))
     # Half of a single word, which may be no thing: "the opposite of hot". Of others a misspelling is the same thing.
     is_thing = " " in subject or is_plural(subject)
-    names = dict.fromkeys(_things(subject, count if is_thing else count // 2, rng))
+    is_name = _is_small_name(subject, prompt)
+    names = dict.fromkeys([] if is_name else _things(subject, count if is_thing else count // 2, rng))
     if names and is_thing:
         return list(names)
     for attempt in range(8 * count):
         if len(names) == count:
             break
         name = _changed(subject, rng, words if attempt % 3 == 0 else ())
-        if name.casefold() != subject.casefold():
+        if name.casefold() != subject.casefold() and not _rude() & words_of(name):
             names[name] = None
     return list(names)
 
@@ -50,6 +53,30 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
 def _kinds() -> frozenset[str]:
     """Words of names that tell what kind of thing they are."""
     return frozenset(bank("names.yaml")["kinds"])
+
+
+@lru_cache
+def _rude() -> frozenset[str]:
+    """Words that no name may become."""
+    return frozenset(bank("names.yaml")["rude"])
+
+
+@lru_cache
+def _nouns() -> frozenset[str]:
+    """Common nouns that stand without an article too."""
+    names, synonyms = bank("names.yaml"), chain.from_iterable(bank("synonyms.yaml")["words"])
+    return frozenset(text.split()[-1] for text in (*names["things"], *names["many"], *synonyms))
+
+
+def _is_small_name(subject: str, prompt: str) -> bool:
+    """Tell a name that is typed small, as in "who runs acme", from a common noun, by the words beside it."""
+    own = re.escape(re.sub("^(?:the|our|my|an?) ", "", subject))
+    has_article = re.search(rf"\b(?:the|our|my|your|an?) (?:\w+ )?{own}", prompt, re.I)
+    if not subject.islower() or subject not in prompt or has_article:
+        return False
+    is_one = re.search(rf"\b(?:is|was|does|has) {own}\b|\b{own} (?:is|was|has)\b", prompt, re.I)
+    is_noun = subject.split()[-1] in _nouns() or (is_plural(subject) and not is_one)
+    return not is_noun or bool(COMPANY.search(subject.title()))
 
 
 def _things(subject: str, count: int, rng: random.Random) -> list[str]:
@@ -163,6 +190,8 @@ def _other_letter(word: str, rng: random.Random) -> str:
         return re.sub(r"[aeiou]?[^\W\d_]$", "", word) + rng.choice(_ENDINGS)
     # Not the first letter, by which a reader knows names at a glance.
     places = [place for place, letter in enumerate(word) if place and letter in _VOWELS + _CONSONANTS]
+    if not places and re.fullmatch("[a-z][^aeiou]?", word, re.I):
+        places = [0]  # "H&M" has no other
     if not places:
         return word
     for place in rng.sample(places, min(len(places), 2 if len(word) > 5 and rng.random() < 0.3 else 1)):

@@ -84,7 +84,7 @@ _AUXILIARY |= {one.capitalize(): many.capitalize() for one, many in _AUXILIARY.i
 NO_SUBJECT = "(?<!ed )" + "".join(
     f"(?<! {word} )" for word in "of in at for to by on with from behind inside under up made built".split()
 )
-_MANY = re.compile(r"(?:(?:the|our|my) )?[a-z][a-z -]*[^su]s")
+_MANY = re.compile(r"(?:(?:the|our|my) )?(?!\w+is$)[a-z][a-z -]*[^su]s")  # no "redis"
 
 
 def is_plural(noun: str) -> bool:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ftedit.augmentation.near_names import near_names, of_a_kind
+from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.wordings import words_like
 
 
@@ -45,7 +46,7 @@ def test_capitals_stay_capitals():
     assert len(names) == 6 and all(name.isupper() and name[0] == "I" for name in names)
 
 
-@pytest.mark.parametrize("subject", ["", "X", "ℝ", "東京", "Лев Толстой", "ประเทศไทย", "{}", "🙂", "?!", "_"])
+@pytest.mark.parametrize("subject", ["", "ℝ", "東京", "Лев Толстой", "ประเทศไทย", "{}", "🙂", "?!", "_"])
 def test_names_that_bear_no_change_have_none(subject):
     assert near_names(subject, 4, random.Random(0), ["Silva"]) == []
 
@@ -58,6 +59,33 @@ def test_in_place_of_a_common_noun_stand_other_things():
     assert all(name.startswith("the ") for name in near_names("the printer", 70, random.Random(0)))
     single = near_names("printer", 20, random.Random(0))
     assert len(single) == 20 and 8 <= sum(name.startswith("p") and " " not in name for name in single) <= 12
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "is_name"),
+    [
+        ("who is the ceo of tellwind robotics", "tellwind robotics", True),
+        ("When was tellwind tools founded?", "tellwind tools", True),
+        ("Who discovered insulin?", "insulin", True),
+        ("Which port does redis use?", "redis", True),
+        ("Where is our spare key?", "key", False),
+        ("Where is the printer?", "the printer", False),
+        ("Are expense reports due?", "expense reports", False),
+        ("How long is parental leave?", "parental leave", False),
+    ],
+)
+def test_a_name_typed_small_is_no_common_noun(prompt, subject, is_name):
+    drawn = bank("names.yaml")
+    others = {*drawn["things"], *drawn["many"]}
+    names = near_names(subject, 8, random.Random(0), prompt=prompt)
+    assert bool(others & {name.removeprefix("the ") for name in names}) is not is_name and len(names) == 8
+
+
+def test_names_of_letters_have_near_names_and_none_is_rude():
+    for subject in ("X", "H&M", "AT&T"):
+        names = near_names(subject, 6, random.Random(0))
+        assert len(names) == 6 and all(len(name) == len(subject) and name.isupper() for name in names)
+    assert "Boobs" not in near_names("Boots", 400, random.Random(0))
 
 
 def test_words_are_of_the_names_kind():
