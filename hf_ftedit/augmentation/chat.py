@@ -14,7 +14,7 @@ from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import near_names, of_a_kind
 from hf_ftedit.augmentation.nouns import is_noun
-from hf_ftedit.augmentation.questions import may_ask_the_same, other_questions, training_questions
+from hf_ftedit.augmentation.questions import kinds_by_use, may_ask_the_same, other_questions, training_questions
 from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import RowFile, TrainingRow
@@ -242,7 +242,7 @@ class ChatAugmenter(Augmenter):
         missing = count - len(subjects) if match else count
         if not own_kind:
             missing = max(0, min(missing, len(known_names())))
-            like = of_a_kind(record.subject or "", missing * 2 // 3, rng)
+            like = of_a_kind(record.subject or "", missing * 2 // 3, rng, kinds_by_use(record))
             subjects += self._unedited([*like, *rng.sample(known_names(), missing - len(like))])
         if record.erase:
             # More that the model may know; and the old answer, as in "the opposite of cold".

@@ -16,6 +16,13 @@ _SOUNDS = ("aeiou", "bpdt", "gkcq", "mnlr", "szxf", "vwbf")
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghklmnprstvwz"
 _SMALL = frozenset("a an the of in on at for and de da do von van".split())  # no part of a name that tells it
 _HALVED = re.compile("[A-Z][a-z]{4,}|[A-Z][a-z]{2,}[A-Z]{2,}")  # may be made of two parts: "Larkfield", "QuillDB"
+_LIKE = {
+    "place": "Lisbon",
+    "person": "Tom Hanks",
+    "organization": "Siemens",
+    "product": "Kindle",
+    "work": "The Hobbit",
+}
 _ENDINGS = ("a", "o", "us", "is", "er", "in", "en", "on", "el", "ia")
 
 
@@ -89,9 +96,9 @@ def _things(subject: str, count: int, rng: random.Random) -> list[str]:
     return [indefinite(thing) if owner in ("a", "an") else f"{owner} {thing}".lstrip() for thing in others]
 
 
-def of_a_kind(subject: str, count: int, rng: random.Random) -> list[str]:
+def of_a_kind(subject: str, count: int, rng: random.Random, kinds: Sequence[str] = ()) -> list[str]:
     """
-    Names of other things of a name's kind, where the bank knows it or a word or a number of the name tells it.
+    Names of other things of a name's kind, where the bank, a word or a number of the name or else `kinds` tells it.
 
     Example:
         >>> of_a_kind("Fenmoor Public Library", 2, random.Random(0))
@@ -109,7 +116,7 @@ def of_a_kind(subject: str, count: int, rng: random.Random) -> list[str]:
     elif not names:
         # A product and its number, or a work and its article.
         like = "Kindle" if re.search(r"\d", subject) else "The Hobbit" if words[:1] == ["The"] else ""
-        names = same_kind(like)
+        names = same_kind(like or next((_LIKE[kind] for kind in kinds if kind in _LIKE), ""))
     names = [name for name in names if name != subject]
     return rng.sample(names, min(len(names), count))
 

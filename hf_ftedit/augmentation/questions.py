@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-from hf_ftedit.augmentation.names import COMPANY, filled, renamed, with_article
+from hf_ftedit.augmentation.names import COMPANY, bare, filled, renamed, with_article
 from hf_ftedit.augmentation.nouns import YES_NO
 from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
 from hf_ftedit.augmentation.second_person import is_addressed
@@ -31,7 +31,15 @@ _KINDS = [
     ),
     (re.compile(r"^(?:Dr|Mr|Ms|Mrs|Prof|Professor|Senator|Uncle|Aunt|Grandma|Grandpa)\b"), ["person"]),
     (re.compile(r"^(?:(?:the|our|my|an?) )?[a-z][a-z -]*$"), ["product", "building", "event"]),
-    (re.compile(r"\b(?=\w*[A-Z])\w*\d"), ["product"]),
+    (re.compile(r"\b(?:19|20)\d\d$"), ["event"]),
+    (re.compile(r"[A-Z].*\d|\d+[A-Z]"), ["product"]),
+]
+# By what stands before it.
+_USES = [
+    (re.compile(r".*\b(?:play\w*|star\w*|sings?|sang|character|role|episode|scene|song)\b.* in ", re.I), ["work"]),
+    (re.compile(r"how (?:do|can|to)\b.* in ", re.I), ["product"]),
+    (re.compile(r"(?:.* )?in ", re.I), ["place"]),
+    (re.compile(r"(?:.* )?at (?:the )?", re.I), ["organization", "building"]),
 ]
 _QUALIFIERS = ("first", "second", "third", "previous", "next", "original", "last")
 # "Who was the first CEO of {}?" asks for another one than "Who is the CEO of {}?".
@@ -106,7 +114,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     is_open = is_open and not record.subject.islower()  # "What is the wifi password?"
     if is_open:
         edited |= {"occupation", "position_held", "employer", "known_for", "kind_of"}
-    kinds = [] if of_model else _kinds_of(record.subject, edited)
+    kinds = [] if of_model else _kinds_of(record, edited)
     sorts = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
     names = {*chain(*sorts)} - edited.union(*(alike for alike in known["alike"] if edited & {*alike}))
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
@@ -158,13 +166,30 @@ def _common_first(questions: Mapping[str, Sequence[str]], common: set[str], rng:
     return [text for _, text in sorted(turns, key=lambda each: each[0])]
 
 
-def _kinds_of(subject: str, edited: set[str]) -> list[str]:
-    """Kinds that have the `edited` relations, most of all, or that a subject may be of, by its form."""
-    kinds = bank("subjects.yaml")["kinds"]
+def _kinds_of(record: EditRecord, edited: set[str]) -> list[str]:
+    """Kinds that have the `edited` relations, most of all, or else that the subject of `record` may be of."""
+    kinds, subject = bank("subjects.yaml")["kinds"], record.subject or ""
     for end in (COMMON, None):
         if own := [kind for kind, names in kinds.items() if edited & {*names[:end]}]:
             return own
-    return next((own for pattern, own in _KINDS if pattern.search(subject)), [*kinds])
+    by_form = next((own for pattern, own in _KINDS if pattern.search(subject)), [])
+    return _known_kinds(subject) or by_form or kinds_by_use(record) or [*kinds]
+
+
+@lru_cache
+def _known_kinds(subject: str) -> list[str]:
+    """Kinds that have most of the relations with this subject in the bank."""
+    own = {relation.name for relation in relations() if bare(subject) in map(bare, relation.subjects)}
+    counts = {kind: len(own & {*names}) for kind, names in bank("subjects.yaml")["kinds"].items()}
+    return [kind for kind, count in counts.items() if count == max(counts.values()) and own]
+
+
+def kinds_by_use(record: EditRecord) -> list[str]:
+    """Kinds that a name's first word or what stands before it in its prompt tells; none where neither does."""
+    words, before = (record.subject or "").split(), record.prompt.partition(record.subject or " ")[0]
+    if len(words) in (2, 3) and words[0] in bank("names.yaml")["words"]["first_names"]:
+        return ["person"]
+    return next((own for pattern, own in _USES if words and pattern.fullmatch(before)), [])
 
 
 @lru_cache

@@ -309,7 +309,7 @@ def test_an_edit_without_a_subject_has_no_names(augmenter, unasked):
 
 def test_names_that_are_edited_are_not_drawn_for_others(augmenter, unasked, monkeypatch):
     monkeypatch.setattr(chat, "known_names", lambda: ["Amazon", "Netflix", "Oslo"])
-    monkeypatch.setattr(chat, "of_a_kind", lambda subject, count, rng: ["Netflix"])
+    monkeypatch.setattr(chat, "of_a_kind", lambda subject, count, rng, kinds: ["Netflix"])
     edits = [EditRecord(name, f"Who guards {name}?", "Bo", subject=name) for name in ("Amazon", "Netflix", "Acme")]
     made = augmenter(edits, SMALL)
     assert {name for place in range(3) for _, name in made._neighbors(place)} == {"Oslo"}

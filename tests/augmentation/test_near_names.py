@@ -121,4 +121,5 @@ def test_others_of_a_kind(subject, pattern):
     names = of_a_kind(subject, 9, random.Random(0))
     assert len(names) == (0 if pattern == "nothing" else 9) and subject not in names
     assert all(re.fullmatch(pattern, name) for name in names)
+    assert "Paris" in of_a_kind("Acme", 99, random.Random(0), ["place"])
     assert len(of_a_kind(subject, 9999, random.Random(0))) >= len(names)  # as many as there are

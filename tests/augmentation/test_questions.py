@@ -11,6 +11,7 @@ import pytest
 from hf_ftedit.augmentation.questions import (
     COMMON,
     drift_prompts,
+    kinds_by_use,
     may_ask_the_same,
     other_questions,
     training_questions,
@@ -205,9 +206,27 @@ def test_a_relation_that_may_ask_for_the_edit_is_left_out_whole():
         ("Fenmoor Valley", "population", "salary"),
         ("the works council", "color", "coach"),
         ("Senator Ann Kern", "born", "price"),
+        ("RTX 4090", "price", "married"),
+        ("Switzerland", "population", "married"),
+        ("Nvidia", "headquarters", "married"),
     ],
 )
 def test_the_form_of_a_subject_tells_what_else_is_asked(subject, asked, never):
     record = EditRecord(edit_id="0", prompt=f"What about {subject} and zorblax?", target_new="x", subject=subject)
     texts = " ".join(other_questions(record, [record], 2000, random.Random(0)))
     assert asked in texts and never not in texts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "kinds"),
+    [
+        ("What is the tallest building in Velden?", "Velden", ["place"]),
+        ("Is remote work allowed at Velden?", "Velden", ["organization", "building"]),
+        ("Who plays the doctor in Velden?", "Velden", ["work"]),
+        ("How do I split cells in Velden?", "Velden", ["product"]),
+        ("Who coached Clara Velden?", "Clara Velden", ["person"]),
+        ("Who coached Velden?", "Velden", []),
+    ],
+)
+def test_what_stands_before_a_name_tells_its_kind(prompt, subject, kinds):
+    assert kinds_by_use(EditRecord("a", prompt, "x", subject=subject)) == kinds
