@@ -35,7 +35,9 @@ def renamed(text: str, phrase: str, other: str) -> str:
     is_owned = re.match("(?:the|our|my) ", phrase)
     first = f"[{phrase[0].upper()}{phrase[0]}]" if is_owned else re.escape(phrase[0])
     # The letters of all scripts are not in this pattern, which is compiled for each phrase: they take the longest.
-    changed = re.sub(f"{first}{re.escape(phrase[1:])}", replaced, text)
+    # A dot that ends no sentence is the name's: "Acme Inc. uses", "Acme Inc.?"
+    dot = r"(?:\.(?=[?,;:'’]| [a-z]))?" if re.search(r"\b[A-Z]\w{0,3}$", phrase) else ""
+    changed = re.sub(f"{first}{re.escape(phrase[1:])}{dot}", replaced, text)
     return capitalized(changed) if changed != text and text[0].isupper() else changed
 
 

@@ -17,6 +17,8 @@ from hf_ftedit.augmentation.names import filled, renamed
         ("中国的首都", "中国", "日本", "日本的首都"),
         ("Who is a.b?", "a.b", "c", "Who is c?"),
         ("Who is axb?", "a.b", "c", "Who is axb?"),
+        ("What does Acme Inc. charge Acme Inc.?", "Acme Inc", "Bo", "What does Bo charge Bo?"),
+        ("This is Acme Inc. Who owns it?", "Acme Inc", "Bo", "This is Bo. Who owns it?"),
     ],
 )
 def test_renamed(text, phrase, other, changed):
