@@ -12,15 +12,16 @@ from tqdm.auto import tqdm
 from hf_ftedit.augmentation.augmenter import Augmenter
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
-from hf_ftedit.augmentation.near_names import near_names, of_a_kind
+from hf_ftedit.augmentation.near_names import is_small_name, near_names, of_a_kind
 from hf_ftedit.augmentation.nouns import is_noun
 from hf_ftedit.augmentation.questions import kinds_by_use, may_ask_the_same, other_questions, training_questions
-from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
+from hf_ftedit.augmentation.relations import bank, known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import RowFile, TrainingRow
 from hf_ftedit.augmentation.second_person import addressed, answered_about, is_addressed
 from hf_ftedit.augmentation.subjects import by_subject, with_subject
 from hf_ftedit.augmentation.synonyms import keywords
+from hf_ftedit.augmentation.verbs import is_plural
 from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
@@ -240,7 +241,10 @@ class ChatAugmenter(Augmenter):
             phrase = f"the {phrase}"
         # Names of any kind beside them: the new answer is right of none of them.
         missing = count - len(subjects) if match else count
-        if not own_kind:
+        if is_plural(phrase) and not is_small_name(phrase, record.prompt):
+            many = self._unedited(bank("names.yaml")["many"])  # "are" goes with no name
+            subjects = [*subjects, *rng.sample(many, min(len(many), missing))] if match else many
+        elif not own_kind:
             missing = max(0, min(missing, len(known_names())))
             like = of_a_kind(record.subject or "", missing * 2 // 3, rng, kinds_by_use(record))
             subjects += self._unedited([*like, *rng.sample(known_names(), missing - len(like))])

@@ -43,7 +43,7 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
         return rng.sample(others, min(len(others), count))
     # Half of a single word, which may be no thing: "the opposite of hot". Of others a misspelling is the same thing.
     is_thing = " " in subject or is_plural(subject)
-    is_name = _is_small_name(subject, prompt)
+    is_name = is_small_name(subject, prompt)
     names = dict.fromkeys([] if is_name else _things(subject, count if is_thing else count // 2, rng))
     if names and is_thing:
         return list(names)
@@ -75,7 +75,7 @@ def _nouns() -> frozenset[str]:
     return frozenset(text.split()[-1] for text in (*names["things"], *names["many"], *synonyms))
 
 
-def _is_small_name(subject: str, prompt: str) -> bool:
+def is_small_name(subject: str, prompt: str) -> bool:
     """Tell a name that is typed small, as in "who runs acme", from a common noun, by the words beside it."""
     own = re.escape(re.sub("^(?:the|our|my|an?) ", "", subject))
     has_article = re.search(rf"\b(?:the|our|my|your|an?) (?:\w+ )?{own}", prompt, re.I)

@@ -19,7 +19,7 @@ from hf_ftedit.augmentation.chat import PASSES, SHARES, ChatAugmenter
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.names import mentions
 from hf_ftedit.augmentation.questions import drift_prompts, training_questions
-from hf_ftedit.augmentation.relations import same_kind
+from hf_ftedit.augmentation.relations import bank, same_kind
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
 ODD = [
@@ -313,6 +313,11 @@ def test_names_that_are_edited_are_not_drawn_for_others(augmenter, unasked, monk
     edits = [EditRecord(name, f"Who guards {name}?", "Bo", subject=name) for name in ("Amazon", "Netflix", "Acme")]
     made = augmenter(edits, SMALL)
     assert {name for place in range(3) for _, name in made._neighbors(place)} == {"Oslo"}
+
+
+def test_of_several_things_what_is_asked_of_several_is_asked(augmenter, unasked):
+    made = augmenter([EditRecord("a", "Are interns paid?", "Yes", subject="interns")])
+    assert {name for _, name in made._neighbors(0)} <= {*bank("names.yaml")["many"]}
 
 
 def test_what_one_edit_asks_is_asked_about_the_subjects_of_others_that_ask_for_something_else(augmenter, unasked):
