@@ -39,6 +39,7 @@ _USES = [
     (re.compile(r".*\b(?:play\w*|star\w*|sings?|sang|character|role|episode|scene|song)\b.* in ", re.I), ["work"]),
     (re.compile(r"how (?:do|can|to)\b.* in ", re.I), ["product"]),
     (re.compile(r"(?:.* )?in ", re.I), ["place"]),
+    (re.compile(r"who (?:is|was) ", re.I), ["person"]),
     (re.compile(r"(?:.* )?at (?:the )?", re.I), ["organization", "building"]),
 ]
 _QUALIFIERS = ("first", "second", "third", "previous", "next", "original", "last")
@@ -48,7 +49,12 @@ _NOUN = re.compile(
     rf"(?:(?:{'|'.join(_QUALIFIERS)}|current|present|latest|newest) )?(?P<noun>.+)\?",
     re.I,
 )
-_OPEN = re.compile(r"(?:who|what) (?:is|was|are|were) (?:the )?\{\}[?.]?", re.I)  # which much else may answer too
+# What much else may answer too, and what it may tell.
+_OPEN = re.compile(r"(?:(?:who|what) (?:is|was|are|were)|what (?:happened to|became of)) (?:the )?\{\}[?.]?", re.I)
+_TOLD = frozenset(
+    "occupation position_held employer known_for kind_of buyer owner new_name replaced_by dissolved_date end_date "
+    "end_of_support death_date cause_of_death".split()
+)
 COMMON, AGAIN = 14, 3  # so many relations of a kind come in so many wordings before the others
 REQUESTS = 3  # every third question is an open one: "Tell me about {}.", "Is {} worth a trip?"
 QUALIFIED = 12  # every twelfth is the edit's own with another qualifier
@@ -112,15 +118,14 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     edited = {match.relation.name for match in matches if match}
     is_open = any(_OPEN.fullmatch(renamed(edit.prompt, record.subject, "{}")) for edit in edits)
     is_open = is_open and not record.subject.islower()  # "What is the wifi password?"
-    if is_open:
-        edited |= {"occupation", "position_held", "employer", "known_for", "kind_of"}
     kinds = [] if of_model else _kinds_of(record, edited)
+    edited |= _TOLD if is_open else set()
     sorts = [known["kinds"][kind] for kind in kinds] or [known["assistant"]]
     names = {*chain(*sorts)} - edited.union(*(alike for alike in known["alike"] if edited & {*alike}))
     # Where the bank does not know what an edit asks for, its words tell, "robot vacuum", and what answers it: "Who is
     # the monarch of {}?" may ask for the head of state.
     unknown = (edit for edit, relation in zip(edits, matches, strict=True) if not relation)
-    own = frozenset[str]().union(*map(_told_words, unknown))
+    own = _with_synonyms(frozenset[str]().union(*map(_told_words, unknown)))
     word = "" if match else next((word for word in record.prompt.casefold().split() if word in _ANSWERS), "")
     own_stems = _stemmed(own)
 
@@ -137,7 +142,7 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     }
     of_kinds = {text: asks for kind in kinds for text, asks in known["everyday"][kind].items()}
     everyday = [text for text, asks in of_kinds.items() if edited.isdisjoint(asks)]
-    open_ones = [*known["requests"], *without(frozenset[str]().union(*map(asked_words, edits)), everyday)]
+    open_ones = [*known["requests"], *without(_with_synonyms(frozenset().union(*map(asked_words, edits))), everyday)]
     # What the model says of itself may begin with what is edited.
     open_ones = [] if of_model or is_open else rng.sample(open_ones, min(len(open_ones), count // REQUESTS))
     is_lasting = match and match.relation.name in known["lasting"]
@@ -154,6 +159,12 @@ def _told_words(edit: EditRecord) -> frozenset[str]:
     """Words of what an edit asks, and of its answer where that is "Yes, it is open source."."""
     words = asked_words(edit)
     return words | content_words(edit.target_new) if YES_NO.match(edit.prompt) else words
+
+
+def _with_synonyms(words: frozenset[str]) -> frozenset[str]:
+    """Words, and other single ones of the bank that may stand for them, in all forms that it has."""
+    groups = [[word for word in group if " " not in word] for group in bank("synonyms.yaml")["words"]]
+    return words.union(*(group for group in groups if _stemmed(words) & _stemmed(group)))
 
 
 def _common_first(questions: Mapping[str, Sequence[str]], common: set[str], rng: random.Random) -> list[str]:

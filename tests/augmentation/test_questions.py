@@ -112,6 +112,19 @@ def test_who_one_is_may_be_said_by_much_else():
     assert "license" not in " ".join(asked_of(is_open, count=2000))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "never"),
+    [
+        ("What is the biggest rival of Vell?", "competitors"),
+        ("What happened to Vell?", "acquired|bought|Tell me about|in the news"),
+        ("Who was Vell?", "software|headquarters|occupation"),
+    ],
+)
+def test_what_an_edit_asks_in_other_words_is_not_asked(prompt, never):
+    texts = " ".join(asked_of(EditRecord("a", prompt, "Bo", subject="Vell"), count=4000))
+    assert "Vell" in texts and not re.search(never, texts)
+
+
 def test_only_what_a_noun_says_has_qualifiers():
     assert with_qualifiers("Who owns Acme?", []) == with_qualifiers("The CEO of Acme is", []) == []
     assert not [text for text in with_qualifiers("Who was the mayor of Oslo in 1950?", []) if "1987" in text]
