@@ -38,7 +38,7 @@ def test_what_may_ask_the_same_is_kept(monkeypatch, prompt, subject, text, is_ke
 def test_a_prompt_without_room_to_be_rewritten_has_no_rewrites(monkeypatch):
     monkeypatch.setattr("hf_ftedit.augmentation.rewriting._may_ask_the_same", lambda text, record: True)
     tokenizer = chat_tokenizer()
-    short, long = EditRecord("a", "Who is Bo?", "Al", subject="Bo"), EditRecord("b", "Who is B?" * 20, "Al", subject="B")
+    short, long = (EditRecord(text, text, "Al", subject="Bo") for text in ("Who is Bo?", "Who is Bo?" * 20))
     (size,) = map(len, encode_prompts(tokenizer, [_shown(short.prompt)]))
     model = tiny_model("llama", tokenizer, context=size + REWRITE_TOKENS)
     assert rewrites(model, tokenizer, [long], 2, 0) == [[]]

@@ -39,6 +39,8 @@ def test_an_answer_of_another_kind_is_no_answer_of_the_relation():
 def test_an_abbreviation_at_the_end_has_one_full_stop():
     texts = written_wordings(record("Who is the mayor of Washington, D.C.?", "Washington, D.C."))
     assert "Tell me who the mayor of Washington, D.C. is." in texts and "Name the mayor of Washington, D.C." in texts
+
+
 def test_a_program_is_not_written_in_a_language_that_people_speak():
     novel = replace(record("What language is Vell written in?", "Vell"), target_new="Swedish")
     assert any("translated" in text for text in written_wordings(novel))
