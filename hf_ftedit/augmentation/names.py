@@ -25,11 +25,12 @@ def renamed(text: str, phrase: str, other: str) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         # Letters without case are of scripts without spaces, or of those that write an article or an ending to a name.
-        start, end = match.span()
+        start, end = match.start(), match.start("of") if match["of"] else match.end()
         around = ((phrase[0], text[start - 1 : start]), (phrase[-1], text[end : end + 1]))
         if any(_is_cased(own) and ONE_LETTER.match(beside) for own, beside in around):
             return match[0]
-        return other[4:] if is_article and re.search(r"\bthe $", text[:start], re.I) else other
+        name = other[4:] if is_article and re.search(r"\bthe $", text[:start], re.I) else other
+        return name + genitive(name) if match["of"] else name
 
     is_article = other[:4].casefold() == "the "
     is_owned = re.match("(?:the|our|my) ", phrase)
@@ -37,7 +38,11 @@ def renamed(text: str, phrase: str, other: str) -> str:
     # The letters of all scripts are not in this pattern, which is compiled for each phrase: they take the longest.
     # A dot that ends no sentence is the name's: "Acme Inc. uses", "Acme Inc.?"
     dot = r"(?:\.(?=[?,;:'’]| [a-z]))?" if re.search(r"\b[A-Z]\w{0,3}$", phrase) else ""
-    changed = re.sub(f"{first}{re.escape(phrase[1:])}{dot}", replaced, text)
+    # And each name has its own genitive: "Acme's CEO", "the Wolves' coach"; but a quoted one has none.
+    own = r"['’]s\b|(?<=s)['’](?= \w)" if phrase[-1] == "s" else r"['’]s\b"
+    changed = re.sub(
+        rf"{first}{re.escape(phrase[1:])}{dot}(?P<of>(?<!['‘]{re.escape(phrase)})(?:{own}))?", replaced, text
+    )
     return capitalized(changed) if changed != text and text[0].isupper() else changed
 
 

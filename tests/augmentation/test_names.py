@@ -18,6 +18,9 @@ from hf_ftedit.augmentation.names import filled, renamed
         ("Who is a.b?", "a.b", "c", "Who is c?"),
         ("Who is axb?", "a.b", "c", "Who is axb?"),
         ("What does Acme Inc. charge Acme Inc.?", "Acme Inc", "Bo", "What does Bo charge Bo?"),
+        ("Who runs Boots' shop?", "Boots", "Sony", "Who runs Sony's shop?"),
+        ("Who is Acme’s CEO?", "Acme", "Infosys", "Who is Infosys' CEO?"),
+        ("Who sang 'Yes' first?", "Yes", "Help", "Who sang 'Help' first?"),
         ("This is Acme Inc. Who owns it?", "Acme Inc", "Bo", "This is Bo. Who owns it?"),
     ],
 )
