@@ -60,6 +60,8 @@ _QUALIFIER = re.compile(
     r"(?<=\S )(?:after|at|before|by|during|for|from|in|into|on|per|since|to|with) (?:the |an? )?"
     r"(?!\{\}|(?:world|moment|present|total|country of|city of)\b)([a-zA-Z]\w*)|(?<=[^?.!] )([A-Z]\w+)"
 )
+# "Which county is {} located in Dundee in?" tells where it is; nothing else is asked for.
+_PLACED = re.compile(r"(?<=\{\} )(located|situated) in(?: [A-Z]\w*)+")
 # "The old address of {}" is another one, and "northern {}" is not {}.
 _OLD = re.compile(
     r"\b(?:old|acting|interim)(?= \w+(?: \w+)? (?:of|in|for|at)\b)|(?<=\{\}['’]s )(?:old|acting|interim)\b"
@@ -261,7 +263,7 @@ def _beside(template: str) -> tuple[set[str], set[str]]:
     text = template.casefold()
     done = _DONE.search(text)
     nouns = filter(is_noun, (word for _, word in _BEHIND.findall(template)))
-    names = map(str.casefold, chain(*_QUALIFIER.findall(template)))
+    names = map(str.casefold, chain(*_QUALIFIER.findall(_PLACED.sub(r"\1", template))))
     # "Which team owns {}?" does not ask whose team {} is.
     needed = {*_DOING.findall(text), *names, *nouns, *(done.groups("")[:1] if done else ())}
     return needed, {done[2]} if done else set()

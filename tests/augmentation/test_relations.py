@@ -23,6 +23,11 @@ def found(prompt, subject):
         ("What is Acme's phone number?", "Acme", ("phone", "Acme")),
         ("Which planet does Floria orbit?", "Floria", ("orbit", "Floria")),
         ("Where is a.b*(?", "a.b*(", ("located_in", "a.b*(")),
+        (
+            "In which historic county is Vell House located in New Vell?",
+            "Vell House",
+            ("historic_county", "Vell House"),
+        ),
         # What is asked of another thing, or something else at a place, is not the relation's.
         ("What color is the roof of Ruritania?", "Ruritania", None),
         ("Who is the mother of the king of Ruritania?", "Ruritania", None),
