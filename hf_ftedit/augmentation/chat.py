@@ -80,7 +80,7 @@ class ChatAugmenter(Augmenter):
         if bare_ids := [record.edit_id for record in records if not record.subject]:
             # Their rows are the prompt alone, again and again, and nothing tells them from other questions.
             problem = counted(len(bare_ids), "edit")
-            logger.warning("no subject was found in %s, first in edit_id %r: give `subject`", problem, bare_ids[0])
+            logger.warning("no subject is known of %s, first in edit_id %r: give `subject`", problem, bare_ids[0])
         self._wordings = self._prepare_wordings(model, tokenizer)
         others = self._others(revoked)
         hides_bar = len(records) <= TOGETHER or Processes().hides_bar

@@ -60,7 +60,7 @@ _QUALIFIER = re.compile(
     r"(?<=\S )(?:after|at|before|by|during|for|from|in|into|on|per|since|to|with) (?:the |an? )?"
     r"(?!\{\}|(?:world|moment|present|total|country of|city of)\b)([a-zA-Z]\w*)|(?<=[^?.!] )([A-Z]\w+)"
 )
-# "Which county is {} located in Dundee in?" tells where it is; nothing else is asked for.
+# "Which county is {} located in Dundee in?" tells where it is, and asks for nothing else.
 _PLACED = re.compile(r"(?<=\{\} )(located|situated) in(?: [A-Z]\w*)+")
 # "The old address of {}" is another one, and "northern {}" is not {}.
 _OLD = re.compile(

@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
     adapters = {models.public_name(name): hub.fetch_folder(name) for name in names}
     if len(adapters) < len(names):
         raise EditError(f"two adapters have one name of {', '.join(map(shown, adapters))}; rename a folder")
-    # A file that cannot be read would else be told to the first visitor who trains.
+    # Else the first visitor who trains would hear of a file that cannot be read.
     for source in ("locality_pool", "known_facts", "perplexity_texts", "training_texts"):
         read_named(source, read_texts if source.endswith("texts") else read_facts, getattr(options, source))
     model, tokenizer = load_base(options, [], model_config)

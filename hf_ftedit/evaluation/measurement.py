@@ -301,8 +301,7 @@ def measure(
     Raises:
         [`~hf_ftedit.EditError`]: as [`predict`].
     """
-    options = EditOptions() if options is None else options
-    if not isinstance(options, EditOptions):
+    if not isinstance(options := EditOptions() if options is None else options, EditOptions):
         raise EditError(f"options is of type {type(options).__name__}: give EditOptions")
     if not isinstance(before, Measurement | None):
         raise EditError(f"before is no Measurement but {type(before).__name__}; give what measure returned")
@@ -310,8 +309,7 @@ def measure(
     known = _checked("known", known, Fact, "facts, as read_facts returns them")
     evaluated = EvaluatedModel(model, tokenizer, options, desc)
     records, predictions = _predicted(evaluated, records, before.predictions if before else None, seed)
-    # Averaged once, and passed on: `score` and `compare` take the means as well as predictions.
-    means = edit_means(predictions)
+    means = edit_means(predictions)  # once: `score` and `compare` take the means as well as predictions
     scores = score(means, options.protocol)
     if made := sum(record.made_probes for record in records):
         scores["n_made_probes"] = made

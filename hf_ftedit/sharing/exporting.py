@@ -74,7 +74,6 @@ def export(
     print(results["exams"]["transformers"]["kept"])
     ```
     """
-    check_value("exam", exam, bool)
     saved, dtype = _open(name, output_dir, to, dtype), dtype or "q8_0"
     evaluated, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
     whole = _model_file(evaluated, source, dtype) if to in WHOLE_FILES else None

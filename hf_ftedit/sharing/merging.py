@@ -78,16 +78,8 @@ def merge(
     print(both.results["after"]["efficacy"])
     ```
     """
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise EditError(f"names is {shown(names)}; give a list of adapters")
-    names = [os.fspath(name) for name in names]
-    for setting, value, hint in (
-        ("density", density, float),
-        ("combination_type", combination_type, str),
-        ("merge_into_base", merge_into_base, bool),
-        ("trust_remote_code", trust_remote_code, bool),
-    ):
-        check_value(setting, value, hint)
+    check_value("density", density, float)
+    check_value("combination_type", combination_type, str)
     require_empty(output_dir)
     parts = _open_parts(names, weights, fewest=1 if merge_into_base else 2)
     edits = combine_edits((part.name, part.saved.records) for part in parts)
@@ -147,6 +139,9 @@ def combine(base: Any, parts: Sequence[Part], combination_type: str = "cat", den
 
 def _open_parts(names: Sequence[str], weights: Sequence[float] | None, fewest: int) -> list[Part]:
     """The adapters of these names; raises [`~hf_ftedit.EditError`] where they do not go together, or are too few."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise EditError(f"names is {shown(names)}; give a list of adapters")
+    names = [*map(os.fspath, names)]
     weights = check_value("weights", weights, list[float] | None)
     if len(names) < fewest:
         needed = counted(fewest, "adapter")

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import fields, replace
+from inspect import signature
 from itertools import starmap
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-from trl import SFTConfig
+from trl import SFTConfig, SFTTrainer
 
 from hf_ftedit import models
 from hf_ftedit.augmentation import EditDatasetBuilder, encode_rows, is_prompt_completion, with_erasures
@@ -76,6 +77,10 @@ def _check_type(name: str, value: Any, is_right: bool, expected: str) -> None:
 
 def check_task(args: EditConfig, task: EditTask, arguments: Mapping[str, Any]) -> None:
     """Raise for settings and `arguments` of the trainer that do not go with what is trained and measured."""
+    # Here, as TRL is called only once the rows are made.
+    if unknown := arguments.keys() - signature(SFTTrainer.__init__).parameters.keys():
+        remedy = "give processing_class" if "tokenizer" in unknown else "settings go into EditConfig, as args"
+        raise EditError(f"{min(unknown)} is no argument of EditTrainer; {remedy}")
     _check_best_metric(args, task)
     _check_passed_on(args, task, arguments)
     _check_columns(args, task.rows, arguments)

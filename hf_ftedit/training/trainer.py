@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
-from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 from peft import PeftConfig
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import speed_metrics
-from trl import SFTTrainer
 
 from hf_ftedit import hub, models
 from hf_ftedit.data import EditRecord, Fact, read_edits
@@ -115,10 +113,6 @@ class EditTrainer(ConditionalTrainer):
         locality_pool: str | Iterable[Fact] | None = None,
         **kwargs: Any,
     ) -> None:
-        # Here, as TRL is called only once the rows are made.
-        if unknown := kwargs.keys() - signature(SFTTrainer.__init__).parameters.keys():
-            remedy = "give processing_class" if "tokenizer" in unknown else "settings go into EditConfig, as args"
-            raise EditError(f"{min(unknown)} is no argument of EditTrainer; {remedy}")
         # A copy: some settings are changed below, and the caller may make another trainer with the same ones.
         passed, args = args, copy(as_edit_config(args))
         # Hours of training should not end with a repository that cannot be written to.

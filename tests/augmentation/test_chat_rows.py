@@ -94,7 +94,7 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
 
 def test_edits_without_a_subject_are_told(augmenter, unasked, caplog):
     augmenter([ODD[0], ODD[4]])
-    assert "no subject was found in 1 edit, first in edit_id 'none': give `subject`" in caplog.text
+    assert "no subject is known of 1 edit, first in edit_id 'none': give `subject`" in caplog.text
 
 
 def test_few_wordings_stand_in_several_wrappers(augmenter, unasked):
