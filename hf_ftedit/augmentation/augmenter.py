@@ -58,6 +58,9 @@ class Augmenter:
         self._probes = ProbeTexts([*records, *revoked], held_out)
         self._n_paraphrases = options.num_paraphrases if options.paraphrase_strategy != "none" else 0
         self._n_locality = options.num_locality if options.locality_strategy != "none" else 0
+        lost = (record.edit_id for record in records if any(map(self._probes.overlaps, record.wordings)))
+        if self._n_paraphrases and (first := next(lost, None)) is not None:
+            logger.warning("wordings that hold a probe are not trained on, first in edit_id %r", first)
         self._prepare(list(pool), model, tokenizer, revoked)
 
     def _prepare(self, facts: list[Fact], model: Any, tokenizer: Any, revoked: Sequence[EditRecord]) -> None:

@@ -74,9 +74,6 @@ class ChatAugmenter(Augmenter):
         self._passes = min(MOST_PASSES, max(PASSES, PASSED_EDITS // max(1, len(records))))
         self._pool = FactPool(facts, self._probes.overlaps, records)
         self._own = [self._own_wordings(record) for record in self.records]
-        lost = [r.edit_id for r, own in zip(records, self._own, strict=True) if not {*r.wordings} <= {*own}]
-        if lost and self._n_paraphrases:
-            logger.warning("wordings that hold a probe are not trained on, first in edit_id %r", lost[0])
         if bare_ids := [record.edit_id for record in records if not record.subject]:
             # Their rows are the prompt alone, again and again, and nothing tells them from other questions.
             problem = counted(len(bare_ids), "edit")

@@ -200,6 +200,13 @@ def test_a_pool_that_suffices_is_not_warned_of(asked, caplog):
     assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
 
 
+def test_wordings_that_hold_a_probe_are_told(asked, caplog):
+    record = replace(EDITS[0], wordings=("Any other way", EDITS[1].paraphrase_prompts[0]))
+    rows = rows_by_edit(asked, [record, EDITS[1]])
+    assert "Any other way" in prompts(rows[record.edit_id], "paraphrase")
+    assert f"wordings that hold a probe are not trained on, first in edit_id {record.edit_id!r}" in caplog.text
+
+
 def test_probes_of_what_is_edited_are_told(asked, caplog):
     changed = NeighborhoodPrompt(EDITS[0].prompt, EDITS[0].target_true)
     same = NeighborhoodPrompt(EDITS[0].prompt, EDITS[0].target_new)
