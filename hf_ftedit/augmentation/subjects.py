@@ -139,7 +139,8 @@ def new_words(sentence: str, question: str) -> str | None:
     """
     in_question = words_of(question) | FUNCTION_WORDS
     begin = _BEGINNING.match(sentence)
-    names = [_plain(name) for name in _NAME.finditer(sentence, begin.end() if begin else 0)]
+    # Of "Ottawa, Canada" the city: the answer may be said without the rest.
+    names = [_plain(name).partition(",")[0] for name in _NAME.finditer(sentence, begin.end() if begin else 0)]
     words = [word for word in WORD.findall(sentence) if word[0].isalnum() and word.casefold() not in in_question]
     return next((name for name in names if not words_of(name) <= in_question), words[-1] if words else None)
 

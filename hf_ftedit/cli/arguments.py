@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from hf_ftedit.cli.options import OPTIONS, UNUSED
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
@@ -131,14 +131,14 @@ def parse_rest(
 
 
 def _check_flags(verb: str, argv: Sequence[str]) -> None:
-    """Raise for an option that the verb does not use, and for one that stands twice: the first value would be lost."""
-    unused, seen = UNUSED.get(verb, "").split(), set[str]()
-    for flag in (word for word in argv if word.startswith("--") and len(word) > 2):
-        if (name := option_name(flag)) in unused:
+    """Raise for an option that the verb does not use, and for a list that stands twice: the last one alone counts."""
+    hints, seen = get_type_hints(OPTIONS[verb]), set[str]()
+    for flag in (word for word in argv if word.startswith("--")):
+        if (name := option_name(flag)) in UNUSED.get(verb, "").split():
             raise _unused(verb, flag)
-        if name in seen:
+        if name in seen and any(get_origin(kind) is list for kind in (hints[name], *get_args(hints[name]))):
             raise EditError(f"--{name} stands twice; keep one, with all its values behind it")
-        seen.add(name)
+        seen |= {name} & hints.keys()
 
 
 def _unused(verb: str, flag: str) -> EditError:

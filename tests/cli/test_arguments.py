@@ -103,14 +103,13 @@ def test_a_flag_that_a_verb_does_not_use_is_refused(verb, flag):
     ("argv", "name"),
     [
         (["--erase", "Who is Bo?", "--erase", "Who is Al?"], "erase"),
-        (["--edits=a.jsonl", "--edits", "b.jsonl"], "edits"),
-        (["--config", "a.yaml", "--config", "b.yaml"], "config"),
-        (["--use-cpu", "--lora_r", "2", "--no_use_cpu"], "use_cpu"),
+        (["--lora-layers", "1", "--seed=3", "--lora_layers=2"], "lora_layers"),
     ],
 )
-def test_a_flag_that_stands_twice_is_refused(argv, name):
+def test_a_list_that_stands_twice_is_refused_and_else_the_last_flag_counts(argv, name):
     with pytest.raises(EditError, match=f"^--{name} stands twice; keep one, with all its values behind it$"):
         read_arguments("train", argv)
+    assert read_arguments("train", ["--seed", "1", "--seed=2"]).values == {"seed": 2}
 
 
 @pytest.mark.parametrize(

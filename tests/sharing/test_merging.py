@@ -15,6 +15,7 @@ from hf_ftedit.cli.app import main
 from hf_ftedit.data.records import write_jsonl
 from hf_ftedit.errors import EditError
 from hf_ftedit.hub import SavedEdits
+from hf_ftedit.hub.folder import sha256
 from hf_ftedit.models.loading import load_model
 from hf_ftedit.sharing.merging import Part, combine
 
@@ -30,6 +31,9 @@ def folder(adapters, tmp_path_factory):
     shutil.copytree(folder / "a", folder / "c")
     edits = read_edits(folder / "a.jsonl", limit=3)
     write_jsonl([replace(edit, target_new="Jonathan Swift") for edit in edits], folder / "c" / "edits.jsonl")
+    recipe = (folder / "c" / "edit_config.yaml").read_text(encoding="utf-8")
+    old, new = (sha256(folder / name / "edits.jsonl") for name in "ac")
+    (folder / "c" / "edit_config.yaml").write_text(recipe.replace(old, new), encoding="utf-8")
     return folder
 
 
