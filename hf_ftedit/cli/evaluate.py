@@ -10,6 +10,7 @@ from hf_ftedit.cli.arguments import read_arguments
 from hf_ftedit.cli.console import hide_brief_bars, written_to
 from hf_ftedit.cli.resolve import adapter_settings, edits_to_measure, load_base, model_config_of
 from hf_ftedit.data import EditRecord, facts_about_others, read_facts, read_named, read_texts
+from hf_ftedit.options import PROVENANCE
 
 
 def run(argv: Sequence[str]) -> None:
@@ -18,7 +19,9 @@ def run(argv: Sequence[str]) -> None:
     adapter = arguments.values.get("adapter")
     folder, recipe, settings = adapter_settings(arguments, adapter) if adapter else (None, {}, {})
     # An adapter is measured on its own edits, where no others are given.
-    own = folder / hub.EDITS_FILE if folder and not arguments.values.get("erase") else None
+    own = folder / hub.EDITS_FILE if folder and not {"edits", "erase"} & arguments.values.keys() else None
+    if own and recipe:
+        hub.check_unchanged(own.parent, recipe[PROVENANCE]["files"], str(adapter))
     options = arguments.options({**settings, **({"edits": str(own)} if own and own.is_file() else {})})
     edits = edits_to_measure(options)
     texts = read_named("perplexity_texts", read_texts, options.perplexity_texts)

@@ -14,7 +14,7 @@ from hf_ftedit.cli.console import claim_empty
 from hf_ftedit.cli.options import CommonOptions
 from hf_ftedit.data import EditRecord, edits_of, is_hub_dataset
 from hf_ftedit.errors import EditError
-from hf_ftedit.options import PROVENANCE, SOURCES
+from hf_ftedit.options import SOURCES
 from hf_ftedit.untrusted import check_lines
 
 # Settings of an adapter's recipe with which its edits were measured.
@@ -61,8 +61,6 @@ def adapter_settings(arguments: Arguments, name: str) -> tuple[Path, dict[str, A
         check_lines(folder / hub.EDITS_FILE)
     # Empty where another program wrote the adapter.
     recipe = hub.read_recipe(folder, name) if (folder / hub.RECIPE_FILE).is_file() else {}
-    if recipe:
-        hub.check_unchanged(folder, recipe[PROVENANCE]["files"], name)
     settings = hub.recipe_for(recipe, arguments.values.get("model_name_or_path"))
     if not (recipe or {"model_name_or_path", "gguf_file"} & arguments.values.keys()):
         base, place = hub.base_of(folder, None)  # by PEFT's own settings

@@ -464,7 +464,11 @@ def test_an_adapter_is_measured_on_its_own_edits(edited, capsys):
     assert main(["evaluate", "--adapter", str(edited)]) == 0
     assert capsys.readouterr().out.startswith("3 edits, ")
     shutil.copytree(edited, "foreign")
-    os.remove("foreign/edits.jsonl")
+    own = write("foreign/edits.jsonl", GOOD)
+    assert "edits.jsonl is missing or was changed" in refused(capsys, "evaluate", "--adapter", "foreign")
+    assert main(["evaluate", "--adapter", "foreign", "--edits", own]) == 0
+    assert capsys.readouterr().out.startswith("1 edit, ")
+    os.remove(own)
     assert "--edits is missing" in refused(capsys, "evaluate", "--adapter", "foreign")
 
 
