@@ -380,7 +380,7 @@ def test_a_model_is_needed():
         ChatAugmenter(ODD, SMALL)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     st.text(min_size=1, max_size=12), st.sampled_from(["Who is the CEO of {}?", "{} is led by", "{}", "Was ist {}?"])
 )

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ftedit.augmentation.leakage import ProbeTexts
@@ -61,7 +61,6 @@ def test_a_probe_that_is_the_subject_alone_gives_nothing_away():
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "c", ","]), min_size=1, max_size=5).map(" ".join)
 
 
-@settings(deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=4), WORDS)
 def test_agrees_with_comparing_all_words(probes, text):
     words = text.split()

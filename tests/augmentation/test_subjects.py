@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ftedit.augmentation.relations import relation_of
@@ -143,7 +143,6 @@ def test_subject_of(prompt, subject):
     assert subject_of(prompt) == subject
 
 
-@settings(deadline=None)  # the first reads the bank
 @given(st.text(max_size=40))
 def test_a_subject_stands_in_its_prompt(prompt):
     subject = subject_of(prompt)

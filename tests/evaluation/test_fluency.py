@@ -4,7 +4,7 @@ from math import log, log2, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ftedit.errors import EditError
@@ -54,7 +54,6 @@ def test_entropy_of_fewer_than_three_words_is_undefined(text):
     assert ngram_entropy(text) is None
 
 
-@settings(deadline=None)
 @given(WORDS)
 def test_entropy_agrees_with_its_definition(words):
     assert ngram_entropy(" ".join(words)) == pytest.approx(mean_entropy(words), abs=1e-12)
@@ -137,7 +136,6 @@ def test_reference_texts_that_recur_are_counted_once():
     assert values == pytest.approx(cosines(generated, [shared, ["blue boats"], shared]), abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5))
 def test_consistency_agrees_with_its_definition(records):
     generated, references = [first for first, _ in records], [second for _, second in records]

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ftedit.evaluation.matching import containment, exact_match, normalized
@@ -29,7 +29,6 @@ def test_any_white_space_separates_words(space):
     assert normalized(f"New{space}York") == "new york"
 
 
-@settings(deadline=None)
 @given(ANSWERS)
 def test_normalized_is_idempotent(text):
     assert normalized(normalized(text)) == normalized(text)
@@ -39,7 +38,6 @@ def test_normalized_is_idempotent_where_what_is_left_out_parts_a_letter_from_its
     assert normalized("cafe\u200b\u0301") == "café"
 
 
-@settings(deadline=None)
 @given(ANSWERS, st.lists(ANSWERS, min_size=1, max_size=3), st.booleans())
 def test_what_matches_exactly_is_contained(text, answers, is_one):
     answers = [*answers, text.upper()] if is_one else answers
@@ -47,7 +45,6 @@ def test_what_matches_exactly_is_contained(text, answers, is_one):
         assert containment(text, answers)
 
 
-@settings(deadline=None)
 @given(ANSWERS, st.lists(st.sampled_from(["York", "new", "U.S.", "3.5", "城", "É", "ﬁ", "ß"]), min_size=1), ANSWERS)
 def test_an_answer_is_found_between_other_words(before, words, after):
     assert containment(f"{before} {' '.join(words)} {after}", ["wrong", f"The {' '.join(words).upper()}!"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny import (
     FILLING_16,
@@ -164,7 +164,6 @@ def test_an_answer_that_is_over_is_not_waited_for():
     assert len(passes) < 1.8 * 32 * len(PROMPTS)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="MrStPJ3.!?。 \n\t\u2028é", max_size=30))
 def test_no_answer_is_stopped_before_its_first_sentence_is_over(text):
     tokenizer = TOKENIZER
@@ -255,7 +254,6 @@ def test_first_sentence(text, expected):
     assert first_sentence(text) == expected
 
 
-@settings(deadline=None)
 @given(SENTENCES)
 def test_a_first_sentence_is_a_part_of_the_text_on_one_line(text):
     found = first_sentence(text)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ftedit.models.prefix_tree import TargetToken, token_trees
@@ -65,7 +65,6 @@ def test_a_tree_by_hand():
     ]
 
 
-@settings(deadline=None)
 @given(PAIRS, st.integers(1, 20))
 def test_every_pair_can_be_read_back_through_the_mask(pairs, width):
     trees = token_trees(pairs, width)
@@ -75,7 +74,6 @@ def test_every_pair_can_be_read_back_through_the_mask(pairs, width):
     assert trie_size(pairs) <= sum(tokens) <= sum(len(ids) - 1 for ids, _ in pairs)
 
 
-@settings(deadline=None)
 @given(PAIRS)
 def test_what_fits_into_one_tree_is_there_once(pairs):
     trees = token_trees(pairs, width=1000)
@@ -83,7 +81,6 @@ def test_what_fits_into_one_tree_is_there_once(pairs):
     assert sum(len(tree.tokens) for tree in trees) == trie_size(pairs)
 
 
-@settings(deadline=None)
 @given(PAIRS, st.integers(1, 20))
 def test_the_order_of_the_pairs_does_not_matter(pairs, width):
     assert sizes(pairs[::-1], width) == sizes(pairs, width)

@@ -124,7 +124,7 @@ def test_a_chat_template_that_is_not_there_is_an_error():
 BPE = bpe_tokenizer()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=3), st.text(min_size=1).filter(str.strip))
 def test_no_text_is_lost(prompts, target):
     pairs = encode_pairs(BPE, prompts, [f" {target}"] * len(prompts))
