@@ -247,10 +247,11 @@ def changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, str | Non
 
 
 def check_unchanged(folder: Path, files: Mapping[str, str], name: str) -> None:
-    """Raise where the edits, results or settings of an adapter are not those that were written, as in half a copy."""
+    """Raise where the edits or results of an adapter are not those that were written, as in half a copy."""
     stated = {file: files[file] for file in (ADAPTER_CONFIG, EDITS_FILE, RESULTS_FILE) if file in files}
     for file, digest in changed_files(folder, stated).items():
-        if digest or file == ADAPTER_CONFIG:  # without which it would be a whole model; others are missed elsewhere
+        # PEFT's settings may be edited (where the base model is), but without them it would seem a whole model.
+        if (digest is None) == (file == ADAPTER_CONFIG):
             raise EditError(f"{shown(name)}: {file} is missing or was changed; copy or download the folder again")
 
 

@@ -34,7 +34,7 @@ def open_edits(name: str, *, revision: str | None = None, token: str | None = No
 
     Raises:
         [`~hf_ftedit.EditError`]: there is no such folder or repository, it was not written by this package, or its
-            edits, results or settings are not as they were written.
+            edits or results are not as they were written.
 
     Example:
     ```python

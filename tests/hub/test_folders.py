@@ -82,11 +82,14 @@ def test_exactly_the_files_of_an_adapter_are_written(adapter, tokenizer, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["edits.jsonl", "eval_results.json", "adapter_config.json"])
-def test_a_folder_with_other_edits_or_settings_is_not_opened(adapter, tokenizer, tmp_path, name):
+def test_a_folder_with_other_edits_or_without_settings_is_not_opened(adapter, tokenizer, tmp_path, name):
     save(tmp_path / "a", adapter, tokenizer)
     assert open_edits(str(tmp_path / "a")).records == RECORDS
     lines = (tmp_path / "a" / name).read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "a" / name).write_text("".join(lines[:1] if name == "edits.jsonl" else [*lines, "\n"]))
+    if name == "adapter_config.json":  # which may be edited, and must be there
+        open_edits(str(tmp_path / "a"))
+        (tmp_path / "a" / name).unlink()
     with pytest.raises(EditError, match=f"{name} is missing or was changed; copy or download the folder again"):
         open_edits(str(tmp_path / "a"))
 
