@@ -6,13 +6,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from hf_ftedit.evaluation import SCORES as ALL_SCORES
-from hf_ftedit.evaluation import Table, score_text
+from hf_ftedit.evaluation import SCORES, Table, score_text
 from hf_ftedit.files import moved_in, write_text
 from hf_ftedit.hub import figure_of, markdown_text, png_of
 
-MEASURED = ("drift", "perplexity")  # of results, without a percentage
-SCORES = tuple(name for name in ALL_SCORES if name not in MEASURED)
 ABILITIES = ("known_facts", "perplexity")  # that the unedited model has too
 COSTS = ("rows", "train_seconds", "seconds", "peak_memory_mb")
 PARTS = ("edit_score", "efficacy", "generalization", "locality")
@@ -32,7 +29,7 @@ def row_of(name: str, varied: Mapping[str, Any], record: Mapping[str, Any]) -> d
     plain = (str, int, float, bool, NoneType)
     row: dict[str, Any] = {"run": name}
     row |= {column_of(key): value if isinstance(value, plain) else json.dumps(value) for key, value in varied.items()}
-    for score in (*SCORES, *MEASURED):
+    for score in SCORES:
         low, high = after.get(f"{score}_ci95") or (None, None)
         row |= {score: after.get(score), f"{score}_low": low, f"{score}_high": high}
     row |= {f"{score}_before": before.get(score) for score in ABILITIES}
@@ -73,14 +70,14 @@ def write_study(folder: Path, rows: Sequence[Mapping[str, Any]], varied: Sequenc
 def study_markdown(table: Any, varied: Sequence[str]) -> str:
     """The table as Markdown: the varied settings, the scores with their intervals, costs and errors."""
     before = [f"{score}_before" for score in ABILITIES]
-    shown = [name for name in (*varied, *SCORES, *MEASURED, *before, *COSTS, "error") if name in table]
+    shown = [name for name in (*varied, *SCORES, *before, *COSTS, "error") if name in table]
     rows = [[_cell(row, name, markdown_text) for name in shown] for _, row in table.iterrows()]
     return Table(shown, rows, n_names=0).markdown(markdown_text) + "\n"
 
 
 def study_table(table: Any, varied: Sequence[str]) -> Table:
     """The varied settings, the scores alone, seconds and errors: as much as fits on a screen."""
-    shown = [name for name in (*varied, *SCORES, *MEASURED, "train_seconds", "error") if name in table]
+    shown = [name for name in (*varied, *SCORES, "train_seconds", "error") if name in table]
     # The columns of the intervals are left out, and so are they in the cells.
     rows = [[_cell(row, name, str) for name in shown] for _, row in table[shown].iterrows()]
     return Table([name.replace("_", " ").replace("seconds", "s") for name in shown], rows)
@@ -90,7 +87,7 @@ def _cell(row: Any, name: str, escape: Callable[[str], str]) -> str:
     value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
     if value is None or value != value:  # NaN
         return "—"
-    if name in (*SCORES, *MEASURED):
+    if name in SCORES:
         return score_text({name: value, f"{name}_ci95": None if low is None or low != low else (low, high)}, name)
     if isinstance(value, float):
         # Of a column in which a run that failed has none, whole numbers are floats too.
