@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_type_hints
 
 from hf_ftedit.cli.options import OPTIONS, UNUSED
 from hf_ftedit.errors import EditError, refusals_of_libraries, shown
@@ -73,11 +73,11 @@ def read_arguments(verb: str, argv: Sequence[str]) -> Arguments:
     before.add_argument("--config")
     before.error = _bad_options  # type: ignore[method-assign]
     file, flags = before.parse_known_args(argv)
-    _check_flags(verb, argv)
+    parser = _parser((OPTIONS[verb],))
+    _check_flags(verb, argv, {action.dest for action in parser._actions if action.nargs == "+"})
     config: dict[str, Any] = {}
     if file.config is not None:  # that of `sweep` has several values for an option
         config = {"grid": file.config} if verb == "sweep" else _read_config(verb, file.config)
-    parser = _parser((OPTIONS[verb],))
     # Only options that were set come out, as an adapter's recipe may set the rest. TRL sets defaults this way too;
     # `set_defaults` would also return names that are no options.
     for action in parser._actions:
@@ -130,15 +130,15 @@ def parse_rest(
     return parsed
 
 
-def _check_flags(verb: str, argv: Sequence[str]) -> None:
+def _check_flags(verb: str, argv: Sequence[str], lists: set[str]) -> None:
     """Raise for an option that the verb does not use, and for a list that stands twice: the last one alone counts."""
-    hints, seen = get_type_hints(OPTIONS[verb]), set[str]()
+    seen = set[str]()
     for flag in (word for word in argv if word.startswith("--")):
         if (name := option_name(flag)) in UNUSED.get(verb, "").split():
             raise _unused(verb, flag)
-        if name in seen and any(get_origin(kind) is list for kind in (hints[name], *get_args(hints[name]))):
+        if name in seen & lists:
             raise EditError(f"--{name} stands twice; keep one, with all its values behind it")
-        seen |= {name} & hints.keys()
+        seen.add(name)
 
 
 def _unused(verb: str, flag: str) -> EditError:
