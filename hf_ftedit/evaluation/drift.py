@@ -11,7 +11,7 @@ from hf_ftedit import models
 from hf_ftedit.augmentation import drift_prompts, mentions
 from hf_ftedit.data import EditRecord
 from hf_ftedit.evaluation.engine import EvaluatedModel
-from hf_ftedit.evaluation.statistics import estimate
+from hf_ftedit.evaluation.statistics import estimate, ratio
 
 
 class DriftReference(NamedTuple):
@@ -65,12 +65,8 @@ def measure_drift(evaluated: EvaluatedModel, reference: DriftReference) -> dict[
     tokens = models.Processes(model).each_once(list(zip(reference.pairs, reference.references, strict=True)), diverge)
     by_prompt = np.array([[values.sum(), len(values)] for values in tokens], dtype=float)
     places = {sort: np.equal(reference.sorts, sort) for sort in dict.fromkeys(reference.sorts) if sort}
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return values[:, :1] / values[:, 1:]
-
     return {
-        **estimate("drift", by_prompt, mean),
+        **estimate("drift", by_prompt, ratio),
         "n_drift_prompts": len(by_prompt),
-        "drift_by_sort": {sort: float(mean(by_prompt[own].mean(axis=0)[None])[0, 0]) for sort, own in places.items()},
+        "drift_by_sort": {sort: float(ratio(by_prompt[own].mean(axis=0)[None])[0, 0]) for sort, own in places.items()},
     }

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from hf_ftedit import models
 from hf_ftedit.errors import EditError
 from hf_ftedit.evaluation.engine import EvaluatedModel
-from hf_ftedit.evaluation.statistics import estimate
+from hf_ftedit.evaluation.statistics import estimate, ratio
 
 LONGEST_WINDOW = 4096  # tokens: a window is one batch, and contexts of 128,000 would not fit
 
@@ -53,12 +53,8 @@ def perplexity(evaluated: EvaluatedModel, texts: Sequence[str]) -> dict[str, Any
     owner = [number for number, part in enumerate(filter(None, parts)) for _ in part]
     tokens = [len(window.input_ids) - 1 for window in windows]
     by_text = np.stack([np.bincount(owner, weights=column) for column in (losses, tokens)], axis=1)
-
-    def of_means(values: np.ndarray) -> np.ndarray:
-        return np.exp(values[:, :1] / values[:, 1:])
-
     return {
-        **estimate("perplexity", by_text, of_means),
+        **estimate("perplexity", by_text, lambda means: np.exp(ratio(means))),
         "n_texts": len(by_text),
         "n_tokens": int(by_text[:, 1].sum()),
     }

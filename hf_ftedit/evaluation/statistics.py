@@ -21,6 +21,11 @@ def means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         return (weights @ np.where(defined, values, 0.0)) / (weights @ defined.astype(float))
 
 
+def ratio(means: np.ndarray) -> np.ndarray:
+    """A statistic of two columns: the first one's mean by the second one's, shape `(resamples, 1)`."""
+    return means[:, :1] / means[:, 1:]
+
+
 def bootstrap(
     values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], n: int = 1000, seed: int = 0
 ) -> np.ndarray:
