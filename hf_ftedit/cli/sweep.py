@@ -87,15 +87,15 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 def run_share(runs: Sequence[Run], folder: Path, advance: Callable[[], Any] = lambda: None) -> None:
     """Train those of `runs` that are not finished, one after the other; one that fails leaves its error."""
-    shared: dict[Any, Any] = {}  # measurements and answers of unedited models
     logging.getLogger("hf_ftedit").setLevel(logging.WARNING)
-    for each in _missing(runs, folder):
-        with claims:  # the run's folder is held while it runs: each is an open file, and runs may be many
-            _train_one(each, folder, shared)
-        advance()
+    with models.keeping_answers({}):
+        for each in _missing(runs, folder):
+            with claims:  # the run's folder is held while it runs: each is an open file, and runs may be many
+                _train_one(each, folder)
+            advance()
 
 
-def _train_one(run: Run, folder: Path, shared: dict[Any, Any]) -> None:
+def _train_one(run: Run, folder: Path) -> None:
     """Train one run, and leave its results or its error."""
     place = folder / "runs" / run.name
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -104,12 +104,8 @@ def _train_one(run: Run, folder: Path, shared: dict[Any, Any]) -> None:
     record: dict[str, Any] = without_secrets({"settings": run.settings, "varied": run.varied})
     try:
         # Tables of many runs would bury the bar.
-        with (
-            place.with_suffix(".log").open("w", encoding="utf-8") as log,
-            contextlib.redirect_stdout(log),
-            models.keeping_answers(shared),
-        ):
-            record |= trained([*run.arguments, "--output_dir", str(place)], shared)
+        with place.with_suffix(".log").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            record |= trained([*run.arguments, "--output_dir", str(place)])
     except Exception as error:  # of whatever kind: the other runs go on
         record["error"] = masked(one_line(error))
     record |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}

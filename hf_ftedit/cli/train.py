@@ -2,16 +2,14 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from hf_ftedit import evaluation, hub, training
+from hf_ftedit import evaluation, hub, models, training
 from hf_ftedit.cli.arguments import Arguments, option_name, parse_rest, read_arguments
 from hf_ftedit.cli.console import claim_output, hide_brief_bars, is_first_process, without_home, written_to
 from hf_ftedit.cli.resolve import edit_source, embedded, embedded_settings, inherited_settings, model_settings
 from hf_ftedit.data import EditRecord, statement_of
 from hf_ftedit.errors import EditError, refusals_of_libraries
-from hf_ftedit.models import EMBEDDED_NAME, public_name, weights_fingerprint
 from hf_ftedit.text import counted, visible
 
 # Settings by which the unedited model is measured.
@@ -26,12 +24,11 @@ def run(argv: Sequence[str]) -> None:
     trained(argv)
 
 
-def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[str, Any]:
+def trained(argv: Sequence[str]) -> dict[str, Any]:
     """
     Check everything that needs no torch, then train, write the folder, print the scores, and push.
 
-    `shared` holds measurements of unedited models, for runs that follow. Returns the `results`, the number of `rows`
-    and the `train_seconds`; nothing where there was nothing to resume.
+    Returns the `results`, the number of `rows` and the `train_seconds`; nothing where there was nothing to resume.
     """
     arguments = read_arguments("train", argv)
     defaults, options, adapter = options_of(arguments)
@@ -50,7 +47,7 @@ def trained(argv: Sequence[str], shared: dict[str, Any] | None = None) -> dict[s
         if difference := _change(arguments, training.LORA_SETTINGS, adapter.recipe, config, model_config):
             name = task.continuation.name
             raise EditError(f"adapter {name!r} goes on with the LoRA that it has: {difference}; leave it out")
-    return _train(task, config, model_config, options.resume, shared)
+    return _train(task, config, model_config, options.resume)
 
 
 def _check_finished(arguments: Arguments, defaults: Mapping[str, Any], edits: Sequence[EditRecord]) -> None:
@@ -71,7 +68,7 @@ def _change(arguments: Arguments, names: set[str], recipe: Mapping[str, Any], *c
     flags = (option_name(flag) for flag in arguments.flags if flag.startswith("--"))
     for name in sorted({*arguments.values, *arguments.config, *flags} & names):
         old, new = recipe.get(name), next((getattr(each, name) for each in configs if hasattr(each, name)), None)
-        new = public_name(str(new)) if name == "model_name_or_path" else getattr(new, "value", new)
+        new = models.public_name(str(new)) if name == "model_name_or_path" else getattr(new, "value", new)
         if name == "lora_target_modules":
             new = [new] if isinstance(new, str) else sorted(new or ())
         if old != new:
@@ -114,12 +111,10 @@ def settings_of(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Any,
     return config, model_config
 
 
-def _train(
-    task: Any, config: Any, model_config: Any, resume: bool | str, shared: dict[str, Any] | None
-) -> dict[str, Any]:
+def _train(task: Any, config: Any, model_config: Any, resume: bool | str) -> dict[str, Any]:
     from trl import get_peft_config, get_quantization_config
 
-    settings: dict[str, Any] = {"model": model_config.model_name_or_path or EMBEDDED_NAME, "args": config}
+    settings: dict[str, Any] = {"model": model_config.model_name_or_path or models.EMBEDDED_NAME, "args": config}
     with refusals_of_libraries():
         has_adapter = task.continuation and not task.continuation.is_anew
         settings["peft_config"] = None if config.full_finetune or has_adapter else get_peft_config(model_config)
@@ -133,7 +128,7 @@ def _train(
             trainer.accelerator.print(visible(f'to erase: {edit.prompt} "{old}"; to say instead: "{new}"'))
     # FSDP spreads the weights when training begins; before, one device may not hold the model.
     if not trainer.is_fsdp_enabled:
-        _measure_unedited(trainer, shared)
+        _measure_unedited(trainer)
     seconds = trainer.train(resume_from_checkpoint=resume).metrics["train_runtime"]
     results = trainer.write_folder()
     trainer.accelerator.print(evaluation.results_table(results, trainer.recipe))
@@ -148,17 +143,15 @@ def _train(
     return {"results": results, "rows": len(rows), "train_seconds": seconds}
 
 
-def _measure_unedited(trainer: Any, shared: dict[str, Any] | None) -> None:
-    """Measure the unedited model, or take what an earlier run measured of the same one on the same edits."""
-    if shared is None or (weights := weights_fingerprint(trainer.model)) is None:
-        trainer.score_edits(edited=False)
-        return
-    from datasets.fingerprint import Hasher
-
+def _measure_unedited(trainer: Any) -> None:
+    """Measure the unedited model, or take what an earlier run of a sweep measured of it on the same edits."""
     args, task = trainer.args, trainer.task
     settings = [getattr(args, name) for name in MEASURING] + [args.seed if args.measure_fluency else None]
-    edits, known = (list(map(asdict, each)) for each in (task.measured, task.known))
-    key = Hasher.hash([weights, str(trainer.model.dtype), settings, edits, task.texts, known])
-    trainer.measurements.before = shared.get(key)
-    trainer.score_edits(edited=False)
-    shared[key] = trainer.measurements.before
+
+    def measured() -> evaluation.Measurement:
+        trainer.score_edits(edited=False)
+        return trainer.measurements.before
+
+    with models.unedited(trainer.model) as model:
+        question = [settings, task.measured, task.texts, task.known]
+        trainer.measurements.before = models.once(model, question, measured)

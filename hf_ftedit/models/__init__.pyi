@@ -27,6 +27,7 @@ from .generation import continued_text as continued_text
 from .generation import first_sentence as first_sentence
 from .generation import greedy_answers as greedy_answers
 from .generation import keeping_answers as keeping_answers
+from .generation import once as once
 from .generation import room as room
 from .generation import whole_answers as whole_answers
 from .kernels import fast_kernels as fast_kernels

@@ -29,6 +29,7 @@ from hf_ftedit.options import check_value
 from hf_ftedit.scripts import FULL_STOP, separated
 
 Text = TypeVar("Text")
+Answered = TypeVar("Answered")
 
 MAX_ANSWER_TOKENS = 8
 # Times the tokens of another batch: of each row one is run at a time, which costs what reading the weights does.
@@ -220,7 +221,7 @@ def whole_answers(
     def ask() -> list[Answer]:
         return generated_texts(model, tasks, answer, tokens_per_batch=tokens_per_batch, desc=desc)
 
-    return ask() if streamer else _once(model, [tasks, sorted(ends), sentences, tokens_per_batch], ask)
+    return ask() if streamer else once(model, [tasks, sorted(ends), sentences, tokens_per_batch], ask)
 
 
 _KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("kept_answers", default=None)
@@ -228,7 +229,7 @@ _KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("kept_answers", default=No
 
 @contextmanager
 def keeping_answers(answers: dict[Any, Any]) -> Iterator[None]:
-    """Context in which `answers` keeps what unedited models say, so that the same is generated only once."""
+    """Context in which `answers` keeps what unedited models say, so that the same is asked only [`once`]."""
     token = _KEPT.set(answers)
     try:
         yield
@@ -236,8 +237,8 @@ def keeping_answers(answers: dict[Any, Any]) -> Iterator[None]:
         _KEPT.reset(token)
 
 
-def _once(model: Any, question: list[Any], ask: Callable[[], list[Answer]]) -> list[Answer]:
-    """The answers of `ask` to a `question`, or what was kept of them."""
+def once(model: Any, question: list[Any], ask: Callable[[], Answered]) -> Answered:
+    """What `ask` says to a `question`, or what was kept of it; not to be changed."""
     answers = _KEPT.get()
     if answers is None or not is_unedited(model) or not (weights := weights_fingerprint(model)):
         return ask()
@@ -245,7 +246,7 @@ def _once(model: Any, question: list[Any], ask: Callable[[], list[Answer]]) -> l
     key = (weights, str(model.dtype), repr(question))
     if key not in answers:
         answers[key] = ask()
-    return list(answers[key])
+    return answers[key]
 
 
 def _ends(model: Any, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> set[int]:

@@ -197,7 +197,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path, capsys):
 
 
 def test_what_is_stopped_goes_on_by_the_same_command(tmp_path, capsys, monkeypatch):
-    def training(arguments, shared):
+    def training(arguments):
         raise Stopped(signal.SIGTERM, "at step 3; saved in x/checkpoint-3; add --resume_from_checkpoint to go on")
 
     monkeypatch.setattr("hf_ftedit.cli.sweep.trained", training)
@@ -208,7 +208,7 @@ def test_what_is_stopped_goes_on_by_the_same_command(tmp_path, capsys, monkeypat
 
 
 def test_folders_of_runs_are_held_no_longer_than_they_run(tmp_path, monkeypatch):
-    def training(arguments, shared):
+    def training(arguments):
         claim(arguments[-1])
         with pytest.raises(EditError, match="another run writes to it"):
             claim(arguments[-1])
@@ -225,7 +225,7 @@ def test_folders_of_runs_are_held_no_longer_than_they_run(tmp_path, monkeypatch)
 
 
 def test_the_bar_counts_each_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("hf_ftedit.cli.sweep.trained", lambda arguments, shared: {})
+    monkeypatch.setattr("hf_ftedit.cli.sweep.trained", lambda arguments: {})
     file = grid(tmp_path, **FEW, seed=[1, 2, 3])
     assert main(["sweep", "--config", file, "--output_dir", str(tmp_path / "study")]) == 0
     shown = capsys.readouterr().err
