@@ -134,11 +134,6 @@ def test_what_is_said_in_place_of_an_erased_fact_may_be_open():
         EditRecord.from_dict({**row, "erase": "false"})
 
 
-def test_smallest_row():
-    record = EditRecord.from_dict({"edit_id": 3, "prompt": "Two plus two is ", "target_new": 5})
-    assert record == EditRecord("3", "Two plus two is", "5")
-
-
 @pytest.mark.parametrize(
     ("prompt", "subject", "template"),
     [
