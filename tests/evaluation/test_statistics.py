@@ -108,26 +108,10 @@ def test_p_values_are_those_of_all_exchanges(shift):
     assert (np.abs(found - exact) <= 4 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4).all()
 
 
-def test_an_exchange_of_everything_is_as_far_apart_as_what_was_seen():
-    before, after = np.zeros((2, 1)), np.array([[1 / 3], [2 / 3]])  # none or all exchanged: 2 of 4
-    assert permutation_test(before, after, lambda drawn: drawn, 20_000, seed=0) == pytest.approx([0.5], abs=0.015)
-
-
-def test_p_values_are_never_zero():
-    before, after = np.zeros((200, 1)), np.ones((200, 1))
-    assert permutation_test(before, after, lambda drawn: drawn, 99, seed=0) == [0.01]
-
-
 def test_a_score_that_no_edit_has_is_no_reason_to_stop(recwarn):
     before, after = np.array([[0.0, NAN]] * 12), np.array([[1.0, NAN]] * 12)
     assert permutation_test(before, after, lambda drawn: drawn, 999, seed=0)[0] < 0.01
     assert not recwarn.list
-
-
-@pytest.mark.parametrize("value", [0.0, 1 / 3, 100.0])
-def test_where_nothing_differs_the_p_value_is_one(value):
-    same = np.full((7, 2), value)
-    assert (permutation_test(same, same, and_product, 500, seed=0) == 1).all()
 
 
 def test_an_exchange_of_equal_values_within_rounding_counts_as_equal():
