@@ -1,13 +1,12 @@
 """Known facts: those whose target the model would say, none about what is edited."""
 
 import pytest
+from tiny import evaluated
 
 from hf_ftedit.data.records import EditRecord, Fact
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.engine import EvaluatedModel
 from hf_ftedit.evaluation.known_facts import known_facts
 from hf_ftedit.models.loading import load_model, load_tokenizer
-from hf_ftedit.options import EditOptions
 
 FACTS = [
     Fact("The capital of France is", "Paris", subject="France"),
@@ -20,7 +19,7 @@ FACTS = [
 
 @pytest.fixture(scope="module")
 def model():
-    return EvaluatedModel(load_model(None), load_tokenizer(None), EditOptions())
+    return evaluated(load_model(None), load_tokenizer(None))
 
 
 def test_what_the_model_would_say_is_known(model):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, moved, paired, tiny_model
+from tiny import bos_tokenizer, bpe_tokenizer, chat_tokenizer, eloquent, evaluated, moved, paired, tiny_model
 from transformers import GPT2LMHeadModel
 
 from hf_ftedit.data.readers import read_edits
 from hf_ftedit.data.records import EditRecord, NeighborhoodPrompt, PortabilityPrompt
 from hf_ftedit.errors import EditError
-from hf_ftedit.evaluation.engine import EvaluatedModel, fill_neighborhood_targets
+from hf_ftedit.evaluation.engine import fill_neighborhood_targets
 from hf_ftedit.evaluation.fluency import consistency, ngram_entropy
 from hf_ftedit.evaluation.matching import normalized
 from hf_ftedit.evaluation.measurement import Measurement, measure, predict, results_of
@@ -280,7 +280,7 @@ def test_open_neighbors_get_the_models_own_answer():
     prompts += ["My neighbour counted the boats near the old bridge as usual. Oliver Twist was written by"]
     neighbors = (*map(NeighborhoodPrompt, prompts), NeighborhoodPrompt("The capital of Italy is", "Milan"))
     record = EditRecord("x", "The capital of Peru is", "Oslo", neighborhood_prompts=neighbors)
-    [filled] = fill_neighborhood_targets(EvaluatedModel(model, tokenizer, EditOptions()), [record])
+    [filled] = fill_neighborhood_targets(evaluated(model, tokenizer), [record])
     found = {probe.prompt: probe.target for probe in filled.neighborhood_prompts}
     assert found.pop("The capital of Italy is") == "Milan"  # what the data gives stays
     assert list(found) == prompts
@@ -299,7 +299,7 @@ def test_measuring_fills_open_neighbors_from_the_unedited_model():
     edits = read_edits([{**edit, "neighborhood_prompts": ["The capital of Italy is"]}])
     before = measure(model, tokenizer, edits, EditOptions())
     assert edits[0].neighborhood_prompts == (NeighborhoodPrompt("The capital of Italy is", None),)  # as it was read
-    assert before.records == fill_neighborhood_targets(EvaluatedModel(model, tokenizer, EditOptions()), edits) != edits
+    assert before.records == fill_neighborhood_targets(evaluated(model, tokenizer), edits) != edits
     assert before.predictions == predict(model, tokenizer, edits) == predict(model, tokenizer, before.records)
     assert before.scores["locality"] == 100
 
@@ -479,7 +479,7 @@ def test_what_was_not_measured_before_is_an_error_that_names_the_remedy():
 
 
 def test_closed_records_ask_no_model():
-    assert fill_neighborhood_targets(EvaluatedModel(None, None, EditOptions()), RECORDS) == RECORDS
+    assert fill_neighborhood_targets(evaluated(None, None), RECORDS) == RECORDS
 
 
 def test_a_model_that_says_nothing_leaves_no_probe():
@@ -491,7 +491,7 @@ def test_a_model_that_says_nothing_leaves_no_probe():
         bias.bias[tokenizer.eos_token_id] = 9.0
         model.lm_head = bias
     record = EditRecord("q", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("Oslo is in"),))
-    [filled] = fill_neighborhood_targets(EvaluatedModel(model, tokenizer, EditOptions()), [record])
+    [filled] = fill_neighborhood_targets(evaluated(model, tokenizer), [record])
     assert filled.neighborhood_prompts == ()
 
 
@@ -523,15 +523,10 @@ def test_the_longest_pair_that_fits_is_let_through():
         check_lengths([longest], tokenizer, length - 1, chat_template=False)
 
 
-def test_a_wording_is_checked_by_its_length():
-    record = EditRecord("w", "Rome is in", "Peru", wordings=("Rome lies in", "very " * 600 + "old Rome is in"))
-    with pytest.raises(EditError, match="edit 'w', wording: prompt and target have"):
-        check_lengths([record], bpe_tokenizer(), 512, chat_template=False)
-
-
-def test_an_open_neighbor_is_checked_by_its_prompt():
-    record = EditRecord("o", "Rome is in", "Peru", neighborhood_prompts=(NeighborhoodPrompt("very " * 600 + "far"),))
-    with pytest.raises(EditError, match="edit 'o', neighborhood probe"):
+@pytest.mark.parametrize(("field", "name"), [("wordings", "wording"), ("neighborhood_prompts", "neighborhood probe")])
+def test_wordings_and_open_neighbors_are_checked_by_their_lengths(field, name):
+    record = EditRecord("w", "Rome is in", "Peru", **{field: ("Rome lies in", "very " * 600 + "old Rome is in")})
+    with pytest.raises(EditError, match=f"edit 'w', {name}: prompt and target have"):
         check_lengths([record], bpe_tokenizer(), 512, chat_template=False)
 
 
