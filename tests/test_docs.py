@@ -133,7 +133,8 @@ def test_commands_parse(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for words in commands_of(block.text):
             program, *args = [str(gguf) if word.endswith(".gguf") else word for word in words]
             if program.endswith("hf-ftedit") or "hf_ftedit" in args:
-                check_verb(*_split(args[args.index("hf_ftedit") + 1 :] if "hf_ftedit" in args else args))
+                verb, *flags = args[args.index("hf_ftedit") + 1 :] if "hf_ftedit" in args else args
+                check_verb(verb, flags)
             elif program == "make":
                 assert args[0] in targets
             elif program == "python" and args[0].startswith("examples/"):
@@ -141,10 +142,6 @@ def test_commands_parse(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             elif program == "pip":
                 extras = re.findall(r"(?:hf-ftedit|\.)\[([\w,-]+)\]", " ".join(args))
                 assert {name for each in extras for name in each.split(",")} <= set(PROJECT["optional-dependencies"])
-
-
-def _split(args: list[str]) -> tuple[str, list[str]]:
-    return args[0], args[1:]
 
 
 @pytest.mark.parametrize("page", TEXTS)
