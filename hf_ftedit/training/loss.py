@@ -51,7 +51,6 @@ class ConditionalTrainer(ResumableTrainer):
         **kwargs: Any,
     ) -> None:
         self._is_ours = is_ours
-        self._mastery: Mastery | None = None
         has_weights = is_ours and isinstance(train_dataset, Dataset) and WEIGHT in train_dataset.column_names
         if is_ours:
             args.dataset_kwargs = {"skip_prepare_dataset": True}
@@ -76,7 +75,6 @@ class ConditionalTrainer(ResumableTrainer):
             self._signature_columns = columns  # type: ignore[assignment]
         if self._mastery and self._reads_targets_only():
             self.add_callback(self._mastery)
-            self.stateful["mastery"] = self._mastery
         elif args.mastered_probability is not None:
             raise EditError(
                 "mastered_probability works with edits or prompt-completion rows that are not streamed, and with the "

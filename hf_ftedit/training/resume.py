@@ -32,6 +32,7 @@ from hf_ftedit.training.checkpoints import (
     remove_checkpoint,
     remove_leftovers,
 )
+from hf_ftedit.training.mastery import Mastery
 from hf_ftedit.training.recipe import MEASURING, peft_settings
 from hf_ftedit.training.signals import Stopped, deferred_signals, pending_signal
 
@@ -120,13 +121,12 @@ class ResumableTrainer(SFTTrainer):
     """
 
     recipe: dict[str, Any]
+    _mastery: Mastery | None = None  # of a subclass; a checkpoint holds its state
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with refusals_of_libraries():
             super().__init__(*args, **kwargs)
         self._limit: int | None = None
-        # Parts of a subclass whose `state`, without pickled objects, a checkpoint holds; called by all processes.
-        self.stateful: dict[str, Any] = {}
         self._guard = StepGuard(lambda number: int(self.max_over_processes(torch.tensor(number))))
         self.add_callback(self._guard)
 
@@ -183,10 +183,8 @@ class ResumableTrainer(SFTTrainer):
             if self.args.load_best_model_at_end and not path.is_dir():
                 raise EditError(f"{path}, the best checkpoint so far, is missing; put it back, or begin elsewhere")
             self._guard.best = str(path) if path.is_dir() else None
-        if (file := folder / _TRAINING_STATE).is_file():
-            for name, state in torch.load(file, map_location="cpu", weights_only=True).items():
-                if name in self.stateful:
-                    self.stateful[name].load_state(state)
+        if self._mastery and (file := folder / _TRAINING_STATE).is_file():
+            self._mastery.load_state(torch.load(file, map_location="cpu", weights_only=True)["mastery"])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with reading(resume_from_checkpoint):
@@ -244,11 +242,11 @@ class ResumableTrainer(SFTTrainer):
             self.args.save_only_model = False  # what is left to do needs the optimizer
         with writing(folder):
             super()._save_checkpoint(model, trial)
-        state = {name: part.state() for name, part in self.stateful.items()}
+        mastered = self._mastery.state() if self._mastery else None  # all processes call it
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            if state:
-                torch.save(state, folder / _TRAINING_STATE)
+            if mastered:
+                torch.save({"mastery": mastered}, folder / _TRAINING_STATE)
             if not self.args.save_only_model:  # without the optimizer nothing can be resumed
                 mark_complete(folder, self._run)
             rotate_checkpoints(str(folder.parent), self._limit, self.state.best_model_checkpoint, use_mtime=True)
