@@ -113,18 +113,16 @@ def front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return []
 
 
-def context_length(config: object) -> int | None:
+def context_length(config: Any) -> int | None:
     """Most tokens that a model with this `transformers` configuration takes, or `None` where it has no limit."""
-    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-    lengths = (getattr(text_config, name, None) for name in names)
+    lengths = (getattr(config.get_text_config(), name, None) for name in names)
     return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
-def vocabulary_size(config: object) -> int | None:
+def vocabulary_size(config: Any) -> int | None:
     """Rows of the embedding of a model with this `transformers` configuration, or `None` where it does not tell."""
-    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(text_config, "vocab_size", None)
+    return getattr(config.get_text_config(), "vocab_size", None)
 
 
 def check_tokens(
