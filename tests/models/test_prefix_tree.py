@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_ftedit.models.prefix_tree import TargetToken, token_trees
+from hf_ftedit.models.prefix_tree import token_trees
 from hf_ftedit.models.tokenization import EncodedPair
 
 SMALL_TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=12)  # few tokens, so that much is shared
 PAIRS = st.lists(SMALL_TOKENS.flatmap(lambda ids: st.builds(EncodedPair, st.just(ids), st.integers(1, len(ids) - 1))))
+DOUBLED = [EncodedPair([0, 1, 2], 1)] * 2 + [EncodedPair([0, 1], 1)]  # a pair twice, and one within it
 
 
 def read_back(trees):
@@ -66,6 +67,7 @@ def test_a_tree_by_hand():
 
 
 @given(PAIRS, st.integers(1, 20))
+@example(DOUBLED, 20)
 def test_every_pair_can_be_read_back_through_the_mask(pairs, width):
     trees = token_trees(pairs, width)
     assert read_back(trees) == predictions(pairs)
@@ -75,6 +77,8 @@ def test_every_pair_can_be_read_back_through_the_mask(pairs, width):
 
 
 @given(PAIRS)
+@example([])
+@example(DOUBLED)
 def test_what_fits_into_one_tree_is_there_once(pairs):
     trees = token_trees(pairs, width=1000)
     assert len(trees) == bool(pairs)
@@ -111,27 +115,3 @@ def test_a_longer_prompt_is_a_tree_with_all_of_its_targets(length):
     trees = token_trees(short + long + long[:1], width=4)
     assert [len(tree.tokens) for tree in trees] == [length + 3, 1, 1]
     assert [len(tree.targets) for tree in trees] == [8, 1, 1]
-
-
-def test_pairs_that_stand_twice_are_computed_once_and_read_twice():
-    pairs = [EncodedPair([3, 4, 5], 1)] * 2
-    [tree] = token_trees(pairs)
-    assert tree.tokens == [3, 4]
-    assert tree.targets == [TargetToken(0, 4, 0), TargetToken(1, 5, 0), TargetToken(0, 4, 1), TargetToken(1, 5, 1)]
-
-
-def test_a_pair_within_another_adds_nothing():
-    [tree] = token_trees([EncodedPair([3, 4, 5, 6], 3), EncodedPair([3, 4, 5], 2)])
-    assert tree.tokens == [3, 4, 5]
-    assert tree.targets == [TargetToken(1, 5, 1), TargetToken(2, 6, 0)]
-
-
-def test_one_token_can_be_a_prompt_and_a_tree():
-    [tree] = token_trees([EncodedPair([4, 0], 1), EncodedPair([4, 2], 1)])
-    assert (tree.tokens, tree.positions) == ([4], [0])
-    assert tree.targets == [TargetToken(0, 0, 0), TargetToken(0, 2, 1)]  # token 0 is a token
-    assert tree.attention_mask(1).tolist() == [[True]]
-
-
-def test_no_pairs_are_no_trees():
-    assert token_trees([]) == []

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from test_likelihood import TOKENIZER, build, encoded
+from test_likelihood import TOKENIZER, build, encoded, passes
 from tiny import moved
 
 from hf_ftedit.models import REFERENCE_COLUMNS, divergences, pair_divergences, reference_distributions, with_references
@@ -92,12 +92,6 @@ def rows(tmp_path, monkeypatch):
     return datasets.Dataset.from_dict(columns | {"kind": KINDS})
 
 
-def passes_of(model):
-    passes = []
-    model.register_forward_hook(lambda *args: passes.append(args))
-    return passes
-
-
 def test_rows_that_stay_get_references(rows):
     model = build("gpt2")
     referred = with_references(rows, model, k=5)
@@ -122,12 +116,12 @@ def test_references_are_the_unedited_models(rows, tmp_path, monkeypatch):
 
 def test_references_are_computed_once_for_the_same_rows_model_and_number(rows):
     model = build("gpt2")
-    passes = passes_of(model)
+    runs = passes(model)
     first = with_references(rows, model, k=5)
-    count = len(passes)
-    assert count and with_references(rows, model, k=5).to_dict() == first.to_dict() and len(passes) == count
+    count = len(runs)
+    assert count and with_references(rows, model, k=5).to_dict() == first.to_dict() and len(runs) == count
     with_references(rows, model, k=6)
-    assert len(passes) > count
+    assert len(runs) > count
     other = build("gpt2")
     with torch.no_grad():
         other.get_input_embeddings().weight *= 2

@@ -56,16 +56,6 @@ def test_too_long_a_pair_is_an_error_and_not_cut():
         encode_pairs(tokenizer, ["Rome is in"], [" Italy"], max_length=size - 1, names=["edit 'a7'"])
 
 
-def test_the_chat_template_makes_user_and_assistant():
-    tokenizer = chat_tokenizer()
-    (pair,) = encode_pairs(tokenizer, ["Where is Rome?"], [" Italy"], chat_template=True)
-    before = "<|im_start|>user\nWhere is Rome?<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.decode(pair.input_ids[: pair.start]) == before
-    assert tokenizer.decode(pair.input_ids[pair.start :]) == "Italy"
-    (prompt,) = encode_prompts(tokenizer, ["Where is Rome?"], chat_template=True)
-    assert prompt == pair.input_ids[: pair.start]
-
-
 LLAMA_2 = (
     "{% for turn in messages %}{% if turn['role'] == 'user' %}[INST] {{ turn['content'] }} [/INST]"
     "{% else %} {{ turn['content'] }} </s>{% endif %}{% endfor %}"
