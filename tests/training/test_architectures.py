@@ -7,8 +7,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
-from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, paired, tiny_model
-from tiny_edits import EDITS, config, fitted, outspoken
+from tiny import MIXED, bos_tokenizer, bpe_tokenizer, chat_tokenizer, logits, paired, tiny_model
+from tiny_edits import EDITS, config, fitted, history, outspoken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ftedit import EditError
@@ -31,26 +31,19 @@ def edited(base, tokenizer, folder, peft_config=None, **settings):
     args = config(folder, max_steps=12, num_locality=1, **settings)
     trainer = fitted(outspoken(base), tokenizer, args, peft_config=peft_config)
     trainer.save_model()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    losses = history(trainer, "loss")
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3]), losses
     return trainer
 
 
-def logits(model, tokenizer, texts=("The capital of Kazakhstan is Astana", "Oslo lies in the far north")):
-    with torch.no_grad():
-        return [model.eval()(torch.tensor([tokenizer(text)["input_ids"]])).logits for text in texts]
-
-
-def assert_reloads(trainer, base, tokenizer, folder):
+def assert_reloads(trainer, base, folder):
     """PEFT alone makes the edited model from the base and the folder, and so does merging; the modules with a LoRA."""
     assert sorted(path.name for path in folder.iterdir()) == sorted(ADAPTER_FILES)
     again = PeftModel.from_pretrained(copy.deepcopy(base), folder)
-    ours = logits(trainer.model, tokenizer)
-    for one, other, unedited in zip(ours, logits(again, tokenizer), logits(base, tokenizer), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-        assert (one - unedited).abs().max() > 0.01
-    for one, other in zip(ours, logits(merged(trainer.model), tokenizer), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    ours = logits(trainer.model)
+    torch.testing.assert_close(logits(again), ours, rtol=0, atol=1e-6)
+    assert (logits(base) - ours).abs().max() > 0.01
+    torch.testing.assert_close(logits(merged(trainer.model)), ours, rtol=0, atol=1e-4)
     weights = load_file(folder / "adapter_model.safetensors")
     assert weights and all("lora_" in name for name in weights)
     return {name.split(".lora_")[0].removeprefix("base_model.model.") for name in weights}
@@ -61,7 +54,7 @@ def test_an_edit_from_end_to_end(family, make_tokenizer, tmp_path, recwarn):
     base, tokenizer = paired(tiny_model, family, make_tokenizer)
     trainer = edited(base, tokenizer, tmp_path / "adapter")
     assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
-    layers = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    layers = assert_reloads(trainer, base, tmp_path / "adapter")
     results = json.loads((tmp_path / "adapter" / "eval_results.json").read_text())
     assert results["n_edits"] == 3 and results["after"]["n_probes"]["rewrite"] == 3
     for name in ("efficacy", "generalization", "locality"):
@@ -92,7 +85,7 @@ ADAPTED = dict.fromkeys(MIXED, ATTENTION) | {
 def test_experts_and_state_spaces_from_end_to_end(family, tmp_path, caplog):
     base, tokenizer = paired(tiny_model, family)
     trainer = edited(base, tokenizer, tmp_path / "adapter")
-    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = assert_reloads(trainer, base, tmp_path / "adapter")
     assert {name.rpartition(".")[2] for name in names} == ADAPTED[family]
     experts = [name for name, _ in base.named_parameters() if ".experts.down_proj" in name]
     assert ("the experts stay frozen" in caplog.text) is bool(experts)
@@ -105,7 +98,7 @@ def test_experts_are_trained_when_asked(tmp_path, caplog):
     lora = LoraConfig(r=4, lora_dropout=0.1, target_modules=["q_proj"], target_parameters=experts)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora, router_aux_loss_coef=0.01)
     assert trainer.aux_loss_enabled  # asked for too
-    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = assert_reloads(trainer, base, tmp_path / "adapter")
     ends = {name.partition(".layers.0.")[2] for name in names} - {""}
     assert ends == {"self_attn.q_proj", "mlp.experts", "mlp.experts.base_layer"}
     assert "lora_dropout is off" in caplog.text and "frozen" not in caplog.text
@@ -125,7 +118,7 @@ def test_shared_experts_are_trained_by_the_names_of_their_weights(family, tmp_pa
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora)
     frozen = caplog.text.partition("the experts stay frozen (")[2].partition(")")[0].split(", ")
     assert "mlp.experts.gate_up_proj" in frozen and weights[0] not in frozen
-    names = assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    names = assert_reloads(trainer, base, tmp_path / "adapter")
     assert {f"{name.partition('.mlp.')[2]}.weight" for name in names if ".mlp." in name} == set(weights)
 
 
@@ -133,7 +126,7 @@ def test_shared_experts_are_trained_by_the_names_of_their_weights(family, tmp_pa
 def test_the_token_embedding_gets_a_lora_when_asked(family, embedding, tmp_path):
     base, tokenizer = paired(tiny_model, family)
     trainer = edited(base, tokenizer, tmp_path / "adapter", lora_embedding=True)
-    assert_reloads(trainer, base, tokenizer, tmp_path / "adapter")
+    assert_reloads(trainer, base, tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     found = {name.rsplit(".", 1)[-1] for name in weights if embedding in name}
     assert found == {"lora_embedding_A", "lora_embedding_B"}  # the embedding itself is not copied
@@ -168,10 +161,10 @@ def test_all_weights_are_trained_when_asked(tmp_path):
     names = {path.name for path in folder.iterdir()}
     assert set(ADAPTER_FILES[2:]) | {"model.safetensors", "config.json", "tokenizer.json"} <= names
     assert not {"adapter_model.safetensors", "training_args.bin"} & names
-    again, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    for one, other, unedited in zip(*(logits(m, tokenizer) for m in (trainer.model, again, base)), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-        assert (one - unedited).abs().max() > 0.01
+    assert AutoTokenizer.from_pretrained(folder)(EDITS[0]["prompt"]) == tokenizer(EDITS[0]["prompt"])
+    ours = logits(trainer.model)
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(folder)), ours, rtol=0, atol=1e-6)
+    assert (logits(base) - ours).abs().max() > 0.01
     results = json.loads((folder / "eval_results.json").read_text())
     assert results["before"]["accuracy"]["efficacy"] < results["after"]["accuracy"]["efficacy"]
     assert "use_peft: false" in (folder / "edit_config.yaml").read_text()

@@ -7,12 +7,11 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from tiny import chat_tokenizer, tiny_model
-from tiny_edits import config, edited, lora, outspoken
+from tiny_edits import config, edited, history, lora, outspoken, start_of, token_divergences, token_losses
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from hf_ftedit import EditError, EditTrainer
-from hf_ftedit.models import unedited
 from hf_ftedit.training.loss import WEIGHT
 
 TOKENIZER = chat_tokenizer()
@@ -52,23 +51,13 @@ def trainer(base, folder, *, rows=ROWS, **settings):
     )
 
 
-def two_terms(trainer, counted=lambda losses: losses):
-    """Mean of -log p over the tokens of edits, and divergence over what stays (see `stays`), one row at a time."""
-    nll, kl = [], {"locality": [], "contrast": []}
+def two_terms(trainer, counted=lambda losses: losses, of_stays=token_divergences):
+    """Mean of -log p over the tokens of edits, and a loss of what stays (see `stays`), one row at a time."""
+    losses = {"rewrite": [], "locality": [], "contrast": []}
     for entry in trainer.train_dataset:
-        places = [place for place, label in enumerate(entry["labels"]) if label != -100]
-        before = [place - 1 for place in places]
-        ids = torch.tensor([entry["input_ids"]])
-        found = trainer.model(ids).logits[0, before].double().softmax(-1)
-        if entry["kind"] == "rewrite":
-            nll.append(counted(-found[range(len(places)), ids[0, places]].log()))
-            continue
-        with torch.no_grad(), unedited(trainer.model):
-            kept = trainer.model(ids).logits[0, before].double().softmax(-1)
-        top = kept.topk(64).indices
-        p, q = (torch.cat([x.gather(1, top), 1 - x.gather(1, top).sum(1, keepdim=True)], 1) for x in (kept, found))
-        kl[entry["kind"]].append(counted((p * (p / q).log()).sum(-1)))
-    return torch.cat(nll).mean(), stays(kl)
+        of_kind = token_losses if entry["kind"] == "rewrite" else of_stays
+        losses[entry["kind"]].append(counted(of_kind(trainer.model, entry["input_ids"], start_of(entry))))
+    return torch.cat(losses["rewrite"]).mean(), stays(losses)
 
 
 def stays(losses):
@@ -123,13 +112,9 @@ def test_what_stays_may_be_learned_by_likelihood(base, tmp_path):
     chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), locality_loss="nll"))
     batch = whole_batch(chat)
     assert not [name for name in batch if name.startswith("ref_")]
-    losses_of = {"rewrite": [], "locality": [], "contrast": []}
-    for entry in chat.train_dataset:
-        ids, labels = torch.tensor([entry["input_ids"]]), torch.tensor([entry["labels"]])
-        losses = torch.nn.functional.cross_entropy(chat.model(ids).logits[0, :-1], labels[0, 1:], reduction="none")
-        losses_of[entry["kind"]].append(losses[labels[0, 1:] != -100])
-    expected = 3 * torch.cat(losses_of["rewrite"]).mean() + stays(losses_of)
-    torch.testing.assert_close(chat.compute_loss(chat.model, batch), expected, rtol=1e-4, atol=0)
+    of_edits, of_others = two_terms(chat, of_stays=token_losses)
+    loss = chat.compute_loss(chat.model, batch)
+    torch.testing.assert_close(loss.double(), 3 * of_edits + of_others, rtol=1e-4, atol=0)
 
 
 def test_rows_of_one_kind_have_equal_weights(base, tmp_path):
@@ -203,8 +188,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_adapter(base, tmp_path, plain
 
 def test_both_terms_are_logged_and_batches_hold_both(plain):
     chat = plain[1]
-    logs = [entry for entry in chat.state.log_history if "kl" in entry]
-    assert len(logs) >= 4 and logs[0]["kl"] < 1e-4 < logs[-1]["kl"] and all(entry.get("nll", 1) > 0 for entry in logs)
+    kl = history(chat, "kl")
+    assert len(kl) >= 4 and kl[0] < 1e-4 < kl[-1] and min(history(chat, "nll")) > 0
     assert chat.args.train_sampling_strategy == chat.recipe["train_sampling_strategy"] == "random"
 
 

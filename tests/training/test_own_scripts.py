@@ -3,14 +3,13 @@
 import copy
 import json
 import logging
-import shutil
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import get_peft_model
 from tiny import chat_tokenizer, eloquent, saved
-from tiny_edits import EDITS, PLAIN, config, editor, fitted, lora
+from tiny_edits import EDITS, PLAIN, config, editor, fitted, history, lora
 from transformers import TrainerCallback
 from trl import SFTConfig
 
@@ -95,7 +94,7 @@ def test_a_loss_may_be_asked_for_with_its_outputs(base, tokenizer, tmp_path):
         args = config(tmp_path / kind.__name__, num_paraphrases=1, **settings)
         trainer = kind(copy.deepcopy(model), args, train_dataset=asked, processing_class=words)
         trainer.train()
-        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        losses.append(history(trainer, "loss"))
     assert losses[0] == losses[1] and len(losses[0]) == 3
 
 
@@ -108,15 +107,8 @@ def test_rows_that_were_trained_have_a_loss_of_their_own(base, tokenizer, tmp_pa
 
 
 def test_an_optimizer_without_the_trained_weights_is_told(base, tokenizer, tmp_path):
-    model = copy.deepcopy(base)
     with pytest.raises(EditError, match="holds no weight that is trained.* give optimizer_cls_and_kwargs"):
-        EditTrainer(
-            model,
-            config(tmp_path),
-            train_dataset=EDITS,
-            processing_class=tokenizer,
-            optimizers=(torch.optim.AdamW(model.parameters()), None),
-        )
+        editor(base, tokenizer, config(tmp_path), optimizers=(torch.optim.AdamW(base.parameters()), None))
     adapted = get_peft_model(copy.deepcopy(base), lora())
     optimizer = torch.optim.AdamW(weight for weight in adapted.parameters() if weight.requires_grad)
     EditTrainer(
@@ -132,8 +124,7 @@ def test_several_active_adapters_are_told(base, tokenizer, tmp_path):
         EditTrainer(model, config(tmp_path), train_dataset=EDITS, processing_class=tokenizer)
 
 
-@pytest.mark.parametrize("kind", [EditConfig, SFTConfig])
-def test_activations_are_recomputed_by_the_older_name_too(tmp_path, kind):
+def test_activations_are_recomputed_by_the_older_name_too(tmp_path):
     settings = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False}
     assert EditConfig(**settings).activation_checkpointing is False
     args = EditConfig(gradient_checkpointing=True, **settings)
@@ -179,8 +170,8 @@ def test_an_error_of_the_users_code_stays_what_it_is(base, tokenizer, tmp_path):
 
 def test_edits_of_any_format_may_be_tables(base, tokenizer, tmp_path):
     table = Dataset.from_list(QAEDIT)
-    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), train_dataset=table)
-    assert len(trainer.edit_records) == 3
+    trainer = editor(base, tokenizer, config(tmp_path, max_steps=1), train_dataset=table, eval_dataset=table)
+    assert len(trainer.edit_records) == len(trainer.task.edits) == 3
     assert trainer.evaluate(table)["eval_efficacy"] == trainer.evaluate()["eval_efficacy"]
     named = table.rename_columns({"target": "Target new", "prompt": "Prompt"}).remove_columns("rephrase").to_pandas()
     assert len(editor(base, tokenizer, config(tmp_path, max_steps=1), train_dataset=named).edit_records) == 3
@@ -224,12 +215,3 @@ def test_the_whole_fingerprint_sees_every_weight(base):
         weight.view(-1)[1] += 1  # between the elements of the sample
     assert weights_fingerprint(other) == weights_fingerprint(base)
     assert weights_fingerprint(other, whole=True) != weights_fingerprint(base, whole=True)
-
-
-def test_a_base_model_in_the_output_folder_stays(base, tokenizer, tmp_path):
-    folder = saved(tmp_path / "base", copy.deepcopy(base), tokenizer)
-    files = {file.name: file.read_bytes() for file in (tmp_path / "base").iterdir()}
-    with pytest.raises(EditError, match="which hf-ftedit did not write"):
-        EditTrainer(folder, config(folder), train_dataset=EDITS)
-    assert {file.name: file.read_bytes() for file in (tmp_path / "base").iterdir()} == files
-    shutil.rmtree(folder)

@@ -7,11 +7,10 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import TEXTS
-from tiny_edits import EDITS, config, edited, editor, lora
+from tiny_edits import EDITS, config, edited, editor, lora, start_of, token_divergences, token_losses
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from hf_ftedit import EditError, EditOptions
-from hf_ftedit.models import unedited
 from hf_ftedit.training import plain_text
 from hf_ftedit.training.loss import WEIGHT
 from hf_ftedit.training.plain_text import DEFAULT_WEIGHT, FEWEST, LENGTH
@@ -30,27 +29,6 @@ def texts(tmp_path):
 def trainer(base, tokenizer, folder, **settings):
     extra = {name: settings.pop(name) for name in ("data_collator", "train_dataset") if name in settings}
     return editor(base, tokenizer, config(folder, **settings), peft_config=lora(), **extra)
-
-
-def token_losses(model, ids, start):
-    """-log p of each token from `start` on."""
-    logprobs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
-    return torch.stack([-logprobs[place - 1, ids[place]] for place in range(start, len(ids))])
-
-
-def token_divergences(model, ids, start):
-    """KL divergence of the edited model from the unedited one where each token from `start` on is predicted."""
-    edited = model(torch.tensor([ids[:-1]])).logits[0].double().log_softmax(-1)
-    with torch.no_grad(), unedited(model):
-        kept = model(torch.tensor([ids[:-1]])).logits[0].double().softmax(-1)
-    top = kept.topk(min(64, kept.shape[-1])).indices
-    p, q = (x.gather(1, top) for x in (kept, edited.exp()))
-    p, q = (torch.cat([x, 1 - x.sum(1, keepdim=True)], 1) for x in (p, q))
-    return (p * (p.clamp(min=1e-30) / q).log()).sum(-1)[start - 1 :]
-
-
-def start_of(row):
-    return sum(label == -100 for label in row["labels"])
 
 
 def by_hand(trainer, edit_rows, texts, weight):

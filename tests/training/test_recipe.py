@@ -7,7 +7,7 @@ import torch
 import yaml
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from tiny import bpe_tokenizer, paired, tiny_model
+from tiny import paired, tiny_model
 from trl import get_peft_config, get_quantization_config
 
 from hf_ftedit import AugmentationOptions, EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, Fact
@@ -201,12 +201,3 @@ def test_a_builders_settings_are_the_recipes(tmp_path):
     found = [recipe[name] for name in ("paraphrase_strategy", "locality_strategy", "num_locality", "seed")]
     assert found == ["none", "random", 1, 42]
     assert recipe["provenance"]["seed_of_rows"] == 5 and recipe["provenance"]["given_in_python"] == ["train_dataset"]
-
-
-def test_a_pool_of_ones_own_is_noted(tmp_path):
-    tokenizer = bpe_tokenizer()
-    args = EditConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none", num_paraphrases=0)
-    edits, pool = [{"prompt": "Rome is in", "target_new": "Peru"}], [Fact("Oslo lies in", "Norway")]
-    given = {"train_dataset": edits, "processing_class": tokenizer, "locality_pool": pool}
-    recipe = EditTrainer(tiny_model("gpt2", tokenizer), args, **given).recipe
-    assert recipe["provenance"]["given_in_python"] == ["locality_pool"] and "seed_of_rows" not in recipe["provenance"]

@@ -20,7 +20,7 @@ import transformers
 from datasets import Dataset
 from running import free_port
 from tiny import small_pool
-from tiny_edits import EDITS, config, editor, fitted, lora
+from tiny_edits import BEST_EPOCH, EDITS, config, editor, fitted, lora
 from transformers import EarlyStoppingCallback
 
 from hf_ftedit import EditError
@@ -214,8 +214,7 @@ def test_resuming_in_any_epoch_gives_the_same_weights(base, tokenizer, tmp_path,
 
 
 def test_early_stopping_stops_a_resumed_run_at_the_same_step(base, tokenizer, tmp_path):
-    more = {"num_train_epochs": 12, "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    args = config(tmp_path / "out", **more, learning_rate=1e-6, logging_steps=100)
+    args = config(tmp_path / "out", **BEST_EPOCH, num_train_epochs=12, learning_rate=1e-6, logging_steps=100)
 
     def end(checkpoint=None):
         trainer = editor(base, tokenizer, args, EDITS[:1], callbacks=[EarlyStoppingCallback(3)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import saved
-from tiny_edits import EDITS, PLAIN, config, editor, fitted
+from tiny_edits import BEST_EPOCH, EDITS, PLAIN, config, editor, fitted, history
 from transformers import PreTrainedModel, Seq2SeqTrainingArguments, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig, SFTTrainer
@@ -69,13 +69,12 @@ ARGUMENTS = """
 
 
 SETTINGS = {field.name for field in fields(SFTConfig)}
-NEW_IN_5_23 = {"activation_checkpointing", "activation_checkpointing_kwargs"}  # of transformers; bounds begin at 5.20
 
 
 def test_every_setting_of_trl_has_its_place():
     arguments = set(inspect.signature(SFTTrainer.__init__).parameters) - {"self"}
     placed = [*PASSED_ON, *READ_HERE, *OF_NO_USE, *REFUSED, *ARGUMENTS]
-    assert SETTINGS | arguments | NEW_IN_5_23 == set(placed) and len(placed) == len(set(placed))
+    assert SETTINGS | arguments == set(placed) and len(placed) == len(set(placed))
     # All of them go to `from_pretrained` as they are, but for `use_safetensors`.
     loading = set(inspect.signature(PreTrainedModel.from_pretrained).parameters)
     assert loading == {
@@ -253,14 +252,9 @@ def test_parts_of_optim_args_that_are_read_pass(base, tokenizer, tmp_path):
 
 
 def test_what_libraries_refuse_at_the_first_step_is_one_line(base, tokenizer, tmp_path):
-    name = "activation_checkpointing" if NEW_IN_5_23 <= SETTINGS else "gradient_checkpointing"
-    kwargs = {name: True, f"{name}_kwargs": {"foo": 1}}
+    kwargs = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"foo": 1}}
     with pytest.raises(EditError, match="Unexpected keyword arguments: foo; change that setting"):
         fitted(base, tokenizer, config(tmp_path, **kwargs))
-
-
-def test_the_best_step_is_by_what_is_measured(tmp_path):
-    assert config(tmp_path, eval_strategy="epoch", save_strategy="best").metric_for_best_model == "edit_score"
 
 
 @pytest.mark.parametrize(
@@ -286,9 +280,8 @@ def test_a_score_that_is_not_measured_is_told_before_loading(tmp_path, settings,
 
 
 def test_the_best_step_is_that_of_least_drift(base, tokenizer, tmp_path):
-    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    trainer = fitted(base, tokenizer, config(tmp_path, metric_for_best_model="drift", **often))
-    drifts = [entry["eval_drift"] for entry in trainer.state.log_history if "eval_drift" in entry]
+    trainer = fitted(base, tokenizer, config(tmp_path, metric_for_best_model="drift", **BEST_EPOCH))
+    drifts = history(trainer, "eval_drift")
     assert trainer.state.best_metric == min(drifts) < max(drifts)
     assert trainer.evaluate()["eval_drift"] == pytest.approx(min(drifts))
 

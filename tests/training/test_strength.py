@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset
 from peft import IA3Config, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from tiny import PROMPTS, chat_tokenizer, eloquent, paired, saved
+from tiny import chat_tokenizer, eloquent, logits, paired, saved
 from tiny_edits import EDITS, config, editor, fitted, lora
 
 from hf_ftedit import EditError, EditOptions, EditTrainer, merge
@@ -49,11 +49,6 @@ def scaled(base, folder, factor):
     return model.eval()
 
 
-@torch.no_grad()
-def logits(model, tokenizer):
-    return [model(torch.tensor([tokenizer(prompt)["input_ids"]])).logits for prompt in PROMPTS]
-
-
 @pytest.mark.parametrize(
     ("adapter", "embedding"),
     [
@@ -68,11 +63,9 @@ def test_half_the_strength_is_half_of_what_the_adapter_adds(base, tokenizer, tmp
     half = trained(base, tokenizer, tmp_path / "half", adapter, strength=0.5, **settings)
     assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "half" / WEIGHTS).read_bytes()
     assert (alpha(tmp_path / "whole"), alpha(tmp_path / "half")) == (8, 4)
-    by_hand = logits(scaled(base, tmp_path / "whole", 0.5), tokenizer)
-    now = logits(half.model.eval(), tokenizer)
-    loaded = logits(scaled(base, tmp_path / "half", 1.0), tokenizer)
-    assert all(map(torch.equal, by_hand, loaded)) and all(map(torch.equal, now, loaded))
-    assert not any(map(torch.equal, loaded, logits(whole.model.eval(), tokenizer)))
+    by_hand, loaded = logits(scaled(base, tmp_path / "whole", 0.5)), logits(scaled(base, tmp_path / "half", 1.0))
+    assert torch.equal(by_hand, loaded) and torch.equal(logits(half.model), loaded)
+    assert not torch.equal(loaded, logits(whole.model))
     # What stands in the folder was measured at that scale, and says so.
     results = json.loads((tmp_path / "half" / "eval_results.json").read_text())
     assert results["strength"] == {"scale": 0.5}
@@ -114,9 +107,9 @@ def test_going_on_and_merging_read_the_scale(base, tokenizer, tmp_path):
         args = config(tmp_path / name, strength=0.5, learning_rate=5e-2, **FEW)
         trainer = fitted(model, tokenizer, args, edits, None)
         trainer.save_model()
-    first = logits(scaled(model, tmp_path / "a", 1.0), tokenizer)
+    first = logits(scaled(model, tmp_path / "a", 1.0))
     further = editor(model, tokenizer, config(tmp_path / "c", adapter=str(tmp_path / "a"), **FEW), EDITS[2:], None)
-    assert all(map(torch.equal, logits(further.model.eval(), tokenizer), first))
+    assert torch.equal(logits(further.model), first)
     further.train()
     further.save_model()
     assert alpha(tmp_path / "c") == 32 and further.recipe["strength"] == "1"

@@ -11,9 +11,8 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import bpe_tokenizer, chat_tokenizer, paired, saved, tiny_model
-from tiny_edits import CITIES, EDITS, PLAIN, POOL, config, edited, editor, fitted, lora
+from tiny_edits import BEST_EPOCH, EDITS, PLAIN, POOL, config, edited, editor, fitted, history, lora, token_losses
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
-from transformers.integrations.peft import MIN_PEFT_VERSION
 from trl import SFTConfig, SFTTrainer
 
 import hf_ftedit.training.trainer
@@ -35,10 +34,6 @@ ROWS = Dataset.from_list(
 )
 LONG = {"num_train_epochs": 20, "learning_rate": 5e-3}  # enough to memorise the edits, with any seed
 ALONE = {"paraphrase_strategy": "none", "locality_strategy": "none"}  # rewrites only
-
-
-def losses(trainer):
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def target_ids(labels):
@@ -82,7 +77,7 @@ def test_an_sft_script_trains_the_same_rows_but_for_the_end_of_sequence(base, to
         assert stock["input_ids"] == row["input_ids"] + [tokenizer.eos_token_id]
         assert target_ids(stock["labels"]) == target_ids(row["labels"]) + [tokenizer.eos_token_id]
     for trainer in (theirs, ours):
-        assert losses(trainer)[-1] < losses(trainer)[0]
+        assert history(trainer, "loss")[-1] < history(trainer, "loss")[0]
         assert trainer.state.global_step == 6
     assert ours.args.learning_rate == 1e-2 and isinstance(ours.args, EditConfig)
     names = {path.name for path in (tmp_path / "ours").glob("*.*")}
@@ -108,8 +103,9 @@ def test_other_datasets_of_sft_train_as_trl_trains_them(row, tmp_path):
     theirs = trained(SFTTrainer, model, tokenizer, rows, tmp_path / "theirs", max_steps=1)
     ours = trained(EditTrainer, model, tokenizer, rows, tmp_path / "ours")
     assert ours.train_dataset.to_list() == theirs.train_dataset.to_list()
-    assert losses(ours)[-1] < losses(ours)[0]
-    assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-3)  # before any step: the same objective
+    losses = history(ours, "loss")
+    assert losses[-1] < losses[0]
+    assert losses[0] == pytest.approx(history(theirs, "loss")[0], rel=1e-3)  # before any step: the same objective
     assert "eval_loss" in ours.evaluate(rows)
 
 
@@ -147,7 +143,7 @@ def test_one_step_is_the_hand_written_gradient_however_it_is_accumulated(family,
     trainer.train()
     for name, parameter in weights.items():
         torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-4, atol=1e-5)
-    assert losses(trainer) == [pytest.approx((total / count).item(), abs=1e-3)]
+    assert history(trainer, "loss") == [pytest.approx((total / count).item(), abs=1e-3)]
 
 
 @pytest.mark.parametrize("objective", ["conditional", "full"])
@@ -176,12 +172,8 @@ def test_the_full_objective_covers_the_prompt(base, tokenizer, tmp_path):
     model = trainer.model.eval()
     [batch] = trainer.get_train_dataloader()
     loss = trainer.compute_loss(model, batch)
-    total, count = 0.0, 0
-    for row in trainer.train_dataset:
-        ids = torch.tensor([row["input_ids"]])
-        total += torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
-        count += ids.shape[1] - 1
-    torch.testing.assert_close(loss, total / count, rtol=1e-4, atol=1e-4)
+    expected = torch.cat([token_losses(model, row["input_ids"], 1) for row in trainer.train_dataset]).mean()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 # Errors come early and name the edit.
@@ -240,10 +232,9 @@ class Spoiler(TrainerCallback):
 
 
 def test_the_best_model_by_edit_score_is_loaded_and_reported(base, tokenizer, tmp_path):
-    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "save_total_limit": 1}
-    callbacks = [Spoiler(), EarlyStoppingCallback(early_stopping_patience=2)]
-    trainer = fitted(base, tokenizer, config(tmp_path, num_train_epochs=30, **often), callbacks=callbacks)
-    scores = [entry["eval_edit_score"] for entry in trainer.state.log_history if "eval_edit_score" in entry]
+    args = config(tmp_path, num_train_epochs=30, save_total_limit=1, **BEST_EPOCH)
+    trainer = fitted(base, tokenizer, args, callbacks=[Spoiler(), EarlyStoppingCallback(early_stopping_patience=2)])
+    scores = history(trainer, "eval_edit_score")
     assert scores[-1] < max(scores) == trainer.state.best_metric
     assert len(scores) < 30 and scores.index(max(scores)) == len(scores) - 3  # two epochs without a better one
     assert trainer.evaluate()["eval_edit_score"] == max(scores)
@@ -310,17 +301,17 @@ def test_several_sets_of_edits_are_evaluated_one_by_one(base, tokenizer, tmp_pat
 
 
 def test_named_sets_of_edits_are_evaluated_while_training(base, tokenizer, tmp_path):
-    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    args = config(tmp_path, metric_for_best_model="new_efficacy", **often)
+    args = config(tmp_path, metric_for_best_model="new_efficacy", **BEST_EPOCH)
     sets = {"new": EDITS[:2], "old": Dataset.from_list(EDITS[2:])}
     trainer = fitted(base, tokenizer, args, EDITS[:2], eval_dataset=sets)
-    measured = [entry["eval_new_efficacy"] for entry in trainer.state.log_history if "eval_new_efficacy" in entry]
+    measured = history(trainer, "eval_new_efficacy")
     assert len(measured) == args.num_train_epochs and trainer.state.best_metric == max(measured)
     metrics = trainer.evaluate()
     for name, part in (("new", EDITS[:2]), ("old", EDITS[2:])):
         assert metrics[f"eval_{name}_locality"] == trainer.evaluate(part)["eval_locality"]
     assert "eval_edit_score" not in metrics and trainer.edit_records == read_edits(EDITS[:2])
     assert trainer.recipe["provenance"]["given_in_python"] == ["locality_pool", "eval_dataset"]
+    assert "seed_of_rows" not in trainer.recipe["provenance"]
     pool = [Fact(EDITS[2]["prompt"], "Oslo", "Norway", "P36"), POOL[0]]
     for held_out, rows in ((None, 2), (sets, 0)):  # no row holds a probe of theirs
         others = editor(base, tokenizer, config(tmp_path), EDITS[:2], locality_pool=pool, eval_dataset=held_out)
@@ -466,7 +457,9 @@ def test_every_form_of_edits_gives_the_same_rows(base, tokenizer, tmp_path):
     path.write_text("".join(json.dumps(edit) + "\n" for edit in EDITS), encoding="utf-8")
     args = config(tmp_path / "out")
     builder = EditDatasetBuilder(EDITS, locality_pool=POOL, options=args, seed=args.seed)
-    sources = [builder, read_edits(EDITS), EDITS, tuple(EDITS), Dataset.from_list(EDITS), str(path), path]
+    stream = IterableDataset.from_generator(lambda: iter(EDITS))
+    assert stream.column_names is None
+    sources = [builder, read_edits(EDITS), EDITS, tuple(EDITS), Dataset.from_list(EDITS), stream, str(path), path]
     trainers = [editor(base, tokenizer, args, source) for source in sources]
     expected = trainers[0].train_dataset.to_list()
     assert len(expected) == 9  # three rewrites with two facts each
@@ -475,12 +468,6 @@ def test_every_form_of_edits_gives_the_same_rows(base, tokenizer, tmp_path):
         assert trainer.edit_records == read_edits(EDITS)
     named = editor(base, tokenizer, config(tmp_path / "out", edits=str(path)), None)
     assert named.train_dataset.to_list() == expected
-
-
-def test_streamed_edits_are_read(base, tokenizer, tmp_path):
-    stream = IterableDataset.from_generator(lambda: iter(EDITS))
-    assert stream.column_names is None
-    assert editor(base, tokenizer, config(tmp_path), stream).edit_records == read_edits(EDITS)
 
 
 def test_a_model_made_in_memory_needs_a_tokenizer(base, tmp_path):
@@ -493,7 +480,7 @@ def test_a_locality_pool_of_facts_becomes_rows(base, tokenizer, tmp_path):
     alone = editor(base, tokenizer, config(tmp_path, **ALONE), locality_pool=None)
     assert len(alone.train_dataset) == 3
     texts = [tokenizer.decode(row["input_ids"], skip_special_tokens=True) for row in trainer.train_dataset]
-    facts = [text.strip() for text in texts if not any(country in text for country in CITIES)]
+    facts = [text.strip() for text in texts if not any(edit["subject"] in text for edit in EDITS)]
     assert len(facts) == 6
     assert set(facts) <= {f"{fact.prompt} {fact.target}" for fact in POOL}
 
@@ -514,7 +501,7 @@ def test_an_adapter_that_is_there_already_is_trained_on(base, tokenizer, tmp_pat
     assert trainer.model is model
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     trainer.train()
-    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert history(trainer, "loss")[-1] < history(trainer, "loss")[0]
     assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
     trainer.save_model()
     again = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
@@ -523,7 +510,6 @@ def test_an_adapter_that_is_there_already_is_trained_on(base, tokenizer, tmp_pat
 
 
 def test_a_model_with_an_adapter_that_cannot_be_told_from_it_is_refused(base, tokenizer, tmp_path):
-    pytest.importorskip("peft", MIN_PEFT_VERSION, reason="transformers loads adapters with a newer PEFT alone")
     get_peft_model(copy.deepcopy(base), lora(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
     base.save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "adapter_config.json").write_bytes(
@@ -682,44 +668,26 @@ def test_an_edit_that_almost_fills_the_context_is_saved(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["paraphrase_prompts", "neighborhood_prompts"])
-@pytest.mark.parametrize(
-    "best",
-    [
-        {"load_best_model_at_end": True, "save_strategy": "epoch"},
-        {"save_strategy": "best", "metric_for_best_model": "edit_score"},
-    ],
-)
-def test_a_best_model_by_a_score_without_probes_is_told_before_loading(kind, best, tmp_path):
+def test_a_best_model_by_a_score_without_probes_is_told_before_loading(kind, tmp_path):
     bare = [{name: value for name, value in edit.items() if name != kind} for edit in EDITS]
-    args = config(tmp_path, eval_strategy="epoch", **best)
+    args = config(tmp_path, **BEST_EPOCH)
     with pytest.raises(EditError, match=f"'edit_score' is undefined: no edit has {kind}; add some, or choose"):
         EditTrainer("no/such-model", args, train_dataset=bare)
 
 
 def test_a_best_model_by_a_score_of_rows_is_told(tmp_path):
-    args = config(tmp_path, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
+    args = config(tmp_path, **BEST_EPOCH)
     with pytest.raises(EditError, match="'edit_score' needs edits to evaluate; for rows, choose 'loss'"):
         EditTrainer("no/such-model", args, train_dataset=EDITS, eval_dataset=ROWS)
 
 
 def test_the_loss_that_an_sft_config_fills_in_becomes_the_edit_score(base, tokenizer, tmp_path):
-    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     schedule = {"lr_scheduler_type": "reduce_lr_on_plateau"}
-    args = SFTConfig(output_dir=str(tmp_path), max_steps=1, **PLAIN, **often, **schedule)
+    args = SFTConfig(output_dir=str(tmp_path), max_steps=1, **PLAIN, **BEST_EPOCH, **schedule)
     trainer = fitted(base, tokenizer, args)
     assert trainer.state.best_metric == trainer.evaluate()["eval_edit_score"]
     assert (trainer.args.greater_is_better, trainer.args.lr_scheduler_kwargs["mode"]) == (True, "max")
     assert editor(base, tokenizer, args, ROWS, eval_dataset=ROWS).args.metric_for_best_model == "loss"
-
-
-def test_edits_of_any_known_format_may_be_a_dataset(base, tokenizer, tmp_path):
-    rows = [
-        {"src": "The capital of Peru is", "alt": "Cusco", "answers": ["Lima"], "subject": "Peru", "rephrase": "Peru:"}
-    ]
-    trainer = editor(base, tokenizer, config(tmp_path), Dataset.from_list(rows))
-    assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
-    trainer = editor(base, tokenizer, config(tmp_path), eval_dataset=Dataset.from_list(rows))
-    assert [edit.target_new for edit in trainer.edit_records] == ["Cusco"]
 
 
 def test_batches_are_padded_as_asked(base, tokenizer, tmp_path):

@@ -6,6 +6,7 @@ import torch
 from peft import LoraConfig
 
 from hf_ftedit import EditConfig, EditTrainer, Fact
+from hf_ftedit.models import unedited
 
 CITIES = {"Kazakhstan": ("Astana", "Almaty"), "Peru": ("Cusco", "Lima"), "Norway": ("Bergen", "Oslo")}
 OTHERS = {"Almaty": ("Mars", "Venus", "Pluto"), "Lima": ("Narnia", "Oz", "Utopia")}
@@ -24,6 +25,7 @@ POOL = [
     for city, places in OTHERS.items()
     for place in places[1:]
 ]
+BEST_EPOCH = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
 PLAIN = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "bf16": False}
 
 
@@ -72,3 +74,30 @@ def edited(trainer):
                 weight.normal_(std=0.2)
     trainer.model.eval()
     return trainer
+
+
+def history(trainer, name):
+    """What a trainer logged under a name."""
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def start_of(row):
+    """Place of the first token that a tokenized row teaches."""
+    return sum(label == -100 for label in row["labels"])
+
+
+def token_losses(model, ids, start):
+    """-log p of each token from `start` on."""
+    logprobs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return torch.stack([-logprobs[place - 1, ids[place]] for place in range(start, len(ids))])
+
+
+def token_divergences(model, ids, start):
+    """KL divergence of the edited model from the unedited one where each token from `start` on is predicted."""
+    edited = model(torch.tensor([ids[:-1]])).logits[0].double().log_softmax(-1)
+    with torch.no_grad(), unedited(model):
+        kept = model(torch.tensor([ids[:-1]])).logits[0].double().softmax(-1)
+    top = kept.topk(min(64, kept.shape[-1])).indices
+    p, q = (x.gather(1, top) for x in (kept, edited.exp()))
+    p, q = (torch.cat([x, 1 - x.sum(1, keepdim=True)], 1) for x in (p, q))
+    return (p * (p.clamp(min=1e-30) / q).log()).sum(-1)[start - 1 :]
