@@ -184,15 +184,6 @@ def test_a_row_over_max_length_is_an_error_that_names_the_edit(base, tokenizer, 
         editor(base, tokenizer, config(tmp_path, max_length=5))
 
 
-def test_an_edit_over_the_context_is_an_error_before_the_weights_are_read(base, tokenizer, tmp_path):
-    long = {**EDITS[0], "edit_id": "endless", "prompt": "very " * 5000 + "long is"}
-    folder = saved(tmp_path / "model", base, tokenizer)
-    (tmp_path / "model" / "model.safetensors").unlink()
-    with pytest.raises(EditError, match=r"edit 'endless', rewrite probe: prompt and target have \d+ tokens"):
-        EditTrainer(folder, config(tmp_path / "out"), train_dataset=[*EDITS[1:], long])
-    assert not (tmp_path / "out").exists()
-
-
 # Evaluation.
 
 
@@ -727,10 +718,3 @@ def test_a_base_model_learns_to_stop_after_its_targets(base, tokenizer, tmp_path
     assert sum(ends) == len(EDITS) and trainer.recipe["end_of_answer"]  # the rewrites, and not the facts that stay
     trainer.train()
     assert trainer.score_edits()["said_exactly"] == 100
-
-
-def test_the_end_of_an_answer_needs_a_token(base, tmp_path):
-    tokenizer = bpe_tokenizer(pad_token="<|endoftext|>")
-    args = config(tmp_path, end_of_answer=True, locality_strategy="none")
-    with pytest.raises(EditError, match="no end-of-sequence token, .*; turn end_of_answer off"):
-        editor(base, tokenizer, args)
