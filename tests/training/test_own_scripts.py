@@ -21,25 +21,6 @@ ROWS = [{"prompt": f"The capital of {place} is", "completion": f" {city}"} for p
 QAEDIT = [{"prompt": edit["prompt"], "target": edit["target_new"], "rephrase": edit["prompt"]} for edit in EDITS]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"tokenizer": None}, "^tokenizer is no argument of EditTrainer; give processing_class$"),
-        (
-            {"max_seq_length": 9},
-            "^max_seq_length is no argument of EditTrainer; settings go into EditConfig, as args$",
-        ),
-        (
-            {"train_dataset": Dataset.from_list([{"question": "Who is Bo?", "answer": "Li"}])},
-            "^train_dataset has the columns question, answer: rename them to prompt and target_new",
-        ),
-    ],
-)
-def test_what_a_trainer_does_not_take_is_told_before_a_model_is_loaded(tmp_path, arguments, message):
-    with pytest.raises(EditError, match=message):
-        EditTrainer(**{"model": "no/model", "args": config(tmp_path), "train_dataset": EDITS, **arguments})
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "README.md", "edits.jsonl"])
 def test_files_of_others_are_not_replaced(base, tokenizer, tmp_path, name):
     folder = tmp_path / "out"

@@ -10,7 +10,7 @@ from tiny import TEXTS
 from tiny_edits import EDITS, config, edited, editor, lora, start_of, token_divergences, token_losses
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from hf_ftedit import EditError, EditOptions
+from hf_ftedit import EditError
 from hf_ftedit.training import plain_text
 from hf_ftedit.training.loss import WEIGHT
 from hf_ftedit.training.plain_text import DEFAULT_WEIGHT, FEWEST, LENGTH
@@ -126,24 +126,6 @@ def test_edits_of_a_base_model_have_plain_text_beside_them_by_default(base, toke
     rows = trainer(base, tokenizer, tmp_path).train_dataset.select_columns(["input_ids", "labels"])
     prompts = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
     assert [weight(**other) for other in [*others, {"train_dataset": prompts}, {"train_dataset": rows}]] == [0.0] * 6
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"text_loss_weight": 1.0}, "text_loss_weight is 1.0: give 0 or more, and less than 1"),
-        (
-            {"text_loss_weight": 0.0, "training_texts": "texts.json"},
-            "training_texts is given without text_loss_weight",
-        ),
-        ({"chat_template": True}, "text_loss_weight and chat_template True do not go together"),
-        ({"objective": "full"}, "text_loss_weight and objective full do not go together"),
-        ({"mastered_probability": 0.9}, "text_loss_weight and mastered_probability do not go together"),
-    ],
-)
-def test_settings_that_do_not_go_with_plain_text(settings, message):
-    with pytest.raises(EditError, match=message):
-        EditOptions(**{"text_loss_weight": 0.1, **settings})
 
 
 def test_what_does_not_go_with_plain_text(base, tokenizer, tmp_path):

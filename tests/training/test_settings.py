@@ -193,6 +193,20 @@ def test_settings_that_sft_has_not_are_told(tmp_path):
         ({"activation_offloading": True}, "activation_offloading needs an accelerator"),
         ({"train_sampling_strategy": "best"}, "train_sampling_strategy is 'best': choose one of random, sequential"),
         ({"fp16": True, "bf16": True}, "At most one of fp16 and bf16 can be True"),
+        ({"strength": "strong"}, "strength is 'strong': give a number above 0, or auto"),
+        ({"strength": 0}, "strength is '0': give a number above 0"),
+        ({"strength": "-1"}, "strength is '-1'"),
+        ({"strength": "nan"}, "strength is 'nan'"),
+        ({"strength": float("inf")}, "strength is 'inf'"),
+        ({"strength": None}, "strength is 'None'"),
+        ({"strength": "auto"}, "chosen by own answers, which are not measured: give end_of_answer"),
+        ({"strength": "0.5", "full_finetune": True}, "strength and full_finetune do not go together"),
+        ({"strength": "auto", "chat_template": True, "full_finetune": True}, "strength and full_finetune"),
+        ({"text_loss_weight": 1.0}, "text_loss_weight is 1.0: give 0 or more, and less than 1"),
+        ({"text_loss_weight": 0.0, "training_texts": "a.json"}, "training_texts is given without text_loss_weight"),
+        ({"text_loss_weight": 0.1, "chat_template": True}, "text_loss_weight and chat_template True do not go togeth"),
+        ({"text_loss_weight": 0.1, "objective": "full"}, "text_loss_weight and objective full do not go together"),
+        ({"text_loss_weight": 0.1, "mastered_probability": 0.9}, "text_loss_weight and mastered_probability do not"),
     ],
 )
 def test_a_bad_value_is_told_when_the_settings_are_made(settings, message):
@@ -324,6 +338,8 @@ def test_a_bad_lora_is_told(settings):
     ("call", "message"),
     [
         (lambda model: score_pairs(*model, ["a"], ["b"], tokens_per_batch=0), "tokens_per_batch is 0: give 1 or more"),
+        (lambda model: score_pairs(*model, ["a"], ["b", "c"]), "with a target for each prompt"),
+        (lambda model: score_pairs(*model, "a", "b"), "with a target for each prompt"),
         (
             lambda model: predict(*model, read_edits(EDITS), tokens_per_batch="9"),
             "eval_tokens_per_batch is '9': give a",
@@ -354,15 +370,14 @@ def test_an_unknown_dtype_is_told():
         ({"processing_class": "gpt2"}, "processing_class is of type str: give the model's tokenizer"),
         ({"train_dataset": 5}, "the source is of type int; give a file"),
         ({"train_dataset": {"prompt": "Rome is in"}}, "the source is an object .*; give a file"),
+        (
+            {"train_dataset": Dataset.from_list([{"question": "Who is Bo?", "answer": "Li"}])},
+            "train_dataset has the columns question, answer: rename them to prompt and target_new",
+        ),
+        ({"tokenizer": None}, "tokenizer is no argument of EditTrainer; give processing_class$"),
+        ({"max_seq_length": 9}, "max_seq_length is no argument of EditTrainer; settings go into EditConfig, as args$"),
     ],
 )
-def test_an_argument_of_another_type_is_told(base, tokenizer, tmp_path, given, message):
-    usual = {"model": base, "args": config(tmp_path), "train_dataset": EDITS, "processing_class": tokenizer}
+def test_an_argument_that_the_trainer_does_not_take_is_told_before_a_model_is_loaded(tmp_path, given, message):
     with pytest.raises(EditError, match=f"^{message}"):
-        EditTrainer(**{**usual, **given})
-
-
-def test_pairs_are_lists_of_one_length(base, tokenizer):
-    for prompts, targets in ((["a"], ["b", "c"]), ("a", "b")):
-        with pytest.raises(EditError, match="with a target for each prompt"):
-            score_pairs(base, tokenizer, prompts, targets)
+        EditTrainer(**{"model": "no/model", "args": config(tmp_path), "train_dataset": EDITS, **given})

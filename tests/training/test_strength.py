@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from tiny import chat_tokenizer, eloquent, logits, paired, saved
 from tiny_edits import EDITS, config, editor, fitted, lora
 
-from hf_ftedit import EditError, EditOptions, EditTrainer, merge
+from hf_ftedit import EditError, EditTrainer, merge
 from hf_ftedit.cli import main
 from hf_ftedit.models.adapters import load_adapter
 from hf_ftedit.models.loading import load_model
@@ -194,27 +194,6 @@ def test_auto_asks_what_is_neither_trained_nor_examined(tmp_path, monkeypatch):
     assert len({*probes}) == 12 and not any(text.casefold() in row for text in probes for row in rows)
     exam = {text for each in trainer.edit_records for text in (*each.paraphrase_prompts, *each.near_name_prompts)}
     assert exam and not exam & {*probes}
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"strength": "strong"}, "strength is 'strong': give a number above 0, or auto"),
-        ({"strength": 0}, "strength is '0': give a number above 0"),
-        ({"strength": "-1"}, "strength is '-1'"),
-        ({"strength": "nan"}, "strength is 'nan'"),
-        ({"strength": float("inf")}, "strength is 'inf'"),
-        ({"strength": None}, "strength is 'None'"),
-        ({"strength": "auto"}, "chosen by own answers, which are not measured: give end_of_answer"),
-        ({"strength": "0.5", "full_finetune": True}, "strength and full_finetune do not go together"),
-        ({"strength": "auto", "chat_template": True, "full_finetune": True}, "strength and full_finetune"),
-    ],
-)
-def test_settings_that_cannot_be(settings, message):
-    with pytest.raises(EditError, match=message):
-        EditOptions(**settings)
-    for way in ("chat_template", "end_of_answer", "predict_with_generate"):
-        assert EditOptions(strength="auto", **{way: True}).strength == "auto"
 
 
 @pytest.mark.parametrize(
