@@ -8,16 +8,18 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from tiny import chat_tokenizer, eloquent, saved
+from tiny import chat_tokenizer, eloquent, paired, saved
 from tiny_edits import EDITS, PLAIN, config, editor, fitted, history, lora
 from transformers import TrainerCallback
 from trl import SFTConfig
 
 from hf_ftedit import EditConfig, EditError, EditTrainer
 from hf_ftedit.models.loading import weights_fingerprint
+from hf_ftedit.training.setup import as_edit_config
 
 CITIES = {"Oz": "Bo", "Ur": "Li"}
 ROWS = [{"prompt": f"The capital of {place} is", "completion": f" {city}"} for place, city in CITIES.items()]
+ASKED = {**EDITS[0], "prompt": "What is the capital of Kazakhstan?"}  # in a chat
 QAEDIT = [{"prompt": edit["prompt"], "target": edit["target_new"], "rephrase": edit["prompt"]} for edit in EDITS]
 
 
@@ -59,7 +61,9 @@ def test_scores_are_of_the_weights_as_they_are_now(base, tokenizer, tmp_path):
     assert trainer.score_edits()["efficacy"] == before["efficacy"]
 
 
-def test_a_loss_may_be_asked_for_with_its_outputs(base, tokenizer, tmp_path):
+def test_a_loss_may_be_asked_for_with_its_outputs(tmp_path):
+    model, tokenizer = paired(eloquent, "llama", chat_tokenizer, context=512)
+
     class Own(EditTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -67,13 +71,10 @@ def test_a_loss_may_be_asked_for_with_its_outputs(base, tokenizer, tmp_path):
             return (loss, outputs) if return_outputs else loss
 
     settings = {"chat_template": True, "max_steps": 3, "per_device_train_batch_size": 4, "text_loss_weight": 0.0}
-    words = chat_tokenizer()
-    model = eloquent("llama", words, context=512)
-    asked = [{**EDITS[0], "prompt": "What is the capital of Kazakhstan?"}]
-    tokenizer, losses = words, []
+    losses = []
     for kind in (EditTrainer, Own):
         args = config(tmp_path / kind.__name__, num_paraphrases=1, **settings)
-        trainer = kind(copy.deepcopy(model), args, train_dataset=asked, processing_class=words)
+        trainer = kind(copy.deepcopy(model), args, train_dataset=[ASKED], processing_class=tokenizer)
         trainer.train()
         losses.append(history(trainer, "loss"))
     assert losses[0] == losses[1] and len(losses[0]) == 3
@@ -115,13 +116,12 @@ def test_activations_are_recomputed_by_the_older_name_too(tmp_path):
 def test_a_template_of_the_tokenizers_own_goes_with_the_adapter(tmp_path):
     words = chat_tokenizer()
     folder = saved(tmp_path / "base", eloquent("llama", words, context=512), words)
-    asked = [{**EDITS[0], "prompt": "What is the capital of Kazakhstan?"}]
     settings = {"chat_template": True, "max_steps": 1, "num_paraphrases": 1, "num_locality": 0}
     template, names = words.chat_template, []
     for name, own in (("same", template), ("own", template.replace("im_start|>assistant", "im_start|>Assistant"))):
         words.chat_template = own
         out = tmp_path / name
-        EditTrainer(folder, config(out, **settings), train_dataset=asked, processing_class=words).save_model()
+        EditTrainer(folder, config(out, **settings), train_dataset=[ASKED], processing_class=words).save_model()
         names.append((out / "chat_template.jinja").is_file())
     assert own != template and names == [False, True]
     assert (out / "chat_template.jinja").read_text() == own
@@ -179,12 +179,11 @@ def test_bad_edits_to_evaluate_are_skipped_where_asked(base, tokenizer, tmp_path
     assert len(trainer.edit_records) == 3
 
 
-def test_a_default_learning_rate_of_trl_is_told(tmp_path, base, tokenizer, caplog):
+def test_a_default_learning_rate_of_trl_is_told(tmp_path, caplog):
     for rate, is_told in ({}, True), ({"learning_rate": 1e-3}, False):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            args = SFTConfig(output_dir=str(tmp_path), **PLAIN, **rate)
-            EditTrainer(copy.deepcopy(base), args, train_dataset=EDITS, processing_class=tokenizer)
+            as_edit_config(SFTConfig(output_dir=str(tmp_path), **PLAIN, **rate))
         assert ("the default of SFTConfig, teaches few edits" in caplog.text) is is_told
 
 

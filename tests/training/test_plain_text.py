@@ -117,12 +117,8 @@ def test_edits_of_a_base_model_have_plain_text_beside_them_by_default(base, toke
         return trainer(base, tokenizer, tmp_path, **{"text_loss_weight": None, **settings}).args.text_loss_weight
 
     assert weight() == DEFAULT_WEIGHT == 0.3
-    others = [
-        {"objective": "full"},
-        {"mastered_probability": 0.9},
-        {"loss_type": "dft"},
-    ]
-    others.append({"data_collator": DataCollatorForLanguageModeling(pad_token_id=0)})
+    collator = DataCollatorForLanguageModeling(pad_token_id=0)
+    others = [{"objective": "full"}, {"mastered_probability": 0.9}, {"loss_type": "dft"}, {"data_collator": collator}]
     rows = trainer(base, tokenizer, tmp_path).train_dataset.select_columns(["input_ids", "labels"])
     prompts = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
     assert [weight(**other) for other in [*others, {"train_dataset": prompts}, {"train_dataset": rows}]] == [0.0] * 6

@@ -24,17 +24,11 @@ TRAINING += ["shuffle_dataset", "router_aux_loss_coef"]
 TRAINING += ["max_length", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", "seed"]
 # No setting as it is by default.
 OTHERS = {"objective": "full", "paraphrase_strategy": "both", "num_paraphrases": 3, "locality_strategy": "random"}
-OTHERS |= {
-    "prefix_lengths": [4],
-    "prefix_counts": [5],
-    "max_length": 64,
-    "seed": 7,
-    "train_sampling_strategy": "random",
-}
+OTHERS |= {"prefix_lengths": [4], "prefix_counts": [5], "max_length": 64, "seed": 7}
+OTHERS |= {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6, "train_sampling_strategy": "random"}
 OTHERS |= {"learning_rate": 1.5e-3, "num_train_epochs": 2.5, "max_steps": 7, "warmup_steps": 3, "max_grad_norm": 0.5}
 OTHERS |= {"lr_scheduler_type": "linear", "optim": "adamw_torch", "per_device_train_batch_size": 3}
 OTHERS |= {"gradient_accumulation_steps": 2, "weight_decay": 0.125, "shuffle_dataset": True}
-OTHERS |= {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6}
 ROWS = Dataset.from_list([{"prompt": "Rome is in", "completion": " Italy"}])
 
 
