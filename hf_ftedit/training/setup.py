@@ -190,11 +190,9 @@ def load_for(
     else:
         if quantization_config is not None:
             raise EditError("quantization_config is for a model that is given by its name; give that, or leave it out")
-        gguf_file = getattr(model, "gguf_file", None)
-        settings: dict[str, Any] = {"gguf_file": gguf_file, "trust_remote_code": args.trust_remote_code}
         if tokenizer is None and not model.config._name_or_path:
             raise EditError("processing_class is missing: a model made in memory does not say what its tokenizer is")
-        tokenizer = tokenizer or models.load_tokenizer(model.config._name_or_path, **settings)
+        tokenizer = tokenizer or models.load_tokenizer(model.config._name_or_path, **_named_place(model, args))
         _check_vocabulary(model, tokenizer, args)
         models.prepare_tokenizer(tokenizer, args)
         check_known(records, tokenizer, model.config, args)

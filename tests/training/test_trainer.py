@@ -466,6 +466,15 @@ def test_a_model_made_in_memory_needs_a_tokenizer(base, tmp_path):
         EditTrainer(copy.deepcopy(base), config(tmp_path), train_dataset=EDITS)
 
 
+def test_the_tokenizer_of_a_model_in_memory_is_that_of_its_commit(base, tokenizer, tmp_path, monkeypatch):
+    model, places = copy.deepcopy(base), []
+    model.config._name_or_path, model.config._commit_hash = "user/model", "abc123"
+    monkeypatch.setattr("hf_ftedit.models.load_config", lambda *args, **place: base.config)
+    monkeypatch.setattr("hf_ftedit.models.load_tokenizer", lambda *args, **place: places.append(place) or tokenizer)
+    EditTrainer(model, config(tmp_path), train_dataset=EDITS, locality_pool=POOL)
+    assert [place["revision"] for place in places] == ["abc123"]
+
+
 def test_a_locality_pool_of_facts_becomes_rows(base, tokenizer, tmp_path):
     trainer = editor(base, tokenizer, config(tmp_path))
     alone = editor(base, tokenizer, config(tmp_path, **ALONE), locality_pool=None)
