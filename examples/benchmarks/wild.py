@@ -167,12 +167,11 @@ def load(options: argparse.Namespace, flags: list[str]) -> Bench:
 def with_near_names(record: EditRecord) -> EditRecord:
     """The edit with its question about names that are a letter or a word away."""
     from hf_ftedit.augmentation.near_names import near_names
-    from hf_ftedit.augmentation.wordings import words_like
 
     if not record.subject or record.subject not in record.prompt:
         return record
     rng = random.Random(record.prompt)  # the same names for every method and seed
-    names = near_names(record.subject, NEAR_NAMES, rng, words_like(record.subject))
+    names = near_names(record.subject, NEAR_NAMES, rng)
     return replace(record, near_name_prompts=tuple(record.prompt.replace(record.subject, name) for name in names))
 
 

@@ -22,7 +22,7 @@ from hf_ftedit.augmentation.second_person import addressed, answered_about, is_a
 from hf_ftedit.augmentation.subjects import by_subject, with_subject
 from hf_ftedit.augmentation.synonyms import keywords
 from hf_ftedit.augmentation.verbs import is_plural
-from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
+from hf_ftedit.augmentation.wordings import wrapped, written_wordings
 from hf_ftedit.data import EditRecord, Fact
 from hf_ftedit.errors import EditError
 from hf_ftedit.models import WHOLE_ANSWER_TOKENS, Answer, Processes, load_model, load_tokenizer, whole_answers
@@ -211,7 +211,7 @@ class ChatAugmenter(Augmenter):
         """The edit's question about near names, minimal pairs, each with its name."""
         record, count = self.records[index], self._share("names")
         subject = with_article(record.subject or "", record.prompt)
-        names = near_names(subject, 2 * count, self._rng("names", index), words_like(subject), record.prompt)
+        names = near_names(subject, 2 * count, self._rng("names", index), record.prompt)
         return list(self._about(index, subject, _in_turns(self._unedited(names), 2 * count)).items())[:count]
 
     def _neighbors(self, index: int) -> list[tuple[str, str]]:

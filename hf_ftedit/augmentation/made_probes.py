@@ -11,7 +11,7 @@ from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import other_questions
 from hf_ftedit.augmentation.relations import relation_of
 from hf_ftedit.augmentation.subjects import by_subject, with_subject
-from hf_ftedit.augmentation.wordings import words_like, wrapped, written_wordings
+from hf_ftedit.augmentation.wordings import wrapped, written_wordings
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
 PROBES = ("paraphrase_prompts", "neighborhood_prompts", "near_name_prompts", "portability_prompts")
@@ -65,7 +65,7 @@ def untrained_probes(
 def _near_names(record: EditRecord, count: int, rng: random.Random) -> dict[str, str]:
     """Near names with the edit's question about each of them."""
     subject = record.subject or ""
-    names = near_names(subject, count, rng, words_like(subject), record.prompt)
+    names = near_names(subject, count, rng, record.prompt)
     texts = {name: renamed(record.prompt, subject, name) for name in names}
     return {name: text for name, text in texts.items() if text != record.prompt}
 

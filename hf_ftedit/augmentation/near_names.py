@@ -16,27 +16,19 @@ _SOUNDS = ("aeiou", "bpdt", "gkcq", "mnlr", "szxf", "vwbf")
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghklmnprstvwz"
 _SMALL = frozenset("a an the of in on at for and de da do von van".split())  # no part of a name that tells it
 _HALVED = re.compile("[A-Z][a-z]{4,}|[A-Z][a-z]{2,}[A-Z]{2,}")  # may be made of two parts: "Larkfield", "QuillDB"
-_LIKE = {
-    "place": "Lisbon",
-    "person": "Tom Hanks",
-    "organization": "Siemens",
-    "product": "Kindle",
-    "work": "The Hobbit",
-}
 _ENDINGS = ("a", "o", "us", "is", "er", "in", "en", "on", "el", "ia")
 
 
-def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str] = (), prompt: str = "") -> list[str]:
+def near_names(subject: str, count: int, rng: random.Random, prompt: str = "") -> list[str]:
     """
     Change a letter, an ending, a number or a word of a name: at most `count` names, none of them `subject`.
 
-    Words come from `words`, which should be of the name's kind. Numbers are changed to others of as many digits. In
-    place of a common noun stand others, but for what `prompt` has as a name, and in that of the model itself, "you",
-    others too: "What is my name?"
+    Words are of the name's kind. Numbers are changed to others of as many digits. In place of a common noun stand
+    others, but for what `prompt` has as a name, and in that of the model itself, "you", others too: "What is my name?"
 
     Example:
-        >>> near_names("Larkfield Library", 3, random.Random(1), ["Harbor"])
-        ['Harbor Library', 'Larkix Library', 'Larkfiela Library']
+        >>> near_names("Larkfield Library", 3, random.Random(1))
+        ['Sword Library', 'Larkio Library', 'Larkbridge Library']
     """
     if is_addressed(subject):
         others: list[str] = bank("names.yaml")["others"]
@@ -47,25 +39,29 @@ def near_names(subject: str, count: int, rng: random.Random, words: Sequence[str
     names = dict.fromkeys([] if is_name else _things(subject, count if is_thing else count // 2, rng))
     if names and is_thing:
         return list(names)
+    words = words_like(subject)
     for attempt in range(8 * count):
         if len(names) == count:
             break
         name = _changed(subject, rng, words if attempt % 3 == 0 else ())
-        if name.casefold() != subject.casefold() and not _rude() & words_of(name):
+        if name.casefold() != subject.casefold() and words_of(name).isdisjoint(bank("names.yaml")["rude"]):
             names[name] = None
     return list(names)
 
 
-@lru_cache
-def _kinds() -> frozenset[str]:
-    """Words of names that tell what kind of thing they are."""
-    return frozenset(bank("names.yaml")["kinds"])
-
-
-@lru_cache
-def _rude() -> frozenset[str]:
-    """Words that no name may become."""
-    return frozenset(bank("names.yaml")["rude"])
+def words_like(subject: str) -> list[str]:
+    """Words to put in place of one of a name's words, by what the name seems to be."""
+    names = bank("names.yaml")
+    words: dict[str, list[str]] = names["words"]
+    parts = subject.split()
+    if COMPANY.search(subject):
+        return [*words["company"], *words["last_names"]]
+    if not {*parts} & {*names["kinds"]} and len(parts) in (2, 3) and all(part[:1].isupper() for part in parts):
+        if parts[0] in words["first_names"]:
+            return [*words["first_names"], *words["last_names"]]
+        if parts[0] not in ("The", "A"):  # a person, or any other thing
+            return [*words["first_names"], *words["last_names"], *words["place"], *words["works"]]
+    return [*words["place"], *words["works"]]
 
 
 @lru_cache
@@ -104,19 +100,18 @@ def of_a_kind(subject: str, count: int, rng: random.Random, kinds: Sequence[str]
         >>> of_a_kind("Fenmoor Public Library", 2, random.Random(0))
         ['Kovács Public Library', 'Garden Public Library']
     """
-    words = subject.split()
+    words, known = subject.split(), bank("names.yaml")
     names = same_kind(subject)
-    first = next((place for place, word in enumerate(words) if word in _kinds()), None)
+    first = next((place for place, word in enumerate(words) if word in known["kinds"]), None)
     if not names and first is not None:
-        drawn: dict[str, list[str]] = bank("names.yaml")["words"]
-        others = [*drawn["last_names"], *drawn["place"]]
+        others = [*known["words"]["last_names"], *known["words"]["place"]]
         others = rng.sample(others, min(len(others), count))
         names = [" ".join([*words[:1], other] if first == 0 else [other, *words[first:]]) for other in others]
         names += [name for name in known_names() if name.endswith(f" {words[-1]}")]
     elif not names:
         # A product and its number, or a work and its article.
-        like = "Kindle" if re.search(r"\d", subject) else "The Hobbit" if words[:1] == ["The"] else ""
-        names = same_kind(like or next((_LIKE[kind] for kind in kinds if kind in _LIKE), ""))
+        kinds = ["product"] if re.search(r"\d", subject) else ["work"] if words[:1] == ["The"] else kinds
+        names = same_kind(next((known["like"][kind] for kind in kinds if kind in known["like"]), ""))
     names = [name for name in names if name != subject]
     return rng.sample(names, min(len(names), count))
 
@@ -154,7 +149,7 @@ def _changed(subject: str, rng: random.Random, words: Sequence[str]) -> str:
     if not places:
         return subject
     # Another hotel is a hotel.
-    places = [place for place in places if parts[place] not in _kinds()] or places
+    places = [place for place in places if parts[place] not in bank("names.yaml")["kinds"]] or places
     # Not in other scripts, where a Latin word would stand out.
     capitals = [place for place in places if re.match("[A-Z]", parts[place]) and len(parts[place]) > 2]
     halved = [place for place in capitals if _HALVED.fullmatch(parts[place]) and not COMPANY.search(parts[place])]

@@ -4,7 +4,7 @@ import random
 import re
 from itertools import chain, zip_longest
 
-from hf_ftedit.augmentation.names import COMPANY, filled
+from hf_ftedit.augmentation.names import filled
 from hf_ftedit.augmentation.relations import bank, relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
 from hf_ftedit.augmentation.synonyms import by_answer, in_other_words, keywords
@@ -66,18 +66,3 @@ def wrapped(text: str, rng: random.Random) -> str:
 def is_question(text: str) -> bool:
     """Tell a question or request from an opening to complete."""
     return text.rstrip().endswith(("?", ".", "!", "？", "。")) or bool(_QUESTION_WORD.match(text))
-
-
-def words_like(subject: str) -> list[str]:
-    """Words to put in place of one of a name's words, by what the name seems to be."""
-    names = bank("names.yaml")
-    words: dict[str, list[str]] = names["words"]
-    parts = subject.split()
-    if COMPANY.search(subject):
-        return [*words["company"], *words["last_names"]]
-    if not {*parts} & {*names["kinds"]} and len(parts) in (2, 3) and all(part[:1].isupper() for part in parts):
-        if parts[0] in words["first_names"]:
-            return [*words["first_names"], *words["last_names"]]
-        if parts[0] not in ("The", "A"):  # a person, or any other thing
-            return [*words["first_names"], *words["last_names"], *words["place"], *words["works"]]
-    return [*words["place"], *words["works"]]

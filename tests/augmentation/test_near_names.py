@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_ftedit.augmentation.near_names import near_names, of_a_kind
+from hf_ftedit.augmentation.near_names import near_names, of_a_kind, words_like
 from hf_ftedit.augmentation.relations import bank
-from hf_ftedit.augmentation.wordings import words_like
 
 
 def changes(name, subject):
@@ -18,7 +17,7 @@ def changes(name, subject):
 
 @given(st.text(max_size=20), st.integers(0, 6), st.integers())
 def test_never_the_subject_and_as_many_words(subject, count, seed):
-    names = near_names(subject, count, random.Random(seed), ["Silva", "Tower"])
+    names = near_names(subject, count, random.Random(seed))
     assert len(names) <= count and len(set(names)) == len(names)
     assert all(name.casefold() != subject.casefold() for name in names)
     is_noun = re.fullmatch("[a-z][a-z -]*[a-z]", subject)
@@ -29,7 +28,7 @@ def test_never_the_subject_and_as_many_words(subject, count, seed):
     "subject", ["Nordwind Robotics", "Maria Silva", "The Glass Orchard", "the Red Cross", "Zephyr 3"]
 )
 def test_one_word_changes_and_it_is_no_article(subject):
-    names = near_names(subject, 20, random.Random(0), words_like(subject))
+    names = near_names(subject, 20, random.Random(0))
     assert len(names) == 20 and {changes(name, subject) for name in names} == {1}
     article = subject.partition(" ")[0]
     assert all(name.startswith(article) for name in names) or article.lower() != "the"
@@ -48,7 +47,7 @@ def test_capitals_stay_capitals():
 
 @pytest.mark.parametrize("subject", ["", "ℝ", "東京", "Лев Толстой", "ประเทศไทย", "{}", "🙂", "?!", "_"])
 def test_names_that_bear_no_change_have_none(subject):
-    assert near_names(subject, 4, random.Random(0), ["Silva"]) == []
+    assert near_names(subject, 4, random.Random(0)) == []
 
 
 def test_in_place_of_a_common_noun_stand_other_things():
@@ -95,12 +94,12 @@ def test_words_are_of_the_names_kind():
 
 
 def test_the_same_seed_gives_the_same_names():
-    first, second = (near_names("Nordwind Robotics", 5, random.Random(3), ["Mining"]) for _ in range(2))
+    first, second = (near_names("Nordwind Robotics", 5, random.Random(3)) for _ in range(2))
     assert first == second
 
 
 def test_another_of_a_kind_keeps_its_kind_and_numbers_their_letters():
-    names = near_names("Pinewick Animal Hospital", 40, random.Random(0), words_like("Pinewick Animal Hospital"))
+    names = near_names("Pinewick Animal Hospital", 40, random.Random(0))
     assert len(names) == 40 and all(name.endswith(" Animal Hospital") for name in names)
     assert any(re.match("Pine(?:wood|field|stone|dale|ton|gate|view|port)", name) for name in names)
     codes = [name for name in near_names("Tavora T200", 40, random.Random(0)) if name.startswith("Tavora T")]

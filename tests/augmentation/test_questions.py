@@ -35,16 +35,12 @@ def relations_of(texts, subject):
 
 
 def test_the_bank_names_relations_that_there_are():
-    parts = (bank("subjects.yaml")[part] for part in ("kinds", "alike"))
-    named = {name for part in parts for names in dict_or_list(part) for name in names}
+    subjects = bank("subjects.yaml")
+    named = {*chain(*subjects["kinds"].values(), *subjects["alike"])}
     known = {relation.name for relation in relations(of_model=True)}
-    everyday = (names for questions in bank("subjects.yaml")["everyday"].values() for names in questions.values())
-    assert {*named, *bank("subjects.yaml")["assistant"], *bank("subjects.yaml")["lasting"], *chain(*everyday)} <= known
+    everyday = (names for questions in subjects["everyday"].values() for names in questions.values())
+    assert {*named, *subjects["assistant"], *subjects["lasting"], *chain(*everyday)} <= known
     assert known - named == {"successor_person", "own_purpose", "data_retention", "message_limit"} - named
-
-
-def dict_or_list(part):
-    return part.values() if isinstance(part, dict) else part
 
 
 def test_they_ask_for_what_such_a_subject_has_and_not_for_what_is_edited():
