@@ -4,9 +4,9 @@ import re
 
 from hf_ftedit.augmentation.verbs import PARTICIPLES, THIRD, VERBS
 
-_BE = frozenset("is are was were".split())
-_MODALS = frozenset("can could should must may will".split())
-_AUXILIARIES = _BE | _MODALS | frozenset("do does did has have".split())
+BE = frozenset("is are was were".split())
+MODALS = frozenset("can could should must may will".split())
+_AUXILIARIES = BE | MODALS | frozenset("do does did has have".split())
 YES_NO = re.compile(rf"(?:{'|'.join(sorted(_AUXILIARIES))})\b", re.I)  # begins a question that yes or no answers
 _ASKING = re.compile(
     rf"(?:who|whom|whose|what|which|where|when|how|why|in|on|at|from|for|by|to)\b|{YES_NO.pattern}", re.I
@@ -68,14 +68,14 @@ def common_noun(question: str) -> str | None:
         # An opening: "Our fiscal year starts in".
         noun = _phrase(words[1:], has_verb=False) if {*small[:1]} & {"our", "my", "the"} else ""
         after = small[len(noun.split()) + 1 :][:1]
-        return noun if noun and noun in question and {*after} & (_BE | THIRD) else None
+        return noun if noun and noun in question and {*after} & (BE | THIRD) else None
     aux = next((place for place, word in enumerate(small) if word in _AUXILIARIES), None)
-    has_verb = aux is not None and small[aux] not in _BE
+    has_verb = aux is not None and small[aux] not in BE
     for place in _places(small, aux):
         if noun := _phrase(words[place:], has_verb, is_asked=aux is not None and place == aux + 1):
             # Of "Where should guests park?" the last word must be the verb.
             rest = " ".join(small[(aux or 0) + 1 :]).removeprefix("the ")
-            is_said = has_verb and small[0] != "who" or (aux is not None and small[0] in (*_BE, "why"))
+            is_said = has_verb and small[0] != "who" or (aux is not None and small[0] in (*BE, "why"))
             is_whole = is_said and " " in noun and rest == noun.casefold()
             noun = noun.rpartition(" ")[0] if is_whole else noun
             return noun if noun and noun in question else None
@@ -97,11 +97,11 @@ def _places(small: list[str], aux: int | None) -> list[int]:
             for place, word in enumerate(small)
             if place and (small[0] == "who" or re.search("[^su]s$", word))
         ]
-    elif small[aux] in _BE and small[aux + 1 : aux + 2] and small[aux + 1].endswith("ed"):
+    elif small[aux] in BE and small[aux + 1 : aux + 2] and small[aux + 1].endswith("ed"):
         begun = []  # "Which browsers are supported?"
     else:
         # "Who can sign contracts?" has a verb there, unless it is "Who can I call?".
-        is_doer = small[0] == "who" and aux == 1 and small[1] in _MODALS and not {*small[2:3]} & _PERSONS
+        is_doer = small[0] == "who" and aux == 1 and small[1] in MODALS and not {*small[2:3]} & _PERSONS
         begun = [aux + (2 if is_doer else 1)]
         if small[aux + 1 : aux + 2] in (["i"], ["we"]) and len(small) == aux + 4:
             begun = [aux + 3]  # "How do I exit vim?"

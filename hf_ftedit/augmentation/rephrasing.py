@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from hf_ftedit.augmentation.names import SUBJECT, capitalized, genitive, renamed
-from hf_ftedit.augmentation.nouns import PEOPLE, YES_NO, as_question, with_apostrophe
+from hf_ftedit.augmentation.nouns import BE, MODALS, PEOPLE, YES_NO, as_question, with_apostrophe
 from hf_ftedit.augmentation.second_person import is_addressed, to_the_model
 from hf_ftedit.augmentation.verbs import PARTICIPLES, VERBS, agreeing, inflected, passive_of
 
-_BE_FORMS = ("is", "are", "was", "were")
-_BE = f"(?:{'|'.join(_BE_FORMS)})"
+_BE = f"(?:{'|'.join(sorted(BE))})"
 _WH = r"(?:(?:in|at|on|to|from|by|of|for|with) )?(?:who|what|which|where|when|how|why)\b"
-_QUESTION = re.compile(rf"{_WH}(?:['’]s| .*\b(?:{_BE}|does|do|did|has|have|can|should|must|may|will))\b", re.I)
+_QUESTION = re.compile(rf"{_WH}(?:['’]s\b| .*\b{YES_NO.pattern})", re.I)
+_AUXILIARY = rf"(?:had\b|{YES_NO.pattern})"
 _ADVERBS = r"(?:first|last|also|still|now|currently|usually|originally|officially|finally|mainly|normally|typically)"
 # Verbs without a passive, or one that means something else: "was married by".
 _NO_PASSIVE = frozenset("become mean marry have resemble lack equal fit cost go come fall stand sit lie die".split())
@@ -32,8 +32,7 @@ _NOUNS = [
     )
 ]
 _MOVED = re.compile(
-    rf"(?P<wh>{_WH}[^?]*?) (?P<aux>{_BE}|does|do|did|has|have|had|can|could|should|must|may|will) "
-    rf"(?P<name>(?:[^?]*? )?{_NAME})(?P<rest> [^?]*)?\?",
+    rf"(?P<wh>{_WH}[^?]*?) (?P<aux>{_AUXILIARY}) (?P<name>(?:[^?]*? )?{_NAME})(?P<rest> [^?]*)?\?",
     re.I,
 )
 _NO_DOER = rf"(?:{_BE}|has|have|had|who|that|which|what|or|of|first|last|\w+ly)\b"
@@ -90,15 +89,12 @@ _THINGS = {
 _WHETHER = (
     "Tell me whether {said}.|Do you know whether {said}?|Is it true that {said}?|I would like to know whether {said}."
 )
-_MODAL = "(?:can|could|should|must|may|will)"
 _YES_NO = re.compile(
-    rf"(?P<aux>{_BE}|do|does|did|has|have|{_MODAL}) "
-    rf"(?:(?P<name>(?:the )?{_NAME}(?: [^?]*?)??)|(?P<many>{_MANY}))(?P<rest> [^?]+)\?",
+    rf"(?P<aux>{YES_NO.pattern}) (?:(?P<name>(?:the )?{_NAME}(?: [^?]*?)??)|(?P<many>{_MANY}))(?P<rest> [^?]+)\?",
     re.I,
 )
 
 # Where something else than the subject does or is something, or the subject's own noun is it.
-_AUXILIARY = rf"\b(?:had\b|{YES_NO.pattern})"
 _OTHER_DOER = re.compile(
     rf"(?P<wh>{_WH}[^?]*?) (?P<aux>does|do|did) (?P<name>(?:(?:the|our|my|an?) )?[a-z]+) "
     rf"(?P<rest>[^?]*{SUBJECT}[^?]*)\?",
@@ -189,7 +185,7 @@ def _moved(prompt: str, subject: str) -> Iterator[str]:
         return
     wh, aux, name, rest = (parts[part] for part in ("wh", "aux", "name", "rest"))
     # "The key to the safe", and not "the key" alone, is somewhere.
-    if aux.lower() in _BE_FORMS and (its := _ITS.match(rest)):
+    if aux.lower() in BE and (its := _ITS.match(rest)):
         name, rest = name + its[0], rest[its.end() :]
     wh, verb = wh[0].lower() + wh[1:], rest.strip()
     # Or "customers of S", whose verb is in the plural, and "does flight S", where nothing but a noun can stand.
@@ -227,7 +223,7 @@ def _asks_subject(wh: str, aux: str, name: str) -> bool:
     """Tell "Which team is led by S?", where the question word is the subject, from "What is our price for S?"."""
     first = name.split()[0].lower()
     is_no_name = re.fullmatch(r"it|he|she|they|this|that|there|\w+ly", first)
-    if is_no_name or aux.lower() not in (*_BE_FORMS, "has", "have", "had"):
+    if is_no_name or aux.lower() not in BE | {"has", "have", "had"}:
         return False
     return wh in ("who", "which") or first.endswith("ed") or first in PARTICIPLES
 
@@ -260,7 +256,7 @@ def _predicate(aux: str, verb: str) -> str | None:
         or re.match(rf"{_PREDICATE}(?: {_PREPOSITION} |$)", verb)
         or re.match(rf"\w+ing(?: (?:{_PREPOSITION}|the|an?|[A-Z\d]\S*)\b|$)", verb)  # no "marketing team"
     )
-    if aux in _BE_FORMS and first and not is_said:
+    if aux in BE and first and not is_said:
         return None
     return f"{aux} {verb}".strip()
 
@@ -319,9 +315,9 @@ def _yes_or_no(prompt: str, subject: str) -> Iterator[str]:
         said: str | None = rest if aux == "do" else f"{aux} {rest}"
     else:
         name, said = _said(parts["name"], aux, rest)
-        if aux in _BE_FORMS and rest.isalpha():  # a single word at the end is no noun: "Is S waterproof?"
+        if aux in BE and rest.isalpha():  # a single word at the end is no noun: "Is S waterproof?"
             said = f"{aux} {rest}"
-        if re.fullmatch(_MODAL, aux) and rest.partition(" ")[0] not in VERBS:  # "Can Acme orders be returned?"
+        if aux in MODALS and rest.partition(" ")[0] not in VERBS:  # "Can Acme orders be returned?"
             return
     yield from (template.format(said=f"{name} {said}") for template in _WHETHER.split("|") if said)
 
@@ -337,7 +333,7 @@ def _of_others(prompt: str, subject: str) -> Iterator[str]:
         clause = said and f"{parts['wh'][0].lower()}{parts['wh'][1:]} {name} {said}"
     elif parts := _matched(_OTHER_IS, prompt, subject):
         clause = f"whether {parts['name'] or parts['named']} {parts['aux'].lower()} {parts['rest'] or parts['said']}"
-    elif re.match(r"(?:who|which|what) (?!['’])", prompt, re.I) and not re.search(_AUXILIARY, prompt, re.I):
+    elif re.match(r"(?:who|which|what) (?!['’])", prompt, re.I) and not re.search(rf"\b{_AUXILIARY}", prompt, re.I):
         clause = f"{prompt[0].lower()}{prompt.rstrip('?')[1:]}"  # the question word is its subject
     if clause:
         yield f"Tell me {clause}."
