@@ -35,12 +35,10 @@ class FactPool:
         self.facts = [fact for fact in usable if folded(fact.prompt) not in prompts and not overlaps(fact.prompt)]
         self.left_out = len(facts) - len(self.facts)
         self._by_relation: dict[str, list[Fact]] = defaultdict(list)
-        self._by_answer: dict[tuple[str, str], list[Fact]] = defaultdict(list)
         self._wordings: dict[str, Counter[str]] = defaultdict(Counter)
         for fact in self.facts:
             if relation := self.relation(fact):
                 self._by_relation[relation].append(fact)
-                self._by_answer[relation, fact.target].append(fact)
         # All facts: the wording of one that is left out is still a wording.
         for item in [*facts, *edited]:
             if (template := item.template) and (relation := self.relation(item)):
@@ -60,7 +58,7 @@ class FactPool:
 
     def same_answer(self, record: EditRecord) -> list[Fact]:
         """Facts with the record's relation and its old answer about other subjects."""
-        return self._by_answer.get((self.relation(record) or "", record.target_true or ""), [])
+        return [fact for fact in self.same_relation(record) if fact.target == record.target_true]
 
 
 def draws(items: Sequence[Fact], rng: random.Random) -> Iterator[Fact]:
