@@ -19,7 +19,8 @@ def text(name: str) -> str:
 
 
 QUESTIONS = [json.loads(line) for line in text("questions.jsonl").splitlines()]
-RELATIONS = yaml.safe_load(text("relations.yaml"))
+BANKS = [yaml.safe_load(text(name)) for name in ("relations.yaml", "assistant.yaml")]
+RELATIONS = [relation for bank in BANKS for relation in bank]
 WRAPPERS = yaml.safe_load(text("wrappers.yaml"))
 NEAR_WORDS = yaml.safe_load(text("names.yaml"))["words"]
 
@@ -67,9 +68,10 @@ def test_relations_have_the_promised_fields_and_numbers():
 
 
 def test_each_template_has_one_place_for_the_subject_and_stands_once_in_the_bank():
-    templates = [wording for relation in RELATIONS for wording in relation["questions"] + relation["statements"]]
-    assert [template for template in templates if re.findall("[{}]+", template) != ["{}"]] == []
-    assert repeated(templates) == []
+    for bank in BANKS:
+        templates = [wording for relation in bank for wording in relation["questions"] + relation["statements"]]
+        assert [template for template in templates if re.findall("[{}]+", template) != ["{}"]] == []
+        assert repeated(templates) == []
 
 
 def test_statements_are_openings():

@@ -123,15 +123,6 @@ def test_a_relation_of_the_model_is_known_by_its_own_wordings():
     assert lost == []
 
 
-@pytest.mark.parametrize("row", bank("assistant.yaml"), ids=lambda row: row["name"])
-def test_the_bank_of_the_model(row):
-    wordings = [*row["questions"], *row["statements"]]
-    assert 8 <= len(row["questions"]) <= 14 and len(row["statements"]) == 4 and len(row["subjects"]) == 16
-    assert all(re.findall("[{}]+", text) == ["{}"] for text in wordings)
-    assert all(mentions(filled(text, "you"), "you") for text in wordings)
-    assert not any(text.endswith((".", "?")) for text in row["statements"])
-
-
 def test_wordings_and_others_of_a_fact_about_the_model():
     texts = written_wordings(NAME)
     assert {"What are you called?", "What should I call you?", "Your name is"} <= {*texts}
