@@ -45,7 +45,7 @@ _PASSIVE = re.compile(
 
 # Questions of people about what they do, and those that yes or no answers, by the parts of each: {do} is what is done.
 _MANY = r"(?-i:(?:our |my )?(?:[a-z]+[^su]s|children))"
-_WISH = rf"(?:do|can|could|should|must|may) (?P<who>I|we|you|one|people|{_MANY}) (?P<do>[^?]+)\?"
+_WISH = rf"(?:do |(?P<can>(?:can|could|should|must|may) ))(?P<who>I|we|you|one|people|{_MANY}) (?P<do>[^?]+)\?"
 _ASKED = [
     (
         re.compile(rf"how {_WISH}", re.I),
@@ -63,7 +63,7 @@ _ASKED = [
         "{Who} want to {do}. Can {who} do that?|Do you know whether {who} can {do}?",
     ),
     (
-        re.compile(r"(?:do|must|should) (?P<who>I|we|people) (?P<do>[^?]+)\?", re.I),
+        re.compile(r"(?:do |(?P<can>(?:must|should) ))(?P<who>I|we|people) (?P<do>[^?]+)\?", re.I),
         "Tell me whether {who} {can}{do}.|Do you know whether {who} {can}{do}?|Is it true that {who} {can}{do}?",
     ),
     (
@@ -287,9 +287,8 @@ def _of_people(prompt: str, subject: str) -> Iterator[str]:
             who, wh = parts["who"], parts.get("wh", "")
             wh = f"{wh[:1].lower()}{wh[1:]}"
             who = "I" if who.lower() in ("i", "you") else who.lower()  # "You want to" is nobody's question
-            aux = prompt[len(wh) :].split()[0].lower()
-            can = "" if aux == "do" else f"{aux} "
-            names = {**parts, "who": who, "wh": wh, "Who": capitalized(who), "Wh": capitalized(wh), "can": can}
+            names = {**parts, "who": who, "wh": wh, "Who": capitalized(who), "Wh": capitalized(wh)}
+            names["can"] = parts.get("can", "").lower()
             # "Employees of Acme do": "to of Acme do" is no English.
             is_of = re.match(f"{_PREPOSITION} ", parts["do"])
             chosen = (each for each in templates.split("|") if not (is_of and "to {do}" in each))
