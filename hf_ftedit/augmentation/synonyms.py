@@ -35,10 +35,7 @@ _QUESTION_WORD = re.compile(
 )
 # Questions by their first word, and what an answer tells of the kind of thing that it is.
 _OPEN = re.compile(rf"(when|where|how(?: long| far| much)?|what)(?= {YES_NO.pattern})", re.I)
-_MONTH = (
-    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
-    r"(?:Nov|Dec)(?:ember)?)\b"
-)
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\b"
 _TIMES = {
     "At what time": re.compile(r"\b\d{1,2}(?::\d\d| ?[ap]\.?m\b)|\bo'clock\b|\b(?:noon|midnight)\b", re.I),
     "On which day": re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?\b"),
