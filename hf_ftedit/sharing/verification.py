@@ -144,7 +144,7 @@ def _measure_again(
         model = models.load_adapter(model, saved.path)
     with models.unedited(model):
         before = evaluation.measure(model, tokenizer, saved.records, desc="Measuring before", **settings)
-        answers = _answers_before(evaluation.EvaluatedModel(model, tokenizer, options), saved, before)
+        old = _answers(evaluation.EvaluatedModel(model, tokenizer, options), saved, "before", before)
     if not saved.is_adapter:
         del model  # two whole models need not fit into memory together
         model, tokenizer = evaluation.load_checked(str(saved.path), saved.records, options, **loading)
@@ -152,7 +152,12 @@ def _measure_again(
     results = evaluation.results_of({"before": before, "after": after})
     results["base_model"] = saved.recipe["model_name_or_path"]
     results["base_model_revision"] = saved.recipe.get("model_revision")
-    results |= _texts_after(evaluation.EvaluatedModel(model, tokenizer, options), saved, answers, after)
+    evaluated = evaluation.EvaluatedModel(model, tokenizer, options)
+    if "example" in saved.results and not _is_old_chat(saved):
+        results["example"] = _example(evaluated, saved)
+    if old:
+        both = zip(old, _answers(evaluated, saved, "after", after), strict=True)
+        results["answers"] = [{"before": unedited, "after": edited} for unedited, edited in both]
     if retention := saved.results.get("retention"):
         # The earlier adapter's edits come first, and its own scores of them are not here.
         ids = [edit.edit_id for edit in saved.records[: retention["n_edits"]]]
@@ -166,43 +171,28 @@ def _is_old_chat(saved: hub.SavedEdits) -> bool:
     return bool(saved.recipe.get("chat_template")) and "whole_answers" not in saved.results["after"]
 
 
-def _answers_before(
-    evaluated: evaluation.EvaluatedModel, saved: hub.SavedEdits, before: evaluation.Measurement
-) -> list[str] | None:
-    """The unedited model's answers for the card, as claimed where it could give those; `None` where none are."""
-    if not saved.results.get("answers") or _is_old_chat(saved):
-        return None
-    prompts = _card_prompts(saved)
-    answers = hub.card_answers(evaluated, prompts, before.predictions)
-    return _as_claimed(evaluated, prompts, [claim["before"] for claim in saved.results["answers"]], answers)
+def _answers(
+    evaluated: evaluation.EvaluatedModel, saved: hub.SavedEdits, when: str, measured: evaluation.Measurement
+) -> list[str]:
+    """The model's answers for the card, as claimed where it could give those; none where none are."""
+    if not (claims := saved.results.get("answers")) or _is_old_chat(saved):
+        return []
+    prompts = [edit.prompt for edit in saved.records[: hub.SHOWN_EDITS]]
+    answers = hub.card_answers(evaluated, prompts, measured.predictions)
+    return _as_claimed(evaluated, prompts, [claim[when] for claim in claims], answers)
 
 
-def _texts_after(
-    evaluated: evaluation.EvaluatedModel,
-    saved: hub.SavedEdits,
-    before: Sequence[str] | None,
-    after: evaluation.Measurement,
-) -> dict[str, Any]:
-    """The card's `example`, and with answers `before` its `answers`, as claimed where the model could give those."""
-    prompts, claimed = _card_prompts(saved), saved.results
-    if not (claimed.get("example") or claimed.get("answers")) or _is_old_chat(saved):
-        return {}
-    texts = hub.examples(evaluated, prompts, before, after.predictions)
-    if before is not None:
-        answers = [answer["after"] for answer in texts["answers"]]
-        answers = _as_claimed(evaluated, prompts, [claim["after"] for claim in claimed["answers"]], answers)
-        texts["answers"] = [{"before": old, "after": new} for old, new in zip(before, answers, strict=True)]
-    ids = models.encode_prompts(evaluated.tokenizer, prompts[:1], chat_template=evaluated.options.chat_template)
+def _example(evaluated: evaluation.EvaluatedModel, saved: hub.SavedEdits) -> dict[str, Any]:
+    """The card's `example`, with the text as claimed where the model could print that."""
+    prompts = [saved.records[0].prompt]
+    example: dict[str, Any] = hub.examples(evaluated, prompts, None, {})["example"]
+    ids = models.encode_prompts(evaluated.tokenizer, prompts, chat_template=evaluated.options.chat_template)
     head = str(evaluated.tokenizer.decode(ids[0], skip_special_tokens=True))
-    output, claim = texts["example"]["output"], claimed.get("example", {}).get("output")
+    output, claim = example["output"], saved.results["example"]["output"]
     if output and claim and claim.startswith(head):
-        tail = _as_claimed(evaluated, prompts, [claim[len(head) :]], [output[len(head) :]])
-        texts["example"]["output"] = head + tail[0]
-    return texts
-
-
-def _card_prompts(saved: hub.SavedEdits) -> list[str]:
-    return [edit.prompt for edit in saved.records[: hub.SHOWN_EDITS]]
+        tails = _as_claimed(evaluated, prompts, [claim[len(head) :]], [output[len(head) :]])
+        example["output"] = head + tails[0]
+    return example
 
 
 def _as_claimed(
