@@ -14,6 +14,7 @@ from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.files import moved_in, require_empty, write_json, write_text
 from hf_ftedit.options import ExportFormat, ExportPrecision, check_value
+from hf_ftedit.sharing.gguf_files import ModelFile, write_lora, write_with_lora
 from hf_ftedit.sharing.modelfile import modelfile
 from hf_ftedit.sharing.survival import (
     BEFORE,
@@ -76,7 +77,7 @@ def export(
     """
     saved, dtype = _open(name, output_dir, to, dtype), dtype or "q8_0"
     evaluated, source = _load(saved, name, base_model, gguf_file, to, trust_remote_code)
-    whole = _model_file(evaluated, source, dtype) if to in WHOLE_FILES else None
+    whole = ModelFile(evaluated, source, dtype) if to in WHOLE_FILES else None
     evaluated = evaluated._replace(model=models.load_adapter(evaluated.model, saved.path), desc="Before the export")
     exams = {BEFORE: examined(evaluated, saved.records)} if exam else {}
     output, failed = Path(output_dir), dict[str, str]()
@@ -142,19 +143,10 @@ def _load(
     return loaded, source
 
 
-def _model_file(evaluated: evaluation.EvaluatedModel, source: Path | None, dtype: str) -> Any:
-    # Not above: the package gguf is an extra.
-    from hf_ftedit.sharing.gguf_files import ModelFile
-
-    return ModelFile(evaluated, source, dtype)
-
-
 def _write(new: Path, to: str, whole: Any, evaluated: evaluation.EvaluatedModel) -> Any:
     """Write the files of a format; the base model, on which a LoRA is examined, else `None`."""
     model: Any = evaluated.model
     if to == "gguf-lora":
-        from hf_ftedit.sharing.gguf_files import write_lora
-
         write_lora(new / LORA_FILE, model)
         return model.unload()
     model = models.merged(model)
@@ -205,11 +197,9 @@ def _sit(
 
 def _write_sum(file: Path, evaluated: evaluation.EvaluatedModel, source: Path | None, lora: Path) -> Path:
     """Write a GGUF file of a base model, with a LoRA in its weights; the file of the base model alone."""
-    from hf_ftedit.sharing.gguf_files import write_with_lora
-
     if source is None:
         source = file.with_name("base.gguf")
-        _model_file(evaluated, None, "f16").write(source, evaluated.model)
+        ModelFile(evaluated, None, "f16").write(source, evaluated.model)
     write_with_lora(file, source, lora)
     return source
 

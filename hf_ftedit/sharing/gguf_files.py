@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import gguf
+import lazy_loader
 import numpy as np
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from hf_ftedit.errors import EditError, one_line, shown
 from hf_ftedit.evaluation import EvaluatedModel
 from hf_ftedit.models import end_of_turn, front_tokens, plain_template
+
+gguf = lazy_loader.load("gguf")  # an extra, which may not be installed
 
 # By transformers' type of model, the architecture of llama.cpp.
 ARCHITECTURES = {
@@ -29,8 +31,7 @@ WORDS = (
 )
 SPLITS = {WORDS.replace("NUMBER", r"\p{N}{1,3}"): "llama-bpe", WORDS.replace("NUMBER", r"\p{N}"): "qwen2"}
 ALPHA = "adapter.lora.alpha"
-TEMPLATE = gguf.Keys.Tokenizer.CHAT_TEMPLATE
-ARRAY = gguf.GGUFValueType.ARRAY
+TEMPLATE = "tokenizer.chat_template"
 # Settings of a file that are written anew.
 WRITTEN = ("general.architecture", "general.alignment", "general.file_type", "general.quantization_version")
 
@@ -212,7 +213,8 @@ def _copy_fields(writer: Any, reader: Any, without: Sequence[str]) -> None:
     for field in reader.fields.values():
         if field.name not in without and not field.name.startswith("GGUF."):  # those are of the reader
             kind, *_, part = field.types[0], field.types[-1]
-            writer.add_key_value(field.name, field.contents(), kind, part if kind == ARRAY else None)
+            part = part if kind == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), kind, part)
 
 
 def _write_settings(writer: Any, config: Any) -> None:

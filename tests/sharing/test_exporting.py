@@ -261,7 +261,7 @@ def test_an_exam_that_a_full_disk_ends_is_in_the_report(adapters, tmp_path, monk
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hf_ftedit.sharing.gguf_files.write_with_lora", fail)
+    monkeypatch.setattr("hf_ftedit.sharing.exporting.write_with_lora", fail)
     results = run(adapters / "a", tmp_path / "lora", "--to", "gguf-lora")
     assert (tmp_path / "lora" / "adapter.gguf").is_file() and {*results["exams"]} == {"adapter"}
     assert {*results["not_taken"].values()} == {"[Errno 28] No space left on device"}
