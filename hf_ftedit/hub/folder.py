@@ -24,7 +24,6 @@ from hf_ftedit.options import PROVENANCE, TEMPLATE_FILE
 from hf_ftedit.untrusted import (
     EVAL_FOLDER,
     REMEDY,
-    TEMPLATES_FOLDER,
     check_lines,
     check_regular,
     explained,
@@ -42,12 +41,6 @@ RECIPE_FILE = "edit_config.yaml"
 EDITS_FILE = "edits.jsonl"
 PLOT_FILE = "scores.png"
 ADAPTER_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, CARD_FILE, EDITS_FILE, RESULTS_FILE, RECIPE_FILE, PLOT_FILE)
-# An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's, with the code of a
-# model that brings its own. Nothing pickled, and in folders below nothing but scores and chat templates.
-_PUBLISHABLE = re.compile(
-    r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja|py)"
-    rf"|{re.escape(EVAL_FOLDER)}/[\w.-]+\.yaml|{TEMPLATES_FOLDER}/[\w.-]+\.jinja"
-)
 _WEIGHTS = re.compile(
     r"adapter_model\.safetensors|(adapter_)?config\.json|model[\d-]*(of-\d+)?\.safetensors(\.index\.json)?"
 )
@@ -216,10 +209,7 @@ def read_recipe(folder: Path, name: str) -> dict[str, Any]:
     provenance = recipe.pop("record", None) or recipe.pop(PROVENANCE, None) or {}  # "record" is 0.1.0's name
     recipe_rule(recipe, place)
     provenance_rule(provenance, f"{place}: {PROVENANCE}")
-    files = provenance.get("files") or {}
-    if not all(_PUBLISHABLE.fullmatch(file) for file in files):
-        raise EditError(f"{place} names a file that must not be published; {REMEDY}")
-    return {**recipe, PROVENANCE: {**provenance, "files": files}}
+    return {**recipe, PROVENANCE: {**provenance, "files": provenance.get("files", {})}}
 
 
 def card_metadata(folder: Path) -> dict[str, Any]:

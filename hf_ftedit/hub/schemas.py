@@ -31,6 +31,14 @@ words, prose = text(), text(2**20)
 revision = text(200, r"\w[\w./-]*", "a branch, tag or commit")
 # A Hub id or the name of a folder: no path, which would lead to whatever is on this machine.
 source = text(300, r"(?!(.*/)?\.\.(/|$))[^/\\~\0-\x1f][^/\\\0-\x1f]*(/[^/\\\0-\x1f]+)?", "a Hub id or a name")
+# An allow-list of what may be pushed: an adapter's files, or a whole model's and its tokenizer's, with the code of a
+# model that brings its own. Nothing pickled, and in folders below nothing but scores and chat templates.
+publishable = text(
+    300,
+    r"[\w.-]+\.(safetensors|json|jsonl|yaml|md|png|txt|model|jinja|py)"
+    rf"|{re.escape(EVAL_FOLDER)}/[\w.-]+\.yaml|{TEMPLATES_FOLDER}/[\w.-]+\.jinja",
+    "the name of a file that may be published",
+)
 
 
 def _rule_of(hint: Any) -> Rule:
@@ -85,10 +93,7 @@ part = mapped(
 PROVENANCE_RULES: dict[str, Rule] = {
     "made_with": mapped(other=text(100)),
     **_each("changed given_in_python", listed(plain_name)),
-    "files": mapped(
-        other=text(64, "[0-9a-f]{64}", "a SHA-256"),
-        names=text(300, rf"(({re.escape(EVAL_FOLDER)}|{TEMPLATES_FOLDER})/)?[\w.-]+", "the name of a file"),
-    ),
+    "files": mapped(other=text(64, "[0-9a-f]{64}", "a SHA-256"), names=publishable),
     "datasets": listed(text(300)),
     **_each("rank processes seed_of_rows", count),
     "base_fingerprint": text(32, "[0-9a-f]{32}", "a fingerprint"),

@@ -268,7 +268,10 @@ REFUSED = {
     "incomplete": ({"repo_id": "user/never"}, "'incomplete': scores.png is missing; write the folder again, then pus"),
     "tampered": ({"repo_id": "user/never"}, "'tampered': eval_results.json was changed after it was written; write"),
     "no folder": ({"repo_id": "user/never"}, "'no folder' has no edit_config.yaml; give a folder that hf-ftedit tra"),
-    "a pickle": ({"repo_id": "user/never"}, "'a pickle': edit_config.yaml names a file that must not be published;"),
+    "a pickle": (
+        {"repo_id": "user/never"},
+        "'a pickle': edit_config.yaml: provenance: files: a name is 'adapter_model.bin', not the name of a file that ",
+    ),
     "broken card": ({"repo_id": "user/card"}, "user/card: Invalid metadata in README.md. - while parsing a flow seq"),
 }
 
