@@ -192,9 +192,11 @@ def test_one_thing_is_no_plural():
     counts |= {"n_drift_prompts": 1, "perplexity": 9.0, "n_texts": 1, "known_facts": 50.0, "n_known_facts": 1}
     after = {**CHAT["after"], **counts, "portability": 100.0}
     results = {**FURTHER, "before": {**BEFORE, **counts}, "after": after, "revoked": {**REVOKED, "n_probes": 1}}
+    results["n_edits"] = 1
     card = model_card(RECORDS[:1], results, {**RECIPE, "adapter": "one", "chat_template": True}, RECORD)
     number = r"\b1 (?:edit prompt|paraphrase|neighboring fact|near name|consequence|unrelated prompt|text|fact|edit)"
-    assert len(re.findall(number, card)) > 15 and not re.findall(f"{number}s\\b", card)
+    assert len(re.findall(number, card)) > 17 and "\n# 1 edited fact in `user/tiny-gpt2`\n" in card
+    assert not re.findall(f"{number}s\\b", card)
 
 
 def test_the_rule_by_which_a_neighbor_is_kept_is_the_one_that_is_measured():
@@ -221,13 +223,9 @@ def test_the_dataset_of_the_edits_is_that_of_the_leaderboard(recipe, datasets, d
     assert edits_dataset(recipe, {"datasets": datasets}) == dataset
 
 
-def test_metadata_of_a_dataset():
-    metadata, _ = front_matter(CARDS["dataset_card.md"]())
-    assert metadata["configs"] == [{"config_name": "default", "data_files": SPLITS}]
-    assert metadata["tags"] == ["hf-ftedit", "model-editing"]
-    assert rows(CARDS["dataset_card.md"]()) == [[3, 3, 3], [4, 4, 4, 4]]  # two rows of a kind at most
-    without = dataset_card({"seed": 42}, SIZES, METADATA | {"tags": ["mine"]})
-    assert rows(without) == [[3, 3, 3]] and front_matter(without)[0]["tags"] == ["mine", "hf-ftedit", "model-editing"]
+def test_a_dataset_card_without_rows_keeps_the_tags_of_others():
+    card = dataset_card({"seed": 42}, SIZES, METADATA | {"tags": ["mine"]})
+    assert rows(card) == [[3, 3, 3]] and front_matter(card)[0]["tags"] == ["mine", "hf-ftedit", "model-editing"]
 
 
 def test_rows_for_a_chat_model_have_columns_of_their_own():
@@ -284,14 +282,7 @@ def test_snippet_is_python_that_holds_the_prompt(text, chat):
     assert ("apply_chat_template" in code) == chat
 
 
-def test_snippets_load_what_the_folder_is():
-    adapter, whole = code_block(CARDS["model_card.md"]()), code_block(CARDS["full_model_card.md"]())
-    assert 'base = "user/tiny-gpt2"\n' in adapter and 'PeftModel.from_pretrained(model, "user/edits")' in adapter
-    assert 'base = "."  # this folder' in whole and "peft" not in whole.casefold()
-    further = code_block(CARDS["further_model_card.md"]())
-    assert f'revision = "{COMMIT}"  #' in further and further.count("from_pretrained(base, revision=revision") == 2
-    assert 'bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")' in further
-    assert ', dtype="bfloat16", quantization_config=bits)' in further
+def test_snippets_load_a_base_model_that_is_not_on_the_hub():
     embedded = code_block(model_card(RECORDS, {**RESULTS, "base_model": "hf_ftedit/embedded"}, RECIPE))
     assert 'base = asset("model")' in embedded
     local = code_block(model_card(RECORDS, {**RESULTS, "base_model": "tiny"}, RECIPE))
@@ -315,12 +306,7 @@ def test_serving(rank, settings, command):
     assert ("vllm serve" in card) == (" on linear layers" in card) == ("merge ." not in command)
 
 
-def test_commands_name_the_repository_and_an_edit():
-    card = CARDS["model_card.md"]()
-    assert "hf-ftedit verify user/edits\n" in card
-    assert "hf-ftedit train --adapter user/edits --revoke kz --output_dir fewer\n" in card
-    whole = CARDS["full_model_card.md"]()
-    assert "--revoke" not in whole and "--adapter" not in whole and "hf-ftedit merge" not in whole
+def test_commands_name_an_edit_that_needs_no_quotes():
     odd = [EditRecord("a b", "x", "y"), EditRecord("$(c)", "z", "y"), EditRecord("d.e:1", "u", "y")]
     assert "--revoke d.e:1 " in model_card(odd, RESULTS, RECIPE)
 
@@ -359,12 +345,6 @@ def test_twenty_edits_are_shown_and_the_others_counted():
     assert rows(card)[0] == [3] * 21
     assert "| Fact 19 is | — | x |" in card and "Fact 20" not in card
     assert "the first 20; the other 5, and" in card and "# 25 edited facts in" in card
-
-
-def test_one_edit_is_singular():
-    card = model_card(RECORDS[:1], {**RESULTS, "n_edits": 1}, RECIPE)
-    assert re.search(r"^# 1 edited fact in `user/tiny-gpt2`$", card, re.MULTILINE)
-    assert "says about 1 fact and" in card and "edits.jsonl (1 edit)" in card
 
 
 def test_a_card_without_scores_says_so():
