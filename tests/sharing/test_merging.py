@@ -41,21 +41,20 @@ def results_of(path):
     return json.loads((path / "eval_results.json").read_text(encoding="utf-8"))
 
 
-def deltas(path):
-    """B @ A times its scale, of every layer, in float64."""
-    model = PeftModel.from_pretrained(load_model(None), path)
-    layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A") and module.lora_A}
+def deltas(model, adapter="default"):
+    """B @ A times its scale, of every layer that has the adapter, in float64."""
+    layers = {name: layer for name, layer in model.named_modules() if adapter in getattr(layer, "lora_A", ())}
     return {
-        name: module.lora_B["default"].weight.double() @ module.lora_A["default"].weight.double()
-        * module.scaling["default"]
-        for name, module in layers.items()
-    }  # fmt: skip
+        name: layer.lora_B[adapter].weight.double() @ layer.lora_A[adapter].weight.double() * layer.scaling[adapter]
+        for name, layer in layers.items()
+    }
 
 
 def test_cat_with_weights_is_the_sum(folder):
     saved = merge([str(folder / "a"), str(folder / "b")], folder / "weighted", weights=[0.5, 2])
     assert [part["n_edits"] for part in saved.provenance["parts"]] == [5, 5] and saved.provenance["rank"] == 64
-    first, second, both = (deltas(folder / name) for name in ("a", "b", "weighted"))
+    models = (PeftModel.from_pretrained(load_model(None), folder / name) for name in ("a", "b", "weighted"))
+    first, second, both = map(deltas, models)
     assert set(first) == set(both)
     for name, found in both.items():
         assert torch.allclose(found, 0.5 * first[name] + 2 * second[name], atol=1e-6), name
@@ -111,10 +110,7 @@ def test_an_adapter_goes_into_the_weights(folder):
 
 @pytest.mark.parametrize(("name", "value"), [("model_revision", "abc"), ("chat_template", "true")])
 def test_other_bases_are_refused(folder, tmp_path, name, value):
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in (folder / "b").iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
+    other = shutil.copytree(folder / "b", tmp_path / "other")
     text = (other / "edit_config.yaml").read_text(encoding="utf-8")
     settings = [line for line in text.splitlines() if not line.startswith(f"{name}:")]
     (other / "edit_config.yaml").write_text("\n".join([f"{name}: {value}", *settings]), encoding="utf-8")
@@ -130,11 +126,8 @@ def test_parts_in_other_layers_all_keep_their_weights(tmp_path):
         for own, weight in model.named_parameters():
             weight.data += 0.3 * ("lora_B" in own)
         model.save_pretrained(tmp_path / name)
-    alone = [PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / name) for name in "ab"]
+    alone = [deltas(PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / name)) for name in "ab"]
     parts = [Part(name, SavedEdits(tmp_path / name, [], {}, {}, {}), None, 1.0) for name in "ab"]
-    both = combine(copy.deepcopy(base), parts)
-    deltas = [{name: module.get_delta_weight(adapter) for name, module in model.named_modules()
-               if adapter in getattr(module, "lora_A", ())}
-              for model, adapter in [(alone[0], "default"), (alone[1], "default"), (both, "default")]]  # fmt: skip
-    assert deltas[2].keys() == deltas[0].keys() | deltas[1].keys() and not deltas[0].keys() & deltas[1].keys()
-    assert all(torch.allclose(delta, {**deltas[0], **deltas[1]}[name]) for name, delta in deltas[2].items())
+    both = deltas(combine(copy.deepcopy(base), parts))
+    assert both.keys() == alone[0].keys() | alone[1].keys() and not alone[0].keys() & alone[1].keys()
+    assert all(torch.allclose(delta, {**alone[0], **alone[1]}[name]) for name, delta in both.items())
