@@ -40,6 +40,8 @@ def test_files_move_in_together(tmp_path, exists):
     with moved_in(folder, replaced=["old", "new"]) as new:
         write_text(new / "new", "1\n")
         assert [item.name for item in folder.glob("new")] == []
+        # A mounted folder is another file system than what stands beside it, from which nothing can be moved in.
+        assert new.parent == (folder if exists else tmp_path)
     assert names(folder) == (["mine", "new"] if exists else ["new"]) and names(tmp_path) == ["out"]
     with pytest.raises(KeyError), moved_in(folder) as new:
         write_text(new / "new", "2\n")

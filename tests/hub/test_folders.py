@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 import datasets
@@ -69,11 +68,14 @@ def test_another_kind_of_model_replaces_the_one_that_is_there(adapter, tokenizer
     assert names(folder) == sorted([*names(tmp_path / "alone"), "notes.txt"])
 
 
-def test_exactly_the_files_of_an_adapter_are_written(adapter, tokenizer, tmp_path):
+def test_exactly_the_files_of_an_adapter_are_written_and_replaced(adapter, tokenizer, tmp_path):
     folder = tmp_path / "out" / "deep" / "adapter"
+    save(folder, adapter, tokenizer, records=RECORDS[:1])
+    assert names(folder) == sorted(ADAPTER_FILES) and len(read_edits(folder / "edits.jsonl")) == 1
+    (folder / "notes.txt").write_text("mine")
     save(folder, adapter, tokenizer)
-    assert names(folder) == sorted(ADAPTER_FILES)
-    assert names(folder.parent) == ["adapter"]
+    assert names(folder) == sorted([*ADAPTER_FILES, "notes.txt"]) and names(folder.parent) == ["adapter"]
+    assert (folder / "notes.txt").read_text() == "mine"
     assert read_edits(folder / "edits.jsonl") == RECORDS
     assert json.loads((folder / "eval_results.json").read_text()) == RESULTS
     recipe = yaml.safe_load((folder / "edit_config.yaml").read_text())
@@ -156,16 +158,6 @@ def test_a_failure_leaves_no_folder(adapter, tokenizer, tmp_path, broken):
     assert names(tmp_path / "out") == []
 
 
-def test_saving_again_replaces_its_own_files_only(adapter, tokenizer, tmp_path):
-    folder = tmp_path / "out" / "adapter"
-    save(folder, adapter, tokenizer)
-    (folder / "notes.txt").write_text("mine")
-    save(folder, adapter, tokenizer, records=RECORDS[:1])
-    assert names(folder) == sorted([*ADAPTER_FILES, "notes.txt"]) and names(folder.parent) == ["adapter"]
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert len(read_edits(folder / "edits.jsonl")) == 1
-
-
 def test_edits_of_a_hub_dataset_have_their_scores_for_its_leaderboard(adapter, tokenizer, tmp_path):
     sources = {"datasets": ["user/facts:train", "user/pool"]}
     recipe = {**RECIPE, "locality_pool": "user/pool", "provenance": sources}
@@ -197,19 +189,6 @@ def test_a_card_that_was_edited_by_hand_stays_for_every_repository(adapter, toke
         finish_folder(tmp_path, name)
         assert card.read_text(encoding="utf-8") == "My own words.\n"
         assert read_edit_folder(tmp_path).provenance["repo_id"] == name
-
-
-def test_an_existing_folder_is_filled_without_touching_the_one_around_it(adapter, tokenizer, tmp_path, monkeypatch):
-    """A mounted folder: what stands beside it is another file system, from which nothing can be moved in."""
-    made = []
-    mkdtemp = tempfile.mkdtemp
-    monkeypatch.setattr(
-        "tempfile.mkdtemp", lambda *given, **how: (how and made.append(how["dir"])) or mkdtemp(*given, **how)
-    )
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-    save(folder, adapter, tokenizer)
-    assert made == [folder] and names(folder) == sorted(ADAPTER_FILES)
 
 
 @pytest.mark.parametrize(("mask", "folder_mode", "file_mode"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
