@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,26 +263,15 @@ def weights() -> dict[str, Form]:
 def files() -> dict[str, Form]:
     """Forms in which a file is none, or lies elsewhere."""
 
+    def replaced(name: str, make: Callable[[Path], object]) -> Form:
+        def form(folder: Path) -> None:
+            (folder / name).rename(folder.parent / name)
+            make(folder / name)
+
+        return form
+
     def linked(name: str, target: str) -> Form:
-        def form(folder: Path) -> None:
-            (folder / name).unlink()
-            (folder / name).symlink_to(target)
-
-        return form
-
-    def moved(name: str) -> Form:
-        def form(folder: Path) -> None:
-            shutil.move(folder / name, folder.parent / name)
-            (folder / name).symlink_to(folder.parent / name)
-
-        return form
-
-    def pipe(name: str) -> Form:
-        def form(folder: Path) -> None:
-            (folder / name).unlink()
-            os.mkfifo(folder / name)
-
-        return form
+        return replaced(name, lambda file: file.symlink_to(target))
 
     def below(make: Callable[[Path], None]) -> Form:
         def form(folder: Path) -> None:
@@ -295,8 +283,8 @@ def files() -> dict[str, Form]:
     targets = ("/proc/kmsg", "/dev/zero", "/etc/hostname", "gone")
     return {
         **{f"{name} links {target}": linked(name, target) for name in ADAPTER_FILES for target in targets},
-        **{f"{name} is linked": moved(name) for name in ADAPTER_FILES},
-        **{f"{name} is a pipe": pipe(name) for name in ADAPTER_FILES},
+        **{f"{name} is linked": linked(name, f"../{name}") for name in ADAPTER_FILES},
+        **{f"{name} is a pipe": replaced(name, os.mkfifo) for name in ADAPTER_FILES},
         "a folder of scores is linked": lambda folder: (folder / ".eval_results").symlink_to("/etc"),
         "scores are a pipe": below(os.mkfifo),
         "scores are linked": below(lambda file: file.symlink_to("/dev/zero")),
