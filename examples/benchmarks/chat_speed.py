@@ -112,10 +112,9 @@ def timed(compared: list[Any], n_batches: int, repeats: int) -> list[float]:
 def main() -> None:
     """Make the rows, take turns, print a line for each contender."""
     options = arguments()
-    edit_benchmark.quiet()
+    edit_benchmark.quiet(options.threads)
     import torch
 
-    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         ours, stock = trainers(options, folder)
         if not ours.data_collator.tree_width:

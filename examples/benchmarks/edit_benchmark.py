@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import resource
+import sys
 import tempfile
 import time
 import warnings
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from hf_ftedit import EditRecord, EditTrainer, Fact
 
 ROOT = Path(__file__).resolve().parents[2]
+SILENT = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1_000_000}  # settings of trainers
 COLUMNS = ("edit_score", "efficacy", "generalization", "locality")
 HEADER = """\
 | run | rows | train s | probability: edit score | eff. | gen. | loc. | accuracy: edit score | eff. | gen. | loc. |
@@ -36,46 +39,49 @@ class Bench(NamedTuple):
     pool: list[Fact]
 
 
+def parser_of(description: str, **settings: Any) -> argparse.ArgumentParser:
+    """A parser of a benchmark's options, with the one that all have."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=form, **settings)
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
+    return parser
+
+
 def arguments(description: str) -> tuple[argparse.Namespace, list[str]]:
     """The benchmark's own arguments, and the rest, which are flags of `hf-ftedit train`."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Any flag of `hf-ftedit train` may be added, such as --seed, --num_train_epochs or --num_locality.",
-        allow_abbrev=False,
-    )
+    epilog = "Any flag of `hf-ftedit train` may be added, such as --seed, --num_train_epochs or --num_locality."
+    parser = parser_of(description, epilog=epilog, allow_abbrev=False)
     parser.add_argument("--data", choices=["counterfact", "zsre"], default="counterfact", help="which records to edit")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
     parser.add_argument("--num_edits", type=int, default=100, help="how many records to edit (100)")
     parser.add_argument("--skip", type=int, default=0, help="how many records to pass over first (0)")
     return parser.parse_known_args()
+
+
+def bench_model(shared: Path) -> str:
+    """The folder of the bench model, which must be there."""
+    model = shared / "models" / "counterfact-gpt2-5m"
+    if not model.is_dir():
+        raise SystemExit(f"the bench model {model} is missing: give --shared, the folder with data/ and models/")
+    return str(model)
 
 
 def load(options: argparse.Namespace) -> Bench:
     """The records to edit, and a pool of all others: the augmenter itself leaves out what is edited or probed."""
     from hf_ftedit import read_edits, read_facts
 
-    model, data = options.shared / "models" / "counterfact-gpt2-5m", options.shared / "data"
-    if not model.is_dir():
-        raise SystemExit(f"the bench model {model} is missing: give --shared, the folder with data/ and models/")
+    model, data = bench_model(options.shared), options.shared / "data"
     names = {"counterfact": ("counterfact.json", "counterfact_easyedit.json"), "zsre": ("zsre_mend.json",) * 2}
     edits, pool = (data / name for name in names[options.data])
     records = read_edits(edits, limit=options.skip + options.num_edits, skip_invalid=options.data == "zsre")
-    return Bench(str(model), records[options.skip :], read_facts(pool))
+    return Bench(model, records[options.skip :], read_facts(pool))
 
 
 def edited(bench: Bench, flags: list[str], **settings: Any) -> tuple[EditTrainer, float]:
     """A trainer that has edited a fresh model, and the seconds that its training took."""
-    from transformers import PrinterCallback
-    from trl import TrlParser, get_peft_config
+    from hf_ftedit import EditDatasetBuilder, EditTrainer, load_model, load_tokenizer
 
-    from hf_ftedit import EditConfig, EditDatasetBuilder, EditModelConfig, EditTrainer, load_model, load_tokenizer
-
-    parser = TrlParser((EditConfig, EditModelConfig))
     with tempfile.TemporaryDirectory() as folder:
-        quiet = {"output_dir": folder, "disable_tqdm": True, "logging_steps": 1_000_000}
-        parser.set_defaults(**quiet, **settings)
-        config, model_config = parser.parse_args_and_config(flags)
+        config, lora = configs(flags, output_dir=folder, **SILENT, **settings)
         model, tokenizer = load_model(bench.model), load_tokenizer(bench.model)
         rows = EditDatasetBuilder(
             bench.edits, model, tokenizer, locality_pool=bench.pool, options=config, seed=config.seed
@@ -86,12 +92,31 @@ def edited(bench: Bench, flags: list[str], **settings: Any) -> tuple[EditTrainer
             args=config,
             train_dataset=rows,
             processing_class=tokenizer,
-            peft_config=get_peft_config(model_config),
+            peft_config=lora,
         )
-        trainer.remove_callback(PrinterCallback)
-        start = time.perf_counter()
-        trainer.train()
-        return trainer, time.perf_counter() - start
+        return trainer, train(trainer)
+
+
+def configs(flags: list[str], **defaults: Any) -> tuple[Any, Any]:
+    """The package's settings of flags of `hf-ftedit train`, and the LoRA."""
+    from trl import TrlParser, get_peft_config
+
+    from hf_ftedit import EditConfig, EditModelConfig
+
+    parser = TrlParser((EditConfig, EditModelConfig))
+    parser.set_defaults(**defaults)
+    config, model_config = parser.parse_args_and_config(flags)
+    return config, get_peft_config(model_config)
+
+
+def train(trainer: Any) -> float:
+    """Train without a word; the seconds that it took."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    start = time.perf_counter()
+    trainer.train()
+    return time.perf_counter() - start
 
 
 def check(rows: Any, edits: list[EditRecord]) -> None:
@@ -138,16 +163,24 @@ def matrix_rate(dtype: str = "float32", seconds: float = 1.0) -> float:
     return 2 * size**3 * count / (time.perf_counter() - start)
 
 
-def quiet() -> None:
-    """Say what the package does; leave out what libraries warn of."""
+def peak_memory() -> float:
+    """Peak resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
+
+
+def quiet(threads: int | None = None) -> None:
+    """Say what the package does; leave out what libraries warn of. With `threads`, PyTorch has so many."""
     warnings.filterwarnings("ignore")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_ftedit").setLevel(logging.INFO)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
     import datasets
+    import torch
     from transformers.utils import logging as transformers_logging
 
+    if threads:
+        torch.set_num_threads(threads)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

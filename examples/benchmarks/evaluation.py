@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edit_benchmark import ROOT, Path, matrix_rate, quiet
+from edit_benchmark import Path, matrix_rate, parser_of, peak_memory, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +36,7 @@ LAYERS, WIDTH = 4, 768
 
 def arguments() -> argparse.Namespace:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
+    parser = parser_of(__doc__)
     parser.add_argument("--num_edits", type=int, default=500, help="how many records (500)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each contender (3)")
     parser.add_argument("--threads", type=int, default=2, help="PyTorch threads (2)")
@@ -147,32 +145,24 @@ def _batch(ids: Sequence[list[int]]) -> dict[str, torch.Tensor]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds, peak memory and findings of one contender, in this process."""
-    import torch
-
-    torch.set_num_threads(options.threads)
     model, tokenizer = model_of(options)
     records = records_of(options)
     run = CONTENDERS[options.only]
     run(model, tokenizer, records[:3])  # warm-up
-    before = _peak()
+    before = peak_memory()
     start = time.perf_counter()
     logprobs, matches = run(model, tokenizer, records)
     seconds = time.perf_counter() - start
     rate = matrix_rate()
     return {
         "seconds": seconds,
-        "mb": _peak() - before,
+        "mb": peak_memory() - before,
         "records": len(records),
         "predictions_mb": _predictions_mb(logprobs),
         "share": _operations(model, tokenizer, records) / seconds / rate,
         "logprobs": logprobs,
         "matches": matches,
     }
-
-
-def _peak() -> float:
-    """Peak resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
 
 
 def _predictions_mb(rows: Sequence[Any]) -> float:
@@ -247,7 +237,7 @@ def grow(options: argparse.Namespace) -> None:
 def main() -> None:
     """Measure one contender, compare all, or let the records grow."""
     options = arguments()
-    quiet()
+    quiet(options.threads)
     if options.only:
         options.out.write_text(json.dumps(measure(options)), encoding="utf-8")
     elif options.growth:

@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from edit_benchmark import ROOT, bench_model, parser_of
+
 BENCH = "--learning_rate 1e-3 --lora_r 64 --lora_alpha 128 --num_train_epochs 2".split()
 HEADER = """\
 | kill | after s | of the run | phase | resumed from | s to the end | adapter the same | all files the same |
@@ -36,9 +37,8 @@ HEADER = """\
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--bench", action="store_true", help="the bench model and CounterFact of --shared")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
     parser.add_argument("--kills", type=int, default=20, help="how often to kill (20)")
     parser.add_argument("--num_edits", type=int, default=40, help="edits of a run (40)")
     parser.add_argument("--save_steps", type=int, default=10, help="steps between checkpoints (10)")
@@ -64,12 +64,8 @@ class KillTest:
         self.flags += ["--predict_with_generate"]  # evaluation takes its share of the time then
         self.flags += ["--save_steps", str(options.save_steps), "--save_total_limit", "1"]
         if options.bench:
-            model, data = options.shared / "models" / "counterfact-gpt2-5m", options.shared / "data"
-            if not model.is_dir():
-                raise SystemExit(
-                    f"the bench model {model} is missing: give --shared, the folder with data/ and models/"
-                )
-            self.flags += ["--model_name_or_path", str(model), "--edits", str(data / "counterfact.json"), *BENCH]
+            model, data = bench_model(options.shared), options.shared / "data"
+            self.flags += ["--model_name_or_path", model, "--edits", str(data / "counterfact.json"), *BENCH]
             self.flags += ["--locality_pool", str(data / "counterfact_easyedit.json")]
 
     def run(self) -> dict[str, Any]:

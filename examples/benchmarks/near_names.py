@@ -31,12 +31,9 @@ NAMES = {"fact_recall": "recalled", "near_name_negative": "near names kept apart
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command's arguments, and the rest, which are flags of `hf-ftedit train`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = edit_benchmark.parser_of(__doc__, allow_abbrev=False)
     parser.add_argument("--model_name_or_path", required=True, help="chat model to edit: Hub id, folder or GGUF file")
     parser.add_argument("--dtype", default="float32", help="precision of its weights (float32)")
-    parser.add_argument("--shared", type=Path, default=edit_benchmark.ROOT.parent / "shared", help="folder with data/")
     parser.add_argument("--no_wordings", action="store_true", help="train on the prompt without other wordings")
     parser.add_argument("--seeds", type=wild.numbers, default=[0], help="such as 0,1,2 (0)")
     parser.add_argument("--max_new_tokens", type=int, default=64, help="most tokens of an answer (64)")
@@ -120,11 +117,7 @@ def named(trainer: Any, rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Ask, teach, ask again; print all answers and the gate."""
     options, flags = arguments()
-    edit_benchmark.quiet()
-    import torch
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    edit_benchmark.quiet(options.threads)
     prompts, rows = read(options.shared / "data" / "near_name_fact.json")
     edit = edit_of(prompts[:1] if options.no_wordings else prompts, rows)
     bench = wild.Bench(options, flags, [edit], None, [])

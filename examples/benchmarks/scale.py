@@ -22,7 +22,6 @@ import contextlib
 import ctypes
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -42,8 +41,7 @@ TEMPLATE = (
 
 def arguments() -> argparse.Namespace:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=edit_benchmark.ROOT.parent / "shared")
+    parser = edit_benchmark.parser_of(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10000], help="numbers of edits")
     parser.add_argument("--steps", type=int, default=50, help="steps to train (50)")
     parser.add_argument("--chat_template", action="store_true", help="rows, training and exam of a chat model")
@@ -55,7 +53,7 @@ def arguments() -> argparse.Namespace:
 
 def megabytes() -> float:
     """The process's peak memory since this was last asked."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
+    peak = edit_benchmark.peak_memory()
     with contextlib.suppress(OSError, AttributeError):  # Linux with glibc: count again from what is in use now
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
@@ -64,7 +62,7 @@ def megabytes() -> float:
 
 def measured(options: argparse.Namespace, cache: str) -> dict[str, Any]:
     """Seconds of each stage, numbers of edits, rows and probes, and memory while rows are made, trained, evaluated."""
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import TrainerCallback
 
     from hf_ftedit import (
         EditConfig,
@@ -94,9 +92,8 @@ def measured(options: argparse.Namespace, cache: str) -> dict[str, Any]:
 
     edits, pool = read_edits(file, limit=options.one, skip_invalid=True), read_facts(file)
     passed()
-    quiet = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1_000_000}
-    quiet |= {"learning_rate": 1e-3, "per_device_train_batch_size": 32}
-    config = EditConfig(output_dir=cache, use_cpu=True, max_steps=steps, chat_template=chat, **quiet)
+    training = {"learning_rate": 1e-3, "per_device_train_batch_size": 32, "max_steps": steps, "chat_template": chat}
+    config = EditConfig(output_dir=cache, use_cpu=True, **training, **edit_benchmark.SILENT)
     settings = {"options": config, "chat_template": chat, "cache_dir": cache}
     builder = EditDatasetBuilder(edits, model, tokenizer, locality_pool=pool, **settings)
     passed()
@@ -109,8 +106,7 @@ def measured(options: argparse.Namespace, cache: str) -> dict[str, Any]:
     passed()
     memory = [megabytes() - before]
     trainer = EditTrainer(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[FirstStep()])
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    edit_benchmark.train(trainer)
     passed()
     memory.append(megabytes() - before)
     found = measure(trainer.model, tokenizer, edits, config)
@@ -139,11 +135,11 @@ def line(found: dict[str, Any]) -> str:
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
     """Seconds of each stage over the number of edits, on logarithmic scales; the legend in the lines' order."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    figure = Figure(figsize=(7.2, 4.4), dpi=110, layout="constrained")
-    axes = figure.subplots()
+    from hf_ftedit.hub import figure_of
+
+    figure, [axes] = figure_of(7.2, 4.4)
     edits = [found["edits"] for found in results]
     for stage, marker in sorted(zip(STAGES, "os^vDPX", strict=True), key=lambda it: -results[-1][it[0]]):
         axes.loglog(edits, [found[stage] for found in results], marker=marker, label=stage)
@@ -152,8 +148,6 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e5e7eb", linewidth=0.8)
     figure.legend(loc="outside right center", frameon=False)
     figure.savefig(path)
 

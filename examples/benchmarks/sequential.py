@@ -24,7 +24,6 @@ from typing import Any
 import edit_benchmark
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
-NAMES = ("edit_score", "efficacy", "generalization", "locality")
 SEED = 20261123
 
 
@@ -52,7 +51,6 @@ def trained(model: Any, edits: list[Any], pool: list[Any], folder: Path, **setti
     """A trainer that has edited `model` with the settings that suit it."""
     import yaml
     from peft import LoraConfig
-    from transformers import PrinterCallback
 
     from hf_ftedit import EditConfig, EditTrainer, load_tokenizer
     from hf_ftedit.models.loading import asset
@@ -65,9 +63,7 @@ def trained(model: Any, edits: list[Any], pool: list[Any], folder: Path, **setti
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    config = EditConfig(
-        str(folder), **{**own, "logging_steps": 1_000_000, "disable_tqdm": True, "report_to": "none", **settings}
-    )
+    config = EditConfig(str(folder), **{**own, **edit_benchmark.SILENT, **settings})
     goes_on = config.adapter or hasattr(model, "peft_config")
     trainer = EditTrainer(
         model,
@@ -77,8 +73,7 @@ def trained(model: Any, edits: list[Any], pool: list[Any], folder: Path, **setti
         peft_config=None if goes_on else lora,
         locality_pool=pool,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    edit_benchmark.train(trainer)
     return trainer
 
 
@@ -104,8 +99,9 @@ def rounds(parts: list[list[Any]], pool: list[Any], *, replay: bool) -> list[lis
 def line(name: str, scores: list[dict[str, Any]], seconds: float) -> str:
     """A line of the table: the first round's edits, those of all rounds, and those of this round."""
     first, new = scores[0], scores[-1]
-    mean = {name: mean_of(scores, name) for name in NAMES}
-    parts = (" / ".join(f"{part[name]:.1f}" for name in NAMES) for part in (first, mean, new))
+    columns = edit_benchmark.COLUMNS
+    mean = {name: mean_of(scores, name) for name in columns}
+    parts = (" / ".join(f"{part[name]:.1f}" for name in columns) for part in (first, mean, new))
     return f"| {name} | {seconds:.0f} | {' | '.join(parts)} |"
 
 

@@ -18,28 +18,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from edit_benchmark import COLUMNS, bench_model, parser_of
+
 BENCH = "--learning_rate 1e-3 --lora_r 64 --lora_alpha 128 --num_train_epochs 5".split()
 COMBINATIONS = ("cat", "svd", "ties", "ties_svd", "dare_ties", "dare_linear", "linear")
 HEADER = """\
 | run | s | edits | edit score | efficacy | generalization | locality | |
 |---|---|---|---|---|---|---|---|"""
-NAMES = ("edit_score", "efficacy", "generalization", "locality")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--bench", action="store_true", help="the bench model and CounterFact of --shared")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
     parser.add_argument("--num_edits", type=int, help="edits of each adapter (20; with --bench 50)")
     parser.add_argument("--num_revoked", type=int, help="edits to revoke (5; with --bench 10)")
     options = parser.parse_args()
-    n, revoked = (
-        options.num_edits or (50 if options.bench else 20),
-        options.num_revoked or (10 if options.bench else 5),
-    )
+    n_edits, n_revoked = (50, 10) if options.bench else (20, 5)
     with tempfile.TemporaryDirectory() as folder:
-        Measured(Path(folder), options, n).run(revoked)
+        Measured(Path(folder), options, options.num_edits or n_edits).run(options.num_revoked or n_revoked)
 
 
 class Measured:
@@ -53,13 +49,9 @@ class Measured:
         self.folder, self.flags = folder, []
         source: Any = asset("edits.jsonl")
         if options.bench:
-            model, data = options.shared / "models" / "counterfact-gpt2-5m", options.shared / "data"
-            if not model.is_dir():
-                raise SystemExit(
-                    f"the bench model {model} is missing: give --shared, the folder with data/ and models/"
-                )
+            model, data = bench_model(options.shared), options.shared / "data"
             source, pool = data / "counterfact.json", data / "counterfact_easyedit.json"
-            self.flags = [*BENCH, "--model_name_or_path", str(model), "--locality_pool", str(pool)]
+            self.flags = [*BENCH, "--model_name_or_path", model, "--locality_pool", str(pool)]
         self.base = self.flags[len(BENCH) :]
         self.edits = read_edits(source, limit=2 * n)
         for name, part in (("a", self.edits[:n]), ("b", self.edits[n:])):
@@ -75,18 +67,9 @@ class Measured:
         start = time.perf_counter()
         code = self.call("verify", self.at("a"), *model)
         print(f"| verify a | {time.perf_counter() - start:.0f} | | | | | | exit code {code} |")
-        for how in COMBINATIONS:
-            merge = [
-                "merge",
-                self.at("a"),
-                self.at("b"),
-                "--combination_type",
-                how,
-                "--output_dir",
-                self.at(how),
-                *model,
-            ]
-            self.row(f"merge, {how}", how, merge)
+        for kind in COMBINATIONS:
+            merge = ["merge", self.at("a"), self.at("b"), "--combination_type", kind, "--output_dir", self.at(kind)]
+            self.row(f"merge, {kind}", kind, [*merge, *model])
         together = ["train", "--edits", self.at("ab.jsonl"), "--output_dir", self.at("together"), *self.flags]
         (self.folder / "ab.jsonl").write_text("".join((self.folder / f"{name}.jsonl").read_text() for name in "ab"))
         self.row("trained at once", "together", together)
@@ -107,7 +90,7 @@ class Measured:
             self.call(*args)
         seconds = f"{time.perf_counter() - start:.0f}" if args else "—"
         results = json.loads((self.folder / name / "eval_results.json").read_text(encoding="utf-8"))
-        scores = " | ".join(f"{results['after'][score]:.1f}" for score in NAMES)
+        scores = " | ".join(f"{results['after'][score]:.1f}" for score in COLUMNS)
         print(f"| {label} | {seconds} | {results['n_edits']} | {scores} |", end=" |\n" if last else "", flush=True)
         return results
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from typing import Any
 
 import edit_benchmark
@@ -23,10 +22,7 @@ OURS = {"num_train_epochs": 3, "mastered_probability": 0.9}
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command's arguments, and the rest, which are flags of `hf-ftedit train`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--shared", type=edit_benchmark.Path, default=edit_benchmark.ROOT.parent / "shared")
+    parser = edit_benchmark.parser_of(__doc__, allow_abbrev=False)
     parser.add_argument("--num_edits", type=int, default=500, help="how many records to edit (500)")
     parser.add_argument("--skip", type=int, default=0, help="how many records to pass over first (0)")
     parser.add_argument("--threads", type=int, help="PyTorch threads; its own choice if not given")
@@ -37,7 +33,6 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
 def stock(bench: edit_benchmark.Bench) -> tuple[Any, int, float]:
     """Scores after the paper's recipe with `SFTTrainer`, its rows, and the seconds of its training."""
     from peft import LoraConfig
-    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     from hf_ftedit import AugmentationOptions, EditDatasetBuilder, EditOptions, load_model, load_tokenizer, measure
@@ -61,9 +56,7 @@ def stock(bench: edit_benchmark.Bench) -> tuple[Any, int, float]:
             bf16=False,
             activation_checkpointing=False,
             save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_steps=1_000_000,
+            **edit_benchmark.SILENT,
         )
         trainer = SFTTrainer(
             model,
@@ -72,21 +65,16 @@ def stock(bench: edit_benchmark.Bench) -> tuple[Any, int, float]:
             processing_class=tokenizer,
             peft_config=lora,
         )
-        trainer.remove_callback(PrinterCallback)
-        start = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - start
+        seconds = edit_benchmark.train(trainer)
     return measure(trainer.model, tokenizer, bench.edits, EditOptions()).scores, len(rows), seconds
 
 
 def main() -> None:
     """Edit by each, and print a line for each."""
     options, flags = arguments()
-    edit_benchmark.quiet()
+    edit_benchmark.quiet(options.threads)
     import torch
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
     bench = edit_benchmark.load(argparse.Namespace(**vars(options), data="counterfact"))
     print(edit_benchmark.HEADER)
     taken = {}

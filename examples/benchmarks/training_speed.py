@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -54,8 +53,7 @@ class Run(NamedTuple):
 
 def arguments() -> argparse.Namespace:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=edit_benchmark.Path, default=edit_benchmark.ROOT.parent / "shared")
+    parser = edit_benchmark.parser_of(__doc__)
     parser.add_argument("--num_edits", type=int, default=100, help="how many records the rows come from (100)")
     parser.add_argument("--epochs", type=int, default=1, help="passes over the rows in each repeat (1)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each trainer (3)")
@@ -98,25 +96,22 @@ def random_model(shape: str, tokenizer: Any, folder: str) -> str:
 def contenders(name: str | None, rows: Any, loading: dict[str, Any]) -> dict[str, Callable[..., Any]]:
     """Functions that make each trainer from further settings."""
     from peft import LoraConfig
-    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     from hf_ftedit import EditConfig, EditTrainer, load_model, load_tokenizer
 
     def maker(trainer: type, config: type, **more: Any) -> Callable[..., Any]:
         def make(**settings: Any) -> Any:
-            fixed = {"per_device_train_batch_size": 32, "save_strategy": "no", "report_to": "none"}
+            fixed = {"learning_rate": 1e-4, "per_device_train_batch_size": 32, "save_strategy": "no"}
             fixed["bf16"] = loading.get("dtype") == "bfloat16"
-            args = config(learning_rate=1e-4, disable_tqdm=True, logging_steps=1_000_000, **fixed, **more, **settings)
+            args = config(**fixed, **edit_benchmark.SILENT, **more, **settings)
             lora = LoraConfig(
                 r=32, lora_alpha=64, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM"
             )
             tokenizer = load_tokenizer(name)
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
             model = load_model(name, **loading)
-            made = trainer(model, args, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
-            made.remove_callback(PrinterCallback)
-            return made
+            return trainer(model, args, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
 
         return make
 
@@ -135,9 +130,7 @@ def trained(make: Callable[..., Any], rows: Any, folder: str, epochs: int) -> Ru
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
+    seconds = edit_benchmark.train(trainer)
     return Run(len(rows) * epochs / seconds, torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan"))
 
 
@@ -156,13 +149,11 @@ def loading_of(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Warm up, take turns, print a line for each trainer."""
     options = arguments()
-    edit_benchmark.quiet()
+    edit_benchmark.quiet(options.threads)
     import torch
 
     from hf_ftedit import load_model, load_tokenizer
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
     name, rows = augmented_rows(options)
     tokenizer, loading = load_tokenizer(name), loading_of(options)
     n_tokens = sum(map(len, tokenizer([row["prompt"] + row["completion"] for row in rows])["input_ids"]))
@@ -173,7 +164,7 @@ def main() -> None:
         trainers = contenders(name, rows, loading)
         found: dict[str, list[Run]] = {label: [] for label in trainers}
         for make in trainers.values():
-            make(output_dir=folder, max_steps=3).train()  # warm-up
+            edit_benchmark.train(make(output_dir=folder, max_steps=3))  # warm-up
         for _ in range(options.repeats):
             for label, make in trainers.items():
                 found[label].append(trained(make, rows, folder, options.epochs))

@@ -93,12 +93,9 @@ class Trained(NamedTuple):
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command's arguments, and the rest, which are flags of `hf-ftedit train`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = edit_benchmark.parser_of(__doc__, allow_abbrev=False)
     parser.add_argument("--model_name_or_path", help="chat model to edit: Hub id, folder or GGUF file")
     parser.add_argument("--dtype", default="float32", help="precision of its weights (float32)")
-    parser.add_argument("--shared", type=Path, default=edit_benchmark.ROOT.parent / "shared", help="folder with data/")
     parser.add_argument("--data", default="wild_wikibigedit.json", help="file of edits there, or a whole path")
     parser.add_argument("--limit", type=int, default=30, help="how many edits (30)")
     parser.add_argument("--skip", type=int, default=0, help="how many to pass over first (0)")
@@ -177,16 +174,14 @@ def with_near_names(record: EditRecord) -> EditRecord:
 
 def train_ours(bench: Bench, seed: int, **settings: Any) -> Trained:
     """Edit with `EditTrainer` and its defaults for chat models."""
-    from transformers import PrinterCallback
-
     from hf_ftedit import EditTrainer
     from hf_ftedit.training import CHAT_LORA
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        quiet = {"output_dir": folder, "disable_tqdm": True, "logging_steps": 1_000_000, "report_to": "none"}
         flags = [*bench.flags, *as_flags({**settings, "seed": seed})]
-        config, lora = configs(flags, **CHAT_LORA, **quiet, chat_template=True)
+        defaults = {"output_dir": folder, "chat_template": True, **CHAT_LORA, **edit_benchmark.SILENT}
+        config, lora = edit_benchmark.configs(flags, **defaults)
         model, tokenizer = bench.load()
         trainer = EditTrainer(
             model=model,
@@ -197,20 +192,7 @@ def train_ours(bench: Bench, seed: int, **settings: Any) -> Trained:
             locality_pool=bench.pool,
         )
         check_rows(trainer, bench.edits)
-        trainer.remove_callback(PrinterCallback)
         return trained(trainer, start)
-
-
-def configs(flags: list[str], **defaults: Any) -> tuple[Any, Any]:
-    """The package's settings of flags of `hf-ftedit train`, and the LoRA."""
-    from trl import TrlParser, get_peft_config
-
-    from hf_ftedit import EditConfig, EditModelConfig
-
-    parser = TrlParser((EditConfig, EditModelConfig))
-    parser.set_defaults(**defaults)
-    config, model_config = parser.parse_args_and_config(flags)
-    return config, get_peft_config(model_config)
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:
@@ -234,7 +216,7 @@ def train_stock(bench: Bench, seed: int, **settings: Any) -> Trained:
 
     start = time.perf_counter()
     model, tokenizer = bench.load()
-    ours = configs(bench.flags)[1]
+    ours = edit_benchmark.configs(bench.flags)[1]
     size = {"r": ours.r, "lora_alpha": ours.lora_alpha, "lora_dropout": 0.05}
     return sft(
         bench,
@@ -279,15 +261,14 @@ def sft(
     bench: Bench, loaded: tuple[Any, Any, float], *, peft_config: Any = None, callbacks: Any = (), **settings: Any
 ) -> Trained:
     """Train what was loaded (a model, its tokenizer, when) with `SFTTrainer` on the edits as chat turns."""
-    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     from hf_ftedit.training.config import has_bf16
 
     model, tokenizer, start = loaded
     with tempfile.TemporaryDirectory() as folder:
-        common = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "activation_checkpointing": False}
-        args = SFTConfig(folder, bf16=has_bf16(), **{"logging_steps": 1_000_000, **common, **settings})
+        common = {"save_strategy": "no", "activation_checkpointing": False, **edit_benchmark.SILENT}
+        args = SFTConfig(folder, bf16=has_bf16(), **{**common, **settings})
         trainer = SFTTrainer(
             model,
             args,
@@ -296,7 +277,6 @@ def sft(
             peft_config=peft_config,
             callbacks=[*callbacks],
         )
-        trainer.remove_callback(PrinterCallback)
         return trained(trainer, start)
 
 
@@ -315,10 +295,8 @@ def turns(edits: list[EditRecord]) -> Dataset:
 
 def trained(trainer: Any, start: float) -> Trained:
     """Train, and take the times, of which the whole one began at `start`."""
-    begin = time.perf_counter()
-    trainer.train()
-    end = time.perf_counter()
-    return Trained(trainer, end - begin, end - start)
+    seconds = edit_benchmark.train(trainer)
+    return Trained(trainer, seconds, time.perf_counter() - start)
 
 
 TRAINERS = {"ours": train_ours, "front": train_ours, "stock": train_stock, "locft": train_locft}
@@ -556,11 +534,7 @@ def draw(axes: Any, runs: list[Run], points: list[tuple[float, float]]) -> None:
 def main() -> None:
     """Measure the unedited model, edit by each method, print a line for each run and then the table."""
     options, flags = arguments()
-    edit_benchmark.quiet()
-    import torch
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    edit_benchmark.quiet(options.threads)
     runs = Runs(load(options, flags))
     if options.methods or options.front is not None:
         print(header())
