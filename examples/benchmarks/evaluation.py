@@ -187,14 +187,11 @@ def _operations(model: Any, tokenizer: Any, records: list[EditRecord]) -> float:
     return 2 * (body * (sum(prompts.values()) + sum(more.values())) + head * (len(prompts) + sum(more.values())))
 
 
-def in_a_process(options: argparse.Namespace, name: str, num_edits: int) -> dict[str, Any]:
+def in_a_process(name: str, num_edits: int) -> dict[str, Any]:
     """What [`measure`] finds in a fresh process."""
-    flags = ["--only", name, "--num_edits", str(num_edits), "--threads", str(options.threads)]
-    flags += ["--shared", str(options.shared), "--layers", str(options.layers)]
-    flags += ["--random", str(options.random)] if options.random else []
-    flags += ["--growth"] if options.growth else []
     with tempfile.NamedTemporaryFile("r") as file:
-        subprocess.run([sys.executable, __file__, *flags, "--out", file.name], check=True)
+        flags = ["--only", name, "--num_edits", str(num_edits), "--out", file.name]  # the last of two holds
+        subprocess.run([sys.executable, *sys.argv, *flags], check=True)
         return json.load(file)
 
 
@@ -205,7 +202,7 @@ def compare(options: argparse.Namespace) -> None:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
     for _ in range(options.repeats):
         for name in CONTENDERS:
-            found[name].append(in_a_process(options, name, options.num_edits))
+            found[name].append(in_a_process(name, options.num_edits))
     first = {name: runs[0] for name, runs in found.items()}
     medians = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
     print("| contender | records/s, median | seconds, each | engine is | peak memory, MB | share of matrix rate |")
@@ -226,7 +223,7 @@ def grow(options: argparse.Namespace) -> None:
     """The engine on more and more records."""
     print("| records | seconds | ms a record | peak memory, MB | predictions, MB |\n|---|---|---|---|---|")
     for size in (100, 1_000, 10_000):
-        runs = [in_a_process(options, "engine", size) for _ in range(options.repeats)]
+        runs = [in_a_process("engine", size) for _ in range(options.repeats)]
         seconds = statistics.median(run["seconds"] for run in runs)
         each, memory = 1000 * seconds / runs[0]["records"], min(run["mb"] for run in runs)
         print(

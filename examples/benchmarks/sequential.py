@@ -49,21 +49,10 @@ def drawn(count: int) -> tuple[list[Any], list[Any]]:
 
 def trained(model: Any, edits: list[Any], pool: list[Any], folder: Path, **settings: Any) -> Any:
     """A trainer that has edited `model` with the settings that suit it."""
-    import yaml
-    from peft import LoraConfig
+    from hf_ftedit import EditTrainer, asset, load_tokenizer
 
-    from hf_ftedit import EditConfig, EditTrainer, load_tokenizer
-    from hf_ftedit.models.loading import asset
-
-    own = yaml.safe_load(Path(asset("train.yaml")).read_text(encoding="utf-8"))
-    lora = LoraConfig(
-        r=own.pop("lora_r"),
-        lora_alpha=own.pop("lora_alpha"),
-        lora_dropout=0.05,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    config = EditConfig(str(folder), **{**own, **edit_benchmark.SILENT, **settings})
+    defaults = {"output_dir": str(folder), **edit_benchmark.SILENT, **settings}
+    config, lora = edit_benchmark.configs(["--config", asset("train.yaml")], **defaults)
     goes_on = config.adapter or hasattr(model, "peft_config")
     trainer = EditTrainer(
         model,
