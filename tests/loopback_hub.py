@@ -8,6 +8,7 @@ with LoopbackHub() as hub:
     hub.fail("PUT /lfs/", DROP, at="upload")  # the connection ends in the middle of the request
     hub.fail("GET /lfs/", DROP, at="download")  # ... of the answer
     hub.fail("GET /api/models/", 429, times=2, headers={"Retry-After": "1"})
+    hub.hold("user/name", {"config.json": File(b"{}")})
     run("import json; print(json.dumps(1))", hub.environment(tmp_path, token="hf_write"))
     hub.repositories["dataset", "user/name"].files["README.md"].data
 ```
@@ -94,6 +95,12 @@ class LoopbackHub:
         for server in self.servers:
             server.shutdown()
             server.server_close()
+
+    def hold(self, name, files, kind="model", private=False):
+        """A new repository with these files."""
+        repository = self.repositories[kind, name] = Repository(private)
+        repository.add("files", files)
+        return repository
 
     def fail(self, pattern, status, times=1, at="start", headers=None):
         """

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from hub_storage import File, Repository
+from hub_storage import File
 from huggingface_hub.cli._uv_script_header import parse_uv_script_header
 from huggingface_hub.cli.extensions import ExtensionManifest, _get_executable_name, _normalize_repo_id
 from loopback_hub import LoopbackHub
@@ -43,9 +43,8 @@ def test_a_job_says_what_it_needs() -> None:
 def test_a_job_edits_pushes_and_verifies(tmp_path: Path) -> None:
     """Edits are a dataset of the Hub, so that their scores go to its leaderboard."""
     with LoopbackHub() as hub:
-        facts = hub.repositories["dataset", "user/facts"] = Repository()
         first = Path(asset("edits.jsonl")).read_bytes().splitlines(keepends=True)[:2]
-        facts.add("Facts", {"train.jsonl": File(b"".join(first))})
+        hub.hold("user/facts", {"train.jsonl": File(b"".join(first))}, "dataset")
         flags = ["--edits", "user/facts", *FEW, "--report_to", "none"]
         environment = hub.environment(tmp_path, "hf_write") | {"HF_HUB_OFFLINE": "0"}  # `make test` sets it
         done = python(str(JOB), "--repo_id", "user/edits", *flags, **environment)

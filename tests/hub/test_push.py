@@ -280,8 +280,7 @@ REFUSED = {
 def refused(hub, trained, tmp_path_factory):
     folders = tmp_path_factory.mktemp("refused")
     hub.repositories["model", "user/old"] = Repository()
-    hub.repositories["model", "user/taken"] = Repository()
-    hub.repositories["model", "user/taken"].add("a model", {"config.json": File(b"{}")})
+    hub.hold("user/taken", {"config.json": File(b"{}")})
     hub.fail("POST /api/models/user/raced/commit/", 412)
     hub.fail("POST /api/models/user/bad/commit/", 400)
     heads = {name: repository.head for (_, name), repository in hub.repositories.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from embedded_playground import EDIT, embedded_playground
-from hub_storage import File, Repository
+from hub_storage import File
 from loopback_hub import LoopbackHub, run
 
 from hf_ftedit import EditError, open_edits
@@ -162,8 +162,7 @@ def test_what_a_visitor_downloads_is_small_and_goes_with_the_visit(adapters, tmp
         weights = "adapter_model.safetensors"
         sizes = {"large": {weights: File(b"x" * 4_000_000)}, "bad": {weights: File(b"x" * 1000)}, "small": ignored}
         for name, more in sizes.items():
-            hub.repositories["model", f"user/{name}"] = Repository()
-            hub.repositories["model", f"user/{name}"].add("all", files | more)
+            hub.hold(f"user/{name}", files | more)
         here = str(Path(__file__).parent)
         (large, bad, *small, other), kept, folder, is_there = run(
             LOAD, hub.environment(tmp_path) | {"PYTHONPATH": here}

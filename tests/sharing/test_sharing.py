@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from hub_storage import File, Repository, User
+from hub_storage import File, User
 from huggingface_hub import ModelCard
 from loopback_hub import DROP, HURRY, LoopbackHub, run
 from safetensors.torch import load, save
@@ -95,9 +95,9 @@ def world(tmp_path_factory):
     with LoopbackHub() as hub:
         hub.tokens["hf_other"] = User("other", may_write=True)
         found = SimpleNamespace(hub=hub, folder=folder, caches=itertools.count(), pool=small_pool(folder))
-        base = hub.repositories["model", "user/base"] = Repository(private=True)
-        files = {path.name: path.read_bytes() for path in Path(asset("model")).iterdir()}
-        base.add("A model", {name: File(data, lfs=name.endswith(".safetensors")) for name, data in files.items()})
+        parts = [*Path(asset("model")).iterdir()]
+        files = {path.name: File(path.read_bytes(), lfs=path.suffix == ".safetensors") for path in parts}
+        base = hub.hold("user/base", files, private=True)
         found.base = base.head
         trained = many(found, {name: training(found, name) for name in "ab"})
         assert [each["code"] for each in trained.values()] == [0, 0], trained
@@ -277,8 +277,7 @@ FAILING = {
 def open_while_failing(world):
     files = world.adapter.at(world.commit)[1]
     for number, failures in enumerate([*FAILING.values(), [("GET /api/models/NAME/revision/", 500, {"times": 99})]]):
-        world.hub.repositories["model", f"user/failing-{number}"] = repository = Repository()
-        repository.add("edits", files)
+        world.hub.hold(f"user/failing-{number}", files)
         for pattern, status, how in failures:
             world.hub.fail(pattern.replace("NAME", f"user/failing-{number}"), status, **how)
     return result(world, OPEN, names=[f"user/failing-{number}" for number in range(len(FAILING) + 1)])
@@ -307,13 +306,10 @@ class Canary:
 
 def hostile(world):
     """Calls on repositories that bring pickles or code, or are somebody else's."""
-    repositories, config = world.hub.repositories, world.files["adapter_config.json"]
-    pickled = pickle.dumps(Canary(str(world.folder / "pickle-was-loaded")))
-    repositories["model", "user/pickled"] = repository = Repository()
-    repository.add("pickled", {"adapter_config.json": File(config), "adapter_model.bin": File(pickled, lfs=True)})
-    both = {path: File(data) for path, data in world.files.items()}
-    repositories["model", "user/both"] = repository = Repository()
-    repository.add("both", both | {"adapter_model.bin": File(pickled, lfs=True), "model.py": File(b"raise")})
+    both, hold = {path: File(data) for path, data in world.files.items()}, world.hub.hold
+    pickled = File(pickle.dumps(Canary(str(world.folder / "pickle-was-loaded"))), lfs=True)
+    hold("user/pickled", {"adapter_config.json": both["adapter_config.json"], "adapter_model.bin": pickled})
+    hold("user/both", both | {"adapter_model.bin": pickled, "model.py": File(b"raise")})
     code = f"open({str(world.folder / 'code-was-run')!r}, 'w')".encode()
     own = {path.name: File(path.read_bytes()) for path in Path(asset("model")).iterdir()}
     named = json.loads(own["config.json"].data) | {
@@ -321,12 +317,10 @@ def hostile(world):
         "architectures": ["OwnModel"],
         "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
     }
-    repositories["model", "user/code"] = repository = Repository()
-    repository.add("code", own | {"own.py": File(code), "config.json": File(json.dumps(named).encode())})
+    hold("user/code", own | {"own.py": File(code), "config.json": File(json.dumps(named).encode())})
     recipe = yaml.safe_load(world.files["edit_config.yaml"]) | {"model_name_or_path": "user/code"}
     del recipe["model_revision"]
-    repositories["model", "user/on-code"] = repository = Repository()
-    repository.add("on code", both | {"edit_config.yaml": File(yaml.safe_dump(recipe).encode())})
+    hold("user/on-code", both | {"edit_config.yaml": File(yaml.safe_dump(recipe).encode())})
     some = ["--edits", str(world.folder / "a.jsonl"), "--max_edits", "1"]
     loads = {
         "pickled": {"name": "user/pickled"},
@@ -338,8 +332,7 @@ def hostile(world):
         "private, own token": {"name": "other/secret", "token": "hf_other", "base_model": asset("model")},
         "both": {"name": "user/both"},
     }
-    repositories["model", "other/secret"] = repository = Repository(private=True)
-    repository.add("secret", both)
+    hold("other/secret", both, private=True)
     return loads | {
         "evaluate of pickled": ["evaluate", "--adapter", "user/pickled", *some, "--model_name_or_path", "user/base"],
         "train of code": [
