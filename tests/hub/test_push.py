@@ -130,15 +130,11 @@ def test_train_pushes_what_it_wrote(hub, trained):
     assert hub.repositories["model", "user/trained"].private
 
 
-def test_the_card_names_the_repository(hub, trained, tmp_path):
+def test_the_card_names_the_repository(hub, trained):
     card = there(hub, "user/trained")["README.md"].decode()
     assert "`hf-ftedit verify user/trained`" in card
-    assert 'PeftModel.from_pretrained(model, "user/trained")' in card
-    assert 'load_edited_model("user/trained")' in card and "--lora-modules edits=user/trained" in card
     metadata = ModelCard(card).data
-    assert {"model-editing", "knowledge-editing", "hf-ftedit", "lora"} <= set(metadata.tags)
-    assert metadata.library_name == "peft" and metadata.model_name == "trained"
-    assert metadata.base_model is None  # the embedded one is not on the Hub
+    assert metadata.model_name == "trained" and metadata.base_model is None  # the embedded one is not on the Hub
 
 
 @pytest.fixture(scope="module")
@@ -496,4 +492,3 @@ def test_a_whole_model_is_pushed(hub, by_trainer):
     assert files == here(by_trainer.folder / "whole") and len(titles(hub, "user/whole")) == 2
     assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "edits.jsonl"} <= set(files)
     assert not any(path.endswith((".bin", ".pt")) or path.startswith("adapter_") for path in files)
-    assert ModelCard(files["README.md"].decode()).data.library_name == "transformers"
