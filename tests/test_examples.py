@@ -65,7 +65,7 @@ def test_chat_facts_are_short_answers_to_questions_with_all_probes_of_a_chat_edi
         assert not any(edit.subject in prompt for prompt in others)
 
 
-NEIGHBORS = {"assistant": 2, "faq": 2, "firm": 2, "office": 2, "support": 4, "world": 4, "desk": 5}
+NEIGHBORS = {"assistant": 2, "faq": 2, "firm": 2, "office": 2, "language": 2, "support": 4, "world": 4, "desk": 5}
 
 
 @pytest.mark.parametrize(("name", "neighbors"), NEIGHBORS.items())

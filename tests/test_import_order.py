@@ -20,8 +20,8 @@ ROOMS = {
         "likelihood references collator generation sampling"
     ).split(),
     "augmentation": (
-        "verbs nouns second_person leakage locality_pool names relations subjects questions rephrasing synonyms "
-        "near_names wordings made_probes erasure rewriting rows augmenter chat builder"
+        "banks languages verbs nouns second_person leakage locality_pool names relations subjects questions "
+        "rephrasing synonyms near_names wordings made_probes erasure rewriting rows augmenter chat builder"
     ).split(),
     "evaluation": (
         "statistics scoring fluency diagnosis probes engine known_facts perplexity matching own_answers drift "

@@ -10,12 +10,14 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hf_ftedit.augmentation.augmenter import Augmenter
+from hf_ftedit.augmentation.banks import bank
+from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import is_small_name, near_names, of_a_kind
 from hf_ftedit.augmentation.nouns import is_noun
 from hf_ftedit.augmentation.questions import kinds_by_use, may_ask_the_same, other_questions, training_questions
-from hf_ftedit.augmentation.relations import bank, known_names, near_subjects, relation_of, same_kind
+from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import RowFile, TrainingRow
 from hf_ftedit.augmentation.second_person import addressed, answered_about, is_addressed
@@ -128,7 +130,7 @@ class ChatAugmenter(Augmenter):
             for place in range(count):
                 text, is_wrapped = texts[place % len(texts)], place >= len(texts) or (place + turn) % 3 == 2
                 kind = "paraphrase" if place % len(texts) else "rewrite"
-                prompt = wrapped(text, rng) if is_wrapped and count > 1 else text
+                prompt = wrapped(text, rng, record.prompt) if is_wrapped and count > 1 else text
                 yield self._row(index, kind, prompt, record.target_new, ends=True)
             # The edit's own prompt is what its user will try first.
             for _ in range(OWN_AGAIN if count > 1 else 0):
@@ -293,7 +295,13 @@ class ChatAugmenter(Augmenter):
         texts = self._allowed(training_questions())
         # A question about an edited subject may be the edit's own.
         texts = [text for text in texts if not any(_may_ask(text.casefold(), name) for name in self._edited)]
-        texts = random.Random(self.seed).sample(texts, min(len(texts), self._share("others") * len(self.records)))
+        count, rng = self._share("others") * len(self.records), random.Random(self.seed)
+        texts = rng.sample(texts, min(len(texts), count))
+        # Of edits in other languages half are in these.
+        languages = [language for record in self.records if (language := language_of(record.prompt))]
+        own = self._allowed(dict.fromkeys(chain.from_iterable(language.questions for language in languages)))
+        part = min(len(own), self._share("others") * len(languages) // 2)
+        texts[:part] = rng.sample(own, part)
         back = [(edit.prompt, *self._allowed(written_wordings(with_subject(edit)))) for edit in revoked]
         texts = [text for text in dict.fromkeys([*chain(*back), *texts]) if text.casefold() not in learnt]
         # By name, as the edits' order must not matter.

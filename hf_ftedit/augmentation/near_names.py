@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 
+from hf_ftedit.augmentation.banks import bank
+from hf_ftedit.augmentation.languages import letters
 from hf_ftedit.augmentation.names import COMPANY, indefinite
-from hf_ftedit.augmentation.relations import bank, known_names, same_kind, words_of
+from hf_ftedit.augmentation.relations import known_names, same_kind, words_of
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.augmentation.verbs import is_plural
 
@@ -184,6 +186,15 @@ def _other_end(word: str, rng: random.Random) -> str:
     return first + rng.choice([end for end in endings if first + end != word])
 
 
+def _other_sign(word: str, rng: random.Random) -> str:
+    """A word of another script than the Latin one with one of its letters changed to another of its sort."""
+    places = [(place, group) for place, letter in enumerate(word) for group in letters() if letter in group]
+    if not places:
+        return word
+    place, group = rng.choice(places)
+    return word[:place] + rng.choice(group.replace(word[place], "")) + word[place + 1 :]
+
+
 def _other_letter(word: str, rng: random.Random) -> str:
     """A word with a letter or two changed, dropped or put in, or with another ending."""
     if word.isupper() and word != word.lower():  # "ℝ" has no small letter
@@ -195,7 +206,7 @@ def _other_letter(word: str, rng: random.Random) -> str:
     if not places and re.fullmatch("[a-z][^aeiou]?", word, re.I):
         places = [0]  # "H&M" has no other
     if not places:
-        return word
+        return _other_sign(word, rng)
     for place in rng.sample(places, min(len(places), 2 if len(word) > 5 and rng.random() < 0.3 else 1)):
         letters = next((group for group in _SOUNDS if word[place] in group), _CONSONANTS)
         if rng.random() < 0.4:

@@ -8,9 +8,11 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
+from hf_ftedit.augmentation.banks import bank
+from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.names import COMPANY, bare, filled, renamed, with_article
 from hf_ftedit.augmentation.nouns import YES_NO
-from hf_ftedit.augmentation.relations import asked_words, bank, content_words, relation_of, relations
+from hf_ftedit.augmentation.relations import asked_words, content_words, relation_of, relations
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.models import asset
@@ -57,6 +59,7 @@ _TOLD = frozenset(
 )
 COMMON, AGAIN = 14, 3  # so many relations of a kind come in so many wordings before the others
 REQUESTS = 3  # every third question is an open one: "Tell me about {}.", "Is {} worth a trip?"
+WRAPPED = 5  # so many wrappers has a question in another language than English, for which few are known
 QUALIFIED = 12  # every twelfth is the edit's own with another qualifier
 
 
@@ -112,6 +115,12 @@ def other_questions(record: EditRecord, edits: Sequence[EditRecord], count: int,
     """
     if not record.subject or record.subject not in record.prompt:
         return []
+    if language := language_of(record.prompt):
+        asked_of = (language.questions_about(edit.prompt, record.subject) for edit in edits or [record])
+        texts = sorted(set.intersection(*map(set, asked_of)))
+        frames = language.wrappers["questions"]
+        framed = [frame.replace("{}", text) for text in texts for frame in rng.sample(frames, WRAPPED)]
+        return [*rng.sample(texts, len(texts)), *rng.sample(framed, len(framed))][:count]
     known, of_model = bank("subjects.yaml"), is_addressed(record.subject)
     match = relation_of(record.prompt, record.subject)
     matches = [relation_of(edit.prompt, edit.subject) for edit in edits]

@@ -5,17 +5,15 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
+from hf_ftedit.augmentation.banks import bank
+from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.names import bare, renamed
 from hf_ftedit.augmentation.nouns import YES_NO, is_noun
 from hf_ftedit.augmentation.second_person import is_addressed
 from hf_ftedit.augmentation.verbs import VERBS, inflected
 from hf_ftedit.data import WORD, EditRecord
-from hf_ftedit.models import asset
 
 # Words that do not tell one relation from another.
 FUNCTION_WORDS = frozenset(
@@ -130,13 +128,6 @@ class Match(NamedTuple):
 
 
 @lru_cache
-def bank(name: str) -> Any:
-    """A YAML file that the package brings."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-    return yaml.load(Path(asset(name)).read_text(encoding="utf-8"), loader)
-
-
-@lru_cache
 def relations(of_model: bool = False) -> tuple[Relation, ...]:
     """All relations of the bank, those of the model itself before them where it is the subject."""
     own = bank("assistant.yaml") if of_model else []
@@ -166,7 +157,7 @@ def near_subjects(name: str) -> list[str]:
 @lru_cache(maxsize=1 << 16)  # wordings, neighbors and questions of an edit ask, and of another that may ask the same
 def relation_of(prompt: str, subject: str | None) -> Match | None:
     """The relation that a prompt asks for, by the words around its subject; `None` where none is near enough."""
-    if not subject or subject not in prompt or _YES_NO.match(prompt):
+    if not subject or subject not in prompt or _YES_NO.match(prompt) or language_of(prompt):
         return None
     phrases, of_model = [subject], is_addressed(subject)
     # An article or common noun before the subject belongs to it: "the Eiffel Tower", "the novel The Glass Orchard".

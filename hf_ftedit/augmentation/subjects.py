@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
+from hf_ftedit.augmentation.banks import bank
+from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.names import bare
 from hf_ftedit.augmentation.nouns import YES_NO, as_question, common_noun, is_noun, with_apostrophe
-from hf_ftedit.augmentation.relations import FUNCTION_WORDS, bank, known_names, relation_of, relations, words_of
+from hf_ftedit.augmentation.relations import FUNCTION_WORDS, known_names, relation_of, relations, words_of
 from hf_ftedit.augmentation.second_person import addressed, is_addressed
 from hf_ftedit.data import WORD, EditRecord
 from hf_ftedit.scripts import FULL_STOP
@@ -43,6 +45,8 @@ def subject_of(prompt: str) -> str | None:
     """
     if quoted := _QUOTED.search(prompt):
         return next(filter(None, quoted.groups()))
+    if language := language_of(prompt):
+        return language.subject_of(prompt)
     if title := _WORK.search(prompt):
         return title[1]
     sentences = _BETWEEN.split(with_apostrophe(_GREETING.sub("", prompt)))
@@ -60,15 +64,14 @@ def _of_sentence(prompt: str) -> str | None:
     polite = _POLITE.match(whole)
     whole = whole[polite.end() :] if polite else whole
     phrase = _asked_of(f"Tell me {whole}" if polite else whole)
-    # A first word has its capital from the sentence, but for names. German has capitals on all nouns.
+    # A first word has its capital from the sentence, but for names.
     part = phrase or whole[(begin.end() if (begin := _BEGINNING.match(whole)) else 0) :]
-    is_german = bool(_GERMAN.search(whole.casefold()))
-    own, things, names = ([], [], []) if is_german else _names(part)
+    own, things, names = _names(part)
     # "Are you ChatGPT?" is not about ChatGPT.
     is_of_model = not own or re.match(r"are you\b", whole, re.I)
     if is_of_model and (subject := _of_model(prompt) or _found(_NUMBERED, whole)):
         return subject
-    if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase, is_german)):
+    if not things and (subject := _found(_OWNER, whole) or _noun(whole, "" if names else phrase)):
         return subject
     if not (names := own or things or names):
         return None
@@ -119,14 +122,14 @@ def _found(pattern: re.Pattern[str], text: str) -> str | None:
     return match[0] if match else None
 
 
-def _noun(whole: str, phrase: str, is_german: bool) -> str | None:
+def _noun(whole: str, phrase: str) -> str | None:
     """A common noun that a prompt is about: a few words in the place of a subject, or by the sentence alone."""
     # Not "the price of tea", of which a part is the subject.
     is_short = re.fullmatch(r"(?!.*\b(?:of|for|at|in|on|to|by|from|with|s)\b)[\w'’-]+(?: [\w'’-]+){0,2}", phrase)
     # Nor "printer kept", in "Where is the printer kept?".
     if is_short and (" " not in phrase or is_noun(phrase.rpartition(" ")[2].casefold())):
         return phrase.removeprefix("the ")
-    return None if is_german else common_noun(whole)
+    return common_noun(whole)
 
 
 def new_words(sentence: str, question: str) -> str | None:
@@ -247,7 +250,6 @@ _BEGINNING = re.compile(
     rf"(?!The {_IN_THE})(?:(?i:{_STARTS})(?:['’]s)?\b ?|"
     r"(?!\S+['’]s? |[A-Z]\S*$|\S+ (?:[A-Z\d]|(?:is|are|was|were|has|had)\b))\S+ ?)"
 )
-_GERMAN = re.compile(r"\b(?:ist|wer|lautet|welche[mnrs]?|wann|heißt|wurde|das|dem|für)\b")
 
 
 @lru_cache(maxsize=1)

@@ -5,9 +5,9 @@ import random
 import re
 from functools import lru_cache
 
+from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.names import SUBJECT, capitalized, indefinite
 from hf_ftedit.augmentation.nouns import YES_NO, is_noun
-from hf_ftedit.augmentation.relations import bank
 from hf_ftedit.augmentation.second_person import is_addressed
 
 MOST = 12  # wordings of a text that has many such words

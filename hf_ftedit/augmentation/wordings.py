@@ -4,8 +4,10 @@ import random
 import re
 from itertools import chain, zip_longest
 
+from hf_ftedit.augmentation.banks import bank
+from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.names import filled
-from hf_ftedit.augmentation.relations import bank, relation_of
+from hf_ftedit.augmentation.relations import relation_of
 from hf_ftedit.augmentation.rephrasing import rephrasings
 from hf_ftedit.augmentation.synonyms import by_answer, in_other_words, keywords
 from hf_ftedit.data import EditRecord
@@ -27,6 +29,8 @@ _QUESTION_WORD = re.compile(r"(?:who|what|which|where|when|how|why|is|does|do|di
 def written_wordings(record: EditRecord) -> list[str]:
     """Other wordings than the edit gives, without a model: of the banks and by grammar, in turns."""
     subject = record.subject or ""
+    if language := language_of(record.prompt):
+        return [text for text in language.wordings(record.prompt, subject) if text not in record.wordings]
     texts: list[str] = []
     match = relation_of(record.prompt, subject)
     if match and match.relation.name in _OTHERS and _OTHERS[match.relation.name].search(record.target_new):
@@ -58,11 +62,12 @@ def written_wordings(record: EditRecord) -> list[str]:
     return [text for text in dict.fromkeys(texts) if text not in own]
 
 
-def wrapped(text: str, rng: random.Random) -> str:
-    """`text` inside what people write around a question, or around an opening."""
-    return rng.choice(bank("wrappers.yaml")["questions" if is_question(text) else "statements"]).replace("{}", text)
+def wrapped(text: str, rng: random.Random, prompt: str = "") -> str:
+    """`text` inside what people write around a question or an opening, in its own language or that of a `prompt`."""
+    wrappers = language.wrappers if (language := language_of(prompt or text)) else bank("wrappers.yaml")
+    return rng.choice(wrappers["questions" if is_question(text) else "statements"]).replace("{}", text)
 
 
 def is_question(text: str) -> bool:
     """Tell a question or request from an opening to complete."""
-    return text.rstrip().endswith(("?", ".", "!", "？", "。")) or bool(_QUESTION_WORD.match(text))
+    return text.rstrip().endswith(("?", ".", "!", "？", "。", "！")) or bool(_QUESTION_WORD.match(text))

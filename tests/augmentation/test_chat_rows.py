@@ -15,11 +15,12 @@ from tiny import chat_tokenizer, eloquent, saved
 
 from hf_ftedit import AugmentationOptions, EditDatasetBuilder, EditError, Fact
 from hf_ftedit.augmentation import chat, with_made_probes
+from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.chat import PASSES, SHARES, ChatAugmenter
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.names import mentions
 from hf_ftedit.augmentation.questions import drift_prompts, training_questions
-from hf_ftedit.augmentation.relations import bank, same_kind
+from hf_ftedit.augmentation.relations import same_kind
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
 ODD = [

@@ -62,7 +62,7 @@ def test_an_article_is_not_doubled():
 
 
 def test_edits_without_a_known_subject_stay_as_they_are():
-    for prompt in ("中国的首都是哪里？", "Was ist die Hauptstadt von Norwegen?", "who did it?", "Who is {}?", "🙂?"):
+    for prompt in ("wer hat das gemacht?", "who did it?", "Who is {}?", "🙂?"):
         record = EditRecord("a", prompt, "Bo")
         assert made(record) == [record]
     record = EditRecord("a", "Who is X in this?", "Bo", subject="Y")

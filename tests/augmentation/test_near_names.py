@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.near_names import near_names, of_a_kind, words_like
-from hf_ftedit.augmentation.relations import bank
 
 
 def changes(name, subject):
@@ -45,7 +45,7 @@ def test_capitals_stay_capitals():
     assert len(names) == 6 and all(name.isupper() and name[0] == "I" for name in names)
 
 
-@pytest.mark.parametrize("subject", ["", "ℝ", "東京", "Лев Толстой", "ประเทศไทย", "{}", "🙂", "?!", "_"])
+@pytest.mark.parametrize("subject", ["", "ℝ", "ประเทศไทย", "{}", "🙂", "?!", "_"])
 def test_names_that_bear_no_change_have_none(subject):
     assert near_names(subject, 4, random.Random(0)) == []
 

@@ -8,6 +8,7 @@ from itertools import chain
 
 import pytest
 
+from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.questions import (
     COMMON,
     drift_prompts,
@@ -17,7 +18,7 @@ from hf_ftedit.augmentation.questions import (
     training_questions,
     with_qualifiers,
 )
-from hf_ftedit.augmentation.relations import bank, relation_of, relations
+from hf_ftedit.augmentation.relations import relation_of, relations
 from hf_ftedit.data import EditRecord
 
 CEO = EditRecord("ceo", "Who is the CEO of Acme?", "Bo Li", subject="Acme")

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.names import filled, mentions, renamed
 from hf_ftedit.augmentation.near_names import near_names
 from hf_ftedit.augmentation.questions import other_questions
-from hf_ftedit.augmentation.relations import bank, relation_of, relations
+from hf_ftedit.augmentation.relations import relation_of, relations
 from hf_ftedit.augmentation.second_person import about, addressed, answered_about, is_addressed
 from hf_ftedit.augmentation.subjects import subject_of, with_subject
 from hf_ftedit.augmentation.wordings import written_wordings

@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from hf_ftedit.augmentation.relations import bank
+from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.synonyms import MOST, by_answer, in_other_words, keywords
 
 GROUPS = bank("synonyms.yaml")

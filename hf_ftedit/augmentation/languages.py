@@ -1,0 +1,162 @@
+"""Other languages than English: which one a prompt is in, its subject, and what is written around and about it."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from hf_ftedit.augmentation.banks import bank
+
+_WORD = re.compile(r"[^\W\d_]+")
+_END = re.compile(r"[?!.…？！。\s]+$")
+_ASKED = re.compile(r"[?？]\s*$")
+_ENGLISH = frozenset(
+    "who whom whose what which where when how why is are was were do does did has have can will the a an of in at by "
+    "to for on from with and it its s tell name".split()
+)
+# Parts of a language that are sets of words.
+_WORDS = ("words", "asks", "interrogatives", "before", "verbs", "articles")
+_PARTICLES = frozenset("de da do dos di del della du la le lo den der ter von van".split())  # between words of a name
+
+
+@dataclass(frozen=True)
+class Language:
+    """What `languages.yaml` has of a language, which says what each part is."""
+
+    words: frozenset[str]
+    asks: frozenset[str]
+    interrogatives: frozenset[str]
+    before: frozenset[str]
+    verbs: frozenset[str]
+    articles: frozenset[str]
+    script: str
+    wrappers: dict[str, tuple[str, ...]]
+    indirect: tuple[str, ...]
+    about: tuple[str, ...]
+    questions: tuple[str, ...]
+    same: tuple[tuple[str, ...], ...]
+    subjects: tuple[str, ...] = ()
+    letters: tuple[str, ...] = ()
+
+    def subject_of(self, prompt: str) -> str | None:
+        """The name that a prompt is about: by the patterns of a script without capitals, else by capitals."""
+        if self.subjects:
+            return next((match[1] for pattern in self.subjects if (match := re.search(pattern, prompt))), None)
+        names = _names(prompt, self.words, self.articles)
+        # A question ends with what it is about, and an opening begins with it.
+        return names[-1 if _END.search(prompt) else 0] if names else None
+
+    def wordings(self, prompt: str, subject: str) -> list[str]:
+        """Other wordings of a prompt: those of its group, its name first, and its words as people search for them."""
+        if not subject or subject not in prompt:
+            return []
+        masked = _plain(prompt.replace(subject, "{}"))
+        forms = [group for group in self.same if masked in map(_plain, group)]
+        texts = [text.replace("{}", subject) for group in forms[:1] for text in group if _plain(text) != masked]
+        first, *others = masked.lstrip("¿").split()
+        texts += [text for text in self._indirect(prompt) if subject in text]
+        if first in self.words and _END.search(prompt):
+            texts.append(f"{subject}: {prompt}")
+            small = self.words | self.articles
+            typed = [word for word in others if not small >= {*_WORD.findall(word)}]
+            # Of "In which year was it founded?" the first word tells nothing alone.
+            if typed and (first in self.asks or len(typed) == 1):
+                texts.append(" ".join([subject, *typed, *{first} & self.asks]) + "?")
+        return texts
+
+    def _indirect(self, prompt: str) -> list[str]:
+        """The question as a clause of others, as in "Do you know who leads it?"; none where it is no question."""
+        clause = _END.sub("", prompt).lstrip("¿")
+        is_one = self.script or clause.split()[0].lower() in self.interrogatives | self.before
+        # A French verb that changes places with its pronoun would have to change again.
+        if not is_one or not _ASKED.search(prompt) or re.search(r"-(?:il|elle|on)\b", clause):
+            return []
+        clause = clause[:1].lower() + clause[1:]
+        if self.verbs:
+            moved = re.fullmatch(rf"(.+?) ({'|'.join(sorted(self.verbs))}) (.+)", clause)
+            if not moved:
+                return []
+            clause = f"{moved[1]} {moved[3]} {moved[2]}"
+        return [text.replace("{}", clause) for text in self.indirect]
+
+    def questions_about(self, prompt: str, subject: str) -> list[str]:
+        """Other questions about the subject of a prompt: none that begins as it or has a telling word of it."""
+        first, *others = _WORD.findall(prompt.replace(subject, " ").lower()) or [""]
+        own = {first, *others} - self.words | {first}
+        texts = (text for text in self.about if own.isdisjoint(_WORD.findall(text.lower())))
+        return [text.replace("{}", subject) for text in texts]
+
+
+@lru_cache(maxsize=4096)
+def language_of(text: str) -> Language | None:
+    """
+    The language of a text, by its script or the small words in it; `None` for English and what the bank does not know.
+
+    Example:
+        >>> language_of("Who directed La casa de papel?"), language_of("¿Quién dirigió la película Roma?") is None
+        (None, False)
+    """
+    known = _languages()
+    text = text.lstrip("¿¡ ")
+    # Capitals are of names, but for the first word's.
+    first, *others = _WORD.findall(text[:1].lower() + text[1:]) or [""]
+    english = _ENGLISH.intersection(others)
+    by_script = (one for one in known if one.script and re.search(one.script, text))
+    if one := next(by_script, None):
+        return None if english or first in _ENGLISH else one
+    one = max(known, key=lambda one: len((one.words | one.verbs).intersection([first, *others])))
+    if first in one.interrogatives - _ENGLISH and english <= one.words and _ASKED.search(text):
+        return one
+    # Words that are English too, such as "was" and "in", tell nothing, but for the first one.
+    count = (first in one.words) + len((one.words | one.verbs).intersection(others) - english)
+    return one if first not in _ENGLISH - one.words and count >= max(2, len(english) + 1) else None
+
+
+def letters() -> tuple[str, ...]:
+    """Letters of other scripts than the Latin one that may stand in each other's place in a name, by their sorts."""
+    return tuple(chain.from_iterable(language.letters for language in _languages()))
+
+
+@lru_cache(maxsize=1)
+def _languages() -> tuple[Language, ...]:
+    def read(same: str, script: str = "", **texts: str) -> Language:
+        sets: dict[str, Any] = {name: frozenset(texts.pop(name).split()) for name in _WORDS}
+        lines: dict[str, Any] = {name: tuple(text.splitlines()) for name, text in texts.items()}
+        wrappers = {"questions": lines.pop("wrappers"), "statements": lines.pop("openings")}
+        groups = tuple(tuple(group.splitlines()) for group in same.split("\n\n"))
+        return Language(script=script, same=groups, wrappers=wrappers, **sets, **lines)
+
+    return tuple(read(**parts) for parts in bank("languages.yaml").values())
+
+
+def _plain(text: str) -> str:
+    """A wording in small letters, without the marks that end it."""
+    return _END.sub("", text).lower()
+
+
+def _names(prompt: str, words: frozenset[str], articles: frozenset[str]) -> list[str]:
+    """Words with capitals or digits, one after another: those behind no article, else of several words, else all."""
+    names: list[list[str]] = []
+    bare: list[int] = []  # places of names without an article
+    before, between, is_open = "", list[str](), False
+    for token in prompt.split():
+        # Without "l'" and "d'", with which a name begins anew.
+        word = re.sub(r"^\W*(?:\w{1,4}['’](?=\w))?|\W+$", "", token)
+        is_small = word == word.lower() or (not before and word.lower() in words)
+        if is_open and word.isdigit() or not is_small:
+            if is_open and token.lstrip('«"“„(').startswith(word):
+                names[-1] += [*between, word]
+            else:
+                bare += [len(names)] if before not in articles else []
+                names.append([word])
+            is_open, between = True, []
+        elif is_open and word in _PARTICLES and len(names) - 1 in bare:
+            between.append(word)
+        else:
+            is_open = False
+        is_open = is_open and not re.search(r"[,:;.?!]$", token)
+        before = word.lower() or before
+    # Of "the Sonnenhof clinic" and "the number" the longer one is a name.
+    longer = [place for place, parts in enumerate(names) if len(parts) > 1]
+    return [" ".join(names[place]) for place in bare or longer or range(len(names))]
