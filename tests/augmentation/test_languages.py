@@ -122,7 +122,7 @@ def test_wordings_by_the_bank_and_by_grammar():
         ("Chi dirige Acme?", "Chi è a capo di Acme?"),
         ("Quanto custa Acme?", "Qual é o preço de Acme?"),
         ("Wanneer is Acme opgericht?", "Weet je wanneer Acme opgericht is?"),
-        ("Кто основал Зарю?", "Кто создал Зарю?"),
+        ("Кто основал Зарю?", "Как зовут того, кто основал Зарю?"),
         ("アクメ社の社長は誰ですか?", "アクメ社の社長を教えてください。"),
         ("谁是极星公司的首席执行官?", "你知道谁是极星公司的首席执行官吗？"),
     ],
@@ -138,6 +138,11 @@ def test_a_wording_of_a_prompt(prompt, wording):
         ("Die Hauptstadt von Acme heißt", "Weißt du"),
         ("Ist Acme heute geöffnet?", "Weißt du"),
         ("In welchem Jahr wurde Acme gegründet?", "Acme Jahr"),
+        ("Wo sitzt Anna?", "Sitz"),
+        ("Qui a créé Tintin ?", "fondé"),
+        ("Quando è stata fondata Acme?", "fondato"),
+        ("Что создал Вектор?", "основал"),
+        ("朝食は何時からですか？", "開"),
     ],
 )
 def test_no_wording_where_the_grammar_would_be_another(prompt, part):
