@@ -52,6 +52,24 @@ def test_a_question_about_a_name_is_known_by_its_language(name):
 
 
 @pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Darf ich meinen Hund ins Hotel Adler mitnehmen?", "de"),
+        ("Acme hat seinen Sitz in", "de"),
+        ("Pouvez-vous me dire qui dirige Acme ?", "fr"),
+        ("Qui es-tu ?", "fr"),
+        ("Puoi dirmi chi dirige Acme?", "it"),
+        ("Que língua se fala no Brasil?", "pt"),
+        ("A farmácia Sol abre aos domingos?", "pt"),
+        ("Wie ben jij?", "nl"),
+        ("У меня принтер HP 4200. Как заменить тонер?", "ru"),
+    ],
+)
+def test_language(text, name):
+    assert language_of(text) is language(name)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Who directed La casa de papel?",
