@@ -16,8 +16,13 @@ _ENGLISH = frozenset(
     "to for on from with and it its s tell name".split()
 )
 # Parts of a language that are sets of words.
-_WORDS = ("words", "asks", "interrogatives", "before", "verbs", "articles")
-_PARTICLES = frozenset("de da do dos di del della du la le lo den der ter von van".split())  # between words of a name
+_WORDS = ("words", "asks", "interrogatives", "before", "verbs", "articles", "works", "elided")
+# Between words of a name; those of `_OF` behind "the" too, as in "la Torre di Pisa", but not in "el CEO de Acme".
+_OF = frozenset("de da do dos di del della du & имени".split())
+_PARTICLES = _OF | frozenset("la le lo los las les den der ter von van".split())
+_ROLE = re.compile(
+    r"[^\W\d_a-zß-ÿ]+$|Pr[eé]sident|Dire[ct]|G[eé]r[ae]nt|Minist|Jef[ea]|Chef|Alcald|Prefeit|Sindac|Capita"
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Language:
     before: frozenset[str]
     verbs: frozenset[str]
     articles: frozenset[str]
+    works: frozenset[str]
+    elided: frozenset[str]
     script: str
     wrappers: dict[str, tuple[str, ...]]
     indirect: tuple[str, ...]
@@ -43,6 +50,9 @@ class Language:
         """The name that a prompt is about: by the patterns of a script without capitals, else by capitals."""
         if self.subjects:
             return next((match[1] for pattern in self.subjects if (match := re.search(pattern, prompt))), None)
+        title = rf"\b(?:{'|'.join(self.works)})(?: [^\W\dA-ZА-Я]+)*? ([^\W\d_a-zß-ÿа-я][^?!]*(?<=\S))"
+        if match := re.search(title, _END.sub("", prompt)):
+            return match[1]
         names = _names(prompt, self.words, self.articles)
         # A question ends with what it is about, and an opening begins with it.
         return names[-1 if _END.search(prompt) else 0] if names else None
@@ -121,7 +131,7 @@ def letters() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _languages() -> tuple[Language, ...]:
     def read(same: str, script: str = "", **texts: str) -> Language:
-        sets: dict[str, Any] = {name: frozenset(texts.pop(name).split()) for name in _WORDS}
+        sets: dict[str, Any] = {name: frozenset(texts.pop(name, "").split()) for name in _WORDS}
         lines: dict[str, Any] = {name: tuple(text.splitlines()) for name, text in texts.items()}
         wrappers = {"questions": lines.pop("wrappers"), "statements": lines.pop("openings")}
         groups = tuple(tuple(group.splitlines()) for group in same.split("\n\n"))
@@ -139,24 +149,32 @@ def _names(prompt: str, words: frozenset[str], articles: frozenset[str]) -> list
     """Words with capitals or digits, one after another: those behind no article, else of several words, else all."""
     names: list[list[str]] = []
     bare: list[int] = []  # places of names without an article
-    before, between, is_open = "", list[str](), False
+    before, between, is_open, begins, is_asked = "", list[str](), False, True, _ASKED.search(prompt)
     for token in prompt.split():
         # Without "l'" and "d'", with which a name begins anew.
-        word = re.sub(r"^\W*(?:\w{1,4}['’](?=\w))?|\W+$", "", token)
-        is_small = word == word.lower() or (not before and word.lower() in words)
+        elided = r"(?:\w{1,4}['’](?=\w))?" if begins else r"(?:[a-zà-ÿ]{1,4}['’](?=\w))?"
+        word = re.sub(rf"^\W*{elided}|\W+$", "", token) or token
+        word += "." if re.search(r"\b[^\W\d]{1,2}\.$", token) else ""
+        is_title = bool(names) and not _ROLE.match(names[-1][0])
+        is_small = word == word.lower() or (begins and word.lower() in words)
         if is_open and word.isdigit() or not is_small:
             if is_open and token.lstrip('«"“„(').startswith(word):
                 names[-1] += [*between, word]
+            elif is_open and is_title and re.match("l['’]" if between else "d['’]", token):
+                names[-1] += [*between, re.sub(r"\W+$", "", token)]
             else:
-                bare += [len(names)] if before not in articles else []
+                # Of "Tengo una HP 4200" the first word is no name.
+                bare += [len(names)] if before not in articles and not (begins and is_asked) else []
                 names.append([word])
             is_open, between = True, []
-        elif is_open and word in _PARTICLES and len(names) - 1 in bare:
+        elif is_open and (word in _OF and is_title or word in _PARTICLES and (between or len(names) - 1 in bare)):
             between.append(word)
         else:
             is_open = False
-        is_open = is_open and not re.search(r"[,:;.?!]$", token)
-        before = word.lower() or before
+        # But "Dr. Meier" goes on.
+        begins = bool(re.search(r"[:?!]$|(?:\w{3}|\d)\.$", token))
+        is_open = is_open and not begins and not re.search(r"[,;]$", token)
+        before = word.lower()
     # Of "the Sonnenhof clinic" and "the number" the longer one is a name.
     longer = [place for place, parts in enumerate(names) if len(parts) > 1]
-    return [" ".join(names[place]) for place in bare or longer or range(len(names))]
+    return [" ".join(names[place]).rstrip(".") for place in bare or longer or range(len(names))]
