@@ -41,6 +41,7 @@ class Language:
     wrappers: dict[str, tuple[str, ...]]
     indirect: tuple[str, ...]
     about: tuple[str, ...]
+    alike: tuple[str, ...]
     questions: tuple[str, ...]
     same: tuple[tuple[str, ...], ...]
     subjects: tuple[str, ...] = ()
@@ -91,10 +92,13 @@ class Language:
         return [text.replace("{}", clause) for text in self.indirect]
 
     def questions_about(self, prompt: str, subject: str) -> list[str]:
-        """Other questions about the subject of a prompt: none that begins as it or has a telling word of it."""
-        first, *others = _WORD.findall(prompt.replace(subject, " ").lower()) or [""]
+        """Other questions about the subject of a prompt: none that begins as it or may ask the same by its words."""
+        bare = prompt.replace(subject, " ").lower()
+        first, *others = _WORD.findall(bare) or [""]
+        alike = "|".join(line for line in self.alike if re.search(line, bare)) or "(?!)"
         own = {first, *others} - self.words | {first}
         texts = (text for text in self.about if own.isdisjoint(_WORD.findall(text.lower())))
+        texts = (text for text in texts if not re.search(alike, text.lower()))
         return [text.replace("{}", subject) for text in texts]
 
 

@@ -205,6 +205,23 @@ def test_other_questions_about_a_subject_are_none_of_its_edits():
     assert [text for text in texts if "Acme" not in text or re.search("befindet|Farbe", text)] == []
 
 
+@pytest.mark.parametrize(
+    ("prompt", "question"),
+    [
+        ("In welchem Jahr wurde Acme gegründet?", "Seit wann gibt es Acme?"),
+        ("Wer ist der Eigentümer von Acme?", "Wem gehört Acme?"),
+        ("Quelle est l'adresse d'Acme ?", "Où se trouve Acme ?"),
+        ("В каком году основан Вектор?", "С какого времени существует Вектор?"),
+        ("アクメ社は何年に設立されましたか？", "アクメ社はいつからありますか？"),
+        ("极星公司的老板是谁？", "极星公司属于谁？"),
+    ],
+)
+def test_no_question_about_a_subject_that_the_edit_may_answer(prompt, question):
+    record = with_subject(EditRecord("0", prompt, "target"))
+    texts = other_questions(record, [record], 100, random.Random(1))
+    assert len(texts) > 20 and question not in texts
+
+
 @pytest.mark.parametrize("subject", ["アクメ社", "東京", "极星公司", "中国", "李明", "Вектор", "Лев Толстой"])
 def test_near_names_of_other_scripts(subject):
     names = near_names(subject, 20, random.Random(1))
