@@ -15,6 +15,10 @@ _ENGLISH = frozenset(
     "who whom whose what which where when how why is are was were do does did has have can will the a an of in at by "
     "to for on from with and it its s tell name".split()
 )
+# A French verb that changes places with its pronoun would have to change again; more than a question is no clause.
+_NO_CLAUSE = re.compile(
+    r"-(?:je|tu|il|elle|on|ce|nous|vous|ils|elles)\b|^que |[,，。]| door |\w{3}[.?!] |[吗呢请你您我]", re.I
+)
 # Parts of a language that are sets of words.
 _WORDS = ("words", "asks", "interrogatives", "before", "verbs", "articles", "works", "elided")
 # Between words of a name; those of `_OF` behind "the" too, as in "la Torre di Pisa", but not in "el CEO de Acme".
@@ -63,16 +67,17 @@ class Language:
         if not subject or subject not in prompt:
             return []
         masked = _plain(prompt.replace(subject, "{}"))
+        masked = re.sub(r"\bd['’]\{\}", "de {}", masked) if self.elided else masked
         forms = [group for group in self.same if masked in map(_plain, group)]
-        texts = [text.replace("{}", subject) for group in forms[:1] for text in group if _plain(text) != masked]
+        texts = [self._of(text, subject) for group in forms[:1] for text in group if _plain(text) != masked]
         first, *others = masked.lstrip("¿").split()
         texts += [text for text in self._indirect(prompt) if subject in text]
         if first in self.words and _END.search(prompt):
             texts.append(f"{subject}: {prompt}")
             small = self.words | self.articles
             typed = [word for word in others if not small >= {*_WORD.findall(word)}]
-            # Of "In which year was it founded?" the first word tells nothing alone.
-            if typed and (first in self.asks or len(typed) == 1):
+            # Of "In which year was it founded?" the first word tells nothing alone; nor "costs" of "How much costs it?"
+            if typed and (first in self.asks or len(typed) == 1 and typed[0] != others[0]):
                 texts.append(" ".join([subject, *typed, *{first} & self.asks]) + "?")
         return texts
 
@@ -80,8 +85,7 @@ class Language:
         """The question as a clause of others, as in "Do you know who leads it?"; none where it is no question."""
         clause = _END.sub("", prompt).lstrip("¿")
         is_one = self.script or clause.split()[0].lower() in self.interrogatives | self.before
-        # A French verb that changes places with its pronoun would have to change again.
-        if not is_one or not _ASKED.search(prompt) or re.search(r"-(?:il|elle|on)\b", clause):
+        if not is_one or not _ASKED.search(prompt) or _NO_CLAUSE.search(clause):
             return []
         clause = clause[:1].lower() + clause[1:]
         if self.verbs:
@@ -99,7 +103,13 @@ class Language:
         own = {first, *others} - self.words | {first}
         texts = (text for text in self.about if own.isdisjoint(_WORD.findall(text.lower())))
         texts = (text for text in texts if not re.search(alike, text.lower()))
-        return [text.replace("{}", subject) for text in texts]
+        return [self._of(text, subject) for text in texts]
+
+    def _of(self, text: str, subject: str) -> str:
+        """A line of the bank about a subject, in French with "d'" before a vowel."""
+        if self.elided and re.match("[aeiouàâéèêëîïôùûœ]", subject, re.I):
+            text = re.sub(rf"\b({'|'.join(self.elided)}) \{{\}}", lambda match: match[1][:-1] + "'{}", text)
+        return text.replace("{}", subject)
 
 
 @lru_cache(maxsize=4096)
