@@ -16,17 +16,13 @@ _ENGLISH = frozenset(
     "to for on from with and it its s tell name".split()
 )
 # A French verb that changes places with its pronoun would have to change again; more than a question is no clause.
-_NO_CLAUSE = re.compile(
-    r"-(?:je|tu|il|elle|on|ce|nous|vous|ils|elles)\b|^que |[,，。]| door |\w{3}[.?!] |[吗呢请你您我]", re.I
-)
+_NO_CLAUSE = re.compile(r"-(?:je|tu|ils?|elles?|on|ce|nous|vous)\b|^[Qq]ue |[,，。]| door |\w{3}[.?!] |[吗呢请你您我]")
 # Parts of a language that are sets of words.
 _WORDS = ("words", "asks", "interrogatives", "before", "verbs", "articles", "works", "elided")
 # Between words of a name; those of `_OF` behind "the" too, as in "la Torre di Pisa", but not in "el CEO de Acme".
 _OF = frozenset("de da do dos di del della du & имени".split())
 _PARTICLES = _OF | frozenset("la le lo los las les den der ter von van".split())
-_ROLE = re.compile(
-    r"[^\W\d_a-zß-ÿ]+$|Pr[eé]sident|Dire[ct]|G[eé]r[ae]nt|Minist|Jef[ea]|Chef|Alcald|Prefeit|Sindac|Capita"
-)
+_ROLE = re.compile(r"[^\W\d_a-zß-ÿ]+$|Pr[eé]sident|Dire[ct]|G[eé]r[ae]nt|Minist|Jef[ea]|Chef|Alcald|Prefeit|Sindac")
 
 
 @dataclass(frozen=True)
@@ -66,8 +62,7 @@ class Language:
         """Other wordings of a prompt: those of its group, its name first, and its words as people search for them."""
         if not subject or subject not in prompt:
             return []
-        masked = _plain(prompt.replace(subject, "{}"))
-        masked = re.sub(r"\bd['’]\{\}", "de {}", masked) if self.elided else masked
+        masked = re.sub(r"\bd['’]\{\}", "de {}", _plain(prompt.replace(subject, "{}")))
         forms = [group for group in self.same if masked in map(_plain, group)]
         texts = [self._of(text, subject) for group in forms[:1] for text in group if _plain(text) != masked]
         first, *others = masked.lstrip("¿").split()
@@ -76,8 +71,9 @@ class Language:
             texts.append(f"{subject}: {prompt}")
             small = self.words | self.articles
             typed = [word for word in others if not small >= {*_WORD.findall(word)}]
-            # Of "In which year was it founded?" the first word tells nothing alone; nor "costs" of "How much costs it?"
-            if typed and (first in self.asks or len(typed) == 1 and typed[0] != others[0]):
+            # Of "In which year was it founded?" the first word tells nothing alone, nor "costs" of "What costs it?".
+            is_noun = len(typed) == 1 and typed[0] != others[0] and self.interrogatives.isdisjoint(others)
+            if typed and (first in self.asks or is_noun):
                 texts.append(" ".join([subject, *typed, *{first} & self.asks]) + "?")
         return texts
 
@@ -98,12 +94,10 @@ class Language:
     def questions_about(self, prompt: str, subject: str) -> list[str]:
         """Other questions about the subject of a prompt: none that begins as it or may ask the same by its words."""
         bare = prompt.replace(subject, " ").lower()
-        first, *others = _WORD.findall(bare) or [""]
-        alike = "|".join(line for line in self.alike if re.search(line, bare)) or "(?!)"
-        own = {first, *others} - self.words | {first}
-        texts = (text for text in self.about if own.isdisjoint(_WORD.findall(text.lower())))
-        texts = (text for text in texts if not re.search(alike, text.lower()))
-        return [self._of(text, subject) for text in texts]
+        first, *others = _WORD.findall(bare) or ["_"]
+        own = [rf"\b{word}\b" for word in {first, *others} - self.words | {first}]
+        own += [line for line in self.alike if re.search(line, bare)]
+        return [self._of(text, subject) for text in self.about if not re.search("|".join(own), text.lower())]
 
     def _of(self, text: str, subject: str) -> str:
         """A line of the bank about a subject, in French with "d'" before a vowel."""
@@ -185,8 +179,7 @@ def _names(prompt: str, words: frozenset[str], articles: frozenset[str]) -> list
             between.append(word)
         else:
             is_open = False
-        # But "Dr. Meier" goes on.
-        begins = bool(re.search(r"[:?!]$|(?:\w{3}|\d)\.$", token))
+        begins = bool(re.search(r"[:?!]$|(?:\w{3}|\d)\.$", token))  # but "Dr. Meier" goes on
         is_open = is_open and not begins and not re.search(r"[,;]$", token)
         before = word.lower()
     # Of "the Sonnenhof clinic" and "the number" the longer one is a name.
