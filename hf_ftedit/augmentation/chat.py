@@ -46,6 +46,7 @@ OWN_PROMPT = 2  # every second question about near names and other subjects is i
 WHOLE, WHOLE_ASKED = 2, 3
 SUBJECT_TOKENS = 12  # of such a whole answer; 20 take a twentieth more time
 ERASED = 3  # times as many questions about others where a fact is erased: what is said instead fits all of them
+FOREIGN = 2  # times as many in other languages than English, in which the bank knows no subjects of a relation
 ASKED_TOKENS = 4  # of the beginning of an answer to another question about the subject
 # Of every third answer about a name so many words stay, of the others the first: a new answer may come further on too.
 NAMED_WHOLE, NAMED_WORDS = 3, 10
@@ -219,7 +220,7 @@ class ChatAugmenter(Augmenter):
     def _neighbors(self, index: int) -> list[tuple[str, str]]:
         """The same question about other subjects: of the pool, of the bank of relations, of other edits."""
         record, rng = self.records[index], self._rng("neighbors", index)
-        count = self._share("subjects") * (ERASED if record.erase else 1)
+        count = self._share("subjects") * (ERASED if record.erase else FOREIGN if language_of(record.prompt) else 1)
         facts = self._pool.same_relation(record)
         drawn = {fact.prompt: fact.subject or "" for fact in rng.sample(facts, min(len(facts), count))}
         match = relation_of(record.prompt, record.subject)

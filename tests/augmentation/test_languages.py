@@ -142,9 +142,7 @@ def test_wordings_by_the_bank_and_by_grammar():
     assert wordings_of("Wann öffnet Fenmoor?") == [
         *("Um wie viel Uhr öffnet Fenmoor?", "Ab wann hat Fenmoor geöffnet?", "Wann macht Fenmoor auf?"),
         *("Weißt du, wann Fenmoor öffnet?", "Sag mir bitte, wann Fenmoor öffnet."),
-        *("Ich möchte wissen, wann Fenmoor öffnet.", "Kannst du mir sagen, wann Fenmoor öffnet?"),
-        *("Mich interessiert, wann Fenmoor öffnet.", "Fenmoor: Wann öffnet Fenmoor?"),
-        "Fenmoor öffnet wann?",
+        *("Ich möchte wissen, wann Fenmoor öffnet.", "Fenmoor: Wann öffnet Fenmoor?", "Fenmoor öffnet wann?"),
     ]
 
 
