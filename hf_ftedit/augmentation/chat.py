@@ -293,14 +293,18 @@ class ChatAugmenter(Augmenter):
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
         learnt = {text.casefold() for texts in self._wordings for text in texts}
-        texts = self._allowed(training_questions())
-        # A question about an edited subject may be the edit's own.
-        texts = [text for text in texts if not any(_may_ask(text.casefold(), name) for name in self._edited)]
+
+        def staying(texts: Iterable[str]) -> list[str]:
+            # A question about an edited subject may be the edit's own.
+            texts = self._allowed(texts)
+            return [text for text in texts if not any(_may_ask(text.casefold(), name) for name in self._edited)]
+
         count, rng = self._share("others") * len(self.records), random.Random(self.seed)
+        texts = staying(training_questions())
         texts = rng.sample(texts, min(len(texts), count))
         # Of edits in other languages half are in these.
         languages = [language for record in self.records if (language := language_of(record.prompt))]
-        own = self._allowed(dict.fromkeys(chain.from_iterable(language.questions for language in languages)))
+        own = staying(sorted({*chain.from_iterable(language.questions for language in languages)}))
         part = min(len(own), self._share("others") * len(languages) // 2)
         texts[:part] = rng.sample(own, part)
         back = [(edit.prompt, *self._allowed(written_wordings(with_subject(edit)))) for edit in revoked]

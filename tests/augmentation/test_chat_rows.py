@@ -241,6 +241,14 @@ def test_the_order_of_the_edits_does_not_matter(augmenter, odd):
     assert by_edit(augmenter(ODD[::-1]).rows()) == by_edit(odd.rows())
 
 
+def test_no_question_of_another_language_stays_that_an_edit_may_ask(augmenter):
+    records = [EditRecord(str(n), f"Wer ist der Autor von Faust {n}?", "Bo", subject="Faust") for n in range(1, 4)]
+    rows = list(augmenter(records, replace(SMALL, num_locality=20)).rows())
+    stay = {row["prompt"] for row in rows if row["kind"] == "locality"}
+    assert {"Wie viele Tage hat ein Jahr?", "Welches Tier gibt Milch?"} <= stay
+    assert "Wer schrieb Faust?" not in stay
+
+
 def test_no_row_holds_a_probe(augmenter):
     records = with_made_probes(ODD)
     asked = ("Who is Acme's CEO?", "Kel is fed by whom?")
@@ -409,7 +417,7 @@ def test_a_rewriter_writes_wordings_of_all_edits(tmp_path, monkeypatch, augmente
     found = [row["edit_id"] for row in rows if "Vell, anew?" in row["prompt"] and row["ends"]]
     assert found == ["guard"] * 24  # in twelve passes over three edits twice, as it has few wordings
     augmenter(records, replace(options, rewriter=None))
-    assert asked[1:] == [(model.name_or_path, ["guard", "german"])]  # of the first, enough wordings are known
+    assert asked[1:] == [(model.name_or_path, ["guard"])]  # of the others, enough wordings are known
 
 
 def test_the_builder_makes_them(tmp_path, model, tokenizer):

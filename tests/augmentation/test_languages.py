@@ -32,6 +32,7 @@ def wordings_of(prompt: str) -> list[str]:
 def test_the_bank_has_the_promised_lines(name):
     parts, groups = BANK[name], BANK[name]["same"].strip().split("\n\n")
     lines = {kind: parts[kind].splitlines() for kind in LINES}
+    assert ("works" in parts) is not ("subjects" in parts)  # without a word for works all would be a title
     assert len(lines["wrappers"]) == 20 and len(lines["questions"]) == 24
     assert len(lines["about"]) >= 11 and len(lines["openings"]) >= 4 and len(groups) >= 4
     assert all(2 <= len(group.splitlines()) <= 5 for group in groups)
