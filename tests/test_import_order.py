@@ -17,7 +17,7 @@ ROOMS = {
     "data": "fields records sources formats readers".split(),
     "models": (
         "distributed loading adapters dialogue tokenization kernels batching prefix_tree logits tree_support "
-        "likelihood references collator generation sampling"
+        "likelihood references changes collator generation sampling"
     ).split(),
     "augmentation": (
         "banks languages verbs nouns second_person leakage locality_pool names relations subjects questions "

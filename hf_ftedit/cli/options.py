@@ -125,8 +125,8 @@ class _Playground(CommonOptions):
 
 
 _TRAINING = (
-    "objective locality_loss locality_weight text_loss_weight training_texts mastered_probability full_finetune "
-    "lora_embedding lora_layers strength revoke "
+    "objective locality_loss locality_weight hidden_loss_weight text_loss_weight training_texts mastered_probability "
+    "full_finetune lora_embedding lora_layers strength revoke "
 )
 # Options that a verb shares with `train` and does not use: no flags of it, and passed over in the recipe of a `train`.
 UNUSED = {

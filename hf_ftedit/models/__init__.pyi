@@ -9,6 +9,8 @@ from .adapters import load_adapter as load_adapter
 from .adapters import merged as merged
 from .adapters import without_patterns as without_patterns
 from .batching import inference as inference
+from .changes import recorded_changes as recorded_changes
+from .changes import row_changes as row_changes
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
 from .dialogue import Turn as Turn
 from .dialogue import plain_template as plain_template

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from peft.tuners.lora import LoraLayer
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
@@ -85,6 +86,8 @@ class ConditionalTrainer(ResumableTrainer):
         self._has_references = has_weights and models.REFERENCE_COLUMNS.keys() <= {*train_dataset.column_names}
         if has_weights:
             self._check_weighted()
+        if args.hidden_loss_weight:
+            self._check_hidden()
         if is_ours and isinstance(collator, models.CompletionOnlyCollator) and isinstance(train_dataset, Dataset):
             self._prepare_trees(collator, max(train_dataset["length"], default=0))
 
@@ -147,13 +150,24 @@ class ConditionalTrainer(ResumableTrainer):
                 "leave out the setting that changes the loss"
             )
 
+    def _check_hidden(self) -> None:
+        """Raise where no change of layers would be seen, in rows that stay."""
+        has_lora = any(isinstance(module, LoraLayer) for module in self.model.modules())
+        if not (has_lora and self._has_references and self._is_plain() and self._reads_targets_only()):
+            raise EditError(
+                "hidden_loss_weight works with edits, a LoRA and the plain conditional loss, and without FSDP, "
+                "DeepSpeed and torch_compile; leave it out"
+            )
+
     def _prepare_trees(self, collator: models.CompletionOnlyCollator, longest: int) -> None:
         """Run rows as token trees where the model reads them."""
         width = CHAT_TREE_WIDTH if self.args.chat_template else TREE_WIDTH
-        # Sharded weights are fetched by all processes in step, and compiled code has no hooks: both get padded rows.
-        is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile)
-        if is_plain and self._reads_targets_only() and models.reads_trees(self.model, longest, 2 * width):
+        if self._is_plain() and self._reads_targets_only() and models.reads_trees(self.model, longest, 2 * width):
             collator.tree_width = width
+
+    def _is_plain(self) -> bool:
+        """Tell whether hooks can run: sharded weights are fetched by all processes in step, compiled code has none."""
+        return not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -171,14 +185,17 @@ class ConditionalTrainer(ResumableTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # On Triton devices TRL's fused head projects the targets only, as this does; elsewhere it projects every
         # position. One loss for all devices is kept, since rows are to share their beginnings in one forward pass.
-        predicted = models.target_logits(model, inputs)
+        is_recorded = bool(self.args.hidden_loss_weight and reference and model.training)
+        with models.recorded_changes(model, is_on=is_recorded) as changes:
+            predicted = models.target_logits(model, inputs)
         if weight is None:
             log_probs = models.token_log_probs(predicted.logits, predicted.labels)
             loss = -log_probs.sum()
             if self._mastery and numbers is not None:
                 self._mastery.record(numbers, log_probs, predicted.rows)
         else:
-            loss = (self._chat_losses(predicted, reference) * weight[predicted.rows]).sum()
+            moved = models.row_changes(changes, inputs) if changes else None
+            loss = (self._chat_losses(predicted, reference, moved) * weight[predicted.rows]).sum()
         count = predicted.labels.numel() if num_items_in_batch is None else num_items_in_batch
         loss = loss / torch.as_tensor(count, device=loss.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -186,8 +203,14 @@ class ConditionalTrainer(ResumableTrainer):
         self._count(predicted, inputs)
         return (loss, {"loss": loss, "logits": predicted.logits}) if return_outputs else loss
 
-    def _chat_losses(self, predicted: models.TargetLogits, reference: list[torch.Tensor]) -> torch.Tensor:
-        """Loss of each target token `(targets,)`: -log p, and of the last ones the divergence from their reference."""
+    def _chat_losses(
+        self, predicted: models.TargetLogits, reference: list[torch.Tensor], moved: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Loss of each target token `(targets,)`: -log p, and of the last ones the divergence from their reference.
+
+        These also count how far the adapter has `moved` their row `(batch,)`, if that is given.
+        """
         first = len(predicted.labels) - (len(reference[0]) if reference else 0)
         nll = -_in_parts(models.token_log_probs, predicted.logits[:first], predicted.labels[:first])
         kl = _in_parts(models.divergences, predicted.logits[first:], *reference) if reference else nll[:0]
@@ -197,7 +220,10 @@ class ConditionalTrainer(ResumableTrainer):
         losses = torch.cat([nll, kl])
         if not (self.args.chat_template and self.model.training):
             return losses
-        return losses * (1 + FOCUS * (1 - torch.exp(-losses.detach())))
+        losses = losses * (1 + FOCUS * (1 - torch.exp(-losses.detach())))
+        if moved is not None:
+            losses[first:] += self.args.hidden_loss_weight * moved[predicted.rows[first:]]
+        return losses
 
     def _reads_targets_only(self) -> bool:
         """True where the loss needs no more than the targets' logits."""

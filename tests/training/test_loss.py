@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from datasets import Dataset
+from peft import IA3Config
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from tiny import chat_tokenizer, tiny_model
 from tiny_edits import config, edited, history, lora, outspoken, start_of, token_divergences, token_losses
@@ -39,14 +41,14 @@ def base():
 
 
 def trainer(base, folder, *, rows=ROWS, **settings):
-    extra = {name: settings.pop(name) for name in ("data_collator", "compute_loss_func") if name in settings}
+    own = ("data_collator", "compute_loss_func", "peft_config")
+    extra = {"peft_config": lora()} | {name: settings.pop(name) for name in own if name in settings}
     args = config(folder, **{**STEPS, **settings})
     return EditTrainer(
         model=copy.deepcopy(base),
         args=args,
         train_dataset=Dataset.from_list(rows),
         processing_class=TOKENIZER,
-        peft_config=lora(),
         **extra,
     )
 
@@ -89,13 +91,33 @@ def test_the_loss_is_a_mean_over_edits_and_weighted_terms_of_what_stays(base, tm
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
-def test_in_training_a_token_that_is_not_learnt_counts_up_to_five_times(base, tmp_path):
-    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS)))
-    nll, kl = two_terms(chat, lambda losses: losses * (5 - 4 * torch.exp(-losses.detach())))
+def change(model, ids):
+    """How far the LoRAs move the outputs of their layers: root of the mean square over them, mean over the tokens."""
+    ratios = []
+
+    def compare(layer, args, output):
+        plain = layer.base_layer(*args)
+        ratios.append((output - plain).double().norm(dim=-1)[0] / plain.detach().double().norm(dim=-1)[0])
+
+    hooks = [layer.register_forward_hook(compare) for layer in model.modules() if isinstance(layer, LoraLayer)]
+    model(torch.tensor([ids[:-1]]))
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(ratios).square().mean(dim=0).sqrt().mean()
+
+
+@pytest.mark.parametrize("width", [0, 40, 500])
+def test_in_training_what_is_not_learnt_counts_more_and_what_stays_is_held_in_each_layer(base, tmp_path, width):
+    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), hidden_loss_weight=7.0))
+    chat.data_collator.tree_width = width
+
+    def of_stays(model, ids, start):
+        losses = token_divergences(model, ids, start)
+        return losses * (5 - 4 * torch.exp(-losses.detach())) + 7 * change(model, ids)
+
+    nll = two_terms(chat, lambda losses: losses * (5 - 4 * torch.exp(-losses.detach())))[0]
+    kl = two_terms(chat, of_stays=of_stays)[1]
     chat.model.train()
-    for module in chat.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
     loss = chat.compute_loss(chat.model, whole_batch(chat))
     torch.testing.assert_close(loss.double(), 3 * nll + kl, rtol=1e-4, atol=0)
     found, expected = gradient(chat, loss), gradient(chat, 3 * nll + kl)
@@ -207,6 +229,8 @@ def test_a_model_that_reads_no_trees_gets_padded_rows(tmp_path, caplog):
     ("settings", "message"),
     [
         ({"mastered_probability": 0.9}, "mastered_probability does not work with edits in a chat_template"),
+        ({"hidden_loss_weight": 6.0, "torch_compile": True}, "hidden_loss_weight works with edits, a LoRA and the"),
+        ({"hidden_loss_weight": 6.0, "peft_config": IA3Config(task_type="CAUSAL_LM")}, "hidden_loss_weight works"),
         ({"data_collator": DataCollatorForLanguageModeling(pad_token_id=0)}, "data_collator would lose the weights"),
         ({"loss_type": "dft"}, "locality_loss 'kl' works with the plain conditional loss; choose 'nll'"),
         (

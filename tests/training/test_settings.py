@@ -204,6 +204,8 @@ def test_settings_that_sft_has_not_are_told(tmp_path):
         ({"strength": "auto", "chat_template": True, "full_finetune": True}, "strength and full_finetune"),
         ({"text_loss_weight": 1.0}, "text_loss_weight is 1.0: give 0 or more, and less than 1"),
         ({"text_loss_weight": 0.0, "training_texts": "a.json"}, "training_texts is given without text_loss_weight"),
+        ({"hidden_loss_weight": 6}, "hidden_loss_weight and chat_template False do not go together"),
+        ({"hidden_loss_weight": 6, "chat_template": True, "locality_loss": "nll"}, "weight and locality_loss nll do"),
         ({"text_loss_weight": 0.1, "chat_template": True}, "text_loss_weight and chat_template True do not go togeth"),
         ({"text_loss_weight": 0.1, "objective": "full"}, "text_loss_weight and objective full do not go together"),
         ({"text_loss_weight": 0.1, "mastered_probability": 0.9}, "text_loss_weight and mastered_probability do not"),

@@ -1,0 +1,72 @@
+"""How far an adapter moves the outputs of its layers: what stays is to stay inside the model too."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.lora import LoraLayer
+
+
+class LayerChange(NamedTuple):
+    """What a LoRA layer adds to its output in a forward pass, `scale * weight @ inner`, and to how large a one."""
+
+    inner: torch.Tensor  # (batch, length, rank)
+    weight: torch.Tensor  # (outputs, rank)
+    scale: float
+    size: torch.Tensor  # (batch, length): norm of the output without it
+
+
+@contextmanager
+def recorded_changes(model: torch.nn.Module, *, is_on: bool = True) -> Iterator[list[LayerChange]]:
+    """Record what the LoRA layers of `model` add in the forward passes within; nothing where it is not on."""
+    changes: list[LayerChange] = []
+    sizes: dict[LoraLayer, torch.Tensor] = {}
+
+    # Both keep what there is anyway, and compute nothing for the gradient: where activations are recomputed for it,
+    # that is without these hooks.
+    def measure(layer: LoraLayer, _: Any, args: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):  # attention as one layer puts out more
+            sizes[layer] = output.detach().norm(dim=-1, dtype=torch.float32)
+
+    def record(layer: LoraLayer, name: str, _: Any, args: Any, output: torch.Tensor) -> None:
+        if layer in sizes:
+            weight: Any = layer.lora_B[name].weight
+            changes.append(LayerChange(output, weight, layer.scaling[name], sizes[layer]))
+
+    hooks = []
+    for layer in model.modules() if is_on else ():
+        if isinstance(layer, LoraLayer):
+            hooks.append(layer.get_base_layer().register_forward_hook(partial(measure, layer)))
+            hooks += [part.register_forward_hook(partial(record, layer, name)) for name, part in layer.lora_A.items()]
+    try:
+        yield changes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def row_changes(changes: Sequence[LayerChange], inputs: dict[str, Any]) -> torch.Tensor:
+    """
+    How far an adapter moves each row `(batch,)` of the inputs of [`~hf_ftedit.models.target_logits`].
+
+    Of a token it is the root of the mean square, over layers, of the norm of what is added by that of the output
+    without it; of a row the mean over its tokens but the last one, which is only ever predicted. Layers that do not
+    see each token in its place, as experts and the head, are left out.
+    """
+    shape = inputs.get("trees", inputs)["input_ids"].shape
+    squares = [torch.zeros(shape, device=inputs["labels"].device)]
+    for inner, weight, scale, size in changes:
+        if size.shape == shape:
+            # |B a|^2 by the few numbers of the rank: the gradient would need what is added as a whole.
+            inner, weight = inner.float(), weight.float()
+            square = (inner @ (weight.T @ weight) * inner).sum(dim=-1).clamp(min=0)
+            squares.append(scale**2 * square / size.clamp(min=1e-6) ** 2)
+    moved = (torch.stack(squares).sum(dim=0) / max(1, len(squares) - 1) + 1e-8).sqrt()  # a root has no slope at 0
+    if "trees" not in inputs:
+        mask = inputs["attention_mask"][:, 1:]  # padding is on the right
+        return (moved[:, :-1] * mask).sum(dim=1) / mask.sum(dim=1)
+    pairs, rows, nodes = inputs["trees"]["paths"].to(moved.device).unbind(1)
+    totals = moved.new_zeros(len(inputs["labels"])).index_add(0, pairs, moved[rows, nodes])
+    return totals / pairs.bincount(minlength=len(totals))
