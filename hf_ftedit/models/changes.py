@@ -59,11 +59,13 @@ def row_changes(changes: Sequence[LayerChange], inputs: dict[str, Any]) -> torch
     squares = [torch.zeros(shape, device=inputs["labels"].device)]
     for inner, weight, scale, size in changes:
         if size.shape == shape:
-            # |B a|^2 by the few numbers of the rank: the gradient would need what is added as a whole.
+            # |B a|^2 by the few numbers of the rank: the gradient of what is added would need all of it in memory.
             inner, weight = inner.float(), weight.float()
             square = (inner @ (weight.T @ weight) * inner).sum(dim=-1).clamp(min=0)
-            squares.append(scale**2 * square / size.clamp(min=1e-6) ** 2)
-    moved = (torch.stack(squares).sum(dim=0) / max(1, len(squares) - 1) + 1e-8).sqrt()  # a root has no slope at 0
+            relative = scale**2 * square / size.clamp(min=1e-6) ** 2
+            squares.append(relative.to(squares[0].device))  # a model's layers may be on several
+    # A little beside it, as the slope of a root is infinite at 0, where a LoRA begins.
+    moved = (torch.stack(squares).sum(dim=0) / max(1, len(squares) - 1) + 1e-8).sqrt()
     if "trees" not in inputs:
         mask = inputs["attention_mask"][:, 1:]  # padding is on the right
         return (moved[:, :-1] * mask).sum(dim=1) / mask.sum(dim=1)
