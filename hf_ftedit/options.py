@@ -285,17 +285,19 @@ class EditOptions(AugmentationOptions):
         if self.strength != "1" and self.full_finetune:
             raise EditError("strength and full_finetune do not go together: only a LoRA has a scale; leave one out")
 
+    def _among(self, settings: dict[str, Any]) -> list[str]:
+        """Those of some settings that are as they are here, by name and value."""
+        return [f"{name} {value}" for name, value in settings.items() if getattr(self, name) == value]
+
     def _check_hidden_loss(self) -> None:
         # It is of rows with the unedited model's distributions, and of what a LoRA adds.
-        settings = {"chat_template": False, "locality_loss": "nll", "full_finetune": True}
-        others = [f"{name} {value}" for name, value in settings.items() if getattr(self, name) == value]
+        others = self._among({"chat_template": False, "locality_loss": "nll", "full_finetune": True})
         if self.hidden_loss_weight and others:
             raise EditError(f"hidden_loss_weight and {others[0]} do not go together; leave one of them out")
 
     def _check_text_loss(self) -> None:
         # In chat, what stays is learned by the model's own answers; the others change which rows and tokens count.
-        settings = {"chat_template": True, "objective": "full"}
-        others = [f"{name} {value}" for name, value in settings.items() if getattr(self, name) == value]
+        others = self._among({"chat_template": True, "objective": "full"})
         others += ["mastered_probability"] if self.mastered_probability is not None else []
         if self.text_loss_weight is None and others:
             self.text_loss_weight = 0.0

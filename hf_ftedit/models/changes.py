@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.lora import LoraLayer
 
+from hf_ftedit.models.tokenization import IGNORE_INDEX
+
 
 class LayerChange(NamedTuple):
     """What a LoRA layer adds to its output in a forward pass, `scale * weight @ inner`, and to how large a one."""
@@ -56,19 +58,22 @@ def row_changes(changes: Sequence[LayerChange], inputs: dict[str, Any]) -> torch
     see each token in its place, as experts and the head, are left out.
     """
     shape = inputs.get("trees", inputs)["input_ids"].shape
-    squares = [torch.zeros(shape, device=inputs["labels"].device)]
+    nothing, squares = torch.zeros(shape, device=inputs["labels"].device), []
     for inner, weight, scale, size in changes:
         if size.shape == shape:
             # |B a|^2 by the few numbers of the rank: the gradient of what is added would need all of it in memory.
             inner, weight = inner.float(), weight.float()
             square = (inner @ (weight.T @ weight) * inner).sum(dim=-1).clamp(min=0)
             relative = scale**2 * square / size.clamp(min=1e-6) ** 2
-            squares.append(relative.to(squares[0].device))  # a model's layers may be on several
+            squares.append(relative.to(nothing.device))  # a model's layers may be on several
     # A little beside it, as the slope of a root is infinite at 0, where a LoRA begins.
-    moved = (torch.stack(squares).sum(dim=0) / max(1, len(squares) - 1) + 1e-8).sqrt()
-    if "trees" not in inputs:
-        mask = inputs["attention_mask"][:, 1:]  # padding is on the right
-        return (moved[:, :-1] * mask).sum(dim=1) / mask.sum(dim=1)
-    pairs, rows, nodes = inputs["trees"]["paths"].to(moved.device).unbind(1)
-    totals = moved.new_zeros(len(inputs["labels"])).index_add(0, pairs, moved[rows, nodes])
-    return totals / pairs.bincount(minlength=len(totals))
+    moved = (sum(squares, nothing) / max(1, len(squares)) + 1e-8).sqrt()
+    if "trees" in inputs:
+        # The token from which a row's last one is predicted sees just the row's tokens.
+        last = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum(dim=1).cumsum(dim=0) - 1
+        visible, places = (inputs["trees"][name].to(moved.device) for name in ("visible", "places"))
+        rows, nodes = places[last].unbind(1)
+        moved, mask = moved[rows], visible[rows, nodes]
+    else:
+        moved, mask = moved[:, :-1], inputs["attention_mask"][:, 1:]  # padding is on the right
+    return (moved * mask).sum(dim=1) / mask.sum(dim=1)

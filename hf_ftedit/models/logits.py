@@ -68,9 +68,7 @@ def tree_inputs(pairs: Sequence[EncodedPair], width: int) -> dict[str, torch.Ten
     targets = [(target.pair, row, target.node) for row, tree in enumerate(trees) for target in tree.targets]
     # A pair's own targets stand side by side, from left to right: the sort is stable.
     places = [place for _, *place in sorted(targets, key=lambda target: target[0])]
-    walks = ((pair, row, path) for row, tree in enumerate(trees) for pair, path in tree.paths.items())
-    paths = torch.tensor([(pair, row, node) for pair, row, path in walks for node in path])
-    return {**_inputs_of(trees, np.array(places)), "paths": paths}
+    return _inputs_of(trees, np.array(places))
 
 
 def _inputs_of(trees: Sequence[TokenTree], places: np.ndarray) -> dict[str, torch.Tensor]:

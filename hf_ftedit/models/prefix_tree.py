@@ -28,7 +28,6 @@ class TokenTree:
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)  # place of each token in its own sequence, from 0
     targets: list[TargetToken] = field(default_factory=list)
-    paths: dict[int, list[int]] = field(default_factory=dict)  # of each pair: the positions of its tokens
     # Positions `before` new tokens, and where these begin and end.
     _branches: list[tuple[list[int], int, int]] = field(default_factory=list)
 
@@ -68,7 +67,6 @@ def token_trees(pairs: Sequence[EncodedPair], width: int = WIDTH) -> list[TokenT
             trees.append(TokenTree())
             common = 0
         nodes = trees[-1].grow(nodes[:common], ids[common:])
-        trees[-1].paths[index] = nodes
         targets = enumerate(pairs[index].input_ids[start:], start)
         trees[-1].targets += [TargetToken(nodes[place - 1], token, index) for place, token in targets]
         last = ids

@@ -106,14 +106,16 @@ def change(model, ids):
     return torch.stack(ratios).square().mean(dim=0).sqrt().mean()
 
 
-@pytest.mark.parametrize("width", [0, 40, 500])
-def test_in_training_what_is_not_learnt_counts_more_and_what_stays_is_held_in_each_layer(base, tmp_path, width):
-    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), hidden_loss_weight=7.0))
+@pytest.mark.parametrize(("width", "held"), [(0, 7.0), (40, 7.0), (500, 7.0), (500, 0.0)])
+def test_in_training_what_is_not_learnt_counts_more_and_what_stays_is_held_in_each_layer(
+    base, tmp_path, width, held
+):
+    chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), hidden_loss_weight=held))
     chat.data_collator.tree_width = width
 
     def of_stays(model, ids, start):
         losses = token_divergences(model, ids, start)
-        return losses * (5 - 4 * torch.exp(-losses.detach())) + 7 * change(model, ids)
+        return losses * (5 - 4 * torch.exp(-losses.detach())) + held * change(model, ids)
 
     nll = two_terms(chat, lambda losses: losses * (5 - 4 * torch.exp(-losses.detach())))[0]
     kl = two_terms(chat, of_stays=of_stays)[1]
