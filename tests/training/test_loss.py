@@ -107,9 +107,7 @@ def change(model, ids):
 
 
 @pytest.mark.parametrize(("width", "held"), [(0, 7.0), (40, 7.0), (500, 7.0), (500, 0.0)])
-def test_in_training_what_is_not_learnt_counts_more_and_what_stays_is_held_in_each_layer(
-    base, tmp_path, width, held
-):
+def test_in_training_what_is_not_learnt_counts_more_and_what_stays_is_held_in_each_layer(base, tmp_path, width, held):
     chat = edited(trainer(base, tmp_path, per_device_train_batch_size=len(ROWS), hidden_loss_weight=held))
     chat.data_collator.tree_width = width
 
