@@ -12,9 +12,11 @@ from .batching import inference as inference
 from .changes import recorded_changes as recorded_changes
 from .changes import row_changes as row_changes
 from .collator import CompletionOnlyCollator as CompletionOnlyCollator
+from .dialogue import History as History
 from .dialogue import Turn as Turn
 from .dialogue import plain_template as plain_template
 from .dialogue import prepare_tokenizer as prepare_tokenizer
+from .dialogue import takes as takes
 from .dialogue import turns as turns
 from .dialogue import written_out as written_out
 from .distributed import Processes as Processes

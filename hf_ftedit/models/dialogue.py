@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,10 @@ SYSTEM = "You are a helpful assistant."  # for templates that do not go without
 _AT_ONCE: dict[str, Any] = {"tokenize": False, "enable_thinking": False}
 
 
+# Messages before a prompt, as chat templates take them: {"role": ..., "content": ...}.
+History = Sequence[Mapping[str, str]]
+
+
 class Turn(NamedTuple):
     """What stands around the assistant's answer to a prompt."""
 
@@ -35,19 +39,26 @@ class Turn(NamedTuple):
     end: str  # what the model says when its answer is over
 
 
-def _around(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, in_parts: bool) -> tuple[str, str]:
+def _around(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, history: History, *, system: bool, in_parts: bool
+) -> tuple[str, str]:
     """
-    What stands before and behind the answer in the whole dialogue of a prompt and an answer.
+    What stands before and behind the answer in the whole dialogue of a history, a prompt and an answer.
 
-    Not every template takes all forms of it: with or without `system`, its contents texts or, as of models that see,
-    lists of parts.
+    Not every template takes all forms of it: with or without a system prompt, its contents texts or, as of models that
+    see, lists of parts.
     """
+    needs_system = system and (not history or history[0]["role"] != "system")
+    first = [{"role": "system", "content": SYSTEM}] if needs_system else []
+    asked = [*first, *history, {"role": "user", "content": prompt}]
     answer = ANSWER
-    while answer in prompt:  # the place must be that of the answer alone
+    while any(answer in message["content"] for message in asked):  # the place must be that of the answer alone
         answer += ANSWER[-3:]
-    texts = [("system", system), ("user", prompt), ("assistant", answer)]
     written: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if in_parts else str
-    messages: list[Any] = [{"role": role, "content": written(text)} for role, text in texts if text is not None]
+    messages = [
+        {"role": message["role"], "content": written(message["content"])}
+        for message in (*asked, {"role": "assistant", "content": answer})
+    ]
     try:
         whole = str(tokenizer.apply_chat_template(messages, **_AT_ONCE))
     except Exception as error:  # a template is a program, which may raise whatever it likes
@@ -118,12 +129,15 @@ def _told(day: date) -> str:
     return f"{{{{ format{steps} }}}}"
 
 
-def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Turn]:
+def turns(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], histories: Sequence[History] | None = None
+) -> list[Turn]:
     """
     Each prompt as a user's turn, with the place of the assistant's answer, as a whole dialogue of the template has it.
 
-    That place is not always behind the prompt for a generation, which may begin a thought or leave out a channel.
-    Raises [`~hf_ftedit.EditError`] where the template has no place for an answer.
+    Before it stand the messages of its history, where `histories` are given. That place is not always behind the
+    prompt for a generation, which may begin a thought or leave out a channel. Raises [`~hf_ftedit.EditError`] where
+    the template has no place for an answer.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise EditError(
@@ -132,9 +146,9 @@ def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Tu
         )
     errors: list[EditError] = []
     # The first form of messages in which the template keeps both the prompt and the answer.
-    for form in product((None, SYSTEM), (False, True)):
+    for system, in_parts in product((False, True), repeat=2):
         try:
-            if PROMPT in _around(tokenizer, PROMPT, *form)[0]:
+            if PROMPT in _around(tokenizer, PROMPT, (), system=system, in_parts=in_parts)[0]:
                 break
             raise _unusable("the prompt is not in its text")
         except EditError as error:
@@ -146,14 +160,25 @@ def turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Tu
     specials.update(tokenizer.all_special_tokens)
     pattern = "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)"
 
-    def turn(prompt: str) -> Turn:
-        before, behind = _around(tokenizer, prompt, *form)
+    def turn(prompt: str, history: str) -> Turn:
+        before, behind = _around(tokenizer, prompt, json.loads(history), system=system, in_parts=in_parts)
         end = re.search(pattern, behind)
         place = before.rstrip(" ")
         return Turn(place, before[len(place) :], behind[: end.end()] if end else tokenizer.eos_token or "")
 
-    turn_of = {prompt: turn(prompt) for prompt in dict.fromkeys(prompts)}
-    return [turn_of[prompt] for prompt in prompts]
+    told = map(json.dumps, histories) if histories else ["[]"] * len(prompts)
+    keys = [*zip(prompts, told, strict=True)]
+    turn_of = {key: turn(*key) for key in dict.fromkeys(keys)}
+    return [turn_of[key] for key in keys]
+
+
+def takes(tokenizer: PreTrainedTokenizerBase, history: History) -> bool:
+    """Tell whether a chat template has a place for the messages of a history: not every one takes a system prompt."""
+    try:
+        (turn,) = turns(tokenizer, [PROMPT], [history])
+    except EditError:
+        return False
+    return all(message["content"] in turn.before for message in history)
 
 
 def written_out(tokenizer: PreTrainedTokenizerBase, prompt: str, options: EditOptions) -> str | None:

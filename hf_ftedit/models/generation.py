@@ -20,6 +20,7 @@ from transformers import (
 
 from hf_ftedit.errors import EditError, shown
 from hf_ftedit.models.batching import in_batches, inference, padded
+from hf_ftedit.models.dialogue import History
 from hf_ftedit.models.distributed import Processes
 from hf_ftedit.models.kernels import fast_attention
 from hf_ftedit.models.loading import base_model, is_unedited, weights_fingerprint
@@ -195,6 +196,7 @@ def whole_answers(
     *,
     max_new_tokens: int = WHOLE_ANSWER_TOKENS,
     chat_template: bool = False,
+    histories: Sequence[History] | None = None,
     sentences: bool = False,
     streamer: Any = None,
     tokens_per_batch: int = 2048,
@@ -203,12 +205,14 @@ def whole_answers(
     """
     Generate greedy answers up to the end of the turn or sequence; every process must call this, and all get all.
 
-    With `sentences` they stop at the first sentence or line end, and have `ended` where the model stops by itself with
-    that sentence. A `streamer` of transformers gets the tokens of a single prompt as they come.
+    In a chat, `histories` are the messages before each prompt. With `sentences` answers stop at the first sentence or
+    line end, and have `ended` where the model stops by itself with that sentence. A `streamer` of transformers gets
+    the tokens of a single prompt as they come.
     """
     ends = _ends(model, tokenizer, chat_template)
-    encoded = zip(prompts, encode_prompts(tokenizer, prompts, chat_template=chat_template), strict=True)
-    tasks = [Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in encoded]
+    encoded = encode_prompts(tokenizer, prompts, chat_template=chat_template, histories=histories)
+    pairs = zip(prompts, encoded, strict=True)
+    tasks = [Prompt(text, ids, min(max_new_tokens, room(model, ids))) for text, ids in pairs]
 
     def answer(batch: list[Prompt]) -> list[Answer]:
         settings: dict[str, Any] = {"do_sample": False, "eos_token_id": sorted(ends) or None, "streamer": streamer}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from hf_ftedit.errors import EditError, shown
-from hf_ftedit.models.dialogue import PROMPT, Turn, turns
+from hf_ftedit.models.dialogue import PROMPT, History, Turn, turns
 
 IGNORE_INDEX = -100
 
@@ -34,6 +34,7 @@ def encode_pairs(
     chat_template: bool = False,
     max_length: int | None = None,
     names: Sequence[str] | None = None,
+    histories: Sequence[History] | None = None,
 ) -> list[EncodedPair]:
     """
     Tokenize prompts with their completions, and decide by position where each completion begins.
@@ -41,7 +42,7 @@ def encode_pairs(
     Its tokens are those after the longest common prefix of the prompt alone and the prompt with its completion, and at
     least one. Where `ends` is true, the end of the assistant's turn (without `chat_template`, the end of sequence) is
     part of the completion. Raises [`EditError`] by `names` where a pair exceeds `max_length` or its completion adds no
-    token.
+    token. In a chat, `histories` are the messages before each prompt.
     """
     # An end of sequence that a tokenizer adds by itself is left out: an edited fact may be followed by anything.
     if not prompts:
@@ -51,7 +52,7 @@ def encode_pairs(
             raise EditError(f"prompt {shown(prompt)} has the completion {shown(completion)}; give texts")
     front = [] if chat_template else front_tokens(tokenizer)
     end = tokenizer.eos_token or ""
-    places = turns(tokenizer, prompts) if chat_template else [Turn(text, "", end) for text in prompts]
+    places = turns(tokenizer, prompts, histories) if chat_template else [Turn(text, "", end) for text in prompts]
     texts = []
     for turn, completion, is_end in zip(places, completions, ends or [False] * len(places), strict=True):
         if is_end and not turn.end:
@@ -80,11 +81,15 @@ def pair_of(input_ids: Sequence[int], labels: Sequence[int]) -> EncodedPair:
 
 
 def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat_template: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    chat_template: bool = False,
+    histories: Sequence[History] | None = None,
 ) -> list[list[int]]:
     """Tokenize prompts as they stand before an answer, with the special tokens in front and none behind."""
     if chat_template:
-        return _plain_ids(tokenizer, [turn.before for turn in turns(tokenizer, prompts)])
+        return _plain_ids(tokenizer, [turn.before for turn in turns(tokenizer, prompts, histories)])
     front = front_tokens(tokenizer)
     return [front + ids for ids in _plain_ids(tokenizer, prompts)]
 
