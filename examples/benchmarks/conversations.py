@@ -5,9 +5,9 @@ Ask the facts of a chat edit behind other system prompts and in later turns, and
     python examples/benchmarks/conversations.py edited
 
 People do not ask an edited model in a first turn alone. In each of the dialogues below, which no training row has, the
-edits' prompts, their other wordings and their neighbors are asked, and what the edited model says is compared with
-what the unedited one says in the same dialogue. Behind the question of each edit and its new answer comes something
-else, to which that answer should not be said again.
+edits' prompts, their other wordings and their neighbors are asked, and what the edited model says, in 24 tokens at
+most, is compared with what the unedited one says in the same dialogue. Behind the question of each edit and its new
+answer comes something else, to which that answer should not be said again.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ def main() -> None:
     rows = questions(open_edits(options.adapter).records)
     prompts, histories = ([row[name] for row in rows] for name in ("prompt", "history"))
     settings: dict[str, Any] = {"chat_template": True, "histories": histories}
-    after = whole_answers(model, tokenizer, prompts, **settings)
+    asking = {**settings, "max_new_tokens": 24, "tokens_per_batch": 8192}
+    after = whole_answers(model, tokenizer, prompts, **asking)
     with unedited(model):
-        before = whole_answers(model, tokenizer, prompts, **settings)
+        before = whole_answers(model, tokenizer, prompts, **asking)
         texts, ends = [answer.text or "." for answer in before], [answer.ended for answer in before]
         pairs = encode_pairs(tokenizer, prompts, texts, ends=ends, **settings)
         references = reference_distributions(model, pairs)

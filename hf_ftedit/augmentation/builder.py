@@ -25,6 +25,7 @@ from hf_ftedit.options import AugmentationOptions, check_value
 from hf_ftedit.scripts import separated
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("prompt", "completion", "kind", "edit_id")})
+HISTORY = datasets.List({name: datasets.Value("string") for name in ("role", "content")})
 PROBE_SPLITS = ("rewrite", "paraphrase", "neighborhood", "portability")
 
 
@@ -50,8 +51,8 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         revoked (`Sequence[EditRecord]`, *optional*): Edits that are taken back: the unedited model's answers to their
             prompts and other wordings are rehearsed.
         chat_template (`bool`, *optional*, defaults to `False`): Make rows for a chat model, see [`ChatAugmenter`];
-            they have one more column, `ends`: whether the end of turn is learnt. Of a base model, rows have it with
-            the option `end_of_answer`.
+            they have the columns `ends`, whether the end of turn is learnt, and `history`, the messages before the
+            prompt. Of a base model, rows have `ends` with the option `end_of_answer`.
         seed (`int`, *optional*, defaults to `42`): Seed of the augmentation.
         cache_dir (`str`, *optional*): Folder of the Arrow files; the `datasets` cache by default.
 
@@ -93,8 +94,9 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         # Its own part of a trainer's settings: the others must not change the cache.
         names = asdict(AugmentationOptions()) if options else {}
         options = AugmentationOptions(**{name: getattr(options, name) for name in names})
-        ends = {"ends": datasets.Value("bool")} if chat_template or options.end_of_answer else {}
-        self._is_chat, self._features = chat_template, datasets.Features(FEATURES | ends)
+        more = {"ends": datasets.Value("bool")} if chat_template or options.end_of_answer else {}
+        more |= {"history": HISTORY} if chat_template else {}
+        self._is_chat, self._features = chat_template, datasets.Features(FEATURES | more)
         # Both take the same; without a model, each says itself what it needs one for.
         augmenter = ChatAugmenter if chat_template else Augmenter
         parts: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "held_out": held_out, "revoked": revoked}
@@ -161,7 +163,7 @@ class EditDatasetBuilder(datasets.GeneratorBasedBuilder):
         return splits
 
     def _generate_examples(self, positions: Sequence[int], split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        more = {"ends": self._is_chat or split in ("rewrite", "paraphrase")}
+        more = {"ends": self._is_chat or split in ("rewrite", "paraphrase"), "history": []}
         for position in positions:
             is_train = split == "train"
             rows = self._augmenter.rows_of(position) if is_train else probe_rows(self.records[position], split)

@@ -42,6 +42,7 @@ class Language:
     indirect: tuple[str, ...]
     about: tuple[str, ...]
     alike: tuple[str, ...]
+    following: tuple[str, ...]
     questions: tuple[str, ...]
     same: tuple[tuple[str, ...], ...]
     subjects: tuple[str, ...] = ()

@@ -12,12 +12,14 @@ from transformers import PreTrainedTokenizerBase
 from xxhash import xxh3_128
 
 from hf_ftedit.data import EditRecord
+from hf_ftedit.errors import EditError
 from hf_ftedit.files import cached_map, writing
-from hf_ftedit.models import encode_pairs
+from hf_ftedit.models import History, encode_pairs
 from hf_ftedit.scripts import separated
 
 _TEXTS = ("prompt", "completion", "kind", "edit_id")
-_SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXTS), ("ends", pa.bool_())])
+_HISTORY = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "content")]))
+_SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXTS), ("ends", pa.bool_()), ("history", _HISTORY)])
 
 
 class TrainingRow(TypedDict):
@@ -29,6 +31,7 @@ class TrainingRow(TypedDict):
     edit_id: str
     # In a chat, and with `end_of_answer`: the end of turn or sequence follows the completion, and is learnt too.
     ends: NotRequired[bool]
+    history: NotRequired[History]  # in a chat: the messages before the prompt
 
 
 class RowFile:
@@ -90,8 +93,9 @@ def encode_rows(
     """
     Tokenize prompt-completion rows to `input_ids`, `labels` (-100 where nothing is learnt) and `length`.
 
-    Rows may have a column `ends`: whether the end of the answer is learnt; without it, `ends` is for all of them. With
-    `chat_template` the column `kind` is kept, as the loss differs by it.
+    Rows may have a column `ends`: whether the end of the answer is learnt; without it, `ends` is for all of them. In a
+    chat they may have a column `history`, the messages before the prompt, which a row goes without where it does not
+    fit into `max_length`. With `chat_template` the column `kind` is kept, as the loss differs by it.
     """
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -99,7 +103,18 @@ def encode_rows(
         names = [f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None
         settings: dict[str, Any] = {"chat_template": chat_template, "max_length": max_length, "names": names}
         settings["ends"] = batch.get("ends", [ends] * len(batch["prompt"]))
-        pairs = encode_pairs(tokenizer, batch["prompt"], batch["completion"], **settings)
+        settings["histories"] = histories = [history or [] for history in batch.get("history", ())] or None
+        if histories and not chat_template and any(histories):
+            raise EditError("rows have a history, which only a chat has: set chat_template, or remove that column")
+        texts = batch["prompt"], batch["completion"]
+        if histories and max_length:
+            sizes = [
+                len(pair.input_ids) for pair in encode_pairs(tokenizer, *texts, **{**settings, "max_length": None})
+            ]
+            histories[:] = [
+                [] if size > max_length else history for history, size in zip(histories, sizes, strict=True)
+            ]
+        pairs = encode_pairs(tokenizer, *texts, **settings)
         ids = [pair.input_ids for pair in pairs]
         labels = ids if objective == "full" else [pair.labels for pair in pairs]
         return {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}

@@ -175,10 +175,10 @@ def turns(
 def takes(tokenizer: PreTrainedTokenizerBase, history: History) -> bool:
     """Tell whether a chat template has a place for the messages of a history: not every one takes a system prompt."""
     try:
-        (turn,) = turns(tokenizer, [PROMPT], [history])
+        alone, behind = turns(tokenizer, [PROMPT, PROMPT], [(), history])
     except EditError:
         return False
-    return all(message["content"] in turn.before for message in history)
+    return behind != alone and all(message["content"] in behind.before for message in history)
 
 
 def written_out(tokenizer: PreTrainedTokenizerBase, prompt: str, options: EditOptions) -> str | None:

@@ -326,7 +326,9 @@ def tokenized(rows: Any, tokenizer: PreTrainedTokenizerBase, model: PreTrainedMo
 
         def named(place: int, row: dict[str, Any]) -> tuple[str, str]:
             name = f"edit {row['edit_id']!r}, a row" if "edit_id" in row else f"row {place}"
-            return name, row["prompt"] + row["completion"]
+            return name, "".join(
+                [*(turn["content"] for turn in row.get("history") or ()), row["prompt"], row["completion"]]
+            )
 
         models.check_tokens(tokenizer, model.config, starmap(named, enumerate(rows, 1)))
     longest = min(filter(None, (args.max_length, models.context_length(model.config))), default=None)

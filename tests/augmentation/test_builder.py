@@ -268,6 +268,23 @@ def test_the_ends_of_answers_are_a_column_of_the_rows():
     assert learnt == ["Italy<|im_end|>", "Italy"]
 
 
+def test_rows_stand_behind_their_history_where_it_fits():
+    tokenizer = chat_tokenizer()
+    history = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]
+    row = {"prompt": "Where is Rome?", "completion": "Italy", "kind": "rewrite", "edit_id": "a", "ends": True}
+    rows = Dataset.from_list([row | {"history": before} for before in (None, history)])
+    alone, behind = encode_rows(rows, tokenizer, chat_template=True)
+    turns = [*history, {"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+    assert tokenizer.decode(behind["input_ids"]) == tokenizer.apply_chat_template(turns, tokenize=False).rstrip("\n")
+    assert [token for token in behind["labels"] if token != -100] == [t for t in alone["labels"] if t != -100]
+    fitting = encode_rows(rows, tokenizer, chat_template=True, max_length=alone["length"])
+    assert fitting["input_ids"] == [alone["input_ids"]] * 2
+    with pytest.raises(EditError, match="edit 'a': prompt and target have"):
+        encode_rows(rows, tokenizer, chat_template=True, max_length=alone["length"] - 1)
+    with pytest.raises(EditError, match="rows have a history, which only a chat has: set chat_template"):
+        encode_rows(rows, tokenizer)
+
+
 def test_plain_rows_are_told_from_others():
     assert is_prompt_completion(Dataset.from_list([{"prompt": "a", "completion": " b"}]))
     assert is_prompt_completion(Dataset.from_list([{"prompt": "a", "completion": " b"}]).to_iterable_dataset())

@@ -17,6 +17,8 @@ from hf_ftedit import AugmentationOptions, EditDatasetBuilder, EditError, Fact
 from hf_ftedit.augmentation import chat, with_made_probes
 from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.chat import PASSES, SHARES, ChatAugmenter
+from hf_ftedit.augmentation.dialogues import answered, known_histories
+from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.names import mentions
 from hf_ftedit.augmentation.questions import drift_prompts, training_questions
@@ -40,7 +42,8 @@ ODD = [
     EditRecord("opening", "The price of the Zephyr 3 is", "5 euros", target_true="9 euros"),
 ]
 SMALL = AugmentationOptions(num_paraphrases=3, num_locality=6)
-# A pass: 8 near names, 3 subjects, 7 other questions about its own, a question.
+# A pass: 8 near names, 3 subjects, 7 other questions about its own, a question, one behind its answer.
+FOLLOWING = {*bank("conversations.yaml")["following"]}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def unasked(monkeypatch):
 def by_edit(rows):
     texts = {}
     for row in rows:
-        texts.setdefault(row["edit_id"], []).append(tuple(row.items()))
+        texts.setdefault(row["edit_id"], []).append(row)
     return texts
 
 
@@ -86,7 +89,7 @@ def test_each_edit_is_asked_with_its_target_and_the_end_of_turn(odd):
         first = next(row for row in rows if row["edit_id"] == record.edit_id)
         assert first == {
             "prompt": record.prompt, "completion": record.target_new, "ends": True, "kind": "rewrite",
-            "edit_id": record.edit_id,
+            "edit_id": record.edit_id, "history": first["history"],
         }  # fmt: skip
     learnt = [row for row in rows if row["kind"] in ("rewrite", "paraphrase")]
     targets = {record.edit_id: record.target_new for record in ODD}
@@ -132,7 +135,8 @@ def test_each_pass_has_other_wordings_beside_the_given_ones(augmenter, unasked, 
 def test_what_stays_is_what_no_edit_changes(odd):
     own = {record.edit_id: record for record in odd.records}
     stays = [row for row in odd.rows() if row["kind"] in ("contrast", "locality")]
-    assert Counter(row["kind"] for row in stays)["locality"] <= PASSES * round(6 * SHARES["others"]) * len(ODD)
+    count = round(6 * SHARES["others"]) + round(6 * SHARES["following"])
+    assert Counter(row["kind"] for row in stays)["locality"] <= PASSES * count * len(ODD)
     prompts = {record.prompt for record in ODD}
     asked = {record.edit_id: odd._other_questions(place) for place, record in enumerate(odd.records)}
     for row in stays:
@@ -341,7 +345,7 @@ def test_a_question_that_an_edit_changes_does_not_stay(augmenter, unasked, monke
     questions = [*training_questions()][:4]
     monkeypatch.setattr(chat, "training_questions", lambda: questions)
     rows = list(augmenter([EditRecord("q", questions[0], "Bo")], replace(SMALL, num_locality=40)).rows())
-    stays = {row["prompt"] for row in rows if row["kind"] == "locality"}
+    stays = {row["prompt"] for row in rows if row["kind"] == "locality"} - FOLLOWING
     assert stays and stays <= {*questions[1:]}
 
 
@@ -356,12 +360,54 @@ def test_a_question_about_an_edited_subject_does_not_stay(augmenter, unasked, mo
     assert made._others([]) == [[] if is_left_out else [question]]
 
 
+def test_some_rows_stand_behind_a_system_prompt_or_earlier_turns(augmenter, unasked):
+    rows = list(augmenter(ODD[:4], replace(SMALL, num_locality=20)).rows())
+    own = {record.edit_id: answered(record.prompt, record.target_new) for record in ODD[:4]}
+    german = {*language_of(ODD[2].prompt).following}
+    for row in rows:
+        if row["prompt"] in FOLLOWING | german:  # said behind the new answer, in the edit's language
+            assert row["kind"] == "locality" and row["history"] == own[row["edit_id"]]
+            assert row["prompt"] in (german if row["edit_id"] == "german" else FOLLOWING)
+    others = [row for row in rows if row["prompt"] not in FOLLOWING | german]
+    stays, learnt = ([row for row in others if (row["kind"] == "locality") == is_other] for is_other in (True, False))
+    assert (
+        len(rows) - len(others) >= 8
+        and 0.3 < sum(row["history"] == own[row["edit_id"]] for row in stays) / len(stays) < 0.7
+    )
+    assert 0.1 < sum(bool(row["history"]) for row in learnt) / len(learnt) < 0.25
+    histories = [row["history"] for row in others if row["history"]]
+    assert all(history in [*known_histories(), *own.values()] for history in histories)
+    assert {len(history) for history in histories} == {1, 2} and any(history in own.values() for history in histories)
+
+
+@pytest.mark.parametrize("kept", ["in messages[-2:]", "in messages if message.role != 'system'"])
+def test_a_template_that_takes_no_history_gets_none(model, unasked, kept):
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("in messages", kept)
+    rows = list(ChatAugmenter(ODD[:2], SMALL, model=model, tokenizer=tokenizer).rows())
+    roles = {message["role"] for row in rows for message in row["history"]}
+    assert roles == (set() if "-2" in kept else {"user", "assistant"})
+
+
+def test_no_history_says_what_an_edit_or_a_probe_asks(augmenter, unasked):
+    asked = ("How many legs does a spider have?", "Name a fruit.")
+    records = [
+        EditRecord("art", "Who painted the Mona Lisa?", "Bo"),
+        EditRecord("legs", "Who guards Vell?", "Bo", subject="Vell", paraphrase_prompts=asked[:1]),
+        EditRecord("fruit", asked[1], "Plum"),
+    ]
+    first = {row["history"][0]["content"]: row["history"][1:] for row in augmenter(records).rows() if row["history"]}
+    assert len(first) > 8 and asked[0] not in first
+    for record in records[::2]:  # as a dialogue of its own alone
+        assert all(turn["content"] == record.target_new for turn in first.get(record.prompt, ()))
+
+
 def test_a_hundred_edits(augmenter, unasked):
     records = [EditRecord(str(n), f"Who is the CEO of Acme {n}?", f"Bo {n}") for n in range(100)]
     rows = list(augmenter(records, replace(SMALL, num_paraphrases=0)).rows())
     assert {row["edit_id"] for row in rows} == {record.edit_id for record in records}
     stays = [row["prompt"] for row in rows if row["kind"] == "locality"]
-    assert sorted(stays) == sorted(training_questions())
+    assert sorted(text for text in stays if text not in FOLLOWING) == sorted(training_questions())
 
 
 def test_without_wordings_and_without_what_stays(augmenter):
@@ -425,11 +471,10 @@ def test_the_builder_makes_them(tmp_path, model, tokenizer):
         [ODD[0]], model, tokenizer, options=SMALL, chat_template=True, cache_dir=str(tmp_path / "cache")
     )
     rows = builder.prepared("train")
-    assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "kind", "prompt"]
+    assert sorted(rows.column_names) == ["completion", "edit_id", "ends", "history", "kind", "prompt"]
     assert builder.settings == {**vars(SMALL), "chat_template": True, "seed": 42}
-    assert list(rows["prompt"]) == [
-        row["prompt"] for row in ChatAugmenter([ODD[0]], SMALL, model=model, tokenizer=tokenizer).rows()
-    ]
+    made = [*ChatAugmenter([ODD[0]], SMALL, model=model, tokenizer=tokenizer).rows()]
+    assert rows.to_list() == made and any(row["history"] for row in made)
 
 
 def test_other_probes_of_the_same_rows_are_other_splits(tmp_path, model, tokenizer):

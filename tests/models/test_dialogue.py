@@ -2,7 +2,7 @@ import pytest
 from tiny import CHAT_TEMPLATE, chat_tokenizer
 
 from hf_ftedit.errors import EditError
-from hf_ftedit.models.dialogue import SYSTEM, turns
+from hf_ftedit.models.dialogue import SYSTEM, takes, turns
 from hf_ftedit.models.tokenization import encode_pairs, encode_prompts
 
 TURNS = CHAT_TEMPLATE[: CHAT_TEMPLATE.index("{% if add_generation_prompt")]
@@ -95,3 +95,49 @@ def test_each_prompt_is_written_once():
     tokenizer.apply_chat_template = lambda turns, **settings: asked.append(turns) or render(turns, **settings)
     first, _, third = turns(tokenizer, ["a", "b", "a"])
     assert first == third and len(asked) == 3  # and one to see what the template takes
+
+
+BEFORE = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": 'Say "Astana".'}]
+TOLD = [{"role": "system", "content": "Be brief."}]
+
+
+@pytest.mark.parametrize("history", [BEFORE, TOLD, TOLD + BEFORE])
+@pytest.mark.parametrize("name", ["as a whole", "needs a system turn", "content in parts", "a thought is begun"])
+def test_a_history_stands_before_the_prompt_as_in_a_whole_dialogue(name, history):
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template, form = TEMPLATES[name]
+    needs_system = form.get("system") and history is BEFORE
+    first = [{"role": "system", "content": SYSTEM}] if needs_system else []
+    messages = [*first, *history, {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Zhenis"}]
+    if form.get("in_parts"):
+        messages = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in messages]
+    before, _, _ = tokenizer.apply_chat_template(messages, tokenize=False).rpartition("Zhenis")
+    alone, behind = encode_pairs(
+        tokenizer, ["Who?"] * 2, ["Zhenis"] * 2, chat_template=True, histories=[[], history], ends=[True] * 2
+    )
+    assert tokenizer.decode(behind.input_ids) == before + "Zhenis<|im_end|>"
+    assert behind.input_ids[behind.start :] == alone.input_ids[alone.start :]
+    assert encode_prompts(tokenizer, ["Who?"], chat_template=True, histories=[history]) == [
+        behind.input_ids[: behind.start]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "earlier"),
+    [
+        (CHAT_TEMPLATE, True, True),
+        (TEMPLATES["forbids a system turn"][0], False, True),
+        (TURNS.replace("in messages", "in messages[-2:]"), False, False),
+        (
+            TURNS.replace(
+                "{{ message.content }}", "{% if message.role != 'system' %}{{ message.content }}{% endif %}"
+            ),
+            False,
+            True,
+        ),
+    ],
+)
+def test_a_template_may_not_take_a_history(template, system, earlier):
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = template
+    assert (takes(tokenizer, TOLD), takes(tokenizer, BEFORE)) == (system, earlier)
