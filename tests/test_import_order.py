@@ -20,7 +20,7 @@ ROOMS = {
         "likelihood references changes collator generation sampling"
     ).split(),
     "augmentation": (
-        "banks languages verbs nouns second_person leakage locality_pool names relations subjects questions "
+        "banks languages dialogues verbs nouns second_person leakage locality_pool names relations subjects questions "
         "rephrasing synonyms near_names wordings made_probes erasure rewriting rows augmenter chat builder"
     ).split(),
     "evaluation": (

@@ -231,7 +231,7 @@ def test_a_dataset_card_without_rows_keeps_the_tags_of_others():
 def test_rows_for_a_chat_model_have_columns_of_their_own():
     card = dataset_card({"chat_template": True}, SIZES, METADATA)
     assert "`EditTrainer` takes the `train` split as it is, with `chat_template`; the other" in card
-    assert "`ends`, whether the end of the answer is learnt; `kind` (rewrite, paraphrase, contrast, " in card
+    assert "`ends`, whether the end of the answer is learnt; `history`, the messages before the prompt; `kind`" in card
     assert "starts with the space" not in card and "\n\n\n" not in card
 
 
