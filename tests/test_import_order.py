@@ -29,8 +29,8 @@ ROOMS = {
     ).split(),
     "hub": "markdown card card_examples dataset_card plot schemas folder errors push load".split(),
     "training": (
-        "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss strength "
-        "trainer"
+        "task config lora recipe measurements plain_text setup signals checkpoints mastery sampling resume loss "
+        "strength trainer"
     ).split(),
     "sharing": "verification conflicts merging gguf_files modelfile survival exporting".split(),
     "playground": "bars visits page".split(),
