@@ -121,7 +121,7 @@ def encode_rows(
         labels = ids if objective == "full" else [pair.labels for pair in pairs]
         encoded: dict[str, list[Any]] = {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}
         if histories:
-            encoded[DIALOGUE] = [xxh3_64_intdigest(repr(history)) >> 1 for history in histories]
+            encoded[DIALOGUE] = [xxh3_64_intdigest(repr(history).encode()) >> 1 for history in histories]
         return encoded
 
     if isinstance(rows, datasets.IterableDataset):

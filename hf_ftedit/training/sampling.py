@@ -1,4 +1,4 @@
-"""The order of a chat's training rows: those behind the same earlier turns, which a batch runs once, stand together."""
+"""The order of a chat's training rows: those behind the same earlier turns stand together, to be run once a batch."""
 
 from collections.abc import Iterator, Sequence
 
