@@ -1,6 +1,7 @@
 """Prompt-completion rows: of an edit's probes, and as the tokens that a model is trained on."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Any, NotRequired, TypedDict
@@ -103,20 +104,17 @@ def encode_rows(
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         # Rows that are too long are errors, named by their edit: cut, they would teach another answer.
         names = [f"edit {edit_id!r}" for edit_id in batch["edit_id"]] if "edit_id" in batch else None
-        settings: dict[str, Any] = {"chat_template": chat_template, "max_length": max_length, "names": names}
+        settings: dict[str, Any] = {"chat_template": chat_template, "names": names}
         settings["ends"] = batch.get("ends", [ends] * len(batch["prompt"]))
-        settings["histories"] = histories = [history or [] for history in batch.get("history", ())] or None
-        if histories and not chat_template and any(histories):
+        pairs_of = partial(encode_pairs, tokenizer, batch["prompt"], batch["completion"], **settings)
+        histories = [history or [] for history in batch.get("history", ())]
+        if any(histories) and not chat_template:
             raise EditError("rows have a history, which only a chat has: set chat_template, or remove that column")
-        texts = batch["prompt"], batch["completion"]
-        if histories and max_length:
-            sizes = [
-                len(pair.input_ids) for pair in encode_pairs(tokenizer, *texts, **{**settings, "max_length": None})
-            ]
-            histories[:] = [
-                [] if size > max_length else history for history, size in zip(histories, sizes, strict=True)
-            ]
-        pairs = encode_pairs(tokenizer, *texts, **settings)
+        pairs = pairs_of(histories=histories or None, max_length=None if any(histories) else max_length)
+        if max_length and any(len(pair.input_ids) > max_length for pair in pairs):
+            fitting = zip(histories, pairs, strict=True)
+            histories = [history if len(pair.input_ids) <= max_length else [] for history, pair in fitting]
+            pairs = pairs_of(histories=histories, max_length=max_length)
         ids = [pair.input_ids for pair in pairs]
         labels = ids if objective == "full" else [pair.labels for pair in pairs]
         encoded: dict[str, list[Any]] = {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}
