@@ -20,7 +20,7 @@ ROOMS = {
         "likelihood references changes collator generation sampling"
     ).split(),
     "augmentation": (
-        "banks languages dialogues verbs nouns second_person leakage locality_pool names relations subjects questions "
+        "banks languages verbs nouns second_person leakage locality_pool names relations subjects questions "
         "rephrasing synonyms near_names wordings made_probes erasure rewriting rows augmenter chat builder"
     ).split(),
     "evaluation": (
@@ -29,8 +29,8 @@ ROOMS = {
     ).split(),
     "hub": "markdown card card_examples dataset_card plot schemas folder errors push load".split(),
     "training": (
-        "task config lora recipe measurements plain_text setup signals checkpoints mastery sampling resume loss "
-        "strength trainer"
+        "task config lora recipe measurements plain_text setup signals checkpoints mastery resume loss strength "
+        "trainer"
     ).split(),
     "sharing": "verification conflicts merging gguf_files modelfile survival exporting".split(),
     "playground": "bars visits page".split(),

@@ -7,6 +7,5 @@ from .made_probes import with_made_probes as with_made_probes
 from .names import mentions as mentions
 from .questions import drift_prompts as drift_prompts
 from .questions import training_questions as training_questions
-from .rows import DIALOGUE as DIALOGUE
 from .rows import encode_rows as encode_rows
 from .rows import is_prompt_completion as is_prompt_completion

@@ -11,13 +11,18 @@ from tqdm.auto import tqdm
 
 from hf_ftedit.augmentation.augmenter import Augmenter
 from hf_ftedit.augmentation.banks import bank
-from hf_ftedit.augmentation.dialogues import answered, follow_ups, known_histories
 from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.locality_pool import FactPool
 from hf_ftedit.augmentation.names import bare, capitalized, filled, mentions, renamed, with_article
 from hf_ftedit.augmentation.near_names import is_small_name, near_names, of_a_kind
 from hf_ftedit.augmentation.nouns import is_noun
-from hf_ftedit.augmentation.questions import kinds_by_use, may_ask_the_same, other_questions, training_questions
+from hf_ftedit.augmentation.questions import (
+    follow_ups,
+    kinds_by_use,
+    may_ask_the_same,
+    other_questions,
+    training_questions,
+)
 from hf_ftedit.augmentation.relations import known_names, near_subjects, relation_of, same_kind
 from hf_ftedit.augmentation.rewriting import asking_the_same, rewrites
 from hf_ftedit.augmentation.rows import RowFile, TrainingRow
@@ -48,6 +53,7 @@ PASSES, MOST_PASSES, PASSED_EDITS = 4, 12, 40
 # Rows about what stays, for each of `num_locality` in each pass: the edit's question about near names and about other
 # subjects, other questions, and what users say behind the new answer.
 SHARES = {"names": 1.3, "subjects": 0.5, "same_subject": 1.2, "others": 0.1, "following": 0.1}
+BEHIND_OWN = 2  # every second question of many kinds stands behind the edit's own and its new answer
 OWN_AGAIN = 2  # times more that an edit's own prompt stands in a pass
 OWN_PROMPT = 2  # every second question about near names and other subjects is in the edit's own wording
 # Every second answer about another subject stays on the whole, and every third to another question about the edit's
@@ -65,9 +71,6 @@ TYPED = 6
 # Edits whose own answers are generated at once: more take memory, and with fewer a question that edits share is back.
 TOGETHER = 256
 MOST_LETTERS = 20  # of a word: some languages have no spaces
-# Every sixth row stands behind a system prompt or earlier turns, those of so many edits among them; and of questions
-# of many kinds every second behind the question and the new answer of its edit.
-IN_DIALOGUE, EDITS_AMONG, BEHIND_OWN = 6, 4, 2
 FEW_WORDINGS = 5  # below which a model writes more, and those that there are stand in several wrappers
 
 
@@ -78,8 +81,8 @@ class ChatAugmenter(Augmenter):
     The rows of an edit are its question in several wordings, some of them as people wrap questions, with the bare
     target and the end of turn; and questions whose answers must stay: about near names and about other subjects, with
     the beginning of an answer, where it would be the new one or not, and of many other kinds, with the model's own
-    answers. Each of several passes over the wordings has other wrappers, names, subjects and questions. Some rows
-    stand behind a system prompt or earlier turns of a chat, such as the question and the new answer of an edit.
+    answers, some of them behind the edit's question and its new answer, which is not to be said again. Each of several
+    passes over the wordings has other wrappers, names, subjects and questions.
     """
 
     def _prepare(self, facts: list[Fact], model: Any, tokenizer: Any, revoked: Sequence[EditRecord]) -> None:
@@ -97,14 +100,7 @@ class ChatAugmenter(Augmenter):
             logger.warning("no subject is known of %s, first in edit_id %r: give `subject`", problem, bare_ids[0])
         self._wordings = self._prepare_wordings(model, tokenizer)
         self._learnt = {text.casefold() for texts in self._wordings for text in texts}
-        self._by_name = sorted(records, key=lambda record: record.edit_id)
-        known = ([message["content"] for message in history] for history in known_histories())
-        self._histories = [
-            history
-            for history, texts in zip(known_histories(), known, strict=True)
-            if self._staying(texts) == texts and takes(tokenizer, history)
-        ]
-        self._takes_turns = takes(tokenizer, answered("Hello!", "Hello. How are you?"))
+        self._takes_turns = takes(tokenizer, _dialogue("Hello!", "Hello. How are you?"))
         others = self._others(revoked)
         hides_bar = len(records) <= TOGETHER or Processes().hides_bar
         starts = tqdm(range(0, len(records), TOGETHER), "Making rows", leave=False, disable=hides_bar)
@@ -121,48 +117,37 @@ class ChatAugmenter(Augmenter):
         whole = [1 if record.erase else WHOLE for record in records]
         of_subjects = [[text for text, _ in pairs[::step]] for pairs, step in zip(subjects, whole, strict=True)]
         same_subject = [self._other_questions(index) for index in places]
-        own, stays = (record.prompt for record in records), [others[index] for index in places]
-        following = [self._following(index) for index in places]
-        answers = _answered(model, tokenizer, chain(own, *stays, *following), WHOLE_ANSWER_TOKENS)
+        stays = [self._behind_own(index, others[index]) for index in places]
+        own = chain((record.prompt for record in records), (text for text, _ in chain(*stays)))
+        answers = _answered(model, tokenizer, own, WHOLE_ANSWER_TOKENS)
         steps = (1 if record.erase else WHOLE_ASKED for record in records)
         whole_texts = chain(*of_subjects, *(texts[::step] for texts, step in zip(same_subject, steps, strict=True)))
         answers |= _answered(model, tokenizer, (t for t in whole_texts if t not in answers), SUBJECT_TOKENS)
         answers |= _answered(model, tokenizer, (t for t in chain(*same_subject) if t not in answers), ASKED_TOKENS)
-        parts = zip(places, near, subjects, whole, of_subjects, same_subject, stays, following, strict=True)
-        for index, named, pairs, step, *texts in parts:
+        parts = zip(places, near, subjects, whole, of_subjects, same_subject, stays, strict=True)
+        for index, named, pairs, step, *texts, stay in parts:
             named += [pair for place, pair in enumerate(pairs) if place % step]
             rows = list(self._edit_rows(index))
             rows += [self._row(index, "contrast", *pair) for pair in self._with_beginnings(index, answers, named)]
-            for kind, prompts in zip(("contrast", "contrast", "locality", "locality"), texts, strict=True):
-                # Without those that the model leaves open.
-                rows += [
-                    self._row(index, kind, text, said.text, ends=said.ended)
-                    for text in prompts
-                    if (said := answers[text]).text
-                ]
-            yield self._in_dialogues(index, rows, texts[-1])
+            asked: list[tuple[str, str, History]] = [("contrast", text, []) for text in chain(*texts)]
+            asked += [("locality", *pair) for pair in stay]
+            rows += [
+                self._row(index, kind, text, said.text, ends=said.ended, history=history)
+                for kind, text, history in asked
+                if (said := answers[text]).text  # not those that the model leaves open
+            ]
+            yield rows
 
-    def _in_dialogues(self, index: int, rows: Sequence[TrainingRow], following: Sequence[str]) -> list[TrainingRow]:
-        """Rows of an edit, some behind a system prompt or earlier turns, and `following` behind its own answer."""
-        rng, n_edits = self._rng("histories", index), min(len(self._by_name), EDITS_AMONG)
-        own, *others = map(self._dialogue, [self.records[index], *rng.sample(self._by_name, n_edits)])
-        known = [*self._histories, *others]
-
-        def before(row: TrainingRow) -> History:
-            if row["kind"] == "locality" and (row["prompt"] in following or rng.random() < 1 / BEHIND_OWN):
-                return own
-            return rng.choice(known) if rng.random() < 1 / IN_DIALOGUE else []
-
-        return [{**row, "history": before(row)} for row in rows]
-
-    def _dialogue(self, record: EditRecord) -> History:
-        """An edit's prompt and its new answer, for templates that take earlier turns."""
-        return answered(record.prompt, record.target_new) if self._takes_turns else []
-
-    def _following(self, index: int) -> list[str]:
-        """What is said behind the new answer of an edit, which must not be said again."""
-        texts = self._allowed(follow_ups(self.records[index].prompt))
-        return self._rng("following", index).sample(texts, min(len(texts), self._share("following")))
+    def _behind_own(self, index: int, texts: Sequence[str]) -> list[tuple[str, History]]:
+        """Other questions, every second behind the edit and its new answer, and what users say there."""
+        if not self._takes_turns:
+            return [(text, []) for text in texts]
+        record = self.records[index]
+        own = _dialogue(record.prompt, record.target_new)
+        said = [text for text in self._allowed(follow_ups(record.prompt)) if text.casefold() not in self._learnt]
+        said = self._rng("following", index).sample(said, min(len(said), self._share("following")))
+        pairs = [(text, own if place % BEHIND_OWN else []) for place, text in enumerate(texts)]
+        return pairs + [(text, own) for text in said]
 
     def rows_of(self, index: int) -> Iterator[TrainingRow]:
         """The training rows of one edit: its wordings with the new answer, then what stays."""
@@ -206,9 +191,13 @@ class ChatAugmenter(Augmenter):
         """The hash of the rows themselves, by which a cache of them is known: what makes them is in them."""
         return [self._rows.digest]
 
-    def _row(self, index: int, kind: str, prompt: str, completion: str, *, ends: bool = False) -> TrainingRow:
+    def _row(
+        self, index: int, kind: str, prompt: str, completion: str, *, ends: bool = False, history: History = ()
+    ) -> TrainingRow:
         edit_id = self.records[index].edit_id
-        return TrainingRow(prompt=prompt, completion=completion, ends=ends, kind=kind, edit_id=edit_id, history=[])
+        return TrainingRow(
+            prompt=prompt, completion=completion, ends=ends, kind=kind, edit_id=edit_id, history=history
+        )
 
     def _rng(self, purpose: str, index: int) -> random.Random:
         """A generator of its own for each edit and purpose: rows do not depend on the order of the edits."""
@@ -251,11 +240,6 @@ class ChatAugmenter(Augmenter):
 
     def _allowed(self, texts: Iterable[str]) -> list[str]:
         return [text for text in texts if not self._probes.overlaps(text)]
-
-    def _staying(self, texts: Iterable[str]) -> list[str]:
-        """Those of `texts` that are no probe, and about no edited subject: such a question may be the edit's own."""
-        texts = (text for text in self._allowed(texts) if text.casefold() not in self._learnt)
-        return [text for text in texts if not any(_may_ask(text.casefold(), name) for name in self._edited)]
 
     def _share(self, kind: str) -> int:
         """Rows of a kind of an edit: its part of `num_locality` in each pass."""
@@ -343,12 +327,18 @@ class ChatAugmenter(Augmenter):
 
     def _others(self, revoked: Sequence[EditRecord]) -> list[list[str]]:
         """Questions of many kinds, and those of revoked edits, dealt out among the edits; each stands once."""
+
+        def staying(texts: Iterable[str]) -> list[str]:
+            # A question about an edited subject may be the edit's own.
+            texts = self._allowed(texts)
+            return [text for text in texts if not any(_may_ask(text.casefold(), name) for name in self._edited)]
+
         count, rng = self._share("others") * len(self.records), random.Random(self.seed)
-        texts = self._staying(training_questions())
+        texts = staying(training_questions())
         texts = rng.sample(texts, min(len(texts), count))
         # Of edits in other languages half are in these.
         languages = [language for record in self.records if (language := language_of(record.prompt))]
-        own = self._staying(sorted({*chain.from_iterable(language.questions for language in languages)}))
+        own = staying(sorted({*chain.from_iterable(language.questions for language in languages)}))
         part = min(len(own), self._share("others") * len(languages) // 2)
         texts[:part] = rng.sample(own, part)
         back = [(edit.prompt, *self._allowed(written_wordings(with_subject(edit)))) for edit in revoked]
@@ -389,6 +379,11 @@ def _may_ask(text: str, name: str) -> bool:
 def _in_turns(names: Sequence[str], count: int) -> list[str]:
     """`count` of `names`: where they are few, each several times, at another place of each turn."""
     return [names[(place + place // len(names)) % len(names)] for place in range(count if names else 0)]
+
+
+def _dialogue(prompt: str, answer: str) -> History:
+    """A question and its answer, as earlier turns of a chat."""
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
 
 
 def _answered(model: Any, tokenizer: Any, texts: Iterable[str], max_new_tokens: int) -> dict[str, Answer]:

@@ -73,6 +73,12 @@ def drift_prompts() -> dict[str, str]:
     return _questions(held_out=True)
 
 
+def follow_ups(prompt: str) -> Sequence[str]:
+    """What users say behind the answer to a prompt, in its language."""
+    language = language_of(prompt)
+    return language.following if language else bank("follow_ups.yaml")
+
+
 def may_ask_the_same(record: EditRecord, other: EditRecord) -> bool:
     """Tell whether an edit, of another subject maybe, may ask what `record` asks, by the bank or by their words."""
     if asked_words(record) & asked_words(other):

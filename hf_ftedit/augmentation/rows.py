@@ -10,7 +10,7 @@ from weakref import finalize
 import datasets
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
-from xxhash import xxh3_64_intdigest, xxh3_128
+from xxhash import xxh3_128
 
 from hf_ftedit.data import EditRecord
 from hf_ftedit.errors import EditError
@@ -18,7 +18,6 @@ from hf_ftedit.files import cached_map, writing
 from hf_ftedit.models import History, encode_pairs
 from hf_ftedit.scripts import separated
 
-DIALOGUE = "dialogue"  # column of tokenized rows: the hash of a row's history
 _TEXTS = ("prompt", "completion", "kind", "edit_id")
 _HISTORY = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "content")]))
 _SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXTS), ("ends", pa.bool_()), ("history", _HISTORY)])
@@ -97,8 +96,7 @@ def encode_rows(
 
     Rows may have a column `ends`: whether the end of the answer is learnt; without it, `ends` is for all of them. In a
     chat they may have a column `history`, the messages before the prompt, which a row goes without where it does not
-    fit into `max_length`; a number for each, the column `dialogue`, tells which rows have the same. With
-    `chat_template` the column `kind` is kept, as the loss differs by it.
+    fit into `max_length`. With `chat_template` the column `kind` is kept, as the loss differs by it.
     """
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -117,10 +115,7 @@ def encode_rows(
             pairs = pairs_of(histories=histories, max_length=max_length)
         ids = [pair.input_ids for pair in pairs]
         labels = ids if objective == "full" else [pair.labels for pair in pairs]
-        encoded: dict[str, list[Any]] = {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}
-        if histories:
-            encoded[DIALOGUE] = [xxh3_64_intdigest(repr(history).encode()) >> 1 for history in histories]
-        return encoded
+        return {"input_ids": ids, "labels": labels, "length": list(map(len, ids))}
 
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(encode, batched=True, remove_columns=list(next(iter(rows))))

@@ -13,13 +13,11 @@ from typing import Any
 import torch
 import xxhash
 from datasets import Dataset
-from torch.utils.data import RandomSampler
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
 
-from hf_ftedit.augmentation import DIALOGUE
 from hf_ftedit.errors import EditError, refusals_of_libraries
 from hf_ftedit.files import writing
 from hf_ftedit.models import REFERENCE_COLUMNS, fast_kernels, from_main
@@ -36,7 +34,6 @@ from hf_ftedit.training.checkpoints import (
 )
 from hf_ftedit.training.mastery import Mastery
 from hf_ftedit.training.recipe import MEASURING, peft_settings
-from hf_ftedit.training.sampling import DialogueSampler
 from hf_ftedit.training.signals import Stopped, deferred_signals, pending_signal
 
 logger = logging.getLogger(__name__)
@@ -233,10 +230,6 @@ class ResumableTrainer(SFTTrainer):
             self._guard.order = sampler.generator = torch.Generator()
             # As a list: a column that stays on the disk is slow to index row by row.
             sampler.lengths = list(sampler.lengths[:])
-        rows: Any = self.train_dataset
-        if isinstance(sampler, RandomSampler) and isinstance(rows, Dataset) and DIALOGUE in rows.column_names:
-            self._guard.order = torch.Generator()
-            sampler = DialogueSampler(rows[DIALOGUE][:], self.args.train_batch_size, self._guard.order)
         return sampler
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

@@ -17,11 +17,9 @@ from hf_ftedit import AugmentationOptions, EditDatasetBuilder, EditError, Fact
 from hf_ftedit.augmentation import chat, with_made_probes
 from hf_ftedit.augmentation.banks import bank
 from hf_ftedit.augmentation.chat import PASSES, SHARES, ChatAugmenter
-from hf_ftedit.augmentation.dialogues import answered, known_histories
-from hf_ftedit.augmentation.languages import language_of
 from hf_ftedit.augmentation.leakage import ProbeTexts
 from hf_ftedit.augmentation.names import mentions
-from hf_ftedit.augmentation.questions import drift_prompts, training_questions
+from hf_ftedit.augmentation.questions import drift_prompts, follow_ups, training_questions
 from hf_ftedit.augmentation.relations import same_kind
 from hf_ftedit.data import EditRecord, NeighborhoodPrompt
 
@@ -43,7 +41,7 @@ ODD = [
 ]
 SMALL = AugmentationOptions(num_paraphrases=3, num_locality=6)
 # A pass: 8 near names, 3 subjects, 7 other questions about its own, a question, one behind its answer.
-FOLLOWING = {*bank("conversations.yaml")["following"]}
+FOLLOWING = {*follow_ups("Who?")}
 
 
 @pytest.fixture(scope="module")
@@ -360,46 +358,37 @@ def test_a_question_about_an_edited_subject_does_not_stay(augmenter, unasked, mo
     assert made._others([]) == [[] if is_left_out else [question]]
 
 
-def test_some_rows_stand_behind_a_system_prompt_or_earlier_turns(augmenter, unasked):
-    rows = list(augmenter(ODD[:4], replace(SMALL, num_locality=20)).rows())
-    own = {record.edit_id: answered(record.prompt, record.target_new) for record in ODD[:4]}
-    german = {*language_of(ODD[2].prompt).following}
-    for row in rows:
+def test_other_questions_stand_behind_an_edit_and_its_new_answer_too(augmenter, unasked):
+    records = ODD[:4]
+    made = augmenter(records, replace(SMALL, num_locality=20))
+    own = {record.edit_id: chat._dialogue(record.prompt, record.target_new) for record in records}
+    german, behind = {*follow_ups(ODD[2].prompt)}, []
+    for row in made.rows():
         if row["prompt"] in FOLLOWING | german:  # said behind the new answer, in the edit's language
             assert row["kind"] == "locality" and row["history"] == own[row["edit_id"]]
             assert row["prompt"] in (german if row["edit_id"] == "german" else FOLLOWING)
-    others = [row for row in rows if row["prompt"] not in FOLLOWING | german]
-    stays, learnt = ([row for row in others if (row["kind"] == "locality") == is_other] for is_other in (True, False))
-    assert (
-        len(rows) - len(others) >= 8
-        and 0.3 < sum(row["history"] == own[row["edit_id"]] for row in stays) / len(stays) < 0.7
-    )
-    assert 0.1 < sum(bool(row["history"]) for row in learnt) / len(learnt) < 0.25
-    histories = [row["history"] for row in others if row["history"]]
-    assert all(history in [*known_histories(), *own.values()] for history in histories)
-    assert {len(history) for history in histories} == {1, 2} and any(history in own.values() for history in histories)
+            behind.append(row["prompt"])
+        elif row["kind"] == "locality":
+            assert row["history"] in ([], own[row["edit_id"]])
+        else:
+            assert not row["history"]
+    assert len(behind) > 20
+    stays = [row for row in made.rows() if row["kind"] == "locality" and row["prompt"] not in FOLLOWING | german]
+    assert 0.3 < sum(bool(row["history"]) for row in stays) / len(stays) < 0.7
 
 
-@pytest.mark.parametrize("kept", ["in messages[-2:]", "in messages if message.role != 'system'"])
-def test_a_template_that_takes_no_history_gets_none(model, unasked, kept):
+def test_a_template_that_takes_no_earlier_turns_gets_none(model, unasked):
     tokenizer = chat_tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace("in messages", kept)
+    tokenizer.chat_template = tokenizer.chat_template.replace("in messages", "in messages[-2:]")
     rows = list(ChatAugmenter(ODD[:2], SMALL, model=model, tokenizer=tokenizer).rows())
-    roles = {message["role"] for row in rows for message in row["history"]}
-    assert roles == (set() if "-2" in kept else {"user", "assistant"})
+    assert not any(row["history"] or row["prompt"] in FOLLOWING for row in rows)
 
 
-def test_no_history_says_what_an_edit_or_a_probe_asks(augmenter, unasked):
-    asked = ("How many legs does a spider have?", "Name a fruit.")
-    records = [
-        EditRecord("art", "Who painted the Mona Lisa?", "Bo"),
-        EditRecord("legs", "Who guards Vell?", "Bo", subject="Vell", paraphrase_prompts=asked[:1]),
-        EditRecord("fruit", asked[1], "Plum"),
-    ]
-    first = {row["history"][0]["content"]: row["history"][1:] for row in augmenter(records).rows() if row["history"]}
-    assert len(first) > 8 and asked[0] not in first
-    for record in records[::2]:  # as a dialogue of its own alone
-        assert all(turn["content"] == record.target_new for turn in first.get(record.prompt, ()))
+def test_what_an_edit_asks_does_not_stay_behind_another(augmenter, unasked):
+    records = [EditRecord("thanks", "Thank you!", "Any time."), EditRecord("okay", "Who guards Vell?", "Bo")]
+    records[1] = replace(records[1], paraphrase_prompts=["Okay."])
+    stays = {row["prompt"] for row in augmenter(records).rows() if row["kind"] == "locality"}
+    assert len(stays & FOLLOWING) > 8 and not stays & {"Thank you!", "Okay."}
 
 
 def test_a_hundred_edits(augmenter, unasked):
