@@ -32,7 +32,7 @@ demo: $(VENV)/.installed ## Edit the embedded model with the embedded edits; the
 
 demo-chat: $(CHAT) ## Edit ten facts of a real chat model, SmolLM2-135M-Instruct (downloads 93 MB, once)
 	@rm -rf demo-run/edited-chat-adapter
-	@echo "Running 'hf-ftedit train' in demo-run: edits SmolLM2-135M-Instruct with examples/chat_facts.jsonl (six to sixteen minutes)."
+	@echo "Running 'hf-ftedit train' in demo-run: edits SmolLM2-135M-Instruct with examples/chat_facts.jsonl (six to eighteen minutes)."
 	@cd demo-run && $(BIN)/hf-ftedit train $(CHAT_ARGS) --edits ../examples/chat_facts.jsonl \
 	    --output_dir edited-chat-adapter $(DEMO_ARGS)
 
