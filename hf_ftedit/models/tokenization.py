@@ -87,7 +87,11 @@ def encode_prompts(
     chat_template: bool = False,
     histories: Sequence[History] | None = None,
 ) -> list[list[int]]:
-    """Tokenize prompts as they stand before an answer, with the special tokens in front and none behind."""
+    """
+    Tokenize prompts as they stand before an answer, with the special tokens in front and none behind.
+
+    In a chat, `histories` are the messages before each prompt.
+    """
     if chat_template:
         return _plain_ids(tokenizer, [turn.before for turn in turns(tokenizer, prompts, histories)])
     front = front_tokens(tokenizer)

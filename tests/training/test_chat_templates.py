@@ -42,7 +42,7 @@ def test_a_base_model_is_given_a_template_before_its_rows_are_made(tmp_path, cap
     file.write_text(PLAIN)
     args = config(tmp_path / "out", chat_template_path=str(file), **CHAT)
     trainer = EditTrainer(base, args, train_dataset=EDITS[:1])
-    assert "[user] The capital of Kazakhstan is\n[assistant] Astana" in text_of(trainer)
+    assert text_of(trainer).startswith("[user] The capital of Kazakhstan is\n[assistant] Astana")
     assert trainer.processing_class.chat_template == PLAIN and trainer.args.chat_template_path == str(file)
     trainer.train()
     trainer.save_model()
